@@ -1,0 +1,109 @@
+"""What flows between a study and an engine: examples in, requests out, answers in, outcomes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import nan
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a training text; ``learn`` says whether the completion loss covers it."""
+
+    text: str
+    learn: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """One rendered training example.
+
+    segments: consecutive pieces of the text, in order. Plain text is one learnt segment; a
+        prompt with its completion is two; a conversation alternates.
+    label: the class of the row where it has one (its word, after ``labels``).
+    """
+
+    segments: tuple[Segment, ...]
+    label: str | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(segment.text for segment in self.segments)
+
+    @property
+    def prompt(self) -> str:
+        """All text before the first learnt segment."""
+        first = next((i for i, s in enumerate(self.segments) if s.learn), len(self.segments))
+        return "".join(segment.text for segment in self.segments[:first])
+
+    @property
+    def completion(self) -> str:
+        """The text that is learnt from."""
+        return "".join(segment.text for segment in self.segments if segment.learn)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to a model, as lm-evaluation-harness asks it.
+
+    kind: ``loglikelihood`` (log p(continuation | context), sum over tokens, nats),
+        ``loglikelihood_rolling`` (of the whole context) or ``generate_until``.
+    generation: lm-eval's generation kwargs (``until``, ``max_gen_toks``, ``do_sample``,
+        ``temperature``, ``top_p``), for ``generate_until`` only.
+    item: index of the document; requests of one item stand together.
+    seed: of the sampling, derived from target, item and repeat; unused by greedy decoding.
+    """
+
+    kind: Literal["loglikelihood", "loglikelihood_rolling", "generate_until"]
+    context: str
+    continuation: str = ""
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    item: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's answer to one request.
+
+    logprob: summed log-probability in nats (loglikelihood kinds), else NaN.
+    is_greedy: whether the continuation is the greedy one (loglikelihood), else None.
+    text: generated text with the stop string cut off (generate_until), else None.
+    tokens: tokens of the continuation, or generated tokens including the one that stopped.
+    stopped: generation ended by itself (stop string or end token), not by max_gen_toks; else None.
+    """
+
+    logprob: float = nan
+    is_greedy: bool | None = None
+    text: str | None = None
+    tokens: int = 0
+    stopped: bool | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One item's result for one adapter on one target.
+
+    item: index of the document; item_digest: digest of the document and its requests.
+    score: the target's chosen metric on this item; NaN where the metric has no item value.
+    correct: score as a right or wrong, or None for scores that are not 0/1.
+    prediction, gold: chosen and true answer as text.
+    choice_logprobs: log-probability of each choice in nats (multiple choice), else None.
+    text: generated text before any filter (generation), else None.
+    parsed: False where the task's filter found no answer; such an item counts as wrong, and apart.
+    output_tokens, stopped: as in Answer (multiple choice: tokens of the chosen answer, None).
+    """
+
+    item: int
+    item_digest: str
+    score: float
+    correct: bool | None
+    prediction: str
+    gold: str
+    choice_logprobs: tuple[float, ...] | None = None
+    text: str | None = None
+    parsed: bool = True
+    output_tokens: int = 0
+    stopped: bool | None = None

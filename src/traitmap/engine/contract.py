@@ -1,0 +1,79 @@
+"""What an engine promises. Imports no torch, so that anybody may name an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from traitmap.data.records import Answer, Example, Request
+from traitmap.progress import Listener, silent
+from traitmap.study.settings import Lora, Training
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One adapter to train: one source with one seed."""
+
+    name: str
+    seed: int
+    examples: tuple[Example, ...]
+    lora: Lora
+    training: Training
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """How one adapter's training went.
+
+    losses: mean loss over the learnt tokens of each optimizer step, nats per token.
+    tokens: tokens of data seen; truncated: examples cut at max_length.
+    seconds: wall time of the pass, shared by all adapters of the group.
+    failure: why there is no adapter, or None.
+    """
+
+    losses: tuple[float, ...]
+    tokens: int
+    examples: int
+    truncated: int
+    seconds: float
+    failure: str | None = None
+
+
+class Engine(Protocol):
+    """A base model that trains adapters and answers requests with and without them."""
+
+    @property
+    def base_digest(self) -> str:
+        """Digest of the base's weights, configuration, tokenizer and arithmetic."""
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        """Versions, device and dtype, for the record."""
+
+    def train(
+        self,
+        jobs: Sequence[TrainingJob],
+        folders: Sequence[Path],
+        listener: Listener = silent,
+    ) -> list[TrainingReport]:
+        """Train all jobs together and write each as a PEFT directory into its (existing, empty) folder.
+
+        A job's result does not depend on the others beyond rounding. A job that diverges is
+        reported with ``failure`` and leaves its folder empty; the others go on.
+        """
+
+    def answer(
+        self,
+        requests: Sequence[Request],
+        adapter: Path | None = None,
+        listener: Listener = silent,
+    ) -> list[Answer]:
+        """Answer requests in order, by the base (None) or by a PEFT adapter directory."""
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text."""
+
+    def render_chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+        """Text of a conversation under the base's chat template. ModelError where it has none."""

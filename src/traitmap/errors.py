@@ -1,0 +1,73 @@
+"""What can go wrong, in one tree.
+
+TraitmapError
+├── UserError            the user can mend it: printed without a traceback, exit code 2
+│   ├── StudyError       one or more faults of a study file, all of them at once
+│   ├── DataError        a source or target cannot be read, or breaks its template
+│   ├── ModelError       a base model or adapter cannot be used, and why
+│   ├── MatrixError      a matrix file or a run cannot be read as a transfer matrix
+│   └── RunError         a run folder is locked, damaged, or belongs to another study
+└── EngineError          the engine failed on good input: a defect, or memory ran out
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class TraitmapError(Exception):
+    """Root of every error that traitmap raises on purpose."""
+
+
+class UserError(TraitmapError):
+    """Something that the user can mend. The message says what, which value, what is legal, what to do."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a file.
+
+    where: the place in the file's own words, e.g. ``sources[2].labels``.
+    message: what is wrong, with the value, what is legal, and what to do next.
+    line: 1-based line in the file, or None where no line is known.
+    """
+
+    where: str
+    message: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        place = f"line {self.line}, {self.where}" if self.line else self.where
+        return f"{place}: {self.message}"
+
+
+class StudyError(UserError):
+    """Every fault of one study file."""
+
+    def __init__(self, path: str, faults: Sequence[Fault]) -> None:
+        self.path = path
+        self.faults = tuple(sorted(faults, key=lambda fault: fault.line or 0))
+        count = len(self.faults)
+        listing = "\n".join(f"  {fault}" for fault in self.faults)
+        super().__init__(f"{path}: {count} fault{'s' if count != 1 else ''}\n{listing}")
+
+
+class DataError(UserError):
+    """A source or target cannot be read, or a row breaks its template."""
+
+
+class ModelError(UserError):
+    """A base model or an adapter cannot be used."""
+
+
+class MatrixError(UserError):
+    """A matrix file or run cannot be read as a transfer matrix."""
+
+
+class RunError(UserError):
+    """A run folder is locked, damaged, or belongs to another study."""
+
+
+class EngineError(TraitmapError):
+    """The engine failed on input that it should handle."""
