@@ -1,0 +1,175 @@
+"""Attention over an unpadded stream of tokens.
+
+All rows of a pass lie behind each other in one stream of shape (1, N), so the linear layers, which
+are nearly all of the work, compute no padding. Attention alone needs rows: it gathers them into
+buckets of similar length, pads inside a bucket, and scatters the result back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AttentionInterface
+
+NAME = "traitmap_stream"
+WASTE = 1.15  # a bucket's padded size may exceed its real size by this factor
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Rows of similar length. index: (rows, length) places in the stream, padding points at 0.
+
+    mask: (rows, 1, length, length) of who may look at whom, or None where rows are plain causal.
+    positions: (rows, length) positions of the tokens in their row, for sliding windows.
+    """
+
+    index: torch.Tensor
+    mask: torch.Tensor | None
+    positions: torch.Tensor
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """How a stream falls into buckets; ``back`` (N,) finds each token in the concatenated buckets."""
+
+    buckets: tuple[Bucket, ...]
+    back: torch.Tensor
+
+
+_plan: ContextVar[StreamPlan | None] = ContextVar("traitmap_stream_plan", default=None)
+
+
+@contextmanager
+def streaming(plan: StreamPlan) -> Iterator[None]:
+    """Attend by this plan inside the block (backward included where layers are checkpointed)."""
+    token = _plan.set(plan)
+    try:
+        yield
+    finally:
+        _plan.reset(token)
+
+
+def plan_stream(
+    lengths: Sequence[int],
+    positions: Sequence[NDArray[np.int64]],
+    branches: Sequence[NDArray[np.int64] | None],
+    device: torch.device,
+) -> StreamPlan:
+    """Buckets for rows that lie behind each other in the stream, in the order given.
+
+    branches: per row None (plain causal), or (L,) with 0 for the shared trunk and b > 0 for branch b:
+    a branch sees the trunk and itself, never another branch.
+    """
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    back = np.empty(int(starts[-1]), dtype=np.int64)
+    buckets, offset = [], 0
+    for rows in _group_by_length(lengths, [branch is not None for branch in branches]):
+        longest = max(lengths[row] for row in rows)
+        index = np.zeros((len(rows), longest), dtype=np.int64)
+        where = np.zeros((len(rows), longest), dtype=np.int64)
+        for place, row in enumerate(rows):
+            length = lengths[row]
+            index[place, :length] = np.arange(starts[row], starts[row] + length)
+            where[place, :length] = positions[row]
+            back[starts[row] : starts[row] + length] = offset + place * longest + np.arange(length)
+        mask = None
+        if branches[rows[0]] is not None:
+            mask = torch.from_numpy(_branch_masks([branches[row] for row in rows], longest)).to(device)
+        buckets.append(Bucket(torch.from_numpy(index).to(device), mask, torch.from_numpy(where).to(device)))
+        offset += len(rows) * longest
+    return StreamPlan(tuple(buckets), torch.from_numpy(back).to(device))
+
+
+def _group_by_length(lengths: Sequence[int], branched: Sequence[bool]) -> list[list[int]]:
+    """Rows in groups whose padded size exceeds the real one by at most ``WASTE``."""
+    groups: list[list[int]] = []
+    real = 0
+    for row in sorted(range(len(lengths)), key=lambda row: (branched[row], -lengths[row])):
+        fits = (
+            groups
+            and branched[groups[-1][0]] == branched[row]
+            and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= WASTE * (real + lengths[row])
+        )
+        if fits:
+            groups[-1].append(row)
+            real += lengths[row]
+        else:
+            groups.append([row])
+            real = lengths[row]
+    return groups
+
+
+def _branch_masks(branches: Sequence[NDArray[np.int64] | None], longest: int) -> NDArray[np.bool_]:
+    masks = np.zeros((len(branches), 1, longest, longest), dtype=bool)
+    causal = np.tril(np.ones((longest, longest), dtype=bool))
+    for place, branch in enumerate(branches):
+        assert branch is not None
+        length = len(branch)
+        same = (branch[:, None] == branch[None, :]) | (branch[None, :] == 0)
+        masks[place, 0, :length, :length] = same & causal[:length, :length]
+        masks[place, 0, range(length, longest), range(length, longest)] = True
+    return masks
+
+
+def stream_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface: query (1, heads, N, d), key and value (1, kv_heads, N, d).
+
+    Returns (1, N, heads, d). Raises ValueError for options that change the arithmetic and are not
+    implemented here; the engine then uses padded rows and the model's own attention.
+    """
+    plan = _plan.get()
+    unknown = [name for name in ("softcap", "s_aux", "position_bias") if options.get(name) is not None]
+    if plan is None or unknown:
+        raise ValueError(f"stream attention does not implement {unknown or 'a pass without a plan'}")
+    stream = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
+    outputs = []
+    for bucket in plan.buckets:
+        rows, length = bucket.index.shape
+        q, k, v = (
+            part.index_select(0, bucket.index.reshape(-1))
+            .view(rows, length, part.shape[1], -1)
+            .transpose(1, 2)
+            for part in stream
+        )
+        mask = _windowed(bucket, length, sliding_window)
+        out = torch.nn.functional.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=dropout,
+            is_causal=mask is None,
+            scale=scaling,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+        outputs.append(out.transpose(1, 2).reshape(rows * length, q.shape[1], -1))
+    return torch.cat(outputs).index_select(0, plan.back).unsqueeze(0), None
+
+
+def _windowed(bucket: Bucket, length: int, window: int | None) -> torch.Tensor | None:
+    if window is None or length <= window:
+        return bucket.mask
+    distance = bucket.positions[:, None, :, None] - bucket.positions[:, None, None, :]
+    causal = torch.ones(length, length, dtype=torch.bool, device=distance.device).tril()
+    mask = bucket.mask if bucket.mask is not None else causal
+    return mask & (distance < window)
+
+
+AttentionInterface.register(NAME, stream_attention)

@@ -1,0 +1,158 @@
+"""The engine on this machine: one resident base, adapters trained and scored on it."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from traitmap.data.records import Answer, Request
+from traitmap.engine import attention
+from traitmap.engine.base import Base, load_base
+from traitmap.engine.contract import TrainingJob, TrainingReport
+from traitmap.engine.generate import generate
+from traitmap.engine.lora import AdapterWeights, Resident, Slice, merged, resident
+from traitmap.engine.peft_files import load_adapter, save_adapter
+from traitmap.engine.score import loglikelihoods, rolling_loglikelihoods
+from traitmap.engine.tokens import Encoder
+from traitmap.engine.train import report_of, train_group
+from traitmap.errors import ModelError
+from traitmap.progress import Listener, silent
+from traitmap.study.settings import Model
+
+_PASS_TOKENS = {"cpu": 8192, "cuda": 32768}  # tokens computed in one pass; halved when memory runs out
+_CACHE_TOKENS = {"cpu": 16384, "cuda": 262144}  # tokens in the key-value cache of one generation batch
+_PACKAGES = ("torch", "transformers", "peft", "lm_eval", "numpy")
+
+
+class LocalEngine:
+    """Implements ``engine.contract.Engine`` with transformers on CPU or CUDA."""
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+        self.encoder = Encoder(base.tokenizer)
+        self._modules = linear_modules_of(base)
+
+    @classmethod
+    def open(cls, model: Model) -> LocalEngine:
+        """Load the base. ModelError where it cannot be used."""
+        return cls(load_base(model))
+
+    @property
+    def base_digest(self) -> str:
+        return self.base.digest
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        device = self.base.model.device
+        name = (
+            torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else platform.processor() or platform.machine()
+        )
+        return {
+            "engine": "local",
+            "device": f"{device.type} ({name})",
+            "dtype": str(self.base.model.dtype).removeprefix("torch."),
+            "layout": self.base.layout,
+            "threads": torch.get_num_threads(),
+            "parameters": sum(parameter.numel() for parameter in self.base.model.parameters()),
+            "versions": {package: version(package) for package in _PACKAGES},
+        }
+
+    def train(
+        self, jobs: Sequence[TrainingJob], folders: Sequence[Path], listener: Listener = silent
+    ) -> list[TrainingReport]:
+        started = time.monotonic()
+        with self._attention(self.base.layout):
+            lanes = train_group(self.base, self.encoder, jobs, self._budget(_PASS_TOKENS), listener)
+        seconds = time.monotonic() - started
+        for lane, folder in zip(lanes, folders, strict=True):
+            if lane.failure is None:
+                save_adapter(folder, lane.adapter, self.base.path, self.base.revision)
+        return [report_of(lane, seconds) for lane in lanes]
+
+    def answer(
+        self, requests: Sequence[Request], adapter: Path | None = None, listener: Listener = silent
+    ) -> list[Answer]:
+        answers: dict[int, Answer] = {}
+        with self._applied(adapter) as adapters:
+            for kind in dict.fromkeys(request.kind for request in requests):
+                chosen = [index for index, request in enumerate(requests) if request.kind == kind]
+                found = self._answer_kind(kind, [requests[index] for index in chosen], adapters, listener)
+                answers.update(zip(chosen, found, strict=True))
+        return [answers[index] for index in range(len(requests))]
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        return [len(self.encoder.encode(text)) for text in texts]
+
+    def render_chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+        if not self.base.tokenizer.chat_template:
+            raise ModelError(
+                f"{self.base.path}: its tokenizer has no chat template; use prompt and completion instead of "
+                "messages, or a base with a chat template."
+            )
+        text = self.base.tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+        )
+        return str(text)
+
+    def _answer_kind(
+        self, kind: str, requests: Sequence[Request], adapters: Resident | None, listener: Listener
+    ) -> list[Answer]:
+        if kind == "generate_until":
+            if adapters is not None:
+                adapters.route([Slice(0, 0, 2**62)])
+            return generate(self.base, self.encoder, requests, self._budget(_CACHE_TOKENS), listener)
+        score = loglikelihoods if kind == "loglikelihood" else rolling_loglikelihoods
+        with self._attention(self.base.layout):
+            return score(self.base, self.encoder, requests, self._budget(_PASS_TOKENS), adapters, listener)
+
+    @contextmanager
+    def _applied(self, adapter: Path | None) -> Iterator[Resident | None]:
+        """The adapter at work: merged where that is exact to rounding, hooked on where it is not."""
+        if adapter is None:
+            yield None
+            return
+        weights = load_adapter(adapter, self._modules)
+        if self.base.model.dtype in (torch.float32, torch.float64) and not self._tied(weights):
+            with merged(self.base.model, weights):
+                yield None
+        else:
+            with torch.no_grad(), resident(self.base.model, [weights]) as adapters:
+                yield adapters
+
+    def _tied(self, weights: AdapterWeights) -> bool:
+        """Whether the adapter touches a matrix that is the input embedding too: merging would change both."""
+        embedding = self.base.model.get_input_embeddings().weight
+        return any(self._modules[name].weight is embedding for name in weights.a)
+
+    @contextmanager
+    def _attention(self, layout: str) -> Iterator[None]:
+        if layout != "stream":
+            yield
+            return
+        own = self.base.model.config._attn_implementation
+        self.base.model.set_attn_implementation(attention.NAME)
+        try:
+            yield
+        finally:
+            self.base.model.set_attn_implementation(own)
+
+    def _budget(self, table: Mapping[str, int]) -> int:
+        return table[self.base.model.device.type]
+
+
+def linear_modules_of(base: Base) -> dict[str, torch.nn.Linear]:
+    """Every nn.Linear of the base by name, the output head included: what an adapter may touch."""
+    return {
+        name: module for name, module in base.model.named_modules() if isinstance(module, torch.nn.Linear)
+    }

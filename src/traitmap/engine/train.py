@@ -1,0 +1,202 @@
+"""Training several adapters in one pass over the frozen base.
+
+Every adapter keeps its own data order, loss normaliser, optimizer state, schedule, clipping and step
+count, so its result is that of training it alone, up to rounding. The sum of the adapters' own mean
+losses is differentiated; parameters of adapter k occur in its own loss only.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from traitmap.engine.base import Base
+from traitmap.engine.contract import TrainingJob, TrainingReport
+from traitmap.engine.lora import AdapterWeights, Resident, linear_modules, new_adapter, resident
+from traitmap.engine.passes import Row, batches_by_tokens, read_logits
+from traitmap.engine.schedule import batch_schedule, learning_rate
+from traitmap.engine.tokens import Encoder, TokenizedExample, learnt_positions
+from traitmap.errors import EngineError
+from traitmap.progress import Listener, Progress
+from traitmap.study.digest import digest
+
+
+@dataclass
+class Lane:
+    """One adapter on its way: what it still has to see, and how it has fared."""
+
+    job: TrainingJob
+    examples: list[TokenizedExample]
+    dropped: int
+    adapter: AdapterWeights
+    schedule: list[NDArray[np.int64]]
+    root: int
+    losses: list[float] = field(default_factory=list)
+    tokens: int = 0
+    failure: str | None = None
+
+    @property
+    def active(self) -> bool:
+        return self.failure is None and len(self.losses) < len(self.schedule)
+
+    @property
+    def total_tokens(self) -> int:
+        return sum(len(self.examples[i].ids) for batch in self.schedule for i in batch)
+
+
+def train_group(
+    base: Base, encoder: Encoder, jobs: Sequence[TrainingJob], budget: int, listener: Listener
+) -> list[Lane]:
+    """Train all jobs together; ``budget`` is the number of tokens computed in one pass."""
+    lanes = [open_lane(base, encoder, job) for job in jobs]
+    goal, started = sum(lane.total_tokens for lane in lanes), time.monotonic()
+    with resident(base.model, [lane.adapter for lane in lanes]) as adapters:
+        adapters.training = True
+        optimizer = _optimizer(lanes)
+        while any(lane.active for lane in lanes):
+            budget = _step(base, lanes, adapters, optimizer, budget)
+            done = sum(lane.tokens for lane in lanes if lane.failure is None)
+            skipped = sum(lane.total_tokens for lane in lanes if lane.failure)
+            listener(Progress("train", done + skipped, goal, _detail(lanes, time.monotonic() - started)))
+    return lanes
+
+
+def open_lane(base: Base, encoder: Encoder, job: TrainingJob) -> Lane:
+    """Tokenize a job, start its adapter, and lay out its steps. All draws are the job's own."""
+    limit = min(job.training.max_length, base.max_length)
+    tokenized = [encoder.example(example, limit, job.training.loss_on) for example in job.examples]
+    examples = [example for example in tokenized if len(learnt_positions(example))]
+    root = int(digest(["adapter", job.seed, job.name])[:12], 16)
+    generator = torch.Generator().manual_seed(root)
+    adapter = new_adapter(linear_modules(base.model, job.lora.target_modules), job.lora, generator)
+    lane = Lane(job, examples, len(tokenized) - len(examples), adapter, [], root)
+    if not examples:
+        lane.failure = f"no example has a token to learn within max_length {limit}"
+        return lane
+    lane.schedule = batch_schedule([len(example.ids) for example in examples], job.training, root)
+    return lane
+
+
+def _optimizer(lanes: Sequence[Lane]) -> torch.optim.AdamW:
+    """One AdamW, a parameter group per adapter. It skips parameters without gradients, so that an
+    adapter that sits a step out keeps its state and its step count."""
+    return torch.optim.AdamW(
+        [
+            {
+                "params": lane.adapter.parameters(),
+                "lr": lane.job.training.learning_rate,
+                "betas": (lane.job.training.adam_beta1, lane.job.training.adam_beta2),
+                "eps": lane.job.training.adam_epsilon,
+                "weight_decay": lane.job.training.weight_decay,
+            }
+            for lane in lanes
+        ]
+    )
+
+
+def _step(
+    base: Base, lanes: Sequence[Lane], adapters: Resident, optimizer: torch.optim.AdamW, budget: int
+) -> int:
+    """One optimizer step of every active adapter. Returns the token budget, halved if memory ran out."""
+    while True:
+        try:
+            losses = _accumulate_gradients(base, lanes, adapters, budget)
+            break
+        except torch.OutOfMemoryError as error:
+            optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            budget //= 2
+            if budget < 64:
+                raise EngineError(
+                    "memory does not hold one training row; lower training.max_length."
+                ) from error
+    for index, lane in enumerate(lanes):
+        if lane.active:
+            optimizer.param_groups[index]["lr"] = learning_rate(
+                len(lane.losses), len(lane.schedule), lane.job.training
+            )
+            _settle(lane, losses[index])
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return budget
+
+
+def _settle(lane: Lane, loss: float) -> None:
+    """Clip by the adapter's own norm and book its loss; an adapter that diverged is taken out."""
+    parameters = [parameter for parameter in lane.adapter.parameters() if parameter.grad is not None]
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, lane.job.training.max_grad_norm))
+    step = len(lane.losses)
+    lane.tokens += sum(len(lane.examples[i].ids) for i in lane.schedule[step])
+    lane.losses.append(loss)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        lane.failure = (
+            f"diverged at step {step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}; lower learning_rate"
+        )
+        for parameter in parameters:
+            parameter.grad = None
+
+
+def _accumulate_gradients(
+    base: Base, lanes: Sequence[Lane], adapters: Resident, budget: int
+) -> dict[int, float]:
+    """Gradients of each active adapter's mean loss over its batch. Returns the losses by lane, in nats."""
+    rows, weights, targets = _rows_of_step(lanes)
+    losses = {index: 0.0 for index, lane in enumerate(lanes) if lane.active}
+    for batch in batches_by_tokens([len(row.ids) for row in rows], budget, base.layout):
+        order = sorted(batch, key=lambda i: (rows[i].owner, i))
+        chosen = [rows[i] for i in order]
+        logits = read_logits(base.model, base.layout, chosen, adapters)
+        wanted = torch.from_numpy(np.concatenate([targets[i] for i in order])).to(logits.device)
+        scale = np.concatenate([np.full(len(rows[i].reads), weights[rows[i].owner]) for i in order])
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        nll = torch.nn.functional.cross_entropy(logits.to(wide), wanted, reduction="none")
+        weighted = nll * torch.from_numpy(scale).to(nll)
+        weighted.sum().backward()
+        owners = np.concatenate([np.full(len(rows[i].reads), rows[i].owner) for i in order])
+        sums = np.bincount(owners, weights=weighted.detach().double().cpu().numpy(), minlength=len(lanes))
+        for index in losses:
+            losses[index] += float(sums[index])
+    return losses
+
+
+def _rows_of_step(lanes: Sequence[Lane]) -> tuple[list[Row], dict[int, float], list[NDArray[np.int64]]]:
+    """Rows of every active lane's next batch, each lane's weight 1/tokens, and each row's target ids."""
+    rows, targets, weights = list[Row](), list[NDArray[np.int64]](), dict[int, float]()
+    for owner, lane in enumerate(lanes):
+        if not lane.active:
+            continue
+        batch = [lane.examples[index] for index in lane.schedule[len(lane.losses)]]
+        reads = [learnt_positions(example) for example in batch]
+        weights[owner] = 1.0 / sum(len(read) for read in reads)
+        first_key = (lane.root + len(lane.losses) * 1_000_003) * 65_537
+        for place, (example, read) in enumerate(zip(batch, reads, strict=True)):
+            rows.append(Row(ids=example.ids, reads=read, owner=owner, key=first_key + place))
+            targets.append(example.ids[read + 1])
+    return rows, weights, targets
+
+
+def _detail(lanes: Sequence[Lane], seconds: float) -> str:
+    active = [lane for lane in lanes if lane.active and lane.losses]
+    if not active:
+        return f"{len(lanes)} adapters trained in {seconds:.0f} s"
+    mean = sum(lane.losses[-1] for lane in active) / len(active)
+    return f"{len(active)} adapters, mean loss {mean:.3f}"
+
+
+def report_of(lane: Lane, seconds: float) -> TrainingReport:
+    """The record of a lane's training."""
+    cut = sum(example.truncated for example in lane.examples) + lane.dropped
+    return TrainingReport(
+        losses=tuple(lane.losses),
+        tokens=lane.tokens,
+        examples=len(lane.examples),
+        truncated=cut,
+        seconds=seconds,
+        failure=lane.failure,
+    )
