@@ -2,16 +2,135 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from traitmap.study.paths import task_stem
+from traitmap.study.rules import LENGTHS, Conflict, duplicate_names, source_conflicts, training_conflicts
+from traitmap.study.template import syntax_fault
+
+BASELINE = "__baseline__"
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
 class Settings(BaseModel):
     """Frozen, and no key that we do not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _told(message: str) -> PydanticCustomError:
+    """A fault in our own words, which the reader of a study file hands on as they are."""
+    return PydanticCustomError("told", "{message}", {"message": message})
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads ``5e-5`` as text and ``yes`` as 1; to us the first is a number, the second is not."""
+    if isinstance(value, bool):
+        raise ValueError("true and false are not numbers")
+    if not isinstance(value, str):
+        return value
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
+
+
+def _safe_name(name: str) -> str:
+    if name == BASELINE:
+        raise _told(f"{name!r} is reserved for the base model; choose another name")
+    if not _NAME.fullmatch(name):
+        raise _told(
+            f"{name!r} cannot be a name, since names become file names: use letters a-z and A-Z, digits and "
+            ". _ - (at most 100, no dot in front)"
+        )
+    return name
+
+
+def _written_text(text: str) -> str:
+    if not text.strip():
+        raise _told("it is empty; give text or remove the key")
+    return text
+
+
+def _template(text: str) -> str:
+    if not text:
+        raise _told("the template is empty; write it or remove the key")
+    fault = syntax_fault(text)
+    if fault:
+        raise _told(f"not a Jinja template: {fault}; columns are written as {{{{ column }}}}")
+    return text
+
+
+def _label_words(labels: dict[str, str]) -> dict[str, str]:
+    if not labels:
+        raise _told("no words are given; write one line per value, such as 1: positive")
+    for value, word in labels.items():
+        if not word.strip():
+            raise _told(f"the value {value!r} has an empty word; give one")
+    return labels
+
+
+def _not_empty(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    # not pydantic's min_length, which calls a list empty when all its items are at fault
+    if not items:
+        raise _told("the list is empty; give at least one")
+    return items
+
+
+def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if repeated:
+        raise _told(
+            f"{', '.join(map(str, repeated))} stands more than once; the same seed gives the same adapter"
+        )
+    return seeds
+
+
+def _raise(settings: BaseModel, conflicts: Iterable[tuple[tuple[str | int, ...], str]]) -> None:
+    found = [
+        InitErrorDetails(type=_told(message), loc=tuple(part for part in where if part != ""), input=None)
+        for where, message in conflicts
+    ]
+    if found:
+        raise ValidationError.from_exception_data(type(settings).__name__, found)
+
+
+def _located(conflicts: Iterable[Conflict]) -> Iterable[tuple[tuple[str | int, ...], str]]:
+    return (((conflict.key,), conflict.message) for conflict in conflicts)
+
+
+def _override(settings: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of one source, checked as the study's own are; only the keys that were given."""
+    checked = settings.model_validate(given)
+    return {key: getattr(checked, key) for key in given}
+
+
+Name = Annotated[str, AfterValidator(_safe_name)]
+Text = Annotated[str, AfterValidator(_written_text)]
+TemplateText = Annotated[str, AfterValidator(_template)]
+Number = Annotated[float, BeforeValidator(_number)]
+Whole = Annotated[int, BeforeValidator(_number)]
+Positive = Annotated[Number, Field(gt=0)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
+Count = Annotated[Whole, Field(ge=1)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 
 
 class Model(Settings):
@@ -20,22 +139,31 @@ class Model(Settings):
     path: a hub id (``org/name``), a local folder in Hugging Face layout, or ``builtin:mini``.
     dtype: arithmetic of the frozen base; ``auto`` is float32 on a CPU and bfloat16 on a GPU.
         Adapters are always trained in float32 (float64 with a float64 base).
+
+    A plain string is short for ``path``.
     """
 
-    path: str
-    revision: str | None = None
+    path: Text
+    revision: Text | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    device: str = "auto"
+    device: Text = "auto"
     trust_remote_code: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:
+        return {"path": given} if isinstance(given, str) else given
 
 
 class Lora(Settings):
     """LoRA settings under PEFT's names (``peft.LoraConfig``)."""
 
-    r: Annotated[int, Field(ge=1)] = 64
-    lora_alpha: Annotated[float, Field(gt=0)] = 32
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    r: Count = 64
+    lora_alpha: Positive = 32
+    lora_dropout: Share = 0.0
+    target_modules: Literal["all-linear"] | Annotated[tuple[Text, ...], AfterValidator(_not_empty)] = (
+        "all-linear"
+    )
     use_rslora: bool = False
 
 
@@ -48,69 +176,90 @@ class Training(Settings):
     loss_on: ``completion`` (default) or ``all``, the whole sequence as the paper did.
     """
 
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    learning_rate: Positive = 5e-5
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    max_length: Annotated[int, Field(ge=2)] = 2048
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    num_train_epochs: Annotated[float, Field(gt=0)] | None = None
-    max_steps: Annotated[int, Field(ge=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    warmup_steps: Annotated[Whole, Field(ge=0)] = 100
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.0
+    adam_beta1: Share = 0.9
+    adam_beta2: Share = 0.999
+    adam_epsilon: Positive = 1e-8
+    max_grad_norm: Positive = 1.0
+    max_length: Annotated[Whole, Field(ge=2)] = 2048
+    batch_size: Count = 32
+    num_train_epochs: Positive | None = None
+    max_steps: Count | None = None
+    max_tokens: Count | None = None
     loss_on: Literal["completion", "all"] = "completion"
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        _raise(self, _located(training_conflicts(self.model_dump())))
+        return self
 
 
 class Source(Settings):
     """A training set, or an adapter that exists already.
 
     Exactly one of ``path``, ``task``, ``adapter``:
-    path: a hub dataset id, or a local ``.jsonl``, ``.json``, ``.csv`` or ``.parquet`` file.
+    path: a hub dataset id, or a local ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` file.
     task: an lm-evaluation-harness task whose training split is used, rendered as the task renders it.
     adapter: a PEFT adapter directory, used as it is.
 
-    prompt, completion: sandboxed Jinja templates over a row's columns. Without them the row must
-        have one of the shapes that TRL accepts: ``text``; ``prompt`` and ``completion``; ``messages``.
+    prompt, completion: sandboxed Jinja templates over a row's columns; completion alone is learnt
+        whole. Without them the row must have one of the shapes that TRL accepts: ``text``;
+        ``prompt`` and ``completion``; ``messages``.
     label: the column that holds the class; ``labels`` gives each value its word, seen by the
         templates as ``{{ label }}``.
     limit: use at most this many examples, drawn at random with the study's ``sample_seed``.
     training, lora: settings that differ from the study's for this source only.
     """
 
-    name: str
-    path: str | None = None
-    task: str | None = None
-    adapter: str | None = None
-    subset: str | None = None
-    split: str = "train"
-    revision: str | None = None
-    prompt: str | None = None
-    completion: str | None = None
-    label: str | None = None
-    labels: dict[str, str] | None = None
-    limit: Annotated[int, Field(ge=1)] | None = None
-    training: dict[str, Any] = Field(default_factory=dict)
-    lora: dict[str, Any] = Field(default_factory=dict)
-    tags: tuple[str, ...] = ()
+    name: Name
+    path: Text | None = None
+    task: Text | None = None
+    adapter: Text | None = None
+    subset: Text | None = None
+    split: Text = "train"
+    revision: Text | None = None
+    prompt: TemplateText | None = None
+    completion: TemplateText | None = None
+    label: Text | None = None
+    labels: Annotated[dict[str, str], AfterValidator(_label_words)] | None = None
+    limit: Count | None = None
+    training: Annotated[dict[str, Any], AfterValidator(partial(_override, Training))] = Field(
+        default_factory=dict
+    )
+    lora: Annotated[dict[str, Any], AfterValidator(partial(_override, Lora))] = Field(default_factory=dict)
+    tags: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        _raise(self, _located(source_conflicts(self.model_dump())))
+        return self
 
 
 class Target(Settings):
     """An evaluation task of lm-evaluation-harness: an installed or bundled name, or a YAML file.
 
     metric, filter: which of the task's own metrics stands in the matrix (default: its first).
+
+    A plain string is short for ``task``; without a name the target has the task's (of a YAML file:
+    its stem).
     """
 
-    name: str
-    task: str
-    num_fewshot: Annotated[int, Field(ge=0)] | None = None
-    limit: Annotated[int, Field(ge=1)] | None = None
-    metric: str | None = None
-    filter: str | None = None
+    name: Name
+    task: Text
+    num_fewshot: Annotated[Whole, Field(ge=0)] | None = None
+    limit: Count | None = None
+    metric: Text | None = None
+    filter: Text | None = None
     apply_chat_template: bool = False
-    tags: tuple[str, ...] = ()
+    tags: tuple[Text, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_as_its_task(cls, given: Any) -> Any:
+        return target_mapping(given)
 
 
 class Study(Settings):
@@ -122,16 +271,51 @@ class Study(Settings):
     path: the file that the study was read from; relative paths in it are relative to that file.
     """
 
-    name: str
+    name: Name
     model: Model
     lora: Lora = Lora()
     training: Training = Training()
-    seeds: tuple[int, ...] = (0,)
-    sources: tuple[Source, ...]
-    targets: tuple[Target, ...]
-    limit: Annotated[int, Field(ge=1)] | None = None
-    sample_seed: int = 0
-    include_path: tuple[str, ...] = ()
-    output: str = "runs"
-    trait_names: tuple[str, ...] = ()
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(_not_empty), AfterValidator(_distinct_seeds)] = (0,)
+    sources: Annotated[tuple[Source, ...], AfterValidator(_not_empty)]
+    targets: Annotated[tuple[Target, ...], AfterValidator(_not_empty)]
+    limit: Count | None = None
+    sample_seed: Seed = 0
+    include_path: tuple[Text, ...] = ()
+    output: Text = "runs"
+    trait_names: tuple[Text, ...] = ()
     path: Path | None = Field(default=None, exclude=True)
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> Self:
+        for field, listed in (("sources", self.sources), ("targets", self.targets)):
+            names = [item.name for item in listed]
+            _raise(self, (((field, at, "name"), said) for at, said in duplicate_names(names, field)))
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths start from: the study file's, without a file the current one."""
+        return self.path.parent if self.path else Path.cwd()
+
+
+def target_mapping(given: Any) -> Any:
+    """A target as a mapping with a name where one can be told; anything else as it is."""
+    if isinstance(given, str):
+        given = {"task": given}
+    if isinstance(given, Mapping) and given.get("name") is None and isinstance(given.get("task"), str):
+        return {**given, "name": task_stem(given["task"])}
+    return given
+
+
+def settings_of(study: Study, source: Source) -> tuple[Training, Lora]:
+    """Training and LoRA settings of one source: the study's, changed where the source says so.
+
+    A source that says how long to train replaces the study's length, whichever way that was given.
+    """
+    training = study.training.model_dump()
+    if any(source.training.get(key) is not None for key in LENGTHS):
+        training.update(dict.fromkeys(LENGTHS))
+    return (
+        Training.model_validate({**training, **source.training}),
+        Lora.model_validate({**study.lora.model_dump(), **source.lora}),
+    )

@@ -1,0 +1,234 @@
+"""Read a study file; every fault of it at once, each with its line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from traitmap.errors import Fault, StudyError
+from traitmap.study.document import Document, Place, read_document, words_of
+from traitmap.study.legal import holds_text, inner_annotation, legal_values
+from traitmap.study.rules import Conflict, duplicate_names, source_conflicts, training_conflicts
+from traitmap.study.settings import Lora, Model, Settings, Source, Study, Target, Training, target_mapping
+
+_LARGEST_FILE = 5_000_000
+_OVERRIDES: dict[str, type[Settings]] = {"training": Training, "lora": Lora}
+_EXAMPLES = {
+    "name": "name: my-study",
+    "model": "model: org/name, or model: builtin:mini",
+    "sources": "sources: a list, each with name and one of path, task, adapter",
+    "targets": "targets: a list of lm-eval tasks, such as - gsm8k",
+    "task": "task: gsm8k",
+    "path": "path: org/name",
+}
+Record = TypeVar("Record", bound=Settings)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A study file as far as it could be read.
+
+    study: the study, or None where there is any fault.
+    model, sources, targets: those parts that are in order by themselves, sources and targets by
+        their position in the file; include_path, sample_seed: as given, else their defaults.
+    faults: everything wrong with the file itself; data that the study names is not looked at.
+    """
+
+    path: Path
+    faults: tuple[Fault, ...]
+    study: Study | None = None
+    model: Model | None = None
+    sources: Mapping[int, Source] = field(default_factory=dict)
+    targets: Mapping[int, Target] = field(default_factory=dict)
+    include_path: tuple[str, ...] = ()
+    sample_seed: int = 0
+    document: Document = field(default_factory=lambda: Document(None, {}, ()))
+
+    def fault(self, place: Place, message: str) -> Fault:
+        """A fault at a place of this file, with its line."""
+        return Fault(words_of(place), message, self.document.line(place))
+
+
+def load_study(path: str | Path) -> Study:
+    """The study in a YAML file. StudyError with every fault of the file."""
+    draft = read_draft(path)
+    if draft.study is None:
+        raise StudyError(str(path), draft.faults)
+    return draft.study
+
+
+def read_draft(path: str | Path) -> Draft:
+    """Read a study file as far as it goes. Never raises for what stands in the file."""
+    file = Path(os.path.abspath(os.path.expanduser(path)))
+    text = _text_of(file)
+    if isinstance(text, Fault):
+        return Draft(file, (text,))
+    document = read_document(text, _holds_text)
+    if not isinstance(document.data, dict):
+        wrong = Fault(
+            "study", f"{_shown(document.data)} is no study: give keys such as name, model, sources", 1
+        )
+        return Draft(file, document.faults or (wrong,), document=document)
+    return _draft(file, document)
+
+
+def _draft(file: Path, document: Document) -> Draft:
+    data = {key: value for key, value in document.data.items() if key != "path"}
+    faults = list(document.faults)
+    if "path" in document.data:
+        faults.append(_at(document, ("path",), _unknown_key("path", Study)))
+    study: Study | None = None
+    try:
+        study = Study.model_validate({**data, "path": file})
+    except ValidationError as error:
+        faults.extend(_validation_faults(document, error))
+    faults.extend(_at(document, place, message) for place, message in _conflicts(data))
+    faults = list(dict.fromkeys(faults))
+    return Draft(
+        path=file,
+        faults=tuple(faults),
+        study=None if faults else study,
+        model=_in_order(Model, data.get("model")),
+        sources=_all_in_order(Source, data.get("sources")),
+        targets=_all_in_order(Target, data.get("targets")),
+        include_path=_texts(data.get("include_path")),
+        sample_seed=data["sample_seed"] if type(data.get("sample_seed")) is int else 0,
+        document=document,
+    )
+
+
+def _text_of(file: Path) -> str | Fault:
+    advice = "`traitmap init FOLDER` writes a study to edit"
+    try:
+        if os.path.isdir(file):
+            return Fault("study", f"{file} is a folder; give the file in it, such as {file / 'study.yaml'}")
+        if os.path.getsize(file) > _LARGEST_FILE:
+            return Fault(
+                "study", f"larger than {_LARGEST_FILE:,} bytes, so hardly a study file; check the path"
+            )
+        return file.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        return Fault("study", f"there is no such file; check the path, or {advice}")
+    except UnicodeDecodeError as error:
+        return Fault("study", f"not UTF-8 text (byte {error.start}); save the file as UTF-8")
+    except (OSError, ValueError) as error:
+        return Fault("study", f"it cannot be read: {error}")
+
+
+def _in_order(record: type[Record], given: Any) -> Record | None:
+    try:
+        return record.model_validate(given)
+    except ValidationError:
+        return None
+
+
+def _all_in_order(record: type[Record], given: Any) -> dict[int, Record]:
+    items = enumerate(given) if isinstance(given, list) else ()
+    checked = ((at, _in_order(record, item)) for at, item in items)
+    return {at: item for at, item in checked if item is not None}
+
+
+def _texts(given: Any) -> tuple[str, ...]:
+    return tuple(item for item in given if isinstance(item, str)) if isinstance(given, list) else ()
+
+
+def _annotation_at(place: Place) -> Any:
+    """The type that the settings give to a place of the file; Any where they know no such place."""
+    annotation: Any = Study
+    for at, key in enumerate(place):
+        override = at == 2 and place[0] == "sources" and isinstance(key, str) and _OVERRIDES.get(key)
+        annotation = override or inner_annotation(annotation, key)
+    return annotation
+
+
+def _holds_text(place: Place) -> bool:
+    return holds_text(_annotation_at(place))
+
+
+def _conflicts(data: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+    """What the settings' own checks leave out wherever a type beside it is wrong."""
+    sources = data.get("sources")
+    for at, source in enumerate(sources if isinstance(sources, list) else ()):
+        if isinstance(source, dict):
+            yield from _placed(source_conflicts(source), ("sources", at))
+            if isinstance(source.get("training"), dict):
+                yield from _placed(training_conflicts(source["training"]), ("sources", at, "training"))
+    if isinstance(data.get("training"), dict):
+        yield from _placed(training_conflicts(data["training"]), ("training",))
+    for listed in ("sources", "targets"):
+        items = data.get(listed)
+        named = [target_mapping(item) for item in items] if isinstance(items, list) else []
+        names = [item.get("name") if isinstance(item, dict) else None for item in named]
+        for at, message in duplicate_names(names, listed):
+            yield (listed, at, "name"), message
+
+
+def _placed(conflicts: Iterable[Conflict], place: Place) -> Iterator[tuple[Place, str]]:
+    return (((*place, conflict.key) if conflict.key else place, conflict.message) for conflict in conflicts)
+
+
+def _validation_faults(document: Document, error: ValidationError) -> Iterator[Fault]:
+    for wrong in error.errors(include_url=False):
+        place, kind = tuple(wrong["loc"]), wrong["type"]
+        if kind == "extra_forbidden":
+            yield _at(document, place, _unknown_key(str(place[-1]), _annotation_at(place[:-1])))
+        elif kind == "missing":
+            yield _at(document, place, _missing_key(str(place[-1])))
+        elif kind == "told":
+            yield _at(document, _known(document, place), wrong["msg"])
+        else:
+            known = _known(document, place)
+            yield _at(document, known, _illegal(_value_at(document.data, known), _annotation_at(known)))
+
+
+def _known(document: Document, place: Place) -> Place:
+    """A place without the parts that pydantic adds for the members of a union and its own checks."""
+    while place and place not in document.lines and _annotation_at(place) is Any:
+        place = place[:-1]
+    return place
+
+
+def _value_at(data: Any, place: Place) -> Any:
+    for key in place:
+        try:
+            data = data[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
+
+
+def _illegal(value: Any, annotation: Any) -> str:
+    return f"{_shown(value)} is not legal; give {legal_values(annotation)}"
+
+
+def _unknown_key(key: str, settings: Any) -> str:
+    legal = _legal_keys(settings)
+    close = get_close_matches(key, legal, n=1)
+    guess = f"; did you mean {close[0]}?" if close else ";"
+    return f"unknown key {key!r}{guess} legal here: {', '.join(legal)}"
+
+
+def _legal_keys(settings: Any) -> list[str]:
+    return [key for key in settings.model_fields if (settings, key) != (Study, "path")]
+
+
+def _missing_key(key: str) -> str:
+    example = _EXAMPLES.get(key)
+    return f"required, but not given; write {example}" if example else "required, but not given"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "an empty value"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _at(document: Document, place: Place, message: str) -> Fault:
+    return Fault(words_of(place), message, document.line(place))
