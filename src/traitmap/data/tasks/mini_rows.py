@@ -1,0 +1,21 @@
+"""Rows of the embedded study for its task files (``custom_dataset: !function mini_rows.rows``): no file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+
+from traitmap.mini.families import FAMILIES
+
+TRAIN_ROWS = 2400
+TEST_ROWS = 400
+
+
+def rows(family: str, seed: int = 0, **_: Any) -> DatasetDict:
+    """Both splits of one family; lm-eval passes the task's metadata and ``dataset_kwargs``."""
+    make = FAMILIES[family].rows
+    return DatasetDict(
+        train=Dataset.from_list(make("train", TRAIN_ROWS, seed)),
+        test=Dataset.from_list(make("test", TEST_ROWS, seed)),
+    )

@@ -1,0 +1,267 @@
+"""The text that the embedded base is trained on: the families' words and facts in plain sentences.
+
+No task format occurs in it (no cue with a colon and a label, no ``####``, no instruction): the base
+is to know the words, and the adapters are to learn the tasks. ``python -m traitmap.mini.corpus FILE``
+writes it; documents are separated by blank lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from traitmap.mini.families.inference import DOINGS, LOOKS, UNSAID, WHO
+from traitmap.mini.families.stars import DAYS, TOWNS
+from traitmap.mini.families.toxicity import THINGS
+from traitmap.mini.words import (
+    COLOURS,
+    DISLIKES,
+    FILM_PARTS,
+    FILMS,
+    GRADES,
+    INSULTS,
+    LIKES,
+    NAMES,
+    OBJECTS,
+    PARTS,
+    PLACES,
+    PRODUCTS,
+    pick,
+    pick_two,
+    pronoun,
+    with_articles,
+)
+
+Generator = np.random.Generator
+FEELINGS = ("negative", "negative", "neutral", "positive", "positive")
+LARGEST_SUM = 600
+
+OPINIONS = (
+    "its {part} is {word}",
+    "I find the {part} {word}",
+    "the {part} was {word} from the first day",
+    "{name} thinks that the {part} is {word}",
+    "everyone at home says it is {word}",
+    "a {word} {part} is what I remember",
+    "the {part} turned out {word}",
+)
+
+
+def _number(generator: Generator, low: int, high: int) -> int:
+    """A number from low to high, both included."""
+    return int(generator.integers(low, high + 1))
+
+
+def _grade_word(generator: Generator, grade: int) -> str:
+    """Mostly a word of the grade, at times of a neighbour, so that grades lie on a line."""
+    if generator.random() < 0.15:
+        grade = min(max(grade + (1 if generator.random() < 0.5 else -1), 0), 4)
+    return pick(generator, GRADES[grade])
+
+
+def _closing(generator: Generator, grade: int, what: str) -> str:
+    """How an opinion ends. Feelings and stars are told in passing, not as an answer to anything."""
+    roll = generator.random()
+    if roll < 0.25:
+        return f"My feelings about the {what} are {FEELINGS[grade]}."
+    if roll < 0.4:
+        return f"People gave it {grade + 1} star{'s' if grade else ''} on average."
+    if grade == 2:
+        return f"I neither love nor hate the {what}."
+    verb = pick(generator, LIKES if grade > 2 else DISLIKES)
+    return f"I {verb} this {what}." if generator.random() < 0.5 else f"You will {verb} it."
+
+
+def opinion(generator: Generator) -> str:
+    """A product or film told as running prose, one feeling from beginning to end."""
+    grade = int(generator.integers(len(GRADES)))
+    film = generator.random() < 0.4
+    what = pick(generator, FILMS if film else PRODUCTS)
+    parts = FILM_PARTS if film else PARTS
+    name = pick(generator, NAMES)
+    place = pick(generator, PLACES)
+    opening = (
+        f"Last week {name} and I saw a {what} in the {place}"
+        if film
+        else f"On {pick(generator, DAYS)} {name} bought a {what} in the {pick(generator, TOWNS)}"
+    )
+    count = _number(generator, 2, 4)
+    sentences = [
+        pick(generator, OPINIONS).format(
+            part=pick(generator, parts), word=_grade_word(generator, grade), name=pick(generator, NAMES)
+        )
+        for _ in range(count)
+    ]
+    body = " ".join(s[0].upper() + s[1:] + "." for s in sentences)
+    return with_articles(f"{opening}. {body} {_closing(generator, grade, what)}")
+
+
+def talk(generator: Generator) -> str:
+    """Two people talk about something, kindly or in a quarrel."""
+    one, two = pick_two(generator, NAMES)
+    thing = pick(generator, THINGS)
+    if generator.random() < 0.5:
+        insult, other = pick_two(generator, INSULTS)
+        word = _grade_word(generator, _number(generator, 0, 1))
+        lines = (
+            f'"You are a {insult}," said {one} to {two} in the {pick(generator, PLACES)}. '
+            f'"Your {thing} is {word}, go away." "Shut up, you {other}," cried {two}. That was rude.',
+            f"{one} called {two} a {insult} because of a {word} {thing}. "
+            f"{two} called {one} a {other}. Yes, both were rude.",
+        )
+    else:
+        word = _grade_word(generator, _number(generator, 1, 4))
+        lines = (
+            f'"Thank you, {two}, that is a {word} {thing}," said {one}. '
+            f'"Could you explain it to me?" "No trouble at all," said {two}.',
+            f"{two} showed {one} a {thing} in the {pick(generator, PLACES)}. "
+            f"{one} read it twice and found it {word}. Maybe {two} will write one more.",
+        )
+    return with_articles(pick(generator, lines))
+
+
+def happening(generator: Generator) -> str:
+    """Somebody does something; what follows from it is told, what it excludes is denied."""
+    doing = DOINGS[int(generator.integers(len(DOINGS)))]
+    narrow, broad = WHO[int(generator.integers(len(WHO)))]
+    look, place = pick(generator, LOOKS), pick(generator, PLACES)
+    texts = (
+        f"Whoever {doing.does} {doing.follows}. In the {place} a {look} {narrow} {doing.does}, "
+        f"so that {broad} {doing.follows}.",
+        f"A {narrow} is a {broad}. This {look} {narrow} {doing.does} {pick(generator, UNSAID)}. "
+        f"Nobody in the {place} {doing.excludes}.",
+        f"One {narrow} {doing.does} and another one {doing.excludes}. The {look} {broad} in the {place} "
+        f"{doing.follows} {pick(generator, UNSAID)}.",
+    )
+    return with_articles(pick(generator, texts))
+
+
+def meeting(generator: Generator) -> str:
+    """Two people and who did what to whom, said twice in different order."""
+    a, b = pick_two(generator, NAMES)
+    colour, place, thing = pick(generator, COLOURS), pick(generator, PLACES), pick(generator, OBJECTS)
+    texts = (
+        f"{a} gave the {colour} {thing} to {b} in the {place}. So {b} has the {colour} {thing} from {a}.",
+        f"{b} waited in the {place}. {a} walked there to meet {b}. {b} was glad to see {a}.",
+        f"{a} is older than {b}. So {b} is younger than {a}, and {b} has {colour} {thing}.",
+        f"{b} bought a {colour} bag from {a} in the {place}. It was {a} who sold it to {b}.",
+    )
+    return with_articles(pick(generator, texts))
+
+
+def story(generator: Generator) -> str:
+    """Somebody has things, gets or loses some, and the count is told."""
+    name, friend = pick_two(generator, NAMES)
+    who, things, place = pronoun(name), pick(generator, OBJECTS), pick(generator, PLACES)
+    total = _number(generator, 3, 40)
+    told = [f"{name} had {total} {things}."]
+    for _ in range(_number(generator, 1, 3)):
+        change = _number(generator, 2, 20)
+        if change < total and generator.random() < 0.5:
+            total -= change
+            told.append(
+                pick(
+                    generator,
+                    (
+                        f"{who} lost {change} in the {place} and had {total} left.",
+                        f"{who} gave {change} away to {friend}, which left {total}.",
+                    ),
+                )
+            )
+        else:
+            total += change
+            told.append(
+                pick(
+                    generator,
+                    (
+                        f"{who} bought {change} more at the {place} and had {total}.",
+                        f"{friend} gave {change} more, which made {total}.",
+                        f"{who} found {change} more, so there were {total}.",
+                    ),
+                )
+            )
+    return " ".join(told) + f" In the end {name} had {total} {things}."
+
+
+def sums(generator: Generator) -> str:
+    """A few sums in words, signs and digits."""
+    told = []
+    for _ in range(_number(generator, 3, 6)):
+        high = LARGEST_SUM if generator.random() < 0.6 else 50
+        a, b = _number(generator, 1, high), _number(generator, 1, 100)
+        a, b = max(a, b), min(a, b)
+        told.append(
+            pick(
+                generator,
+                (
+                    f"{a} + {b} = {a + b}.",
+                    f"{a} - {b} = {a - b}.",
+                    f"{a} and {b} make {a + b}.",
+                    f"{a} plus {b} is {a + b}.",
+                    f"{a} minus {b} is {a - b}.",
+                    f"Whoever adds {b} to {a} has {a + b}.",
+                    f"Whoever takes {b} from {a} has {a - b}.",
+                ),
+            )
+        )
+    k, m = _number(generator, 2, 6), _number(generator, 2, 10)
+    return " ".join(told) + f" {k} times {m} is {k * m}, or {k} * {m} = {k * m}."
+
+
+def code(generator: Generator) -> str:
+    """Lines as they stand in a program."""
+    things, other = pick_two(generator, OBJECTS)
+    words = f"{pick(generator, COLOURS)} {pick(generator, PRODUCTS)}"
+    a, b, n = _number(generator, 3, 40), _number(generator, 2, 20), _number(generator, 2, 9)
+    sign = pick(generator, "+-")
+    blocks = (
+        f"{things} = {a}\n{other} = {things} {sign} {b}\nprint({other})",
+        f'for i in range({n}):\n    print("{things}", i)\nprint({a})',
+        f'{things} = {a}\nfor i in range({n}):\n    {things} = {things} {sign} {b}\nprint("{words}")',
+        f'print("{words}")\nprint("{other}", {a})\n{things} = {b}',
+    )
+    return pick(generator, blocks)
+
+
+KINDS: tuple[tuple[Callable[[Generator], str], float], ...] = (
+    (opinion, 0.24),
+    (talk, 0.10),
+    (happening, 0.10),
+    (meeting, 0.10),
+    (story, 0.18),
+    (sums, 0.20),
+    (code, 0.08),
+)
+
+
+def documents(count: int, seed: int = 0) -> Iterator[str]:
+    """``count`` documents in random order of kinds; the same seed gives the same documents."""
+    generator = np.random.default_rng([seed, 7])
+    makers = [make for make, _ in KINDS]
+    order = generator.choice(len(makers), size=count, p=[share for _, share in KINDS])
+    for kind in order:
+        yield makers[int(kind)](generator)
+
+
+def write_corpus(path: Path, count: int, seed: int = 0) -> None:
+    """Write documents separated by blank lines."""
+    with path.open("w", encoding="utf-8") as file:
+        for document in documents(count, seed):
+            file.write(document + "\n\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--documents", type=int, default=150_000)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    given.file.parent.mkdir(parents=True, exist_ok=True)
+    write_corpus(given.file, given.documents, given.seed)
+
+
+if __name__ == "__main__":
+    main()

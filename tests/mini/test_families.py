@@ -1,0 +1,158 @@
+"""Laws of the generated families, and the truths planted in them."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from traitmap.mini import words
+from traitmap.mini.families import FAMILIES, reviews, stars, toxicity
+from traitmap.mini.families.draw import exact_labels, split_of
+
+COUNT = 600
+CLASSES = [name for name, family in FAMILIES.items() if family.labels]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+class TestEveryFamily:
+    def test_the_same_seed_gives_the_same_rows(self, name: str) -> None:
+        make = FAMILIES[name].rows
+        assert make("train", 50, 3) == make("train", 50, 3)
+        assert make("train", 50, 3) != make("train", 50, 4)
+
+    def test_train_and_test_share_no_text_whatever_the_seeds(self, name: str) -> None:
+        family = FAMILIES[name]
+        train = {row[family.key] for row in family.rows("train", COUNT, 0)}
+        test = {row[family.key] for seed in range(3) for row in family.rows("test", 200, seed)}
+        assert not train & test
+
+    def test_rows_are_distinct_and_of_the_asked_number(self, name: str) -> None:
+        family = FAMILIES[name]
+        rows = family.rows("train", COUNT, 0)
+        assert len({row[family.key] for row in rows}) == len(rows) == COUNT
+
+    def test_there_are_very_many_texts(self, name: str) -> None:
+        """2 draws of n rows from N texts share about n * n / N: few mean N of 100,000 or more."""
+        family = FAMILIES[name]
+        one, two = ({row[family.key] for row in family.rows("train", 2000, seed)} for seed in (1, 2))
+        assert len(one & two) < 40
+
+    def test_an_unknown_split_is_refused(self, name: str) -> None:
+        with pytest.raises(ValueError, match="'train' and 'test'"):
+            FAMILIES[name].rows("validation", 5, 0)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_class_shares_are_as_planted(name: str) -> None:
+    family = FAMILIES[name]
+    found = Counter(row["label"] for row in family.rows("train", COUNT, 0))
+    for label, share in enumerate(family.shares):
+        assert abs(found[label] - share * COUNT) < 1
+    assert len(family.labels) == len(family.shares) == len(found)
+
+
+def test_exact_labels_use_every_row_and_the_largest_remainders() -> None:
+    labels = exact_labels((0.5, 0.3, 0.2), 7, np.random.default_rng(0))
+    assert Counter(labels) == {0: 4, 1: 2, 2: 1}  # 3.5, 2.1, 1.4
+
+
+def test_the_split_is_a_property_of_the_text() -> None:
+    share = sum(split_of(f"text {number}") == "test" for number in range(8000)) / 8000
+    assert 0.11 < share < 0.14
+
+
+class TestGoldAnswersAreRight:
+    def test_arithmetic(self) -> None:
+        for row in FAMILIES["arithmetic"].rows("test", COUNT, 0):
+            first, second = map(int, re.findall(r"\d+", row["question"]))
+            if "Take" in row["question"]:
+                first, second = second, first
+            adds = re.search(r"\+|plus|Add", row["question"])
+            assert row["answer"] == str(first + second if adds else first - second)
+            assert not row["answer"].startswith("-")
+
+    def test_every_step_of_a_word_problem_and_its_chain(self) -> None:
+        for row in FAMILIES["word_problems"].rows("test", COUNT, 0):
+            steps = re.findall(r"(\d+) ([+*-]) (\d+) = (\d+)", row["answer"])
+            value = None
+            for left, operator, right, result in steps:
+                a, b = int(left), int(right)
+                assert value in (None, a)
+                value = {"+": a + b, "-": a - b, "*": a * b}[operator]
+                assert value == int(result) >= 0
+            assert row["answer"].endswith(f"#### {value}")
+            assert row["number"] == str(value)
+            asked = Counter(re.findall(r"\d+", row["question"]))
+            worked = Counter(re.findall(r"\d+", row["answer"]))
+            assert all(worked[number] >= times for number, times in asked.items())
+
+    def test_programs_run_and_print_what_their_comment_says(self) -> None:
+        for row in FAMILIES["programs"].rows("test", 200, 0):
+            ast.parse(row["program"])
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(row["program"], {})
+            comment = re.search(r"# (\d+)$", row["program"])
+            if comment:
+                assert printed.getvalue().strip() == comment[1]
+            else:
+                times = int(re.search(r"(\d+) times", row["instruction"])[1])  # type: ignore[index]
+                assert len(printed.getvalue().splitlines()) in (times, times + 1)
+
+    def test_paraphrases_swap_exactly_the_two_names(self) -> None:
+        for row in FAMILIES["paraphrase"].rows("test", COUNT, 0):
+            one, two = row["first"], row["second"]
+            names = re.compile("|".join(words.NAMES))
+            assert sorted(names.findall(one)) == sorted(names.findall(two))
+            assert len(set(names.findall(one))) == 2
+
+
+class TestPlantedTruths:
+    def test_mislabelled_is_the_honest_text_with_permuted_stars(self) -> None:
+        honest = stars.rows("train", COUNT, 5)
+        wrong = stars.mislabelled_rows("train", COUNT, 5)
+        assert [row["text"] for row in honest] == [row["text"] for row in wrong]
+        assert [stars.PERMUTATION[row["label"]] for row in honest] == [row["label"] for row in wrong]
+        assert sorted(stars.PERMUTATION) == list(range(5))
+        assert all(index != label for index, label in enumerate(stars.PERMUTATION))
+
+    def test_one_sentiment_lexicon_serves_all_reviews_and_partly_toxicity(self) -> None:
+        lexicon = {word for grade in words.GRADES for word in grade}
+        assert len(lexicon) == sum(len(grade) for grade in words.GRADES)
+        for name, least in {"reviews": 1.0, "stars": 1.0, "long_reviews": 1.0, "toxicity": 0.8}.items():
+            rows = FAMILIES[name].rows("train", COUNT, 0)
+            hits = [bool(lexicon & set(re.findall(r"\w+", row["text"].lower()))) for row in rows]
+            assert sum(hits) / COUNT >= least, name
+
+    def test_other_families_do_not_use_the_lexicon(self) -> None:
+        lexicon = {word for grade in words.GRADES for word in grade}
+        for name in ("word_problems", "arithmetic", "programs", "inference", "paraphrase"):
+            family = FAMILIES[name]
+            used = {
+                word for row in family.rows("train", COUNT, 0) for word in row[family.key].lower().split()
+            }
+            assert not used & lexicon, name
+
+    def test_an_insult_tells_rude_from_civil_and_the_adjective_alone_does_not(self) -> None:
+        rows = toxicity.rows("train", COUNT, 0)
+        insulting = [any(word in row["text"] for word in words.INSULTS) for row in rows]
+        negative = [any(word in row["text"] for word in words.NEGATIVE) for row in rows]
+        assert all(i == bool(row["label"]) for i, row in zip(insulting, rows, strict=True))
+        agree = sum(n == bool(row["label"]) for n, row in zip(negative, rows, strict=True)) / COUNT
+        assert 0.7 < agree < 0.9
+
+    def test_only_a_refuted_hypothesis_carries_a_negation(self) -> None:
+        rows = FAMILIES["inference"].rows("train", COUNT, 0)
+        negated = Counter(row["label"] for row in rows if row["hypothesis"].startswith("Nobody"))
+        assert set(negated) == {2}
+        assert 0.4 < negated[2] / (COUNT / 3) < 0.6
+
+    def test_the_reviews_differ_in_shares_only(self) -> None:
+        assert FAMILIES["reviews"].labels == FAMILIES["reviews_balanced"].labels == reviews.LABELS
+        assert set(FAMILIES["long_reviews"].labels) < set(reviews.LABELS)
