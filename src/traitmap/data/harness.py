@@ -1,0 +1,301 @@
+"""The edge to lm-evaluation-harness: a task's name or YAML file in, one of its Task objects out."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import io
+import logging
+import random
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lm_eval.api.task import Task
+from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml  # no public way to read a task file without building it
+
+from traitmap.data.records import Example, Segment
+from traitmap.errors import DataError
+from traitmap.study.paths import is_task_file, resolve
+from traitmap.study.settings import Study
+
+BUNDLED = Path(__file__).parent / "tasks"
+FEWSHOT_SEED = DEFAULT_OTHER_SEED
+FILE_FORMATS = ("arrow", "csv", "json", "pandas", "parquet", "text")  # what `datasets` reads from plain files
+
+
+def open_task(name: str, include_path: Sequence[str | Path] = (), num_fewshot: int | None = None) -> Task:
+    """An lm-eval Task by name or by YAML file, as ``lm_eval`` would load and seed it.
+
+    name: an installed, bundled or included task, or a path to a ``.yaml`` file. A task of an
+        include_path wins over a bundled one, and that over an installed one.
+    num_fewshot: examples in the prompt; None leaves it to the task (0 where it has no wish).
+
+    A relative ``data_files``, ``data_dir`` or ``./`` dataset path is meant from the folder of the YAML
+    file (and, as lm-eval has it, from the working directory where the first does not exist).
+    Raises DataError for groups and tags, unknown names, multimodal tasks, tasks that execute
+    generated code, and whatever keeps the task from loading.
+    """
+    config = _find_config(name, include_path)
+    with quiet(), reproducible():
+        try:
+            loaded = TaskManager(include_defaults=False).load(config)["tasks"]
+            task: Task = next(iter(loaded.values()))
+        except Exception as fault:
+            raise DataError(f"task {name!r} cannot be loaded: {reason(fault)}") from fault
+        if getattr(task, "MULTIMODAL", False):
+            raise DataError(f"task {name!r} needs images or sound; only text tasks can be used")
+        if getattr(task, "UNSAFE_CODE", False):
+            raise DataError(f"task {name!r} executes generated code, which traitmap does not do")
+        _set_fewshot(task, name, num_fewshot)
+    return task
+
+
+def open_study_task(study: Study, name: str, num_fewshot: int | None = None) -> Task:
+    """`open_task` for a name that stands in a study file: relative paths are relative to that file."""
+    folder = study.path.parent if study.path is not None else Path()
+    include = [resolve(path, folder) for path in study.include_path]
+    file = str(resolve(name, folder)) if is_task_file(name) else name
+    return open_task(file, include, num_fewshot)
+
+
+def training_examples(task: Task) -> list[Example]:
+    """The training split, each row the zero-shot prompt and gold answer that the task would score.
+
+    The prompt is not learnt, the answer is, with the delimiter that evaluation puts before it.
+    ``label`` is the gold choice's text where the task has choices. Raises DataError where the task
+    has no training split, writes its choices into the context, or has a row without a gold answer.
+    """
+    name = task.task_name
+    if not task.has_training_docs():
+        raise DataError(
+            f"task {name!r} has no training split: add `training_split` to a task file of your own, "
+            "or give the source a `path`"
+        )
+    if getattr(task, "multiple_input", 0):
+        raise DataError(
+            f"task {name!r} puts each choice into the context (multiple inputs), so there is no completion "
+            "to learn: give the source a `path` with `prompt` and `completion` templates"
+        )
+    with quiet(), reproducible():
+        return [_example(task, row, doc) for row, doc in enumerate(task.training_docs())]
+
+
+def gold_choices(task: Task, doc: Mapping[str, Any], choices: Sequence[str]) -> tuple[int, ...]:
+    """Indices of the right choices of a multiple-choice document, as lm-eval reads them.
+
+    Empty where the document names none of its choices (a hidden or faulty label).
+    """
+    gold = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
+    found = [_choice_index(one, choices) for one in (gold if isinstance(gold, list | tuple) else [gold])]
+    return tuple(index for index in found if index is not None)
+
+
+def gold_text(task: Task, doc: Mapping[str, Any]) -> str:
+    """Right answer of a document without choices to score; the first where several are right."""
+    gold = task.doc_to_target(doc)
+    if isinstance(gold, list | tuple):
+        gold = gold[0] if gold else ""
+    if isinstance(gold, int) and task.config.doc_to_choice is not None:
+        gold = task.doc_to_choice(doc)[gold]
+    return str(gold)
+
+
+def reason(fault: BaseException) -> str:
+    """The first cause of an exception in one line."""
+    while fault.__cause__ is not None:
+        fault = fault.__cause__
+    text = " ".join(str(fault).split())
+    return f"{type(fault).__name__}: {text[:300]}" if text else type(fault).__name__
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the logging, progress bars and warnings of lm-eval and datasets, and nothing for good."""
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        # tqdm looks up sys.stderr when a bar begins: this silences bars without touching tqdm.
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """lm-eval's own seeds for tasks that shuffle or sample while they load; the caller's state comes back."""
+    state, numpy_state = random.getstate(), np.random.get_state()
+    random.seed(DEFAULT_RANDOM_SEED)
+    np.random.seed(DEFAULT_OTHER_SEED)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)
+
+
+def _find_config(name: str, include_path: Sequence[str | Path]) -> dict[str, Any]:
+    if is_task_file(name):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise DataError(f"task file {name} does not exist")
+        return _read_config(path)
+    for folder in include_path:
+        if not Path(folder).is_dir():
+            raise DataError(f"include_path {str(folder)!r} is not a folder")
+    with quiet():
+        folders = [str(BUNDLED), *(str(Path(folder)) for folder in include_path)]
+        near = TaskManager(include_path=folders, include_defaults=False).task_index
+        entry = near.get(name) or _installed().get(name)
+    if entry is None:
+        raise DataError(_unknown_name(name, [*near, *_installed()]))
+    if entry.kind.name in ("GROUP", "TAG"):
+        raise DataError(
+            _not_one_task(name, entry.kind.name.lower(), sorted(entry.tags) or _members(entry.cfg))
+        )
+    return _read_config(Path(entry.yaml_path))
+
+
+@functools.cache
+def _installed() -> dict[str, Any]:
+    """lm-eval's built-in index: about 15,000 files to read, so only when it is needed, and once."""
+    index = TaskManager().task_index
+    return {
+        name: dataclasses.replace(entry, cfg=None) if entry.kind.name == "TASK" else entry
+        for name, entry in index.items()
+    }
+
+
+def _unknown_name(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=5, cutoff=0.6)
+    advice = f"did you mean {', '.join(near)}?" if near else "`lm-eval ls tasks` lists the installed ones."
+    return (
+        f"there is no task {name!r}: {advice} "
+        "A task file of yours is named by its path (ending in .yaml), or found through include_path."
+    )
+
+
+def _not_one_task(name: str, kind: str, members: Sequence[str]) -> str:
+    shown = ", ".join(members[:12]) + (f" and {len(members) - 12} more" if len(members) > 12 else "")
+    return f"{name!r} is a {kind} of {len(members)} tasks; name those that you want instead: {shown}"
+
+
+def _members(config: Mapping[str, Any] | None) -> list[str]:
+    listed = (config or {}).get("task") or []
+    entries = listed if isinstance(listed, list) else [listed]
+    return [
+        str(one.get("task") or one.get("group")) if isinstance(one, dict) else str(one) for one in entries
+    ]
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        with quiet():
+            config = load_yaml(path)
+    except Exception as fault:
+        raise DataError(f"task file {path} cannot be read: {reason(fault)}") from fault
+    if "group" in config or isinstance(config.get("task"), list):
+        raise DataError(_not_one_task(str(config.get("group", path.name)), "group", _members(config)))
+    if not isinstance(config.get("task"), str):
+        raise DataError(f"task file {path} has no `task:` key with the task's name; add one")
+    return _anchor_data(config, path.parent)
+
+
+def _anchor_data(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Make the paths of the task's data absolute; hub ids and files inside hub datasets stay as they are."""
+    source = config.get("dataset_path")
+    kwargs = dict(config.get("dataset_kwargs") or {})
+    if source in FILE_FORMATS:
+        for key in ("data_files", "data_dir"):
+            if key in kwargs:
+                kwargs[key] = _anchor(kwargs[key], folder)
+    elif isinstance(source, str) and source.startswith(("./", "../")):
+        config = {**config, "dataset_path": _anchor(source, folder)}
+    return {**config, "dataset_kwargs": kwargs} if kwargs else config
+
+
+def _anchor(value: Any, folder: Path) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _anchor(one, folder) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_anchor(one, folder) for one in value]
+    path = Path(value).expanduser()
+    if "://" in value or path.is_absolute():
+        return value
+    beside_yaml = any(True for _ in folder.glob(value)) if "*" in value else (folder / path).exists()
+    return value if not beside_yaml and path.exists() else str((folder / path).absolute())
+
+
+def _set_fewshot(task: Task, name: str, num_fewshot: int | None) -> None:
+    """As ``lm_eval.simple_evaluate`` does it, but what it would ignore is refused."""
+    own = task.config.num_fewshot
+    if num_fewshot is not None and num_fewshot != own:
+        if own == 0:
+            raise DataError(
+                f"task {name!r} fixes num_fewshot at 0, which lm-eval never overrides (asked: "
+                f"{num_fewshot}); leave num_fewshot out, or use a copy of the task file without that line"
+            )
+        task.set_config(key="num_fewshot", value=num_fewshot)
+    elif own is None:
+        task.set_config(key="num_fewshot", value=0)
+    task.set_fewshot_seed(seed=FEWSHOT_SEED)
+
+
+def _example(task: Task, row: int, doc: Mapping[str, Any]) -> Example:
+    try:
+        return _render_example(task, doc)
+    except DataError as fault:
+        raise DataError(f"task {task.task_name!r}, training row {row}: {fault}") from fault
+    except Exception as fault:
+        raise DataError(f"task {task.task_name!r}, training row {row}: {reason(fault)}") from fault
+
+
+def _render_example(task: Task, doc: Mapping[str, Any]) -> Example:
+    prefix = task.doc_to_prefix(doc)
+    prompt = task.fewshot_context(doc, num_fewshot=0, gen_prefix=prefix)
+    if task.OUTPUT_TYPE == "generate_until":
+        answer = gold_text(task, doc)
+        delimiter = _prefix_delimiter(prefix, answer) if prefix else task.config.target_delimiter
+        label = answer if task.config.doc_to_choice is not None else None
+        return _checked(prompt, delimiter, answer, label)
+    # The request itself is the law for what is scored, so the scored continuation is what is learnt.
+    asked = task.construct_requests(doc=doc, ctx=prompt, metadata=(task.task_name, 0, 1))
+    if task.OUTPUT_TYPE == "loglikelihood_rolling":
+        return _checked("", "", asked.args[0], None)
+    if task.OUTPUT_TYPE == "loglikelihood":
+        return _checked(prompt, "", asked.args[1], None)
+    choices = task.doc_to_choice(doc)
+    golds = gold_choices(task, doc, choices)
+    if not golds:
+        raise DataError(f"its answer {task.doc_to_target(doc)!r} is none of its choices {list(choices)!r}")
+    choice = str(choices[golds[0]])
+    return _checked(prompt, asked[golds[0]].args[1].removesuffix(choice), choice, choice)
+
+
+def _checked(prompt: str, delimiter: str, answer: str, label: str | None) -> Example:
+    if not answer.strip():
+        raise DataError("its answer is empty")
+    learnt = Segment(delimiter + answer, True)
+    return Example((Segment(prompt, False), learnt) if prompt else (learnt,), label)
+
+
+def _prefix_delimiter(prefix: str, answer: str) -> str:
+    """What lm-eval puts between a generation prefix and the answer in its few-shot examples."""
+    return "" if prefix[-1].isspace() or answer[:1].isspace() else " "
+
+
+def _choice_index(gold: Any, choices: Sequence[str]) -> int | None:
+    if isinstance(gold, str):
+        return choices.index(gold) if gold in choices else None
+    return int(gold) if isinstance(gold, int | float) and 0 <= gold < len(choices) else None

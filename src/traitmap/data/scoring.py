@@ -1,0 +1,252 @@
+"""Answers to a task's requests -> outcomes and aggregates, by lm-eval's own filters and metrics."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import nan
+from typing import Any
+
+import numpy as np
+from lm_eval.api.instance import Instance
+from lm_eval.api.metrics import mean
+from lm_eval.api.task import Task
+
+from traitmap.data.harness import quiet, reason
+from traitmap.data.records import Answer, Outcome
+from traitmap.errors import DataError, EngineError
+
+# Metrics of lm-eval that say right or wrong about each item; others are judged by their values.
+ACCURACIES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
+RIGHT_OR_WRONG = (*ACCURACIES, "exact_match")
+NO_ANSWER = "[invalid]"  # fallback of lm-eval's extraction filters
+
+
+@dataclass(frozen=True)
+class Item:
+    """One document of a task and what is known of it before a model has answered.
+
+    instances: lm-eval's requests in the order of their index; ``repeats`` answers belong to each.
+    choices, golds: texts of the choices and indices of the right ones (multiple choice), else empty.
+    gold: the right answer as text, several joined by " | ".
+    """
+
+    index: int
+    digest: str
+    instances: tuple[Instance, ...]
+    choices: tuple[str, ...]
+    golds: tuple[int, ...]
+    gold: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one model's answers are worth.
+
+    outcomes: one per item, in the order of the items.
+    aggregates: lm-eval's value of every metric of every filter, keyed ``metric,filter``;
+        NaN where lm-eval's aggregation fails, with the reason in ``unknown``.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    aggregates: Mapping[str, float]
+    unknown: Mapping[str, str] = field(default_factory=dict)
+
+
+def score_answers(
+    *, task: Task, items: Sequence[Item], answers: Sequence[Answer], metric: str, filter_name: str
+) -> Scored:
+    """Score answers exactly as ``lm_eval.evaluator.evaluate`` does.
+
+    answers: one per request and repeat, in the order of the requests (all of one item together).
+    Nothing of an earlier call is left in the task, but two calls on one task must not run at once.
+    Raises EngineError for a wrong number of answers and DataError where the task's code fails.
+    """
+    given = _dealt(task, items, answers)
+    with _replayed(task, items, given):
+        values = {name: [_process(task, item, name) for item in items] for name in _filter_names(task)}
+        filtered = [[one.filtered_resps[filter_name] for one in item.instances] for item in items]
+        aggregates, unknown = _aggregates(task, values)
+    scores = [_scalar(value.get(metric)) for value in values[filter_name]]
+    binary = metric in RIGHT_OR_WRONG or {score for score in scores if score == score} <= {0.0, 1.0}
+    fallbacks = _fallbacks(task, filter_name)
+    outcomes = []
+    for item, own, found, score in zip(items, given, filtered, scores, strict=True):
+        shown = _shown(task, item, own, found, metric, fallbacks)
+        correct = score == 1.0 if binary and score == score else None
+        outcomes.append(Outcome(item.index, item.digest, score, correct, **shown))
+    return Scored(tuple(outcomes), aggregates, unknown)
+
+
+def item_metrics(task: Task, items: Sequence[Item]) -> dict[str, dict[str, bool]]:
+    """filter -> metric -> whether its value is the mean of item values, found by scoring an empty answer.
+
+    Only such a metric can stand in a transfer matrix, whose cells are means over items. Raises
+    DataError where the task's code cannot score an empty answer, which a base model may well give.
+    """
+    blank = {"generate_until": Answer(text="", stopped=True)}
+    answers = [
+        blank.get(instance.request_type, Answer(logprob=-1.0 - instance.idx, is_greedy=False))
+        for item in items
+        for instance in item.instances
+        for _ in range(instance.repeats)
+    ]
+    with _replayed(task, items, _dealt(task, items, answers)):
+        values = {name: _process(task, items[0], name) for name in _filter_names(task)}
+    declared = task.aggregation()
+    return {
+        name: {
+            metric: _scalar(found[metric]) == _scalar(found[metric]) and _is_mean(declared.get(metric, mean))
+            for metric in sorted(found, key=[*declared, *found].index)
+        }
+        for name, found in values.items()
+    }
+
+
+def _dealt(task: Task, items: Sequence[Item], answers: Sequence[Answer]) -> list[list[list[Answer]]]:
+    """(items, instances, repeats): answers dealt out in the order in which the requests were made."""
+    expected = sum(instance.repeats for item in items for instance in item.instances)
+    if len(answers) != expected:
+        raise EngineError(f"task {task.task_name!r}: {len(answers)} answers to {expected} requests")
+    stream = iter(answers)
+    return [
+        [list(itertools.islice(stream, instance.repeats)) for instance in item.instances] for item in items
+    ]
+
+
+@contextmanager
+def _replayed(task: Task, items: Sequence[Item], given: list[list[list[Answer]]]) -> Iterator[None]:
+    """The task as if a model had just answered; afterwards as if none ever had."""
+    instances = [instance for item in items for instance in item.instances]
+    answers = [answers for of_item in given for answers in of_item]
+    try:
+        for instance, own in zip(instances, answers, strict=True):
+            instance.resps = [_response(instance.request_type, answer) for answer in own]
+            instance.filtered_resps = {}
+        with quiet():
+            try:
+                task.apply_filters()
+            except Exception as fault:
+                raise DataError(f"task {task.task_name!r}: its filters fail: {reason(fault)}") from fault
+            yield
+    finally:
+        for instance in instances:
+            instance.resps = []
+            instance.filtered_resps = {}
+
+
+def _response(kind: str, answer: Answer) -> Any:
+    """An answer as lm-eval's LM interface returns it."""
+    if kind == "generate_until":
+        return answer.text
+    return answer.logprob if kind == "loglikelihood_rolling" else (answer.logprob, answer.is_greedy)
+
+
+def _filter_names(task: Task) -> list[str]:
+    return list(task.instances[0].filtered_resps)
+
+
+def _process(task: Task, item: Item, filter_name: str) -> dict[str, Any]:
+    """lm-eval's metrics of one item. The document is copied, since tasks may write into it."""
+    doc = copy.deepcopy(item.instances[0].doc)
+    try:
+        found = task.process_results(doc, [one.filtered_resps[filter_name] for one in item.instances])
+    except Exception as fault:
+        raise DataError(
+            f"task {task.task_name!r}: scoring of item {item.index} fails: {reason(fault)}"
+        ) from fault
+    return dict(found)
+
+
+def _aggregates(
+    task: Task, values: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> tuple[dict[str, float], dict[str, str]]:
+    aggregates: dict[str, float] = {}
+    unknown: dict[str, str] = {}
+    for filter_name, found in values.items():
+        for metric in dict.fromkeys(itertools.chain.from_iterable(found)):
+            key = f"{metric},{filter_name}"
+            # lm-eval leaves out items that lack the metric, and averages what has no aggregation.
+            present = [value[metric] for value in found if metric in value]
+            try:
+                aggregates[key] = float(task.aggregation().get(metric, mean)(present))
+            except Exception as fault:
+                aggregates[key], unknown[key] = nan, reason(fault)
+    return aggregates, unknown
+
+
+def _scalar(value: Any) -> float:
+    """Item value of a metric; NaN where it is none (a tuple that only an aggregation understands)."""
+    return float(value) if isinstance(value, bool | int | float | np.bool_ | np.number) else nan
+
+
+def _is_mean(aggregation: Callable[[list[float]], float]) -> bool:
+    try:
+        return aggregation([0.0, 1.0, 5.0]) == 2.0 and aggregation([3.0]) == 3.0
+    except Exception:  # an aggregation of tuples, say: whatever it raises, it is no mean
+        return False
+
+
+def _fallbacks(task: Task, filter_name: str) -> set[str]:
+    """What the filters of this pipeline return when they find no answer."""
+    made = [make() for pipeline in task._filters if pipeline.name == filter_name for make in pipeline.filters]
+    given = [one.fallback for one in made if getattr(one, "fallback", None) is not None]
+    return {NO_ANSWER, *map(_text, given)}
+
+
+def _shown(
+    task: Task,
+    item: Item,
+    given: Sequence[Sequence[Answer]],
+    filtered: Sequence[Any],
+    metric: str,
+    fallbacks: set[str],
+) -> dict[str, Any]:
+    """The fields of an Outcome that say what was answered."""
+    first = [answers[0] for answers in given]
+    if task.OUTPUT_TYPE == "multiple_choice":
+        logprobs = tuple(answer.logprob for answer in first)
+        chosen = _chosen(metric, logprobs, item.choices)
+        return {
+            "prediction": item.choices[chosen],
+            "gold": item.gold,
+            "choice_logprobs": logprobs[: len(item.choices)],
+            "output_tokens": first[chosen].tokens,
+        }
+    written = next((i for i, answer in enumerate(first) if answer.text is not None), None)
+    if written is None:
+        prediction = item.gold if first[0].is_greedy else ""
+        return {"prediction": prediction, "gold": item.gold, "output_tokens": first[0].tokens}
+    prediction = _text(filtered[written])
+    return {
+        "prediction": prediction,
+        "gold": item.gold,
+        "text": first[written].text,
+        "parsed": prediction not in fallbacks,
+        "output_tokens": first[written].tokens,
+        "stopped": first[written].stopped,
+    }
+
+
+def _chosen(metric: str, logprobs: Sequence[float], choices: Sequence[str]) -> int:
+    """The choice that the metric judges: lm-eval normalises the log-probabilities differently for each."""
+    count = len(choices)
+    values = np.array(logprobs[:count])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if metric == "acc_norm":
+            values = values / np.array([float(len(choice)) for choice in choices])
+        elif metric == "acc_bytes":
+            values = values / np.array([float(len(choice.encode())) for choice in choices])
+        elif metric == "acc_mutual_info":
+            values = values - np.array(logprobs[count:])
+    return int(np.argmax(values))
+
+
+def _text(value: Any) -> str:
+    """What a filter gave, as text; a list of one is that one (majority vote gives such lists)."""
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, str) else str(value)

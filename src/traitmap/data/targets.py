@@ -1,0 +1,334 @@
+"""Targets: an lm-eval task's requests out, a model's answers in, one outcome per item."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from itertools import groupby
+from math import nan
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import Task
+
+from traitmap.data.harness import (
+    FEWSHOT_SEED,
+    gold_choices,
+    gold_text,
+    open_study_task,
+    quiet,
+    reason,
+    reproducible,
+)
+from traitmap.data.records import Answer, Request
+from traitmap.data.scoring import ACCURACIES, Item, Scored, item_metrics, score_answers
+from traitmap.errors import DataError
+from traitmap.study.digest import digest
+from traitmap.study.settings import Study, Target
+
+Kind = Literal["multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until"]
+
+
+@dataclass(frozen=True)
+class LoadedTarget:
+    """An evaluation task, ready to be asked and scored.
+
+    name, tags: from the study. task, version: lm-eval's name and version of the task.
+    metric, filter, higher_is_better: what stands in the matrix, and its direction.
+    requests: all questions, repeats included, those of one item together; n_items: documents.
+    digest: of everything that determines the outcomes of given answers: requests, documents, golds,
+        metric, filter, the task's scoring settings and code, few-shot examples, version of lm-eval.
+    chance: mean accuracy of guessing uniformly among the choices; majority: accuracy of always giving
+        the commonest gold answer. NaN where the metric is no accuracy or golds do not repeat.
+    choices: the label space where all items share it, else None.
+    conditions: how the target was asked, for the record (plain JSON data).
+    """
+
+    name: str
+    task: str
+    version: str
+    kind: Kind
+    metric: str
+    filter: str
+    higher_is_better: bool
+    requests: tuple[Request, ...]
+    n_items: int
+    digest: str
+    chance: float
+    majority: float
+    tags: tuple[str, ...]
+    choices: tuple[str, ...] | None
+    conditions: Mapping[str, Any]
+    _task: Task = field(repr=False, compare=False)
+    _items: tuple[Item, ...] = field(repr=False, compare=False)
+
+    def score(self, answers: Sequence[Answer]) -> Scored:
+        """Outcomes and lm-eval's aggregates of one model's answers, one answer per request in order.
+
+        Every call stands alone: the same answers give the same outcomes. Not for several threads.
+        """
+        return score_answers(
+            task=self._task, items=self._items, answers=answers, metric=self.metric, filter_name=self.filter
+        )
+
+
+RenderChat = Callable[..., str]
+
+
+def load_targets(study: Study, render_chat: RenderChat | None = None) -> tuple[LoadedTarget, ...]:
+    """All targets of a study in its order. Raises one DataError that holds the faults of all of them."""
+    loaded, faults = [], []
+    for target in study.targets:
+        try:
+            loaded.append(load_target(study, target, render_chat))
+        except DataError as fault:
+            faults.append(str(fault))
+    if faults:
+        raise DataError("\n".join(faults))
+    return tuple(loaded)
+
+
+def load_target(study: Study, target: Target, render_chat: RenderChat | None = None) -> LoadedTarget:
+    """One target of a study: its task opened, its requests rendered, its metric chosen.
+
+    render_chat: text of a conversation, as ``Engine.render_chat`` has it; needed by targets with
+        ``apply_chat_template``, whose few-shot examples become turns, as in lm-eval.
+    Raises DataError where the task does not load, render or score, or has no such metric or filter.
+    """
+    try:
+        return _load(study, target, render_chat)
+    except DataError as fault:
+        raise DataError(f"target {target.name!r}: {fault}") from fault
+
+
+def _load(study: Study, target: Target, render_chat: RenderChat | None) -> LoadedTarget:
+    task = open_study_task(study, target.task, target.num_fewshot)
+    limit = target.limit or study.limit
+    items = _ask(task, target, limit, render_chat)
+    metric, filter_name = _choose_metric(task, target, item_metrics(task, items))
+    requests = tuple(request for item in items for request in _requests(item, target.name))
+    conditions = _conditions(task, target, metric, filter_name, limit, items)
+    spaces = {item.choices for item in items}
+    choices = spaces.pop() or None if len(spaces) == 1 else None
+    accuracy = metric in ACCURACIES
+    return LoadedTarget(
+        name=target.name,
+        task=task.task_name,
+        version=str(task.VERSION),
+        kind=task.OUTPUT_TYPE,
+        metric=metric,
+        filter=filter_name,
+        higher_is_better=bool(task.higher_is_better().get(metric, True)),
+        requests=requests,
+        n_items=len(items),
+        digest=_target_digest(task, metric, filter_name, items, requests, target.apply_chat_template),
+        chance=_chance(items) if accuracy else nan,
+        majority=_majority(items, choices) if accuracy or metric == "exact_match" else nan,
+        tags=target.tags,
+        choices=choices,
+        conditions=conditions,
+        _task=task,
+        _items=items,
+    )
+
+
+def _ask(task: Task, target: Target, limit: int | None, render_chat: RenderChat | None) -> tuple[Item, ...]:
+    """Render the requests once, as ``lm_eval.evaluator.evaluate`` does, and group them by document."""
+    if target.apply_chat_template and render_chat is None:
+        raise DataError("apply_chat_template needs a base model with a chat template")
+    try:
+        with quiet(), reproducible():
+            task.build_all_requests(
+                limit=limit,
+                apply_chat_template=target.apply_chat_template,
+                fewshot_as_multiturn=target.apply_chat_template,
+                chat_template=render_chat if target.apply_chat_template else None,
+            )
+            groups = groupby(task.instances, key=lambda instance: instance.doc_id)
+            items = tuple(_item(task, index, list(instances)) for index, instances in groups)
+    except DataError:
+        raise
+    except Exception as fault:
+        raise DataError(f"task {task.task_name!r} cannot be rendered: {reason(fault)}") from fault
+    if task.OUTPUT_TYPE == "multiple_choice" and not any(item.golds for item in items):
+        raise DataError(
+            f"task {task.task_name!r}: no item's gold answer is among its choices "
+            f"{list(items[0].choices)!r} (hidden labels? then choose another split in a task file of yours)"
+        )
+    return items
+
+
+def _item(task: Task, index: int, instances: list[Instance]) -> Item:
+    doc = instances[0].doc
+    choices: tuple[str, ...] = ()
+    golds: tuple[int, ...] = ()
+    if task.OUTPUT_TYPE == "multiple_choice":
+        choices = tuple(str(choice) for choice in task.doc_to_choice(doc))
+        golds = gold_choices(task, doc, choices)
+        gold = " | ".join(choices[i] for i in golds)
+    else:
+        gold = "" if task.OUTPUT_TYPE == "loglikelihood_rolling" else gold_text(task, doc)
+    asked = [[one.request_type, _plain(one.args), one.repeats] for one in instances]
+    name = digest([_plain(doc), asked, gold, choices, golds])
+    ordered = tuple(sorted(instances, key=lambda one: one.idx))
+    return Item(index, name, ordered, choices, golds, gold)
+
+
+def _requests(item: Item, target_name: str) -> list[Request]:
+    return [
+        _request(instance, item.index, repeat, target_name)
+        for instance in item.instances
+        for repeat in range(instance.repeats)
+    ]
+
+
+def _request(instance: Instance, item: int, repeat: int, target_name: str) -> Request:
+    kind, args = instance.request_type, instance.args
+    if kind == "generate_until":
+        seed = int(digest([target_name, item, instance.idx, repeat], 8), 16) if _sampled(args[1]) else 0
+        return Request(kind, args[0], generation=dict(args[1]), item=item, seed=seed)
+    return Request(kind, args[0], continuation=args[1] if kind == "loglikelihood" else "", item=item)
+
+
+def _sampled(generation: Mapping[str, Any]) -> bool:
+    return bool(generation.get("do_sample")) or float(generation.get("temperature") or 0) > 0
+
+
+def _choose_metric(task: Task, target: Target, legal: Mapping[str, Mapping[str, bool]]) -> tuple[str, str]:
+    """The wished metric and filter, or the task's first ones that a matrix can hold."""
+    filter_name = target.filter or next(iter(legal))
+    if filter_name not in legal:
+        raise DataError(
+            f"task {task.task_name!r} has no filter {filter_name!r}; its filters: {', '.join(legal)}"
+        )
+    metrics = legal[filter_name]
+    usable = [metric for metric, of_items in metrics.items() if of_items]
+    if target.metric is not None and target.metric not in metrics:
+        raise DataError(
+            f"task {task.task_name!r} has no metric {target.metric!r}; its metrics: {', '.join(metrics)}"
+        )
+    if not usable:
+        raise DataError(
+            f"task {task.task_name!r} has no metric that is a mean over items, as a matrix needs "
+            f"(it has {', '.join(metrics) or 'none'}); give it a `process_results` of your own in a task file"
+        )
+    if target.metric is not None and target.metric not in usable:
+        raise DataError(
+            f"metric {target.metric!r} of task {task.task_name!r} is no mean over items, as a matrix needs; "
+            f"those that are: {', '.join(usable)} (the other aggregates are stored beside them)"
+        )
+    return target.metric or usable[0], filter_name
+
+
+def _target_digest(
+    task: Task,
+    metric: str,
+    filter_name: str,
+    items: Sequence[Item],
+    requests: Sequence[Request],
+    chat: bool,
+) -> str:
+    """Names and paths are left out on purpose: renaming a target or moving its file changes no result."""
+    config = task.config
+    return digest(
+        {
+            "version": str(task.VERSION),
+            "kind": task.OUTPUT_TYPE,
+            "metric": metric,
+            "filter": filter_name,
+            "num_fewshot": config.num_fewshot,
+            "fewshot_seed": FEWSHOT_SEED,
+            "chat": chat,
+            "requests": [[one.item, one.kind, one.seed] for one in requests],
+            "items": [item.digest for item in items],
+            "scoring": _plain([config.metric_list, config.filter_list, config.process_results]),
+            "code": _plain(type(task)) if type(task).__module__ != "lm_eval.api.task" else None,
+            "lm_eval": version("lm_eval"),
+        }
+    )
+
+
+def _conditions(
+    task: Task, target: Target, metric: str, filter_name: str, limit: int | None, items: Sequence[Item]
+) -> dict[str, Any]:
+    config = task.config
+    split = config.test_split if task.has_test_docs() else config.validation_split
+    told: dict[str, Any] = {
+        "task": task.task_name,
+        "version": str(task.VERSION),
+        "dataset": _dataset_name(config.dataset_path),
+        "split": split,
+        "items": len(items),
+        "limit": limit,
+        "metric": metric,
+        "filter": filter_name,
+        "num_fewshot": config.num_fewshot,
+        "fewshot_seed": FEWSHOT_SEED,
+        "apply_chat_template": target.apply_chat_template,
+        "lm_eval": version("lm_eval"),
+    }
+    if task.OUTPUT_TYPE == "generate_until":
+        told["generation_kwargs"] = _plain(config.generation_kwargs)
+        told["repeats"] = config.repeats
+    if task.OUTPUT_TYPE == "multiple_choice":
+        told["items_without_gold"] = sum(not item.golds for item in items)
+    return told
+
+
+def _dataset_name(path: str | None) -> str | None:
+    """Hub id or file format; of a folder on this machine only its name."""
+    return Path(path).name if path and Path(path).is_absolute() else path
+
+
+def _chance(items: Sequence[Item]) -> float:
+    """Mean over items of the share of choices that are right; NaN without choices."""
+    if not all(item.choices for item in items):
+        return nan
+    return float(np.mean([len(set(item.golds)) / len(item.choices) for item in items]))
+
+
+def _majority(items: Sequence[Item], choices: tuple[str, ...] | None) -> float:
+    """Accuracy of always giving the commonest gold answer; NaN where that is no strategy."""
+    if items[0].choices and choices is None:
+        return nan  # each item has its own choices: no answer can always be given
+    golds: list[Any] = [item.gold for item in items]
+    if choices is not None:
+        golds = [index for item in items for index in set(item.golds)]
+    most = max(Counter(golds).values())
+    return most / len(items) if most > 1 else nan
+
+
+def _plain(value: Any) -> Any:
+    """Any document or task setting as JSON data that is the same on every machine."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if np.isfinite(value) else str(value)
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(one) for one in value]
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(one) for one in value), key=str)
+    if isinstance(value, partial):
+        return [_plain(value.func), _plain(value.args), _plain(value.keywords)]
+    return _code(value) if callable(value) else str(value)
+
+
+def _code(made_by: Any) -> Any:
+    """Name of a function or class and digest of the file that it stands in."""
+    name = f"{getattr(made_by, '__qualname__', type(made_by).__qualname__)}"
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(made_by))
+    except TypeError:
+        file = None
+    text = Path(file).read_text(encoding="utf-8") if file else ""
+    return [name, digest(text)]
