@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from traitmap.data.harness import BUNDLED, gold_choices, open_task, quiet, training_examples
+from traitmap.data.harness import BUNDLED, gold_choices, open_task, quiet, training_examples, training_rows
 from traitmap.errors import DataError
 
 TASKS = Path(__file__).parent / "tasks"
@@ -113,6 +113,13 @@ def test_training_text_is_what_evaluation_of_the_same_row_asks(tmp_path):
         learnt = {one.text for one in training_examples(task)}
         assert learnt <= asked
         assert len(learnt) == len(task.training_docs())
+
+
+def test_rows_are_rendered_as_drawn():
+    task = open_task("tiny_review", [TASKS])
+    whole = training_examples(task)
+    assert training_rows(task) == len(whole) == 4
+    assert training_examples(task, [2, 0]) == [whole[2], whole[0]]
 
 
 def test_what_cannot_be_learnt_is_refused(tmp_path):
