@@ -1,0 +1,125 @@
+"""Everything that stands against running a study: faults of its file and of the data it names, together."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from traitmap.data.render import RenderChat, plain_chat
+from traitmap.data.sources import LoadedSource, examine_source
+from traitmap.errors import DataError, Fault, StudyError
+from traitmap.study.document import Place
+from traitmap.study.load import Draft, read_draft
+from traitmap.study.paths import MINI, is_task_file, model_location, resolve
+from traitmap.study.settings import Model, Study, Target
+
+Found = tuple[Place, str]
+
+
+def check_file(path: str | Path, render_chat: RenderChat | None = None) -> Study:
+    """The study in a file whose data is all in order, or StudyError with every fault of file and data.
+
+    render_chat: ``Engine.render_chat`` where a base is at hand; without it conversations are looked
+        at, but not rendered as the base would.
+    """
+    draft = read_draft(path)
+    faults = [*draft.faults, *data_faults(draft, render_chat)]
+    if draft.study is None or faults:
+        raise StudyError(str(path), faults)
+    return draft.study
+
+
+def data_faults(draft: Draft, render_chat: RenderChat | None = None) -> list[Fault]:
+    """Faults of what a study file names, for those of its parts that are in order themselves."""
+    study = _stand_in(draft)
+    found = [
+        *_model_faults(draft),
+        *_include_faults(draft, study),
+        *_source_faults(draft, study, render_chat),
+        *_target_faults(draft, study, render_chat),
+    ]
+    return [draft.fault(place, message) for place, message in found]
+
+
+def _stand_in(draft: Draft) -> Study:
+    """A study of the parts that are in order, so that they can be loaded although others are not."""
+    if draft.study is not None:
+        folders = _folders(draft.study.include_path, draft.study)
+        return draft.study.model_copy(update={"include_path": folders})
+    study = Study.model_construct(
+        name="draft",
+        model=draft.model or Model(path="absent"),
+        sources=tuple(draft.sources.values()),
+        targets=tuple(draft.targets.values()),
+        sample_seed=draft.sample_seed,
+        path=draft.path,
+    )
+    return study.model_copy(update={"include_path": _folders(draft.include_path, study)})
+
+
+def _folders(include_path: tuple[str, ...], study: Study) -> tuple[str, ...]:
+    """Those that exist: an absent one is told once, not again by every task."""
+    return tuple(folder for folder in include_path if os.path.isdir(resolve(folder, study.folder)))
+
+
+def _model_faults(draft: Draft) -> Iterator[Found]:
+    if draft.model is None:
+        return
+    path, place = draft.model.path, ("model", "path")
+    if path.startswith("builtin:") and path != MINI:
+        yield place, f"{path!r} is not built in; there is {MINI}"
+        return
+    location = model_location(path, draft.path.parent)
+    if isinstance(location, Path):
+        problem = _model_problem(location)
+        if problem:
+            yield place, problem
+
+
+def _model_problem(folder: Path) -> str | None:
+    if not os.path.isdir(folder):
+        return f"there is no folder {folder}; give a model folder, a hub id such as org/name, or {MINI}"
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except OSError:
+        return f"{folder} has no config.json, so it is no model in Hugging Face layout; check the path"
+    except ValueError as error:
+        return f"{folder / 'config.json'} is not valid JSON ({error}); copy the model again"
+    return None if isinstance(config, dict) else f"{folder / 'config.json'} does not hold an object"
+
+
+def _include_faults(draft: Draft, study: Study) -> Iterator[Found]:
+    for at, folder in enumerate(draft.include_path):
+        if folder not in study.include_path:
+            where = resolve(folder, study.folder)
+            yield ("include_path", at), f"there is no folder {where}; create it or remove the line"
+
+
+def _source_faults(draft: Draft, study: Study, render_chat: RenderChat | None) -> Iterator[Found]:
+    for at, source in draft.sources.items():
+        found = examine_source(study, source, render_chat or plain_chat)
+        for problem in [] if isinstance(found, LoadedSource) else found:
+            yield ("sources", at, problem.key), problem.message
+
+
+def _target_faults(draft: Draft, study: Study, render_chat: RenderChat | None) -> Iterator[Found]:
+    if not draft.targets:
+        return
+    from traitmap.data.targets import load_target  # lm-eval takes seconds to import
+
+    for at, target in draft.targets.items():
+        place = ("targets", at, "task")
+        if is_task_file(target.task) and not os.path.isfile(resolve(target.task, study.folder)):
+            yield place, f"there is no file {resolve(target.task, study.folder)}; check the path"
+            continue
+        try:
+            load_target(study, _without_chat(target, render_chat), render_chat)
+        except DataError as error:
+            yield place, str(error).removeprefix(f"target {target.name!r}: ")
+
+
+def _without_chat(target: Target, render_chat: RenderChat | None) -> Target:
+    """Where no base is at hand, all of a target but its chat template can still be checked."""
+    return target if render_chat else target.model_copy(update={"apply_chat_template": False})
