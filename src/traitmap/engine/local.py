@@ -26,7 +26,7 @@ from traitmap.errors import ModelError
 from traitmap.progress import Listener, silent
 from traitmap.study.settings import Model
 
-_PASS_TOKENS = {"cpu": 8192, "cuda": 32768}  # tokens computed in one pass; halved when memory runs out
+_PASS_TOKENS = {"cpu": 2048, "cuda": 32768}  # tokens computed in one pass: a CPU pass that fits its caches
 _CACHE_TOKENS = {"cpu": 16384, "cuda": 262144}  # tokens in the key-value cache of one generation batch
 _PACKAGES = ("torch", "transformers", "peft", "lm_eval", "numpy")
 
