@@ -1,0 +1,73 @@
+"""Run conditions as a tree of text: whatever was recorded is shown, whatever its shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, fields, is_dataclass
+from math import isnan
+from typing import Any
+
+from traitmap.report.svg import clean
+
+
+@dataclass(frozen=True)
+class Node:
+    """A name with either a text or further nodes. block: the text has lines of its own."""
+
+    name: str
+    text: str = ""
+    block: bool = False
+    children: tuple[Node, ...] = ()
+
+
+def tree(conditions: Mapping[str, Any]) -> tuple[Node, ...]:
+    """One node for each key, in the order given."""
+    return tuple(_node(str(name), value) for name, value in conditions.items())
+
+
+def _node(name: str, value: Any) -> Node:
+    name = clean(name)
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return Node(name, children=tree(value)) if value else Node(name, "none")
+    if isinstance(value, AbstractSet):
+        value = sorted(value, key=str)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return _sequence(name, value)
+    text = scalar(value)
+    return Node(name, text, block="\n" in text)
+
+
+def _sequence(name: str, values: Sequence[Any]) -> Node:
+    """Scalars side by side; anything deeper as nodes, called by their own ``name`` or number."""
+    if all(not isinstance(value, Mapping | list | tuple) for value in values):
+        return Node(name, ", ".join(scalar(value) for value in values) or "none")
+    children = []
+    for number, value in enumerate(values, start=1):
+        own = value.get("name") if isinstance(value, Mapping) else None
+        children.append(_node(str(own or number), value))
+    return Node(name, children=tuple(children))
+
+
+def scalar(value: Any) -> str:
+    """A single value as text; unknown says so."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return "unknown" if isnan(value) else f"{value:.10g}"
+    return clean(value)
+
+
+def find(conditions: Mapping[str, Any], *paths: str) -> str:
+    """The first of some dotted paths that holds a plain value, as text, or an empty string."""
+    for path in paths:
+        value: Any = conditions
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None and not isinstance(value, Mapping | list | tuple):
+            return scalar(value)
+    return ""

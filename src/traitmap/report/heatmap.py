@@ -1,0 +1,352 @@
+"""The transfer matrix as a heat map: base row on top, diagonal outlined, unknown cells hatched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from markupsafe import Markup
+
+from traitmap.matrix import Cell
+from traitmap.report import palette
+from traitmap.report.reading import Reading, Target
+from traitmap.report.svg import clean, element, figure, join, shorten, text_width
+from traitmap.report.wording import counted, interval, plain, probability, share, signed, typeset
+
+VIEWS = ("gain", "absolute", "z")
+Z_LIMIT = 3.0
+_BASE_GAP = 10.0
+_ARROW = 15.0
+_PAGE = 1180.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes in px.
+
+    left: room of the row names; top: height of the (slanted) column names; right: what these overhang.
+    numbers: whether the cells are wide enough to hold numbers; else colour and mark only.
+    """
+
+    cell_width: float
+    cell_height: float
+    left: float
+    top: float
+    right: float
+    label_size: float
+    label_room: float
+    slanted: bool
+    numbers: bool
+    columns: int
+    rows: int
+
+    @property
+    def width(self) -> float:
+        return self.left + self.columns * self.cell_width + self.right
+
+    @property
+    def height(self) -> float:
+        return self.y(self.rows) + 4
+
+    def x(self, target: int) -> float:
+        return self.left + target * self.cell_width
+
+    def y(self, source: int) -> float:
+        """Top of a source's row; -1 is the base."""
+        gap = self.cell_height + _BASE_GAP if source >= 0 else 0.0
+        return self.top + gap + max(source, 0) * self.cell_height
+
+    def label(self, name: str) -> str:
+        """The name, cut to its room."""
+        return shorten(name, self.label_size, self.label_room)
+
+
+def layout(sources: Sequence[str], targets: Sequence[str], arrows: bool = False) -> Layout:
+    """Sizes that suit the number of sources and targets and their names, and fill the page's width.
+
+    arrows: some target needs room for the mark that lower is better.
+    """
+    dense = len(targets) > 22
+    size, room = (11.0, 130.0) if dense else (12.5, 164.0)
+    widths = [text_width(shorten(name, size, room), size) for name in targets]
+    left = max([text_width(shorten(name, size, room), size) for name in sources] + [38.0]) + 16
+    longest, last = max(widths, default=0.0), widths[-1] if widths else 0.0
+    # Slanted by 45 degrees: a name of length l is l * sin(45) high and overhangs by l * cos(45).
+    free = (_PAGE - left - last * 0.7072) / max(len(targets), 1)
+    width = min(30.0, max(13.0, free)) if dense else min(80.0, max(40.0, free))
+    slanted = longest > width - 6
+    return Layout(
+        cell_width=width,
+        cell_height=width if dense else 30.0 + (6.0 if width > 60 else 0.0),
+        left=left,
+        top=(longest * 0.7072 + 20 if slanted else 26.0) + (_ARROW if arrows else 0),
+        right=max(last * 0.7072 + 8 - width / 2, 4.0) if slanted else 4.0,
+        label_size=size,
+        label_room=room,
+        slanted=slanted,
+        numbers=not dense,
+        columns=len(targets),
+        rows=len(sources),
+    )
+
+
+def heatmap(reading: Reading, key: str = "matrix") -> Markup:
+    """The matrix of gains as SVG; the page's script switches views with ``heatmap_data``."""
+    names = [target.name for target in reading.targets]
+    sizes = layout(reading.sources, names, any(target.better < 0 for target in reading.targets))
+    known = sum(isfinite(cell.gain) for row in reading.cells for cell in row)
+    return figure(
+        key=key,
+        title="Transfer matrix",
+        description=(
+            f"Heat map of gains over the base: {counted(len(reading.sources), 'source')} (rows) by "
+            f"{counted(len(reading.targets), 'target')} (columns), {known} gains known. "
+            "The same numbers stand in the table below."
+        ),
+        width=sizes.width,
+        height=sizes.height,
+        style="heatmap dense"
+        if not sizes.numbers
+        else "heatmap snug"
+        if sizes.cell_width < 52
+        else "heatmap",
+        content=join(
+            _patterns(key),
+            _column_names(reading, sizes),
+            element("g", {"class": "grid"}, *_base_row(reading, sizes, key), *_rows(reading, sizes, key)),
+            element("g", {"class": "outlines"}, *_diagonal(reading, sizes)),
+            _row_names(reading, sizes),
+        ),
+    )
+
+
+def _patterns(key: str) -> Markup:
+    """The hatch of unknown cells, and the lighter one of predicted cells."""
+    lines = [
+        element(
+            "pattern",
+            {
+                "id": f"{key}-{name}",
+                "width": size,
+                "height": size,
+                "patternUnits": "userSpaceOnUse",
+                "patternTransform": "rotate(45)",
+            },
+            element("path", {"d": f"M0 0V{size}", "class": f"hatch-{name}", "stroke-width": stroke}),
+        )
+        for name, size, stroke in (("unknown", 6, 2.5), ("predicted", 5, 1))
+    ]
+    return element("defs", None, *lines)
+
+
+def _column_names(reading: Reading, sizes: Layout) -> Markup:
+    names = []
+    for t, target in enumerate(reading.targets):
+        x = sizes.x(t) + sizes.cell_width / 2
+        y = sizes.top - 9 - (_ARROW if target.better < 0 else 0)
+        place: dict[str, Any] = {"x": x, "y": y, "class": "name", "text-anchor": "middle"}
+        if target.better < 0:
+            names.append(element("text", place | {"y": sizes.top - 7}, "↓"))
+        if sizes.slanted:
+            place |= {"text-anchor": "start", "transform": f"rotate(-45 {x:.1f} {y:.1f})"}
+        names.append(element("text", place | {"data-t": t}, sizes.label(target.name)))
+    return element("g", {"class": "column-names", "aria-hidden": "true"}, *names)
+
+
+def _row_names(reading: Reading, sizes: Layout) -> Markup:
+    """Names of the rows over a backdrop: the page keeps them in sight when a wide matrix is scrolled."""
+    backdrop = element(
+        "rect",
+        {"class": "backdrop", "x": 0, "y": sizes.top - 1, "width": sizes.left - 3, "height": sizes.height},
+    )
+    names = [_row_name("base", -1, sizes, "name base-name")]
+    names += [_row_name(sizes.label(name), s, sizes, "name") for s, name in enumerate(reading.sources)]
+    return element("g", {"class": "row-names", "aria-hidden": "true"}, backdrop, *names)
+
+
+def _row_name(label: str, row: int, sizes: Layout, style: str) -> Markup:
+    middle = sizes.y(row) + sizes.cell_height / 2
+    place = {"x": sizes.left - 10, "y": middle + 4, "class": style, "text-anchor": "end", "data-s": row}
+    return element("text", place, label)
+
+
+def _box(
+    sizes: Layout, row: int, column: int, *, style: str, text: str, key: str, overlay: str | None
+) -> Markup:
+    """One cell; all cells have the same rectangle, moved into place."""
+    width, height = sizes.cell_width - 1.5, sizes.cell_height - 1.5
+    rectangle = {"width": width, "height": height, "rx": 2}
+    shown = text if sizes.numbers else ("" if not text.endswith("•") else "•")
+    return element(
+        "g",
+        {"class": style, "transform": f"translate({sizes.x(column):g} {sizes.y(row):g})"},
+        element("rect", rectangle),
+        element("rect", rectangle | {"class": "overlay", "fill": f"url(#{key}-{overlay})"})
+        if overlay
+        else None,
+        element("text", {"x": width / 2, "y": height / 2 + 4, "text-anchor": "middle"}, shown),
+    )
+
+
+def _base_row(reading: Reading, sizes: Layout, key: str) -> list[Markup]:
+    boxes = []
+    for t, (target, cell) in enumerate(zip(reading.targets, reading.base, strict=True)):
+        known = isfinite(cell.value)
+        boxes.append(
+            _box(
+                sizes,
+                -1,
+                t,
+                style="cell base" if known else "cell base none",
+                text=plain(cell.value * target.factor, target.digits) if known else "",
+                key=key,
+                overlay=None if known else "unknown",
+            )
+        )
+    return boxes
+
+
+def _rows(reading: Reading, sizes: Layout, key: str) -> list[Markup]:
+    boxes = []
+    for s, row in enumerate(reading.cells):
+        for t, cell in enumerate(row):
+            colour, text = gain_view(reading, s, t)
+            marked = " sig" if reading.significant(s, t) else ""
+            overlay = "unknown" if not isfinite(cell.gain) else None
+            if cell.status == "predicted":
+                overlay = "predicted"
+            boxes.append(
+                _box(sizes, s, t, style=f"cell {colour}{marked}", text=text, key=key, overlay=overlay)
+            )
+    return boxes
+
+
+def _diagonal(reading: Reading, sizes: Layout) -> list[Markup]:
+    return [
+        element(
+            "rect",
+            {
+                "class": "diagonal",
+                "x": sizes.x(t) - 0.75,
+                "y": sizes.y(s) - 0.75,
+                "width": sizes.cell_width,
+                "height": sizes.cell_height,
+                "rx": 3,
+            },
+        )
+        for s in range(len(reading.sources))
+        for t in range(len(reading.targets))
+        if reading.in_domain(s, t)
+    ]
+
+
+def gain_view(reading: Reading, source: int, target: int) -> tuple[str, str]:
+    """Colour class (better is blue, whatever the metric's direction) and text of a gain."""
+    cell, shown = reading.cells[source][target], reading.targets[target]
+    if not isfinite(cell.gain):
+        return "none", _unknown_text(cell)
+    mark = " •" if reading.significant(source, target) else ""
+    colour = palette.diverging_class(reading.improvement(source, target), shown.limit)
+    return colour, typeset(signed(cell.gain * shown.factor, shown.digits)) + mark
+
+
+def absolute_view(reading: Reading, source: int, target: int) -> tuple[str, str]:
+    """Colour class and text of the adapter's own value; source -1 is the base."""
+    cell = reading.base[target] if source < 0 else reading.cells[source][target]
+    shown = reading.targets[target]
+    if not isfinite(cell.value):
+        return "none", _unknown_text(cell)
+    value = cell.value * shown.factor
+    low, high = (shown.low, shown.high) if shown.better > 0 else (-shown.high, -shown.low)
+    return palette.value_class(value * shown.better, low, high), typeset(plain(value, shown.digits))
+
+
+def z_view(reading: Reading, source: int, target: int) -> tuple[str, str]:
+    """Colour class and text of the column-standardised value."""
+    z = float(reading.z[source, target])
+    if not isfinite(z):
+        return "none", _unknown_text(reading.cells[source][target])
+    return palette.diverging_class(z * reading.targets[target].better, Z_LIMIT), typeset(signed(z))
+
+
+def _unknown_text(cell: Cell) -> str:
+    return "failed" if cell.status == "failed" else ""
+
+
+def heatmap_data(reading: Reading) -> dict[str, Any]:
+    """What the page's script shows: each view of each cell, and the details of each cell, as text."""
+    places = [(s, t) for s in range(len(reading.sources)) for t in range(len(reading.targets))]
+    columns = range(len(reading.targets))
+    return {
+        "sources": [clean(name) for name in reading.sources],
+        "targets": [_target_details(reading, t) for t in columns],
+        "views": {
+            "gain": [gain_view(reading, s, t) for s, t in places],
+            "absolute": [absolute_view(reading, s, t) for s, t in places],
+            "z": [z_view(reading, s, t) for s, t in places],
+        },
+        "base": {
+            "gain": [absolute_view(reading, -1, t)[1] for t in columns],
+            "absolute": [absolute_view(reading, -1, t)[0] for t in columns],
+        },
+        "cells": [cell_details(reading, s, t) for s, t in places],
+    }
+
+
+def _with_unit(text: str, target: Target) -> str:
+    return f"{text} %" if target.unit == "points" else text
+
+
+def _target_details(reading: Reading, t: int) -> dict[str, str]:
+    target, base = reading.targets[t], reading.base[t]
+    details = {"name": clean(target.name), "unit": clean(target.unit), "metric": clean(target.metric)}
+    if isfinite(base.value):
+        value = _with_unit(plain(base.value * target.factor, target.digits), target)
+        error = plain(base.stderr * target.factor, target.digits)
+        details["base"] = value + (f" ± {error}" if isfinite(base.stderr) else "")
+    else:
+        details["base"] = f"unknown{': ' + clean(base.reason) if base.reason else ''}"
+    for name, value in (("chance", reading.chance[t]), ("majority", reading.majority[t])):
+        if isfinite(value):
+            details[name] = _with_unit(plain(value * target.factor, target.digits), target)
+    if isfinite(base.unparsed):
+        details["unparsed"] = share(base.unparsed)
+    if target.better < 0:
+        details["direction"] = "lower is better"
+    return {name: typeset(text) for name, text in details.items()}
+
+
+def cell_details(reading: Reading, s: int, t: int) -> Mapping[str, str]:
+    """The details of one cell as text; what is unknown is left out, with the reason where there is one."""
+    cell, target = reading.cells[s][t], reading.targets[t]
+    details: dict[str, str] = {}
+    if isfinite(cell.value):
+        error = f" ± {plain(cell.stderr * target.factor, target.digits)}" if isfinite(cell.stderr) else ""
+        details["value"] = _with_unit(plain(cell.value * target.factor, target.digits), target) + error
+    if isfinite(cell.gain):
+        details["gain"] = signed(cell.gain * target.factor, target.digits)
+    if isfinite(cell.gain_low):
+        details["interval"] = scaled_interval(cell, target)
+    for name, value in (("p", cell.p), ("q", cell.q)):
+        if isfinite(value):
+            details[name] = probability(value)
+    if cell.n:
+        details["n"] = str(cell.n)
+    if isfinite(cell.unparsed):
+        details["unparsed"] = share(cell.unparsed)
+    if len(reading.by_seed[s][t]) > 1:
+        details["seeds"] = ", ".join(
+            f"{one.seed}: {signed(one.gain * target.factor, target.digits)}" for one in reading.by_seed[s][t]
+        )
+    if cell.status not in ("measured", "given"):
+        details["status"] = cell.status
+    if cell.reason:
+        details["reason"] = clean(cell.reason)
+    return {name: typeset(text) for name, text in details.items()}
+
+
+def scaled_interval(cell: Cell, target: Target) -> str:
+    """The gain's interval in the target's shown unit."""
+    return interval(cell.gain_low * target.factor, cell.gain_high * target.factor, target.digits)

@@ -1,0 +1,165 @@
+"""Records -> one self-contained HTML file: no request leaves it, and no text in it can run."""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from traitmap.analysis.records import Traits
+from traitmap.errors import UserError
+from traitmap.matrix import TransferMatrix
+from traitmap.report import alternative, palette
+from traitmap.report.conditions import find, tree
+from traitmap.report.headline import headline
+from traitmap.report.heatmap import Z_LIMIT, heatmap, heatmap_data
+from traitmap.report.loadings import components, shown_components
+from traitmap.report.profiles import profiles
+from traitmap.report.reading import Reading, read
+from traitmap.report.scree import scree
+from traitmap.report.svg import clean
+from traitmap.report.wording import plain
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Legend:
+    """Key to the colours of one view: classes from end to end, and the words at the ends."""
+
+    view: str
+    classes: tuple[str, ...]
+    left: str
+    right: str
+
+
+def write_report(
+    path: Path, matrix: TransferMatrix, traits: Traits | None, conditions: Mapping[str, Any]
+) -> Path:
+    """Write the report whole, or leave what was there. The same records give the same bytes.
+
+    conditions: whatever the run recorded, shown as it is; the headline looks in it for the study's name
+    (``name``, ``study.name``), the base (``model.path``, ``study.model.path``, ``base``) and ``reproduce``
+    (commands, one per line). UserError where the file cannot be written.
+    """
+    page = render_report(matrix, traits, conditions)
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(page, encoding="utf-8", newline="\n")
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(
+            f"The report cannot be written to {path}: {error.strerror or error}. Give a file in a folder "
+            "that you may write to."
+        ) from error
+    return path
+
+
+def render_report(matrix: TransferMatrix, traits: Traits | None, conditions: Mapping[str, Any]) -> str:
+    """The page as text."""
+    reading = read(matrix)
+    count = shown_components(traits) if traits is not None else 0
+    script = _file("report.js")
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=find(conditions, "name", "study.name", "study") or "Transfer matrix",
+            facts=_facts(reading, conditions),
+            found=headline(reading, traits),
+            matrix=heatmap(reading),
+            legends=_legends(reading),
+            matrix_table=alternative.matrix_table(reading),
+            data=heatmap_data(reading),
+            lower=[clean(target.name) for target in reading.targets if target.better < 0],
+            own_units=[(clean(t.name), clean(t.unit)) for t in reading.targets if t.unit != "points"],
+            hatched=any(cell.status not in ("measured", "given") for row in reading.cells for cell in row),
+            traits=traits,
+            scree=scree(traits) if traits is not None else None,
+            scree_table=alternative.scree_table(traits) if traits is not None else None,
+            components=components(traits) if traits is not None else (),
+            loadings_have_intervals=traits is not None and bool(np.isfinite(traits.loadings_low).any()),
+            stability_table=alternative.stability_table(traits) if traits is not None else None,
+            loadings_table=alternative.loadings_table(traits, count) if traits is not None else None,
+            effects_table=alternative.effects_table(traits, count) if traits is not None else None,
+            profiles=profiles(reading, traits),
+            conditions=tree({key: value for key, value in conditions.items() if key != "reproduce"}),
+            reproduce=_reproduce(conditions),
+            style=Markup(_style()),
+            script=Markup(script),
+            script_digest=b64encode(sha256(script.encode()).digest()).decode(),
+        )
+    )
+
+
+def _environment() -> Environment:
+    """Templates that escape every value, stop at a missing one, and drop characters that HTML forbids."""
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else clean(value),
+    )
+
+
+def _file(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _style() -> str:
+    """The style sheet with the palettes of both themes in their places."""
+    style = _file("report.css")
+    for theme in ("light", "dark"):
+        style = style.replace(f"/* {theme} palette */", palette.variables(theme))
+    return style.replace("/* palette classes */", palette.rules())
+
+
+def _facts(reading: Reading, conditions: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was run, as pairs of a name and a value."""
+    base = find(conditions, "model.path", "study.model.path", "model", "base")
+    items = sum(cell.n for cell in reading.base) or sum(
+        max((row[t].n for row in reading.cells), default=0) for t in range(len(reading.targets))
+    )
+    cells = [cell for row in reading.cells for cell in row]
+    known = sum(cell.status not in ("missing", "failed") for cell in cells)
+    facts = [
+        ("Base model", base),
+        ("Sources", str(len(reading.sources))),
+        ("Targets", str(len(reading.targets))),
+        ("Seeds", str(len(reading.seeds)) if reading.seeds else ""),
+        ("Test items", f"{items:,}".replace(",", "\u202f") if items else ""),
+        ("Cells known", f"{known} of {len(cells)}"),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _legends(reading: Reading) -> tuple[Legend, ...]:
+    steps = range(palette.STEPS, 0, -1)
+    diverging = (*(f"gm{at}" for at in steps), "g0", *(f"gp{at}" for at in reversed(steps)))
+    limits = {target.unit: target.limit for target in reading.targets}
+    spans = ", ".join(
+        f"{plain(limit, 1 if limit % 1 else 0)} {clean(unit)}" for unit, limit in limits.items()
+    )
+    return (
+        Legend("gain", diverging, f"worse by {spans} or more", f"better by {spans} or more"),
+        Legend("absolute", tuple(f"v{at}" for at in range(palette.STEPS + 1)), "low", "high"),
+        Legend("z", diverging, f"worse: z = −{plain(Z_LIMIT, 0)}", f"better: z = +{plain(Z_LIMIT, 0)}"),
+    )
+
+
+def _reproduce(conditions: Mapping[str, Any]) -> str:
+    """The recorded commands, one per line."""
+    commands = conditions.get("reproduce", "")
+    return clean(commands if isinstance(commands, str) else "\n".join(str(one) for one in commands))

@@ -1,0 +1,134 @@
+"""``traitmap check`` in the terminal: what will be trained and asked, as the model will see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from traitmap.report.blocks import Blocks, words
+from traitmap.report.tables import in_bytes, in_time
+from traitmap.report.wording import UNKNOWN, counted, plain
+
+if TYPE_CHECKING:
+    from traitmap.data.preview import SourcePreview
+    from traitmap.data.records import Example, Request
+    from traitmap.data.targets import LoadedTarget
+    from traitmap.run.cost import Estimate
+    from traitmap.run.plan import Plan
+
+_TEXT_MOST = 700
+
+
+def check_preview(
+    *,
+    sources: Sequence[SourcePreview],
+    targets: Sequence[LoadedTarget],
+    plan: Plan,
+    estimate: Estimate,
+) -> RenderableType:
+    """Sources with rendered examples and label words, targets with a rendered request, and the cost."""
+    parts: list[RenderableType] = [_sources(sources)]
+    for source in sources:
+        parts += _examples(source)
+    parts += [Text(""), _targets(targets)]
+    for target in targets:
+        parts += _request(target)
+    parts += [Text(""), words(_cost(plan, estimate), "bold")]
+    return Group(*parts)
+
+
+def _sources(sources: Sequence[SourcePreview]) -> Blocks:
+    rows = []
+    for source in sources:
+        used = f"{source.examples:,}" + (
+            f" of {source.available:,}" if source.available > source.examples else ""
+        )
+        kind = "adapter" if source.adapter else "train"
+        rows.append((words(source.name), (words(kind), words("" if source.adapter else used))))
+    return Blocks("source", ("use", "examples"), tuple(rows))
+
+
+def _examples(source: SourcePreview) -> list[RenderableType]:
+    """Label words, warnings and two examples; what is learnt from stands in bold, and between ‹ and ›."""
+    parts: list[RenderableType] = [Text(""), words(source.name, "bold")]
+    if source.adapter:
+        return [*parts, words(f"  adapter as it is: {source.adapter}")]
+    if source.label_counts:
+        counts = ", ".join(f"{label!r} {count:,}" for label, count in source.label_counts.items())
+        parts.append(words(f"  labels: {counts}"))
+    parts += [words(f"  ! {warning}", "yellow") for warning in source.warnings]
+    parts += [Padding(_example(example), (0, 0, 0, 4), expand=False) for example in source.shown]
+    return parts
+
+
+def _example(example: Example) -> Text:
+    shown = Text()
+    room = _TEXT_MOST
+    for segment in example.segments:
+        cut = shorten_middle(segment.text, max(room, 60))
+        room -= len(cut)
+        shown.append_text(words(f"‹{cut}›", "bold") if segment.learn else words(cut, "dim"))
+    return shown
+
+
+def _targets(targets: Sequence[LoadedTarget]) -> Blocks:
+    rows = []
+    for target in targets:
+        entries = (
+            target.task,
+            target.kind.replace("_", " "),
+            target.metric + ("" if target.higher_is_better else " (lower)"),
+            f"{target.n_items:,}",
+            _per_cent(target.chance),
+            _per_cent(target.majority),
+        )
+        rows.append((words(target.name), tuple(words(entry) for entry in entries)))
+    return Blocks("target", ("task", "kind", "metric", "items", "chance", "majority"), tuple(rows))
+
+
+def _request(target: LoadedTarget) -> list[RenderableType]:
+    """The first item's requests: the context once, and the answers that are weighed."""
+    if not target.requests:
+        return []
+    first = target.requests[0]
+    same = [request for request in target.requests if request.item == first.item]
+    parts: list[RenderableType] = [Text(""), words(target.name, "bold")]
+    parts.append(Padding(words(shorten_middle(first.context, _TEXT_MOST), "dim"), (0, 0, 0, 4), expand=False))
+    parts.append(Padding(words(_answers(first, same), "bold"), (0, 0, 0, 4), expand=False))
+    return parts
+
+
+def _answers(first: Request, same: Sequence[Request]) -> str:
+    if first.kind == "generate_until":
+        return f"‹generates until {first.generation.get('until', 'the end')!r}›"
+    if first.kind == "loglikelihood_rolling":
+        return "‹probability of the whole text›"
+    return " or ".join(f"‹{shorten_middle(request.continuation, 60)}›" for request in same[:8])
+
+
+def _cost(plan: Plan, estimate: Estimate) -> str:
+    said = (
+        f"To do: train {counted(len(plan.adapters), 'adapter')}, "
+        f"evaluate {counted(len(plan.cells), 'cell')}; "
+        f"about {in_time(estimate.seconds)} and {in_bytes(estimate.bytes)}"
+    )
+    return said + (
+        " (measured on this machine)." if estimate.measured else " (a guess: nothing was measured)."
+    )
+
+
+def _per_cent(value: float) -> str:
+    return plain(100 * value) if isfinite(value) else UNKNOWN
+
+
+def shorten_middle(text: str, most: int) -> str:
+    """The text, or its beginning and end around a count of what is left out."""
+    if len(text) <= most:
+        return text
+    head, tail = most * 2 // 3, most // 3
+    return f"{text[:head]} … {len(text) - head - tail:,} characters … {text[-tail:]}"

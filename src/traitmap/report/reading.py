@@ -1,0 +1,239 @@
+"""How the numbers of one matrix are read: unit, direction, colour limit and cell by cell, for every view.
+
+The arithmetic here is that of display only: scaling to points, counting, and the standardised view of a
+column. Whatever carries a statistical claim (intervals, p, q, traits) comes from the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import floor, isfinite, isnan, log10, nan
+
+import numpy as np
+
+from traitmap.matrix import Array, Cell, TransferMatrix
+from traitmap.study.settings import BASELINE
+
+SIGNIFICANT = 0.05
+# Metrics in 0..1 by accident only: they are never shares of right answers.
+_NOT_SHARES = ("perplexity", "bits_per", "loss", "likelihood")
+_NICE = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
+
+
+@dataclass(frozen=True)
+class Target:
+    """How one target's numbers are shown.
+
+    factor: from the matrix to what is shown (100 for shares of right answers: points).
+    unit: ``points``, or the metric's own name; targets of one unit share their colour limits.
+    better: +1 where higher is better, -1 where lower is.
+    limit: the gain (in shown units) at which the colour is deepest, on either side of zero.
+    low, high: shown values between which the absolute view is coloured.
+    """
+
+    name: str
+    metric: str
+    factor: float
+    unit: str
+    digits: int
+    better: int
+    limit: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A matrix laid out for showing: one Cell for each place, known or not.
+
+    cells: (S, T) pooled cells; by_seed: (S, T) the cells of each seed, in order of seed.
+    base: (T,) the base's cells. z: (S, T) each target's column standardised over the sources.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[Target, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+    by_seed: tuple[tuple[tuple[Cell, ...], ...], ...]
+    base: tuple[Cell, ...]
+    chance: Array
+    majority: Array
+    z: Array
+    seeds: tuple[int, ...]
+    source_tags: tuple[tuple[str, ...], ...]
+
+    def in_domain(self, source: int, target: int) -> bool:
+        """Whether source and target carry the same name: the diagonal."""
+        return self.sources[source] == self.targets[target].name
+
+    def improvement(self, source: int, target: int) -> float:
+        """Gain in the target's shown unit, positive where the adapter is better. NaN if unknown."""
+        reading = self.targets[target]
+        return self.cells[source][target].gain * reading.factor * reading.better
+
+    def significant(self, source: int, target: int) -> bool:
+        """Whether the gain stands at q < .05 over the matrix."""
+        return self.cells[source][target].q < SIGNIFICANT
+
+    def transfers(self) -> Iterable[tuple[int, int]]:
+        """Every place off the diagonal."""
+        return (
+            (s, t)
+            for s in range(len(self.sources))
+            for t in range(len(self.targets))
+            if not self.in_domain(s, t)
+        )
+
+
+def read(matrix: TransferMatrix) -> Reading:
+    """Lay a matrix out for showing."""
+    pooled = {(cell.source, cell.target): cell for cell in matrix.cells if cell.seed is None}
+    cells = tuple(
+        tuple(
+            pooled.get((source, target)) or _unlisted(matrix, s, t, target)
+            for t, target in enumerate(matrix.targets)
+        )
+        for s, source in enumerate(matrix.sources)
+    )
+    base_cells = {cell.target: cell for cell in matrix.base_cells}
+    base = tuple(
+        base_cells.get(target) or _unlisted(matrix, None, t, target)
+        for t, target in enumerate(matrix.targets)
+    )
+    by_seed: dict[tuple[str, str], list[Cell]] = {}
+    for cell in matrix.cells:
+        if cell.seed is not None:
+            by_seed.setdefault((cell.source, cell.target), []).append(cell)
+    unknown = np.full(len(matrix.targets), nan)
+    return Reading(
+        sources=matrix.sources,
+        targets=_targets(matrix, cells, base),
+        cells=cells,
+        by_seed=tuple(
+            tuple(
+                tuple(sorted(by_seed.get((source, target), []), key=lambda cell: cell.seed or 0))
+                for target in matrix.targets
+            )
+            for source in matrix.sources
+        ),
+        base=base,
+        chance=unknown if matrix.chance is None else matrix.chance,
+        majority=unknown if matrix.majority is None else matrix.majority,
+        z=standardised(matrix.values),
+        seeds=tuple(sorted({cell.seed for cell in matrix.cells if cell.seed is not None})),
+        source_tags=tuple(tuple(matrix.source_tags.get(source, ())) for source in matrix.sources),
+    )
+
+
+def standardised(values: Array) -> Array:
+    """Columns with mean 0 and standard deviation 1 over their known rows; NaN where that has no meaning."""
+    shown = np.full(values.shape, nan)
+    for t in range(values.shape[1]):
+        column = values[:, t]
+        known = column[np.isfinite(column)]
+        if known.size >= 3 and known.std() > 1e-12:
+            shown[:, t] = (column - known.mean()) / known.std()
+    return shown
+
+
+def nice_limit(largest: float) -> float:
+    """The next round number at or above ``largest``; 1 where there is nothing to show."""
+    if not (isfinite(largest) and largest > 0):
+        return 1.0
+    scale = 10.0 ** floor(log10(largest))
+    return next(step * scale for step in _NICE if step * scale >= largest * (1 - 1e-9))
+
+
+def _unlisted(matrix: TransferMatrix, source: int | None, target: int, name: str) -> Cell:
+    """The cell of a table that holds values only (source None: the base row)."""
+    base = float(matrix.baseline[target])
+    value = base if source is None else float(matrix.values[source, target])
+    return Cell(
+        source=BASELINE if source is None else matrix.sources[source],
+        target=name,
+        seed=None,
+        metric="",
+        value=value,
+        n=0,
+        stderr=nan,
+        gain=0.0 if source is None else value - base,
+        gain_low=nan,
+        gain_high=nan,
+        p=nan,
+        q=nan,
+        unparsed=nan,
+        status="missing" if isnan(value) else "given",
+        reason="not in the table" if isnan(value) else "",
+    )
+
+
+def _targets(
+    matrix: TransferMatrix, cells: tuple[tuple[Cell, ...], ...], base: tuple[Cell, ...]
+) -> tuple[Target, ...]:
+    """Unit, direction and colour limits of every target."""
+    better = _directions(matrix)
+    metrics = [
+        next((c.metric for c in (base[t], *(row[t] for row in cells)) if c.metric), "")
+        for t in range(len(matrix.targets))
+    ]
+    shares = [_is_share(matrix, t, metric) for t, metric in enumerate(metrics)]
+    units = [
+        "points" if share else metric or "as given" for share, metric in zip(shares, metrics, strict=True)
+    ]
+    targets = []
+    for t, name in enumerate(matrix.targets):
+        same = [u for u, unit in enumerate(units) if unit == units[t]]
+        factor = 100.0 if shares[t] else 1.0
+        limit = nice_limit(factor * _largest_gain(matrix, same))
+        low, high = (0.0, 100.0) if shares[t] else _range(matrix, same)
+        targets.append(
+            Target(
+                name=name,
+                metric=metrics[t],
+                factor=factor,
+                unit=units[t],
+                digits=1 if shares[t] or limit >= 10 else 2 if limit >= 0.5 else 3,
+                better=better[t],
+                limit=limit,
+                low=low,
+                high=high,
+            )
+        )
+    return tuple(targets)
+
+
+def _directions(matrix: TransferMatrix) -> list[int]:
+    """+1 where higher is better, -1 where the matrix says that lower is."""
+    known = dict(matrix.conditions.get("higher_is_better") or {})
+    described = matrix.conditions.get("targets") or ()
+    for target in described if isinstance(described, list | tuple) else ():
+        if isinstance(target, Mapping) and target.get("higher_is_better") is not None:
+            known.setdefault(target.get("name"), target["higher_is_better"])
+    return [1 if known.get(target, True) else -1 for target in matrix.targets]
+
+
+def _is_share(matrix: TransferMatrix, target: int, metric: str) -> bool:
+    """Whether a target's numbers are shares of right answers, to be shown in points."""
+    column = np.append(matrix.values[:, target], matrix.baseline[target])
+    known = column[np.isfinite(column)]
+    named = any(word in metric.lower() for word in _NOT_SHARES)
+    return not named and bool(np.all((known >= 0) & (known <= 1)))
+
+
+def _largest_gain(matrix: TransferMatrix, targets: list[int]) -> float:
+    """Largest gain off the diagonal (in-domain gains would pale all others), or of all if there is none."""
+    gains = np.abs(matrix.gains[:, targets])
+    names = [matrix.targets[t] for t in targets]
+    outside = np.array([[source != name for name in names] for source in matrix.sources], dtype=bool)
+    known = np.isfinite(gains)
+    for chosen in (known & outside.reshape(gains.shape), known):
+        if chosen.any() and gains[chosen].max() > 0:
+            return float(gains[chosen].max())
+    return 0.0
+
+
+def _range(matrix: TransferMatrix, targets: list[int]) -> tuple[float, float]:
+    """Smallest and largest known value of some targets, base included."""
+    known = np.append(matrix.values[:, targets], matrix.baseline[targets])
+    known = known[np.isfinite(known)]
+    return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)

@@ -1,0 +1,76 @@
+"""How numbers are written, for the page and for the terminal alike. Unknown is a dash, never a zero."""
+
+from __future__ import annotations
+
+from math import isfinite
+
+UNKNOWN = "–"
+
+
+def plain(value: float, digits: int = 1) -> str:
+    """``63.2``."""
+    if not isfinite(value):
+        return UNKNOWN
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """``+3.6``, ``-3.6``, and ``0.0`` without a sign where it rounds to zero."""
+    if not isfinite(value):
+        return UNKNOWN
+    text = f"{value:+.{digits}f}"
+    return text.lstrip("+-") if float(text) == 0 else text
+
+
+def interval(low: float, high: float, digits: int = 1) -> str:
+    """``[1.2, 6.0]``, or a dash where either end is unknown."""
+    if not (isfinite(low) and isfinite(high)):
+        return UNKNOWN
+    return f"[{signed(low, digits)}, {signed(high, digits)}]"
+
+
+def probability(value: float) -> str:
+    """``.023``, ``<.001``: as style guides print p and q."""
+    if not isfinite(value):
+        return UNKNOWN
+    if value < 0.001:
+        return "<.001"
+    return "1.00" if value > 0.9994 else f"{value:.3f}".lstrip("0")
+
+
+def related(name: str, value: float) -> str:
+    """``q = .023`` or ``q < .001``."""
+    shown = probability(value)
+    return f"{name} < {shown[1:]}" if shown.startswith("<") else f"{name} = {shown}"
+
+
+def share(value: float) -> str:
+    """A share in 0..1 as per cent: ``3 %``, ``<1 %`` where there is some but little."""
+    if not isfinite(value):
+        return UNKNOWN
+    if 0 < value < 0.005:
+        return "<1 %"
+    return f"{100 * value:.0f} %"
+
+
+def typeset(text: str) -> str:
+    """Hyphens that are minus signs become minus signs (for the page; the terminal keeps ASCII)."""
+    return "".join(
+        "−" if c == "-" and (i == 0 or text[i - 1] in " [(,") and text[i + 1 : i + 2].isdigit() else c
+        for i, c in enumerate(text)
+    )
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """``1 cell``, ``3 cells``, ``no cells``."""
+    words = noun if count == 1 else plural or f"{noun}s"
+    return f"{count if count else 'no'} {words}"
+
+
+def listed(names: list[str] | tuple[str, ...], most: int = 4) -> str:
+    """``a, b and c``; the rest as a count."""
+    shown = list(names[:most])
+    if len(names) > most:
+        return f"{', '.join(shown)} and {len(names) - most} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)

@@ -1,0 +1,235 @@
+"""The report as a file: complete, well formed, escaped, and the same numbers as the records."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import replace
+from math import nan
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simulated
+from page import cells, figures, parse
+
+from traitmap.errors import UserError
+from traitmap.matrix import TransferMatrix
+from traitmap.report.html import render_report, write_report
+
+NASTY = '<script>alert("x")</script>'
+QUOTED = '"><img src=x onerror=alert(1)>'
+
+
+@pytest.fixture(scope="module")
+def matrix() -> TransferMatrix:
+    return simulated.failed(simulated.matrix(), "paraphrase", "toxicity")
+
+
+@pytest.fixture(scope="module")
+def page(matrix: TransferMatrix) -> str:
+    return render_report(matrix, simulated.traits(matrix), simulated.CONDITIONS)
+
+
+def amount(text: str) -> float:
+    return float(text.replace("−", "-").replace("*", "").replace("•", ""))
+
+
+def test_page_is_well_formed_with_unique_ids(page: str) -> None:
+    ids = [one.attributes["id"] for one in parse(page).all() if "id" in one.attributes]
+    assert len(ids) == len(set(ids))
+    assert page.startswith("<!doctype html>")
+
+
+def test_page_asks_nothing_of_the_network(page: str) -> None:
+    tree = parse(page)
+    ids = {one.attributes.get("id") for one in tree.all()}
+    for element in tree.all():
+        for name, value in element.attributes.items():
+            if name in ("src", "srcset", "action", "poster", "data", "xlink:href") and element.tag != "#text":
+                pytest.fail(f"{element.tag} {name}={value}")
+            if name == "href":
+                assert value == "data:," or value.removeprefix("#") in ids
+            for address in re.findall(r"url\((.*?)\)", value):
+                assert address.removeprefix("#") in ids
+    style, code = tree.all("style")[0].words(), tree.all("script")[0].words()
+    assert "url(" not in style
+    assert "@import" not in style
+    assert not re.search(r"\b(fetch|XMLHttpRequest|WebSocket|EventSource|import)\b\s*\(", code)
+    assert "innerHTML" not in code
+    addresses = set(re.findall(r"https?://[^\s\"'<)]+", page))
+    assert addresses == {"http://www.w3.org/2000/svg"}
+
+
+def test_only_our_own_script_may_run(page: str) -> None:
+    tree = parse(page)
+    policy = next(m.attributes["content"] for m in tree.all("meta") if "http-equiv" in m.attributes)
+    (script,) = (s for s in tree.all("script") if "type" not in s.attributes)
+    digest = base64.b64encode(hashlib.sha256(script.words().encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+
+
+@pytest.mark.parametrize(
+    "nasty", [NASTY, QUOTED, "</script><b>", "a\x00b\x1b[31m", "{{ 7 * 7 }}", "]]>&amp;"]
+)
+def test_text_of_others_stays_text(nasty: str) -> None:
+    names = (nasty, "b", "c")
+    whole = simulated.failed(simulated.matrix(names, names, items=30), nasty, "c", reason=f"died of {nasty}")
+    whole = replace(whole, source_tags={nasty: (nasty,)})
+    traits = simulated.traits(whole)
+    warning = replace(traits.warnings[0], message=nasty, action=nasty)
+    traits = replace(traits, warnings=(warning,), names=(nasty, *traits.names[1:]))
+    page = render_report(whole, traits, {"name": nasty, nasty: [nasty, {nasty: nasty}], "reproduce": nasty})
+    tree = parse(page)
+    assert len(tree.all("script")) == 2
+    assert not tree.all("img")
+    assert all("onerror" not in one.attributes for one in tree.all())
+    shown = re.sub(r"[\x00-\x1f]", "\ufffd", nasty)
+    assert shown in tree.all("h1")[0].words()
+    assert any(shown in heading.words() for heading in tree.all("h3"))
+    assert any(f"died of {shown}" in td.words() for td in tree.all("td"))
+    assert any(shown in p.words() for p in tree.all("p", **{"class": "action"}))
+    assert shown in tree.all("pre")[0].words()
+    assert "\x00" not in page
+    assert len(figures(page)) > 3
+    data = json.loads(tree.all("script", type="application/json")[0].words())
+    assert data["sources"][0] == shown
+
+
+def test_every_figure_is_xml_with_title_and_description(page: str) -> None:
+    found = figures(page)
+    assert len(found) == 1 + 1 + 2 + 11
+    for figure in found:
+        named = {one.get("id"): "".join(one.itertext()) for one in figure if one.get("id")}
+        assert all(named[key].strip() for key in figure.get("aria-labelledby", "").split())
+
+
+def test_table_holds_the_numbers_of_the_matrix(page: str, matrix: TransferMatrix) -> None:
+    table = next(t for t in parse(page).all("table") if "Base: absolute" in t.all("caption")[0].words())
+    rows = [row for row in table.all("tr") if row.all("td")]
+    base = [amount(td.words()) for td in rows[0].all("td")]
+    assert np.allclose(base, 100 * matrix.baseline, atol=0.0501)
+    pooled = {(c.source, c.target): c for c in matrix.cells if c.seed is None}
+    for source, row in zip(matrix.sources, rows[1:], strict=True):
+        assert row.all("th")[0].words() == source
+        for target, td in zip(matrix.targets, row.all("td"), strict=True):
+            cell = pooled[source, target]
+            small = td.all("small")[0].words()
+            gain = td.words().removesuffix(small)
+            if cell.status == "failed":
+                assert (gain, small) == ("failed", "loss became NaN")
+                continue
+            assert amount(gain) == pytest.approx(100 * cell.gain, abs=0.0501)
+            assert gain.endswith("*") == (cell.q < 0.05)
+            span, value = small.split(" · ")
+            low, high = (amount(end) for end in span.strip("[]").split(", "))
+            assert low == pytest.approx(100 * cell.gain_low, abs=0.0501)
+            assert high == pytest.approx(100 * cell.gain_high, abs=0.0501)
+            assert amount(value) == pytest.approx(100 * cell.value, abs=0.0501)
+
+
+def test_heat_map_holds_the_numbers_of_the_matrix(page: str, matrix: TransferMatrix) -> None:
+    found = cells(figures(page)[0])
+    pooled = {(c.source, c.target): c for c in matrix.cells if c.seed is None}
+    places = [pooled[s, t] for s in matrix.sources for t in matrix.targets]
+    for cell, (style, text, hatched) in zip(places, found, strict=True):
+        if cell.status == "failed":
+            assert (style, text, hatched) == ("none", "failed", True)
+        else:
+            assert amount(text) == pytest.approx(100 * cell.gain, abs=0.0501)
+            assert not hatched
+            assert ("sig" in style.split()) == ("•" in text) == (cell.q < 0.05)
+    outlined = sum(one.get("class") == "diagonal" for one in figures(page)[0].iter())
+    assert outlined == 10
+
+
+def test_details_are_the_same_numbers(page: str, matrix: TransferMatrix) -> None:
+    data = json.loads(parse(page).all("script", type="application/json")[0].words())
+    pooled = {(c.source, c.target): c for c in matrix.cells if c.seed is None}
+    s, t = 3, 6
+    shown, cell = data["cells"][s * len(matrix.targets) + t], pooled[matrix.sources[s], matrix.targets[t]]
+    assert shown["n"] == str(cell.n) == "200"
+    assert amount(shown["gain"]) == pytest.approx(100 * cell.gain, abs=0.0501)
+    assert shown["seeds"].startswith("0: ")
+    assert data["targets"][t]["base"].startswith(f"{100 * matrix.baseline[t]:.1f} %")
+
+
+def test_what_is_missing_is_hatched_and_never_zero(matrix: TransferMatrix) -> None:
+    sources, targets = matrix.sources, matrix.targets
+    values = matrix.values.copy()
+    values[2] = nan
+    values[4, 7] = nan
+    bare = TransferMatrix(sources=sources, targets=targets, values=values, baseline=matrix.baseline)
+    page = render_report(bare, None, {})
+    found = cells(figures(page)[0])
+    unknown = np.isnan(values).ravel()
+    assert unknown.sum() == len(targets) + 2  # one had failed already
+    for lost, (style, text, hatched) in zip(unknown, found, strict=True):
+        assert hatched == lost == (style == "none")
+        assert not (lost and re.search(r"\d", text))
+    table = next(t for t in parse(page).all("table"))
+    row = next(r for r in table.all("tr") if r.all("th")[0].words() == sources[2])
+    assert {td.words() for td in row.all("td")} == {"missingnot in the table"}
+    assert "no gain is known" in parse(page).words()
+
+
+def test_table_without_base_or_items_says_what_is_not_known(matrix: TransferMatrix) -> None:
+    nowhere = np.full(len(matrix.targets), nan)
+    bare = TransferMatrix(matrix.sources, matrix.targets, matrix.values, nowhere)
+    page = render_report(bare, None, {})
+    assert all(hatched and style == "none" for style, _, hatched in cells(figures(page)[0]))
+    words = parse(page).words()
+    assert (
+        "The base is not known on word_problems, big_arithmetic, tiny_programs, inference and 6 more" in words
+    )
+    assert "untested" in words
+
+
+def test_same_records_give_the_same_bytes(tmp_path: Path, matrix: TransferMatrix) -> None:
+    traits = simulated.traits(matrix)
+    one = write_report(tmp_path / "new" / "one.html", matrix, traits, simulated.CONDITIONS)
+    two = write_report(tmp_path / "two.html", matrix, traits, dict(simulated.CONDITIONS))
+    assert one.read_bytes() == two.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "two.html"]
+
+
+def test_report_that_cannot_be_written_is_the_users_to_mend(tmp_path: Path, matrix: TransferMatrix) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot be written to .*report.html.*folder"):
+        write_report(tmp_path / "file" / "report.html", matrix, None, {})
+
+
+@pytest.mark.parametrize(("count", "most"), [(20, 3_000_000), (60, 8_000_000)])
+def test_size_of_large_reports(count: int, most: int) -> None:
+    names = [f"a_rather_long_task_name_{i:02d}" for i in range(count)]
+    whole = simulated.matrix(names, names, items=20)
+    page = render_report(whole, simulated.traits(whole), simulated.CONDITIONS)
+    assert len(cells(figures(page)[0])) == count**2
+    assert len(page.encode()) < most
+
+
+def test_small_and_odd_shapes_render() -> None:
+    for sources, targets in ((("a",), ("b",)), (("a", "b", "c"), ("a", "b")), (("a", "b"), ("c" * 300,))):
+        whole = simulated.matrix(sources, targets, items=12, seeds=(0,))
+        assert len(cells(figures(render_report(whole, None, {}))[0])) == len(sources) * len(targets)
+
+
+def test_conditions_are_shown_whatever_their_shape(matrix: TransferMatrix) -> None:
+    conditions = {
+        "none": None,
+        "yes": True,
+        "nan": nan,
+        "deep": {"a": {"b": {"c": [1, {"d": "end"}]}}},
+        "empty": {},
+    }
+    tree = parse(render_report(matrix, None, conditions))
+    shown = [leaf.words().split("\n")[0].strip() for leaf in tree.all("div", **{"class": "leaf"})]
+    assert {"nonenot set", "yesyes", "nanunknown", "emptynone", "dend"} <= set(shown)
+    tree = parse(render_report(matrix, None, simulated.CONDITIONS))
+    assert "traitmap run runs/simulated/study.yaml" in tree.all("pre")[0].words()
+    facts = {dt.words(): dd.words() for dt, dd in zip(tree.all("dt"), tree.all("dd"), strict=True)}
+    assert facts["Base model"] == "builtin:mini"
+    assert facts["Cells known"] == "109 of 110"

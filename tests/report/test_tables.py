@@ -1,0 +1,222 @@
+"""Terminal tables: fit the width, carry the records' numbers, plain where they are piped."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from math import nan
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simulated
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console, RenderableType
+
+from traitmap.data.preview import SourcePreview
+from traitmap.data.records import Example, Request, Segment
+from traitmap.data.targets import LoadedTarget
+from traitmap.matrix import TransferMatrix
+from traitmap.report.blocks import fold, split
+from traitmap.report.preview import check_preview
+from traitmap.report.tables import in_bytes, in_time, matrix_table, status_table, traits_table
+from traitmap.run.cost import Estimate
+from traitmap.run.plan import AdapterUnit, CellUnit, Plan
+from traitmap.run.status import Failure, RunStatus, Tally
+
+
+def printed(what: RenderableType, *, width: int = 80, terminal: bool = False, **options: object) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=terminal, **options).print(what)
+    return out.getvalue()
+
+
+def flat(text: str) -> str:
+    """Without the line breaks of wrapping."""
+    return " ".join(text.split())
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """Entries of every row, blocks joined."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        parts = re.split(r"\s{2,}|(?<=\d)\*?\s+(?=[+-])", line.strip())
+        found.setdefault(parts[0], []).extend(parts[1:])
+    return found
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_matrix_fits_and_is_whole(width: int) -> None:
+    whole = simulated.matrix()
+    text = printed(matrix_table(whole), width=width)
+    assert all(len(line) <= width for line in text.splitlines())
+    found = rows(text)
+    assert [float(v) for v in found["base"]] == pytest.approx(100 * whole.baseline, abs=0.0501)
+    for s, source in enumerate(whole.sources):
+        entries = re.findall(r"[+-]?\d+\.\d\*?", " ".join(found[source]))
+        gains = [float(entry.rstrip("*")) for entry in entries]
+        assert gains == pytest.approx(100 * whole.gains[s], abs=0.0501)
+
+
+def test_marks_stand_where_q_is_small() -> None:
+    whole = simulated.matrix(("a", "b"), ("a", "b"), items=50)
+    for target, q in (("a", 0.049), ("b", 0.051)):
+        whole = simulated.with_cell(whole, "a", target, q=q, gain=0.123)
+    line = next(one for one in printed(matrix_table(whole)).splitlines() if one.startswith("a "))
+    assert re.findall(r"\+12\.3\S*", line) == ["+12.3*", "+12.3"]
+
+
+def test_unknown_cells_are_words() -> None:
+    whole = simulated.failed(simulated.matrix(("a", "b"), ("a", "b"), items=30), "a", "b")
+    text = printed(matrix_table(whole))
+    assert "failed" in next(line for line in text.splitlines() if line.startswith("a "))
+    no_base = TransferMatrix(("a",), ("b",), np.array([[0.5]]), np.array([nan]))
+    assert "no base" in printed(matrix_table(no_base))
+    assert "no gain has a test" in flat(printed(matrix_table(no_base)))
+
+
+def test_direction_and_unit_are_told() -> None:
+    whole = simulated.matrix(("a", "b"), ("loss_of_x", "b"), items=30)
+    cells = tuple(replace(cell, metric="word_perplexity") for cell in whole.base_cells)
+    whole = replace(whole, base_cells=cells, conditions={"higher_is_better": {"loss_of_x": False}})
+    text = printed(matrix_table(whole))
+    assert "(lower)" in text
+    assert "word_perplexity" in text
+
+
+def test_piped_output_is_plain_and_terminal_output_is_not() -> None:
+    whole = simulated.matrix()
+    assert re.fullmatch(r"[ -~\n]*", printed(matrix_table(whole)))
+    assert "\x1b[" in printed(matrix_table(whole), terminal=True, color_system="standard")
+    quiet = printed(matrix_table(whole), terminal=True, color_system="standard", no_color=True)
+    assert not re.search(r"\x1b\[[\d;]*3\d", quiet)
+
+
+def test_names_with_brackets_are_not_markup() -> None:
+    names = ("[bold]a[/bold]", "[/]")
+    text = printed(matrix_table(simulated.matrix(names, names, items=20)))
+    assert "[bold]a[/bold]" in text
+    assert text.count("[/]") == 2
+
+
+def test_traits_show_number_noise_intervals_and_warnings() -> None:
+    whole = simulated.matrix()
+    traits = simulated.traits(whole)
+    text = printed(traits_table(traits))
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert text.startswith("2 traits\nCross-validation supports 2 components, parallel analysis 1.")
+    t = whole.targets.index("stars")
+    loading = (
+        f"{traits.loadings[t, 0]:+.2f} [{traits.loadings_low[t, 0]:+.2f}, {traits.loadings_high[t, 0]:+.2f}]"
+    )
+    assert loading in text
+    effect = (
+        f"{traits.effects[0, 0]:+.1f} [{traits.effects_low[0, 0]:+.1f}, {traits.effects_high[0, 0]:+.1f}]"
+    )
+    assert effect in text
+    assert "! Trait 2 is mostly one adapter" in text
+    assert "train further sources" in text
+    none = printed(traits_table(simulated.traits(whole, used=0)))
+    assert none.startswith("No trait above noise\n")
+    assert "effect in points" not in none
+
+
+def status(**changes: object) -> RunStatus:
+    failure = Failure("goat", 0, None, "diverged at step 12; lower learning_rate")
+    whole = RunStatus(
+        name="mini",
+        folder="runs/mini",
+        base="4f1c",
+        adapters=Tally(18, 1, 3),
+        cells=Tally(200, 11, 40),
+        failures=(failure, Failure("sst2", 1, "mnli", "out of memory")),
+        bytes=12_300_000,
+        running=None,
+    )
+    return replace(whole, **changes)
+
+
+def test_status_counts_and_says_what_to_do() -> None:
+    text = printed(status_table(status()))
+    assert re.search(r"adapters +18 +1 +3", text)
+    assert re.search(r"cells +200 +11 +40", text)
+    assert "! goat seed 0, training: diverged at step 12" in text
+    assert "! sst2 seed 1 on mnli: out of memory" in text
+    assert "55 units to do" in text
+    assert "process 42" in printed(status_table(status(running=42)))
+    done = status(adapters=Tally(2, 0, 0), cells=Tally(9, 0, 0), failures=())
+    assert printed(status_table(done)).rstrip().endswith("Complete.")
+
+
+def test_check_shows_text_labels_requests_and_cost() -> None:
+    example = Example((Segment("Review: [fine]\nMood:", False), Segment(" positive", True)), "positive")
+    long = Example((Segment("x" * 5000, True),))
+    sources = [
+        SourcePreview("reviews", 2, 10, {"positive": 2}, (example, long), ("2 of 2 repeat",), None),
+        SourcePreview("ready", 0, 0, {}, (), (), Path("adapters/ready")),
+    ]
+    requests = (
+        Request("loglikelihood", "Sky is", " blue", item=0),
+        Request("loglikelihood", "Sky is", " red", item=0),
+        Request("loglikelihood", "Sea is", " wet", item=1),
+    )
+    target = LoadedTarget(
+        name="sky",
+        task="sky_task",
+        version="1",
+        kind="multiple_choice",
+        metric="acc",
+        filter="none",
+        higher_is_better=True,
+        requests=requests,
+        n_items=2,
+        digest="d",
+        chance=0.5,
+        majority=nan,
+        tags=(),
+        choices=None,
+        conditions={},
+        _task=None,
+        _items=(),
+    )
+    plan = Plan(((AdapterUnit("reviews", 0, "key"),),), ("ready",), (CellUnit("reviews", 0, "sky"),))
+    estimate = Estimate(1.0, 1.0, 0.0, 400.0, 2_500_000.0, True)
+    text = printed(check_preview(sources=sources, targets=[target], plan=plan, estimate=estimate))
+    assert "Review: [fine]" in text
+    assert "Mood:‹ positive›" in text
+    assert "labels: 'positive' 2" in text
+    assert "2 of 10" in text
+    assert "! 2 of 2 repeat" in text
+    assert "4,301 characters" in flat(text)
+    assert "adapter as it is: adapters/ready" in text
+    assert "‹ blue› or ‹ red›" in text
+    assert "wet" not in text
+    assert "train 1 adapter, evaluate 1 cell; about 7 min and 2.5 MB (measured" in flat(text)
+
+
+@given(st.lists(st.integers(1, 30), max_size=40), st.integers(10, 120))
+def test_blocks_hold_every_column_once_and_fit(widths: list[int], room: int) -> None:
+    ranges = list(split(widths, room))
+    assert [c for first, last in ranges for c in range(first, last)] == list(range(len(widths)))
+    for first, last in ranges:
+        assert last - first == 1 or sum(w + 2 for w in widths[first:last]) <= room
+
+
+def test_heads_break_between_words() -> None:
+    assert fold("reviews_3way_balanced", 9) == "reviews_\n3way_\nbalanced"
+    assert fold("reviews_3way_balanced", 13) == "reviews_3way_\nbalanced"
+    assert fold("plain", 3) == "plain"
+
+
+def test_sizes_and_times() -> None:
+    assert [in_bytes(v) for v in (12, 3200, 250_000, 4.2e9, 7e13, nan)] == [
+        "12 B",
+        "3.2 kB",
+        "250 kB",
+        "4.2 GB",
+        "70.0 TB",
+        "–",
+    ]
+    assert [in_time(v) for v in (40, 400, 12_000, nan)] == ["40 s", "7 min", "3.3 h", "–"]
