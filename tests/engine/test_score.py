@@ -105,7 +105,14 @@ def test_greedy_generation_equals_lm_evals(checkpoints, architecture: str) -> No
 
 def test_sampling_depends_on_the_requests_own_seed_only(checkpoints) -> None:
     engine = engine_for(checkpoints["llama"])
-    sampled = {"until": [], "max_gen_toks": 12, "do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 50}
+    sampled = {
+        "until": [],
+        "max_gen_toks": 12,
+        "do_sample": True,
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "top_k": 50,
+    }
     requests = [Request("generate_until", c, generation=sampled, seed=i) for i, c in enumerate(CONTEXTS)]
     together = engine.answer(requests)
     alone = [engine.answer([request])[0] for request in requests]
@@ -147,7 +154,9 @@ def test_branches_see_the_trunk_and_themselves_only(checkpoints) -> None:
 def test_bfloat16_scores_agree_within_its_rounding(checkpoints) -> None:
     requests = choice_requests()
     exact = [answer.logprob for answer in engine_for(checkpoints["llama"]).answer(requests)]
-    rounded = [answer.logprob for answer in engine_for(checkpoints["llama"], dtype="bfloat16").answer(requests)]
+    rounded = [
+        answer.logprob for answer in engine_for(checkpoints["llama"], dtype="bfloat16").answer(requests)
+    ]
     assert np.allclose(exact, rounded, rtol=0.03, atol=0.5)
     assert exact != rounded
 
@@ -160,5 +169,5 @@ def test_what_cannot_be_done_is_said(checkpoints) -> None:
         engine.answer([Request("generate_until", "a", generation={"until": [], "max_gen_toks": 256})])
     with pytest.raises(ModelError, match="has no chat template"):
         engine.render_chat([{"role": "user", "content": "hello"}], add_generation_prompt=True)
-    with pytest.raises(ModelError, match="no such folder"):
+    with pytest.raises(ModelError, match="there is no folder"):
         LocalEngine.open(Model(path="./absent"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from traitmap.engine import attention
 from traitmap.engine.passes import Row, read_logits
 from traitmap.errors import ModelError
+from traitmap.study.paths import model_location
 from traitmap.study.settings import Model
 
 _FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt")
@@ -39,9 +39,9 @@ class Base:
     max_length: int
 
 
-def load_base(settings: Model) -> Base:
+def load_base(settings: Model, study_folder: Path) -> Base:
     """Load model and tokenizer. ModelError says what is wrong with them."""
-    folder = locate(settings)
+    folder = locate(settings, study_folder)
     device = _device(settings.device)
     dtype = _dtype(settings.dtype, device)
     trust = settings.trust_remote_code
@@ -60,7 +60,9 @@ def load_base(settings: Model) -> Base:
     return Base(
         model=model,
         tokenizer=tokenizer,
-        path=settings.path,
+        path=str(folder)
+        if Path(str(model_location(settings.path, study_folder))).is_dir()
+        else settings.path,
         revision=settings.revision,
         layout=choose_layout(model),
         digest=_digest(folder, dtype),
@@ -68,20 +70,16 @@ def load_base(settings: Model) -> Base:
     )
 
 
-def locate(settings: Model) -> Path:
-    """The local folder of a base model; hub ids are downloaded (safetensors and tokenizer only)."""
-    if settings.path.startswith("builtin:"):
-        name = settings.path.removeprefix("builtin:")
-        if name != "mini":
-            raise ModelError(
-                f"model.path {settings.path!r}: there is no such bundled base; legal: builtin:mini."
-            )
-        return Path(str(resources.files("traitmap") / "mini" / "base"))
-    local = Path(settings.path).expanduser()
-    if local.is_dir():
-        return local
-    if settings.path.startswith((".", "/", "~")) or settings.path.count("/") != 1:
-        raise ModelError(f"model.path {settings.path!r}: no such folder, and no hub id of the form org/name.")
+def locate(settings: Model, folder: Path) -> Path:
+    """The local folder of a base model; hub ids are downloaded (safetensors and tokenizer only).
+
+    folder: where relative paths start from, the study file's.
+    """
+    location = model_location(settings.path, folder)
+    if isinstance(location, Path):
+        if not location.is_dir():
+            raise ModelError(f"model.path {settings.path!r}: there is no folder {location}.")
+        return location
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -40,9 +40,9 @@ class LocalEngine:
         self._modules = linear_modules_of(base)
 
     @classmethod
-    def open(cls, model: Model) -> LocalEngine:
-        """Load the base. ModelError where it cannot be used."""
-        return cls(load_base(model))
+    def open(cls, model: Model, folder: Path | None = None) -> LocalEngine:
+        """Load the base; relative paths start from ``folder``. ModelError where it cannot be used."""
+        return cls(load_base(model, folder or Path.cwd()))
 
     @property
     def base_digest(self) -> str:
