@@ -22,15 +22,15 @@ from traitmap.engine.train import Lane, open_lane, train_group
 from traitmap.progress import silent
 from traitmap.study.settings import Lora, Model, Training
 
+WORDS = ("the", "cat", "dog", "phone", "battery", "great", "bad", "12", "30", "hello", "answer", "review")
 ARCHITECTURES = ("llama", "qwen2", "gpt_neox")
 
 
 def examples(seed: int, count: int, longest: int) -> tuple[Example, ...]:
     generator = np.random.default_rng(seed)
-    words = "the cat dog fox phone battery great bad 12 30 hello question answer review".split()
 
     def sentence(limit: int) -> str:
-        return " ".join(generator.choice(words, generator.integers(1, limit)))
+        return " ".join(generator.choice(WORDS, generator.integers(1, limit)))
 
     return tuple(
         Example((Segment(sentence(longest) + " ->", False), Segment(" " + sentence(6), True)))
@@ -48,9 +48,7 @@ def jobs(lora: Lora | None = None) -> list[TrainingJob]:
         Training(learning_rate=2e-2, batch_size=5, max_steps=20, loss_on="all", **base),
     ]
     sizes = [(11, 5), (7, 30), (6, 12)]
-    return [
-        TrainingJob(f"source{i}", i, examples(i, *sizes[i]), lora, settings[i]) for i in range(3)
-    ]
+    return [TrainingJob(f"source{i}", i, examples(i, *sizes[i]), lora, settings[i]) for i in range(3)]
 
 
 def engine_for(folder: Path, dtype: str = "float32") -> LocalEngine:
@@ -62,7 +60,10 @@ def train_alone_with_peft(folder: Path, lane: Lane, start: dict[str, torch.Tenso
     training = lane.job.training
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     config = LoraConfig(
-        r=lane.job.lora.r, lora_alpha=lane.job.lora.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=lane.job.lora.r,
+        lora_alpha=lane.job.lora.lora_alpha,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
     )
     model = get_peft_model(model, config).to(dtype)
     parameters = {
