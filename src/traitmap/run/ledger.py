@@ -1,0 +1,171 @@
+"""The ledger of a run: every adapter and cell that was asked for, under which key, and what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from traitmap.errors import RunError
+from traitmap.run.atomic import write_json
+from traitmap.run.store import RunStore, trained_adapters
+
+if TYPE_CHECKING:
+    from traitmap.data.sources import LoadedSource
+    from traitmap.data.targets import LoadedTarget
+
+FORMAT = 1
+Status = Literal["done", "failed", "missing"]
+
+
+@dataclass(frozen=True)
+class AdapterEntry:
+    """One adapter: (source, seed). seed None: an adapter that existed before, the same for all seeds.
+
+    key: of a trained adapter, its folder's name; None for one that existed before. digest: of its files,
+    None until it is there. group: index of the training pass that the study assigns it to.
+    report: of its training, without the losses. reason: why it failed.
+    """
+
+    source: str
+    seed: int | None
+    key: str | None
+    group: int | None
+    status: Status = "missing"
+    digest: str | None = None
+    reason: str = ""
+    report: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True)
+class CellEntry:
+    """One cell: (source, seed, target); the base's cells have the source ``__baseline__`` and no seed.
+
+    key: name of its file, None until the adapter is there. seconds: of computing it, None where unknown.
+    """
+
+    source: str
+    seed: int | None
+    target: str
+    key: str | None
+    status: Status = "missing"
+    reason: str = ""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What a run was asked and how far it is.
+
+    study: digest of the study. base: digest of the base; model: where it came from.
+    conditions: of the engine. sources, targets: what each is, plain JSON data with at least ``name``.
+    """
+
+    name: str
+    study: str
+    base: str
+    model: Mapping[str, Any]
+    conditions: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    sources: tuple[Mapping[str, Any], ...]
+    targets: tuple[Mapping[str, Any], ...]
+    adapters: tuple[AdapterEntry, ...]
+    cells: tuple[CellEntry, ...]
+
+
+def describe_source(source: LoadedSource) -> dict[str, Any]:
+    """A source as the ledger keeps it."""
+    return {
+        "name": source.name,
+        "digest": source.digest,
+        "examples": len(source.examples),
+        "available": source.available,
+        "label_counts": dict(source.label_counts),
+        "adapter": str(source.adapter) if source.adapter else None,
+        "lora": source.lora.model_dump(mode="json"),
+        "training": source.training.model_dump(mode="json"),
+        "tags": list(source.tags),
+    }
+
+
+def describe_target(target: LoadedTarget) -> dict[str, Any]:
+    """A target as the ledger keeps it; unknown chance and majority rates are null."""
+    return {
+        "name": target.name,
+        "task": target.task,
+        "version": target.version,
+        "kind": target.kind,
+        "metric": target.metric,
+        "filter": target.filter,
+        "higher_is_better": target.higher_is_better,
+        "items": target.n_items,
+        "requests": len(target.requests),
+        "digest": target.digest,
+        "chance": target.chance if isfinite(target.chance) else None,
+        "majority": target.majority if isfinite(target.majority) else None,
+        "tags": list(target.tags),
+        "conditions": dict(target.conditions),
+    }
+
+
+def write_ledger(store: RunStore, ledger: Ledger) -> None:
+    """Write the ledger atomically. Needs the lock."""
+    write_json(store.ledger, {"format": FORMAT, **asdict(_plain(ledger))})
+
+
+def read_ledger(store: RunStore) -> Ledger:
+    """The ledger, brought up to date: what stands whole in the folder is done, whatever was written last.
+
+    RunError where it is damaged or of another version.
+    """
+    try:
+        raw = json.loads(store.ledger.read_text(encoding="utf-8"))
+        if raw.pop("format") != FORMAT:
+            raise RunError(f"{store.ledger}: written by another version of traitmap; run the study again.")
+        adapters = tuple(AdapterEntry(**entry) for entry in raw.pop("adapters"))
+        cells = tuple(CellEntry(**entry) for entry in raw.pop("cells"))
+        for several in ("seeds", "sources", "targets"):
+            raw[several] = tuple(raw[several])
+        ledger = Ledger(adapters=adapters, cells=cells, **raw)
+    except FileNotFoundError:
+        raise RunError(f"{store.folder}: holds no run.json, so it is no run folder.") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{store.ledger}: damaged ({error}); `traitmap run` writes it anew.") from None
+    return replace(
+        ledger, adapters=_current_adapters(store, ledger.adapters), cells=_current_cells(store, ledger.cells)
+    )
+
+
+def _current_adapters(store: RunStore, entries: Sequence[AdapterEntry]) -> tuple[AdapterEntry, ...]:
+    trained = trained_adapters(store)
+    current = []
+    for entry in entries:
+        if entry.key is not None:
+            found = trained.get(entry.key)
+            if found:
+                entry = replace(entry, status="done", digest=found.digest, reason="")
+            elif entry.status == "done":
+                entry = replace(entry, status="missing", digest=None)
+        current.append(entry)
+    return tuple(current)
+
+
+def _current_cells(store: RunStore, entries: Sequence[CellEntry]) -> tuple[CellEntry, ...]:
+    there = {path.stem for path in store.cells.glob("[!.]*.parquet")}
+    current = []
+    for entry in entries:
+        if entry.key in there:
+            entry = replace(entry, status="done", reason="")
+        elif entry.status == "done":
+            entry = replace(entry, status="missing")
+        current.append(entry)
+    return tuple(current)
+
+
+def _plain(ledger: Ledger) -> Ledger:
+    """Mappings as dicts, which ``asdict`` and JSON can copy."""
+    adapters = tuple(replace(entry, report=dict(entry.report)) for entry in ledger.adapters)
+    return replace(ledger, model=dict(ledger.model), conditions=dict(ledger.conditions), adapters=adapters)

@@ -1,0 +1,100 @@
+"""How far a run is: what is done, what failed and why, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from traitmap.run.ledger import AdapterEntry, CellEntry, read_ledger
+from traitmap.run.store import RunStore, open_store, running_pid
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Units by what came of them."""
+
+    done: int
+    failed: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A unit that failed. target None: training of the adapter. seed None: the base, or an adapter
+    that existed before."""
+
+    source: str
+    seed: int | None
+    target: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run at one moment.
+
+    adapters, cells: units by what came of them. failures: in the order of the study; the cells of an
+    adapter that failed are counted as failed, and the adapter alone is listed. bytes: used on the disk.
+    running: the process that is running it now, or None.
+    """
+
+    name: str
+    folder: str
+    base: str
+    adapters: Tally
+    cells: Tally
+    failures: tuple[Failure, ...]
+    bytes: int
+    running: int | None
+
+    @property
+    def complete(self) -> bool:
+        """Everything that was asked for is done."""
+        return not (self.adapters.failed or self.adapters.missing or self.cells.failed or self.cells.missing)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON data."""
+        return {**asdict(self), "failures": [asdict(one) for one in self.failures], "complete": self.complete}
+
+
+def run_status(run: RunStore | str | Path) -> RunStatus:
+    """Status of a run folder, whether or not it is running. RunError where there is no run."""
+    store = run if isinstance(run, RunStore) else open_store(run)
+    ledger = read_ledger(store)
+    broken = {(one.source, one.seed) for one in ledger.adapters if one.status == "failed"}
+    failures = [
+        Failure(one.source, one.seed, None, one.reason) for one in ledger.adapters if one.status == "failed"
+    ]
+    failures += [
+        Failure(one.source, one.seed, one.target, one.reason)
+        for one in ledger.cells
+        if one.status == "failed" and (one.source, one.seed) not in broken
+    ]
+    return RunStatus(
+        name=ledger.name,
+        folder=str(store.folder),
+        base=ledger.base,
+        adapters=_tally(ledger.adapters),
+        cells=_tally(ledger.cells),
+        failures=tuple(failures),
+        bytes=_size(store.folder),
+        running=running_pid(store),
+    )
+
+
+def _tally(entries: Iterable[AdapterEntry | CellEntry]) -> Tally:
+    states = [entry.status for entry in entries]
+    return Tally(states.count("done"), states.count("failed"), states.count("missing"))
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files; one that is renamed or removed while we look counts nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total

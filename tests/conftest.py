@@ -1,0 +1,14 @@
+"""What all tests share. This folder is on the path, so that any test can import the small study."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The reference material that is laid out beside the checkout on some machines."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("the reference material is not laid out in ../shared")
+    return folder

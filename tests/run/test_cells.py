@@ -1,0 +1,100 @@
+from dataclasses import fields
+from math import isnan, nan
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from traitmap.data.records import Outcome
+from traitmap.errors import RunError
+from traitmap.run.cells import SCHEMA, is_intact, read_outcomes, read_scores, write_cell
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+OUTCOME = st.builds(
+    Outcome,
+    item=st.integers(0, 2**31 - 1),
+    item_digest=TEXT,
+    score=st.floats(),
+    correct=st.none() | st.booleans(),
+    prediction=TEXT,
+    gold=TEXT,
+    choice_logprobs=st.none() | st.lists(st.floats(allow_nan=False), max_size=4).map(tuple),
+    text=st.none() | TEXT,
+    parsed=st.booleans(),
+    output_tokens=st.integers(0, 2**31 - 1),
+    stopped=st.none() | st.booleans(),
+)
+THREE = [
+    Outcome(0, "a", 1.0, True, "yes", "yes", choice_logprobs=(-1.5, -0.25), output_tokens=3),
+    Outcome(1, "b", 0.0, False, "?", "no", text="hm", parsed=False, stopped=False),
+    Outcome(2, "c", nan, None, "", "Straße"),
+]
+
+
+def test_the_file_has_a_column_for_every_field() -> None:
+    assert SCHEMA.names == [field.name for field in fields(Outcome)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(outcomes=st.lists(OUTCOME, max_size=8))
+def test_outcomes_come_back_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, outcomes: list[Outcome]
+) -> None:
+    path = tmp_path_factory.mktemp("cell") / "key.parquet"
+    write_cell(path, outcomes=outcomes, aggregates={}, conditions={})
+    assert list(map(repr, read_outcomes(path))) == list(map(repr, outcomes))  # NaN equals NaN in words
+    scores = [outcome.score for outcome in outcomes]
+    assert np.array_equal(read_scores(path).scores, scores, equal_nan=True)
+
+
+def test_scores_conditions_and_aggregates(tmp_path: Path) -> None:
+    path = tmp_path / "key.parquet"
+    write_cell(path, outcomes=THREE, aggregates={"acc,none": 0.5, "f1,none": nan}, conditions={"base": "x"})
+    found = read_scores(path)
+    assert found.binary
+    assert found.parsed.tolist() == [True, False, True]
+    assert found.conditions == {"base": "x"}
+    assert found.aggregates["acc,none"] == 0.5
+    assert isnan(found.aggregates["f1,none"])
+
+
+def test_a_score_that_is_neither_right_nor_wrong_is_not_binary(tmp_path: Path) -> None:
+    path = tmp_path / "key.parquet"
+    graded = [Outcome(0, "a", 0.5, None, "", ""), Outcome(1, "b", 1.0, None, "", "")]
+    write_cell(path, outcomes=graded, aggregates={}, conditions={})
+    assert not read_scores(path).binary
+
+
+def test_the_same_cell_gives_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "key.parquet"
+        write_cell(path, outcomes=THREE, aggregates={"b": 1.0, "a": 2.0}, conditions={"base": "x"})
+    assert (tmp_path / "one/key.parquet").read_bytes() == (tmp_path / "two/key.parquet").read_bytes()
+
+
+def test_no_flipped_byte_changes_what_is_read(tmp_path: Path) -> None:
+    """Wherever a byte is flipped, the file is refused or nothing that matters has changed."""
+    path = tmp_path / "key.parquet"
+    write_cell(path, outcomes=THREE, aggregates={"acc,none": 0.5}, conditions={"base": "x"})
+    whole, expected = path.read_bytes(), repr(read_outcomes(path))
+    refused = 0
+    for place in range(0, len(whole), 17):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
+        if not is_intact(path):
+            refused += 1
+            continue
+        assert repr(read_outcomes(path)) == expected
+        assert read_scores(path).aggregates == {"acc,none": 0.5}
+    assert refused > len(whole) / 17 / 3
+
+
+def test_a_cell_under_another_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "key.parquet"
+    write_cell(path, outcomes=THREE, aggregates={}, conditions={})
+    path.rename(tmp_path / "other.parquet")
+    assert not is_intact(tmp_path / "other.parquet")
+    with pytest.raises(RunError, match="no such cell"):
+        read_outcomes(path)
