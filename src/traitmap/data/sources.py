@@ -102,16 +102,19 @@ def draw(count: int, limit: int | None, sample_seed: int, name: str) -> Sequence
 
 
 def _task(study: Study, source: Source) -> LoadedSource | list[Problem]:
-    from traitmap.data.harness import open_study_task, training_examples  # lm-eval takes seconds to import
+    # lm-eval takes seconds to import
+    from traitmap.data.harness import open_study_task, training_examples, training_rows
 
     try:
-        examples = training_examples(open_study_task(study, source.task or ""))
+        task = open_study_task(study, source.task or "")
+        available = training_rows(task)
+        indices = draw(available, source.limit, study.sample_seed, source.name)
+        examples = training_examples(task, indices)
     except DataError as error:
         return [Problem("task", str(error))]
     if not examples:
         return [Problem("task", f"the training split of {source.task!r} has no rows; use another task")]
-    indices = draw(len(examples), source.limit, study.sample_seed, source.name)
-    return _loaded(study, source, [examples[index] for index in indices], len(examples))
+    return _loaded(study, source, examples, available)
 
 
 def _loaded(study: Study, source: Source, examples: Sequence[Example], available: int) -> LoadedSource:

@@ -1,0 +1,68 @@
+"""Write a commented study to start from."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from traitmap.errors import Fault, StudyError
+
+_HERE = Path(__file__).parent / "templates"
+_MINI = Path(__file__).parents[1] / "mini" / "study.yaml"
+_NAME = re.compile(r"^name:.*$", re.MULTILINE)
+
+TEMPLATES = {
+    "mini": "the embedded study: generated tasks and a tiny base, minutes on two CPU cores, no network",
+    "paper": "ten sources and ten targets of arXiv 2509.13624 on Llama-3.2-3B, for one GPU",
+    "local-data": "files of your own, with two example sources that run as they are",
+}
+
+
+def write_template(folder: str | Path, template: str = "mini") -> Path:
+    """Write ``study.yaml`` and what belongs to it into a folder, and return the study's path.
+
+    The folder is made where it is absent and gives the study its name. StudyError for an unknown
+    template, and where any file to be written is there already: nothing is overwritten.
+    """
+    place = Path(os.path.abspath(os.path.expanduser(folder)))
+    if template not in TEMPLATES:
+        legal = "; ".join(f"{name}: {what}" for name, what in TEMPLATES.items())
+        raise _error(place, "template", f"there is no template {template!r}; choose one of {legal}")
+    files = _files(template)
+    present = [str(name) for name in files if os.path.lexists(place / name)]
+    if present:
+        said = (
+            f"{', '.join(present)} is there already and is not overwritten; give another folder or remove it"
+        )
+        raise _error(place, "folder", said)
+    study = Path("study.yaml")
+    contents = {**files, study: _named(files[study], place.name)}
+    try:
+        for name, content in sorted(contents.items(), key=lambda item: item[0] == study):
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_bytes(content)
+    except OSError as error:
+        raise _error(
+            place, "folder", f"it cannot be written: {error.strerror}; give another folder"
+        ) from error
+    return place / study
+
+
+def _files(template: str) -> dict[Path, bytes]:
+    """Files of a template by their place in the new folder."""
+    if template == "mini":
+        return {Path("study.yaml"): _MINI.read_bytes()}
+    root = _HERE / template
+    paths = [path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return {path.relative_to(root): path.read_bytes() for path in sorted(paths)}
+
+
+def _named(content: bytes, folder: str) -> bytes:
+    """The study under the folder's name, as far as that can be a name."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder).strip("-.")[:100] or "study"
+    return _NAME.sub(f"name: {name}", content.decode("utf-8"), count=1).encode("utf-8")
+
+
+def _error(place: Path, where: str, message: str) -> StudyError:
+    return StudyError(str(place), [Fault(where, message)])
