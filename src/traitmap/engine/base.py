@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from traitmap.engine import attention
 from traitmap.engine.passes import Row, read_logits
@@ -45,6 +46,8 @@ def load_base(settings: Model, study_folder: Path) -> Base:
     device = _device(settings.device)
     dtype = _dtype(settings.dtype, device)
     trust = settings.trust_remote_code
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
@@ -56,6 +59,9 @@ def load_base(settings: Model, study_folder: Path) -> Base:
         raise ModelError(
             f"model.path {settings.path!r}: cannot be loaded as a causal language model: {reason}"
         ) from error
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
     model.to(device).eval().requires_grad_(False)
     return Base(
         model=model,
