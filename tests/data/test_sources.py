@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traitmap.data.records import Example, Segment
@@ -301,6 +301,7 @@ def test_limit_draws_a_random_subset_in_order(tmp_path):
     assert len(load(tmp_path, rows, limit=500).examples) == 200
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32 - 1), st.text())
 def test_draws_are_nested_and_ascending(count, one, other, seed, name):
     small, large = sorted((one, other))

@@ -286,6 +286,11 @@ def test_settings_of_a_source_replace_the_study_s(tmp_path):
     assert lora == Lora(r=8, lora_alpha=5, target_modules=("q", "v"))
 
 
+def test_a_source_s_own_settings_are_read_as_the_study_s_are(tmp_path):
+    source = study_of(tmp_path, with_source("training: {learning_rate: '5e-6', max_steps: 1e2}")).sources[0]
+    assert source.training == {"learning_rate": 5e-6, "max_steps": 100}
+
+
 def test_settings_of_a_source_without_its_own_are_the_study_s(tmp_path):
     study = study_of(tmp_path, f"{SOUND}training: {{max_steps: 3}}\n")
     assert settings_of(study, study.sources[0]) == (study.training, study.lora)
@@ -313,6 +318,11 @@ def test_a_study_s_own_dump_reads_back(tmp_path):
     assert study_of(tmp_path, yaml.safe_dump(study.model_dump(mode="json"))) == study
 
 
+unhurried = settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 keys = st.sampled_from(
     [*Study.model_fields, *Source.model_fields, *Training.model_fields, *Lora.model_fields, "<<", "task"]
 )
@@ -341,7 +351,7 @@ scribbles = st.lists(
 
 
 @given(documents | scribbles)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@unhurried
 def test_no_document_raises_anything_but_a_study_error(tmp_path, text):
     draft = read_draft(written(tmp_path, text))
     assert (draft.study is None) == bool(draft.faults)
@@ -354,7 +364,7 @@ def test_no_document_raises_anything_but_a_study_error(tmp_path, text):
 
 
 @given(values)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@unhurried
 def test_anything_in_the_place_of_a_source_or_target_is_told(tmp_path, value):
     text = yaml.safe_dump({"name": "a", "model": "b", "sources": [value], "targets": [value, "gsm8k"]})
     draft = read_draft(written(tmp_path, text))

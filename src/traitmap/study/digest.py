@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 
 def canonical_json(data: Any) -> str:
     """One JSON text per value: keys sorted, no spaces, ASCII only, shortest floats that read back the same.
 
-    data: None, bool, int, finite float, str, list or tuple (both become arrays), mapping with str keys.
+    data: None, bool, int, finite float, str, list or tuple (both become arrays), dict with str keys.
     Raises TypeError for anything else and ValueError for NaN and infinity, which JSON cannot hold:
     a key that silently turned an object into its ``repr`` would not be stable.
     """
@@ -29,7 +28,7 @@ def digest(data: Any, length: int = 32) -> str:
 
 def _check_keys(data: Any) -> None:
     """JSON would turn the keys 1, True and None into strings, and two different mappings into one text."""
-    if isinstance(data, Mapping):
+    if isinstance(data, dict):
         for key, value in data.items():
             if not isinstance(key, str):
                 raise TypeError(f"cannot digest a mapping with the key {key!r}: keys must be strings")
