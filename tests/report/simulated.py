@@ -175,8 +175,8 @@ def traits(whole: TransferMatrix, used: int = 2) -> Traits:
         warnings=(
             TraitWarning(
                 code="one_row_axis",
-                message="Trait 2 is mostly one adapter: inference carries .71 of it.",
-                action="Read it as a description of that adapter, and train further sources of its kind.",
+                message="PC1 is mostly one adapter: inference carries .71 of it",
+                action="read it as a description of that adapter, and train further sources of its kind.",
             ),
         ),
         conditions={"scale": "standard", "draws": 2000},

@@ -127,6 +127,7 @@ def test_theme_button_overrides_the_system(page: Any, report: Path) -> None:
         page.click("#theme")
     dark, light = "rgb(20, 22, 26)", "rgb(251, 250, 247)"
     assert seen == [dark, light, dark, dark]
+    assert page.problems() == []
     page.evaluate("localStorage.clear()")
 
 

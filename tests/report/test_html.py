@@ -80,7 +80,7 @@ def test_text_of_others_stays_text(nasty: str) -> None:
     whole = simulated.failed(simulated.matrix(names, names, items=30), nasty, "c", reason=f"died of {nasty}")
     whole = replace(whole, source_tags={nasty: (nasty,)})
     traits = simulated.traits(whole)
-    warning = replace(traits.warnings[0], message=nasty, action=nasty)
+    warning = replace(traits.warnings[0], message=f"Note {nasty}", action=f"Do {nasty}")
     traits = replace(traits, warnings=(warning,), names=(nasty, *traits.names[1:]))
     page = render_report(whole, traits, {"name": nasty, nasty: [nasty, {nasty: nasty}], "reproduce": nasty})
     tree = parse(page)
@@ -186,6 +186,9 @@ def test_table_without_base_or_items_says_what_is_not_known(matrix: TransferMatr
         "The base is not known on word_problems, big_arithmetic, tiny_programs, inference and 6 more" in words
     )
     assert "untested" in words
+    gains = parse(render_report(replace(bare, baseline=matrix.baseline), None, {})).words()
+    assert "Largest gain" in gains
+    assert "not tested" in gains
 
 
 def test_same_records_give_the_same_bytes(tmp_path: Path, matrix: TransferMatrix) -> None:

@@ -116,8 +116,8 @@ def test_traits_show_number_noise_intervals_and_warnings() -> None:
         f"{traits.effects[0, 0]:+.1f} [{traits.effects_low[0, 0]:+.1f}, {traits.effects_high[0, 0]:+.1f}]"
     )
     assert effect in text
-    assert "! Trait 2 is mostly one adapter" in text
-    assert "train further sources" in text
+    assert "! PC1 is mostly one adapter: inference carries .71 of it.\n" in text
+    assert "  Read it as a description of that adapter" in text
     none = printed(traits_table(simulated.traits(whole, used=0)))
     assert none.startswith("No trait above noise\n")
     assert "effect in points" not in none

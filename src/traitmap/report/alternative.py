@@ -75,7 +75,7 @@ def scree_table(traits: Traits) -> TextTable:
         ),
         heads=("component", "explained", "noise mean", "noise 5 %", "noise 95 %"),
         rows=tuple(
-            (str(c + 1), tuple(Entry(plain(100 * float(column[c]))) for column in columns))
+            (f"PC{c}", tuple(Entry(plain(100 * float(column[c]))) for column in columns))
             for c in range(count)
         ),
     )

@@ -19,7 +19,7 @@ UNPARSED = 0.10
 
 @dataclass(frozen=True)
 class Transfer:
-    """One significant transfer in words."""
+    """One transfer in words."""
 
     source: str
     target: str
@@ -33,7 +33,8 @@ class Transfer:
 class Headline:
     """What a reader should take away.
 
-    better, worse: strongest significant transfers off the diagonal, strongest first.
+    better, worse: strongest significant transfers off the diagonal, strongest first; of a matrix without
+        tests the largest ones, and their evidence says so.
     significant, tested: off-diagonal cells at q < .05, of those with a test.
     raised, lowered: how many of the significant ones are better and worse.
     """
@@ -55,7 +56,7 @@ def headline(reading: Reading, traits: Traits | None) -> Headline:
     places = [(s, t) for s, t in reading.transfers() if isfinite(reading.cells[s][t].gain)]
     tested = [(s, t) for s, t in places if isfinite(reading.cells[s][t].q)]
     standing = [(s, t) for s, t in tested if reading.significant(s, t)]
-    ranked = sorted(standing, key=lambda at: -_strength(reading, *at))
+    ranked = sorted(standing if tested else places, key=lambda at: -_strength(reading, *at))
     better = [at for at in ranked if reading.improvement(*at) > 0]
     worse = [at for at in reversed(ranked) if reading.improvement(*at) < 0]
     return Headline(
@@ -64,8 +65,8 @@ def headline(reading: Reading, traits: Traits | None) -> Headline:
         significant=len(standing),
         tested=len(tested),
         known=len(places),
-        raised=len(better),
-        lowered=len(worse),
+        raised=len(better) if tested else 0,
+        lowered=len(worse) if tested else 0,
         in_domain=_in_domain(reading),
         traits=traits_in_words(traits),
         untold=tuple(_untold(reading, traits, [reading_half(reading, *at) for at in tested])),
@@ -79,7 +80,8 @@ def _strength(reading: Reading, s: int, t: int) -> float:
 
 def _transfer(reading: Reading, s: int, t: int) -> Transfer:
     cell, target = reading.cells[s][t], reading.targets[t]
-    evidence = ", ".join([*([f"n = {cell.n}"] if cell.n else []), related("q", cell.q)])
+    test = related("q", cell.q) if isfinite(cell.q) else "not tested"
+    evidence = ", ".join([*([f"n = {cell.n}"] if cell.n else []), test])
     shown = scaled_interval(cell, target)
     return Transfer(
         source=clean(cell.source),

@@ -26,7 +26,7 @@ from traitmap.report.profiles import profiles
 from traitmap.report.reading import Reading, read
 from traitmap.report.scree import scree
 from traitmap.report.svg import clean
-from traitmap.report.wording import plain
+from traitmap.report.wording import plain, sentence
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -104,7 +104,7 @@ def render_report(matrix: TransferMatrix, traits: Traits | None, conditions: Map
 
 def _environment() -> Environment:
     """Templates that escape every value, stop at a missing one, and drop characters that HTML forbids."""
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -112,6 +112,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) else clean(value),
     )
+    environment.filters["sentence"] = sentence
+    return environment
 
 
 def _file(name: str) -> str:
@@ -148,13 +150,15 @@ def _facts(reading: Reading, conditions: Mapping[str, Any]) -> list[tuple[str, s
 def _legends(reading: Reading) -> tuple[Legend, ...]:
     steps = range(palette.STEPS, 0, -1)
     diverging = (*(f"gm{at}" for at in steps), "g0", *(f"gp{at}" for at in reversed(steps)))
+    shares = all(target.unit == "points" and target.better > 0 for target in reading.targets)
+    ends = ("0 %", "100 %") if shares else ("worst", "best")
     limits = {target.unit: target.limit for target in reading.targets}
     spans = ", ".join(
         f"{plain(limit, 1 if limit % 1 else 0)} {clean(unit)}" for unit, limit in limits.items()
     )
     return (
         Legend("gain", diverging, f"worse by {spans} or more", f"better by {spans} or more"),
-        Legend("absolute", tuple(f"v{at}" for at in range(palette.STEPS + 1)), "low", "high"),
+        Legend("absolute", tuple(f"v{at}" for at in range(palette.STEPS + 1)), *ends),
         Legend("z", diverging, f"worse: z = −{plain(Z_LIMIT, 0)}", f"better: z = +{plain(Z_LIMIT, 0)}"),
     )
 

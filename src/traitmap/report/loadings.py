@@ -35,10 +35,10 @@ def shown_components(traits: Traits) -> int:
 
 
 def component_name(traits: Traits, c: int) -> str:
-    """``Trait 1: reviews``, or ``Trait 1`` where nothing names it."""
+    """``PC0: reviews``, or ``PC0`` where nothing names it; counted from 0, as the warnings do."""
     named = c >= len(traits.naming) or traits.naming[c].origin != "none"
     given = clean(traits.names[c]) if named and c < len(traits.names) else ""
-    return f"Trait {c + 1}: {given}" if given else f"Trait {c + 1}"
+    return f"PC{c}: {given}" if given else f"PC{c}"
 
 
 def naming_in_words(traits: Traits, c: int) -> str:

@@ -13,7 +13,7 @@ from traitmap.report.svg import element, figure, join
 from traitmap.report.wording import plain
 
 MOST = 12
-_LEFT, _TOP, _HEIGHT, _BOTTOM = 46.0, 14.0, 210.0, 44.0
+_LEFT, _TOP, _HEIGHT, _BOTTOM = 46.0, 14.0, 210.0, 26.0
 
 
 def scree(traits: Traits, key: str = "scree") -> Markup:
@@ -29,12 +29,6 @@ def scree(traits: Traits, key: str = "scree") -> Markup:
         return _TOP + _HEIGHT * (1 - 100 * ratio / ceiling)
 
     components = [_component(traits, c, _LEFT + (c + 0.5) * pitch, pitch, y, c < used) for c in range(count)]
-    bottom = {
-        "x": _LEFT + count * pitch / 2,
-        "y": _TOP + _HEIGHT + 38,
-        "class": "end",
-        "text-anchor": "middle",
-    }
     return figure(
         key=key,
         title="Scree with noise band",
@@ -44,7 +38,7 @@ def scree(traits: Traits, key: str = "scree") -> Markup:
         ),
         width=width,
         height=_TOP + _HEIGHT + _BOTTOM,
-        content=join(_grid(width, ceiling), *components, element("text", bottom, "component")),
+        content=join(_grid(width, ceiling), *components),
         style="scree",
     )
 
@@ -85,4 +79,4 @@ def _component(
         parts.append(element("path", {"class": f"stem {tone}", "d": f"M{x:.1f} {y(0):.1f}V{y(ratio):.1f}"}))
         parts.append(element("circle", {"class": f"dot {tone}", "cx": x, "cy": y(ratio), "r": 5}))
     tick = {"x": x, "y": _TOP + _HEIGHT + 18, "class": "tick", "text-anchor": "middle"}
-    return element("g", None, *parts, element("text", tick, str(c + 1)))
+    return element("g", None, *parts, element("text", tick, f"PC{c}"))

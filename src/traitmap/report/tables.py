@@ -19,7 +19,7 @@ from traitmap.report.blocks import Blocks, words
 from traitmap.report.headline import traits_in_words
 from traitmap.report.loadings import component_name, loading_text, shown_components
 from traitmap.report.reading import Reading, read
-from traitmap.report.wording import UNKNOWN, counted, interval, plain, share, signed
+from traitmap.report.wording import UNKNOWN, counted, interval, plain, sentence, share, signed
 
 if TYPE_CHECKING:
     from traitmap.run.status import RunStatus, Tally
@@ -82,9 +82,9 @@ def traits_table(traits: Traits) -> RenderableType:
     if used:
         parts += [Text(""), _effects(traits, used)]
     for warning in traits.warnings:
-        parts += [Text(""), words(f"! {warning.message}", "yellow")]
+        parts += [Text(""), words(f"! {sentence(warning.message)}", "yellow")]
         if warning.action:
-            parts.append(Padding(words(warning.action), (0, 0, 0, 2), expand=False))
+            parts.append(Padding(words(sentence(warning.action)), (0, 0, 0, 2), expand=False))
     return Group(*parts)
 
 
@@ -95,7 +95,7 @@ def _components(traits: Traits) -> Blocks:
         low, high = float(traits.null_p05[c]), float(traits.null_p95[c])
         noise = f"{share(low)} to {share(high)}" if isfinite(low) and isfinite(high) else UNKNOWN
         entries = (share(float(traits.explained_variance_ratio[c])), noise, "yes" if c < used else "no")
-        name = component_name(traits, c) if c < used else f"component {c + 1}"
+        name = component_name(traits, c) if c < used else f"PC{c}"
         rows.append((words(name), tuple(words(entry) for entry in entries)))
     return Blocks("component", ("explained", "noise 5-95 %", "supported"), tuple(rows))
 

@@ -62,6 +62,12 @@ def typeset(text: str) -> str:
     )
 
 
+def sentence(text: str) -> str:
+    """With a capital and a full stop, whoever wrote it."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", ":")) or not text else ".")
+
+
 def counted(count: int, noun: str, plural: str = "") -> str:
     """``1 cell``, ``3 cells``, ``no cells``."""
     words = noun if count == 1 else plural or f"{noun}s"

@@ -50,7 +50,7 @@
         if (index < columns) {
           const style = view === "absolute" ? data.base.absolute[index] : "";
           const unknown = data.base.absolute[index] === "none" ? " none" : "";
-          box.setAttribute("class", `cell base ${style === "none" ? "" : style}${unknown}`);
+          box.setAttribute("class", `cell base${style && style !== "none" ? ` own ${style}` : ""}${unknown}`);
           return;
         }
         const [style, shown] = data.views[view][index - columns];
