@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from traitmap.analysis.completion import Metric, standardise
+from traitmap.analysis.rotation import Rotated, Rotation, rotate_loadings
 from traitmap.matrix import Array
 
 
@@ -53,18 +54,49 @@ def components_of(table: Array, metric: Metric) -> Components:
     )
 
 
-def effect_weights(loadings: Array, spread: Array) -> Array:
-    """(T, C) weights w with sum |w| = 1 that turn gains into an effect in the gains' own units.
+def effect_weights(loadings: Array) -> Array:
+    """(T, C) loadings scaled to sum |w| = 1: the mean gain over targets, by how and which way each loads.
 
-    w is proportional to loading / spread, so that the effect is the adapter's score, less the base's,
-    in other units: the mean gain over the targets, weighted by how strongly and in which direction
-    each one loads.
+    Not divided by the targets' spread, as the scores are with ``standard``: a target on which all
+    sources are nearly alike would then decide every effect.
     """
-    weights = loadings / spread[:, None]
-    total = np.abs(weights).sum(axis=0)
-    return weights / np.where(total > 0, total, 1.0)
+    total = np.abs(loadings).sum(axis=0)
+    return loadings / np.where(total > 0, total, 1.0)
 
 
 def effects_in_points(values: Array, reference: Array, weights: Array, points: Array) -> Array:
     """(..., S, C) weighted mean gain of values (..., S, T) over the reference (T,), in points."""
     return ((values - reference) * points) @ weights
+
+
+@dataclass(frozen=True)
+class RotatedComponents:
+    """Components whose first k are rotated; u, v unit-norm; size (C,) with scores = u * size.
+
+    rotated: pattern loadings in units of the scale's standard deviations, transform and correlation,
+    or None where nothing was rotated. ratios: (k,) shares of variance after rotation.
+    """
+
+    u: Array
+    v: Array
+    size: Array
+    rotated: Rotated | None
+    ratios: Array | None
+
+
+def rotate_components(found: Components, count: int, rotation: Rotation) -> RotatedComponents:
+    """Rotate the first ``count`` components; fewer than two cannot be rotated.
+
+    The table's common part stays u[:, :k] diag(size) v[:, :k].T, also under an oblique rotation.
+    """
+    if rotation == "none" or count < 2:
+        return RotatedComponents(found.u, found.v, found.singular, None, None)
+    degrees = np.sqrt(max(len(found.u) - 1, 1))
+    rotated = rotate_loadings(found.v[:, :count] * found.singular[:count] / degrees, rotation)
+    length = np.linalg.norm(rotated.pattern, axis=0)
+    u, v, size = found.u.copy(), found.v.copy(), found.singular.copy()
+    u[:, :count] = found.u[:, :count] @ rotated.transform
+    v[:, :count] = rotated.pattern / np.where(length > 0, length, 1.0)
+    size[:count] = length * degrees
+    ratios = rotated.variances / max(found.total / degrees**2, 1e-300)
+    return RotatedComponents(u, v, size, rotated, ratios)

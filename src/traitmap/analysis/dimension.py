@@ -10,6 +10,8 @@ from traitmap.analysis.completion import Mask, Metric, complete_tables, standard
 from traitmap.analysis.records import CrossValidation
 from traitmap.matrix import Array
 
+CHUNK = 4_000_000  # numbers in a batch of tables: 32 MB
+
 
 @dataclass(frozen=True)
 class Null:
@@ -49,7 +51,7 @@ def permute_columns(table: Array, observed: Mask, draws: int, generator: np.rand
 
 
 def above_null(ratios: Array, null_p95: Array) -> int:
-    """How many leading components lie above the 95th percentile of their null, up to the first that does not."""
+    """How many leading components exceed the 95th percentile of their null, up to the first that does not."""
     if not np.isfinite(null_p95).all():
         return 0
     below = np.flatnonzero(ratios <= null_p95 + 1e-12)
@@ -75,52 +77,109 @@ def cross_validate(
     metric: Metric,
     *,
     maximum: int,
-    seeds: int = 5,
+    seeds: int = 10,
     folds: int = 10,
     seed: int = 0,
+    patience: int = 2,
 ) -> CrossValidation:
     """Element-wise cross-validation of regularised iterative PCA with 0..maximum components.
 
     Every observed cell is held out once per seed; its squared error is taken in units of its column's
     standard deviation (with ``metric.divide``). The fewest components whose error is within one
-    standard error (paired, over rows) of the least are chosen; zero is allowed.
+    standard error of the least are chosen; zero is allowed. Stops early after ``patience`` successive
+    numbers of components that are worse than the best so far.
     """
     rows, columns = table.shape
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng([seed, 0])
     held = np.concatenate([fold_masks(observed, folds, generator) for _ in range(seeds)])
-    held = held & ((observed[None] & ~held).sum(axis=1, keepdims=True) >= 2)
+    enough: Mask = (observed[None] & ~held).sum(axis=1, keepdims=True) >= 2
+    held = held & enough
     train = observed[None] & ~held
-    unit = np.where(observed, table, np.nan)
-    spread = np.nanstd(unit, axis=0, ddof=1) if metric.divide else np.ones(columns)
-    spread = np.where(spread > 0, spread, 1.0)
+    counted = np.asarray(held.reshape(seeds, folds, rows, columns).any(axis=1))
+    spread = _column_spread(table, observed) if metric.divide else np.ones(columns)
     tables = np.broadcast_to(np.where(observed, table, 0.0), train.shape)
     filled: Array | None = None
-    cells = np.full((maximum + 1, seeds, rows, columns), np.nan)
+    cells: list[Array] = []
     for rank in range(maximum + 1):
-        filled = complete_tables(tables, train, rank, metric, start=filled, tolerance=1e-4)
+        filled = complete_tables(tables, train, rank, metric, start=filled, tolerance=1e-3)
         squared = np.where(held, ((filled - tables) / spread) ** 2, 0.0)
-        cells[rank] = squared.reshape(seeds, folds, rows, columns).sum(axis=1)
-    counted = held.reshape(seeds, folds, rows, columns).any(axis=1)
-    return choose(cells, counted)
+        cells.append(squared.reshape(seeds, folds, rows, columns).sum(axis=1))
+        errors = [float(part.sum()) for part in cells]
+        if rank - int(np.argmin(errors)) >= patience:
+            break
+    return choose(np.stack(cells), counted)
+
+
+def _column_spread(table: Array, observed: Mask) -> Array:
+    """(T,) standard deviation of each column's observed cells; 1 for a constant column."""
+    spread = np.nanstd(np.where(observed, table, np.nan), axis=0, ddof=1)
+    return np.where(spread > 0, spread, 1.0)
 
 
 def choose(cells: Array, counted: Mask) -> CrossValidation:
     """The one-standard-error rule on squared errors (K + 1, seeds, S, T) of the cells that were counted."""
     weights = counted.astype(float)
-    errors = (cells * weights).sum(axis=(1, 2, 3)) / weights.sum()
+    errors = _mean(cells, weights)
     chosen, best, stderr = one_standard_error(cells, weights)
     by_seed = tuple(one_standard_error(cells[:, [s]], weights[[s]])[0] for s in range(cells.shape[1]))
     return CrossValidation(errors, stderr, best, chosen, by_seed)
 
 
+def _mean(cells: Array, weights: Array) -> Array:
+    """(K + 1,) mean over counted cells of cells (K + 1, seeds, S, T)."""
+    return (cells * weights).sum(axis=(1, 2, 3)) / max(weights.sum(), 1.0)
+
+
 def one_standard_error(cells: Array, weights: Array) -> tuple[int, int, Array]:
-    """(chosen, best, stderr (K + 1,)): the fewest components within one paired standard error of the best."""
-    errors = (cells * weights).sum(axis=(1, 2, 3)) / weights.sum()
-    floor = 1e-10 * max(errors[0], 1e-300)
+    """(chosen, best, stderr (K + 1,)): the fewest components within one paired standard error of the best.
+
+    The standard error of the difference to the best adds two parts: sources differ (over rows), and
+    the assignment of cells to folds is drawn (over seeds).
+    """
+    errors = _mean(cells, weights)
+    floor = 1e-10 * max(float(errors[0]), 1e-300)
     best = int(np.flatnonzero(errors <= errors.min() + floor)[0])
-    per_row = (cells * weights).sum(axis=(1, 3)) / np.maximum(weights.sum(axis=(0, 2)), 1e-300)
-    used = weights.sum(axis=(0, 2)) > 0
-    difference = (per_row - per_row[best])[:, used]
-    stderr = difference.std(axis=1, ddof=1) / np.sqrt(max(used.sum(), 1))
+    difference = (cells - cells[best]) * weights
+    stderr = np.hypot(_stderr(difference, weights, axis=1), _stderr(difference, weights, axis=0))
     chosen = int(np.flatnonzero(errors - errors[best] <= stderr + floor)[0])
     return chosen, best, stderr
+
+
+def _stderr(difference: Array, weights: Array, *, axis: int) -> Array:
+    """(K + 1,) standard error of the mean difference over one axis of (seeds, S, T); 0 for a single level."""
+    others = tuple(a for a in range(3) if a != axis)
+    counts = weights.sum(axis=others)
+    kept = counts > 0
+    if kept.sum() < 2:
+        return np.zeros(len(difference))
+    means = difference.sum(axis=tuple(a + 1 for a in others))[:, kept] / counts[kept]
+    return means.std(axis=1, ddof=1) / np.sqrt(kept.sum())
+
+
+def gaussian_null(
+    observed: Mask, spread: Array, rank: int, metric: Metric, *, draws: int, count: int, seed: int
+) -> Null:
+    """Horn's parallel analysis (1965): spectra of independent Gaussian tables with the same columns' spread.
+
+    They pass through the same masking, completion (of the same rank) and scaling as the data.
+    """
+    generator = np.random.default_rng([seed, 2])
+    tables = generator.normal(size=(draws, *observed.shape)) * spread
+    return _spectra(tables, observed, rank, metric, count)
+
+
+def permutation_null(
+    z: Array, observed: Mask, rank: int, metric: Metric, *, draws: int, count: int, seed: int
+) -> Null:
+    """Spectra of tables whose columns were permuted independently: the data's own values, no structure."""
+    generator = np.random.default_rng([seed, 1])
+    return _spectra(permute_columns(z, observed, draws, generator), observed, rank, metric, count)
+
+
+def _spectra(tables: Array, observed: Mask, rank: int, metric: Metric, count: int) -> Null:
+    ratios = []
+    for part in np.array_split(tables, max(1, tables.size // CHUNK)):
+        mask = np.broadcast_to(observed, part.shape)
+        filled = complete_tables(part, mask, rank, metric, tolerance=1e-3)
+        ratios.append(spectrum_ratios(filled, metric, count))
+    return Null(np.concatenate(ratios))

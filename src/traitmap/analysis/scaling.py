@@ -76,12 +76,13 @@ def in_domain_mask(
 def points_per_unit(values: Array) -> Array:
     """(T,) 100 for columns of proportions, else 1.
 
-    A column counts as proportions when it lies within [-1, 1] and at least half of all columns do, so
-    that one poor column of a table in per cent is not taken for a proportion.
+    A column counts as proportions when its median magnitude is at most 1 and nine of ten cells of the
+    whole table lie within [-1, 1], so that a poor column of a table in per cent is not taken for one.
     """
-    magnitude = np.nanmax(np.abs(np.where(np.isfinite(values), values, 0.0)), axis=0)
-    proportion = magnitude <= 1.0
-    return np.where(proportion & (proportion.mean() >= 0.5), 100.0, 1.0)
+    known = np.isfinite(values)
+    proportions = bool((np.abs(values[known]) <= 1.0).mean() >= 0.9) if known.any() else False
+    typical = np.nanmedian(np.where(known, np.abs(values), np.nan), axis=0)
+    return np.where(proportions & (typical <= 1.0), 100.0, 1.0)
 
 
 def item_counts(matrix: TransferMatrix) -> Array:
@@ -129,8 +130,24 @@ def transform(values: Array, baseline: Array, scale: Scale, items: Array, target
     return values
 
 
+def untransform(table: Array, baseline: Array, scale: Scale) -> Array:
+    """Undo ``transform``, up to the half success that the logit adds."""
+    if scale == "logit":
+        return 1.0 / (1.0 + np.exp(-table))
+    return table + baseline[None, :] if scale == "gain" else table
+
+
+def scale_slope(values: Array, observed: Mask, scale: Scale) -> Array:
+    """(T,) units of the transformed table per raw unit, at the targets' means: 1 but for the logit."""
+    if scale != "logit":
+        return np.ones(values.shape[1])
+    mean = np.where(observed, values, 0.0).sum(axis=0) / observed.sum(axis=0)
+    mean = np.clip(mean, 0.005, 0.995)
+    return 1.0 / (mean * (1.0 - mean))
+
+
 def metric_of(scale: Scale) -> Metric:
-    """``standard`` divides by the standard deviation, ``double`` subtracts row means, the others only centre."""
+    """``standard`` divides by the standard deviation, ``double`` subtracts row means, others only centre."""
     return Metric(divide=scale == "standard", double=scale == "double")
 
 
@@ -141,7 +158,7 @@ def prepare(
     mask_diagonal: bool | Literal["auto"] = "auto",
     diagonal: Sequence[tuple[str, str]] = (),
 ) -> Prepared:
-    """Sort, mask, transform, and leave out what cannot be decomposed: empty rows, empty or constant columns."""
+    """Sort, mask, transform, leave out what cannot be decomposed: empty rows, empty or constant columns."""
     if scale not in get_args(Scale):
         raise MatrixError(f"scale {scale!r} is unknown; use one of {', '.join(get_args(Scale))}")
     mask = in_domain_mask(matrix.sources, matrix.targets, mask_diagonal, diagonal)

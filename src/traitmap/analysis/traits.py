@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal, get_args
 
 import numpy as np
 
+from traitmap.analysis.assembly import Effort, Nulls, Working, assemble
 from traitmap.analysis.completion import complete_tables, standardise
-from traitmap.analysis.components import Components, components_of, effect_weights, effects_in_points
-from traitmap.analysis.dimension import (
-    Null,
-    above_null,
-    cross_validate,
-    permute_columns,
-    spectrum_ratios,
-)
-from traitmap.analysis.records import CrossValidation, NameEvidence, Noise, Stability, Traits
-from traitmap.analysis.scaling import Prepared, Scale, prepare
+from traitmap.analysis.components import Components, RotatedComponents, components_of, rotate_components
+from traitmap.analysis.dimension import cross_validate, gaussian_null, permutation_null
+from traitmap.analysis.findings import all_findings
+from traitmap.analysis.measurement import Measured, measure
+from traitmap.analysis.records import Traits
+from traitmap.analysis.rotation import Rotation
+from traitmap.analysis.scaling import Prepared, Scale, prepare, scale_slope
+from traitmap.analysis.stability import Assessment, Model, Subject, assess
+from traitmap.analysis.traits_json import to_json
 from traitmap.errors import MatrixError
 from traitmap.matrix import Array, TransferMatrix
+
+__all__ = ["decompose", "to_json"]
+
+LARGE = 20_000  # cells from which fewer folds and draws are used, unless they are asked for
 
 
 def decompose(
@@ -27,163 +32,174 @@ def decompose(
     *,
     scale: Scale = "standard",
     components: int | Literal["auto"] = "auto",
+    rotate: Rotation = "none",
     mask_diagonal: bool | Literal["auto"] = "auto",
     diagonal: Sequence[tuple[str, str]] = (),
     names: Sequence[str] = (),
-    n_permutations: int = 200,
+    majority_share: Array | None = None,
+    n_bootstrap: int | None = None,
+    n_permutations: int | None = None,
+    cv_seeds: int | None = None,
     seed: int = 0,
 ) -> Traits:
-    """Latent traits of a transfer matrix (S, T)."""
+    """Latent traits of a transfer matrix (S sources x T targets).
+
+    scale: ``standard`` z-scores targets, ``center`` keeps their spread, ``gain`` subtracts the base
+        first (the same components as ``center``), ``logit`` takes log-odds of proportions, ``double``
+        subtracts source means too, so that only the pattern of a source over targets is left.
+    components: ``auto`` uses as many as cross-validation supports (none is possible), or a number.
+    rotate: rotation of the used components: ``none``, ``varimax``, ``oblimin``.
+    mask_diagonal: leave out cells whose source and target have the same name (``auto``, True), with
+        the further pairs in ``diagonal``; False keeps all but those pairs.
+    names: names of the first components. majority_share: (S, T) share of an adapter's predictions that
+        are its commonest one, to find collapsed sources from predictions rather than scores.
+    n_bootstrap, n_permutations, cv_seeds: None chooses by the table's size (1,000, 200 and 10, less
+        above 20,000 cells); 0 leaves the bootstrap or the nulls out. seed: of everything random.
+
+    Raises MatrixError where the matrix or an option cannot be used. Methods and sources: docs/traits.md.
+    """
     prepared = prepare(matrix, scale=scale, mask_diagonal=mask_diagonal, diagonal=diagonal)
-    rows, columns = prepared.table.shape
-    maximum = max(1, min(rows - 2, columns - 1, 8))
+    share = _aligned_share(majority_share, matrix, prepared)
+    effort = _effort(prepared.table.size, n_bootstrap, n_permutations, cv_seeds)
     validation = cross_validate(
-        prepared.table, prepared.observed, prepared.metric, maximum=maximum, seed=seed
-    )
-    used = validation.chosen if components == "auto" else int(components)
-    filled = complete_tables(
-        prepared.table[None],
-        prepared.observed[None],
-        used,
+        prepared.table,
+        prepared.observed,
         prepared.metric,
-        tolerance=1e-10,
-        limit=5000,
+        maximum=most_components(prepared.table.shape),
+        seeds=effort.cv_seeds,
+        folds=effort.folds,
+        seed=seed,
     )
-    found = components_of(filled[0], prepared.metric)
-    if used > found.v.shape[1]:
-        raise MatrixError(f"components={used}, but only {found.v.shape[1]} exist in {rows} x {columns}")
-    null = _null(prepared, filled, used, n_permutations, found.v.shape[1], seed)
-    return _assemble(matrix, prepared, found, filled[0], validation, used, null, names)
-
-
-def _null(prepared: Prepared, filled: Array, used: int, draws: int, count: int, seed: int) -> Null:
-    generator = np.random.default_rng([seed, 1])
-    z = standardise(filled, prepared.metric).z[0]
-    shuffled = permute_columns(z, prepared.observed, draws, generator)
-    observed = np.broadcast_to(prepared.observed, shuffled.shape)
-    shuffled = complete_tables(shuffled, observed, used, prepared.metric, tolerance=1e-3)
-    return Null(spectrum_ratios(shuffled, prepared.metric, count))
-
-
-def _assemble(
-    matrix: TransferMatrix,
-    prepared: Prepared,
-    found: Components,
-    filled: Array,
-    validation: CrossValidation,
-    used: int,
-    null: Null,
-    names: Sequence[str],
-) -> Traits:
-    count = len(found.singular)
-    sources, targets = len(matrix.sources), len(matrix.targets)
-    rows, columns = np.array(prepared.row_order), np.array(prepared.column_order)
-    spread = np.where(prepared.observed, prepared.values, np.nan)
-    divisor = np.nanstd(spread, axis=0, ddof=1) if prepared.metric.divide else np.ones(len(columns))
-    weights = effect_weights(found.v, divisor)
-    known = np.isfinite(prepared.baseline).all()
-    reference = prepared.baseline if known else np.nanmean(spread, axis=0)
-    effects = effects_in_points(filled, reference, weights, prepared.points)
-
-    def by_source(part: Array) -> Array:
-        whole = np.full((sources, part.shape[1]), np.nan)
-        whole[rows] = part
-        return whole
-
-    def by_target(part: Array) -> Array:
-        whole = np.full((targets, *part.shape[1:]), np.nan)
-        whole[columns] = part
-        return whole
-
-    completed = np.full((sources, targets), np.nan)
-    completed[np.ix_(rows, columns)] = filled
-    masked = np.zeros((sources, targets), dtype=bool)
-    masked[np.ix_(rows, columns)] = prepared.masked
-    unknown = np.full((targets, count), np.nan)
-    base = (prepared.baseline - found.center) / found.divisor @ found.v if known else np.full(count, np.nan)
-    chosen = tuple(names[:count]) + ("no common property",) * (count - len(names))
-    mean, low, high = null.band()
-    cumulative = null.band(cumulative=True)
-    return Traits(
-        sources=matrix.sources,
-        targets=matrix.targets,
-        n_components={
-            "cv": validation.chosen,
-            "parallel": above_null(found.ratios, high),
-            "permutation": above_null(found.ratios, high),
-            "used": used,
-        },
-        explained_variance_ratio=found.ratios,
-        null_mean=mean,
-        null_p05=low,
-        null_p95=high,
-        null_cumulative_mean=cumulative[0],
-        null_cumulative_p05=cumulative[1],
-        null_cumulative_p95=cumulative[2],
-        loadings=by_target(found.v),
-        loadings_low=unknown,
-        loadings_high=unknown,
-        scores_u=by_source(found.u),
-        scores=by_source(found.u * found.singular),
-        base_scores=base,
-        effects=by_source(effects),
-        effects_low=by_source(np.full_like(effects, np.nan)),
-        effects_high=by_source(np.full_like(effects, np.nan)),
-        leverage=by_source(found.u**2),
-        singular_values=found.singular,
-        centers=by_target(found.center),
-        divisors=by_target(found.divisor),
-        completed=completed,
-        masked=masked,
-        cross_validation=validation,
-        stability=Stability(examined=min(count, max(used, 4))),
-        noise=Noise(
-            "unknown", *(np.full(targets, np.nan),) * 3, np.full(count, np.nan), float("nan"), "no items"
-        ),
-        names=chosen,
-        naming=tuple(
-            NameEvidence(name, "user" if i < len(names) else "none") for i, name in enumerate(chosen)
-        ),
-        warnings=(),
-        conditions={"scale": "standard"},
+    rank = validation.chosen
+    filled = complete_tables(
+        prepared.table[None], prepared.observed[None], rank, prepared.metric, tolerance=1e-10, limit=5000
+    )[0]
+    found = components_of(filled, prepared.metric)
+    used = _checked_count(components, rank, len(found.singular), prepared)
+    model = Model(
+        completion_rank=rank,
+        metric=prepared.metric,
+        rotation=_checked_rotation(rotate),
+        used=used,
+        examined=min(max(used, 4), len(found.singular)),
     )
+    rotated = rotate_components(found, used, rotate)
+    measured = measure(
+        matrix, prepared, filled, rank, scale_slope(prepared.values, prepared.observed, scale),
+        draws=effort.bootstrap, seed=seed,
+    )  # fmt: skip
+    working = Working(
+        matrix=matrix,
+        prepared=prepared,
+        scale=scale,
+        filled=filled,
+        found=found,
+        rotated=rotated,
+        validation=validation,
+        nulls=_nulls(prepared, filled, found, rank, effort.permutations, seed),
+        model=model,
+        measured=measured,
+        assessment=_assess(prepared, filled, rotated, model, measured, effort, seed),
+        effort=effort,
+        asked={"components": components, "mask_diagonal": mask_diagonal, "seed": seed},
+        names=tuple(names),
+    )
+    traits = assemble(working)
+    return replace(traits, warnings=all_findings(prepared, traits, share))
 
 
-def to_json(traits: Traits) -> dict[str, Any]:
-    """The record as plain JSON; NaN becomes null."""
+def most_components(shape: tuple[int, ...]) -> int:
+    """Largest number of components that cross-validation tries: 8, or 2 sqrt(min(S, T)) for large tables."""
+    return max(1, min(shape[0] - 2, shape[1] - 1, max(8, round(2 * min(shape) ** 0.5))))
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            return [plain(item) for item in value.tolist()]
-        if isinstance(value, list | tuple):
-            return [plain(item) for item in value]
-        if isinstance(value, float):
-            return value if np.isfinite(value) else None
-        return value
 
-    def keyed(keys: Sequence[str], array: Array) -> dict[str, Any]:
-        return {key: plain(row) for key, row in zip(keys, array, strict=True)}
-
-    return {
-        "n_components": dict(traits.n_components),
-        "explained_variance_ratio": plain(traits.explained_variance_ratio),
-        "null_explained_variance_ratio": {
-            "mean": plain(traits.null_mean),
-            "p05": plain(traits.null_p05),
-            "p95": plain(traits.null_p95),
-        },
-        "loadings": keyed(traits.targets, traits.loadings),
-        "loadings_low": keyed(traits.targets, traits.loadings_low),
-        "loadings_high": keyed(traits.targets, traits.loadings_high),
-        "scores": keyed(traits.sources, traits.scores),
-        "scores_u": keyed(traits.sources, traits.scores_u),
-        "effects": keyed(traits.sources, traits.effects),
-        "leverage": keyed(traits.sources, traits.leverage),
-        "stability": {"examined": traits.stability.examined},
-        "names": list(traits.names),
-        "warnings": [
-            {"code": w.code, "message": w.message, "action": w.action, "about": list(w.about)}
-            for w in traits.warnings
-        ],
-        "conditions": dict(traits.conditions),
+def _effort(cells: int, bootstrap: int | None, permutations: int | None, cv_seeds: int | None) -> Effort:
+    """Draws and folds by the table's size, where they were not asked for."""
+    large = cells > LARGE
+    chosen = {
+        "n_bootstrap": (200 if large else 1000) if bootstrap is None else bootstrap,
+        "n_permutations": (40 if large else 200) if permutations is None else permutations,
+        "cv_seeds": (2 if large else 10) if cv_seeds is None else cv_seeds,
     }
+    for name, value in chosen.items():
+        least = 1 if name == "cv_seeds" else 0
+        if value < least:
+            raise MatrixError(f"{name}={value} is not possible; use {least} or more")
+    noise_tables = min(40 if large else 100, chosen["n_bootstrap"], chosen["n_permutations"])
+    return Effort(
+        folds=5 if large else 10,
+        cv_seeds=chosen["cv_seeds"],
+        permutations=chosen["n_permutations"],
+        bootstrap=chosen["n_bootstrap"],
+        noise_tables=noise_tables,
+    )
+
+
+def _checked_count(asked: int | str, supported: int, existing: int, prepared: Prepared) -> int:
+    """How many components are used."""
+    if asked == "auto":
+        return supported
+    if not isinstance(asked, int) or not 0 <= asked <= existing:
+        rows, columns = prepared.table.shape
+        raise MatrixError(
+            f"components={asked!r} is not possible: a {rows} x {columns} table has {existing} components; "
+            f"use 'auto' or a number from 0 to {existing}"
+        )
+    return asked
+
+
+def _checked_rotation(rotate: Rotation) -> Rotation:
+    """The rotation, if there is one of that name."""
+    if rotate not in get_args(Rotation):
+        raise MatrixError(f"rotate {rotate!r} is unknown; use one of {', '.join(get_args(Rotation))}")
+    return rotate
+
+
+def _aligned_share(share: Array | None, matrix: TransferMatrix, prepared: Prepared) -> Array | None:
+    """The (S, T) shares of commonest predictions restricted to what is decomposed."""
+    if share is None:
+        return None
+    array = np.asarray(share, dtype=float)
+    if array.shape != matrix.values.shape:
+        raise MatrixError(
+            f"majority_share has shape {array.shape}, but the matrix has {matrix.values.shape} (sources, "
+            "targets); give one share for each cell, NaN where unknown"
+        )
+    return array[np.ix_(prepared.row_order, prepared.column_order)]
+
+
+def _nulls(prepared: Prepared, filled: Array, found: Components, rank: int, draws: int, seed: int) -> Nulls:
+    """Permutation null and Horn's Gaussian null, through the same masking, completion and scaling."""
+    count = len(found.singular)
+    z = standardise(filled[None], prepared.metric).z[0]
+    spread = np.ones(z.shape[1]) if prepared.metric.divide else z.std(axis=0)
+    options = {"draws": draws, "count": count, "seed": seed}
+    return Nulls(
+        permutation=permutation_null(z, prepared.observed, rank, prepared.metric, **options),
+        gaussian=gaussian_null(prepared.observed, spread, rank, prepared.metric, **options),
+    )
+
+
+def _assess(
+    prepared: Prepared,
+    filled: Array,
+    rotated: RotatedComponents,
+    model: Model,
+    measured: Measured,
+    effort: Effort,
+    seed: int,
+) -> Assessment | None:
+    """Stability under resampling, or None when no bootstrap was asked for."""
+    if not effort.bootstrap:
+        return None
+    subject = Subject(prepared.table, filled, prepared.observed, rotated.v[:, : model.examined])
+    return assess(
+        subject,
+        model,
+        prepared.sources,
+        prepared.targets,
+        draws=effort.bootstrap,
+        noise_tables=effort.noise_tables,
+        deviations=measured.in_table_units(),
+        seed=seed,
+    )

@@ -1,0 +1,397 @@
+"""What a reader must be warned of: one function per kind of trouble, each returning records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from traitmap.analysis.records import Traits, TraitWarning
+from traitmap.analysis.scaling import Prepared
+from traitmap.matrix import Array
+
+ONE_ROW = 0.5  # leverage at which a component is mostly one source
+TWO_ROWS = 0.75  # leverage at which it is mostly two
+ONE_COLUMN = 0.5  # squared loading at which it is mostly one target
+NEAR_DUPLICATE = 0.98  # correlation at which two targets measure one thing
+COLLAPSED = -2.0  # median robust z-score at which a source has fallen through the floor
+ONE_ANSWER = 0.95  # share of one answer at which predictions count as collapsed
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Names in words: a, b and c; long lists are cut with a count."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def left_out(prepared: Prepared) -> list[TraitWarning]:
+    """Sources without values, targets without values or without variation, and masked cells."""
+    found = []
+    if prepared.dropped_rows:
+        found.append(
+            TraitWarning(
+                "sources_left_out",
+                f"left out for lack of values: {listed(prepared.dropped_rows)}",
+                "evaluate them, or leave them out of the study",
+                prepared.dropped_rows,
+            )
+        )
+    if prepared.dropped_columns:
+        found.append(
+            TraitWarning(
+                "targets_left_out",
+                f"left out, their values missing or all the same: {listed(prepared.dropped_columns)}",
+                "use targets that some source moves; a constant target cannot load on any trait",
+                prepared.dropped_columns,
+            )
+        )
+    return found
+
+
+def incomplete(prepared: Prepared) -> list[TraitWarning]:
+    """A table with many cells to fill."""
+    missing = ~prepared.observed & ~prepared.masked
+    share = float((~prepared.observed).mean())
+    if share <= 0.2:
+        return []
+    return [
+        TraitWarning(
+            "many_missing_cells",
+            f"{share:.0%} of the cells are filled in ({int(missing.sum())} missing, "
+            f"{int(prepared.masked.sum())} masked); filled cells follow the traits exactly and make them "
+            "look stronger, in the null as well",
+            "read the shares of variance only beside their null; measure the missing cells if you can",
+        )
+    ]
+
+
+def duplicated_sources(prepared: Prepared) -> list[TraitWarning]:
+    """Groups of sources with equal values on all targets that they share."""
+    values, observed = prepared.values, prepared.observed
+    size = np.where(observed, np.abs(values), 0.0).max(axis=0) + 1e-300
+    groups: list[list[int]] = []
+    for row in range(len(values)):
+        for group in groups:
+            both = observed[row] & observed[group[0]]
+            gap = np.abs(values[row] - values[group[0]])[both] / size[both]
+            if both.sum() >= 2 and gap.max() < 1e-9:
+                group.append(row)
+                break
+        else:
+            groups.append([row])
+    return [
+        TraitWarning(
+            "duplicated_sources",
+            f"{listed(names)} have the same values on every target: they count as {len(names)} sources "
+            "but hold the information of one",
+            "leave out all but one, or check that the same adapter was not evaluated twice",
+            names,
+        )
+        for names in (tuple(prepared.sources[i] for i in group) for group in groups if len(group) > 1)
+    ]
+
+
+def near_duplicate_targets(prepared: Prepared) -> list[TraitWarning]:
+    """Pairs of targets that correlate so highly that they measure one thing."""
+    values = np.where(prepared.observed, prepared.values, np.nan)
+    found = []
+    columns = values.shape[1]
+    for first in range(columns):
+        for second in range(first + 1, columns):
+            both = np.isfinite(values[:, first]) & np.isfinite(values[:, second])
+            pair = values[both][:, [first, second]]
+            if both.sum() < 5 or (pair.std(axis=0) == 0).any():
+                continue
+            r = float(np.corrcoef(pair.T)[0, 1])
+            if abs(r) >= NEAR_DUPLICATE:
+                found.append((abs(r), r, prepared.targets[first], prepared.targets[second]))
+    return [
+        TraitWarning(
+            "near_duplicate_targets",
+            f"{first} and {second} correlate at {r:.3f}: they weigh one ability twice",
+            "keep one of them, or hold out by family of targets rather than by target",
+            (first, second),
+        )
+        for _, r, first, second in sorted(found, reverse=True)
+    ]
+
+
+def collapsed_sources(prepared: Prepared, majority_share: Array | None) -> list[TraitWarning]:
+    """Sources that give one answer to everything, seen from predictions if known, else from the scores.
+
+    majority_share: (S', T') share of predictions that are the commonest one, NaN where unknown. A source
+    is collapsed when that is at least .95 on a third of the targets on which other sources vary.
+    From scores: the median over targets of (score - median) / (1.4826 MAD) is below -2 and at least
+    half of the scores lie within a quarter of the way from the target's lowest score to its median.
+    """
+    if majority_share is not None and np.isfinite(majority_share).any():
+        return _collapsed_from_predictions(prepared, majority_share)
+    values = np.where(prepared.observed, prepared.values, np.nan)
+    median = np.nanmedian(values, axis=0)
+    deviation = 1.4826 * np.nanmedian(np.abs(values - median), axis=0)
+    usable = deviation > 0
+    if usable.sum() < 3 or len(values) < 6:
+        return []
+    z = ((values - median) / np.where(usable, deviation, np.nan))[:, usable]
+    floor = np.nanmin(values, axis=0)
+    depth = ((values - floor) / np.where(median > floor, median - floor, np.nan))[:, usable]
+    found = []
+    for row, name in enumerate(prepared.sources):
+        seen = np.isfinite(z[row])
+        if seen.sum() < 3:
+            continue
+        typical, low = float(np.median(z[row][seen])), float((depth[row][seen] <= 0.25).mean())
+        if typical < COLLAPSED and low >= 0.5:
+            found.append(
+                TraitWarning(
+                    "collapsed_source",
+                    f"{name} lies at the floor on {low:.0%} of the targets (median robust z {typical:.1f}): "
+                    "it may give one answer to everything",
+                    "look at its answers; if they are all the same, train it again with a lower learning "
+                    "rate or leave it out, for such rows make a trait of their own",
+                    (name,),
+                )
+            )
+    return found
+
+
+def _collapsed_from_predictions(prepared: Prepared, majority_share: Array) -> list[TraitWarning]:
+    """Collapsed sources from the share of their commonest prediction (S', T')."""
+    known = np.isfinite(majority_share)
+    typical = np.array(
+        [
+            np.median(column[np.isfinite(column)]) if np.isfinite(column).any() else 1.0
+            for column in majority_share.T
+        ]
+    )
+    telling = known & (typical < ONE_ANSWER)[None, :]
+    constant = telling & (np.where(known, majority_share, 0.0) >= ONE_ANSWER)
+    found = []
+    for row, name in enumerate(prepared.sources):
+        count, total = int(constant[row].sum()), int(telling[row].sum())
+        if total >= 3 and count / total >= 1 / 3:
+            found.append(
+                TraitWarning(
+                    "collapsed_source",
+                    f"{name} gives one answer to at least {ONE_ANSWER:.0%} of the items on {count} of "
+                    f"{total} targets",
+                    "train it again with a lower learning rate or leave it out, for such rows make a trait "
+                    "of their own",
+                    (name,),
+                )
+            )
+    return found
+
+
+def one_row_axes(traits: Traits, examined: Iterable[int]) -> list[TraitWarning]:
+    """Components that are mostly one source, mostly two, or mostly one target."""
+    found = []
+    for c in examined:
+        found += _source_axis(traits, c)
+        squares = np.nan_to_num(traits.loadings[:, c] ** 2)
+        peak = int(np.argmax(squares))
+        if squares[peak] >= ONE_COLUMN and len(squares) > 2:
+            found.append(
+                TraitWarning(
+                    "one_target_axis",
+                    f"PC{c} is mostly the {traits.targets[peak]} target: squared loading {squares[peak]:.2f}",
+                    "do not read it as a trait across tasks; see whether it stays without that target",
+                    (f"PC{c}", traits.targets[peak]),
+                )
+            )
+    return found
+
+
+def _source_axis(traits: Traits, c: int) -> list[TraitWarning]:
+    """The warning that component c is mostly one or two sources, if it is."""
+    leverage = np.nan_to_num(traits.leverage[:, c])
+    order = np.argsort(-leverage, kind="stable")
+    first, second = (traits.sources[i] for i in order[:2])
+    top, both = leverage[order[0]], leverage[order[:2]].sum()
+    action = "do not read it as a trait; add sources of that kind, or leave the source out and look again"
+    if top >= ONE_ROW:
+        message = f"PC{c} is mostly the {first} adapter: leverage {top:.2f}"
+        return [TraitWarning("one_source_axis", message, action, (f"PC{c}", first))]
+    if both >= TWO_ROWS:
+        opposed = np.prod(np.sign(traits.scores_u[order[:2], c])) < 0
+        pair = f"{first} {'against' if opposed else 'and'} {second}"
+        message = f"PC{c} is mostly {pair}: leverage {both:.2f} together"
+        return [TraitWarning("two_source_axis", message, action, (f"PC{c}", first, second))]
+    return []
+
+
+def support(traits: Traits) -> list[TraitWarning]:
+    """No component supported, criteria that disagree, or more components used than exceed their null."""
+    counts = traits.n_components
+    used, cv, parallel = counts["used"], counts["cv"], counts["parallel"]
+    shape = f"{traits.conditions['rows']} x {traits.conditions['columns']}"
+    found = []
+    if cv == 0:
+        found.append(
+            TraitWarning(
+                "no_component_supported",
+                f"cross-validation supports no component in this {shape} table: predicting every cell by its "
+                "target's mean is as good",
+                "do not interpret the components; measure more sources, more targets or more items",
+            )
+        )
+    elif cv != parallel:
+        found.append(
+            TraitWarning(
+                "criteria_disagree",
+                f"cross-validation supports {cv} components, Horn's parallel analysis {parallel}, the "
+                f"permutation null {counts['permutation']}",
+                "trust the components that all of them support; treat the others as open",
+            )
+        )
+    if used > cv:
+        found.append(
+            TraitWarning(
+                "more_than_supported",
+                f"{used} components are used, but cross-validation supports {cv}",
+                "use components='auto', or say that the number was chosen by hand",
+            )
+        )
+    share, band = used_share(traits, max(used, 1))
+    if np.isfinite(band[2]) and share <= band[2]:
+        found.append(
+            TraitWarning(
+                "not_above_null",
+                f"the first {max(used, 1)} components explain {share:.1%}; tables without structure give "
+                f"{band[0]:.1%} (5-95 %: {band[1]:.1%} to {band[2]:.1%}): the explained variance is not "
+                "above its null",
+                "do not quote the explained variance as evidence of traits",
+            )
+        )
+    return found
+
+
+def used_share(traits: Traits, count: int) -> tuple[float, tuple[float, float, float]]:
+    """Explained variance ratio of the first ``count`` components, and (mean, p05, p95) of its null."""
+    share = float(traits.explained_variance_ratio[:count].sum())
+    at = count - 1
+    band = (traits.null_cumulative_mean[at], traits.null_cumulative_p05[at], traits.null_cumulative_p95[at])
+    return share, (float(band[0]), float(band[1]), float(band[2]))
+
+
+def instability(traits: Traits) -> list[TraitWarning]:
+    """Used components that do not come back in resampled tables, or cannot be told from a neighbour."""
+    found = []
+    rows = traits.stability.resamplings.get("adapters")
+    for c in range(min(traits.n_components["used"], traits.stability.examined)):
+        if rows is None:
+            break
+        mean, low, noise = rows.congruence_mean[c], rows.congruence_p05[c], rows.noise_p95[c]
+        if low < 0.85 or (np.isfinite(noise) and mean <= noise):
+            level = f"; tables without structure reach {noise:.2f}" if np.isfinite(noise) else ""
+            found.append(
+                TraitWarning(
+                    "unstable_component",
+                    f"PC{c} changes with the choice of sources: congruence {mean:.2f} on average, "
+                    f"{low:.2f} at the 5th percentile over {rows.draws} bootstrap draws{level}",
+                    "read its loadings with their intervals only; add sources",
+                    (f"PC{c}",),
+                )
+            )
+    for overlap in traits.stability.overlaps:
+        if overlap.components[0] < traits.n_components["used"]:
+            names = tuple(f"PC{c}" for c in overlap.components)
+            found.append(
+                TraitWarning(
+                    "overlapping_components",
+                    f"the eigenvalues of {listed(names)} overlap: which is which is arbitrary; their common "
+                    f"subspace turns by {overlap.angle_mean:.0f} degrees on average "
+                    f"({overlap.angle_p95:.0f} at the 95th percentile)",
+                    "interpret the subspace, or rotate it (varimax, oblimin), rather than single components",
+                    names,
+                )
+            )
+    return found
+
+
+def noisy(traits: Traits) -> list[TraitWarning]:
+    """Targets that are mostly noise or unreliable over seeds."""
+    found = []
+    share, reliability = traits.noise.share, traits.noise.reliability
+    bad = [t for t, s in zip(traits.targets, share, strict=True) if np.isfinite(s) and s > 0.5]
+    if bad:
+        found.append(
+            TraitWarning(
+                "noisy_targets",
+                f"more than half of the variance between sources is item noise on {listed(bad)}",
+                "evaluate more items of these targets, or leave them out",
+                tuple(bad),
+            )
+        )
+    weak = [t for t, r in zip(traits.targets, reliability, strict=True) if np.isfinite(r) and r < 0.5]
+    if weak:
+        found.append(
+            TraitWarning(
+                "unreliable_targets",
+                f"reliability over training seeds is below .5 on {listed(weak)}",
+                "train more seeds, or leave these targets out",
+                tuple(weak),
+            )
+        )
+    return found
+
+
+def general_component(traits: Traits, examined: Iterable[int]) -> list[TraitWarning]:
+    """Components that are no more than the average over targets."""
+    z = (traits.completed - traits.centers) / traits.divisors
+    kept = np.isfinite(z).any(axis=1)
+    columns = np.isfinite(z[kept]).all(axis=0)
+    average = z[kept][:, columns].mean(axis=1)
+    found = []
+    for c in examined:
+        score = traits.scores[kept, c]
+        if average.std() < 1e-12 or score.std() < 1e-12:
+            continue
+        r = float(np.corrcoef(average, score)[0, 1])
+        if abs(r) > 0.95:
+            found.append(
+                TraitWarning(
+                    "general_component",
+                    f"PC{c} is the average over the targets (r = {r:.3f}): how good a source is overall",
+                    "use scale='double' to see what sources do beyond their general level",
+                    (f"PC{c}",),
+                )
+            )
+    return found
+
+
+def unknown_base(prepared: Prepared) -> list[TraitWarning]:
+    """Effects cannot be stated against the base model."""
+    if np.isfinite(prepared.baseline).all():
+        return []
+    return [
+        TraitWarning(
+            "baseline_unknown",
+            "the base model is not known on every target: effects are against the mean of the sources",
+            "add a row named __baseline__",
+        )
+    ]
+
+
+def all_findings(
+    prepared: Prepared, traits: Traits, majority_share: Array | None
+) -> tuple[TraitWarning, ...]:
+    """Every warning, the gravest first: support, then what shapes the components, then the data, then noise.
+
+    Axes are examined for the used components and at least the first four, because people read those.
+    """
+    examined = range(min(traits.stability.examined, len(traits.explained_variance_ratio)))
+    return (
+        *support(traits),
+        *one_row_axes(traits, examined),
+        *collapsed_sources(prepared, majority_share),
+        *duplicated_sources(prepared),
+        *instability(traits),
+        *general_component(traits, range(traits.n_components["used"])),
+        *near_duplicate_targets(prepared),
+        *left_out(prepared),
+        *incomplete(prepared),
+        *noisy(traits),
+        *unknown_base(prepared),
+    )
