@@ -18,6 +18,8 @@ from page import cells, figures, parse
 from traitmap.errors import UserError
 from traitmap.matrix import TransferMatrix
 from traitmap.report.html import render_report, write_report
+from traitmap.study.load import load_study
+from traitmap.study.settings import Model, Source, Study, Target, Training
 
 NASTY = '<script>alert("x")</script>'
 QUOTED = '"><img src=x onerror=alert(1)>'
@@ -218,6 +220,31 @@ def test_small_and_odd_shapes_render() -> None:
     for sources, targets in ((("a",), ("b",)), (("a", "b", "c"), ("a", "b")), (("a", "b"), ("c" * 300,))):
         whole = simulated.matrix(sources, targets, items=12, seeds=(0,))
         assert len(cells(figures(render_report(whole, None, {}))[0])) == len(sources) * len(targets)
+
+
+def test_study_in_the_report_runs_again(tmp_path: Path, matrix: TransferMatrix) -> None:
+    rows = Source(
+        name="rows",
+        path="rows.jsonl",
+        prompt="{{ a }}\n<b>",
+        completion=" {{ b }}",
+        label="b",
+        labels={"1": "yes"},
+    )
+    study = Study(
+        name="again",
+        model=Model(path="builtin:mini"),
+        training=Training(max_steps=7),
+        seeds=(3, 4),
+        sources=(rows, Source(name="task", task="arc_easy")),
+        targets=(Target(name="task", task="arc_easy", num_fewshot=0),),
+    )
+    tree = parse(render_report(matrix, None, {"name": "again", "study": study.model_dump(mode="json")}))
+    (shown,) = tree.all("pre", id="study")
+    (tmp_path / "study.yaml").write_text(shown.words())
+    again = load_study(tmp_path / "study.yaml")
+    assert again.model_dump() == study.model_dump()
+    assert "traitmap run study.yaml" in tree.all("pre")[0].words()
 
 
 def test_conditions_are_shown_whatever_their_shape(matrix: TransferMatrix) -> None:

@@ -135,6 +135,8 @@ def test_untold_names_each_reason_for_doubt() -> None:
     assert "Skill on inference" in doubts
     assert "Form or skill on big_arithmetic (12 %)" in doubts
     assert "Whether there are traits at all" in doubts
+    partly = simulated.with_cell(whole, "stars", "stars", reason="1 of 2 seeds; seed 1 failed")
+    assert "1 cell is known in part only" in "\n".join(headline(read(partly), None).untold)
     calm = "\n".join(headline(read(simulated.matrix()), simulated.traits(simulated.matrix())).untold)
     assert not re.search("unknown|one seed|Skill on inference|traits at all", calm)
 

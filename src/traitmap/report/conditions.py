@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields, is_dataclass
 from math import isnan
 from typing import Any
+
+import yaml
 
 from traitmap.report.svg import clean
 
@@ -60,6 +63,23 @@ def scalar(value: Any) -> str:
     if isinstance(value, float):
         return "unknown" if isnan(value) else f"{value:.10g}"
     return clean(value)
+
+
+def study_file(conditions: Mapping[str, Any]) -> str:
+    """The study as it was run, as YAML that runs again, or an empty string where none was recorded."""
+    study = conditions.get("study")
+    if not isinstance(study, Mapping):
+        return ""
+    plain = json.loads(json.dumps(study, default=str))
+    return yaml.safe_dump(_without_unset(plain), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _without_unset(value: Any) -> Any:
+    """Without what was left at nothing, which is the default everywhere."""
+    if isinstance(value, dict):
+        kept = {key: _without_unset(one) for key, one in value.items()}
+        return {key: one for key, one in kept.items() if one is not None and one not in ({}, [])}
+    return [_without_unset(one) for one in value] if isinstance(value, list) else value
 
 
 def find(conditions: Mapping[str, Any], *paths: str) -> str:

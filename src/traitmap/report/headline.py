@@ -164,6 +164,12 @@ def _holes(reading: Reading) -> list[str]:
             f"{'are' if failed + missing != 1 else 'is'} unknown ({', '.join(parts)}). "
             "They are hatched, and no number here includes them."
         )
+    noted = sum(cell.status == "measured" and bool(cell.reason) for cell in cells)
+    if noted:
+        said.append(
+            f"{counted(noted, 'cell')} {'are' if noted != 1 else 'is'} known in part only (a seed is "
+            "missing, or there is no interval): the details of the cell say why."
+        )
     unbased = [
         clean(t.name)
         for t, base in zip(reading.targets, reading.base, strict=True)

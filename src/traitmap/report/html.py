@@ -18,7 +18,7 @@ from traitmap.analysis.records import Traits
 from traitmap.errors import UserError
 from traitmap.matrix import TransferMatrix
 from traitmap.report import alternative, palette
-from traitmap.report.conditions import find, tree
+from traitmap.report.conditions import find, study_file, tree
 from traitmap.report.headline import headline
 from traitmap.report.heatmap import Z_LIMIT, heatmap, heatmap_data
 from traitmap.report.loadings import components, shown_components
@@ -47,8 +47,9 @@ def write_report(
     """Write the report whole, or leave what was there. The same records give the same bytes.
 
     conditions: whatever the run recorded, shown as it is; the headline looks in it for the study's name
-    (``name``, ``study.name``), the base (``model.path``, ``study.model.path``, ``base``) and ``reproduce``
-    (commands, one per line). UserError where the file cannot be written.
+    (``name``, ``study.name``), the base (``model.path``, ``study.model.path``, ``base``), ``reproduce``
+    (commands, one per line) and ``study`` (all of it, shown as a file that runs again).
+    UserError where the file cannot be written.
     """
     page = render_report(matrix, traits, conditions)
     path = Path(path)
@@ -68,38 +69,59 @@ def write_report(
 def render_report(matrix: TransferMatrix, traits: Traits | None, conditions: Mapping[str, Any]) -> str:
     """The page as text."""
     reading = read(matrix)
-    count = shown_components(traits) if traits is not None else 0
     script = _file("report.js")
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            title=find(conditions, "name", "study.name", "study") or "Transfer matrix",
-            facts=_facts(reading, conditions),
-            found=headline(reading, traits),
-            matrix=heatmap(reading),
-            legends=_legends(reading),
-            matrix_table=alternative.matrix_table(reading),
-            data=heatmap_data(reading),
-            lower=[clean(target.name) for target in reading.targets if target.better < 0],
-            own_units=[(clean(t.name), clean(t.unit)) for t in reading.targets if t.unit != "points"],
-            hatched=any(cell.status not in ("measured", "given") for row in reading.cells for cell in row),
-            traits=traits,
-            scree=scree(traits) if traits is not None else None,
-            scree_table=alternative.scree_table(traits) if traits is not None else None,
-            components=components(traits) if traits is not None else (),
-            loadings_have_intervals=traits is not None and bool(np.isfinite(traits.loadings_low).any()),
-            stability_table=alternative.stability_table(traits) if traits is not None else None,
-            loadings_table=alternative.loadings_table(traits, count) if traits is not None else None,
-            effects_table=alternative.effects_table(traits, count) if traits is not None else None,
-            profiles=profiles(reading, traits),
-            conditions=tree({key: value for key, value in conditions.items() if key != "reproduce"}),
-            reproduce=_reproduce(conditions),
-            style=Markup(_style()),
-            script=Markup(script),
-            script_digest=b64encode(sha256(script.encode()).digest()).decode(),
-        )
-    )
+    page = {
+        "title": find(conditions, "name", "study.name", "study") or "Transfer matrix",
+        "facts": _facts(reading, conditions),
+        "found": headline(reading, traits),
+        "profiles": profiles(reading, traits),
+        "style": Markup(_style()),
+        "script": Markup(script),
+        "script_digest": b64encode(sha256(script.encode()).digest()).decode(),
+    }
+    parts = (_matrix_part(reading), _traits_part(traits), _conditions_part(conditions))
+    for part in parts:
+        page |= part
+    return _environment().get_template("report.html").render(page)
+
+
+def _matrix_part(reading: Reading) -> dict[str, Any]:
+    return {
+        "matrix": heatmap(reading),
+        "legends": _legends(reading),
+        "matrix_table": alternative.matrix_table(reading),
+        "data": heatmap_data(reading),
+        "lower": [clean(target.name) for target in reading.targets if target.better < 0],
+        "own_units": [(clean(t.name), clean(t.unit)) for t in reading.targets if t.unit != "points"],
+        "hatched": any(cell.status not in ("measured", "given") for row in reading.cells for cell in row),
+    }
+
+
+def _traits_part(traits: Traits | None) -> dict[str, Any]:
+    if traits is None:
+        return {"traits": None}
+    count = shown_components(traits)
+    return {
+        "traits": traits,
+        "scree": scree(traits),
+        "scree_table": alternative.scree_table(traits),
+        "components": components(traits),
+        "loadings_have_intervals": bool(np.isfinite(traits.loadings_low).any()),
+        "loadings_table": alternative.loadings_table(traits, count),
+        "stability_table": alternative.stability_table(traits),
+        "effects_table": alternative.effects_table(traits, count),
+    }
+
+
+def _conditions_part(conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """The study as a file where it is known, how to run it again, and all the rest as it was recorded."""
+    study = study_file(conditions)
+    apart = {"reproduce", "study"} if study else {"reproduce"}
+    return {
+        "conditions": tree({key: value for key, value in conditions.items() if key not in apart}),
+        "study": study,
+        "reproduce": _reproduce(conditions) or ("traitmap run study.yaml" if study else ""),
+    }
 
 
 def _environment() -> Environment:
