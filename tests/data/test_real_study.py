@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from traitmap.data.harness import open_study_task, training_examples, training_rows
+from traitmap.data.records import Answer
 from traitmap.data.targets import load_target
 from traitmap.study.load import load_study
 from traitmap.study.settings import Study
@@ -69,9 +70,7 @@ def test_a_source_is_learnt_as_its_target_asks_it(study, name, shared):
 
 @pytest.mark.shared
 def test_exact_match_counts_the_final_number_only(study, shared):
-    """The gold answers themselves score 1 under the exact-match tasks, and 0 with their last digit changed."""
-    from traitmap.data.records import Answer
-
+    """Gold answers score 1 under the exact-match tasks, and 0 with their last digit changed."""
     for name in ("gsm8k_exact", "goat_exact"):
         target = load_target(study, next(one for one in study.targets if one.name == name))
         golds = [one.gold for one in target.score([Answer(text="")] * target.n_items).outcomes]
@@ -85,8 +84,6 @@ def test_exact_match_counts_the_final_number_only(study, shared):
 
 @pytest.mark.shared
 def test_bits_per_byte_is_known_where_the_log_probability_is(study, shared):
-    from traitmap.data.records import Answer
-
     target = load_target(study, next(one for one in study.targets if one.name == "svamp"))
     sizes = [len(one.continuation.encode()) for one in target.requests]
     answers = [Answer(logprob=-3 * size * math.log(2), is_greedy=False) for size in sizes]
