@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from traitmap.analysis.components import Components, RotatedComponents, effect_weights, effects_in_points
+from traitmap.analysis.components import (
+    Components,
+    RotatedComponents,
+    correlations,
+    effect_weights,
+    effects_in_points,
+)
 from traitmap.analysis.dimension import Null, above_null
 from traitmap.analysis.measurement import Measured
 from traitmap.analysis.naming import name_components
@@ -283,14 +289,6 @@ def _conditions(working: Working, effects: Effects) -> dict[str, Any]:
 
 def mean_correlation(values: Array) -> tuple[float, float]:
     """Mean and median Pearson correlation over pairs of columns of (S, T), pairwise complete."""
-    columns = values.shape[1]
-    found = []
-    for first in range(columns):
-        for second in range(first + 1, columns):
-            both = np.isfinite(values[:, first]) & np.isfinite(values[:, second])
-            pair = np.stack([values[both, first], values[both, second]], axis=1)
-            if both.sum() >= 3 and np.all(np.ptp(pair, axis=0) > 0):
-                found.append(float(np.corrcoef(pair[:, 0], pair[:, 1])[0, 1]))
-    if not found:
-        return float("nan"), float("nan")
-    return float(np.mean(found)), float(np.median(found))
+    r = correlations(values, least=3)[np.triu_indices(values.shape[1], 1)]
+    r = r[np.isfinite(r)]
+    return (float(r.mean()), float(np.median(r))) if r.size else (float("nan"), float("nan"))

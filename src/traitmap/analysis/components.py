@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from traitmap.analysis.completion import Metric, standardise
 from traitmap.analysis.rotation import Rotated, Rotation, rotate_loadings
@@ -52,6 +53,11 @@ def components_of(table: Array, metric: Metric) -> Components:
     return Components(
         u * flip, v * flip, singular, scaled.center[0], scaled.divisor[0], float((scaled.z[0] ** 2).sum())
     )
+
+
+def correlations(values: Array, *, least: int) -> Array:
+    """(T, T) Pearson correlations of columns of (S, T), pairwise complete; NaN below ``least`` rows."""
+    return np.asarray(pd.DataFrame(values).corr(min_periods=least), dtype=float)
 
 
 def effect_weights(loadings: Array) -> Array:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from traitmap.analysis.components import correlations
 from traitmap.analysis.records import Traits, TraitWarning
 from traitmap.analysis.scaling import Prepared
 from traitmap.matrix import Array
@@ -68,16 +69,17 @@ def incomplete(prepared: Prepared) -> list[TraitWarning]:
 
 def duplicated_sources(prepared: Prepared) -> list[TraitWarning]:
     """Groups of sources with equal values on all targets that they share."""
-    values, observed = prepared.values, prepared.observed
-    size = np.where(observed, np.abs(values), 0.0).max(axis=0) + 1e-300
+    observed = prepared.observed
+    values = np.where(observed, prepared.values, 0.0)
+    size = np.abs(values).max(axis=0) + 1e-300
     groups: list[list[int]] = []
     for row in range(len(values)):
-        for group in groups:
-            both = observed[row] & observed[group[0]]
-            gap = np.abs(values[row] - values[group[0]])[both] / size[both]
-            if both.sum() >= 2 and gap.max() < 1e-9:
-                group.append(row)
-                break
+        first = [group[0] for group in groups]
+        both = observed[first] & observed[row]
+        gap = np.where(both, np.abs(values[first] - values[row]) / size, 0.0)
+        same = np.flatnonzero((both.sum(axis=1) >= 2) & (gap.max(axis=1, initial=0.0) < 1e-9))
+        if same.size:
+            groups[int(same[0])].append(row)
         else:
             groups.append([row])
     return [
@@ -94,18 +96,12 @@ def duplicated_sources(prepared: Prepared) -> list[TraitWarning]:
 
 def near_duplicate_targets(prepared: Prepared) -> list[TraitWarning]:
     """Pairs of targets that correlate so highly that they measure one thing."""
-    values = np.where(prepared.observed, prepared.values, np.nan)
-    found = []
-    columns = values.shape[1]
-    for first in range(columns):
-        for second in range(first + 1, columns):
-            both = np.isfinite(values[:, first]) & np.isfinite(values[:, second])
-            pair = values[both][:, [first, second]]
-            if both.sum() < 5 or (pair.std(axis=0) == 0).any():
-                continue
-            r = float(np.corrcoef(pair.T)[0, 1])
-            if abs(r) >= NEAR_DUPLICATE:
-                found.append((abs(r), r, prepared.targets[first], prepared.targets[second]))
+    r = correlations(np.where(prepared.observed, prepared.values, np.nan), least=5)
+    pairs = [
+        (abs(r[first, second]), r[first, second], prepared.targets[first], prepared.targets[second])
+        for first, second in zip(*np.triu_indices(len(r), 1), strict=True)
+        if abs(r[first, second]) >= NEAR_DUPLICATE
+    ]
     return [
         TraitWarning(
             "near_duplicate_targets",
@@ -113,7 +109,7 @@ def near_duplicate_targets(prepared: Prepared) -> list[TraitWarning]:
             "keep one of them, or hold out by family of targets rather than by target",
             (first, second),
         )
-        for _, r, first, second in sorted(found, reverse=True)
+        for _, r, first, second in sorted(pairs, reverse=True)
     ]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from traitmap.analysis.assembly import Effort, Nulls, Working, assemble
 from traitmap.analysis.completion import complete_tables, standardise
@@ -58,40 +59,62 @@ def decompose(
 
     Raises MatrixError where the matrix or an option cannot be used. Methods and sources: docs/traits.md.
     """
+    if rotate not in get_args(Rotation):
+        raise MatrixError(f"rotate {rotate!r} is unknown; use one of {', '.join(get_args(Rotation))}")
     prepared = prepare(matrix, scale=scale, mask_diagonal=mask_diagonal, diagonal=diagonal)
     share = _aligned_share(majority_share, matrix, prepared)
-    effort = _effort(prepared.table.size, n_bootstrap, n_permutations, cv_seeds)
+    options = Options(
+        scale=scale,
+        components=components,
+        rotate=rotate,
+        names=tuple(names),
+        effort=_effort(prepared.table.size, n_bootstrap, n_permutations, cv_seeds),
+        seed=seed,
+    )
+    # Small matrices gain nothing from more threads, and one thread gives the same bits on every machine.
+    with threadpool_limits(limits=1, user_api="blas"):
+        traits = assemble(_work(matrix, prepared, options, {"mask_diagonal": mask_diagonal}))
+        return replace(traits, warnings=all_findings(prepared, traits, share))
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked of ``decompose``, checked."""
+
+    scale: Scale
+    components: int | Literal["auto"]
+    rotate: Rotation
+    names: tuple[str, ...]
+    effort: Effort
+    seed: int
+
+
+def _work(matrix: TransferMatrix, prepared: Prepared, options: Options, asked: Mapping[str, Any]) -> Working:
+    """Cross-validate, complete, decompose, rotate, then nulls, measurement noise and stability."""
+    effort, metric, seed = options.effort, prepared.metric, options.seed
     validation = cross_validate(
         prepared.table,
         prepared.observed,
-        prepared.metric,
+        metric,
         maximum=most_components(prepared.table.shape),
         seeds=effort.cv_seeds,
         folds=effort.folds,
         seed=seed,
     )
     rank = validation.chosen
-    filled = complete_tables(
-        prepared.table[None], prepared.observed[None], rank, prepared.metric, tolerance=1e-10, limit=5000
-    )[0]
-    found = components_of(filled, prepared.metric)
-    used = _checked_count(components, rank, len(found.singular), prepared)
-    model = Model(
-        completion_rank=rank,
-        metric=prepared.metric,
-        rotation=_checked_rotation(rotate),
-        used=used,
-        examined=min(max(used, 4), len(found.singular)),
-    )
-    rotated = rotate_components(found, used, rotate)
-    measured = measure(
-        matrix, prepared, filled, rank, scale_slope(prepared.values, prepared.observed, scale),
-        draws=effort.bootstrap, seed=seed,
-    )  # fmt: skip
-    working = Working(
+    observed = prepared.observed[None]
+    filled = complete_tables(prepared.table[None], observed, rank, metric, tolerance=1e-10, limit=5000)[0]
+    found = components_of(filled, metric)
+    used = _checked_count(options.components, rank, len(found.singular), prepared)
+    examined = min(max(used, 4), len(found.singular))
+    model = Model(rank, metric, options.rotate, used, examined)
+    rotated = rotate_components(found, used, options.rotate)
+    slope = scale_slope(prepared.values, prepared.observed, options.scale)
+    measured = measure(matrix, prepared, filled, rank, slope, draws=effort.bootstrap, seed=seed)
+    return Working(
         matrix=matrix,
         prepared=prepared,
-        scale=scale,
+        scale=options.scale,
         filled=filled,
         found=found,
         rotated=rotated,
@@ -101,11 +124,9 @@ def decompose(
         measured=measured,
         assessment=_assess(prepared, filled, rotated, model, measured, effort, seed),
         effort=effort,
-        asked={"components": components, "mask_diagonal": mask_diagonal, "seed": seed},
-        names=tuple(names),
+        asked={"components": options.components, **asked, "seed": seed},
+        names=options.names,
     )
-    traits = assemble(working)
-    return replace(traits, warnings=all_findings(prepared, traits, share))
 
 
 def most_components(shape: tuple[int, ...]) -> int:
@@ -146,13 +167,6 @@ def _checked_count(asked: int | str, supported: int, existing: int, prepared: Pr
             f"use 'auto' or a number from 0 to {existing}"
         )
     return asked
-
-
-def _checked_rotation(rotate: Rotation) -> Rotation:
-    """The rotation, if there is one of that name."""
-    if rotate not in get_args(Rotation):
-        raise MatrixError(f"rotate {rotate!r} is unknown; use one of {', '.join(get_args(Rotation))}")
-    return rotate
 
 
 def _aligned_share(share: Array | None, matrix: TransferMatrix, prepared: Prepared) -> Array | None:
