@@ -119,12 +119,13 @@ class Page:
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
 
-    def shoot(self, path: Path, *, selector: str = "", whole: bool = False) -> None:
-        """Write a PNG of the window, of one element, or of the whole page."""
+    def shoot(self, path: Path, *, selector: str = "", margin: int = 0, whole: bool = False) -> None:
+        """Write a PNG of the window, of one element with a margin in px around it, or of the whole page."""
         options: dict[str, Any] = {"format": "png", "captureBeyondViewport": whole or bool(selector)}
         if selector:
             box = self.evaluate(
-                f"(r => [r.x + scrollX, r.y + scrollY, r.width, r.height])"
+                f"(r => [r.x + scrollX - {margin}, r.y + scrollY - {margin},"
+                f" r.width + {2 * margin}, r.height + {2 * margin}])"
                 f"(document.querySelector({json.dumps(selector)}).getBoundingClientRect())"
             )
             options["clip"] = dict(zip(("x", "y", "width", "height"), box, strict=True)) | {"scale": 1}
@@ -230,6 +231,7 @@ def main() -> None:
     parser.add_argument(
         "--select", default="", help="CSS selector of the one element to show, e.g. '#transfer'"
     )
+    parser.add_argument("--margin", type=int, default=24, help="px around the element of --select")
     parser.add_argument("--hover", default="", help="CSS selector of an element to point at first")
     parser.add_argument("--index", type=int, default=0, help="which of the elements that --hover matches")
     parser.add_argument("--whole", action="store_true", help="the whole page, not the window")
@@ -238,7 +240,7 @@ def main() -> None:
         page.open(asked.report, width=asked.width, height=asked.height, theme=asked.theme)
         if asked.hover:
             page.hover(asked.hover, asked.index)
-        page.shoot(asked.picture, selector=asked.select, whole=asked.whole)
+        page.shoot(asked.picture, selector=asked.select, margin=asked.margin, whole=asked.whole)
         problems = page.problems()
     for problem in problems:
         print(problem, file=sys.stderr)
