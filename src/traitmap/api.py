@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traitmap.errors import StudyError
 from traitmap.progress import Listener, silent
 from traitmap.study.settings import Study
 
@@ -34,6 +34,31 @@ class Check:
     targets: tuple[LoadedTarget, ...]
     plan: Plan
     estimate: Estimate
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON data; unknown numbers are null."""
+        sources = [
+            {
+                "name": one.name,
+                "examples": one.examples,
+                "available": one.available,
+                "label_counts": dict(one.label_counts),
+                "shown": [{"prompt": shown.prompt, "completion": shown.completion} for shown in one.shown],
+                "warnings": list(one.warnings),
+                "adapter": str(one.adapter) if one.adapter else None,
+            }
+            for one in self.sources
+        ]
+        fields = ("name", "task", "kind", "metric", "filter", "n_items", "chance", "majority", "digest")
+        targets = [{field: _known(getattr(one, field)) for field in fields} for one in self.targets]
+        return {
+            "name": self.study.name,
+            "sources": sources,
+            "targets": targets,
+            "adapters": len(self.plan.adapters),
+            "cells": len(self.plan.cells),
+            "estimate": {name: _known(value) for name, value in asdict(self.estimate).items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -134,13 +159,30 @@ def open_run(folder: str | Path) -> Run:
     return Run(open_store(folder).folder)
 
 
-def matrix_of(place: str | Path) -> TransferMatrix:
-    """The matrix of a run folder, or of a CSV or Parquet file."""
+def matrix_of(place: str | Path, **reading: Any) -> TransferMatrix:
+    """The matrix of a run folder, or of a CSV or Parquet file (``reading``: settings of ``read_matrix``)."""
     if Path(place).is_dir():
         return open_run(place).matrix()
     from traitmap.matrix_io import read_matrix
 
-    return read_matrix(place)
+    return read_matrix(place, **reading)
+
+
+def pretrain(
+    texts: Sequence[str | Path], folder: str | Path, listener: Listener = silent, **recipe: Any
+) -> Any:
+    """Train a small base model from text files into ``folder``; recipe: fields of ``PretrainRecipe``.
+
+    Returns the PretrainReport.
+    """
+    from traitmap.engine import pretrain as engine
+
+    settings = engine.PretrainRecipe(**recipe)
+    return engine.pretrain([Path(text) for text in texts], Path(folder), settings, listener)
+
+
+def _known(value: Any) -> Any:
+    return None if isinstance(value, float) and isnan(value) else value
 
 
 def _in_order(study: Study | str | Path) -> Study:
@@ -178,6 +220,3 @@ def _traits_if_any(matrix: TransferMatrix) -> Traits | None:
         return _traits(matrix)
     except MatrixError:
         return None
-
-
-__all__ = ["Check", "Run", "StudyError", "check", "load_checked", "matrix_of", "open_run", "run"]

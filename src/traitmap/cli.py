@@ -32,6 +32,9 @@ app = typer.Typer(
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file (YAML).")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/mini.")]
+SCALES = ("standard", "center", "logit", "gain", "double")
+ROTATIONS = ("none", "varimax", "oblimin")
+MASKS: dict[str, Any] = {"auto": "auto", "yes": True, "no": False}
 MatrixOrRun = Annotated[
     Path, typer.Argument(metavar="MATRIX_OR_RUN", help="A run folder, or a CSV or Parquet matrix.")
 ]
@@ -68,7 +71,7 @@ def check(
 
     found = api.check(study, measure=measure)
     if as_json:
-        _print_json(api.check_to_json(found))
+        _print_json(found.to_json())
         return
     _print(
         check_preview(sources=found.sources, targets=found.targets, plan=found.plan, estimate=found.estimate)
@@ -126,7 +129,7 @@ def matrix(
     Example: traitmap matrix runs/mini --csv matrix.csv
     """
     from traitmap import api
-    from traitmap import matrix as records
+    from traitmap import matrix_exports as records
 
     found = api.matrix_of(run)
     if csv is not None:
@@ -165,14 +168,18 @@ def traits(
     Example: traitmap traits runs/mini --rotate varimax
     """
     from traitmap import api
-    from traitmap.analysis.traits import decompose, to_json
+    from traitmap.analysis.traits import decompose
+    from traitmap.analysis.traits_json import to_json
 
-    found = api.traits_of(
-        run, decompose,
-        reading={"orientation": orientation, "row_name": row_name, "drop": _listed(drop)},
-        scale=scale, components=_count_or_auto(components), rotate=rotate,
-        mask_diagonal=_yes_no_auto(mask_diagonal), seed=seed,
-    )  # fmt: skip
+    reading = {"orientation": orientation, "row_name": row_name, "drop": _listed(drop)}
+    found = decompose(
+        api.matrix_of(run, **reading),
+        scale=_one_of("scale", scale, SCALES),
+        components=_components(components),
+        rotate=_one_of("rotate", rotate, ROTATIONS),
+        mask_diagonal=MASKS[_one_of("mask-diagonal", mask_diagonal, tuple(MASKS))],
+        seed=seed,
+    )
     if as_json:
         _print_json(to_json(found))
         return
@@ -193,6 +200,39 @@ def report(
     from traitmap import api
 
     typer.echo(str(api.open_run(run).report(output)))
+
+
+@app.command()
+def pretrain(
+    texts: Annotated[list[Path], typer.Argument(metavar="TEXT...", help="Text files to learn from.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model.")],
+    hidden_size: Annotated[int, typer.Option()] = 192,
+    num_layers: Annotated[int, typer.Option()] = 4,
+    num_attention_heads: Annotated[int, typer.Option()] = 6,
+    intermediate_size: Annotated[int, typer.Option()] = 512,
+    vocab_size: Annotated[int, typer.Option()] = 1536,
+    context: Annotated[int, typer.Option(help="Positions that the model has.")] = 512,
+    sequence_length: Annotated[int, typer.Option(help="Tokens of a training row.")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Rows of an optimizer step.")] = 16,
+    steps: Annotated[int, typer.Option()] = 1000,
+    learning_rate: Annotated[float, typer.Option()] = 3e-3,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train a small base model from text files: a tokenizer and a Llama-shaped model.
+
+    Example: traitmap pretrain corpus.txt -o my-base --steps 2000
+    """
+    from traitmap import api
+
+    settings = {name: value for name, value in locals().items() if name not in ("texts", "output", "api")}
+    with _shown_progress() as listener:
+        done = api.pretrain(texts, output, listener, **settings)
+    typer.echo(
+        f"{output}: {done.parameters:,} parameters, {done.tokens:,} tokens seen, "
+        f"validation loss {done.validation_loss:.3f} nats per token",
+        err=True,
+    )
 
 
 def main() -> None:
@@ -233,12 +273,14 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _count_or_auto(text: str) -> Any:
-    return int(text) if text.isdigit() else text
+def _components(text: str) -> Any:
+    return int(text) if text.isdigit() else _one_of("components", text, ("auto", "a whole number"))
 
 
-def _yes_no_auto(text: str) -> Any:
-    return {"yes": True, "no": False}.get(text, text)
+def _one_of(option: str, value: str, legal: tuple[str, ...]) -> Any:
+    if value not in legal:
+        raise typer.BadParameter(f"{value!r}; legal: {', '.join(legal)}", param_hint=f"--{option}")
+    return value
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-
+"""Sources and targets: what is trained on and what is asked."""

@@ -1,1 +1,1 @@
-
+"""Plan, store and execution of a study's units of work."""

@@ -1,1 +1,1 @@
-
+"""The study file: read, validated, and turned into frozen settings."""

@@ -1,0 +1,41 @@
+"""The six lines of the README run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+from pathlib import Path
+
+import traitmap
+from traitmap.study.init import write_template
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, capsys) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(block.strip().splitlines()) <= 8
+    here = Path.cwd()
+    try:
+        os.chdir(tmp_path)
+        write_template(Path("my-study"), "local-data")
+        exec(compile(block, "README.md", "exec"), {})
+        reports = list(tmp_path.glob("runs/*/report.html"))
+    finally:
+        os.chdir(here)
+    assert len(reports) == 1
+    assert capsys.readouterr().out
+
+
+def test_every_public_name_is_there() -> None:
+    for name in traitmap.__all__:
+        assert getattr(traitmap, name) is not None
+
+
+def test_the_readme_lists_every_file_with_its_own_line() -> None:
+    namespace = runpy.run_path(str(README.parent / "docs" / "files.py"))
+    readme = README.read_text(encoding="utf-8")
+    assert namespace["with_listing"](readme) == readme, "run: python docs/files.py"
+    lines = [line for line in namespace["listing"]().splitlines()]
+    assert all(len(line.split("` ", 1)) == 2 for line in lines), "a file without a docstring"
