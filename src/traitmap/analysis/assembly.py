@@ -23,7 +23,7 @@ from traitmap.analysis.noise import noise_summary, seed_reliability
 from traitmap.analysis.records import CrossValidation, Noise, Stability, Traits
 from traitmap.analysis.scaling import Prepared, Scale, scale_slope, untransform
 from traitmap.analysis.stability import Assessment, Model
-from traitmap.matrix import Array, TransferMatrix
+from traitmap.matrix_record import Array, TransferMatrix
 
 
 @dataclass(frozen=True)

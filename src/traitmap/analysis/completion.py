@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from traitmap.matrix import Array
+from traitmap.matrix_record import Array
 
 Mask = NDArray[np.bool_]
 

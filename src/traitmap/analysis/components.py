@@ -9,7 +9,7 @@ import pandas as pd
 
 from traitmap.analysis.completion import Metric, standardise
 from traitmap.analysis.rotation import Rotated, Rotation, rotate_loadings
-from traitmap.matrix import Array
+from traitmap.matrix_record import Array
 
 
 @dataclass(frozen=True)

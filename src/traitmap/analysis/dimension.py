@@ -8,7 +8,7 @@ import numpy as np
 
 from traitmap.analysis.completion import Mask, Metric, complete_tables, standardise
 from traitmap.analysis.records import CrossValidation
-from traitmap.matrix import Array
+from traitmap.matrix_record import Array
 
 CHUNK = 4_000_000  # numbers in a batch of tables: 32 MB
 

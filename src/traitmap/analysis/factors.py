@@ -10,7 +10,7 @@ from sklearn.decomposition import FactorAnalysis
 from traitmap.analysis.completion import Metric, complete_tables, standardise
 from traitmap.analysis.rotation import Rotation, rotate_loadings
 from traitmap.errors import MatrixError
-from traitmap.matrix import Array, TransferMatrix
+from traitmap.matrix_record import Array, TransferMatrix
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from traitmap.analysis.components import correlations
 from traitmap.analysis.records import Traits, TraitWarning
 from traitmap.analysis.scaling import Prepared
-from traitmap.matrix import Array
+from traitmap.matrix_record import Array
 
 ONE_ROW = 0.5  # leverage at which a component is mostly one source
 TWO_ROWS = 0.75  # leverage at which it is mostly two

@@ -14,7 +14,7 @@ import numpy as np
 
 from traitmap.analysis.completion import Mask, low_rank_fit, residual_degrees, restore, standardise
 from traitmap.analysis.scaling import Prepared
-from traitmap.matrix import Array, Cell, TransferMatrix
+from traitmap.matrix_record import Array, Cell, TransferMatrix
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from traitmap.analysis.records import NameEvidence, Traits
 from traitmap.errors import MatrixError
-from traitmap.matrix import Array
+from traitmap.matrix_record import Array
 
 NOTHING_STANDS_OUT = "no common property"
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from traitmap.analysis.components import Components
 from traitmap.analysis.records import Noise
-from traitmap.matrix import Array, TransferMatrix
+from traitmap.matrix_record import Array, TransferMatrix
 
 
 def seed_reliability(matrix: TransferMatrix, columns: tuple[int, ...]) -> Array:

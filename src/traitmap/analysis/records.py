@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from traitmap.matrix import Array
+from traitmap.matrix_record import Array
 
 
 @dataclass(frozen=True)

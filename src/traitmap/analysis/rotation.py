@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from scipy.linalg import orthogonal_procrustes
 
-from traitmap.matrix import Array
+from traitmap.matrix_record import Array
 
 Rotation = Literal["none", "varimax", "oblimin"]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from traitmap.analysis.completion import Mask, Metric
 from traitmap.errors import MatrixError
-from traitmap.matrix import Array, TransferMatrix
+from traitmap.matrix_record import Array, TransferMatrix
 
 Scale = Literal["standard", "center", "logit", "gain", "double"]
 

@@ -20,7 +20,7 @@ from traitmap.analysis.completion import Mask, Metric, complete_tables, standard
 from traitmap.analysis.dimension import CHUNK, permute_columns
 from traitmap.analysis.records import Overlap, Resampling, Stability
 from traitmap.analysis.rotation import Rotation, congruence, rotate_loadings
-from traitmap.matrix import Array
+from traitmap.matrix_record import Array
 
 OMITTED = 60  # of more sources or targets than this, only the heaviest are left out in turn
 

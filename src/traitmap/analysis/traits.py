@@ -21,7 +21,7 @@ from traitmap.analysis.scaling import Prepared, Scale, prepare, scale_slope
 from traitmap.analysis.stability import Assessment, Model, Subject, assess
 from traitmap.analysis.traits_json import to_json
 from traitmap.errors import MatrixError
-from traitmap.matrix import Array, TransferMatrix
+from traitmap.matrix_record import Array, TransferMatrix
 
 __all__ = ["decompose", "to_json"]
 

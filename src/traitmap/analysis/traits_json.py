@@ -10,7 +10,7 @@ import numpy as np
 
 from traitmap.analysis.description import describe
 from traitmap.analysis.records import Resampling, Traits
-from traitmap.matrix import Array
+from traitmap.matrix_record import Array
 
 
 def plain(value: Any) -> Any:
