@@ -142,7 +142,8 @@ class _SlicedProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
-        dx = torch.zeros_like(x) if ctx.needs_input_grad[1] else None
+        covered = sum(piece.stop - piece.start for _, piece in ctx.pieces) == len(x)
+        dx = (torch.empty_like if covered else torch.zeros_like)(x) if ctx.needs_input_grad[1] else None
         rest = iter(saved)
         for adapter, piece in ctx.pieces:
             a, b, scale = adapter.a[ctx.name], adapter.b[ctx.name], adapter.scale[ctx.name]
