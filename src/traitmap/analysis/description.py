@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from traitmap.analysis.findings import listed, used_share
+from traitmap.analysis.findings import exact_rank, listed, read_count, used_share
 from traitmap.analysis.records import Traits
 
 MOST_NAMED = 4  # targets or sources named for one component
@@ -41,14 +41,20 @@ def _support(traits: Traits) -> str:
 
 def _against_null(traits: Traits) -> str:
     """The explained variance beside what tables without structure give."""
-    used = traits.n_components["used"]
-    count = used or min(4, len(traits.explained_variance_ratio))
+    count = read_count(traits)
     share, (mean, low, high) = used_share(traits, count)
     subject = "The first component explains" if count == 1 else f"The first {count} components explain"
     if not np.isfinite(mean):
         return f"{subject} {share:.1%} of the variance; no null was computed, so this says nothing yet."
-    verdict = "is above its null" if share > high else "is not above its null"
     noise = f"tables without structure give {mean:.1%} (5-95 %: {low:.1%} to {high:.1%})"
+    claimed = traits.conditions.get("claimed_share")
+    if claimed is not None:
+        verdict = "exceeds" if claimed > high else "does not exceed"
+        shape = f"{traits.conditions['rows']} x {traits.conditions['columns']}"
+        return f"The claimed {claimed:.0%} of the variance {verdict} chance at {shape}, where {noise}."
+    if (rank := exact_rank(traits)) is not None:
+        return f"The table has rank {rank}: its first {rank} components explain all of it by construction."
+    verdict = "is above its null" if share > high else "is not above its null"
     return f"{subject} {share:.1%} of the variance, where {noise}: the explained variance {verdict}."
 
 

@@ -9,13 +9,14 @@ import numpy as np
 from traitmap.analysis.components import correlations
 from traitmap.analysis.records import Traits, TraitWarning
 from traitmap.analysis.scaling import Prepared
-from traitmap.matrix_record import Array
+from traitmap.matrix_record import Array, TransferMatrix
 
 ONE_ROW = 0.5  # leverage at which a component is mostly one source
 TWO_ROWS = 0.75  # leverage at which it is mostly two
 ONE_COLUMN = 0.5  # squared loading at which it is mostly one target
 NEAR_DUPLICATE = 0.98  # correlation at which two targets measure one thing
 COLLAPSED = -2.0  # median robust z-score at which a source has fallen through the floor
+ROUNDING = 1e-3  # of the largest singular value; smaller ones come from rounded numbers
 ONE_ANSWER = 0.95  # share of one answer at which predictions count as collapsed
 
 
@@ -249,18 +250,63 @@ def support(traits: Traits) -> list[TraitWarning]:
                 "use components='auto', or say that the number was chosen by hand",
             )
         )
-    share, band = used_share(traits, max(used, 1))
-    if np.isfinite(band[2]) and share <= band[2]:
+    return found + chance(traits)
+
+
+def chance(traits: Traits) -> list[TraitWarning]:
+    """Explained variance that does not exceed that of tables without structure, found or claimed."""
+    count = read_count(traits)
+    share, (mean, low, high) = used_share(traits, count)
+    claimed = traits.conditions.get("claimed_share")
+    shape = f"{traits.conditions['rows']} x {traits.conditions['columns']}"
+    if not np.isfinite(high):
+        return []
+    subject = "component" if count == 1 else f"{count} components"
+    null = f"tables of {shape} without structure give {mean:.1%} (5-95 %: {low:.1%} to {high:.1%})"
+    found = []
+    if claimed is not None and claimed <= high:
+        found.append(
+            TraitWarning(
+                "claim_not_above_null",
+                f"the claimed {claimed:.0%} for the first {subject} does not exceed chance: {null}",
+                "do not quote it as evidence of traits",
+            )
+        )
+    rank = exact_rank(traits)
+    if rank is not None:
+        found.append(
+            TraitWarning(
+                "low_rank_table",
+                f"the table has rank {rank}, so its first {rank} components explain all of it by "
+                f"construction; in the table that it was made from, {rank} components explain more than "
+                f"chance at {shape} only above {traits.null_cumulative_p95[rank - 1]:.1%}",
+                "decompose the original table; with a share that was published for it, pass claimed_share",
+            )
+        )
+    elif share <= high:
         found.append(
             TraitWarning(
                 "not_above_null",
-                f"the first {max(used, 1)} components explain {share:.1%}; tables without structure give "
-                f"{band[0]:.1%} (5-95 %: {band[1]:.1%} to {band[2]:.1%}): the explained variance is not "
-                "above its null",
+                f"the first {subject} explain{'s' if count == 1 else ''} {share:.1%}; {null}: the explained "
+                "variance is not above its null",
                 "do not quote the explained variance as evidence of traits",
             )
         )
     return found
+
+
+def read_count(traits: Traits) -> int:
+    """How many components people will read: the used ones, or the first four where none is used."""
+    return traits.n_components["used"] or min(4, len(traits.explained_variance_ratio))
+
+
+def exact_rank(traits: Traits) -> int | None:
+    """The rank (up to rounding) of a complete table, if it is at most half of what its shape allows."""
+    if traits.conditions["missing_cells"] or traits.conditions["masked_cells"]:
+        return None
+    singular = traits.singular_values
+    rank = int((singular > ROUNDING * singular[0]).sum())
+    return rank if rank <= len(singular) / 2 else None
 
 
 def used_share(traits: Traits, count: int) -> tuple[float, tuple[float, float, float]]:
@@ -370,8 +416,34 @@ def unknown_base(prepared: Prepared) -> list[TraitWarning]:
     ]
 
 
+def table_as_read(matrix: TransferMatrix, prepared: Prepared) -> list[TraitWarning]:
+    """Sources that were named alike, and targets whose metric is better when lower."""
+    found = []
+    renamed = tuple(str(name) for name in matrix.conditions.get("renamed", ()))
+    if renamed:
+        found.append(
+            TraitWarning(
+                "sources_named_alike",
+                f"the table names several rows alike; they are told apart as {listed(renamed)}",
+                "give every row its own name in the table",
+                renamed,
+            )
+        )
+    lower = tuple(t for t in prepared.targets if matrix.higher_is_better.get(t) is False)
+    if lower:
+        found.append(
+            TraitWarning(
+                "lower_is_better",
+                f"lower is better on {listed(lower)}: a positive loading or effect there means getting worse",
+                "read the signs of these targets the other way round",
+                lower,
+            )
+        )
+    return found
+
+
 def all_findings(
-    prepared: Prepared, traits: Traits, majority_share: Array | None
+    matrix: TransferMatrix, prepared: Prepared, traits: Traits, majority_share: Array | None
 ) -> tuple[TraitWarning, ...]:
     """Every warning, the gravest first: support, then what shapes the components, then the data, then noise.
 
@@ -387,6 +459,7 @@ def all_findings(
         *general_component(traits, range(traits.n_components["used"])),
         *near_duplicate_targets(prepared),
         *left_out(prepared),
+        *table_as_read(matrix, prepared),
         *incomplete(prepared),
         *noisy(traits),
         *unknown_base(prepared),

@@ -38,6 +38,7 @@ def decompose(
     diagonal: Sequence[tuple[str, str]] = (),
     names: Sequence[str] = (),
     majority_share: Array | None = None,
+    claimed_share: float | None = None,
     n_bootstrap: int | None = None,
     n_permutations: int | None = None,
     cv_seeds: int | None = None,
@@ -54,6 +55,8 @@ def decompose(
         the further pairs in ``diagonal``; False keeps all but those pairs.
     names: names of the first components. majority_share: (S, T) share of an adapter's predictions that
         are its commonest one, to find collapsed sources from predictions rather than scores.
+    claimed_share: share of variance that was published for the used components, to hold against its
+        null where the table is only their reconstruction.
     n_bootstrap, n_permutations, cv_seeds: None chooses by the table's size (1,000, 200 and 10, less
         above 20,000 cells); 0 leaves the bootstrap or the nulls out. seed: of everything random.
 
@@ -62,6 +65,8 @@ def decompose(
     if rotate not in get_args(Rotation):
         raise MatrixError(f"rotate {rotate!r} is unknown; use one of {', '.join(get_args(Rotation))}")
     prepared = prepare(matrix, scale=scale, mask_diagonal=mask_diagonal, diagonal=diagonal)
+    if claimed_share is not None and not 0 <= claimed_share <= 1:
+        raise MatrixError(f"claimed_share={claimed_share!r} is not a share; give a number from 0 to 1")
     share = _aligned_share(majority_share, matrix, prepared)
     options = Options(
         scale=scale,
@@ -73,8 +78,10 @@ def decompose(
     )
     # Small matrices gain nothing from more threads, and one thread gives the same bits on every machine.
     with threadpool_limits(limits=1, user_api="blas"):
-        traits = assemble(_work(matrix, prepared, options, {"mask_diagonal": mask_diagonal}))
-        return replace(traits, warnings=all_findings(prepared, traits, share))
+        traits = assemble(
+            _work(matrix, prepared, options, {"mask_diagonal": mask_diagonal, "claimed_share": claimed_share})
+        )
+        return replace(traits, warnings=all_findings(matrix, prepared, traits, share))
 
 
 @dataclass(frozen=True)
