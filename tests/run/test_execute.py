@@ -15,7 +15,8 @@ from traitmap.progress import Listener, Progress, silent
 from traitmap.run.cells import read_scores
 from traitmap.run.execute import execute
 from traitmap.run.ledger import read_ledger
-from traitmap.run.status import Tally, run_status
+from traitmap.run.plan import make_plan
+from traitmap.run.status import Tally, pending_units, run_status
 from traitmap.run.store import RunStore, locked_store, open_store
 from traitmap.study.settings import Study
 
@@ -120,6 +121,21 @@ def test_a_cell_that_fails_is_recorded_and_tried_again(tmp_path: Path) -> None:
     assert engine.count("answer") == 5
 
 
+def test_a_failure_is_told_until_it_has_been_tried_again(tmp_path: Path) -> None:
+    asked = study(tmp_path, seeds=(0,))
+    wild, *tame = sources(asked)
+    wild = replace(wild, training=wild.training.model_copy(update={"learning_rate": 5.0}))
+    before = run_status(execute(asked, FakeEngine(longest=5), [wild, *tame], targets()))
+    assert len(before.failures) == 1 + 4
+
+    def stop(report: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(asked, FakeEngine(), [wild, *tame], targets(), stop)
+    assert run_status(tmp_path / "small").failures == before.failures
+
+
 def test_a_defect_in_scoring_fails_its_cells_only_and_says_where(tmp_path: Path) -> None:
     class Broken(SmallTarget):
         def score(self, answers: Sequence[Answer]):
@@ -180,6 +196,8 @@ def test_an_adapter_without_its_mark_does_not_count(tmp_path: Path) -> None:
     (mark,) = store.groups.iterdir()
     mark.unlink()
     assert run_status(store).adapters == Tally(0, 0, 4)
+    with locked_store(store.folder):
+        assert list(store.adapters.iterdir()) == []
     run(asked, engine)
     assert (engine.count("train"), engine.count("answer")) == (4, 0)
     assert {path.name for path in store.adapters.iterdir()} == before
@@ -290,6 +308,21 @@ def test_a_damaged_ledger_is_written_anew_from_the_files(tmp_path: Path) -> None
         run_status(store)
     assert run_status(run(asked, engine)).complete
     assert engine.calls == []
+
+
+def test_pending_is_what_running_would_do(tmp_path: Path) -> None:
+    asked, engine = study(tmp_path, seeds=(0,)), Recorder()
+    rows, columns, base = sources(asked), targets(), FakeEngine().base_digest
+    plan = make_plan(study=asked, sources=rows, targets=columns, base_digest=base)
+    told = {"plan": plan, "base_digest": base, "sources": rows, "targets": columns}
+    assert pending_units(folder=tmp_path / "small", **told) == (plan.adapters, plan.cells)
+    store = execute(asked, FakeEngine(), rows[:3], columns[:2])
+    adapters, cells = pending_units(folder=store.folder, **told)
+    assert {unit.source for unit in adapters} == {"sums"}
+    assert len(cells) == 20 - 2 * 4
+    execute(asked, engine, rows, columns)
+    assert (engine.count("train"), engine.count("answer")) == (len(adapters), len(cells))
+    assert pending_units(folder=store.folder, **told) == ((), ())
 
 
 def test_status_is_plain_json(tmp_path: Path) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from traitmap.errors import ModelError
+from traitmap.run.keys import adapter_digest, cell_key
 from traitmap.run.ledger import AdapterEntry, CellEntry, read_ledger
-from traitmap.run.store import RunStore, open_store, running_pid
+from traitmap.run.plan import AdapterUnit, CellUnit, Plan
+from traitmap.run.store import RunStore, open_store, running_pid, trained_adapters
+from traitmap.study.settings import BASELINE
+
+if TYPE_CHECKING:
+    from traitmap.data.sources import LoadedSource
+    from traitmap.data.targets import LoadedTarget
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,40 @@ def run_status(run: RunStore | str | Path) -> RunStatus:
         bytes=_size(store.folder),
         running=running_pid(store),
     )
+
+
+def pending_units(
+    *,
+    plan: Plan,
+    folder: str | Path,
+    base_digest: str,
+    sources: Sequence[LoadedSource],
+    targets: Sequence[LoadedTarget],
+) -> tuple[tuple[AdapterUnit, ...], tuple[CellUnit, ...]]:
+    """What of a plan a run folder does not hold yet: all of it where there is no such folder.
+
+    Looks at names only, so it is quick; ``execute`` also computes anew what turns out to be damaged.
+    """
+    store = RunStore(Path(folder))
+    trained = trained_adapters(store)
+    digests: dict[tuple[str, int | None], str | None] = {(BASELINE, None): None}
+    for unit in plan.adapters:
+        if unit.key in trained:
+            digests[unit.source, unit.seed] = trained[unit.key].digest
+    for source in sources:
+        if source.adapter is not None:
+            try:
+                digests[source.name, None] = adapter_digest(source.adapter)
+            except ModelError:
+                continue
+    asked = {target.name: target.digest for target in targets}
+    cells = []
+    for cell in plan.cells:
+        place = cell.source, cell.seed
+        key = cell_key(base_digest, digests[place], asked[cell.target]) if place in digests else None
+        if key is None or not store.cell(key).exists():
+            cells.append(cell)
+    return tuple(unit for unit in plan.adapters if unit.key not in trained), tuple(cells)
 
 
 def _tally(entries: Iterable[AdapterEntry | CellEntry]) -> Tally:
