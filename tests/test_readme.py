@@ -37,5 +37,5 @@ def test_the_readme_lists_every_file_with_its_own_line() -> None:
     namespace = runpy.run_path(str(README.parent / "docs" / "files.py"))
     readme = README.read_text(encoding="utf-8")
     assert namespace["with_listing"](readme) == readme, "run: python docs/files.py"
-    lines = [line for line in namespace["listing"]().splitlines()]
+    lines = namespace["listing"]().splitlines()
     assert all(len(line.split("` ", 1)) == 2 for line in lines), "a file without a docstring"

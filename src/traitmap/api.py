@@ -13,7 +13,7 @@ from traitmap.study.settings import Study
 
 if TYPE_CHECKING:
     from traitmap.analysis.records import Traits
-    from traitmap.data.preview import SourcePreview
+    from traitmap.data.preview import Lengths, SourcePreview
     from traitmap.data.targets import LoadedTarget
     from traitmap.engine.contract import Engine
     from traitmap.matrix import TransferMatrix
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 class Check:
     """A study in order, and what running it means.
 
-    sources: previews with rendered examples and label words. estimate: of what is still to be done.
+    sources: previews with rendered examples and label words. lengths: tokens of each source's examples.
+    estimate: tokens, time and disk of the whole study.
     """
 
     study: Study
     sources: tuple[SourcePreview, ...]
+    lengths: Mapping[str, Lengths]
     targets: tuple[LoadedTarget, ...]
     plan: Plan
     estimate: Estimate
@@ -44,6 +46,7 @@ class Check:
                 "available": one.available,
                 "label_counts": dict(one.label_counts),
                 "shown": [{"prompt": shown.prompt, "completion": shown.completion} for shown in one.shown],
+                "tokens": asdict(self.lengths[one.name]) if one.name in self.lengths else None,
                 "warnings": list(one.warnings),
                 "adapter": str(one.adapter) if one.adapter else None,
             }
@@ -109,7 +112,7 @@ def check(study: Study | str | Path, engine: Engine | None = None, *, measure: b
     engine: counts tokens exactly and, with ``measure``, times a few of them; by default the base is
     loaded. Raises StudyError with all faults.
     """
-    from traitmap.data.preview import preview_source
+    from traitmap.data.preview import lengths_of, preview_source
     from traitmap.run.cost import ASSUMED, estimate, measure_cost
     from traitmap.run.plan import make_plan
 
@@ -126,7 +129,13 @@ def check(study: Study | str | Path, engine: Engine | None = None, *, measure: b
         token_counts=engine.token_counts,
         cost=cost,
     )
-    return Check(study, tuple(preview_source(one) for one in sources), tuple(targets), plan, expected)
+    lengths = {
+        one.name: lengths_of(engine.token_counts([e.text for e in one.examples]), one.training.max_length)
+        for one in sources
+        if one.adapter is None
+    }
+    previews = tuple(preview_source(one) for one in sources)
+    return Check(study, previews, lengths, tuple(targets), plan, expected)
 
 
 def run(

@@ -74,7 +74,13 @@ def check(
         _print_json(found.to_json())
         return
     _print(
-        check_preview(sources=found.sources, targets=found.targets, plan=found.plan, estimate=found.estimate)
+        check_preview(
+            sources=found.sources,
+            targets=found.targets,
+            plan=found.plan,
+            estimate=found.estimate,
+            lengths=found.lengths,
+        )
     )
 
 

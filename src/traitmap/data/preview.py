@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from traitmap.data.records import Example
 from traitmap.data.sources import LoadedSource
@@ -28,6 +29,23 @@ class SourcePreview:
     shown: tuple[Example, ...]
     warnings: tuple[str, ...]
     adapter: Path | None
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a source's examples, prompt and completion together.
+
+    median, longest: tokens of one example. cut: examples that are longer than training.max_length.
+    """
+
+    median: int
+    longest: int
+    cut: int
+
+
+def lengths_of(counts: Sequence[int], max_length: int) -> Lengths:
+    """Summary of the token counts of a source's examples (at least one)."""
+    return Lengths(int(median(counts)), max(counts), sum(count > max_length for count in counts))
 
 
 def preview_source(loaded: LoadedSource) -> SourcePreview:

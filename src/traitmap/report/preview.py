@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -15,7 +16,7 @@ from traitmap.report.tables import in_bytes, in_time
 from traitmap.report.wording import UNKNOWN, counted, plain
 
 if TYPE_CHECKING:
-    from traitmap.data.preview import SourcePreview
+    from traitmap.data.preview import Lengths, SourcePreview
     from traitmap.data.records import Example, Request
     from traitmap.data.targets import LoadedTarget
     from traitmap.run.cost import Estimate
@@ -30,9 +31,13 @@ def check_preview(
     targets: Sequence[LoadedTarget],
     plan: Plan,
     estimate: Estimate,
+    lengths: Mapping[str, Lengths] = MappingProxyType({}),
 ) -> RenderableType:
-    """Sources with rendered examples and label words, targets with a rendered request, and the cost."""
-    parts: list[RenderableType] = [_sources(sources)]
+    """Sources with rendered examples and label words, targets with a rendered request, and the cost.
+
+    lengths: token counts of each source's examples, where they have been counted.
+    """
+    parts: list[RenderableType] = [_sources(sources, lengths)]
     for source in sources:
         parts += _examples(source)
     parts += [Text(""), _targets(targets)]
@@ -42,15 +47,23 @@ def check_preview(
     return Group(*parts)
 
 
-def _sources(sources: Sequence[SourcePreview]) -> Blocks:
+def _sources(sources: Sequence[SourcePreview], lengths: Mapping[str, Lengths]) -> Blocks:
     rows = []
     for source in sources:
         used = f"{source.examples:,}" + (
             f" of {source.available:,}" if source.available > source.examples else ""
         )
-        kind = "adapter" if source.adapter else "train"
-        rows.append((words(source.name), (words(kind), words("" if source.adapter else used))))
-    return Blocks("source", ("use", "examples"), tuple(rows))
+        entries = ["adapter", ""] if source.adapter else ["train", used]
+        if lengths:
+            found = lengths.get(source.name)
+            entries += (
+                ["", "", ""]
+                if found is None
+                else [f"{n:,}" for n in (found.median, found.longest, found.cut)]
+            )
+        rows.append((words(source.name), tuple(words(entry) for entry in entries)))
+    header = ("use", "examples", *(("tokens: median", "longest", "cut") if lengths else ()))
+    return Blocks("source", header, tuple(rows))
 
 
 def _examples(source: SourcePreview) -> list[RenderableType]:
@@ -113,8 +126,8 @@ def _answers(first: Request, same: Sequence[Request]) -> str:
 
 def _cost(plan: Plan, estimate: Estimate) -> str:
     said = (
-        f"To do: train {counted(len(plan.adapters), 'adapter')}, "
-        f"evaluate {counted(len(plan.cells), 'cell')}; "
+        f"To do: train {counted(len(plan.adapters), 'adapter')} on {estimate.training_tokens:,.0f} tokens, "
+        f"evaluate {counted(len(plan.cells), 'cell')} of {estimate.scoring_tokens:,.0f} tokens; "
         f"about {in_time(estimate.seconds)} and {in_bytes(estimate.bytes)}"
     )
     return said + (
