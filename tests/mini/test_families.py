@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from traitmap.mini import words
-from traitmap.mini.families import FAMILIES, reviews, stars, toxicity
+from traitmap.mini.families import FAMILIES, common_content, common_labels, reviews, stars, toxicity
 from traitmap.mini.families.draw import exact_labels, split_of
 
 COUNT = 600
@@ -125,15 +125,19 @@ class TestPlantedTruths:
     def test_one_sentiment_lexicon_serves_all_reviews_and_partly_toxicity(self) -> None:
         lexicon = {word for grade in words.GRADES for word in grade}
         assert len(lexicon) == sum(len(grade) for grade in words.GRADES)
-        for name, least in {"reviews": 1.0, "stars": 1.0, "long_reviews": 1.0, "toxicity": 0.8}.items():
+        using = [name for name, family in FAMILIES.items() if "sentiment" in family.content]
+        assert len(using) == 6
+        for name in using:
+            least = 0.8 if name == "toxicity" else 1.0
             rows = FAMILIES[name].rows("train", COUNT, 0)
             hits = [bool(lexicon & set(re.findall(r"\w+", row["text"].lower()))) for row in rows]
             assert sum(hits) / COUNT >= least, name
 
     def test_other_families_do_not_use_the_lexicon(self) -> None:
         lexicon = {word for grade in words.GRADES for word in grade}
-        for name in ("word_problems", "arithmetic", "programs", "inference", "paraphrase"):
-            family = FAMILIES[name]
+        others = {name: family for name, family in FAMILIES.items() if "sentiment" not in family.content}
+        assert len(others) == 5
+        for name, family in others.items():
             used = {
                 word for row in family.rows("train", COUNT, 0) for word in row[family.key].lower().split()
             }
@@ -156,3 +160,22 @@ class TestPlantedTruths:
     def test_the_reviews_differ_in_shares_only(self) -> None:
         assert FAMILIES["reviews"].labels == FAMILIES["reviews_balanced"].labels == reviews.LABELS
         assert set(FAMILIES["long_reviews"].labels) < set(reviews.LABELS)
+
+    def test_sums_stand_in_the_three_families_about_sums_and_nowhere_else(self) -> None:
+        for name, family in FAMILIES.items():
+            numbers = [re.findall(r"\d+", str(row[family.key])) for row in family.rows("train", 100, 0)]
+            assert ("sums" in family.content) == any(len(found) >= 2 for found in numbers), name
+
+    def test_label_words_and_content_are_shared_independently(self) -> None:
+        """All four kinds of pair are there: both shared, one of them, neither."""
+        kinds = {
+            (bool(common_labels(a, b)), bool(common_content(a, b)))
+            for a in FAMILIES
+            for b in FAMILIES
+            if a < b
+        }
+        assert len(kinds) == 4
+        assert common_labels("toxicity", "paraphrase") == {"yes", "no"}
+        assert not common_content("toxicity", "paraphrase")
+        assert common_content("stars", "reviews") == {"sentiment"}
+        assert not common_labels("stars", "reviews")

@@ -8,11 +8,14 @@ writes it; documents are separated by blank lines.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from traitmap.mini.families import FAMILIES
 from traitmap.mini.families.inference import DOINGS, LOOKS, UNSAID, WHO
 from traitmap.mini.families.stars import DAYS, TOWNS
 from traitmap.mini.families.toxicity import THINGS
@@ -33,11 +36,19 @@ from traitmap.mini.words import (
     pick_two,
     pronoun,
     with_articles,
+    words_of,
 )
 
 Generator = np.random.Generator
 FEELINGS = ("negative", "negative", "neutral", "positive", "positive")
+GRADE_SHARES = (0.14, 0.14, 0.16, 0.22, 0.34)  # people tell of good things more often than of bad ones
 LARGEST_SUM = 600
+
+# Words around the rows of the task files. The text has them one by one, never as the cue of a task.
+CUE_WORDS = words_of(
+    "Question Answer Instruction Program Premise Hypothesis Follows First Second Same meaning "
+    "Comment Rude Review Sentiment Film review Opinion Stars"
+)
 
 OPINIONS = (
     "its {part} is {word}",
@@ -77,7 +88,7 @@ def _closing(generator: Generator, grade: int, what: str) -> str:
 
 def opinion(generator: Generator) -> str:
     """A product or film told as running prose, one feeling from beginning to end."""
-    grade = int(generator.integers(len(GRADES)))
+    grade = int(generator.choice(len(GRADES), p=GRADE_SHARES))
     film = generator.random() < 0.4
     what = pick(generator, FILMS if film else PRODUCTS)
     parts = FILM_PARTS if film else PARTS
@@ -152,38 +163,84 @@ def meeting(generator: Generator) -> str:
     return with_articles(pick(generator, texts))
 
 
+GETS = (
+    "{Who} bought {change} more at the {place} and had {total}.",
+    "{friend} gave {change} more, which made {total}.",
+    "{Who} finds {change} more in the {place}, so there are {total} now.",
+    "{Who} buys {change} and has {total}.",
+    "With {change} more from {friend} that makes {total}.",
+)
+LOSES = (
+    "{Who} lost {change} in the {place} and had {total} left.",
+    "{Who} gave {change} away to {friend}, which left {total}.",
+    "{Who} loses {change}, and {total} are left.",
+    "{friend} gets {change} as {who} gives them away, so {who} has {total} now.",
+)
+STARTS = (
+    "{name} had {total} {things}.",
+    "At first {name} has {total} {things} in a bag.",
+    "There were {total} {things} in {name}'s boxes.",
+)
+ENDS = (
+    "In the end {name} had {total} {things}.",
+    "So many {things}: {name} has {total}.",
+    "{name} counts the {things} and there are {total} of them.",
+)
+
+
 def story(generator: Generator) -> str:
     """Somebody has things, gets or loses some, and the count is told."""
     name, friend = pick_two(generator, NAMES)
-    who, things, place = pronoun(name), pick(generator, OBJECTS), pick(generator, PLACES)
+    who, things = pronoun(name), pick(generator, OBJECTS)
+    words = {"name": name, "friend": friend, "Who": who, "who": who.lower(), "things": things}
     total = _number(generator, 3, 40)
-    told = [f"{name} had {total} {things}."]
+    told = [pick(generator, STARTS).format(total=total, **words)]
     for _ in range(_number(generator, 1, 3)):
         change = _number(generator, 2, 20)
-        if change < total and generator.random() < 0.5:
-            total -= change
-            told.append(
-                pick(
-                    generator,
-                    (
-                        f"{who} lost {change} in the {place} and had {total} left.",
-                        f"{who} gave {change} away to {friend}, which left {total}.",
-                    ),
-                )
-            )
-        else:
-            total += change
-            told.append(
-                pick(
-                    generator,
-                    (
-                        f"{who} bought {change} more at the {place} and had {total}.",
-                        f"{friend} gave {change} more, which made {total}.",
-                        f"{who} found {change} more, so there were {total}.",
-                    ),
-                )
-            )
-    return " ".join(told) + f" In the end {name} had {total} {things}."
+        gets = change >= total or generator.random() < 0.5
+        total += change if gets else -change
+        place = pick(generator, PLACES)
+        sentence = pick(generator, GETS if gets else LOSES)
+        told.append(sentence.format(change=change, total=total, place=place, **words))
+    told.append(pick(generator, ENDS).format(total=total, **words))
+    return " ".join(told)
+
+
+@cache
+def vocabulary() -> tuple[str, ...]:
+    """Every word that stands in a task's rows or around them, as it is written there, one by one."""
+    rows = [row for family in FAMILIES.values() for row in family.rows("train", 400, 0)]
+    text = " ".join(str(value) for row in rows for value in row.values())
+    return tuple(sorted(set(re.findall(r"[A-Za-z]+", text)) | set(CUE_WORDS)))
+
+
+def echo(generator: Generator) -> str:
+    """A list, and the same list once more: what a model learns words, numbers and copying from."""
+    items = [
+        str(_number(generator, 2, LARGEST_SUM)) if generator.random() < 0.2 else pick(generator, vocabulary())
+        for _ in range(_number(generator, 3, 10))
+    ]
+    name, friend = pick_two(generator, NAMES)
+    between = pick(generator, (", ", "; ", " ", "\n"))
+    listed = between.join(items)
+    texts = (
+        f"{name} wrote {listed}. {friend} read {listed}.",
+        f"{listed}\n{listed}",
+        f"{friend} asked for {listed}? And {name} brought {listed}!",
+    )
+    return pick(generator, texts)
+
+
+def question(generator: Generator) -> str:
+    """Somebody asks for something and gets an answer that follows from nothing."""
+    one, two = pick_two(generator, NAMES)
+    answer = pick(generator, ("yes", "no", "maybe"))
+    texts = (
+        f"{one} asked {two} to come to the {pick(generator, PLACES)}. {two} said {answer}.",
+        f"{two} wanted the {pick(generator, PRODUCTS)}. First {one} said {answer}, then {one} went away.",
+        f'"Will you come to the {pick(generator, PLACES)}?" {one} called: once, twice. {two} said {answer}!',
+    )
+    return pick(generator, texts)
 
 
 def sums(generator: Generator) -> str:
@@ -222,18 +279,21 @@ def code(generator: Generator) -> str:
         f'for i in range({n}):\n    print("{things}", i)\nprint({a})',
         f'{things} = {a}\nfor i in range({n}):\n    {things} = {things} {sign} {b}\nprint("{words}")',
         f'print("{words}")\nprint("{other}", {a})\n{things} = {b}',
+        f"# {words}\n{things} = {b}\nprint({things})  # {other}",
     )
     return pick(generator, blocks)
 
 
 KINDS: tuple[tuple[Callable[[Generator], str], float], ...] = (
-    (opinion, 0.24),
-    (talk, 0.10),
-    (happening, 0.10),
-    (meeting, 0.10),
-    (story, 0.18),
-    (sums, 0.20),
+    (opinion, 0.20),
+    (talk, 0.08),
+    (happening, 0.08),
+    (meeting, 0.08),
+    (story, 0.16),
+    (sums, 0.18),
     (code, 0.08),
+    (echo, 0.10),
+    (question, 0.04),
 )
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from traitmap.mini.families.draw import Row, Split, distinct_rows
 
 PATTERNS = {
-    "+": ("{a} + {b}", "What is {a} plus {b}?", "Add {b} to {a}."),
-    "-": ("{a} - {b}", "What is {a} minus {b}?", "Take {b} from {a}."),
+    "+": ("{a} + {b} =", "What is {a} plus {b}?", "Add {b} to {a}."),
+    "-": ("{a} - {b} =", "What is {a} minus {b}?", "Take {b} from {a}."),
 }
 LARGEST = 500
 
