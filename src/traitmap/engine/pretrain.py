@@ -6,12 +6,14 @@ import csv
 import hashlib
 import json
 import math
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -22,6 +24,7 @@ from traitmap.progress import Listener, Progress, silent
 START, END, PAD = "<s>", "</s>", "<pad>"
 BYTES = 256
 HELD_OUT = 0.01  # share of the documents kept for the validation loss
+_ENCODED_TOGETHER = 1000  # documents; an encoding holds much more than its ids
 TOKENIZER_CHARACTERS = 20_000_000  # the tokenizer is trained on at most this much of the text
 
 
@@ -193,16 +196,18 @@ def _rows(
     documents: Sequence[str], tokenizer: PreTrainedTokenizerFast, length: int, use: str
 ) -> torch.Tensor:
     """Documents between start and end tokens, one after another, cut into rows of ``length`` + 1."""
-    stream: list[int] = []
-    for encoding in tokenizer.backend_tokenizer.encode_batch(list(documents), add_special_tokens=False):
-        stream += [tokenizer.bos_token_id, *encoding.ids, tokenizer.eos_token_id]
+    stream = array("q")
+    for start in range(0, len(documents), _ENCODED_TOGETHER):
+        part = list(documents[start : start + _ENCODED_TOGETHER])
+        for encoding in tokenizer.backend_tokenizer.encode_batch(part, add_special_tokens=False):
+            stream.extend((tokenizer.bos_token_id, *encoding.ids, tokenizer.eos_token_id))
     rows = len(stream) // (length + 1)
     if rows == 0:
         raise DataError(
             f"the text is too short: {len(stream)} tokens for {use}, at least {length + 1} are needed; "
             "give more text or a smaller sequence_length."
         )
-    return torch.tensor(stream[: rows * (length + 1)]).view(rows, length + 1)
+    return torch.from_numpy(np.asarray(stream[: rows * (length + 1)])).view(rows, length + 1)
 
 
 def _config(recipe: PretrainRecipe) -> LlamaConfig:
