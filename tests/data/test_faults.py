@@ -161,6 +161,20 @@ def test_with_a_base_its_own_chat_template_is_used(folder):
         check_file(folder / "study.yaml", refusing_chat)
 
 
+def test_a_target_whose_first_items_hide_their_answers_is_looked_at_whole(folder):
+    hidden = [{"text": f"unknown {n}", "stars": 9} for n in range(60)]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, hidden + ROWS)) + "\n")
+    text = (
+        SOUND.split("sources:")[0]
+        + "sources: [{name: a, path: odd.jsonl, completion: x}]\ntargets: [tiny.yaml]\n"
+    )
+    check(folder, text)
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, hidden)) + "\n")
+    ((_, where, message),) = faults_of(folder, text)
+    assert where == "targets[0].task"
+    assert "no item's gold answer is among its choices" in message
+
+
 def test_a_file_that_is_no_study_has_only_its_own_faults(folder):
     assert len(faults_of(folder, "name: [\n")) == 1
     assert len(faults_of(folder, "")) == 1

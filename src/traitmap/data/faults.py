@@ -16,6 +16,7 @@ from traitmap.study.paths import MINI, is_task_file, model_location, resolve
 from traitmap.study.settings import Model, Study, Target
 
 Found = tuple[Place, str]
+_FEW = 50
 
 
 def check_file(path: str | Path, render_chat: RenderChat | None = None) -> Study:
@@ -99,25 +100,40 @@ def _include_faults(draft: Draft, study: Study) -> Iterator[Found]:
 
 def _source_faults(draft: Draft, study: Study, render_chat: RenderChat | None) -> Iterator[Found]:
     for at, source in draft.sources.items():
-        found = examine_source(study, source, render_chat or plain_chat)
+        few = source.model_copy(update={"limit": _few(source.limit)})  # a part of what will be drawn
+        found = examine_source(study, few if source.task else source, render_chat or plain_chat)
         for problem in [] if isinstance(found, LoadedSource) else found:
             yield ("sources", at, problem.key), problem.message
 
 
 def _target_faults(draft: Draft, study: Study, render_chat: RenderChat | None) -> Iterator[Found]:
-    if not draft.targets:
-        return
-    from traitmap.data.targets import load_target  # lm-eval takes seconds to import
-
     for at, target in draft.targets.items():
         place = ("targets", at, "task")
         if is_task_file(target.task) and not os.path.isfile(resolve(target.task, study.folder)):
             yield place, f"there is no file {resolve(target.task, study.folder)}; check the path"
-            continue
-        try:
-            load_target(study, _without_chat(target, render_chat), render_chat)
-        except DataError as error:
-            yield place, str(error).removeprefix(f"target {target.name!r}: ")
+        elif said := _target_problem(study, _without_chat(target, render_chat), render_chat):
+            yield place, said.removeprefix(f"target {target.name!r}: ")
+
+
+def _target_problem(study: Study, target: Target, render_chat: RenderChat | None) -> str | None:
+    from traitmap.data.targets import load_target  # lm-eval takes seconds to import
+
+    few = target.model_copy(update={"limit": _few(target.limit or study.limit)})
+    try:
+        load_target(study, few, render_chat)
+    except DataError as error:
+        if "gold" not in str(error):
+            return str(error)
+        try:  # the first items may hide their gold answers while others show them
+            load_target(study, target, render_chat)
+        except DataError as whole:
+            return str(whole)
+    return None
+
+
+def _few(limit: int | None) -> int:
+    """lm-eval takes about a millisecond to render one row of a task, so a check looks at some of them."""
+    return min(limit or _FEW, _FEW)
 
 
 def _without_chat(target: Target, render_chat: RenderChat | None) -> Target:

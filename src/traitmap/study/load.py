@@ -17,7 +17,7 @@ from traitmap.study.legal import holds_text, inner_annotation, legal_values
 from traitmap.study.rules import Conflict, duplicate_names, source_conflicts, training_conflicts
 from traitmap.study.settings import Lora, Model, Settings, Source, Study, Target, Training, target_mapping
 
-_LARGEST_FILE = 5_000_000
+_LARGEST_FILE = 1_000_000
 _OVERRIDES: dict[str, type[Settings]] = {"training": Training, "lora": Lora}
 _EXAMPLES = {
     "name": "name: my-study",
