@@ -162,7 +162,7 @@ def test_with_a_base_its_own_chat_template_is_used(folder):
 
 
 def test_a_target_whose_first_items_hide_their_answers_is_looked_at_whole(folder):
-    hidden = [{"text": f"unknown {n}", "stars": 9} for n in range(60)]
+    hidden = [{"text": f"unknown {n}", "stars": -1} for n in range(60)]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, hidden + ROWS)) + "\n")
     text = (
         SOUND.split("sources:")[0]

@@ -19,7 +19,7 @@ TEMPLATES = {
 }
 
 
-def write_template(folder: str | Path, template: str = "mini") -> Path:
+def write_template(folder: str | Path, template: str = "local-data") -> Path:
     """Write ``study.yaml`` and what belongs to it into a folder, and return the study's path.
 
     The folder is made where it is absent and gives the study its name. StudyError for an unknown
