@@ -10,6 +10,7 @@ from traitmap.analysis.completion import Mask, Metric, complete_tables, standard
 from traitmap.analysis.records import CrossValidation
 from traitmap.matrix_record import Array
 
+PRECISE = 0.01  # share of the error without components below which completion runs to the end
 CHUNK = 4_000_000  # numbers in a batch of tables: 32 MB
 
 
@@ -103,6 +104,9 @@ def cross_validate(
     for rank in range(maximum + 1):
         filled = complete_tables(tables, train, rank, metric, start=filled, tolerance=1e-3)
         squared = np.where(held, ((filled - tables) / spread) ** 2, 0.0)
+        if cells and squared.sum() < PRECISE * cells[0].sum():
+            filled = complete_tables(tables, train, rank, metric, start=filled, tolerance=1e-7, limit=3000)
+            squared = np.where(held, ((filled - tables) / spread) ** 2, 0.0)
         cells.append(squared.reshape(seeds, folds, rows, columns).sum(axis=1))
         errors = [float(part.sum()) for part in cells]
         if rank - int(np.argmin(errors)) >= patience:
@@ -137,7 +141,7 @@ def one_standard_error(cells: Array, weights: Array) -> tuple[int, int, Array]:
     the assignment of cells to folds is drawn (over seeds).
     """
     errors = _mean(cells, weights)
-    floor = 1e-10 * max(float(errors[0]), 1e-300)
+    floor = 1e-8 * max(float(errors[0]), 1e-300)
     best = int(np.flatnonzero(errors <= errors.min() + floor)[0])
     difference = (cells - cells[best]) * weights
     stderr = np.hypot(_stderr(difference, weights, axis=1), _stderr(difference, weights, axis=0))

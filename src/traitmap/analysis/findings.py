@@ -17,7 +17,7 @@ ONE_COLUMN = 0.5  # squared loading at which it is mostly one target
 NEAR_DUPLICATE = 0.98  # correlation at which two targets measure one thing
 COLLAPSED = -2.0  # median robust z-score at which a source has fallen through the floor
 ROUNDING = 1e-3  # of the largest singular value; smaller ones come from rounded numbers
-ONE_ANSWER = 0.95  # share of one answer at which predictions count as collapsed
+ONE_ANSWER = 0.9  # share of one answer at which predictions count as collapsed
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
@@ -118,7 +118,7 @@ def collapsed_sources(prepared: Prepared, majority_share: Array | None) -> list[
     """Sources that give one answer to everything, seen from predictions if known, else from the scores.
 
     majority_share: (S', T') share of predictions that are the commonest one, NaN where unknown. A source
-    is collapsed when that is at least .95 on a third of the targets on which other sources vary.
+    is collapsed when that is at least .9 on a third of the targets on which other sources vary.
     From scores: the median over targets of (score - median) / (1.4826 MAD) is below -2 and at least
     half of the scores lie within a quarter of the way from the target's lowest score to its median.
     """

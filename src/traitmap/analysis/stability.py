@@ -191,11 +191,17 @@ def largest_angle(reference: Array, vectors: Array) -> Array:
     return np.degrees(np.arccos(np.clip(cosines[:, -1], 0.0, 1.0)))
 
 
-def overlapping_groups(low: Array, high: Array) -> list[tuple[int, ...]]:
-    """Runs of neighbouring components whose eigenvalue intervals overlap."""
-    groups: list[list[int]] = [[0]] if len(low) else []
-    for c in range(1, len(low)):
-        if high[c] >= low[c - 1]:
+def overlapping_groups(eigenvalues: Array, rows: int) -> list[tuple[int, ...]]:
+    """Runs of neighbouring components whose eigenvalues cannot be told apart from ``rows`` sources.
+
+    The logarithm of a sample eigenvalue has variance 2 / (n - 1) (Anderson 1963; North et al. 1982), so
+    neighbours are apart when their ratio exceeds exp(1.96 sqrt(4 / (n - 1))). Bootstrap intervals of
+    sorted eigenvalues will not do: the larger one is the larger in every draw.
+    """
+    groups: list[list[int]] = [[0]] if len(eigenvalues) else []
+    margin = np.exp(1.96 * np.sqrt(4.0 / max(rows - 1, 1)))
+    for c in range(1, len(eigenvalues)):
+        if eigenvalues[c] > 0 and eigenvalues[c - 1] < margin * eigenvalues[c]:
             groups[-1].append(c)
         else:
             groups.append([c])
@@ -319,7 +325,7 @@ def assess(
     stability = Stability(
         examined=model.examined,
         resamplings=MappingProxyType(found),
-        overlaps=_overlaps(subject.loadings, rows, low, high),
+        overlaps=_overlaps(subject, rows, model),
         eigenvalue_low=low,
         eigenvalue_high=high,
     )
@@ -360,10 +366,21 @@ def _heaviest(weight: Array) -> list[int]:
     return sorted(int(i) for i in order)
 
 
-def _overlaps(reference: Array, draws: Draws, low: Array, high: Array) -> tuple[Overlap, ...]:
-    """Groups of neighbouring components with overlapping eigenvalues, and how far their plane turns."""
+def _overlaps(subject: Subject, draws: Draws, model: Model) -> tuple[Overlap, ...]:
+    """Groups of neighbouring components that cannot be told apart, and how far their subspace turns.
+
+    Rotated components are one block, which matters only where it overlaps with a component outside.
+    """
+    ratios = leading(subject.filled[None], model)[1][0][: model.examined]
+    groups = overlapping_groups(ratios, len(subject.table))
+    if model.rotation != "none" and model.used > 1:
+        groups = [
+            group if group[0] >= model.used else tuple(range(group[-1] + 1))
+            for group in groups
+            if group[-1] >= model.used
+        ]
     result = []
-    for group in overlapping_groups(low, high):
-        angles = largest_angle(reference[:, group], draws.vectors[:, :, list(group)])
+    for group in groups:
+        angles = largest_angle(subject.loadings[:, group], draws.vectors[:, :, list(group)])
         result.append(Overlap(group, float(angles.mean()), float(np.percentile(angles, 95))))
     return tuple(result)

@@ -1,0 +1,75 @@
+"""The words say what is supported and what cannot be told, with the numbers of the record."""
+
+import numpy as np
+import pytest
+
+from planted import answered, matrix_of, noise, planted
+from traitmap.analysis.description import describe
+from traitmap.analysis.traits import decompose
+
+QUICK = {"n_bootstrap": 60, "n_permutations": 60}
+
+
+@pytest.fixture(scope="module")
+def supported():
+    return decompose(matrix_of(planted(25, 10, 2, 0.9, 1)[0]), **QUICK)
+
+
+def test_noise_is_said_to_support_nothing():
+    traits = decompose(matrix_of(noise(10, 10, 0)), **QUICK)
+    words = " ".join(describe(traits))
+    assert "No trait is supported" in words
+    assert "10 x 10" in words
+    assert "the explained variance is not above its null" in words
+    assert f"{traits.null_cumulative_mean[3]:.1%}" in words
+    assert "PC0 (" not in words
+
+
+def test_supported_traits_are_told_with_their_numbers(supported):
+    words = " ".join(describe(supported))
+    assert words.startswith("2 traits are supported in this 25 x 10 table")
+    assert f"{supported.explained_variance_ratio[:2].sum():.1%}" in words
+    assert "is above its null" in words
+    peak = int(np.argmax(supported.loadings[:, 0]))
+    assert f"{supported.targets[peak]} {supported.loadings[peak, 0]:+.2f} [" in words
+    assert f"{supported.stability.resamplings['adapters'].congruence_mean[0]:.2f}" in words
+    assert "cannot be told" in words
+
+
+def test_effects_have_points_and_intervals(supported):
+    strongest = int(np.argmax(np.abs(supported.effects[:, 1])))
+    parts = (supported.effects, supported.effects_low, supported.effects_high)
+    value, low, high = (float(part[strongest, 1]) for part in parts)
+    expected = f"{supported.sources[strongest]} {value:+.1f} points [{low:.1f}, {high:.1f}]"
+    assert expected in " ".join(describe(supported))
+
+
+def test_one_trait_is_told_in_the_singular():
+    traits = decompose(matrix_of(planted(25, 10, 1, 0.9, 1)[0]), **QUICK)
+    words = describe(traits)
+    assert words[0].startswith("1 trait is supported")
+    assert words[1].startswith("The first component explains")
+
+
+def test_what_was_not_computed_is_not_told():
+    words = " ".join(
+        describe(decompose(matrix_of(noise(8, 6, 0)), components=1, n_bootstrap=0, n_permutations=0))
+    )
+    assert "no null was computed" in words
+    assert "[interval unknown]" in words
+    assert "Congruence" not in words
+
+
+def test_known_noise_is_told_as_a_share():
+    shares = 1 / (1 + np.exp(-planted(15, 8, 1, 0.9, 0)[0]))
+    traits = decompose(answered(shares, np.full(8, 0.5), items=100), **QUICK)
+    words = " ".join(describe(traits))
+    assert f"expected to be {traits.noise.total_share:.1%} of the variance" in words
+    assert f"{traits.noise.signal_ratio[0]:.1%}" in words
+
+
+def test_a_claim_is_held_against_chance():
+    matrix = matrix_of(noise(11, 4, 0) @ noise(4, 10, 1))
+    words = describe(decompose(matrix, components=4, claimed_share=0.75, **QUICK))[1]
+    assert words.startswith("The claimed 75% of the variance does not exceed chance at 11 x 10")
+    assert "by construction" in describe(decompose(matrix, components=4, **QUICK))[1]

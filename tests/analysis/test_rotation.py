@@ -1,0 +1,80 @@
+"""Rotations keep the common part and reach their criterion's optimum."""
+
+import numpy as np
+import pytest
+from planted import noise
+
+from traitmap.analysis.rotation import (
+    congruence,
+    oblimin,
+    rotate_loadings,
+    rotate_to_target,
+    varimax,
+)
+
+SIMPLE = np.kron(np.eye(3), np.ones((4, 1))) * np.array([0.9, 0.8, 0.7])
+
+
+def turned(angle: float) -> np.ndarray:
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def simplicity(loadings: np.ndarray) -> float:
+    return float((loadings**2).var(axis=0).sum())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_varimax_of_two_factors_reaches_the_best_angle(seed):
+    loadings = noise(12, 2, seed)
+    best = max(simplicity(loadings @ turned(angle)) for angle in np.linspace(0, np.pi, 4000))
+    assert simplicity(varimax(loadings, normalise=False).pattern) == pytest.approx(best, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", [varimax, oblimin])
+def test_simple_structure_comes_back_after_mixing(method):
+    mixing, _ = np.linalg.qr(noise(3, 3, 0))
+    found = method(SIMPLE @ mixing)
+    np.testing.assert_allclose(np.abs(np.diag(congruence(found.pattern, SIMPLE))), 1, atol=1e-6)
+    np.testing.assert_allclose(found.correlation, np.eye(3), atol=1e-4)
+
+
+def test_oblimin_finds_correlated_factors():
+    correlation = np.array([[1, 0.5, 0.3], [0.5, 1, 0.2], [0.3, 0.2, 1]])
+    loadings = SIMPLE @ np.linalg.cholesky(correlation)
+    found = oblimin(loadings)
+    np.testing.assert_allclose(found.pattern, SIMPLE, atol=1e-4)
+    np.testing.assert_allclose(found.correlation, correlation, atol=1e-4)
+
+
+@pytest.mark.parametrize("rotation", ["varimax", "oblimin"])
+def test_the_common_part_and_its_variance_stay(rotation):
+    loadings = noise(10, 3, 1)
+    found = rotate_loadings(loadings, rotation)
+    np.testing.assert_allclose(
+        found.pattern @ found.correlation @ found.pattern.T, loadings @ loadings.T, atol=1e-8
+    )
+    np.testing.assert_allclose(found.transform @ found.pattern.T, loadings.T, atol=1e-8)
+    assert found.variances.sum() == pytest.approx((loadings**2).sum())
+    assert (np.diff(found.variances) <= 1e-12).all()
+    assert (found.pattern[np.abs(found.pattern).argmax(axis=0), range(3)] > 0).all()
+
+
+def test_one_factor_and_none_are_left_alone():
+    single = noise(6, 1, 0)
+    np.testing.assert_array_equal(rotate_loadings(single, "oblimin").pattern, single)
+    several = noise(6, 3, 0)
+    np.testing.assert_array_equal(rotate_loadings(several, "none").pattern, several)
+
+
+def test_rotation_to_a_target_undoes_a_turn():
+    truth = noise(10, 3, 2)
+    turn, _ = np.linalg.qr(noise(3, 3, 3))
+    np.testing.assert_allclose(rotate_to_target(truth @ turn, truth), truth, atol=1e-10)
+
+
+def test_congruence_ignores_size_and_knows_sign():
+    vectors = noise(7, 2, 0)
+    phi = congruence(vectors, -3 * vectors)
+    np.testing.assert_allclose(np.diag(phi), -1)
+    assert abs(phi[0, 1]) < 1
+    assert congruence(np.zeros((4, 1)), np.ones((4, 1)))[0, 0] == 0
