@@ -27,7 +27,8 @@ class Check:
     """A study in order, and what running it means.
 
     sources: previews with rendered examples and label words. lengths: tokens of each source's examples.
-    estimate: tokens, time and disk of the whole study.
+    adapters_to_train, cells_to_evaluate: what of the plan the run folder does not hold yet.
+    estimate: tokens, time and disk of that.
     """
 
     study: Study
@@ -35,6 +36,8 @@ class Check:
     lengths: Mapping[str, Lengths]
     targets: tuple[LoadedTarget, ...]
     plan: Plan
+    adapters_to_train: int
+    cells_to_evaluate: int
     estimate: Estimate
 
     def to_json(self) -> dict[str, Any]:
@@ -59,7 +62,9 @@ class Check:
             "sources": sources,
             "targets": targets,
             "adapters": len(self.plan.adapters),
+            "adapters_to_train": self.adapters_to_train,
             "cells": len(self.plan.cells),
+            "cells_to_evaluate": self.cells_to_evaluate,
             "estimate": {name: _known(value) for name, value in asdict(self.estimate).items()},
         }
 
@@ -115,15 +120,24 @@ def check(study: Study | str | Path, engine: Engine | None = None, *, measure: b
     from traitmap.data.preview import lengths_of, preview_source
     from traitmap.run.cost import ASSUMED, estimate, measure_cost
     from traitmap.run.plan import make_plan
+    from traitmap.run.status import pending_units
+    from traitmap.run.store import run_folder
 
     study = _in_order(study)
     engine = engine or _open(study)
     sources, targets = _load(study, engine)
     plan = make_plan(study=study, sources=sources, targets=targets, base_digest=engine.base_digest)
     cost = measure_cost(engine, sources, targets) if measure else ASSUMED
+    adapters, cells = pending_units(
+        plan=plan,
+        folder=run_folder(study),
+        base_digest=engine.base_digest,
+        sources=sources,
+        targets=targets,
+    )
     expected = estimate(
-        adapters=plan.adapters,
-        cells=plan.cells,
+        adapters=adapters,
+        cells=cells,
         sources=sources,
         targets=targets,
         token_counts=engine.token_counts,
@@ -135,7 +149,7 @@ def check(study: Study | str | Path, engine: Engine | None = None, *, measure: b
         if one.adapter is None
     }
     previews = tuple(preview_source(one) for one in sources)
-    return Check(study, previews, lengths, tuple(targets), plan, expected)
+    return Check(study, previews, lengths, tuple(targets), plan, len(adapters), len(cells), expected)
 
 
 def run(

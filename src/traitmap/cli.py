@@ -77,7 +77,8 @@ def check(
         check_preview(
             sources=found.sources,
             targets=found.targets,
-            plan=found.plan,
+            adapters=found.adapters_to_train,
+            cells=found.cells_to_evaluate,
             estimate=found.estimate,
             lengths=found.lengths,
         )

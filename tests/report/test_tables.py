@@ -23,7 +23,6 @@ from traitmap.report.blocks import fold, split
 from traitmap.report.preview import check_preview
 from traitmap.report.tables import in_bytes, in_time, matrix_table, status_table, traits_table
 from traitmap.run.cost import Estimate
-from traitmap.run.plan import AdapterUnit, CellUnit, Plan
 from traitmap.run.status import Failure, RunStatus, Tally
 
 
@@ -181,9 +180,8 @@ def test_check_shows_text_labels_requests_and_cost() -> None:
         _task=None,
         _items=(),
     )
-    plan = Plan(((AdapterUnit("reviews", 0, "key"),),), ("ready",), (CellUnit("reviews", 0, "sky"),))
     estimate = Estimate(1.0, 1.0, 0.0, 400.0, 2_500_000.0, True)
-    text = printed(check_preview(sources=sources, targets=[target], plan=plan, estimate=estimate))
+    text = printed(check_preview(sources=sources, targets=[target], adapters=1, cells=1, estimate=estimate))
     assert "Review: [fine]" in text
     assert "Mood:‹ positive›" in text
     assert "labels: 'positive' 2" in text
@@ -193,7 +191,7 @@ def test_check_shows_text_labels_requests_and_cost() -> None:
     assert "adapter as it is: adapters/ready" in text
     assert "‹ blue› or ‹ red›" in text
     assert "wet" not in text
-    assert "train 1 adapter, evaluate 1 cell; about 7 min and 2.5 MB (measured" in flat(text)
+    assert "train 1 adapter on 1 tokens, evaluate 1 cell of 1 tokens; about 7 min and 2.5 MB (measured" in flat(text)
 
 
 @given(st.lists(st.integers(1, 30), max_size=40), st.integers(10, 120))

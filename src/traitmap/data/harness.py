@@ -19,6 +19,7 @@ from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml  # no public way to read a task file without building it
+from lm_eval.utils import env
 
 from traitmap.data.records import Example, Segment
 from traitmap.errors import DataError
@@ -79,7 +80,7 @@ def training_examples(task: Task, rows: Iterable[int] | None = None) -> list[Exa
     has no training split, writes its choices into the context, or has a row without a gold answer.
     """
     docs = _training_docs(task)
-    with quiet(), reproducible():
+    with quiet(), reproducible(), compiled_once():
         return [_example(task, row, docs[row]) for row in (range(len(docs)) if rows is None else rows)]
 
 
@@ -126,6 +127,20 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def compiled_once() -> Iterator[None]:
+    """lm-eval compiles a task's template anew for every row, a millisecond each; in this block, once."""
+    before = env.__dict__.get("from_string")
+    vars(env)["from_string"] = functools.cache(env.from_string)
+    try:
+        yield
+    finally:
+        if before is None:
+            del vars(env)["from_string"]
+        else:
+            vars(env)["from_string"] = before
 
 
 @contextmanager

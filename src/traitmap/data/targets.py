@@ -19,6 +19,7 @@ from lm_eval.api.task import Task
 
 from traitmap.data.harness import (
     FEWSHOT_SEED,
+    compiled_once,
     gold_choices,
     gold_text,
     open_study_task,
@@ -143,7 +144,7 @@ def _ask(task: Task, target: Target, limit: int | None, render_chat: RenderChat 
     if target.apply_chat_template and render_chat is None:
         raise DataError("apply_chat_template needs a base model with a chat template")
     try:
-        with quiet(), reproducible():
+        with quiet(), reproducible(), compiled_once():
             task.build_all_requests(
                 limit=limit,
                 apply_chat_template=target.apply_chat_template,

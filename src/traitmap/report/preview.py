@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from traitmap.data.records import Example, Request
     from traitmap.data.targets import LoadedTarget
     from traitmap.run.cost import Estimate
-    from traitmap.run.plan import Plan
 
 _TEXT_MOST = 700
 
@@ -29,12 +28,14 @@ def check_preview(
     *,
     sources: Sequence[SourcePreview],
     targets: Sequence[LoadedTarget],
-    plan: Plan,
+    adapters: int,
+    cells: int,
     estimate: Estimate,
     lengths: Mapping[str, Lengths] = MappingProxyType({}),
 ) -> RenderableType:
     """Sources with rendered examples and label words, targets with a rendered request, and the cost.
 
+    adapters, cells: how many are still to be trained and evaluated, which ``estimate`` is for.
     lengths: token counts of each source's examples, where they have been counted.
     """
     parts: list[RenderableType] = [_sources(sources, lengths)]
@@ -43,7 +44,7 @@ def check_preview(
     parts += [Text(""), _targets(targets)]
     for target in targets:
         parts += _request(target)
-    parts += [Text(""), words(_cost(plan, estimate), "bold")]
+    parts += [Text(""), words(_cost(adapters, cells, estimate), "bold")]
     return Group(*parts)
 
 
@@ -124,10 +125,10 @@ def _answers(first: Request, same: Sequence[Request]) -> str:
     return " or ".join(f"‹{shorten_middle(request.continuation, 60)}›" for request in same[:8])
 
 
-def _cost(plan: Plan, estimate: Estimate) -> str:
+def _cost(adapters: int, cells: int, estimate: Estimate) -> str:
     said = (
-        f"To do: train {counted(len(plan.adapters), 'adapter')} on {estimate.training_tokens:,.0f} tokens, "
-        f"evaluate {counted(len(plan.cells), 'cell')} of {estimate.scoring_tokens:,.0f} tokens; "
+        f"To do: train {counted(adapters, 'adapter')} on {estimate.training_tokens:,.0f} tokens, "
+        f"evaluate {counted(cells, 'cell')} of {estimate.scoring_tokens:,.0f} tokens; "
         f"about {in_time(estimate.seconds)} and {in_bytes(estimate.bytes)}"
     )
     return said + (
