@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planted import answered, matrix_of, noise, planted
 
+from planted import answered, matrix_of, noise, planted
 from traitmap.analysis.measurement import (
     cell_stderr,
     item_deviations,
@@ -79,6 +79,19 @@ def test_items_that_nobody_answered_leave_the_others_in_place():
     )
     assert np.isfinite(moved).all()
     assert moved[:, 3, 1].std() == pytest.approx(moved[:, 3, 0].std() * np.sqrt(100 / 40), rel=0.3)
+
+
+def test_a_failed_cell_leaves_the_noise_of_the_others_known():
+    matrix = answered(SHARES, BASE, items=100)
+    scores = {name: part.copy() for name, part in matrix.item_scores.items()}
+    scores["target002"][4] = np.nan
+    values = matrix.values.copy()
+    values[3, 2] = np.nan
+    traits = decompose(replace(matrix, item_scores=scores, values=values), n_bootstrap=60, n_permutations=0)
+    assert np.isfinite(traits.noise.variance).all()
+    whole = item_noise_variance(item_table(matrix, ROWS, COLUMNS))
+    np.testing.assert_allclose(traits.noise.variance, whole, rtol=0.2)
+    assert np.isfinite(traits.effects_low).all()
 
 
 def test_effect_intervals_cover_the_true_effect():

@@ -86,8 +86,8 @@ def duplicated_sources(prepared: Prepared) -> list[TraitWarning]:
     return [
         TraitWarning(
             "duplicated_sources",
-            f"{listed(names)} have the same values on every target: they count as {len(names)} sources "
-            "but hold the information of one",
+            f"sources {listed(names)} have the same values on every target: they count as {len(names)} "
+            "sources but hold the information of one",
             "leave out all but one, or check that the same adapter was not evaluated twice",
             names,
         )
@@ -106,7 +106,7 @@ def near_duplicate_targets(prepared: Prepared) -> list[TraitWarning]:
     return [
         TraitWarning(
             "near_duplicate_targets",
-            f"{first} and {second} correlate at {r:.3f}: they weigh one ability twice",
+            f"targets {first} and {second} correlate at {r:.3f}: they weigh one ability twice",
             "keep one of them, or hold out by family of targets rather than by target",
             (first, second),
         )
@@ -143,8 +143,8 @@ def collapsed_sources(prepared: Prepared, majority_share: Array | None) -> list[
             found.append(
                 TraitWarning(
                     "collapsed_source",
-                    f"{name} lies at the floor on {low:.0%} of the targets (median robust z {typical:.1f}): "
-                    "it may give one answer to everything",
+                    f"source {name} lies at the floor on {low:.0%} of the targets (median robust z "
+                    f"{typical:.1f}): it may give one answer to everything",
                     "look at its answers; if they are all the same, train it again with a lower learning "
                     "rate or leave it out, for such rows make a trait of their own",
                     (name,),
@@ -171,7 +171,7 @@ def _collapsed_from_predictions(prepared: Prepared, majority_share: Array) -> li
             found.append(
                 TraitWarning(
                     "collapsed_source",
-                    f"{name} gives one answer to at least {ONE_ANSWER:.0%} of the items on {count} of "
+                    f"source {name} gives one answer to at least {ONE_ANSWER:.0%} of the items on {count} of "
                     f"{total} targets",
                     "train it again with a lower learning rate or leave it out, for such rows make a trait "
                     "of their own",

@@ -118,6 +118,7 @@ def item_noise_variance(items: ItemTable) -> Array:
         pooled = np.where(
             count > 0, np.where(finite, scores[1:], 0.0).sum(axis=1) / np.maximum(count, 1), np.nan
         )
+        pooled = pooled[np.isfinite(pooled).any(axis=1)]  # a failed adapter takes no part
         shared = pooled[:, np.isfinite(pooled).all(axis=0)]
         sources, n = shared.shape
         if n < 2 or sources < 2:
