@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from planted import answered, matrix_of, noise, planted
+from traitmap.analysis.components import Components
 from traitmap.analysis.measurement import (
     cell_stderr,
     item_deviations,
@@ -14,7 +15,7 @@ from traitmap.analysis.measurement import (
     residual_spread,
     seed_deviations,
 )
-from traitmap.analysis.noise import seed_reliability
+from traitmap.analysis.noise import noise_summary, seed_reliability
 from traitmap.analysis.traits import decompose
 from traitmap.matrix_record import Cell
 
@@ -168,6 +169,25 @@ def test_noise_corrected_shares_come_back():
     assert traits.noise.signal_ratio[0] == pytest.approx(1.0, abs=0.03)
     assert traits.noise.total_share == pytest.approx(1 - traits.explained_variance_ratio[0], abs=0.03)
     assert traits.noise.origin == "items"
+
+
+def test_noise_is_taken_out_of_each_component_and_of_the_total():
+    found = Components(np.eye(3)[:, :2], np.eye(2), np.sqrt([8.0, 2.0]), np.zeros(2), np.ones(2), 10.0)
+    options = {
+        "unit": np.array([1.0, 0.5]),
+        "spread": np.array([2.0, 2.0]),
+        "reliability": np.full(2, np.nan),
+    }
+    told = noise_summary(found, 3, origin="items", variance=np.array([1.0, 2.0]), **options)
+    np.testing.assert_allclose(told.signal_ratio, [3 / 3.5, 0.5 / 3.5])
+    np.testing.assert_allclose(told.share, [0.25, 0.5])
+    assert told.total_share == pytest.approx(1.5 / 5)
+    drowned = noise_summary(found, 3, origin="items", variance=np.array([9.0, 2.0]), **options)
+    assert np.isnan(drowned.signal_ratio).all()
+    assert "measurement noise alone" in drowned.reason
+    partly = noise_summary(found, 3, origin="items", variance=np.array([1.0, np.nan]), **options)
+    assert "1 of 2 targets" in partly.reason
+    assert np.isnan(partly.total_share)
 
 
 def test_adapters_that_differ_by_noise_only_have_no_signal():

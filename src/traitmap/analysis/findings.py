@@ -447,9 +447,12 @@ def all_findings(
 ) -> tuple[TraitWarning, ...]:
     """Every warning, the gravest first: support, then what shapes the components, then the data, then noise.
 
-    Axes are examined for the used components and at least the first four, because people read those.
+    Axes are examined for the used components, and for those of the first four that hold more than an
+    average one (Kaiser's rule), because people read those.
     """
-    examined = range(min(traits.stability.examined, len(traits.explained_variance_ratio)))
+    ratios = traits.explained_variance_ratio
+    used = traits.n_components["used"]
+    examined = [c for c in range(min(max(used, 4), len(ratios))) if c < used or ratios[c] >= 1 / len(ratios)]
     return (
         *support(traits),
         *one_row_axes(traits, examined),
