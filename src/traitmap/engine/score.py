@@ -6,7 +6,7 @@ A choice of one token adds no token at all, it is read from the context's own la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,19 +47,11 @@ def loglikelihoods(
 ) -> list[Answer]:
     """Answers to ``loglikelihood`` requests, in order; ``budget`` tokens are computed in one pass."""
     pairs = [encoder.continuation(request) for request in requests]
-    questions = _questions(base, pairs)
-    rows = [_row(question) for question in questions]
-    answers: list[Answer | None] = [None] * len(requests)
-    done = 0
-    for batch in batches_by_tokens([len(row.ids) for row in rows], budget, base.layout):
-        with torch.inference_mode():
-            logits = read_logits(base.model, base.layout, [rows[i] for i in batch], adapters)
-            for request, answer in _read(logits, [questions[i] for i in batch]):
-                answers[request] = answer
-                done += 1
-        listener(Progress("evaluate", done, len(requests)))
-    assert None not in answers
-    return [answer for answer in answers if answer is not None]
+    answers: dict[int, Answer] = {}
+    for found in _answered(base, _questions(base, pairs), budget, adapters):
+        answers.update(found)
+        listener(Progress("evaluate", len(answers), len(requests)))
+    return [answers[index] for index in range(len(requests))]
 
 
 def rolling_loglikelihoods(
@@ -82,15 +74,24 @@ def rolling_loglikelihoods(
             questions.append(Question(tuple(context), (piece,)))
             owners.append(index)
     sums, tokens = np.zeros(len(requests)), np.zeros(len(requests), dtype=int)
+    for found in _answered(base, questions, budget, adapters):
+        for window, answer in found:
+            sums[owners[window]] += answer.logprob
+            tokens[owners[window]] += answer.tokens
+    listener(Progress("evaluate", len(requests), len(requests)))
+    return [Answer(logprob=float(sums[i]), tokens=int(tokens[i])) for i in range(len(requests))]
+
+
+def _answered(
+    base: Base, questions: Sequence[Question], budget: int, adapters: Resident | None
+) -> Iterator[list[tuple[int, Answer]]]:
+    """Answers of all questions, batch by batch, each with the number of its request."""
     rows = [_row(question) for question in questions]
     for batch in batches_by_tokens([len(row.ids) for row in rows], budget, base.layout):
         with torch.inference_mode():
             logits = read_logits(base.model, base.layout, [rows[i] for i in batch], adapters)
-            for window, answer in _read(logits, [questions[i] for i in batch]):
-                sums[owners[window]] += answer.logprob
-                tokens[owners[window]] += answer.tokens
-    listener(Progress("evaluate", len(requests), len(requests)))
-    return [Answer(logprob=float(sums[i]), tokens=int(tokens[i])) for i in range(len(requests))]
+            found = _read(logits, [questions[i] for i in batch])
+        yield found
 
 
 def _questions(base: Base, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Question]:
