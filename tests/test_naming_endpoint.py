@@ -33,6 +33,11 @@ def endpoint(content: str, *, status: int = 200, raw: bool = False) -> Iterator[
             message = {"choices": [{"message": {"content": content}}]}
             self.wfile.write(content.encode() if raw else json.dumps(message).encode())
 
+        def do_GET(self) -> None:
+            seen.append({"path": self.path, "headers": dict(self.headers)})
+            self.send_response(200)
+            self.end_headers()
+
         def log_message(self, *_: object) -> None:
             pass
 
@@ -80,6 +85,7 @@ def test_the_key_comes_from_the_environment(monkeypatch):
         ("<html>", {"raw": True}, "did not answer with JSON"),
         ("{}", {"raw": True}, "JSON array of names"),
         ("overloaded", {"status": 503, "raw": True}, "answered 503: overloaded"),
+        ("moved", {"status": 302, "raw": True}, "answered 302"),
         ("moved", {"status": 307, "raw": True}, "answered 307"),
     ],
 )

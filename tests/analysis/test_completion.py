@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from planted import matrix_of, noise
 
+from planted import matrix_of, noise
 from traitmap.analysis.completion import (
     Metric,
     complete,

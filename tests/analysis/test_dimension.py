@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from planted import COUNTS_ONLY, matrix_of, noise, planted
 
+from planted import COUNTS_ONLY, matrix_of, noise, planted
 from traitmap.analysis.completion import Metric
 from traitmap.analysis.dimension import (
     Null,
@@ -11,6 +11,7 @@ from traitmap.analysis.dimension import (
     cross_validate,
     fold_masks,
     gaussian_null,
+    one_standard_error,
     permutation_null,
     permute_columns,
     spectrum_ratios,
@@ -96,6 +97,20 @@ def test_spectrum_is_that_of_the_correlation_matrix(shape):
     np.testing.assert_allclose(spectrum_ratios(table[None], Metric(), 5)[0], expected, atol=1e-10)
 
 
+def test_the_null_is_completed_like_the_table():
+    """Filled cells follow the components, in the null as in the table."""
+    values, _ = planted(15, 8, 1, 0.9, 0)
+    values[np.random.default_rng(0).random(values.shape) < 0.25] = np.nan
+    traits = decompose(matrix_of(values), n_bootstrap=0, n_permutations=300)
+    assert traits.n_components["cv"] == 1
+    options = {"draws": 300, "count": 8, "seed": 0}
+    filled, means = (
+        gaussian_null(np.isfinite(values), np.ones(8), rank, Metric(), **options).band()[0] for rank in (1, 0)
+    )
+    assert filled[0] - means[0] > 0.03
+    assert traits.null_mean[0] == pytest.approx(filled[0], abs=0.015)
+
+
 def test_counting_stops_at_the_first_component_below_its_null():
     assert above_null(np.array([0.5, 0.1, 0.3]), np.array([0.4, 0.2, 0.1])) == 1
     assert above_null(np.array([0.5, 0.3]), np.array([0.4, 0.2])) == 2
@@ -110,3 +125,23 @@ def test_most_components_leaves_room_to_validate():
     assert most_components((3, 2)) == 1
     assert most_components((10, 10)) == 8
     assert most_components((1000, 200)) == 28
+
+
+def test_the_fewest_components_within_one_standard_error_are_chosen():
+    """Two sources: one component is worse than two by .05 on average, by +.3 on one and -.2 on the other."""
+    errors = np.array([[1.0, 1.0], [0.8, 0.3], [0.5, 0.5]])
+    cells = np.broadcast_to(errors[:, None, :, None], (3, 4, 2, 5)).copy()
+    chosen, best, stderr = one_standard_error(cells, np.ones((4, 2, 5)))
+    assert (chosen, best) == (1, 2)
+    np.testing.assert_allclose(stderr, [0, 0.25, 0])
+    cells[1, :, 1] = 0.6  # now worse on both
+    assert one_standard_error(cells, np.ones((4, 2, 5)))[0] == 2
+
+
+def test_assignments_to_folds_that_disagree_widen_the_standard_error():
+    cells = np.ones((2, 4, 3, 5))
+    cells[1] = 0.9
+    cells[1, :2] = 1.06
+    chosen, best, stderr = one_standard_error(cells, np.ones((4, 3, 5)))
+    assert (chosen, best) == (0, 1)
+    assert stderr[0] == pytest.approx(np.std([0.1, 0.1, -0.06, -0.06], ddof=1) / 2)

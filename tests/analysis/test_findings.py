@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planted import COUNTS_ONLY, answered, matrix_of, noise, planted
 
+from planted import COUNTS_ONLY, answered, matrix_of, noise, planted
 from traitmap.analysis.findings import listed
 from traitmap.analysis.traits import decompose
 

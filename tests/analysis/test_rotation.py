@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from planted import noise
 
+from planted import noise
 from traitmap.analysis.rotation import (
     congruence,
     oblimin,

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from planted import matrix_of, noise, planted
 from scipy.linalg import subspace_angles
 
+from planted import matrix_of, noise, planted
 from traitmap.analysis.completion import Metric
 from traitmap.analysis.stability import (
     Model,

@@ -153,7 +153,7 @@ def _effort(cells: int, bootstrap: int | None, permutations: int | None, cv_seed
         least = 1 if name == "cv_seeds" else 0
         if value < least:
             raise MatrixError(f"{name}={value} is not possible; use {least} or more")
-    noise_tables = min(40 if large else 100, chosen["n_bootstrap"], chosen["n_permutations"])
+    noise_tables = min(20 if large else 100, chosen["n_bootstrap"], chosen["n_permutations"])
     return Effort(
         folds=5 if large else 10,
         cv_seeds=chosen["cv_seeds"],
