@@ -191,7 +191,10 @@ def test_check_shows_text_labels_requests_and_cost() -> None:
     assert "adapter as it is: adapters/ready" in text
     assert "‹ blue› or ‹ red›" in text
     assert "wet" not in text
-    assert "train 1 adapter on 1 tokens, evaluate 1 cell of 1 tokens; about 7 min and 2.5 MB (measured" in flat(text)
+    assert (
+        "train 1 adapter on 1 tokens, evaluate 1 cell of 1 tokens; about 7 min and 2.5 MB (measured"
+        in flat(text)
+    )
 
 
 @given(st.lists(st.integers(1, 30), max_size=40), st.integers(10, 120))
