@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint mini-base bench clean
 
 demo: $(STAMP)
 	$(BIN)/traitmap run src/traitmap/mini/study.yaml --output runs
@@ -20,6 +20,12 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check src tests docs benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The bundled base, from nothing: its corpus is generated, and the same machine gives the same weights.
+mini-base: $(STAMP)
+	$(BIN)/python -m traitmap.mini.corpus build/corpus.txt
+	$(BIN)/traitmap pretrain build/corpus.txt --output src/traitmap/mini/base \
+		--vocab-size 2048 --steps 1800 --arithmetic bfloat16 --threads 1
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py

@@ -225,6 +225,10 @@ def pretrain(
     learning_rate: Annotated[float, typer.Option()] = 3e-3,
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    arithmetic: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; fixed ones give the same weights.")
+    ] = None,
 ) -> None:
     """Train a small base model from text files: a tokenizer and a Llama-shaped model.
 
@@ -232,9 +236,15 @@ def pretrain(
     """
     from traitmap import api
 
-    settings = {name: value for name, value in locals().items() if name not in ("texts", "output", "api")}
+    _one_of("arithmetic", arithmetic, ("auto", "float32", "bfloat16"))
     with _shown_progress() as listener:
-        done = api.pretrain(texts, output, listener, **settings)
+        done = api.pretrain(
+            texts, output, listener,
+            hidden_size=hidden_size, num_layers=num_layers, num_attention_heads=num_attention_heads,
+            intermediate_size=intermediate_size, vocab_size=vocab_size, context=context,
+            sequence_length=sequence_length, batch_size=batch_size, steps=steps,
+            learning_rate=learning_rate, seed=seed, device=device, arithmetic=arithmetic, threads=threads,
+        )  # fmt: skip
     typer.echo(
         f"{output}: {done.parameters:,} parameters, {done.tokens:,} tokens seen, "
         f"validation loss {done.validation_loss:.3f} nats per token",

@@ -41,7 +41,8 @@ class TestEveryFamily:
         """2 draws of n rows from N texts share about n * n / N: few mean N of 100,000 or more."""
         family = FAMILIES[name]
         one, two = ({row[family.key] for row in family.rows("train", 2000, seed)} for seed in (1, 2))
-        assert len(one & two) < 40
+        # sums with one digit are the exception: there are 14,000 of them
+        assert len(one & two) < (400 if family is FAMILIES["arithmetic"] else 40)
 
     def test_an_unknown_split_is_refused(self, name: str) -> None:
         with pytest.raises(ValueError, match="'train' and 'test'"):
