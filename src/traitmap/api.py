@@ -232,7 +232,14 @@ def _load(study: Study, engine: Engine) -> tuple[Sequence[Any], Sequence[Any]]:
 def _traits(matrix: TransferMatrix, **settings: Any) -> Traits:
     from traitmap.analysis.traits import decompose
 
+    settings.setdefault("names", trait_names(matrix))
     return decompose(matrix, **settings)
+
+
+def trait_names(matrix: TransferMatrix) -> tuple[str, ...]:
+    """Names that the study gives to its first traits."""
+    study = matrix.conditions.get("study")
+    return tuple(study.get("trait_names") or ()) if isinstance(study, Mapping) else ()
 
 
 def _traits_if_any(matrix: TransferMatrix) -> Traits | None:

@@ -168,6 +168,9 @@ def traits(
     orientation: Annotated[
         str, typer.Option(help="rows: sources are rows of a CSV; columns: they are columns.")
     ] = "rows",
+    claimed_share: Annotated[
+        float | None, typer.Option(help="A share of variance that somebody claims, to be held against noise.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of resampling and permutations.")] = 0,
 ) -> None:
     """Latent traits, how many the data support, and what cannot be told.
@@ -179,8 +182,11 @@ def traits(
     from traitmap.analysis.traits_json import to_json
 
     reading = {"orientation": orientation, "row_name": row_name, "drop": _listed(drop)}
+    table = api.matrix_of(run, **reading)
     found = decompose(
-        api.matrix_of(run, **reading),
+        table,
+        names=api.trait_names(table),
+        claimed_share=claimed_share,
         scale=_one_of("scale", scale, SCALES),
         components=_components(components),
         rotate=_one_of("rotate", rotate, ROTATIONS),

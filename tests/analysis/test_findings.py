@@ -1,6 +1,7 @@
 """Warnings: each is raised by the table that deserves it, and by no other."""
 
 from dataclasses import replace
+from math import nan
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from planted import COUNTS_ONLY, answered, matrix_of, noise, planted
 from traitmap.analysis.findings import listed
 from traitmap.analysis.traits import decompose
+from traitmap.matrix_record import Cell
 
 QUICK = {"n_bootstrap": 50, "n_permutations": 60}
 
@@ -191,3 +193,23 @@ def test_lists_in_words(names, words):
 
 def test_no_bootstrap_no_instability():
     assert "unstable_component" not in codes(matrix_of(clean_table()), **COUNTS_ONLY)
+
+
+def with_metrics(matrix, metrics):
+    """The matrix as a run gives it: every cell names its metric."""
+    cells = tuple(
+        Cell(source, target, None, metric, 0.5, 9, *[nan] * 7, "measured")
+        for source in matrix.sources
+        for target, metric in zip(matrix.targets, metrics, strict=True)
+    )
+    return replace(matrix, cells=cells)
+
+
+def test_effects_over_targets_of_different_units_are_not_to_be_read():
+    table = 1 / (1 + np.exp(-clean_table()[:, :6]))
+    table[:, :2] *= -7  # bits per byte, say
+    matrix = matrix_of(table)
+    assert "mixed_units" not in codes(matrix)
+    found = codes(with_metrics(matrix, ["bits", "bits", "acc", "acc", "acc", "acc"]))
+    assert found["mixed_units"] == matrix.targets[:2]
+    assert "mixed_units" not in codes(with_metrics(matrix, ["bits"] * 6))

@@ -416,6 +416,30 @@ def unknown_base(prepared: Prepared) -> list[TraitWarning]:
     ]
 
 
+def mixed_units(matrix: TransferMatrix) -> list[TraitWarning]:
+    """Effects average gains over targets; in different units the average has none.
+
+    Only a run tells: its cells name their metric, and a metric with values outside [0, 1] beside one
+    within is in another unit.
+    """
+    metrics = {cell.target: cell.metric for cell in matrix.cells if cell.status == "measured"}
+    values = np.vstack([matrix.baseline[None], matrix.values])
+    within = np.array([np.nanmin(v, initial=0.0) >= 0 and np.nanmax(v, initial=0.0) <= 1 for v in values.T])
+    kinds = {metrics.get(target) for target, inside in zip(matrix.targets, within, strict=True) if inside}
+    pairs = zip(matrix.targets, within, strict=True)
+    other = [name for name, inside in pairs if not inside and name in metrics and metrics[name] not in kinds]
+    if not other or not kinds - {None}:
+        return []
+    return [
+        TraitWarning(
+            "mixed_units",
+            f"{listed(other)} are no proportions: effects add their units to those of the other targets",
+            "do not read the size of an effect; leave targets of one kind out, or read loadings and scores",
+            tuple(other),
+        )
+    ]
+
+
 def table_as_read(matrix: TransferMatrix, prepared: Prepared) -> list[TraitWarning]:
     """Sources that were named alike, and targets whose metric is better when lower."""
     found = []
@@ -465,5 +489,6 @@ def all_findings(
         *table_as_read(matrix, prepared),
         *incomplete(prepared),
         *noisy(traits),
+        *mixed_units(matrix),
         *unknown_base(prepared),
     )
