@@ -433,7 +433,7 @@ def mixed_units(matrix: TransferMatrix) -> list[TraitWarning]:
     return [
         TraitWarning(
             "mixed_units",
-            f"targets {listed(other)} are no proportions: effects add their units to those of the other targets",
+            f"targets {listed(other)} are no proportions: effects add their units to those of the others",
             "do not read the size of an effect; leave targets of one kind out, or read loadings and scores",
             tuple(other),
         )
