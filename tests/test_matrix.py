@@ -26,10 +26,10 @@ from traitmap.matrix import (
     to_json,
     to_parquet,
 )
-from traitmap.run.cells import read_outcomes
-from traitmap.run.execute import execute
-from traitmap.run.ledger import read_ledger
-from traitmap.run.store import RunStore, open_store
+from traitmap.runs.cells import read_outcomes
+from traitmap.runs.execute import execute
+from traitmap.runs.ledger import read_ledger
+from traitmap.runs.store import RunStore, open_store
 
 NUMBERS = ("value", "stderr", "gain", "gain_low", "gain_high", "p", "q", "unparsed")
 

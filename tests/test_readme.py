@@ -39,3 +39,10 @@ def test_the_readme_lists_every_file_with_its_own_line() -> None:
     assert namespace["with_listing"](readme) == readme, "run: python docs/files.py"
     lines = namespace["listing"]().splitlines()
     assert all(len(line.split("` ", 1)) == 2 for line in lines), "a file without a docstring"
+
+
+def test_the_public_functions_stay_functions_whatever_is_imported() -> None:
+    """A subpackage of the same name would take the function's place once something imports it."""
+    package = Path(traitmap.__file__).parent
+    modules = {path.stem for path in package.iterdir()}
+    assert not modules & set(traitmap.__all__)

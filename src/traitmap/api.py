@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from traitmap.data.targets import LoadedTarget
     from traitmap.engine.contract import Engine
     from traitmap.matrix import TransferMatrix
-    from traitmap.run.cost import Estimate
-    from traitmap.run.plan import Plan
-    from traitmap.run.status import RunStatus
+    from traitmap.runs.cost import Estimate
+    from traitmap.runs.plan import Plan
+    from traitmap.runs.status import RunStatus
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Run:
 
     def status(self) -> RunStatus:
         """What is done, failed and missing."""
-        from traitmap.run.status import run_status
+        from traitmap.runs.status import run_status
 
         return run_status(self.folder)
 
@@ -118,10 +118,10 @@ def check(study: Study | str | Path, engine: Engine | None = None, *, measure: b
     loaded. Raises StudyError with all faults.
     """
     from traitmap.data.preview import lengths_of, preview_source
-    from traitmap.run.cost import ASSUMED, estimate, measure_cost
-    from traitmap.run.plan import make_plan
-    from traitmap.run.status import pending_units
-    from traitmap.run.store import run_folder
+    from traitmap.runs.cost import ASSUMED, estimate, measure_cost
+    from traitmap.runs.plan import make_plan
+    from traitmap.runs.status import pending_units
+    from traitmap.runs.store import run_folder
 
     study = _in_order(study)
     engine = engine or _open(study)
@@ -164,7 +164,7 @@ def run(
     Calling it again after an interruption goes on where it stopped. output: another folder for runs
     than the study's. Raises StudyError with all faults of the study and its data.
     """
-    from traitmap.run.execute import execute
+    from traitmap.runs.execute import execute
 
     study = _in_order(study)
     if output is not None:
@@ -177,7 +177,7 @@ def run(
 
 def open_run(folder: str | Path) -> Run:
     """A run that exists. RunError where the folder holds none."""
-    from traitmap.run.store import open_store
+    from traitmap.runs.store import open_store
 
     return Run(open_store(folder).folder)
 

@@ -34,7 +34,7 @@ StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file (
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/mini.")]
 SCALES = ("standard", "center", "logit", "gain", "double")
 ROTATIONS = ("none", "varimax", "oblimin")
-MASKS: dict[str, Any] = {"auto": "auto", "yes": True, "no": False}
+MASKS: dict[str, Any] = {"auto": "auto", "yes": True, "no": False, "true": True, "false": False}
 MatrixOrRun = Annotated[
     Path, typer.Argument(metavar="MATRIX_OR_RUN", help="A run folder, or a CSV or Parquet matrix.")
 ]

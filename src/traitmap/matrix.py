@@ -32,9 +32,9 @@ from traitmap.matrix_statistics import (
     sign_flip,
     standard_error,
 )
-from traitmap.run.cells import CellScores, read_scores
-from traitmap.run.ledger import CellEntry, Ledger, read_ledger
-from traitmap.run.store import RunStore, open_store
+from traitmap.runs.cells import CellScores, read_scores
+from traitmap.runs.ledger import CellEntry, Ledger, read_ledger
+from traitmap.runs.store import RunStore, open_store
 from traitmap.study.settings import BASELINE
 
 __all__ = ["Array", "Cell", "TransferMatrix", "build_matrix", "to_csv", "to_frame", "to_json", "to_parquet"]

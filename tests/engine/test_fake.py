@@ -81,7 +81,7 @@ def test_failures_are_those_of_the_contract(tmp_path: Path) -> None:
 
 def test_run_and_fake_engine_import_no_torch() -> None:
     code = (
-        "import sys, traitmap.engine.fake, traitmap.run.execute, traitmap.run.status;"
+        "import sys, traitmap.engine.fake, traitmap.runs.execute, traitmap.runs.status;"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'peft', 'lm_eval')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -22,8 +22,8 @@ from traitmap.matrix import TransferMatrix
 from traitmap.report.blocks import fold, split
 from traitmap.report.preview import check_preview
 from traitmap.report.tables import in_bytes, in_time, matrix_table, status_table, traits_table
-from traitmap.run.cost import Estimate
-from traitmap.run.status import Failure, RunStatus, Tally
+from traitmap.runs.cost import Estimate
+from traitmap.runs.status import Failure, RunStatus, Tally
 
 
 def printed(what: RenderableType, *, width: int = 80, terminal: bool = False, **options: object) -> str:

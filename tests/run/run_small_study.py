@@ -5,7 +5,7 @@ from pathlib import Path
 
 from small_study import sources, study, targets
 from traitmap.engine.fake import FakeEngine
-from traitmap.run.execute import execute
+from traitmap.runs.execute import execute
 
 if __name__ == "__main__":
     asked = study(Path(sys.argv[1]))

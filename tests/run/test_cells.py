@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from traitmap.data.records import Outcome
 from traitmap.errors import RunError
-from traitmap.run.cells import SCHEMA, is_intact, read_outcomes, read_scores, write_cell
+from traitmap.runs.cells import SCHEMA, is_intact, read_outcomes, read_scores, write_cell
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 OUTCOME = st.builds(

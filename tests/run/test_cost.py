@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from small_study import sources, study, targets
 from traitmap.engine.fake import FakeEngine
 from traitmap.engine.schedule import batch_schedule
-from traitmap.run.cost import ASSUMED, UnitCost, estimate, measure_cost, training_tokens
-from traitmap.run.plan import make_plan
+from traitmap.runs.cost import ASSUMED, UnitCost, estimate, measure_cost, training_tokens
+from traitmap.runs.plan import make_plan
 from traitmap.study.settings import Training
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=40)

@@ -12,12 +12,12 @@ from traitmap.data.records import Answer, Request
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
 from traitmap.progress import Listener, Progress, silent
-from traitmap.run.cells import read_scores
-from traitmap.run.execute import execute
-from traitmap.run.ledger import read_ledger
-from traitmap.run.plan import make_plan
-from traitmap.run.status import Tally, pending_units, run_status
-from traitmap.run.store import RunStore, locked_store, open_store
+from traitmap.runs.cells import read_scores
+from traitmap.runs.execute import execute
+from traitmap.runs.ledger import read_ledger
+from traitmap.runs.plan import make_plan
+from traitmap.runs.status import Tally, pending_units, run_status
+from traitmap.runs.store import RunStore, locked_store, open_store
 from traitmap.study.settings import Study
 
 

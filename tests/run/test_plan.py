@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from small_study import loaded_source, sources, study, targets
-from traitmap.run.plan import Plan, make_plan, missing_groups
+from traitmap.runs.plan import Plan, make_plan, missing_groups
 from traitmap.study.settings import Lora
 
 ASKED = study(Path("x"), seeds=(0, 1, 2))

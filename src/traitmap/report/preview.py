@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from traitmap.data.preview import Lengths, SourcePreview
     from traitmap.data.records import Example, Request
     from traitmap.data.targets import LoadedTarget
-    from traitmap.run.cost import Estimate
+    from traitmap.runs.cost import Estimate
 
 _TEXT_MOST = 700
 

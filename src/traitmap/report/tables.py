@@ -22,7 +22,7 @@ from traitmap.report.reading import Reading, read
 from traitmap.report.wording import UNKNOWN, counted, interval, plain, sentence, share, signed
 
 if TYPE_CHECKING:
-    from traitmap.run.status import RunStatus, Tally
+    from traitmap.runs.status import RunStatus, Tally
 
 BETTER, WORSE, IN_DOMAIN = "bold cyan", "bold yellow", "underline"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from traitmap.data.records import Request
 from traitmap.engine.contract import Engine, TrainingJob
-from traitmap.run.plan import AdapterUnit, CellUnit
+from traitmap.runs.plan import AdapterUnit, CellUnit
 from traitmap.study.settings import Training
 
 if TYPE_CHECKING:

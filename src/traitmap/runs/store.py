@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from traitmap.errors import ModelError, RunError
-from traitmap.run.atomic import (
+from traitmap.runs.atomic import (
     partial_path,
     publish,
     remove_partials,
@@ -35,8 +35,8 @@ from traitmap.run.atomic import (
     write_json,
     write_whole,
 )
-from traitmap.run.cells import is_intact
-from traitmap.run.keys import adapter_digest
+from traitmap.runs.cells import is_intact
+from traitmap.runs.keys import adapter_digest
 from traitmap.study.digest import digest
 from traitmap.study.settings import Study
 

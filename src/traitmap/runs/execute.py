@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from traitmap.engine.contract import Engine, TrainingJob, TrainingReport
 from traitmap.errors import ModelError, RunError, TraitmapError
 from traitmap.progress import Listener, Progress, silent
-from traitmap.run.cells import write_cell
-from traitmap.run.cost import rough_token_counts, training_tokens
-from traitmap.run.keys import adapter_digest, cell_key
-from traitmap.run.ledger import (
+from traitmap.runs.cells import write_cell
+from traitmap.runs.cost import rough_token_counts, training_tokens
+from traitmap.runs.keys import adapter_digest, cell_key
+from traitmap.runs.ledger import (
     AdapterEntry,
     CellEntry,
     Ledger,
@@ -27,8 +27,8 @@ from traitmap.run.ledger import (
     read_ledger,
     write_ledger,
 )
-from traitmap.run.plan import GROUP_SIZE, AdapterUnit, CellUnit, Plan, make_plan, missing_groups
-from traitmap.run.store import (
+from traitmap.runs.plan import GROUP_SIZE, AdapterUnit, CellUnit, Plan, make_plan, missing_groups
+from traitmap.runs.store import (
     RunStore,
     TrainedAdapter,
     check_adapters,

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from traitmap.errors import RunError
-from traitmap.run.atomic import write_json
-from traitmap.run.store import RunStore, trained_adapters
+from traitmap.runs.atomic import write_json
+from traitmap.runs.store import RunStore, trained_adapters
 
 if TYPE_CHECKING:
     from traitmap.data.sources import LoadedSource

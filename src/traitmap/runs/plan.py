@@ -6,7 +6,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from traitmap.run.keys import adapter_key
+from traitmap.runs.keys import adapter_key
 from traitmap.study.settings import BASELINE, Study
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from traitmap.data.records import Outcome
 from traitmap.errors import RunError
-from traitmap.run.atomic import partial_path, publish
+from traitmap.runs.atomic import partial_path, publish
 
 METADATA = b"traitmap"
 CHECKSUMS = b"traitmap.sha256"  # of the metadata and every column: Parquet does not guard its footer

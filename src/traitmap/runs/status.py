@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitmap.errors import ModelError
-from traitmap.run.keys import adapter_digest, cell_key
-from traitmap.run.ledger import AdapterEntry, CellEntry, read_ledger
-from traitmap.run.plan import AdapterUnit, CellUnit, Plan
-from traitmap.run.store import RunStore, open_store, running_pid, trained_adapters
+from traitmap.runs.keys import adapter_digest, cell_key
+from traitmap.runs.ledger import AdapterEntry, CellEntry, read_ledger
+from traitmap.runs.plan import AdapterUnit, CellUnit, Plan
+from traitmap.runs.store import RunStore, open_store, running_pid, trained_adapters
 from traitmap.study.settings import BASELINE
 
 if TYPE_CHECKING:
