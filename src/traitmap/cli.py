@@ -260,7 +260,7 @@ def pretrain(
 
 def main() -> None:
     """Entry point of ``traitmap``: errors that the user can mend end in one message and exit code 2."""
-    _calm_threads()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from traitmap.errors import UserError
 
     try:
@@ -273,12 +273,6 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _calm_threads() -> None:
-    """Let idle arithmetic threads sleep: on a busy machine spinning ones are slower than one thread alone."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def _print(renderable: RenderableType) -> None:
