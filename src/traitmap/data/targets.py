@@ -29,6 +29,7 @@ from traitmap.data.harness import (
 )
 from traitmap.data.records import Answer, Request
 from traitmap.data.scoring import ACCURACIES, Item, Scored, item_metrics, score_answers
+from traitmap.data.texts import TaskText
 from traitmap.errors import DataError
 from traitmap.study.digest import digest
 from traitmap.study.settings import Study, Target
@@ -76,6 +77,18 @@ class LoadedTarget:
         """
         return score_answers(
             task=self._task, items=self._items, answers=answers, metric=self.metric, filter_name=self.filter
+        )
+
+    def texts(self) -> tuple[TaskText, ...]:
+        """Every item as text: what the model reads, the gold answer, the choices."""
+        return tuple(
+            TaskText(
+                input=item.instances[0].args[0],
+                output=item.gold,
+                choices=item.choices,
+                label=item.gold if self.choices and len(item.golds) == 1 else None,
+            )
+            for item in self._items
         )
 
 

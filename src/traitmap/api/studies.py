@@ -1,4 +1,4 @@
-"""The same words from Python as on the command line: check, run, open_run; a Run answers the rest."""
+"""A study checked and run; a base model pretrained."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from traitmap.api.loading import load_data, load_engine
+from traitmap.api.runs import Run
 from traitmap.progress import Listener, silent
 from traitmap.study.settings import Study
 
 if TYPE_CHECKING:
-    from traitmap.analysis.records import Traits
     from traitmap.data.preview import Lengths, SourcePreview
     from traitmap.data.targets import LoadedTarget
     from traitmap.engine.contract import Engine
-    from traitmap.matrix import TransferMatrix
     from traitmap.runs.cost import Estimate
     from traitmap.runs.plan import Plan
-    from traitmap.runs.status import RunStatus
 
 
 @dataclass(frozen=True)
@@ -69,41 +68,6 @@ class Check:
         }
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run folder, finished or not."""
-
-    folder: Path
-
-    def status(self) -> RunStatus:
-        """What is done, failed and missing."""
-        from traitmap.runs.status import run_status
-
-        return run_status(self.folder)
-
-    def matrix(self) -> TransferMatrix:
-        """The transfer matrix of what has been measured so far."""
-        from traitmap.matrix import build_matrix
-
-        return build_matrix(self.folder)
-
-    def traits(self, **settings: Any) -> Traits:
-        """Latent traits of the matrix; settings as for ``traitmap.decompose``."""
-        return _traits(self.matrix(), **settings)
-
-    def conditions(self) -> Mapping[str, Any]:
-        """The study as it was run, the base, versions, device and digests."""
-        return self.matrix().conditions
-
-    def report(self, path: str | Path | None = None) -> Path:
-        """Write the HTML report, by default ``report.html`` in the run folder."""
-        from traitmap.report.html import write_report
-
-        matrix = self.matrix()
-        place = Path(path) if path is not None else self.folder / "report.html"
-        return write_report(place, matrix, _traits_if_any(matrix), matrix.conditions)
-
-
 def load_checked(path: str | Path) -> Study:
     """Read a study file and look at its data. StudyError holds every fault of both at once."""
     from traitmap.data.faults import check_file
@@ -124,8 +88,8 @@ def check(study: Study | str | Path, engine: Engine | None = None, *, measure: b
     from traitmap.runs.store import run_folder
 
     study = _in_order(study)
-    engine = engine or _open(study)
-    sources, targets = _load(study, engine)
+    engine = engine or load_engine(study)
+    sources, targets = load_data(study, engine)
     plan = make_plan(study=study, sources=sources, targets=targets, base_digest=engine.base_digest)
     cost = measure_cost(engine, sources, targets) if measure else ASSUMED
     adapters, cells = pending_units(
@@ -169,26 +133,10 @@ def run(
     study = _in_order(study)
     if output is not None:
         study = study.model_copy(update={"output": str(output)})
-    engine = engine or _open(study)
-    sources, targets = _load(study, engine)
+    engine = engine or load_engine(study)
+    sources, targets = load_data(study, engine)
     store = execute(study, engine, sources, targets, listener)
     return Run(store.folder)
-
-
-def open_run(folder: str | Path) -> Run:
-    """A run that exists. RunError where the folder holds none."""
-    from traitmap.runs.store import open_store
-
-    return Run(open_store(folder).folder)
-
-
-def matrix_of(place: str | Path, **reading: Any) -> TransferMatrix:
-    """The matrix of a run folder, or of a CSV or Parquet file (``reading``: settings of ``read_matrix``)."""
-    if Path(place).is_dir():
-        return open_run(place).matrix()
-    from traitmap.matrix_io import read_matrix
-
-    return read_matrix(place, **reading)
 
 
 def pretrain(
@@ -214,39 +162,3 @@ def _in_order(study: Study | str | Path) -> Study:
     if study.path is not None and study.path.is_file():
         load_checked(study.path)
     return study
-
-
-def _open(study: Study) -> Engine:
-    from traitmap.engine import open_engine
-
-    return open_engine(study.model, study.folder)
-
-
-def _load(study: Study, engine: Engine) -> tuple[Sequence[Any], Sequence[Any]]:
-    from traitmap.data.sources import load_sources
-    from traitmap.data.targets import load_targets
-
-    return load_sources(study, engine.render_chat), load_targets(study, engine.render_chat)
-
-
-def _traits(matrix: TransferMatrix, **settings: Any) -> Traits:
-    from traitmap.analysis.traits import decompose
-
-    settings.setdefault("names", trait_names(matrix))
-    return decompose(matrix, **settings)
-
-
-def trait_names(matrix: TransferMatrix) -> tuple[str, ...]:
-    """Names that the study gives to its first traits."""
-    study = matrix.conditions.get("study")
-    return tuple(study.get("trait_names") or ()) if isinstance(study, Mapping) else ()
-
-
-def _traits_if_any(matrix: TransferMatrix) -> Traits | None:
-    """Traits for the report, or None where the matrix is too small or too empty to have any."""
-    from traitmap.errors import MatrixError
-
-    try:
-        return _traits(matrix)
-    except MatrixError:
-        return None

@@ -1,0 +1,1 @@
+"""Why: hidden and surface properties held against gains, with tests that can fail."""

@@ -1,0 +1,1 @@
+"""What data and outcomes say of themselves: lengths, classes, style, meaning, syntax, difficulty."""

@@ -1,0 +1,1 @@
+"""Which source for my task: predicted gains with intervals, judged on held-out targets."""

@@ -1,0 +1,16 @@
+"""The same words from Python as on the command line: check, run, open_run; a Run answers the rest."""
+
+from traitmap.api.runs import Run, matrix_of, open_run, trait_names
+from traitmap.api.studies import Check, check, load_checked, pretrain, run
+
+__all__ = [
+    "Check",
+    "Run",
+    "check",
+    "load_checked",
+    "matrix_of",
+    "open_run",
+    "pretrain",
+    "run",
+    "trait_names",
+]

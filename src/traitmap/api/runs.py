@@ -1,0 +1,87 @@
+"""A run folder, finished or not, and whatever else holds a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from traitmap.analysis.records import Traits
+    from traitmap.matrix import TransferMatrix
+    from traitmap.runs.status import RunStatus
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, finished or not."""
+
+    folder: Path
+
+    def status(self) -> RunStatus:
+        """What is done, failed and missing."""
+        from traitmap.runs.status import run_status
+
+        return run_status(self.folder)
+
+    def matrix(self) -> TransferMatrix:
+        """The transfer matrix of what has been measured so far."""
+        from traitmap.matrix import build_matrix
+
+        return build_matrix(self.folder)
+
+    def traits(self, **settings: Any) -> Traits:
+        """Latent traits of the matrix; settings as for ``traitmap.decompose``."""
+        return _traits(self.matrix(), **settings)
+
+    def conditions(self) -> Mapping[str, Any]:
+        """The study as it was run, the base, versions, device and digests."""
+        return self.matrix().conditions
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the HTML report, by default ``report.html`` in the run folder."""
+        from traitmap.report.html import write_report
+
+        matrix = self.matrix()
+        place = Path(path) if path is not None else self.folder / "report.html"
+        return write_report(place, matrix, _traits_if_any(matrix), matrix.conditions)
+
+
+def open_run(folder: str | Path) -> Run:
+    """A run that exists. RunError where the folder holds none."""
+    from traitmap.runs.store import open_store
+
+    return Run(open_store(folder).folder)
+
+
+def matrix_of(place: str | Path, **reading: Any) -> TransferMatrix:
+    """The matrix of a run folder, or of a CSV or Parquet file (``reading``: settings of ``read_matrix``)."""
+    if Path(place).is_dir():
+        return open_run(place).matrix()
+    from traitmap.matrix_io import read_matrix
+
+    return read_matrix(place, **reading)
+
+
+def _traits(matrix: TransferMatrix, **settings: Any) -> Traits:
+    from traitmap.analysis.traits import decompose
+
+    settings.setdefault("names", trait_names(matrix))
+    return decompose(matrix, **settings)
+
+
+def trait_names(matrix: TransferMatrix) -> tuple[str, ...]:
+    """Names that the study gives to its first traits."""
+    study = matrix.conditions.get("study")
+    return tuple(study.get("trait_names") or ()) if isinstance(study, Mapping) else ()
+
+
+def _traits_if_any(matrix: TransferMatrix) -> Traits | None:
+    """Traits for the report, or None where the matrix is too small or too empty to have any."""
+    from traitmap.errors import MatrixError
+
+    try:
+        return _traits(matrix)
+    except MatrixError:
+        return None

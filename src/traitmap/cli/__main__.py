@@ -1,0 +1,5 @@
+"""``python -m traitmap.cli`` is ``traitmap``."""
+
+from traitmap.cli import main
+
+main()

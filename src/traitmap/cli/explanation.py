@@ -1,0 +1,3 @@
+"""Commands that ask why: profile, explain."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""The command that chooses: recommend."""
+
+from __future__ import annotations

@@ -1,0 +1,145 @@
+"""Commands around one study: init, check, run, status, pretrain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from traitmap.cli.app import (
+    AsJson,
+    RunFolder,
+    StudyFile,
+    app,
+    one_of,
+    print_json,
+    print_table,
+    shown_progress,
+)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new folder for the study.")],
+    template: Annotated[str, typer.Option(help="mini, paper or local-data.")] = "local-data",
+) -> None:
+    """Write a commented study.yaml to edit.
+
+    Example: traitmap init my-study
+    """
+    from traitmap.study.init import write_template
+
+    path = write_template(folder, template)
+    typer.echo(f"Wrote {path}. Next: traitmap check {path}")
+
+
+@app.command()
+def check(
+    study: StudyFile,
+    as_json: AsJson = False,
+    measure: Annotated[bool, typer.Option(help="Time a few tokens to estimate the run.")] = True,
+) -> None:
+    """Find all faults at once; show what will be trained and evaluated, time and disk.
+
+    Example: traitmap check my-study/study.yaml
+    """
+    from traitmap import api
+    from traitmap.report.preview import check_preview
+
+    found = api.check(study, measure=measure)
+    if as_json:
+        print_json(found.to_json())
+        return
+    print_table(
+        check_preview(
+            sources=found.sources,
+            targets=found.targets,
+            adapters=found.adapters_to_train,
+            cells=found.cells_to_evaluate,
+            estimate=found.estimate,
+            lengths=found.lengths,
+        )
+    )
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    output: Annotated[Path | None, typer.Option(help="Folder for runs, instead of the study's own.")] = None,
+) -> None:
+    """Train, evaluate, store. Run it again after an interruption: nothing finished is lost.
+
+    Example: traitmap run my-study/study.yaml
+    """
+    from traitmap import api
+
+    with shown_progress() as listener:
+        done = api.run(study, listener, output=output)
+    status = done.status()
+    typer.echo(
+        f"{status.folder}: {status.adapters.done} adapters, {status.cells.done} cells done; "
+        f"{status.adapters.failed} adapters, {status.cells.failed} cells failed.",
+        err=True,
+    )
+    if status.adapters.failed or status.cells.failed:
+        for failure in status.failures:
+            where = failure.source if failure.target is None else f"{failure.source} -> {failure.target}"
+            typer.echo(f"  {where}: {failure.reason}", err=True)
+        raise typer.Exit(3)
+
+
+@app.command()
+def status(run: RunFolder, as_json: AsJson = False) -> None:
+    """What of a run is done, failed and missing.
+
+    Example: traitmap status runs/mini
+    """
+    from traitmap import api
+    from traitmap.report.tables import status_table
+
+    found = api.open_run(run).status()
+    print_json(found.to_json()) if as_json else print_table(status_table(found))
+
+
+@app.command()
+def pretrain(
+    texts: Annotated[list[Path], typer.Argument(metavar="TEXT...", help="Text files to learn from.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model.")],
+    hidden_size: Annotated[int, typer.Option()] = 192,
+    num_layers: Annotated[int, typer.Option()] = 4,
+    num_attention_heads: Annotated[int, typer.Option()] = 6,
+    intermediate_size: Annotated[int, typer.Option()] = 512,
+    vocab_size: Annotated[int, typer.Option()] = 1536,
+    context: Annotated[int, typer.Option(help="Positions that the model has.")] = 512,
+    sequence_length: Annotated[int, typer.Option(help="Tokens of a training row.")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Rows of an optimizer step.")] = 16,
+    steps: Annotated[int, typer.Option()] = 1000,
+    learning_rate: Annotated[float, typer.Option()] = 3e-3,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    arithmetic: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; fixed ones give the same weights.")
+    ] = None,
+) -> None:
+    """Train a small base model from text files: a tokenizer and a Llama-shaped model.
+
+    Example: traitmap pretrain corpus.txt -o my-base --steps 2000
+    """
+    from traitmap import api
+
+    one_of("arithmetic", arithmetic, ("auto", "float32", "bfloat16"))
+    with shown_progress() as listener:
+        done = api.pretrain(
+            texts, output, listener,
+            hidden_size=hidden_size, num_layers=num_layers, num_attention_heads=num_attention_heads,
+            intermediate_size=intermediate_size, vocab_size=vocab_size, context=context,
+            sequence_length=sequence_length, batch_size=batch_size, steps=steps,
+            learning_rate=learning_rate, seed=seed, device=device, arithmetic=arithmetic, threads=threads,
+        )  # fmt: skip
+    typer.echo(
+        f"{output}: {done.parameters:,} parameters, {done.tokens:,} tokens seen, "
+        f"validation loss {done.validation_loss:.3f} nats per token",
+        err=True,
+    )

@@ -1,0 +1,115 @@
+"""Texts of tasks, as profiles and recommenders read them: input, output, choices, wherever they come from."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from traitmap.errors import DataError
+
+if TYPE_CHECKING:
+    from traitmap.data.sources import LoadedSource
+    from traitmap.data.targets import LoadedTarget
+
+
+@dataclass(frozen=True)
+class TaskText:
+    """One rendered item of a task.
+
+    input: what the model reads. output: what is learnt from, or the gold answer; empty where unknown.
+    choices: answers to choose from; empty where the answer is free text.
+    label: the class, where the item has one (its word).
+    """
+
+    input: str
+    output: str
+    choices: tuple[str, ...] = ()
+    label: str | None = None
+
+
+Texts = Mapping[str, Sequence[TaskText]]
+
+
+def read_texts(path: str | Path) -> dict[str, tuple[TaskText, ...]]:
+    """Texts by task from JSONL rows ``{task, input, output, choices, label}`` (also ``.gz``).
+
+    ``task`` and ``input`` are needed. Raises DataError with every faulty line (at most twenty are told).
+    """
+    path = Path(path)
+    found: dict[str, list[TaskText]] = {}
+    faults: list[str] = []
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        row = _row(line)
+        if isinstance(row, str):
+            faults.append(f"{path}, line {number}: {row}")
+            continue
+        task, text = row
+        found.setdefault(task, []).append(text)
+    if faults:
+        more = f"\n... and {len(faults) - 20} more" if len(faults) > 20 else ""
+        raise DataError("\n".join(faults[:20]) + more)
+    if not found:
+        raise DataError(f"{path} holds no rows; give one JSON object per line: task, input, output, choices")
+    return {task: tuple(texts) for task, texts in found.items()}
+
+
+def texts_of_sources(sources: Iterable[LoadedSource]) -> dict[str, tuple[TaskText, ...]]:
+    """Training examples of every source that has any; an adapter that existed before has none."""
+    return {
+        source.name: tuple(
+            TaskText(
+                input=example.prompt,
+                output=example.completion,
+                choices=tuple(source.label_counts),
+                label=example.label,
+            )
+            for example in source.examples
+        )
+        for source in sources
+        if source.examples
+    }
+
+
+def texts_of_targets(targets: Iterable[LoadedTarget]) -> dict[str, tuple[TaskText, ...]]:
+    """The items of every target as its task renders them, with their gold answers."""
+    return {target.name: tuple(target.texts()) for target in targets}
+
+
+def _lines(path: Path) -> Iterable[str]:
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as stream:
+            yield from stream
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 JSONL: {error}") from error
+
+
+def _row(line: str) -> tuple[str, TaskText] | str:
+    """Task and text of one line, or what is wrong with it."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        return f"not valid JSON ({error}); give one object per line"
+    if not isinstance(row, dict):
+        return f"a {type(row).__name__}, not an object; give task, input, output, choices"
+    for key in ("task", "input"):
+        if not isinstance(row.get(key), str) or (key == "task" and not row[key]):
+            return f"{key!r} is {row.get(key)!r}; give text"
+    output, choices, label = row.get("output"), row.get("choices"), row.get("label")
+    if not isinstance(output, str | None):
+        return f"'output' is {output!r}; give text, or leave it out"
+    if choices is not None and not (
+        isinstance(choices, list) and all(isinstance(one, str) for one in choices)
+    ):
+        return f"'choices' is {choices!r}; give a list of texts, or leave it out"
+    if label is not None and not isinstance(label, str | int):
+        return f"'label' is {label!r}; give text, or leave it out"
+    return row["task"], TaskText(
+        row["input"], output or "", tuple(choices or ()), None if label is None else str(label)
+    )
