@@ -31,8 +31,15 @@ def test_rows_come_back_by_task_in_order(tmp_path: Path) -> None:
 
 
 def test_every_faulty_line_is_told_with_its_number(tmp_path: Path) -> None:
-    lines = ['{"task": "a", "input": "x"}', "{", "[]", '{"task": "", "input": "x"}', '{"task": "a"}',
-             '{"task": "a", "input": "x", "output": 3}', '{"task": "a", "input": "x", "choices": "ab"}']  # fmt: skip
+    lines = [
+        '{"task": "a", "input": "x"}',
+        "{",
+        "[]",
+        '{"task": "", "input": "x"}',
+        '{"task": "a"}',
+        '{"task": "a", "input": "x", "output": 3}',
+        '{"task": "a", "input": "x", "choices": "ab"}',
+    ]
     file = tmp_path / "bad.jsonl"
     file.write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(DataError) as caught:
