@@ -11,6 +11,7 @@ import numpy as np
 from traitmap.data.records import Answer, Example, Outcome, Request, Segment
 from traitmap.data.scoring import Scored
 from traitmap.data.sources import LoadedSource
+from traitmap.data.texts import TaskText
 from traitmap.study.digest import digest
 from traitmap.study.settings import Lora, Source, Study, Target, Training
 
@@ -50,6 +51,14 @@ class SmallTarget:
     def digest(self) -> str:
         asked = [[one.kind, one.context, one.continuation] for one in self.requests]
         return digest([self.version, self.metric, asked, list(self.golds)])
+
+    def texts(self) -> tuple[TaskText, ...]:
+        width = len(self.choices) if self.choices else 1
+        asked = self.requests[::width]
+        return tuple(
+            TaskText(one.context, gold, self.choices or (), gold if self.choices else None)
+            for one, gold in zip(asked, self.golds, strict=True)
+        )
 
     def score(self, answers: Sequence[Answer]) -> Scored:
         outcomes = tuple(self._outcome(item, answers) for item in range(self.n_items))

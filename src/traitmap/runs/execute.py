@@ -39,6 +39,7 @@ from traitmap.runs.store import (
     run_folder,
     stage_adapter,
 )
+from traitmap.runs.texts import write_texts
 from traitmap.study.settings import BASELINE, Study
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def execute(
         run = _open_run(store, study, engine, sources, targets, group_size, token_budget)
         try:
             run.write()
+            write_texts(store, sources, targets)
             _train(run, engine, listener)
             _evaluate(run, engine, listener)
         finally:

@@ -70,6 +70,10 @@ class RunStore:
         return self.folder / "studies"
 
     @property
+    def texts(self) -> Path:
+        return self.folder / "texts"
+
+    @property
     def lock(self) -> Path:
         return self.folder / "run.lock"
 
