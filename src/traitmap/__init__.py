@@ -24,6 +24,7 @@ _HOMES = {
     "check": "traitmap.api",
     "decompose": "traitmap.analysis.traits",
     "load_study": "traitmap.study.load",
+    "metrics": "traitmap.analysis.recommendation",
     "open_run": "traitmap.api",
     "read_matrix": "traitmap.matrix_io",
     "run": "traitmap.api",

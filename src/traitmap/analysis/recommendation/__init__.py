@@ -1,1 +1,5 @@
-"""Which source for my task: predicted gains with intervals, judged on held-out targets."""
+"""Which source for which target: models, the protocol that judges them, and its metrics."""
+
+from traitmap.analysis.recommendation import metrics
+
+__all__ = ["metrics"]
