@@ -1,0 +1,162 @@
+"""Outcomes of one target as arrays: who answered what on which item, in which class, how long."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from traitmap.data.records import Outcome
+from traitmap.data.texts import TaskText
+from traitmap.errors import MatrixError
+from traitmap.matrix_record import Array
+from traitmap.study.settings import BASELINE
+
+MOST_CLASSES = 20
+LEAST_PER_CLASS = 5  # items per gold answer before free answers are read as classes
+UNPARSED, OTHER = "[unparsed]", "[other]"
+
+Key = tuple[str, int | None]
+
+
+@dataclass(frozen=True)
+class TargetItems:
+    """Everything that A adapters (the base among them) answered on the n items of one target.
+
+    adapters: (source, seed) of each row; the base is ``(__baseline__, None)``.
+    labels: the K classes, empty where the target has none. gold: (n,) index of the class.
+    predicted: (A, n) index of the class; K where no answer could be parsed, K + 1 where the answer is
+        none of the classes.
+    parsed: (A, n). tokens: (A, n) of the output or the chosen answer. characters: (A, n) of the output
+        without surrounding blanks, NaN where nothing was generated. stopped: (A, n) 1 or 0, NaN where
+        unknown. gold_characters: (n,). generated: whether answers are free text.
+    """
+
+    target: str
+    adapters: tuple[Key, ...]
+    labels: tuple[str, ...]
+    gold: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    parsed: NDArray[np.bool_]
+    tokens: Array
+    characters: Array
+    stopped: Array
+    gold_characters: Array
+    generated: bool
+
+    @property
+    def n(self) -> int:
+        return self.parsed.shape[1]
+
+    @property
+    def base(self) -> int | None:
+        """Row of the base, or None where it was not measured."""
+        return next((row for row, (source, _) in enumerate(self.adapters) if source == BASELINE), None)
+
+    @property
+    def groups(self) -> tuple[tuple[str, int | None, tuple[int, ...]], ...]:
+        """(source, seed, rows): every source pooled over its seeds (seed None), then each seed alone."""
+        rows: dict[str, list[int]] = {}
+        for row, (source, _) in enumerate(self.adapters):
+            if source != BASELINE:
+                rows.setdefault(source, []).append(row)
+        pooled = [(source, None, tuple(own)) for source, own in rows.items()]
+        alone = [
+            (source, seed, (row,))
+            for row, (source, seed) in enumerate(self.adapters)
+            if source != BASELINE and seed is not None
+        ]
+        return (*pooled, *alone)
+
+
+def target_items(
+    target: str, outcomes: Mapping[Key, Sequence[Outcome]], texts: Sequence[TaskText] = ()
+) -> TargetItems | None:
+    """Arrays of one target; None where there is neither a class nor a length to speak of.
+
+    outcomes: by (source, seed). texts: the target's items, whose choices then name the classes.
+    MatrixError where adapters did not answer the same items.
+    """
+    outcomes = {key: outcomes[key] for key in outcomes if len(outcomes[key])}
+    if not outcomes:
+        return None
+    _same_items(target, outcomes)
+    rows = list(outcomes.values())
+    generated = all(one.text is not None for one in rows[0])
+    if not generated and any(one.choice_logprobs is None for one in rows[0]):
+        return None
+    labels = _labels(rows, texts, generated)
+    return TargetItems(
+        target=target,
+        adapters=tuple(outcomes),
+        labels=labels,
+        gold=_gold(rows[0], labels),
+        predicted=np.array([_predicted(row, labels) for row in rows]),
+        parsed=np.array([[one.parsed for one in row] for row in rows], dtype=bool),
+        tokens=np.array([[one.output_tokens for one in row] for row in rows], dtype=float),
+        characters=np.array(
+            [[np.nan if one.text is None else len(one.text.strip()) for one in row] for row in rows]
+        ),
+        stopped=np.array([[np.nan if one.stopped is None else one.stopped for one in row] for row in rows]),
+        gold_characters=np.array([len(one.gold.strip()) for one in rows[0]], dtype=float),
+        generated=generated,
+    )
+
+
+def same_word(word: str) -> str:
+    """A label as it is compared: without case and surrounding blanks."""
+    return word.strip().casefold()
+
+
+def _same_items(target: str, outcomes: Mapping[Key, Sequence[Outcome]]) -> None:
+    first, *others = outcomes
+    asked = [one.item_digest for one in outcomes[first]]
+    for source, seed in others:
+        if [one.item_digest for one in outcomes[source, seed]] != asked:
+            raise MatrixError(
+                f"target {target!r}: {source} (seed {seed}) and {first[0]} (seed {first[1]}) answered "
+                "different items; cells can only be compared on the same ones. Run the study again."
+            )
+
+
+def _labels(rows: Sequence[Sequence[Outcome]], texts: Sequence[TaskText], generated: bool) -> tuple[str, ...]:
+    """The classes of a target, or nothing where every item has its own answers."""
+    golds = Counter(one.gold for one in rows[0])
+    offered = {tuple(text.choices) for text in texts}
+    if len(offered) == 1 and (choices := next(iter(offered))):
+        words = choices
+    elif generated:
+        few = len(golds) * LEAST_PER_CLASS <= len(rows[0])
+        words = tuple(sorted(golds)) if few else ()
+    else:
+        found = set(golds) | {one.prediction for row in rows for one in row}
+        most = max(len(one.choice_logprobs or ()) for one in rows[0])
+        words = tuple(sorted(found)) if len(found) <= most else ()
+    legal = 2 <= len(words) <= MOST_CLASSES and set(golds) <= set(words)
+    return words if legal else ()
+
+
+def _gold(row: Sequence[Outcome], labels: tuple[str, ...]) -> NDArray[np.int64]:
+    place = {label: code for code, label in enumerate(labels)}
+    return np.array([place.get(one.gold, -1) for one in row], dtype=np.int64)
+
+
+def _predicted(row: Sequence[Outcome], labels: tuple[str, ...]) -> NDArray[np.int64]:
+    """Codes of the answers. What the metric took for right is the gold class, however it was written."""
+    place = {label: code for code, label in enumerate(labels)}
+    alike = {same_word(label): code for code, label in reversed(list(enumerate(labels)))}
+    unparsed, other = len(labels), len(labels) + 1
+    return np.array(
+        [
+            unparsed
+            if not one.parsed
+            else place[one.gold]
+            if one.correct and one.gold in place
+            else place.get(one.prediction, alike.get(same_word(one.prediction), other))
+            for one in row
+        ],
+        dtype=np.int64,
+    )

@@ -1,0 +1,275 @@
+"""Metrics of a confusion matrix beside majority and chance, each with its interval; collapse onto one class.
+
+What could not be parsed and what is none of the classes has its own column: it counts as wrong, and apart.
+The formulas are those of scikit-learn, over many resampled tables at once; a test holds them to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite, nan
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from traitmap.analysis.crossed_samples import (
+    Estimate,
+    crossed_mean,
+    item_weights,
+    resampled_interval,
+    share_interval,
+)
+from traitmap.analysis.interval import Interval, unknown
+from traitmap.analysis.profiles.cell_items import OTHER, UNPARSED
+from traitmap.errors import MatrixError
+from traitmap.matrix_record import Array
+
+METRICS = ("accuracy", "macro_f1", "balanced_accuracy", "kappa", "matthews")
+LOWEST = {"accuracy": 0.0, "macro_f1": 0.0, "balanced_accuracy": 0.0, "kappa": -1.0, "matthews": -1.0}
+COLLAPSED = 0.9  # share of one answer from which a model is said to have collapsed onto it
+DRAWS = 1_000
+
+Codes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """How one model sorts the items of one target into K classes, for one seed or over several.
+
+    labels: the K classes. columns: labels, then ``[unparsed]`` and ``[other]`` (an answer that is none of
+        the classes).
+    counts: (K, K + 2) answers, rows true, columns predicted, summed over seeds. items, seeds: how many.
+    accuracy, macro_f1, balanced_accuracy, kappa (Cohen's), matthews (correlation): mean over seeds.
+        macro_f1 is over the classes that occur as gold or as answer, balanced_accuracy over those that
+        occur as gold; matthews is unknown where all answers are of one class.
+    recall, precision: by class; unknown where the class is never gold, or never answered.
+    marginal: share of each column among the answers. gold: (K,) share of each class among the items.
+    majority: accuracy of the commonest gold class. chance: of guessing uniformly.
+    commonest, commonest_share: the answer given most. unparsed: share of answers that were not parsed.
+    collapse: 1 - H(answers) / H(gold), entropies: 0 where answers are as varied as the gold answers, 1
+        where there is one answer for everything, below 0 where they vary more.
+    collapsed: the interval of commonest_share lies above .9 and above the share of that class in the gold.
+    """
+
+    labels: tuple[str, ...]
+    columns: tuple[str, ...]
+    counts: Array
+    items: int
+    seeds: int
+    accuracy: Interval
+    macro_f1: Interval
+    balanced_accuracy: Interval
+    kappa: Interval
+    matthews: Interval
+    recall: tuple[Interval, ...]
+    precision: tuple[Interval, ...]
+    marginal: tuple[Interval, ...]
+    gold: Array
+    majority: float
+    chance: float
+    commonest: str
+    commonest_share: Interval
+    unparsed: Interval
+    collapse: Interval
+    collapsed: bool
+
+    @property
+    def rates(self) -> Array:
+        """(K, K + 2) counts over their row's sum; NaN in the row of a class that is never gold."""
+        sums = self.counts.sum(axis=1, keepdims=True)
+        return np.divide(self.counts, sums, out=np.full(self.counts.shape, nan), where=sums > 0)
+
+
+def class_metrics(
+    gold: ArrayLike, predicted: ArrayLike, labels: Sequence[str], *, draws: int = DRAWS, seed: int = 0
+) -> ClassMetrics:
+    """Metrics of answers on items, with intervals over items (and seeds).
+
+    gold: (n,) codes of the K labels. predicted: (S, n) or (n,) codes; K is unparsed, K + 1 another answer.
+    """
+    gold, predicted = np.asarray(gold, dtype=np.int64), np.atleast_2d(np.asarray(predicted, dtype=np.int64))
+    n_classes, n = len(labels), len(gold)
+    by_seed = np.array([_table(gold, row, n_classes) for row in predicted])
+    values = {name: _clean(found) for name, found in metric_values(by_seed).items()}
+    values["collapse"] = collapse_values(by_seed)
+    weights = item_weights(n, draws, seed)
+    resampled = _resampled_values(gold, predicted, n_classes, weights)
+    found = {
+        name: _metric_interval(name, values[name], resampled[name], n=n) for name in (*METRICS, "collapse")
+    }
+    marginal = tuple(share_interval(predicted == code) for code in range(n_classes + 2))
+    shares = np.array([interval.value for interval in marginal])
+    top = int(shares.argmax())
+    gold_shares = np.bincount(gold, minlength=n_classes) / n
+    of_top = gold_shares[top] if top < n_classes else 0.0
+    columns = (*labels, UNPARSED, OTHER)
+    return ClassMetrics(
+        labels=tuple(labels),
+        columns=columns,
+        counts=by_seed.sum(axis=0),
+        items=n,
+        seeds=len(predicted),
+        **{name: found[name] for name in METRICS if name != "accuracy"},
+        accuracy=share_interval(predicted == gold),
+        recall=tuple(_recall(gold, predicted, code) for code in range(n_classes)),
+        precision=tuple(_precision(gold, predicted, code) for code in range(n_classes)),
+        marginal=marginal,
+        gold=gold_shares,
+        majority=float(gold_shares.max()),
+        chance=1 / n_classes,
+        commonest=columns[top],
+        commonest_share=marginal[top],
+        unparsed=marginal[n_classes],
+        collapse=found["collapse"],
+        collapsed=bool(marginal[top].low > max(COLLAPSED, of_top)),
+    )
+
+
+def confusion_metrics(
+    confusion: ArrayLike,
+    labels: Sequence[str] = (),
+    *,
+    unparsed: ArrayLike | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> ClassMetrics:
+    """Metrics of a published confusion matrix (K, K) of counts, rows true, columns predicted.
+
+    unparsed: (K,) answers of each true class that could not be parsed. Resampling items is then drawing
+    from the multinomial of the table. MatrixError where it is not a table of counts.
+    """
+    table = checked_confusion(confusion)
+    labels = tuple(labels) or tuple(str(code) for code in range(len(table)))
+    if len(labels) != len(table):
+        raise MatrixError(
+            f"{len(labels)} labels for a confusion matrix of {len(table)} classes; give one each"
+        )
+    wide = np.zeros((len(table), len(table) + 2), dtype=np.int64)
+    wide[:, : len(table)] = table
+    if unparsed is not None:
+        wide[:, len(table)] = _counts(np.asarray(unparsed, dtype=float), (len(table),), "unparsed")
+    gold, predicted = np.repeat(np.indices(wide.shape).reshape(2, -1), wide.ravel(), axis=1)
+    return class_metrics(gold, predicted, labels, draws=draws, seed=seed)
+
+
+def checked_confusion(confusion: ArrayLike) -> Codes:
+    """A confusion matrix as whole numbers (K, K). MatrixError where it is none."""
+    table = np.asarray(confusion, dtype=float)
+    if table.ndim != 2 or table.shape[0] != table.shape[1] or len(table) < 2:
+        raise MatrixError(
+            f"a confusion matrix of shape {table.shape}; give a square one of at least 2 classes, rows true, "
+            "columns predicted"
+        )
+    return _counts(table, table.shape, "confusion matrix")
+
+
+def metric_values(counts: ArrayLike) -> dict[str, Array]:
+    """METRICS of tables (..., K, C) with C >= K columns, each (...,); NaN where a metric is undefined.
+
+    The first K columns are the classes; all others are wrong answers that belong to no class.
+    """
+    counts = np.asarray(counts, dtype=float)
+    n_classes = counts.shape[-2]
+    right = np.diagonal(counts[..., :n_classes], axis1=-2, axis2=-1)
+    true, answered = counts.sum(axis=-1), counts.sum(axis=-2)
+    said = answered[..., :n_classes]
+    total = true.sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        accuracy = right.sum(axis=-1) / total
+        expected = (true * said).sum(axis=-1) / total**2
+        recall, f1 = right / true, 2 * right / (true + said)
+        spread = (total**2 - (answered**2).sum(axis=-1)) * (total**2 - (true**2).sum(axis=-1))
+        return {
+            "accuracy": accuracy,
+            "macro_f1": _mean_known(f1),
+            "balanced_accuracy": _mean_known(recall),
+            "kappa": (accuracy - expected) / (1 - expected),
+            "matthews": (right.sum(axis=-1) * total - (true * said).sum(axis=-1)) / np.sqrt(spread),
+        }
+
+
+def collapse_values(counts: ArrayLike) -> Array:
+    """1 - H(answers) / H(gold) of tables (..., K, C); NaN where the gold answers are all of one class."""
+    counts = np.asarray(counts, dtype=float)
+    true, answered = _entropy(counts.sum(axis=-1)), _entropy(counts.sum(axis=-2))
+    known = true > 0
+    return np.where(known, 1 - answered / np.where(known, true, 1), nan)
+
+
+def _entropy(sums: Array) -> Array:
+    """Shannon entropy in nats along the last axis."""
+    shares = sums / np.maximum(sums.sum(axis=-1, keepdims=True), 1)
+    return np.asarray(-(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=-1))
+
+
+def _mean_known(values: Array) -> Array:
+    """Mean along the last axis of what is known."""
+    known = np.isfinite(values)
+    return np.asarray(np.where(known, values, 0).sum(axis=-1) / known.sum(axis=-1))
+
+
+def _clean(values: Array) -> Array:
+    """Infinities, which only 0/0 rounded can give, as unknown."""
+    return np.where(np.isfinite(values), values, nan)
+
+
+def _table(gold: Codes, predicted: Codes, n_classes: int) -> Array:
+    """(K, K + 2) counts of one model."""
+    width = n_classes + 2
+    flat = np.bincount(gold * width + predicted, minlength=n_classes * width)
+    return flat.reshape(n_classes, width).astype(float)
+
+
+def _resampled_values(
+    gold: Codes, predicted: Codes, n_classes: int, weights: NDArray[np.float32]
+) -> dict[str, Array]:
+    """Every metric on resampled items, mean over seeds, each (draws,)."""
+    width = n_classes + 2
+    sums: dict[str, Array] = {}
+    for row in predicted:
+        used, place = np.unique(gold * width + row, return_inverse=True)
+        indicator = np.zeros((len(gold), len(used)), np.float32)
+        indicator[np.arange(len(gold)), place] = 1
+        flat = np.zeros((len(weights), n_classes * width))
+        flat[:, used] = weights @ indicator
+        tables = flat.reshape(len(weights), n_classes, width)
+        for name, found in {**metric_values(tables), "collapse": collapse_values(tables)}.items():
+            sums[name] = sums.get(name, 0) + found / len(predicted)
+    return sums
+
+
+def _metric_interval(name: str, by_seed: Array, draws: Array, *, n: int) -> Interval:
+    value = float(np.mean(by_seed))
+    if not isfinite(value):
+        return unknown("all answers, or all gold answers, are of one class")
+    return resampled_interval(value, draws, n=n, by_seed=by_seed, low=LOWEST.get(name, -np.inf), high=1.0)
+
+
+def _recall(gold: Codes, predicted: Codes, code: int) -> Interval:
+    own = gold == code
+    return share_interval(predicted[:, own] == code) if own.any() else unknown("the class is never gold")
+
+
+def _precision(gold: Codes, predicted: Codes, code: int) -> Interval:
+    """Wilson's interval over the answers of the class; over several seeds that of a ratio, linearised."""
+    said = predicted == code
+    if not said.any():
+        return unknown("the class is never answered")
+    if len(said) == 1:
+        return share_interval((gold == code)[said[0]])
+    share = float((said & (gold == code)).sum() / said.sum())
+    residuals = said * ((gold == code) - share) / said.mean()
+    spread = crossed_mean(residuals)
+    return Estimate(share, spread.error, spread.freedom).interval(0.0, 1.0)
+
+
+def _counts(values: Array, shape: tuple[int, ...], what: str) -> Codes:
+    if values.shape != shape or not np.isfinite(values).all() or (values < 0).any() or (values % 1).any():
+        raise MatrixError(
+            f"the {what} must hold whole numbers of items from 0 up, in shape {shape}; rates say nothing "
+            "about how many items there were. Give the counts."
+        )
+    if values.ndim == 2 and values.sum() < 2:
+        raise MatrixError(f"the {what} holds {int(values.sum())} items; at least 2 are needed")
+    return values.astype(np.int64)
