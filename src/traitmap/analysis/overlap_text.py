@@ -1,0 +1,169 @@
+"""What an item says beyond its task's template, and how much of that stands in a training text."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+Words = tuple[str, ...]
+
+RUN = 5  # words in a row that hardly two texts share by chance
+_SHARED = 0.9  # share of a task's texts that a template's word stands in
+_ENOUGH = 20  # texts below which only common beginnings and ends can be told from chance
+# Symbols of arithmetic are words: 3 + 4 is another item than 3 - 4. Scripts without spaces go by character.
+_WORD = re.compile(r"[぀-ヿ㐀-鿿가-힯]|[^\W_぀-ヿ㐀-鿿가-힯]+|(?<![-+*/=<>^%|#])[-+*/=<>^%](?![-+*/=<>^%|#])")
+
+
+@dataclass(frozen=True)
+class Template:
+    """The fixed words of a task: those before and after every text, and short phrases in between."""
+
+    head: Words = ()
+    tail: Words = ()
+    middle: frozenset[Words] = frozenset()
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One text as words. fields: the runs of words that are not the template's, as (start, end)."""
+
+    words: Words
+    fields: tuple[tuple[int, int], ...]
+
+    @property
+    def size(self) -> int:
+        """Words beyond the template."""
+        return sum(end - start for start, end in self.fields)
+
+    @property
+    def content(self) -> Words:
+        """The words beyond the template."""
+        return tuple(word for start, end in self.fields for word in self.words[start:end])
+
+    @property
+    def longest(self) -> Words:
+        """The longest field."""
+        start, end = max(self.fields, key=lambda field: field[1] - field[0], default=(0, 0))
+        return self.words[start:end]
+
+
+def words_of(text: str) -> Words:
+    """Words in lower case without punctuation, which differs between copies of one text."""
+    return tuple(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
+
+
+def find_template(texts: Sequence[Words]) -> Template:
+    """The words that at least nine in ten texts of a task share.
+
+    Head and tail are common beginnings and ends. The middle are phrases of one to three words that stand
+    equally often in nine in ten texts, which words of ordinary language do not.
+    """
+    if len(texts) < 2:
+        return Template()
+    head = _beginning(texts)
+    tail = tuple(reversed(_beginning([text[len(head) :][::-1] for text in texts])))
+    middle = _phrases(texts) if len(texts) >= _ENOUGH else frozenset()
+    return Template(head, tail, middle)
+
+
+def worded(words: Words, template: Template) -> Wording:
+    """A text with its template's words marked."""
+    own = [True] * len(words)
+    head = _agreement(words, template.head)
+    tail = min(_agreement(words[::-1], template.tail[::-1]), len(words) - head)
+    for position in (*range(head), *range(len(words) - tail, len(words))):
+        own[position] = False
+    for length in (1, 2, 3):
+        for start in range(len(words) - length + 1):
+            if words[start : start + length] in template.middle:
+                own[start : start + length] = [False] * length
+    return Wording(words, tuple(_runs(own)))
+
+
+def coverage(item: Wording, text: str, run: int) -> tuple[float, float]:
+    """Share of an item's own words that stand in a text in runs of ``run``, and the least share of a field.
+
+    text: words joined by single spaces, with one before and behind. A field shorter than a run must stand
+    there whole; fields below three words are left out of the second number.
+    """
+    covered, least = 0, 1.0
+    for start, end in item.fields:
+        found = _covered(item.words[start:end], text, run)
+        covered += found
+        if end - start >= 3:
+            least = min(least, found / (end - start))
+    return (covered / item.size if item.size else 0.0), least
+
+
+def same_numbers(item: Wording, words: Iterable[str]) -> bool:
+    """Whether a text has an item's numbers, but for one or a tenth: the same story with others is another."""
+    numbers = {word for word in item.content if word.isdigit()}
+    missing = len(numbers - set(words))
+    return missing <= max(1, len(numbers) // 10) and 2 * missing <= len(numbers)
+
+
+def joined(words: Words) -> str:
+    """Words as text that can be searched for whole words."""
+    return f" {' '.join(words)} "
+
+
+def _covered(words: Words, text: str, run: int) -> int:
+    """How many words stand in the text in runs of ``run`` (or all, where there are fewer)."""
+    run = min(run, len(words))
+    reached = count = 0
+    for start in range(len(words) - run + 1):
+        if joined(words[start : start + run]) in text:
+            count += start + run - max(start, reached)
+            reached = start + run
+    return count
+
+
+def _beginning(texts: Sequence[Words]) -> Words:
+    """The longest beginning that nine in ten texts share."""
+    shared: list[str] = []
+    while True:
+        counts = Counter(text[len(shared)] for text in texts if len(text) > len(shared))
+        word, count = counts.most_common(1)[0] if counts else ("", 0)
+        if count < _SHARED * len(texts):
+            return tuple(shared)
+        shared.append(word)
+
+
+def _phrases(texts: Sequence[Words]) -> frozenset[Words]:
+    """Phrases of one to three words that stand equally often in nine in ten texts."""
+    first = Counter(gram for text in texts[:_ENOUGH] for gram in set(_grams(text)))
+    likely = {gram for gram, count in first.items() if count >= 0.7 * _ENOUGH}
+    times: dict[Words, Counter[int]] = {gram: Counter() for gram in likely}
+    for text in texts:
+        for gram, count in Counter(gram for gram in _grams(text) if gram in likely).items():
+            times[gram][count] += 1
+    least = _SHARED * len(texts)
+    return frozenset(gram for gram, counts in times.items() if counts and max(counts.values()) >= least)
+
+
+def _grams(words: Words) -> Iterable[Words]:
+    return (words[start : start + length] for length in (1, 2, 3) for start in range(len(words) - length + 1))
+
+
+def _agreement(words: Words, other: Words) -> int:
+    """Length of the common beginning."""
+    count = 0
+    for one, two in zip(words, other, strict=False):
+        if one != two:
+            break
+        count += 1
+    return count
+
+
+def _runs(own: Sequence[bool]) -> Iterable[tuple[int, int]]:
+    """Maximal runs of True."""
+    start = None
+    for position, mine in enumerate((*own, False)):
+        if mine and start is None:
+            start = position
+        elif not mine and start is not None:
+            yield start, position
+            start = None
