@@ -1,0 +1,161 @@
+"""Which classes a dataset has, and how they are distributed; none where the outputs are free text."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import nan
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+
+from traitmap.analysis.profiles.words import normalised
+from traitmap.data.texts import TaskText
+
+_DECIMAL = re.compile(r"[-+]?\d*\.\d+")
+
+How = Literal["labels", "choices", "outputs", "none"]
+
+MOST_OUTPUTS = (
+    20  # outputs of more different words than that are free text, unless choices or labels are given
+)
+TEXTS_PER_OUTPUT = 5  # and each must come back this often on average
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Classes of a dataset.
+
+    how: where the classes come from. ``labels``: the texts carry them. ``choices``: the same choices come
+        back and more than one of them is right somewhere. ``outputs``: there are few different outputs, and
+        they come back. ``none``: the outputs are free text, and reason says how that was seen.
+    texts, labelled: texts read, and how many of them have a class.
+    counts: texts of each class, commonest first.
+    number: classes that an item is sorted into. Where prompts differ in their words for the classes
+        ("yes, no" here, "true, false" there), the mean over items.
+    entropy: bits, 0 where all texts are of one class; of the classes given the set that an item is sorted
+        into. majority: share of the commonest class, in the same way. NaN where there are no classes.
+    sets: different sets of classes.
+    """
+
+    how: How
+    texts: int
+    labelled: int
+    counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    number: float = nan
+    entropy: float = nan
+    majority: float = nan
+    sets: int = 0
+    reason: str = ""
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """Share of each class in the texts that have one."""
+        return MappingProxyType({word: count / self.labelled for word, count in self.counts.items()})
+
+
+def entropy_bits(counts: Sequence[int]) -> float:
+    """Shannon entropy of counts, in bits."""
+    held = np.array([count for count in counts if count > 0], dtype=float)
+    shares = held / held.sum()
+    return float(abs((shares * np.log2(shares)).sum()))
+
+
+def item_classes(texts: Sequence[TaskText]) -> tuple[list[tuple[str, str] | None], How]:
+    """(set, class) of each text, None where it has none; and where the classes come from.
+
+    The set names the choices that the class was chosen from; it is empty where there is only one.
+    """
+    if any(text.label is not None for text in texts):
+        return [None if text.label is None else ("", text.label) for text in texts], "labels"
+    sets = _class_sets(texts)
+    if sets:
+        found: list[tuple[str, str] | None] = []
+        for text in texts:
+            key = _choice_set(text)
+            found.append((key, text.output.strip()) if text.output and key in sets else None)
+        return found, "choices"
+    known = [text.output.strip() for text in texts if text.output.strip()]
+    distinct = len(set(known))
+    if any(_DECIMAL.fullmatch(word) for word in set(known)):
+        return [None] * len(texts), "none"
+    if 2 <= distinct <= MOST_OUTPUTS and len(known) >= TEXTS_PER_OUTPUT * distinct:
+        return [("", text.output.strip()) if text.output.strip() else None for text in texts], "outputs"
+    return [None] * len(texts), "none"
+
+
+def classes_of(texts: Sequence[TaskText]) -> Classes:
+    """The classes of a dataset's texts and their distribution."""
+    return class_table(texts, *item_classes(texts))
+
+
+def class_table(texts: Sequence[TaskText], items: Sequence[tuple[str, str] | None], how: How) -> Classes:
+    """The distribution of the classes that ``item_classes`` found for these texts."""
+    if how == "none":
+        return Classes(how, len(texts), 0, reason=_why_none(texts))
+    found = [item for item in items if item is not None]
+    by_set: dict[str, Counter[str]] = {}
+    for key, word in found:
+        by_set.setdefault(key, Counter())[word] += 1
+    offered = _offered(texts, how)
+    total = len(found)
+    number = entropy = majority = 0.0
+    for key in sorted(by_set):
+        counts = by_set[key]
+        weight = counts.total() / total
+        number += weight * max(offered.get(key, 0), len(counts))
+        entropy += weight * entropy_bits(sorted(counts.values()))
+        majority += weight * max(counts.values()) / counts.total()
+    words = Counter(word for _, word in found)
+    ordered = dict(sorted(words.items(), key=lambda item: (-item[1], item[0])))
+    return Classes(how, len(texts), total, MappingProxyType(ordered), number, entropy, majority, len(by_set))
+
+
+def label_words(classes: Classes) -> dict[str, float]:
+    """Shares of the classes by their words in comparable form; empty where there are no classes."""
+    shares: dict[str, float] = {}
+    for word, share in classes.shares.items():
+        shares[normalised(word)] = shares.get(normalised(word), 0.0) + share
+    return shares
+
+
+def _choice_set(text: TaskText) -> str:
+    return "\x1f".join(sorted({choice.strip() for choice in text.choices}))
+
+
+def _class_sets(texts: Sequence[TaskText]) -> frozenset[str]:
+    """Sets of choices that come back with different right answers.
+
+    The own answers of an item, repeated under several prompts, always have the same right one.
+    """
+    right: dict[str, set[str]] = {}
+    for text in texts:
+        if text.choices and text.output:
+            right.setdefault(_choice_set(text), set()).add(text.output.strip())
+    if len(right) == 1 and len(texts) >= TEXTS_PER_OUTPUT:
+        return frozenset(right)  # one set for all texts: classes, even if only one of them occurs
+    return frozenset(key for key, outputs in right.items() if len(outputs) > 1)
+
+
+def _offered(texts: Sequence[TaskText], how: How) -> dict[str, int]:
+    """How many classes each set offers, whether or not they occur."""
+    if how == "choices":
+        return {_choice_set(text): len(set(text.choices)) for text in texts if text.choices}
+    return {}
+
+
+def _why_none(texts: Sequence[TaskText]) -> str:
+    outputs = [text.output.strip() for text in texts if text.output.strip()]
+    if not outputs:
+        return "no text has an output, a label or choices"
+    if any(text.choices for text in texts):
+        return "every item has choices of its own, so that none is a class"
+    distinct = len(set(outputs))
+    if any(_DECIMAL.fullmatch(output) for output in outputs):
+        return "the outputs are numbers on a scale"
+    if distinct == 1:
+        return "all outputs are the same"
+    return f"free text: {distinct} different outputs in {len(outputs)} texts"

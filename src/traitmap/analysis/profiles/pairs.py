@@ -1,0 +1,349 @@
+"""Features of every ordered pair (source, target) from texts alone: hidden statistics, surface, size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from traitmap.analysis.pair_features import Feature, Group, PairFeatures
+from traitmap.analysis.profiles.classes import label_words
+from traitmap.analysis.profiles.difficulty import VocabularyOverlap, prior_distance, vocabulary_overlap
+from traitmap.analysis.profiles.forms import ANSWER_FORMS, QUESTION_FORMS
+from traitmap.analysis.profiles.lengths import TokenCounts, wasserstein
+from traitmap.analysis.profiles.reading import Reading, Sampling, read
+from traitmap.analysis.profiles.semantics import Embed, discrepancy, embed_together
+from traitmap.analysis.profiles.style import cosine_matrix, style_matrix
+from traitmap.data.texts import Texts
+from traitmap.errors import DataError
+from traitmap.matrix_record import Array
+
+Scope = Literal["pair", "source", "target"]
+CLOSED = ("polar", "option", "class", "listed")  # answers that are chosen, not written
+
+
+def pair_features(
+    sources: Texts,
+    targets: Texts,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    perplexity: Mapping[str, float] | None = None,
+    token_counts: TokenCounts | None = None,
+    embed: Embed | None = None,
+    parser: Any | None = None,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+) -> PairFeatures:
+    """About forty features of every (source, target), never from scores, NaN where unknown.
+
+    sources, targets: texts by name, in the order of the axes. A name may stand in both, with the same texts
+        or with others (its training and its test items).
+    sizes: training examples of each source; NaN for a source that it lacks. None takes the number of texts
+        given, which is right only where they are the whole source.
+    perplexity: of the base model on each source's texts, by name.
+    token_counts, embed, parser, sampling: as in ``profile_datasets``. seed: of all that is random.
+
+    Style and the default embedding are fitted on the datasets given: features of two calls with other
+    datasets beside them differ. Raises DataError where a dataset has no texts.
+    """
+    if not sources or not targets:
+        raise DataError("pair features need the texts of one source and one target or more")
+    readings, rows, columns = _read_sides(sources, targets, token_counts, parser, sampling, seed)
+    subject = _Subject(readings, rows, columns)
+    features = [
+        *_length_features(subject),
+        *_class_features(subject),
+        *_form_features(subject),
+        *_surface_features(subject, embed, seed),
+        *_size_features(subject, tuple(sources), sizes, perplexity or {}),
+    ]
+    return PairFeatures(tuple(sources), tuple(targets), tuple(features))
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """Distinct datasets, and which of them each source and target is."""
+
+    readings: tuple[Reading, ...]
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+    def pair(self, name: str, group: Group, words: str, values: Array) -> Feature:
+        """A feature from a (D, D) table over all datasets, rows as sources."""
+        return Feature(name, group, words, np.array(values[np.ix_(self.rows, self.columns)], dtype=float))
+
+    def of_pairs(
+        self, name: str, group: Group, words: str, value: Callable[[Reading, Reading], float]
+    ) -> Feature:
+        """A feature from a function of source and target."""
+        table = [[value(self.readings[s], self.readings[t]) for t in self.columns] for s in self.rows]
+        return Feature(name, group, words, np.array(table, dtype=float))
+
+    def both(self, name: str, group: Group, words: str, value: Callable[[Reading], float]) -> list[Feature]:
+        """A number of the source and of the target, each a feature of its own scope."""
+        numbers = np.array([value(reading) for reading in self.readings], dtype=float)
+        return [
+            self.one_side(f"source_{name}", group, words.format("source"), numbers, "source"),
+            self.one_side(f"target_{name}", group, words.format("target"), numbers, "target"),
+        ]
+
+    def one_side(self, name: str, group: Group, words: str, numbers: Array, scope: Scope) -> Feature:
+        """A number of each dataset, spread along the other axis."""
+        shape = (len(self.rows), len(self.columns))
+        side = (
+            numbers[list(self.rows)][:, None] if scope == "source" else numbers[list(self.columns)][None, :]
+        )
+        return Feature(name, group, words, np.broadcast_to(side, shape).copy(), scope)
+
+    def compared(
+        self, name: str, group: Group, words: str, distance: str, value: Callable[[Reading], float]
+    ) -> list[Feature]:
+        """A number of the source and of the target, and how far they are apart."""
+        numbers = np.array([value(reading) for reading in self.readings], dtype=float)
+        apart = self.pair(f"{name}_difference", group, distance, np.abs(numbers[:, None] - numbers[None, :]))
+        return [*self.both(name, group, words, value), apart]
+
+
+def _read_sides(
+    sources: Texts,
+    targets: Texts,
+    token_counts: TokenCounts | None,
+    parser: Any | None,
+    sampling: Sampling | None,
+    seed: int,
+) -> tuple[tuple[Reading, ...], tuple[int, ...], tuple[int, ...]]:
+    """Each different dataset read once, in the order of names, and the places of sources and targets."""
+    same = {name for name in sources.keys() & targets.keys() if tuple(sources[name]) == tuple(targets[name])}
+    keys = sorted({(name, "") if name in same else (name, "source") for name in sources})
+    keys += sorted((name, "target") for name in targets if name not in same)
+    keys.sort()
+    readings = tuple(
+        read(
+            name,
+            (targets if side == "target" else sources)[name],
+            token_counts=token_counts,
+            parser=parser,
+            sampling=sampling,
+            seed=seed,
+        )
+        for name, side in keys
+    )
+    place = {key: number for number, key in enumerate(keys)}
+
+    def places(names: Sequence[str], side: str) -> tuple[int, ...]:
+        return tuple(place[(name, "" if name in same else side)] for name in names)
+
+    return readings, places(tuple(sources), "source"), places(tuple(targets), "target")
+
+
+def _length_features(subject: _Subject) -> list[Feature]:
+    """Output and input lengths, on a logarithmic scale."""
+
+    def outputs(reading: Reading) -> float:
+        known = reading.measured.known_output
+        return float(np.log1p(known).mean()) if len(known) else float("nan")
+
+    def inputs(reading: Reading) -> float:
+        return float(np.log1p(reading.measured.input).mean())
+
+    def spread(reading: Reading) -> float:
+        known = reading.measured.known_output
+        return float(np.log1p(known).std()) if len(known) else float("nan")
+
+    return [
+        *subject.both("output_length", "hidden", "output length of the {} (log)", outputs),
+        subject.of_pairs(
+            "output_length_ratio",
+            "hidden",
+            "outputs longer than the target's (log ratio)",
+            lambda source, target: outputs(source) - outputs(target),
+        ),
+        subject.of_pairs(
+            "output_length_distance",
+            "hidden",
+            "outputs as long as the target's (Wasserstein distance of log lengths)",
+            lambda source, target: wasserstein(
+                np.log1p(source.measured.known_output), np.log1p(target.measured.known_output)
+            ),
+        ),
+        *subject.both("output_spread", "hidden", "spread of output lengths of the {} (log)", spread),
+        *subject.both("input_length", "hidden", "input length of the {} (log)", inputs),
+        subject.of_pairs(
+            "input_length_ratio",
+            "hidden",
+            "inputs longer than the target's (log ratio)",
+            lambda source, target: inputs(source) - inputs(target),
+        ),
+    ]
+
+
+def _class_features(subject: _Subject) -> list[Feature]:
+    """Class distributions and choices."""
+
+    def overlap(source: Reading, target: Reading) -> float:
+        ours, theirs = label_words(source.classes), label_words(target.classes)
+        if not ours or not theirs:
+            return float("nan")
+        return len(ours.keys() & theirs.keys()) / len(ours.keys() | theirs.keys())
+
+    return [
+        *subject.compared(
+            "class_entropy",
+            "hidden",
+            "class entropy of the {} (bits)",
+            "classes as evenly spread as the target's",
+            lambda reading: reading.classes.entropy,
+        ),
+        *subject.both(
+            "majority", "hidden", "share of the commonest class of the {}", lambda r: r.classes.majority
+        ),
+        *subject.compared(
+            "classes",
+            "hidden",
+            "number of classes of the {}",
+            "as many classes as the target",
+            lambda reading: reading.classes.number,
+        ),
+        subject.of_pairs("label_overlap", "hidden", "label words shared with the target", overlap),
+        subject.of_pairs(
+            "prior_distance",
+            "hidden",
+            "class prior close to the target's",
+            lambda source, target: prior_distance(source.classes, target.classes),
+        ),
+        *subject.compared(
+            "choices",
+            "hidden",
+            "choices of the {}",
+            "as many choices as the target",
+            lambda reading: reading.forms.choices if reading.forms.chosen > 0 else 0.0,
+        ),
+    ]
+
+
+def _form_features(subject: _Subject) -> list[Feature]:
+    """Forms of answers and questions, structure of the input, marks of format."""
+    answers = _rows(subject, lambda r: [r.forms.answers[name] for name in ANSWER_FORMS])
+    questions = _rows(subject, lambda r: [r.forms.questions[name] for name in QUESTION_FORMS])
+    marks = _rows(subject, lambda r: [*r.forms.input_markers.values(), *r.forms.output_markers.values()])
+    features = [
+        subject.pair("answer_form_distance", "hidden", "answers of the target's form", 0.5 * _l1(answers)),
+        subject.pair(
+            "question_form_distance", "hidden", "questions of the target's form", 0.5 * _l1(questions)
+        ),
+        subject.pair(
+            "format_distance", "hidden", "the target's marks of format", _l1(marks) / marks.shape[1]
+        ),
+        *subject.both(
+            "closed_answers",
+            "hidden",
+            "share of chosen rather than written answers of the {}",
+            lambda r: sum(r.forms.answers[name] for name in CLOSED),
+        ),
+    ]
+    for name, words, distance, value in (
+        (
+            "polar_answers",
+            "share of yes-or-no answers of the {}",
+            "yes-or-no answers as often as the target",
+            _polar,
+        ),
+        (
+            "copied",
+            "share of the output that the {}'s input has",
+            "answers copied as much as the target's",
+            _copied,
+        ),
+        (
+            "pairing",
+            "overlap of two parts of the {}'s input",
+            "parts of the input alike as the target's",
+            _pairing,
+        ),
+        (
+            "containment",
+            "share of the {}'s last part that its input has before",
+            "hypotheses or questions as near to their passages as the target's",
+            lambda r: r.forms.contained,
+        ),
+        ("segments", "parts of the {}'s input (log)", "inputs of as many parts as the target's", _segments),
+    ):
+        features += subject.compared(name, "hidden", words, distance, value)
+    return features
+
+
+def _surface_features(subject: _Subject, embed: Embed | None, seed: int) -> list[Feature]:
+    """Style, meaning, vocabulary."""
+    readings = subject.readings
+    _, style = style_matrix({str(number): reading.style for number, reading in enumerate(readings)})
+    styles = cosine_matrix(style) if len(readings) > 2 else np.full((len(readings),) * 2, np.nan)
+    embedded = embed_together([reading.meaning for reading in readings], embed, seed)
+    distance = discrepancy(embedded.clouds, permutations=0, seed=seed).squared
+    words: VocabularyOverlap = vocabulary_overlap([r.words for r in readings], [r.words for r in readings])
+    return [
+        subject.pair("style_cosine", "surface", "style alike", styles),
+        subject.pair("semantic_cosine", "surface", "meaning alike (cosine of centroids)", embedded.cosine()),
+        subject.pair("semantic_nearest", "surface", "texts alike each of the target's", embedded.nearest()),
+        subject.pair("mmd", "surface", "texts distributed as the target's (squared MMD)", distance),
+        subject.pair("vocabulary_overlap", "surface", "words shared (Jaccard)", words.jaccard),
+        subject.pair(
+            "vocabulary_coverage", "surface", "the target's words are in the source", words.coverage
+        ),
+    ]
+
+
+def _size_features(
+    subject: _Subject,
+    sources: Sequence[str],
+    sizes: Mapping[str, int] | None,
+    perplexity: Mapping[str, float],
+) -> list[Feature]:
+    """Size, tokens, richness, difficulty."""
+    numbers = np.full(len(subject.readings), np.nan)
+    hardness = numbers.copy()
+    lengths = np.array([_text_length(reading) for reading in subject.readings])
+    for name, place in zip(sources, subject.rows, strict=True):
+        size = float(subject.readings[place].texts) if sizes is None else float(sizes.get(name, np.nan))
+        numbers[place] = np.log1p(size)
+        hardness[place] = np.log(perplexity[name]) if name in perplexity else np.nan
+    tokens = np.log1p(np.expm1(numbers) * lengths)
+    return [
+        subject.one_side("source_size", "size", "training examples (log)", numbers, "source"),
+        subject.one_side("source_tokens", "size", "training tokens (log)", tokens, "source"),
+        *subject.both(
+            "richness", "size", "richness of words of the {}", lambda r: r.style["type-token ratio"]
+        ),
+        subject.one_side("source_perplexity", "size", "perplexity of the base (log)", hardness, "source"),
+    ]
+
+
+def _text_length(reading: Reading) -> float:
+    return float((reading.measured.input + np.nan_to_num(reading.measured.output)).mean())
+
+
+def _polar(reading: Reading) -> float:
+    return reading.forms.answers["polar"]
+
+
+def _copied(reading: Reading) -> float:
+    return reading.forms.copied
+
+
+def _pairing(reading: Reading) -> float:
+    return reading.forms.pair
+
+
+def _segments(reading: Reading) -> float:
+    return float(np.log1p(reading.forms.segments))
+
+
+def _rows(subject: _Subject, values: Callable[[Reading], Sequence[float]]) -> Array:
+    """(D, K) numbers of each dataset; unknown shares are 0, as of something that is not there."""
+    return np.nan_to_num(np.array([values(reading) for reading in subject.readings], dtype=float))
+
+
+def _l1(rows: Array) -> Array:
+    """(D, D) sums of absolute differences."""
+    return np.abs(rows[:, None, :] - rows[None, :, :]).sum(axis=2)

@@ -1,0 +1,201 @@
+"""The meaning of datasets: embeddings of their texts, cosines of centroids, distances of the clouds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy.sparse import hstack
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+from threadpoolctl import threadpool_limits
+
+from traitmap.analysis.profiles.style import cosine_matrix
+from traitmap.errors import DataError
+from traitmap.matrix_record import Array
+
+Embed = Callable[[Sequence[str]], Array]
+
+TFIDF = "TF-IDF of words and characters, then SVD, fitted on the compared datasets together"
+DIMENSIONS = 100
+MOST_CHARACTERS = 2000  # of a text, from its beginning, read by the default embedding
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Texts of D datasets in one space.
+
+    kind: how the vectors were made. clouds: D arrays (n_d, K) of unit length, in the order of the datasets.
+    """
+
+    kind: str
+    clouds: tuple[Array, ...]
+
+    @property
+    def centroids(self) -> Array:
+        """(D, K) mean vectors; zero for a dataset without texts."""
+        width = self.clouds[0].shape[1] if self.clouds else 0
+        return np.array([cloud.mean(axis=0) if len(cloud) else np.zeros(width) for cloud in self.clouds])
+
+    def cosine(self) -> Array:
+        """(D, D) cosines of the centroids."""
+        return cosine_matrix(self.centroids)
+
+    def nearest(self) -> Array:
+        """(D, D) mean over the texts of the column's dataset of the cosine to the row's most similar text.
+
+        Rows are sources and columns targets. A dataset beside itself is 1.
+        """
+        return _pairs(self.clouds, lambda one, other: float((other @ one.T).max(axis=1).mean()))
+
+
+@dataclass(frozen=True)
+class Discrepancy:
+    """Maximum mean discrepancy of every two datasets (Gretton et al., JMLR 2012), (D, D), symmetric.
+
+    squared: unbiased estimate of MMD^2 under a Gaussian kernel; it may fall below 0, and is 0 on the
+        diagonal by definition. bandwidth: of the kernel, the median distance of all texts together.
+    p: share of permutations of the texts over the two datasets whose estimate is as large; NaN where
+        there are fewer than two texts. null_p95: the 95th percentile under permutation.
+    texts: at most that many of each dataset. permutations: of each pair.
+    """
+
+    squared: Array
+    p: Array
+    null_p95: Array
+    bandwidth: float
+    texts: int
+    permutations: int
+
+
+def embed_together(samples: Sequence[Sequence[str]], embed: Embed | None = None, seed: int = 0) -> Embedded:
+    """Embed the texts of all datasets in one space.
+
+    embed: texts to (n, K) vectors; None uses TF-IDF with a singular value decomposition, which needs no
+    download and knows words, not meanings. Raises DataError where ``embed`` gives something else.
+    """
+    texts = [text for sample in samples for text in sample]
+    if embed is None:
+        vectors, kind = _tfidf(texts, seed), TFIDF
+    else:
+        vectors, kind = _checked(embed(texts), len(texts)), getattr(embed, "kind", "the embedding given")
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = np.where(lengths > 1e-12, vectors / np.where(lengths > 1e-12, lengths, 1.0), 0.0)
+    stops = np.cumsum([len(sample) for sample in samples])
+    return Embedded(kind, tuple(np.split(unit, stops[:-1])) if samples else ())
+
+
+def discrepancy(
+    clouds: Sequence[Array], *, texts: int = 100, permutations: int = 99, seed: int = 0
+) -> Discrepancy:
+    """MMD of every two clouds of vectors (n_d, K), each with a permutation null.
+
+    The first ``texts`` vectors of each cloud are used: hand them in random order.
+    """
+    held = [cloud[:texts] for cloud in clouds]
+    bandwidth = _median_distance(held, seed)
+    count = len(held)
+    squared, p, p95 = np.zeros((count, count)), np.ones((count, count)), np.zeros((count, count))
+    for i, j in combinations(range(count), 2):
+        found = _tested(held[i], held[j], bandwidth, permutations, seed)
+        for table, value in zip((squared, p, p95), found, strict=True):
+            table[i, j] = table[j, i] = value
+    return Discrepancy(squared, p, p95, bandwidth, texts, permutations)
+
+
+def mmd_squared(first: Array, second: Array, bandwidth: float) -> float:
+    """Unbiased MMD^2 of (n, K) and (m, K) under exp(-d^2 / (2 bandwidth^2)); NaN below two rows in either."""
+    if len(first) < 2 or len(second) < 2:
+        return float("nan")
+    return _tested(first, second, bandwidth, 0, 0)[0]
+
+
+def _tested(
+    first: Array, second: Array, bandwidth: float, permutations: int, seed: int
+) -> tuple[float, float, float]:
+    """Estimate, p and the null's 95th percentile."""
+    n, m = len(first), len(second)
+    if n < 2 or m < 2:
+        return float("nan"), float("nan"), float("nan")
+    if n == m and np.array_equal(first, second):
+        return 0.0, 1.0, float("nan")
+    pooled = np.concatenate([first, second])
+    kernel = np.exp(-_squared_distances(pooled) / (2 * bandwidth**2))
+    np.fill_diagonal(kernel, 0.0)
+    rng = np.random.default_rng([seed % 2**32, n, m])
+    orders = [np.arange(n + m)] + [rng.permutation(n + m) for _ in range(permutations)]
+    member = np.zeros((n + m, permutations + 1))
+    for column, order in enumerate(orders):
+        member[order[:n], column] = 1.0
+    inside = kernel @ member
+    within_first = (member * inside).sum(axis=0)
+    across = inside.sum(axis=0) - within_first
+    within_second = kernel.sum() - within_first - 2 * across
+    estimates = within_first / (n * (n - 1)) + within_second / (m * (m - 1)) - 2 * across / (n * m)
+    if not permutations:
+        return float(estimates[0]), float("nan"), float("nan")
+    null = estimates[1:]
+    as_large = int((null >= estimates[0] - 1e-12).sum())
+    return float(estimates[0]), (1 + as_large) / (1 + permutations), float(np.percentile(null, 95))
+
+
+def _squared_distances(rows: Array) -> Array:
+    norms = (rows**2).sum(axis=1)
+    return np.maximum(norms[:, None] + norms[None, :] - 2 * rows @ rows.T, 0.0)
+
+
+def _median_distance(clouds: Sequence[Array], seed: int) -> float:
+    """Median distance between texts of all datasets, of at most 2,000 texts drawn in equal shares."""
+    if not clouds:
+        return 1.0
+    share = max(2, 2000 // len(clouds))
+    rows = np.concatenate([cloud[:share] for cloud in clouds])
+    distances = _squared_distances(rows)[np.triu_indices(len(rows), 1)]
+    apart = distances[distances > 1e-12]
+    return float(np.sqrt(np.median(apart))) if len(apart) else 1.0
+
+
+def _tfidf(texts: Sequence[str], seed: int) -> Array:
+    """(n, K) TF-IDF over words and over characters in words, each of unit length, reduced together."""
+    short = [text[:MOST_CHARACTERS] for text in texts]
+    least = 1 if len(short) < 50 else 2
+    parts = []
+    for options in (
+        {"analyzer": "word", "token_pattern": r"\w+", "max_features": 30_000},
+        {"analyzer": "char_wb", "ngram_range": (3, 3), "max_features": 20_000},
+    ):
+        try:
+            parts.append(TfidfVectorizer(sublinear_tf=True, min_df=least, **options).fit_transform(short))
+        except ValueError:  # no word at all, or none that comes back
+            continue
+    if not parts:
+        return np.zeros((len(texts), 1))
+    table = hstack(parts).tocsr()
+    width = min(DIMENSIONS, min(table.shape) - 1)
+    if width < 2:
+        return np.asarray(table.toarray(), dtype=float)
+    with threadpool_limits(limits=1, user_api="blas"):  # the same bits on every machine
+        return np.asarray(TruncatedSVD(width, random_state=seed % 2**32, n_iter=4).fit_transform(table))
+
+
+def _checked(vectors: Array, count: int) -> Array:
+    array = np.asarray(vectors, dtype=float)
+    if array.ndim != 2 or len(array) != count or not np.isfinite(array).all():
+        raise DataError(
+            f"embed gave an array of shape {array.shape} for {count} texts"
+            f"{'' if np.isfinite(array).all() else ', with values that are not finite'}; "
+            "it must give one vector of finite numbers for each text"
+        )
+    return array
+
+
+def _pairs(clouds: Sequence[Array], value: Callable[[Array, Array], float]) -> Array:
+    """(D, D) a number of every ordered pair of clouds, NaN where either is empty."""
+    table = np.full((len(clouds), len(clouds)), np.nan)
+    for i, one in enumerate(clouds):
+        for j, other in enumerate(clouds):
+            if len(one) and len(other):
+                table[i, j] = value(one, other)
+    return table

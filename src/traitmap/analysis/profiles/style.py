@@ -1,0 +1,194 @@
+"""The style of a dataset: function words, marks, casing, sentences, readability, richness of words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from traitmap.analysis.profiles.words import (
+    FUNCTION_WORDS,
+    TOKEN,
+    sentence_count,
+    syllables,
+)
+from traitmap.matrix_record import Array
+
+MARKS = (".", ",", ";", ":", "!", "?", "'", '"', "(", "-", "/", "=", "+", "$", "#", "<", "{", "*", "\n")
+POS_TEXTS = 200  # texts that a parser tags, enough for shares within a few points
+WINDOW = 50  # words of the moving type-token ratio
+
+
+@dataclass(frozen=True)
+class Style:
+    """Stylometric numbers of a dataset, over input and output of each text together.
+
+    names, groups: (K,) what each number is and the group that it belongs to. values: (K,) in the units of
+    ``units``: shares per 100 words, characters, words, points of Flesch's scale, or a ratio.
+    NaN where a number cannot be had. words: words read.
+    """
+
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+    values: Array
+    words: int
+    texts: int
+
+    def __getitem__(self, name: str) -> float:
+        return float(self.values[self.names.index(name)])
+
+
+def style_of(texts: Sequence[str], parser: Any | None = None) -> Style:
+    """The style of texts. parser: a spaCy pipeline with a tagger, for shares of parts of speech."""
+    tokens = [TOKEN.findall(text) for text in texts]
+    counts = Counter(token for text in tokens for token in text)
+    words: Counter[str] = Counter()
+    for token, count in counts.items():
+        if token[0].isalpha():
+            words[token] += count
+    total = words.total()
+    lower: Counter[str] = Counter()
+    for token, count in words.items():
+        lower[token.lower()] += count
+    found: dict[str, dict[str, float]] = {
+        "function words": {f"word {word}": _per_hundred(lower[word], total) for word in FUNCTION_WORDS},
+        "marks": {
+            f"mark {'line break' if mark == chr(10) else mark}": _per_hundred(counts[mark], total)
+            for mark in MARKS
+        },
+        "shape": _shape(texts, tokens, counts, words, lower),
+    }
+    if parser is not None:
+        found["parts of speech"] = _parts_of_speech(texts, parser)
+    names = tuple(name for group in found.values() for name in group)
+    groups = tuple(group for group, numbers in found.items() for _ in numbers)
+    values = np.array([value for numbers in found.values() for value in numbers.values()], dtype=float)
+    return Style(names, groups, values, total, len(texts))
+
+
+def readability(words: int, sentences: int, syllable_count: int) -> float:
+    """Reading ease (Flesch, Journal of Applied Psychology 1948): 100 is easy, 0 hard; NaN without words."""
+    if not words or not sentences:
+        return float("nan")
+    return 206.835 - 1.015 * words / sentences - 84.6 * syllable_count / words
+
+
+def moving_type_token_ratio(words: Sequence[str], window: int = WINDOW) -> float:
+    """Mean share of different words in every window of ``window`` words (MATTR; Covington and McFall,
+    Journal of Quantitative Linguistics 2010), so that the text's length plays no part.
+
+    NaN for fewer words than one window.
+    """
+    if len(words) < window:
+        return float("nan")
+    held = Counter(words[:window])
+    types = total = len(held)
+    for leaving, entering in zip(words, words[window:], strict=False):
+        held[leaving] -= 1
+        types -= held[leaving] == 0
+        types += held[entering] == 0
+        held[entering] += 1
+        total += types
+    return total / (len(words) - window + 1) / window
+
+
+def style_matrix(styles: Mapping[str, Style]) -> tuple[tuple[str, ...], Array]:
+    """Names of all K numbers of any dataset and the (D, K) z-scores over the datasets compared.
+
+    Groups weigh the same: each number is divided by the square root of its group's size. A number that is
+    unknown for a dataset, or the same for all, is 0 (the mean): it says nothing of that dataset. Part of
+    speech labels that a dataset lacks are 0 per 100 words.
+    """
+    names: dict[str, str] = {}
+    for style in styles.values():
+        names.update(zip(style.names, style.groups, strict=True))
+    ordered = sorted(names)
+    table = np.full((len(styles), len(ordered)), np.nan)
+    for row, style in enumerate(styles.values()):
+        given = dict(zip(style.names, style.values, strict=True))
+        for column, name in enumerate(ordered):
+            absent = 0.0 if names[name] == "parts of speech" else np.nan
+            table[row, column] = given.get(name, absent)
+    sizes = Counter(names.values())
+    weights = np.array([sizes[names[name]] for name in ordered], dtype=float) ** -0.5
+    return tuple(ordered), standard_scores(table) * weights
+
+
+def standard_scores(table: Array) -> Array:
+    """(D, K) columns as z-scores over the known rows; 0 where unknown or without spread."""
+    known = np.isfinite(table)
+    count = np.maximum(known.sum(axis=0), 1)
+    filled = np.where(known, table, 0.0)
+    center = filled.sum(axis=0) / count
+    apart = np.where(known, table - center, 0.0)
+    spread = np.sqrt((apart**2).sum(axis=0) / count)
+    flat = spread <= 1e-9 * np.maximum(np.abs(center), 1e-3)
+    return np.where(flat, 0.0, apart / np.where(flat, 1.0, spread))
+
+
+def cosine_matrix(first: Array, second: Array | None = None) -> Array:
+    """(A, B) cosines of the rows of (A, K) and (B, K); NaN where a row has no length."""
+    other = first if second is None else second
+    lengths, others = np.linalg.norm(first, axis=1), np.linalg.norm(other, axis=1)
+    product = lengths[:, None] * others[None, :]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosine = np.where(product > 1e-12, first @ other.T / product, np.nan)
+    return np.clip(cosine, -1.0, 1.0)
+
+
+def _shape(
+    texts: Sequence[str],
+    tokens: Sequence[Sequence[str]],
+    counts: Counter[str],
+    words: Counter[str],
+    lower: Counter[str],
+) -> dict[str, float]:
+    """Lengths of words and sentences, casing, digits, readability, richness."""
+    total = words.total()
+    sentences = sum(sentence_count(text) for text in texts)
+    letters = sum(len(word) * count for word, count in words.items())
+    stream = [token.lower() for text in tokens for token in text if token[0].isalpha()]
+    per_text = np.array([sum(token[0].isalpha() for token in text) for text in tokens], dtype=float)
+    characters = sum(len(text) for text in texts)
+    return {
+        "letters per word": _ratio(letters, total),
+        "words per sentence": _ratio(total, sentences),
+        "words per text (log)": float(np.log1p(per_text).mean()) if len(per_text) else float("nan"),
+        "long words": _per_hundred(_sum(words, lambda word: len(word) > 6), total),
+        "capitalised words": _per_hundred(_sum(words, lambda word: word[:1].isupper()), total),
+        "words in capitals": _per_hundred(_sum(words, lambda word: len(word) > 1 and word.isupper()), total),
+        "numbers": _per_hundred(_sum(counts, lambda token: token[0].isdigit()), total),
+        "reading ease": readability(
+            total, sentences, sum(syllables(word) * count for word, count in lower.items())
+        ),
+        "type-token ratio": moving_type_token_ratio(stream),
+        "characters beyond ASCII": _per_hundred(
+            sum(sum(ord(character) > 127 for character in text) for text in texts if not text.isascii()),
+            characters,
+        ),
+    }
+
+
+def _parts_of_speech(texts: Sequence[str], parser: Any) -> dict[str, float]:
+    """Share of each part of speech per 100 tokens; coarse where the pipeline gives it, else its tags."""
+    tags: Counter[str] = Counter()
+    for document in parser.pipe(texts[:POS_TEXTS]):
+        tags.update(token.pos_ or token.tag_ for token in document if not token.is_space)
+    tags.pop("", None)
+    total = tags.total()
+    return {f"part {tag}": _per_hundred(tags[tag], total) for tag in sorted(tags)}
+
+
+def _sum(counts: Counter[str], holds: Any) -> int:
+    return sum(count for token, count in counts.items() if holds(token))
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _per_hundred(part: float, whole: float) -> float:
+    return 100.0 * part / whole if whole else float("nan")
