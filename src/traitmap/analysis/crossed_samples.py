@@ -7,6 +7,7 @@ very adapter and only items are a sample; with several it speaks for the source,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite, nan, sqrt
@@ -32,13 +33,15 @@ class Estimate:
     error: float
     freedom: float
 
-    def interval(self, low: float = -np.inf, high: float = np.inf) -> Interval:
-        """95 % interval by Student's t, kept within what the number can be."""
+    def interval(
+        self, low: float = -np.inf, high: float = np.inf, *, confidence: float = CONFIDENCE
+    ) -> Interval:
+        """Interval by Student's t (95 % unless told), kept within what the number can be."""
         if not isfinite(self.value):
             return unknown("not measured")
         if not self.error > 0:
             return Interval(self.value, reason="nothing varies, so that no interval can be had")
-        half = self.quantile * self.error
+        half = float(stats.t.ppf(0.5 + confidence / 2, self.freedom)) * self.error
         return Interval(self.value, max(self.value - half, low), min(self.value + half, high))
 
     @property
@@ -60,44 +63,89 @@ class Estimate:
         return float((self.quantile + stats.t.ppf(POWER, self.freedom)) * self.error)
 
 
-def crossed_mean(values: ArrayLike, *, reach: float = 0.0) -> Estimate:
-    """Mean over seeds and items of values (S, n), or of items alone (n,).
+@dataclass(frozen=True)
+class Term:
+    """One adapter's scores on one target, and the weight of their mean in a contrast.
 
-    The statistic is that of ``matrix_statistics.pooled_test`` (min F', H. H. Clark, J. Verbal Learning and
-    Verbal Behavior 12:335-359, 1973). reach: the largest value that an item could have; two pseudo-items
-    are then added, half an item at either end and one at 0 (Agresti and Min, Statistics in Medicine
-    24:729-740, 2005), so that few items that differ, or none, do not pass for certainty. The value itself
-    stays the plain mean.
+    scores: (S, n) or (n,). Terms of one target must have the same items, those of one adapter the same seeds.
     """
-    values = np.atleast_2d(np.asarray(values, dtype=float))
-    n = values.shape[1]
-    if n == 0:
-        return Estimate(nan, nan, nan)
-    value, by_item = float(values.mean()), values.mean(axis=0)
-    if n < 2:
-        return Estimate(value, nan, nan)
-    total = n + 2 if reach else n
-    center = by_item.sum() / total
-    still = np.ptp(by_item) == 0 and not reach
-    squares = 0.0 if still else max((by_item**2).sum() + reach**2 - total * center**2, 0.0) / (total - 1)
-    by_seed = values.mean(axis=1)
-    return crossed(value, items=squares / total, freedom=total - 1, by_seed=by_seed)
+
+    adapter: str
+    target: str
+    weight: float
+    scores: ArrayLike
+
+
+def crossed_mean(values: ArrayLike, *, reach: float = 0.0) -> Estimate:
+    """Mean over seeds and items of values (S, n), or of items alone (n,); see ``crossed_contrast``."""
+    return crossed_contrast([Term("", "", 1.0, values)], reach=2 * reach)
+
+
+def crossed_contrast(terms: Sequence[Term], *, reach: float = 0.0) -> Estimate:
+    """Weighted sum of means of several adapters on one or several targets.
+
+    Items are a sample, shared by all adapters of a target; seeds are a sample, each adapter's own and shared
+    by its targets. Their variances are added and the degrees of freedom are Satterthwaite's: the min F' of
+    H. H. Clark (J. Verbal Learning and Verbal Behavior 12:335-359, 1973), as in
+    ``matrix_statistics.pooled_test``. An adapter with one seed speaks for itself alone.
+
+    reach: 1 for 0/1 scores, 0 where scores have no bounds. Two pseudo-items are then added to each target,
+    half an item at either end of what an item can contribute and one at 0 (Agresti and Min, Statistics in
+    Medicine 24:729-740, 2005), so that few items that differ, or none, do not pass for certainty. The value
+    itself stays the plain sum.
+    """
+    by_adapter: dict[str, Array] = {}
+    by_target: dict[str, Array] = {}
+    extent: dict[str, float] = {}
+    for term in terms:
+        scores = np.atleast_2d(np.asarray(term.scores, dtype=float))
+        if scores.shape[1] == 0:
+            return Estimate(nan, nan, nan)
+        weighted = term.weight * scores
+        by_adapter[term.adapter] = by_adapter.get(term.adapter, 0.0) + weighted.mean(axis=1)
+        by_target[term.target] = by_target.get(term.target, 0.0) + weighted.mean(axis=0)
+        extent[term.target] = extent.get(term.target, 0.0) + reach * abs(term.weight) / 2
+    parts = [_item_variance(values, extent[target]) for target, values in by_target.items()]
+    parts += [_seed_variance(values) for values in by_adapter.values() if len(values) > 1]
+    return _joined(float(sum(values.mean() for values in by_target.values())), parts)
 
 
 def crossed(value: float, *, items: float, freedom: float, by_seed: ArrayLike) -> Estimate:
     """An estimate from its variance over items and what each seed alone gives (S,).
 
     items: sampling variance of the mean over seeds as items are drawn again, with its degrees of freedom.
-    The variance over seeds is added to it (seeds are a sample too), the degrees of freedom by Satterthwaite.
     """
     by_seed = np.asarray(by_seed, dtype=float)
-    if len(by_seed) < 2:
-        return Estimate(value, sqrt(items), freedom)
-    seeds = float(by_seed.var(ddof=1)) / len(by_seed) if np.ptp(by_seed) > 0 else 0.0
-    if items + seeds == 0:
-        return Estimate(value, 0.0, freedom)
-    joint = (items + seeds) ** 2 / (items**2 / freedom + seeds**2 / (len(by_seed) - 1))
-    return Estimate(value, sqrt(items + seeds), joint)
+    seeds = [_seed_variance(by_seed)] if len(by_seed) > 1 else []
+    return _joined(value, [(items, freedom), *seeds])
+
+
+def _item_variance(values: Array, extent: float) -> tuple[float, float]:
+    """Sampling variance of the mean of values (n,) and its degrees of freedom; NaN for a single item."""
+    n = len(values)
+    if n < 2:
+        return nan, nan
+    if extent:
+        center = values.sum() / (n + 2)
+        squares = float((values**2).sum()) + extent**2 - (n + 2) * center**2
+        return squares / (n + 1) / (n + 2), n + 1
+    still = np.ptp(values) == 0
+    return 0.0 if still else float(values.var(ddof=1)) / n, n - 1
+
+
+def _seed_variance(by_seed: Array) -> tuple[float, float]:
+    """Sampling variance of the mean over seeds (S,) and its degrees of freedom."""
+    still = np.ptp(by_seed) == 0
+    return 0.0 if still else float(by_seed.var(ddof=1)) / len(by_seed), len(by_seed) - 1
+
+
+def _joined(value: float, parts: Sequence[tuple[float, float]]) -> Estimate:
+    """An estimate whose variance is the sum of independent parts (variance, degrees of freedom)."""
+    variance = sum(part for part, _ in parts)
+    if not variance > 0:
+        return Estimate(value, variance, parts[0][1])
+    freedom = variance**2 / sum(part**2 / own for part, own in parts)
+    return Estimate(value, sqrt(variance), freedom)
 
 
 def wilson(successes: float, n: float, *, quantile: float | None = None) -> Interval:
