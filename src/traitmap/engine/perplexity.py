@@ -1,0 +1,179 @@
+"""How much a text surprises the base model: perplexity of input, of output given input, and of both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import exp, isfinite, log, nan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from traitmap.data.records import Answer, Request
+from traitmap.data.texts import TaskText, Texts
+from traitmap.engine.contract import Engine
+from traitmap.progress import Listener, Progress, silent
+
+SAMPLE = 200
+PIECE = 256  # tokens; a base scores no more at once than its own length
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """What the base makes of one kind of text, over all its tokens.
+
+    nats_per_token: minus the mean log-probability of a token, with a 95 % interval over texts (ratio
+        estimator, W. G. Cochran, Sampling Techniques, 3rd edition, section 6.4). bits_per_byte: the same
+        in a unit that does not depend on the tokenizer, bytes of UTF-8. texts: texts scored; tokens: of
+        them. NaN where there is no such text; an interval needs two.
+    """
+
+    nats_per_token: float
+    low: float
+    high: float
+    bits_per_byte: float
+    bits_low: float
+    bits_high: float
+    texts: int
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        """``exp(nats_per_token)``: among how many tokens the base is undecided, as it were."""
+        return exp(self.nats_per_token)
+
+
+@dataclass(frozen=True)
+class BasePerplexity:
+    """The base's perplexity on one dataset: of inputs, of outputs given their inputs, of both together.
+
+    n: texts drawn; available: texts there were.
+    """
+
+    n: int
+    available: int
+    input: Surprise
+    output: Surprise
+    text: Surprise
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data; unknown numbers are null."""
+        told: dict[str, Any] = {"n": self.n, "available": self.available}
+        for part in ("input", "output", "text"):
+            surprise: Surprise = getattr(self, part)
+            numbers = {**asdict(surprise), "perplexity": surprise.perplexity}
+            told[part] = {name: _known(number) for name, number in numbers.items()}
+        return told
+
+
+def base_perplexity(
+    engine: Engine,
+    texts: Texts,
+    *,
+    sample: int | None = SAMPLE,
+    seed: int = 0,
+    piece: int = PIECE,
+    listener: Listener = silent,
+) -> dict[str, BasePerplexity]:
+    """Perplexity of the base without any adapter on texts by name.
+
+    sample: texts of each dataset, drawn by ``seed`` where it has more; None takes all. Inputs are scored
+    whole (``loglikelihood_rolling``), outputs behind their inputs (``loglikelihood``). An output of more than
+    ``piece`` tokens is scored in pieces, each behind all before it: the same number, but for tokens at the
+    cuts, and for what a base forgets that cannot read so far back.
+    Reports the stage ``perplexity`` in requests.
+    """
+    drawn = {name: _drawn(some, sample, seed) for name, some in texts.items()}
+    asked = [_requests(engine, some, piece) for some in drawn.values()]
+    requests = [request for own in asked for request in own]
+    answers = engine.answer(
+        requests,
+        None,
+        lambda report: listener(Progress("perplexity", report.done, report.total, report.detail)),
+    )
+    found, start = {}, 0
+    for (name, some), own in zip(drawn.items(), asked, strict=True):
+        found[name] = _measured(some, own, answers[start : start + len(own)], len(texts[name]))
+        start += len(own)
+    return found
+
+
+def _drawn(texts: Sequence[TaskText], sample: int | None, seed: int) -> Sequence[TaskText]:
+    if sample is None or len(texts) <= sample:
+        return texts
+    chosen = np.sort(np.random.default_rng(seed).choice(len(texts), sample, replace=False))
+    return [texts[index] for index in chosen]
+
+
+def _requests(engine: Engine, texts: Sequence[TaskText], most: int) -> list[Request]:
+    """Requests of every text, ``item`` being its index. Empty parts ask nothing."""
+    counts = engine.token_counts([text.output for text in texts])
+    requests = []
+    for item, (text, tokens) in enumerate(zip(texts, counts, strict=True)):
+        if text.input.strip():
+            requests.append(Request("loglikelihood_rolling", text.input, item=item))
+        before = text.input
+        count = 1 + (tokens - 1) // most
+        for piece in _pieces(text.output, count) if text.output.strip() else ():
+            requests.append(Request("loglikelihood", before, piece, item=item))
+            before += piece
+    return requests
+
+
+def _pieces(text: str, count: int) -> list[str]:
+    """About ``count`` pieces of equal length that begin at a space where there is one."""
+    size = -(-len(text) // max(1, count))
+    pieces, start = [], 0
+    while start < len(text):
+        end = start + size
+        if end < len(text):
+            space = text.rfind(" ", start + size // 2, end)
+            end = space if space > start else end
+        pieces.append(text[start:end])
+        start = end
+    return pieces
+
+
+def _measured(
+    texts: Sequence[TaskText], requests: Sequence[Request], answers: Sequence[Answer], available: int
+) -> BasePerplexity:
+    nats, tokens, sizes = np.zeros((2, len(texts))), np.zeros((2, len(texts))), np.zeros((2, len(texts)))
+    for request, answer in zip(requests, answers, strict=True):
+        part = 0 if request.kind == "loglikelihood_rolling" else 1
+        nats[part, request.item] -= answer.logprob
+        tokens[part, request.item] += answer.tokens
+        sizes[part, request.item] += len((request.continuation or request.context).encode())
+    return BasePerplexity(
+        n=len(texts),
+        available=available,
+        input=_surprise(nats[0], tokens[0], sizes[0]),
+        output=_surprise(nats[1], tokens[1], sizes[1]),
+        text=_surprise(nats.sum(axis=0), tokens.sum(axis=0), sizes.sum(axis=0)),
+    )
+
+
+def _surprise(nats: NDArray[np.float64], tokens: NDArray[np.float64], sizes: NDArray[np.float64]) -> Surprise:
+    there = tokens > 0
+    per_token = _ratio(nats[there], tokens[there])
+    bits = _ratio(nats[there] / log(2), sizes[there])
+    return Surprise(*per_token, *bits, int(there.sum()), int(tokens.sum()))
+
+
+def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Ratio of sums with its 95 % interval over texts."""
+    n = len(numerator)
+    if not n or not np.isfinite(numerator).all():
+        return nan, nan, nan
+    ratio = float(numerator.sum() / denominator.sum())
+    if n < 2:
+        return ratio, nan, nan
+    residuals = numerator - ratio * denominator
+    error = np.sqrt((residuals**2).sum() / (n - 1) / n) / denominator.mean()
+    half = float(stats.t.ppf(0.975, n - 1) * error)
+    return ratio, ratio - half, ratio + half
+
+
+def _known(number: float) -> float | None:
+    return number if isfinite(number) else None
