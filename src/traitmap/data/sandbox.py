@@ -1,0 +1,109 @@
+"""Run a program that a model wrote, where it can reach nothing: no network, no files, no end of patience."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Literal
+
+from traitmap.errors import DataError
+
+_CHILD = Path(__file__).with_name("sandboxed.py")
+_TOLD = 2000  # characters of what a program printed on standard error
+
+
+@dataclass(frozen=True)
+class CodeResult:
+    """What became of one program.
+
+    status: ``passed`` (came to its last line), ``failed`` (any other end, told in reason), ``timeout``, or
+        ``refused``: the walls could not be built here, so nothing was run and nothing is known.
+    """
+
+    status: Literal["passed", "failed", "timeout", "refused"]
+    reason: str = ""
+
+
+def run_code(
+    program: str, *, seconds: float = 10.0, memory_mb: int = 256, processes: int = 8, disk_mb: int = 16
+) -> CodeResult:
+    """Run a Python program by itself (standard library only) and say whether it came to its last line.
+
+    The program runs in namespaces of its own (Linux: users, processes, network, mounts, host name,
+    messages): it sees a read-only Python and an empty folder in memory of ``disk_mb``, no other file, no
+    network, not even the loopback, no other process, and an empty environment. seconds: of wall time for
+    all its processes; memory_mb: address space of each; processes: at most so many. Everything that it
+    started is dead when this returns. A program that leaves early, even with exit code 0, has failed: its
+    tests stand at its end.
+    """
+    last_line = f"reached-{secrets.token_hex(16)}"
+    program = f"{program}\n\nprint({last_line!r}, flush=True)\n"
+    limits = [str(number) for number in (memory_mb, processes, disk_mb, int(seconds) + 1)]
+    command = [sys._base_executable, "-I", "-S", "-B", str(_CHILD), *limits]  # type: ignore[attr-defined]
+    ready, told = os.pipe()
+    with open(ready, "rb") as walls, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as out:
+        child = subprocess.Popen(
+            [*command, str(told)],
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=said,
+            env={},
+            cwd="/",
+            start_new_session=True,
+            pass_fds=(told,),
+        )
+        os.close(told)
+        try:
+            child.communicate(program.encode("utf-8", "surrogateescape"), timeout=seconds)
+            late = False
+        except subprocess.TimeoutExpired:
+            late = True
+        finally:
+            _end(child)
+        shut_in, words, printed = bool(walls.read()), _last_words(said), _last_words(out)
+    if not shut_in:
+        return CodeResult("refused", words or "the sandbox could not be set up")
+    if late:
+        return CodeResult("timeout", f"still running after {seconds:g} seconds")
+    if child.returncode == 0 and printed.endswith(last_line):
+        return CodeResult("passed")
+    return CodeResult("failed", words or f"ended before its last line, exit code {child.returncode}")
+
+
+@lru_cache(maxsize=1)
+def why_no_sandbox() -> str | None:
+    """Why programs cannot be shut in on this machine, or None where they can. Tried once."""
+    if not sys.platform.startswith("linux"):
+        return f"the sandbox needs Linux namespaces; this is {sys.platform}"
+    found = run_code("pass")
+    return None if found.status == "passed" else (found.reason or found.status)
+
+
+def require_sandbox() -> None:
+    """DataError where programs cannot be shut in."""
+    reason = why_no_sandbox()
+    if reason is not None:
+        raise DataError(
+            f"programs cannot be run safely on this machine ({reason}); leave out targets that execute code, "
+            "or allow user namespaces (Linux: sysctl user.max_user_namespaces)"
+        )
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Kill the child with its group; the kernel kills the rest of its process namespace with its first."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _last_words(said: IO[bytes]) -> str:
+    said.seek(max(0, said.seek(0, os.SEEK_END) - _TOLD))
+    return said.read().decode("utf-8", "replace").strip()
