@@ -1,0 +1,252 @@
+"""explain: why gains are what they are, as far as these tasks can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from traitmap.analysis.explanation.asymmetry import asymmetry
+from traitmap.analysis.explanation.composites import (
+    Composite,
+    Prepared,
+    aligned,
+    default_composites,
+    prepare_alone,
+    prepare_composites,
+)
+from traitmap.analysis.explanation.design import (
+    Design,
+    Permutations,
+    Units,
+    effect_basis,
+    make_design,
+    node_permutations,
+    residual,
+)
+from traitmap.analysis.explanation.group_shares import group_dominance
+from traitmap.analysis.explanation.levels import level_effects, verdict
+from traitmap.analysis.explanation.mantel import mantel
+from traitmap.analysis.explanation.mrqap import LEVEL, slope_of
+from traitmap.analysis.explanation.odd_cells import Reasons, odd_cells, with_reasons
+from traitmap.analysis.explanation.records import Explanation, FeatureEffect, OddCells
+from traitmap.analysis.explanation.strengths import row_strengths
+from traitmap.analysis.explanation.verdicts import in_words, warnings_of
+from traitmap.analysis.interval import Interval, unknown
+from traitmap.analysis.pair_features import Feature, PairFeatures
+from traitmap.analysis.reason import Reason
+from traitmap.data.texts import Texts
+from traitmap.errors import MatrixError
+from traitmap.matrix_record import Array, TransferMatrix
+from traitmap.matrix_statistics import benjamini_hochberg
+
+LEAST_PERMUTATIONS = 99
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every part needs."""
+
+    design: Design
+    features: tuple[Feature, ...]
+    alone: Prepared
+    joint: Prepared
+    moves: Permutations
+
+
+def explain(
+    matrix: TransferMatrix,
+    *,
+    features: PairFeatures | None = None,
+    texts: Texts | None = None,
+    own: Collection[tuple[str, str]] = (),
+    composites: Sequence[Composite] | None = None,
+    units: Units = "points",
+    noise: Array | None = None,
+    reasons: Reasons | None = None,
+    n_permutations: int = 2000,
+    seed: int = 0,
+) -> Explanation:
+    """Hold the gains of a matrix (S sources x T targets) against what is known of every pair beforehand.
+
+    features: of all pairs, e.g. from ``pair_features``; or texts: of every task by name, from which they
+        are computed with the offline defaults.
+    own: further pairs, beside those of one name, whose source is the target's own training set; they are
+        left out of everything. composites: what the joint regression holds beside each other.
+    units: ``points``, or ``standard`` to divide each target's gains by their standard deviation.
+    noise: (S, T) standard errors of the gains, by default from the matrix's cells.
+    reasons: further reasons for single pairs, e.g. out of outcomes. seed: of everything random.
+
+    Raises MatrixError where the matrix is too small, or features and matrix do not fit each other.
+    Methods and sources: docs/explanation.md.
+    """
+    if n_permutations < LEAST_PERMUTATIONS:
+        raise MatrixError(f"n_permutations={n_permutations} is too few; use {LEAST_PERMUTATIONS} or more")
+    if (features is None) == (texts is None):
+        raise MatrixError(
+            "give either features=... (of all pairs) or texts=... (of all tasks), one of the two"
+        )
+    if features is None and texts is not None:
+        features = features_from_texts(matrix, texts)
+    assert features is not None
+    # One thread gives the same bits on every machine, and tables this small gain nothing from more.
+    with threadpool_limits(limits=1, user_api="blas"):
+        design = make_design(matrix, own=own, units=units, noise=noise)
+        given = aligned(features, design)
+        alone = prepare_alone(given, design.own)
+        tasks = len(set(design.sources) | set(design.targets))
+        chosen = default_composites(alone, tasks) if composites is None else tuple(composites)
+        joint = prepare_composites(alone, chosen, design.own)
+        moves = node_permutations(design, n_permutations, seed)
+        found = _explained(_Work(design, given, alone, joint, moves), reasons or {}, n_permutations, seed)
+    asked = {"units": units, "seed": seed, "composites": [one.name for one in chosen]}
+    found = replace(found, conditions={**asked, "left_out_targets": list(design.left_out)})
+    return replace(found, words=in_words(found), warnings=warnings_of(found, matrix, design, alone))
+
+
+def features_from_texts(
+    matrix: TransferMatrix, texts: Texts, *, target_texts: Texts | None = None, **settings: Any
+) -> PairFeatures:
+    """Pair features of the matrix's tasks from their texts; tasks without texts are left unknown.
+
+    target_texts: of the targets, where they differ from those of sources of the same name.
+    settings: as for ``pair_features``.
+    """
+    from traitmap.analysis.profiles.pairs import pair_features
+
+    asked = texts if target_texts is None else target_texts
+    sources = {name: texts[name] for name in matrix.sources if texts.get(name)}
+    targets = {name: asked[name] for name in matrix.targets if asked.get(name)}
+    if len(sources) < 3 or len(targets) < 3:
+        raise MatrixError(
+            f"the texts hold {len(sources)} of {len(matrix.sources)} sources and {len(targets)} of "
+            f"{len(matrix.targets)} targets of the matrix; at least 3 of each are needed. Tasks in the "
+            f"texts: {', '.join(sorted(texts)[:12])}; name them as in the matrix"
+        )
+    return pair_features(sources, targets, **settings)
+
+
+def _explained(work: _Work, reasons: Reasons, draws: int, seed: int) -> Explanation:
+    design, joint = work.design, work.joint
+    effects = _effects(work, joint, together=True)
+    donors = row_strengths(design.sources, design.gains, design.used, draws=draws, seed=seed)
+    recipients = row_strengths(design.targets, design.gains.T, design.used.T, draws=draws, seed=seed)
+    surface = [i for i, group in enumerate(joint.groups) if group == "surface"]
+    odd = odd_cells(design, joint.values[..., surface], reasons)
+    rows, columns = np.nonzero(design.own)
+    return Explanation(
+        sources=design.sources,
+        targets=design.targets,
+        pairs=int(design.used.sum()),
+        own=tuple((design.sources[i], design.targets[j]) for i, j in zip(rows, columns, strict=True)),
+        scheme=work.moves.scheme,
+        permutations=draws,
+        joint=effects,
+        alone=_effects(work, work.alone, together=False),
+        levels=(
+            *level_effects(work.features, "source", donors, draws=draws, seed=seed),
+            *level_effects(work.features, "target", recipients, draws=draws, seed=seed),
+        ),
+        dominance=group_dominance(design, joint, work.moves),
+        odd=with_reasons(odd, _hidden_reasons(work, effects, odd)),
+        asymmetry=asymmetry(design, work.moves),
+        donors=donors,
+        recipients=recipients,
+        words=(),
+    )
+
+
+def _effects(work: _Work, prepared: Prepared, *, together: bool) -> tuple[FeatureEffect, ...]:
+    """Every feature beside all the others (together), or each by itself."""
+    design, moves = work.design, work.moves
+    basis, count = effect_basis(design.used), len(prepared.names)
+    level = LEVEL / max(1, count)
+    slopes = []
+    for i in range(count):
+        others = np.delete(prepared.values, i, axis=2) if together else prepared.values[..., :0]
+        slopes.append(
+            slope_of(design.y, prepared.values[..., i], others, design.used, basis, moves, level=level)
+        )
+    q = benjamini_hochberg(np.array([slope.p for slope in slopes], dtype=float))
+    found = []
+    for i, slope in enumerate(slopes):
+        effect = (
+            Interval(slope.effect, slope.low, slope.high)
+            if np.isfinite(slope.effect)
+            else unknown("the other composites say all that it says")
+        )
+        raw = prepared.raw[..., i]
+        found.append(
+            FeatureEffect(
+                name=prepared.names[i],
+                group=prepared.groups[i],
+                words=prepared.words[i],
+                effect=effect,
+                p=slope.p,
+                q=float(q[i]),
+                detectable=slope.detectable,
+                collinearity=slope.collinearity,
+                known=float(np.isfinite(raw[design.used]).mean()),
+                members=prepared.members[i],
+                mantel=mantel(design.y, raw, design.used, moves),
+                verdict=verdict(float(q[i]), effect),
+            )
+        )
+    return tuple(found)
+
+
+def _hidden_reasons(
+    work: _Work, effects: tuple[FeatureEffect, ...], odd: OddCells
+) -> Mapping[tuple[str, str], Sequence[Reason]]:
+    """The fitted hidden composites that push an odd pair the way it went, in the units of the gains."""
+    design, joint = work.design, work.joint
+    hidden = [i for i, group in enumerate(joint.groups) if group == "hidden"]
+    if not hidden:
+        return {}
+    basis = effect_basis(design.used)
+    x, y = residual(joint.values[design.used], basis), residual(design.y, basis)
+    slopes = np.linalg.lstsq(x, y, rcond=1e-9)[0]
+    spread = np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
+    rows, columns = design.cells
+    place = {
+        (design.sources[s], design.targets[t]): k
+        for k, (s, t) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True))
+    }
+    found: dict[tuple[str, str], list[Reason]] = {}
+    for cell in odd.odd:
+        k = place[cell.source, cell.target]
+        direction = 1.0 if cell.departure.value > 0 else -1.0
+        for i in hidden:
+            told = _reason(
+                joint, effects[i], i, float(x[k, i]), float(spread[i]), float(slopes[i]), direction
+            )
+            if told.strength > 0:
+                found.setdefault((cell.source, cell.target), []).append(told)
+    return found
+
+
+def _reason(
+    joint: Prepared,
+    effect: FeatureEffect,
+    place: int,
+    value: float,
+    spread: float,
+    slope: float,
+    direction: float,
+) -> Reason:
+    """strength: share of the way that the fitted effect goes towards the gain, in its units."""
+    part = slope * value
+    side = "more" if value > 0 else "less"
+    said = "yes" if effect.verdict == "yes" else "no"
+    return Reason(
+        kind=joint.names[place].replace(" ", "_"),
+        words=(
+            f"{joint.words[place]}: {side} than source and target lead to expect ({value / spread:+.1f} SD); "
+            f"fitted part {part:+.1f}; significant over all pairs: {said}"
+        ),
+        strength=part * direction,
+        significant=effect.verdict == "yes",
+    )

@@ -1,0 +1,215 @@
+"""The frozen records of an explanation. Every number has its interval, its null, or the reason why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from traitmap.analysis.explanation.mantel import Mantel
+from traitmap.analysis.interval import Interval
+from traitmap.analysis.pair_features import Group
+from traitmap.analysis.reason import Reason
+from traitmap.analysis.records import TraitWarning
+
+Verdict = Literal["yes", "no", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class FeatureEffect:
+    """What one property of a pair, or a composite of several, goes with.
+
+    effect: standard deviations of gain for one of the feature, source and target effects taken out of
+        both, with a 95 % interval; in the joint regression the other composites are held constant.
+    p, q: of no effect, tasks permuted; q after Benjamini-Hochberg over its list.
+    detectable: smallest effect found with 80 % power at the level that correction leaves.
+    collinearity: R^2 on the other composites, 0 alone. members: features in a composite.
+    known: share of the used pairs on which it is known. mantel: second opinion, no effects taken out.
+    verdict: ``yes`` (q < .05), ``no`` (the whole interval is negligible), else ``cannot tell``.
+    """
+
+    name: str
+    group: Group
+    words: str
+    effect: Interval
+    p: float
+    q: float
+    detectable: float
+    collinearity: float
+    known: float
+    members: tuple[str, ...]
+    mantel: Mantel
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class LevelEffect:
+    """A property of sources (or targets) alone, held against their strengths: n is the number of tasks.
+
+    r: Pearson's correlation with Fisher's interval. p: tasks permuted; q: Benjamini-Hochberg.
+    detectable: smallest |r| found with 80 % power.
+    """
+
+    name: str
+    group: Group
+    words: str
+    side: Literal["source", "target"]
+    r: Interval
+    p: float
+    q: float
+    detectable: float
+    n: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class GroupShare:
+    """Share of the variance of gains (after effects) that one group of composites explains.
+
+    share: general dominance. null_mean, null_p95: what the same features get with tasks permuted.
+    beyond: share less null_mean, with a 95 % interval over tasks. p: of so large a share by chance.
+    """
+
+    group: Group
+    features: tuple[str, ...]
+    share: float
+    null_mean: float
+    null_p95: float
+    p: float
+    beyond: Interval
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Dominance:
+    """Shares of all groups, what is unexplained, and hidden held against surface.
+
+    unexplained: 1 - R^2, and less what chance explains with an interval. hidden_less_surface: difference
+    of the two shares beyond chance; verdict ``yes`` when its interval leaves out 0.
+    """
+
+    groups: tuple[GroupShare, ...]
+    unexplained: float
+    unexplained_beyond: Interval
+    hidden_less_surface: Interval
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class OddCell:
+    """A pair whose gain departs from what surface similarity predicts, predicted without itself.
+
+    departure: gain less predicted, with the 95 % interval of the cells' own noise (of the scatter of all
+        pairs where noise is unknown). p_noise, q_noise: of no departure but noise.
+    studentised: departure in standard errors of the scatter of all other pairs; q_scatter: of so large a
+        one among all pairs. reasons: the strongest first.
+    """
+
+    source: str
+    target: str
+    gain: float
+    predicted: float
+    departure: Interval
+    p_noise: float
+    q_noise: float
+    studentised: float
+    q_scatter: float
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True)
+class OddCells:
+    """odd: beyond noise (q < .05) and further out than 19 in 20 pairs. tested: pairs examined.
+
+    beyond_noise: how many depart by more than their noise, None where noise is unknown.
+    cells: every examined pair, the oddest first. r_squared: variance after effects that surface explains.
+    """
+
+    odd: tuple[OddCell, ...]
+    cells: tuple[OddCell, ...]
+    tested: int
+    beyond_noise: int | None
+    r_squared: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class AsymmetricPair:
+    """Two tasks, each once source and once target.
+
+    forward: gain of ``second`` from training on ``first``; backward the other way round.
+    difference: forward less backward with its 95 % interval; p, q of none.
+    """
+
+    first: str
+    second: str
+    forward: float
+    backward: float
+    difference: Interval
+    p: float
+    q: float
+
+
+@dataclass(frozen=True)
+class Asymmetry:
+    """T - T' over all pairs of tasks that are both. reciprocity: correlation of a pair's two gains
+    after effects (1: symmetric, 0: one direction says nothing of the other), p by permutation."""
+
+    pairs: tuple[AsymmetricPair, ...]
+    reciprocity: Interval
+    p: float
+    detectable: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How much a source gives on average (donor) or a target gains on average (recipient).
+
+    effect: against the mean source (target) on the same targets (sources), with a 95 % interval over
+    them. null_low, null_high: 95 % band when gains are dealt out anew among sources (targets). p, q: of none.
+    """
+
+    name: str
+    effect: Interval
+    null_low: float
+    null_high: float
+    p: float
+    q: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why gains are what they are, as far as these tasks can tell.
+
+    sources, targets: what was compared. pairs: how many (source, target) pairs; own: pairs left out
+        because the source is the target's own training set. scheme: ``joint`` or ``independent``
+        permutation of tasks. joint: composites beside each other; alone: each feature by itself;
+        levels: features of sources or of targets alone, which the effects absorb.
+    words: the verdicts in plain sentences. families: what controlled changes of a source showed.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    pairs: int
+    own: tuple[tuple[str, str], ...]
+    scheme: Literal["joint", "independent"]
+    permutations: int
+    joint: tuple[FeatureEffect, ...]
+    alone: tuple[FeatureEffect, ...]
+    levels: tuple[LevelEffect, ...]
+    dominance: Dominance
+    odd: OddCells
+    asymmetry: Asymmetry
+    donors: tuple[Strength, ...]
+    recipients: tuple[Strength, ...]
+    words: tuple[str, ...]
+    warnings: tuple[TraitWarning, ...] = ()
+    conditions: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain JSON data; unknown numbers are null."""
+        from traitmap.analysis.explanation.explanation_json import to_json
+
+        return to_json(self)

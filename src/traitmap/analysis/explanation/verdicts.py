@@ -1,0 +1,269 @@
+"""What an explanation says and what it cannot tell, in plain sentences with their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+
+import numpy as np
+
+from traitmap.analysis.explanation.composites import Prepared
+from traitmap.analysis.explanation.design import Design
+from traitmap.analysis.explanation.records import (
+    Asymmetry,
+    Dominance,
+    Explanation,
+    FeatureEffect,
+    LevelEffect,
+    OddCells,
+    Strength,
+)
+from traitmap.analysis.findings import listed
+from traitmap.analysis.interval import Interval
+from traitmap.analysis.records import TraitWarning
+from traitmap.matrix_record import TransferMatrix
+
+ALIKE = 0.75  # R^2 on the other composites from which one can hardly be told from them
+_UNIT = {"points": "points", "standard": "standard deviations of the target"}
+
+
+def in_words(found: Explanation) -> tuple[str, ...]:
+    """The verdicts, the pairwise ones first. Every ``cannot tell`` says what could have been seen."""
+    unit = _UNIT[found.conditions["units"]]
+    return (
+        _compared(found),
+        *(_effect(one) for one in found.joint),
+        *_alone(found.alone),
+        *_shares(found.dominance),
+        *_levels(found.levels),
+        _odd(found.odd),
+        *_asymmetry(found.asymmetry, unit),
+        _strengths(found.donors, "donor", "gives", unit),
+        _strengths(found.recipients, "recipient", "gains", unit),
+    )
+
+
+def _compared(found: Explanation) -> str:
+    own = (
+        f"{len(found.own)} pairs of a source and its own task are left out"
+        if found.own
+        else "no source is a target's own task by name"
+    )
+    how = (
+        "tasks on both sides are permuted as both at once"
+        if found.scheme == "joint"
+        else "sources and targets are permuted apart"
+    )
+    return (
+        f"{found.pairs} pairs of {len(found.sources)} sources and {len(found.targets)} targets; {own}; "
+        f"{how}, {found.permutations:,} times."
+    )
+
+
+def _effect(one: FeatureEffect) -> str:
+    head = f"{one.name.capitalize()} ({one.words})"
+    if not one.effect.known:
+        return f"{head}: cannot tell; {one.effect.reason}."
+    numbers = f"effect {_standard(one.effect)} SD beside the others, {_related('q', one.q)}"
+    if one.verdict == "yes":
+        way = "go with higher gains" if one.effect.value > 0 else "go with lower gains"
+        return f"{head}: yes, alike pairs {way}; {numbers}."
+    if one.verdict == "no":
+        return f"{head}: no effect worth speaking of; {numbers}."
+    seen = f"an effect below {one.detectable:.2f} SD would have been missed more than one time in five"
+    alike = "; the other composites say nearly the same" if one.collinearity > ALIKE else ""
+    return f"{head}: cannot tell; {numbers}; {seen}{alike}."
+
+
+def _alone(alone: Sequence[FeatureEffect]) -> list[str]:
+    """Single features, none of them held beside another."""
+    if not alone:
+        return []
+    told = [one.name for one in alone if one.verdict == "yes"]
+    naive = sum(one.mantel.naive_p < 0.05 for one in alone)
+    found = (
+        f"{len(told)} of {len(alone)} features go with gains ({listed(told)})"
+        if told
+        else (f"none of {len(alone)} features goes with gains")
+    )
+    return [
+        f"Each by itself, corrected for their number: {found}. Pearson's own p, which takes every pair for a "
+        f"new observation, would call {naive} significant."
+    ]
+
+
+def _shares(found: Dominance) -> list[str]:
+    if not found.groups:
+        return ["Shares of variance: cannot tell; there is no feature of pairs."]
+    parts = [
+        f"{one.group} {_percent(one.share)} (chance {_percent(one.null_mean)}, {_related('p', one.p)}: "
+        f"{one.verdict})"
+        for one in found.groups
+    ]
+    sentences = [
+        f"Of the variance between pairs, {'; '.join(parts)}; unexplained {_percent(found.unexplained)}."
+    ]
+    difference = found.hidden_less_surface
+    if difference.known:
+        numbers = (
+            f"difference beyond chance {100 * difference.value:+.0f} points of variance "
+            f"[{100 * difference.low:+.0f}, {100 * difference.high:+.0f}]"
+        )
+        said = "cannot tell which explains more"
+        if found.verdict == "yes":
+            said = "hidden explains more" if difference.value > 0 else "surface explains more"
+        sentences.append(f"Hidden against surface: {said}; {numbers}.")
+    if all(one.group != "size" for one in found.groups):
+        sentences.append(
+            "Size and difficulty are properties of a source alone, so source effects absorb them: "
+            "they have no share between pairs and are held against donor strengths instead."
+        )
+    return sentences
+
+
+def _levels(levels: Sequence[LevelEffect]) -> list[str]:
+    sentences = []
+    for side, strength in (("source", "donor"), ("target", "recipient")):
+        chosen = [one for one in levels if one.side == side and one.r.known]
+        if not chosen:
+            continue
+        told = [
+            f"{one.words} (r {_standard(one.r)}, {_related('q', one.q)})"
+            for one in chosen
+            if one.verdict == "yes"
+        ]
+        n, seen = chosen[0].n, chosen[0].detectable
+        if told:
+            sentences.append(f"Between {n} {side}s, {strength} strength goes with {listed(told)}.")
+        else:
+            sentences.append(
+                f"Between {n} {side}s: cannot tell what {strength} strength goes with; of {len(chosen)} "
+                f"properties only a correlation of {seen:.2f} or more would have been found."
+            )
+    return sentences
+
+
+def _odd(found: OddCells) -> str:
+    head = f"Surface similarity explains {_percent(found.r_squared)} of the variance between pairs"
+    if found.beyond_noise is None:
+        return (
+            f"{head}; {len(found.odd)} of {found.tested} pairs stand out from the scatter of the others; "
+            f"how many depart by more than noise cannot be told: {found.reason}."
+        )
+    return (
+        f"{head}; {found.beyond_noise} of {found.tested} pairs depart from it by more than their noise, and "
+        f"{len(found.odd)} of these further than 19 in 20 pairs do."
+    )
+
+
+def _asymmetry(found: Asymmetry, unit: str) -> list[str]:
+    if not found.pairs:
+        return [f"Asymmetry: cannot tell; {found.reciprocity.reason}."]
+    told = [one for one in found.pairs if one.q < 0.05]
+    said = f"{len(told)} of {len(found.pairs)} pairs of tasks are asymmetric beyond noise"
+    if found.reason:
+        said = f"which of {len(found.pairs)} pairs are asymmetric cannot be told ({found.reason})"
+    elif told:
+        one = told[0]
+        said += (
+            f", most of all {one.first} -> {one.second} "
+            f"({one.forward:+.1f} against {one.backward:+.1f} {unit})"
+        )
+    sentences = [f"Asymmetry: {said}."]
+    if found.reciprocity.known:
+        verdict = (
+            "one direction goes with the other"
+            if found.p < 0.05
+            else "cannot tell whether one direction goes with the other"
+        )
+        sentences.append(
+            f"Reciprocity: {verdict}; r {_standard(found.reciprocity)}, {_related('p', found.p)}"
+            + (
+                "."
+                if found.p < 0.05
+                else f"; {found.detectable:.2f} would have been seen four times in five."
+            )
+        )
+    return sentences
+
+
+def _strengths(strengths: Sequence[Strength], word: str, verb: str, unit: str) -> str:
+    told = [one for one in strengths if one.q < 0.05]
+    if not told:
+        bands = [one.null_high for one in strengths]
+        return (
+            f"No {word} {verb} more or less than the others beyond chance; chance alone spreads them to "
+            f"about +-{np.median(bands):.1f} {unit}."
+        )
+    ordered = sorted(told, key=lambda one: -one.effect.value)
+    named = [f"{one.name} {one.effect.value:+.1f}" for one in ordered]
+    return f"{word.capitalize()}s beyond chance, in {unit} against the mean of all: {listed(named)}."
+
+
+def warnings_of(
+    found: Explanation, matrix: TransferMatrix, design: Design, alone: Prepared
+) -> tuple[TraitWarning, ...]:
+    """What a reader must know of the pairs, the features and the base."""
+    warned = []
+    if design.left_out:
+        warned.append(
+            TraitWarning(
+                "targets_left_out",
+                f"no source moves {listed(design.left_out)}, or too few are known there; they are left out",
+                "use targets that some source moves",
+                design.left_out,
+            )
+        )
+    if not np.isfinite(matrix.baseline).all():
+        warned.append(
+            TraitWarning(
+                "baseline_unknown",
+                "the base is not known on every target: values stand for gains, which changes nothing "
+                "between pairs, but odd cells, asymmetries and recipients are of values",
+                "add a row named __baseline__",
+            )
+        )
+    tasks = len(set(found.sources) | set(found.targets))
+    if tasks < 15:
+        warned.append(
+            TraitWarning(
+                "few_tasks",
+                f"with {tasks} tasks most questions of why have no answer; read each `cannot tell` with the "
+                "smallest effect that could have been seen",
+                "add tasks; more items or seeds sharpen cells, but do not add tasks",
+            )
+        )
+    if alone.names and not found.joint:
+        warned.append(
+            TraitWarning(
+                "no_joint_regression",
+                f"{len(alone.names)} features of unknown names are too many for {tasks} tasks",
+                "say which belong together with composites=[...]",
+            )
+        )
+    alike = tuple(one.name for one in found.joint if one.collinearity > ALIKE)
+    if alike:
+        warned.append(
+            TraitWarning(
+                "composites_alike",
+                f"{listed(alike)} go along with the other composites (R^2 above {ALIKE}): what one of them "
+                "explains, the others may as well",
+                "add tasks in which they differ, or train variations that change one of them alone",
+                alike,
+            )
+        )
+    return tuple(warned)
+
+
+def _standard(value: Interval) -> str:
+    return f"{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if isfinite(share) else "an unknown share"
+
+
+def _related(name: str, value: float) -> str:
+    if not isfinite(value):
+        return f"{name} unknown"
+    return f"{name} < .001" if value < 0.001 else f"{name} = {f'{value:.3f}'.removeprefix('0')}"
