@@ -207,14 +207,13 @@ def _with_win_test(
     p = win_test(wins, losses, present, np.zeros(len(base), np.int64), seed=seed)
     value, low, high, detectable = win_odds_ratio(wins, losses, present)
     decided = wins + losses > 0
-    changed = int(decided[present].sum())
+    changed, others = int(decided[present].sum()), int(decided[~present].sum())
     odds = Interval(value, low, high)
-    if not changed or changed == int(decided.sum()):
-        where = "with" if not changed else "without"
-        odds = unknown(f"no item {where} the relation changed")
+    if not changed or not others:
+        odds = unknown(f"no item {'with' if not changed else 'without'} the relation changed")
     if not isfinite(p):
         why = f"{changed} of {effect.n_with} items with the relation changed: too few to find anything"
-        if changed == int(decided.sum()):
+        if changed and not others:
             why = "no item without the relation changed: nothing to compare with"
         return replace(effect, odds_ratio=odds, detectable=np.inf, reason=why)
     within = win_test(wins, losses, present, strata, seed=seed) if p < LEVEL else nan
