@@ -4,8 +4,9 @@ What counts, by the words that an item has beyond its task's template:
 any length      the whole item equals a training prompt or text, up to case, spacing and punctuation (exact)
 13 and more     it stands whole in a longer training text (contained); or half of its words stand in one
                 training text in runs of five words, and 80 % in runs of three (near)
-8 to 12         so do its words in a training text, and that text's in the item (near)
-A near-duplicate also has the item's numbers but for one (or a tenth of them), and half of every field
+8 to 12         the same, and 80 % of that text in the item (near)
+Runs of five that stand in many items or many training texts are phrases of their task and prove nothing. A
+near-duplicate also has the item's numbers but for one (or a tenth of them), and half of every field
 between template words: the same story with other numbers, or the same passage with another question, is
 another item. Answers and labels alone never count. Thirteen words are the run that Brown et al. (2020,
 NeurIPS) took for contamination.
@@ -23,7 +24,6 @@ from scipy.stats import binomtest
 from traitmap.analysis.interval import Interval
 from traitmap.analysis.overlap_index import ItemIndex, build_index, candidates
 from traitmap.analysis.overlap_text import (
-    RUN,
     Template,
     Wording,
     Words,
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 Kind = Literal["exact", "contained", "near"]
 
 HALF, LEAST = 0.5, 0.8  # shares of an item's words in runs of five and of three that make a near-duplicate
-FINE = 3  # words of the shorter runs
 SHORT, LONG = 8, 13  # words: below the first only equality counts, from the second containment does
 MATERIAL = 0.01  # share of touched items from which a gain may be moved by a point
 _SHOWN = 300  # characters of an example
@@ -161,7 +160,7 @@ def find_contamination(
     proportion to the words of all texts. Reports progress in stage ``contamination`` (sources).
     """
     items = {name: _items(texts) for name, texts in targets.items()}
-    index = build_index(list(items.values()), least=HALF, smallest=SHORT)
+    index = build_index(list(items.values()), smallest=SHORT)
     keys = {name: _keys_of_items(wordings) for name, wordings in items.items()}
     compared = {name: sum(one.size > 0 for one in wordings) for name, wordings in items.items()}
     overlaps: list[Overlap] = []
@@ -269,10 +268,13 @@ def _add_near(
 ) -> None:
     """Add items that stand in a training text without being equal to it."""
     places = [(target, place) for target, wordings in items.items() for place in range(len(wordings))]
-    for number, texts in candidates(index, training.words):
+    once = {words: text for text, words in reversed(list(enumerate(training.words)))}
+    distinct = sorted(once.values())  # texts that are repeated on purpose do not make their words common
+    for number, texts in candidates(index, [training.words[text] for text in distinct], least=HALF):
         target, place = places[number]
         if place not in found[target]:
-            matches = (_compare(items[target][place], training, text) for text in texts.tolist())
+            item = items[target][place]
+            matches = (_compare(item, training, distinct[text]) for text in texts.tolist())
             match = next((one for one in matches if one), None)
             if match:
                 found[target][place] = match
@@ -295,9 +297,7 @@ def _compare(item: Wording, training: _Training, text: int) -> _Match | None:
 
 def _taken_over(item: Wording, text: str) -> float | None:
     """Share of an item's words that stand in a text, where that makes it a near-duplicate."""
-    if coverage(item, text, RUN)[0] < HALF:
-        return None
-    share, least = coverage(item, text, FINE)
+    share, least = coverage(item, text)
     return share if share >= LEAST and least >= HALF else None
 
 

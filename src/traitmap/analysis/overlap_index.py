@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 from traitmap.analysis.overlap_text import RUN, Wording, Words
 
 _SIZES = (3, 4, RUN)  # a field of three or four words is a run of its own
-_COMMON = 0.05  # a run that stands in more of a target's items is their template or their subject
+# A run that stands in more texts than these shares (and than a few) is a phrase of its task, not a copy.
+_COMMON_ITEMS, _COMMON_TEXTS, _FEW = 0.05, 0.005, 5
 _ODD = np.random.default_rng(20_011).integers(1, 2**63, size=(RUN + 1, RUN), dtype=np.uint64) * 2 + 1
 
 Numbers = NDArray[np.uint64]
@@ -31,61 +31,62 @@ class _WordNumbers(dict[str, int]):
 
 @dataclass(frozen=True)
 class ItemIndex:
-    """Runs of words of many items.
+    """Runs of words of many items, but for those that are common among the items of one target.
 
-    hashes: (G,) sorted, each run once; the items of run g are items[starts[g]:starts[g + 1]].
-    sizes: (G,) words of each run. needed: (I,) runs that an item must share to be covered at all.
+    hashes: (G,) sorted, each run once. lengths: (G,) words of each run. The places of run g are
+    offsets[g]:offsets[g + 1] of items and starts: the items that have it, and where. sizes: (I,) words of
+    each item beyond its template.
     """
 
     hashes: Numbers
-    sizes: Counts
-    starts: Counts
+    lengths: Counts
+    offsets: Counts
     items: Counts
-    needed: Counts
+    starts: Counts
+    sizes: Counts
     numbers: _WordNumbers
 
 
-def build_index(targets: Sequence[Sequence[Wording]], *, least: float, smallest: int) -> ItemIndex:
-    """Index the items of all targets, numbered one after the other.
-
-    least: share of an item's words that must be covered. Items below ``smallest`` words are left out.
-    """
+def build_index(targets: Sequence[Sequence[Wording]], *, smallest: int) -> ItemIndex:
+    """Index the items of all targets, numbered one after the other; shorter ones have no runs."""
     numbers = _WordNumbers()
-    hashes: list[Numbers] = []
-    items: list[Counts] = []
-    sizes: list[Counts] = []
-    needed: list[int] = []
+    kept: list[_Runs] = []
     for wordings in targets:
-        runs = [_runs_of(one, numbers) if one.size >= smallest else _NONE for one in wordings]
-        common = _common_runs([run.hashes for run in runs])
-        for wording, run in zip(wordings, runs, strict=True):
-            rare = ~np.isin(run.hashes, common)
-            kept = np.unique(run.hashes[rare], return_index=True)
-            hashes.append(kept[0])
-            sizes.append(run.sizes[rare][kept[1]])
-            items.append(np.full(len(kept[0]), len(needed)))
-            reach = _reach(run, rare)
-            needed.append(max(1, ceil((reach - (1 - least) * wording.size) / RUN)))
-    return _sorted_index(hashes, sizes, items, needed, numbers)
+        runs = [_runs_of(one, numbers) if one.size >= smallest else _NO_RUNS for one in wordings]
+        common = _common([one.hashes for one in runs])
+        kept += [one.where(~np.isin(one.hashes, common)) for one in runs]
+    every = np.concatenate([_NO_RUNS.hashes, *(one.hashes for one in kept)])
+    order = np.argsort(every, kind="stable")
+    hashes, first, counts = np.unique(every[order], return_index=True, return_counts=True)
+    owners = np.repeat(np.arange(len(kept)), [len(one.hashes) for one in kept])
+    return ItemIndex(
+        hashes=hashes,
+        lengths=np.concatenate([_NONE, *(one.lengths for one in kept)])[order][first],
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        items=owners[order],
+        starts=np.concatenate([_NONE, *(one.starts for one in kept)])[order],
+        sizes=np.array([one.size for wordings in targets for one in wordings], dtype=np.int64),
+        numbers=numbers,
+    )
 
 
-def candidates(index: ItemIndex, texts: Sequence[Words]) -> Iterator[tuple[int, Counts]]:
-    """Every item with the texts that share as many of its runs as a near-duplicate must, best first."""
-    if not len(index.hashes) or not texts:
+def candidates(index: ItemIndex, texts: Sequence[Words], *, least: float) -> Iterator[tuple[int, Counts]]:
+    """Every item with the texts that hold a share ``least`` of its words in uncommon runs, best first.
+
+    Runs that stand in many of the texts are common.
+    """
+    if not len(index.hashes) or not any(texts):
         return
-    lengths = np.array([len(text) for text in texts])
     ids = np.array([index.numbers[word] for text in texts for word in text], dtype=np.uint64)
-    owner = np.repeat(np.arange(len(texts)), lengths)
-    found = [_hits(index, ids, owner, size) for size in _SIZES if np.any(index.sizes == size)]
+    owner = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+    found = [_hits(index, ids, owner, size) for size in _SIZES if np.any(index.lengths == size)]
     runs, where = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    counts = index.starts[runs + 1] - index.starts[runs]
-    offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    item = index.items[np.repeat(index.starts[runs], counts) + offsets]
-    pairs, shared = np.unique(item * len(texts) + np.repeat(where, counts), return_counts=True)
-    item, text = np.divmod(pairs, len(texts))
-    enough = shared >= index.needed[item]
-    item, text, shared = item[enough], text[enough], shared[enough]
-    order = np.lexsort((text, -shared, item))
+    often = np.bincount(runs, minlength=len(index.hashes)) > max(_COMMON_TEXTS * len(texts), _FEW)
+    runs, where = runs[~often[runs]], where[~often[runs]]
+    item, text, covered = _covered(index, runs, where)
+    enough = covered >= least * index.sizes[item]
+    item, text, covered = item[enough], text[enough], covered[enough]
+    order = np.lexsort((text, -covered, item))
     item, text = item[order], text[order]
     cuts = np.flatnonzero(np.diff(item)) + 1
     for group, members in zip(np.split(item, cuts), np.split(text, cuts), strict=True):
@@ -95,85 +96,73 @@ def candidates(index: ItemIndex, texts: Sequence[Words]) -> Iterator[tuple[int, 
 
 @dataclass(frozen=True)
 class _Runs:
-    """Hashes, sizes and first words of an item's runs; reach: words of the item (template included)."""
+    """Hashes of an item's runs, their lengths and where they start, in order of start."""
 
     hashes: Numbers
-    sizes: Counts
+    lengths: Counts
     starts: Counts
 
+    def where(self, kept: NDArray[np.bool_]) -> _Runs:
+        return _Runs(self.hashes[kept], self.lengths[kept], self.starts[kept])
 
-_EMPTY = np.empty(0, dtype=np.int64)
-_NONE = _Runs(np.empty(0, dtype=np.uint64), _EMPTY, _EMPTY)
+
+_NONE = np.empty(0, dtype=np.int64)
+_NO_RUNS = _Runs(np.empty(0, dtype=np.uint64), _NONE, _NONE)
 
 
 def _runs_of(item: Wording, numbers: _WordNumbers) -> _Runs:
-    """Every run of ``RUN`` words within a field, and whole fields of three or four."""
+    """Every run of ``RUN`` words within a field, and whole fields of three or four; repeated ones once."""
     ids = np.array([numbers[word] for word in item.words], dtype=np.uint64)
-    hashes, sizes, starts = [_NONE.hashes], [_EMPTY], [_EMPTY]
+    parts = [_NO_RUNS]
     for start, end in item.fields:
-        size = min(RUN, end - start)
-        if size >= _SIZES[0]:
-            made = _hash(ids[start:end], size)
-            hashes.append(made)
-            sizes.append(np.full(len(made), size))
-            starts.append(np.arange(start, start + len(made)))
-    return _Runs(np.concatenate(hashes), np.concatenate(sizes), np.concatenate(starts))
+        length = min(RUN, end - start)
+        if length >= _SIZES[0]:
+            made = _hash(ids[start:end], length)
+            parts.append(_Runs(made, np.full(len(made), length), np.arange(start, start + len(made))))
+    every = _Runs(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("hashes", "lengths", "starts")))
+    return every.where(np.isin(np.arange(len(every.hashes)), np.unique(every.hashes, return_index=True)[1]))
 
 
-def _hash(ids: Numbers, size: int) -> Numbers:
-    """(N - size + 1,) a number for every run of ``size`` words; sums wrap around, as they may."""
-    count = max(len(ids) - size + 1, 0)
+def _hash(ids: Numbers, length: int) -> Numbers:
+    """(N - length + 1,) a number for every run of ``length`` words; sums wrap around, as they may."""
+    count = max(len(ids) - length + 1, 0)
     total = np.zeros(count, dtype=np.uint64)
-    for place in range(size):
-        total += (ids[place : place + count] ^ (ids[place : place + count] >> np.uint64(29))) * _ODD[
-            size, place
-        ]
+    mixed = ids ^ (ids >> np.uint64(29))
+    for place in range(length):
+        total += mixed[place : place + count] * _ODD[length, place]
     return total
 
 
-def _common_runs(per_item: Sequence[Numbers]) -> Numbers:
+def _common(per_item: Sequence[Numbers]) -> Numbers:
     """Runs that stand in too many items of one target to tell one from another."""
-    if not per_item:
-        return _NONE.hashes
-    values, counts = np.unique(np.concatenate([np.unique(one) for one in per_item]), return_counts=True)
-    return values[counts > max(_COMMON * len(per_item), 5)]
+    values, counts = np.unique(np.concatenate([_NO_RUNS.hashes, *per_item]), return_counts=True)
+    return values[counts > max(_COMMON_ITEMS * len(per_item), _FEW)]
 
 
-def _reach(run: _Runs, rare: NDArray[np.bool_]) -> int:
-    """Words of the item that its rare runs cover."""
-    reached = total = 0
-    for start, size in zip(run.starts[rare].tolist(), run.sizes[rare].tolist(), strict=True):
-        total += start + size - max(start, reached)
-        reached = start + size
-    return total
-
-
-def _sorted_index(
-    hashes: Sequence[Numbers],
-    sizes: Sequence[Counts],
-    items: Sequence[Counts],
-    needed: Sequence[int],
-    numbers: _WordNumbers,
-) -> ItemIndex:
-    every = np.concatenate([_NONE.hashes, *hashes])
-    order = np.argsort(every, kind="stable")
-    unique, first, counts = np.unique(every[order], return_index=True, return_counts=True)
-    return ItemIndex(
-        hashes=unique,
-        sizes=np.concatenate([_EMPTY, *sizes])[order][first],
-        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        items=np.concatenate([_EMPTY, *items])[order],
-        needed=np.array(needed, dtype=np.int64),
-        numbers=numbers,
-    )
-
-
-def _hits(index: ItemIndex, ids: Numbers, owner: Counts, size: int) -> tuple[Counts, Counts]:
+def _hits(index: ItemIndex, ids: Numbers, owner: Counts, length: int) -> tuple[Counts, Counts]:
     """(run, text) for every run of the index that stands in a text, each once."""
-    made = _hash(ids, size)
+    made = _hash(ids, length)
+    first, last = owner[: len(made)], owner[length - 1 :][: len(made)]
     place = np.minimum(np.searchsorted(index.hashes, made), len(index.hashes) - 1)
-    last = owner[size - 1 :][: len(made)]
-    there = (index.hashes[place] == made) & (owner[: len(made)] == last) & (index.sizes[place] == size)
-    texts = int(owner[-1]) + 1 if len(owner) else 1
-    run, text = np.divmod(np.unique(place[there] * texts + owner[: len(made)][there]), texts)
+    there = (index.hashes[place] == made) & (first == last) & (index.lengths[place] == length)
+    texts = int(owner[-1]) + 1
+    run, text = np.divmod(np.unique(place[there] * texts + first[there]), texts)
     return run, text
+
+
+def _covered(index: ItemIndex, runs: Counts, where: Counts) -> tuple[Counts, Counts, Counts]:
+    """(item, text, words of the item that the shared runs cover) for every pair that shares a run."""
+    counts = index.offsets[runs + 1] - index.offsets[runs]
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    place = np.repeat(index.offsets[runs], counts) + within
+    item, start, text = index.items[place], index.starts[place], np.repeat(where, counts)
+    end = start + np.repeat(index.lengths[runs], counts)
+    order = np.lexsort((start, text, item))
+    item, text, start, end = item[order], text[order], start[order], end[order]
+    new = np.ones(len(item), dtype=bool)
+    new[1:] = (item[1:] != item[:-1]) | (text[1:] != text[:-1])
+    before = np.where(new, start, np.concatenate([[0], end[:-1]]))  # ends grow with starts within a pair
+    words = end - np.maximum(start, before)
+    firsts = np.flatnonzero(new)
+    total = np.add.reduceat(words, firsts) if len(firsts) else _NONE
+    return item[firsts], text[firsts], total

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 Words = tuple[str, ...]
 
 RUN = 5  # words in a row that hardly two texts share by chance
+FINE = 3  # words in a row that tell, in a text that is suspect already
 _SHARED = 0.9  # share of a task's texts that a template's word stands in
 _ENOUGH = 20  # texts below which only common beginnings and ends can be told from chance
 # Symbols of arithmetic are words: 3 + 4 is another item than 3 - 4. Scripts without spaces go by character.
@@ -83,17 +84,17 @@ def worded(words: Words, template: Template) -> Wording:
     return Wording(words, tuple(_runs(own)))
 
 
-def coverage(item: Wording, text: str, run: int) -> tuple[float, float]:
-    """Share of an item's own words that stand in a text in runs of ``run``, and the least share of a field.
+def coverage(item: Wording, text: str) -> tuple[float, float]:
+    """Share of an item's own words that stand in a text in runs of three, and the least share of a field.
 
     text: words joined by single spaces, with one before and behind. A field shorter than a run must stand
     there whole; fields below three words are left out of the second number.
     """
     covered, least = 0, 1.0
     for start, end in item.fields:
-        found = _covered(item.words[start:end], text, run)
+        found = _covered(item.words[start:end], text)
         covered += found
-        if end - start >= 3:
+        if end - start >= FINE:
             least = min(least, found / (end - start))
     return (covered / item.size if item.size else 0.0), least
 
@@ -110,9 +111,9 @@ def joined(words: Words) -> str:
     return f" {' '.join(words)} "
 
 
-def _covered(words: Words, text: str, run: int) -> int:
-    """How many words stand in the text in runs of ``run`` (or all, where there are fewer)."""
-    run = min(run, len(words))
+def _covered(words: Words, text: str) -> int:
+    """How many words stand in the text in runs of ``FINE`` (or all, where there are fewer)."""
+    run = min(FINE, len(words))
     reached = count = 0
     for start in range(len(words) - run + 1):
         if joined(words[start : start + run]) in text:
