@@ -33,6 +33,7 @@ from traitmap.matrix_statistics import (
     standard_error,
 )
 from traitmap.runs.cells import CellScores, read_scores
+from traitmap.runs.contamination import overlaps_told, read_contamination
 from traitmap.runs.ledger import CellEntry, Ledger, read_ledger
 from traitmap.runs.store import RunStore, open_store
 from traitmap.study.settings import BASELINE
@@ -334,6 +335,7 @@ def _numbers(ledger: Ledger, name: str) -> Array:
 def _conditions(store: RunStore, ledger: Ledger) -> dict[str, Any]:
     """All that was asked, and with what it was answered."""
     study = store.folder / "study.json"
+    found = read_contamination(store)
     return {
         "name": ledger.name,
         "base": ledger.model.get("path"),
@@ -344,6 +346,7 @@ def _conditions(store: RunStore, ledger: Ledger) -> dict[str, Any]:
         "sources": {source["name"]: _without_name(source) for source in ledger.sources},
         "targets": {target["name"]: _without_name(target) for target in ledger.targets},
         "statistics": _METHODS,
+        "contamination": None if found is None else overlaps_told(found),
         "study_digest": ledger.study,
         "study": json.loads(study.read_text(encoding="utf-8")) if study.is_file() else None,
     }

@@ -8,12 +8,14 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from traitmap.api.contamination import contamination_of, keep_contamination
 from traitmap.api.loading import load_data, load_engine
 from traitmap.api.runs import Run
 from traitmap.progress import Listener, silent
 from traitmap.study.settings import Study
 
 if TYPE_CHECKING:
+    from traitmap.analysis.contamination import Contamination
     from traitmap.data.preview import Lengths, SourcePreview
     from traitmap.data.targets import LoadedTarget
     from traitmap.engine.contract import Engine
@@ -26,6 +28,7 @@ class Check:
     """A study in order, and what running it means.
 
     sources: previews with rendered examples and label words. lengths: tokens of each source's examples.
+    contamination: items of the targets that stand in the training texts.
     adapters_to_train, cells_to_evaluate: what of the plan the run folder does not hold yet.
     estimate: tokens, time and disk of that.
     """
@@ -35,6 +38,7 @@ class Check:
     lengths: Mapping[str, Lengths]
     targets: tuple[LoadedTarget, ...]
     plan: Plan
+    contamination: Contamination
     adapters_to_train: int
     cells_to_evaluate: int
     estimate: Estimate
@@ -63,6 +67,7 @@ class Check:
             "adapters": len(self.plan.adapters),
             "adapters_to_train": self.adapters_to_train,
             "cells": len(self.plan.cells),
+            "contamination": self.contamination.to_json(),
             "cells_to_evaluate": self.cells_to_evaluate,
             "estimate": {name: _known(value) for name, value in asdict(self.estimate).items()},
         }
@@ -113,7 +118,17 @@ def check(study: Study | str | Path, engine: Engine | None = None, *, measure: b
         if one.adapter is None
     }
     previews = tuple(preview_source(one) for one in sources)
-    return Check(study, previews, lengths, tuple(targets), plan, len(adapters), len(cells), expected)
+    return Check(
+        study=study,
+        sources=previews,
+        lengths=lengths,
+        targets=tuple(targets),
+        plan=plan,
+        contamination=contamination_of(sources, targets),
+        adapters_to_train=len(adapters),
+        cells_to_evaluate=len(cells),
+        estimate=expected,
+    )
 
 
 def run(
@@ -136,6 +151,7 @@ def run(
     engine = engine or load_engine(study)
     sources, targets = load_data(study, engine)
     store = execute(study, engine, sources, targets, listener)
+    keep_contamination(store.folder, sources, targets, listener)
     return Run(store.folder)
 
 

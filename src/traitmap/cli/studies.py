@@ -59,6 +59,7 @@ def check(
             cells=found.cells_to_evaluate,
             estimate=found.estimate,
             lengths=found.lengths,
+            contamination=found.contamination,
         )
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import groupby
@@ -89,6 +89,17 @@ class LoadedTarget:
                 label=item.gold if self.choices and len(item.golds) == 1 else None,
             )
             for item in self._items
+        )
+
+    def questions(self) -> tuple[TaskText, ...]:
+        """As ``texts``, without the examples of a few-shot task: they come from its training split."""
+        texts = self.texts()
+        if not self.conditions.get("num_fewshot"):
+            return texts
+        asked = (self._task.doc_to_text(item.instances[0].doc) for item in self._items)
+        return tuple(
+            replace(text, input=question) if isinstance(question, str) and question else text
+            for text, question in zip(texts, asked, strict=True)
         )
 
 

@@ -81,6 +81,11 @@ def texts_of_targets(targets: Iterable[LoadedTarget]) -> dict[str, tuple[TaskTex
     return {target.name: tuple(target.texts()) for target in targets}
 
 
+def questions_of_targets(targets: Iterable[LoadedTarget]) -> dict[str, tuple[TaskText, ...]]:
+    """The items of every target as ``texts_of_targets`` has them, without few-shot examples in front."""
+    return {target.name: tuple(target.questions()) for target in targets}
+
+
 def _lines(path: Path) -> Iterable[str]:
     opener: Any = gzip.open if path.suffix == ".gz" else open
     try:

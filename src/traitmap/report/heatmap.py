@@ -116,7 +116,7 @@ def heatmap(reading: Reading, key: str = "matrix") -> Markup:
             _patterns(key),
             _column_names(reading, sizes),
             element("g", {"class": "grid"}, *_base_row(reading, sizes, key), *_rows(reading, sizes, key)),
-            element("g", {"class": "outlines"}, *_diagonal(reading, sizes)),
+            element("g", {"class": "outlines"}, *_diagonal(reading, sizes), *_touched(reading, sizes)),
             _row_names(reading, sizes),
         ),
     )
@@ -242,6 +242,21 @@ def _diagonal(reading: Reading, sizes: Layout) -> list[Markup]:
     ]
 
 
+def _touched(reading: Reading, sizes: Layout) -> list[Markup]:
+    """A folded corner where test items stand in the training texts."""
+    side = min(9.0, sizes.cell_width / 3)
+    return [
+        element(
+            "path",
+            {
+                "class": "touched" if one.material else "touched few",
+                "d": f"M{sizes.x(t) + sizes.cell_width - 1.5 - side:g} {sizes.y(s):g}h{side:g}v{side:g}Z",
+            },
+        )
+        for (s, t), one in sorted(reading.touched.items())
+    ]
+
+
 def gain_view(reading: Reading, source: int, target: int) -> tuple[str, str]:
     """Colour class (better is blue, whatever the metric's direction) and text of a gain."""
     cell, shown = reading.cells[source][target], reading.targets[target]
@@ -340,6 +355,8 @@ def cell_details(reading: Reading, s: int, t: int) -> Mapping[str, str]:
         details["seeds"] = ", ".join(
             f"{one.seed}: {signed(one.gain * target.factor, target.digits)}" for one in reading.by_seed[s][t]
         )
+    if (s, t) in reading.touched:
+        details["overlap"] = reading.touched[s, t].words
     if cell.status not in ("measured", "given"):
         details["status"] = cell.status
     if cell.reason:

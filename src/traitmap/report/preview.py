@@ -12,10 +12,12 @@ from rich.padding import Padding
 from rich.text import Text
 
 from traitmap.report.blocks import Blocks, words
+from traitmap.report.overlaps import overlap_warning
 from traitmap.report.tables import in_bytes, in_time
 from traitmap.report.wording import UNKNOWN, counted, plain
 
 if TYPE_CHECKING:
+    from traitmap.analysis.contamination import Contamination
     from traitmap.data.preview import Lengths, SourcePreview
     from traitmap.data.records import Example, Request
     from traitmap.data.targets import LoadedTarget
@@ -32,11 +34,13 @@ def check_preview(
     cells: int,
     estimate: Estimate,
     lengths: Mapping[str, Lengths] = MappingProxyType({}),
+    contamination: Contamination | None = None,
 ) -> RenderableType:
     """Sources with rendered examples and label words, targets with a rendered request, and the cost.
 
     adapters, cells: how many are still to be trained and evaluated, which ``estimate`` is for.
     lengths: token counts of each source's examples, where they have been counted.
+    contamination: items of the targets that stand in the training texts, where they were compared.
     """
     parts: list[RenderableType] = [_sources(sources, lengths)]
     for source in sources:
@@ -44,6 +48,8 @@ def check_preview(
     parts += [Text(""), _targets(targets)]
     for target in targets:
         parts += _request(target)
+    if contamination is not None:
+        parts += _overlaps(contamination)
     parts += [Text(""), words(_cost(adapters, cells, estimate), "bold")]
     return Group(*parts)
 
@@ -123,6 +129,24 @@ def _answers(first: Request, same: Sequence[Request]) -> str:
     if first.kind == "loglikelihood_rolling":
         return "‹probability of the whole text›"
     return " or ".join(f"‹{shorten_middle(request.continuation, 60)}›" for request in same[:8])
+
+
+def _overlaps(found: Contamination) -> list[RenderableType]:
+    """A warning for every pair whose items stand in the training texts, with the closest copy."""
+    if not found.overlaps:
+        return [Text(""), words("No item of a target stands in the training texts.")]
+    parts: list[RenderableType] = [Text(""), words("Items of the targets in the training texts", "bold")]
+    for one in found.overlaps:
+        parts.append(words(f"  ! {overlap_warning(one)}", "yellow"))
+        if one.examples:
+            closest = one.examples[0]
+            shown = f"{closest.kind}: {closest.item_text} | {closest.training_text}"
+            parts.append(
+                Padding(
+                    words(shorten_middle(" ".join(shown.split()), 240), "dim"), (0, 0, 0, 4), expand=False
+                )
+            )
+    return parts
 
 
 def _cost(adapters: int, cells: int, estimate: Estimate) -> str:

@@ -7,12 +7,13 @@ column. Whatever carries a statistical claim (intervals, p, q, traits) comes fro
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import floor, isfinite, isnan, log10, nan
 
 import numpy as np
 
 from traitmap.matrix import Array, Cell, TransferMatrix
+from traitmap.report.overlaps import Touched, touched_cells
 from traitmap.study.settings import BASELINE
 
 SIGNIFICANT = 0.05
@@ -48,6 +49,7 @@ class Reading:
     """A matrix laid out for showing: one Cell for each place, known or not.
 
     cells: (S, T) pooled cells; by_seed: (S, T) the cells of each seed, in order of seed.
+    touched: places whose test items stand in the training texts.
     base: (T,) the base's cells. z: (S, T) each target's column standardised over the sources.
     """
 
@@ -61,6 +63,7 @@ class Reading:
     z: Array
     seeds: tuple[int, ...]
     source_tags: tuple[tuple[str, ...], ...]
+    touched: Mapping[tuple[int, int], Touched] = field(default_factory=dict)
 
     def in_domain(self, source: int, target: int) -> bool:
         """Whether source and target carry the same name: the diagonal."""
@@ -105,6 +108,7 @@ def read(matrix: TransferMatrix) -> Reading:
         if cell.seed is not None:
             by_seed.setdefault((cell.source, cell.target), []).append(cell)
     unknown = np.full(len(matrix.targets), nan)
+    touched = touched_cells(matrix.conditions)
     return Reading(
         sources=matrix.sources,
         targets=_targets(matrix, cells, base),
@@ -122,6 +126,12 @@ def read(matrix: TransferMatrix) -> Reading:
         z=standardised(matrix.values),
         seeds=tuple(sorted({cell.seed for cell in matrix.cells if cell.seed is not None})),
         source_tags=tuple(tuple(matrix.source_tags.get(source, ())) for source in matrix.sources),
+        touched={
+            (s, t): touched[source, target]
+            for s, source in enumerate(matrix.sources)
+            for t, target in enumerate(matrix.targets)
+            if (source, target) in touched
+        },
     )
 
 

@@ -18,6 +18,7 @@ from traitmap.matrix import TransferMatrix
 from traitmap.report.blocks import Blocks, words
 from traitmap.report.headline import traits_in_words
 from traitmap.report.loadings import component_name, loading_text, shown_components
+from traitmap.report.overlaps import MARK
 from traitmap.report.reading import Reading, read
 from traitmap.report.wording import UNKNOWN, counted, interval, plain, sentence, share, signed
 
@@ -58,6 +59,8 @@ def _gain(reading: Reading, s: int, t: int) -> Text:
     if reading.significant(s, t):
         mark = "*"
         style = f"{style} {BETTER if reading.improvement(s, t) > 0 else WORSE}".strip()
+    if reading.touched:
+        mark += MARK if (s, t) in reading.touched else " "
     return words(signed(cell.gain * target.factor, target.digits) + mark, style)
 
 
@@ -68,6 +71,11 @@ def _matrix_note(reading: Reading) -> str:
         said[0] += f" ({', '.join(units)}: in their own unit)"
     tested = any(isfinite(cell.q) for row in reading.cells for cell in row)
     said.append("* q < .05 over the matrix" if tested else "no item results, so no gain has a test")
+    if reading.touched:
+        most = max(reading.touched.values(), key=lambda one: one.touched / one.items)
+        said.append(
+            f"{MARK} test items stand in the training texts, at most {share(most.touched / most.items)}"
+        )
     if any(target.better < 0 for target in reading.targets):
         said.append("(lower): lower is better")
     return "; ".join(said) + "."

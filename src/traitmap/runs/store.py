@@ -6,6 +6,7 @@ output/NAME/
   adapters/<key>/          PEFT directories; valid only when a file in groups/ lists them
   groups/<key>.json        one per training pass, written after all its adapters
   cells/<key>.parquet      outcomes of one adapter (or the base) on one target
+  contamination.json       items of the targets that stand in the training texts
   studies/<digest>.json    studies that this run was asked before
   run.lock                 held by the one process that may write
 """

@@ -71,7 +71,7 @@
       const cell = data.cells[row * columns + column];
       return [["Adapter", cell.value], ["Base", target.base], ["p (paired)", cell.p], ["q (over the matrix)", cell.q],
         ["Items", cell.n], ["Unparsed", cell.unparsed], ["Base unparsed", target.unparsed], ["Chance", target.chance],
-        ["Commonest answer", target.majority], ["Gain by seed", cell.seeds], ["Metric", target.metric],
+        ["Commonest answer", target.majority], ["Gain by seed", cell.seeds], ["Items in training texts", cell.overlap], ["Metric", target.metric],
         ["Direction", target.direction]];
     };
 
