@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from traitmap.data.lineage import load_sources
 from traitmap.data.records import Example, Segment
 from traitmap.data.render import plain_chat
-from traitmap.data.sources import draw, load_source, load_sources
+from traitmap.data.sources import draw, load_source
 from traitmap.errors import DataError
 from traitmap.study.settings import Model, Source, Study, Target
 

@@ -133,7 +133,7 @@ def write_flipkart(folder: Path) -> None:
 
 CHECK = """
 import json
-from traitmap.data.sources import load_sources
+from traitmap.data.lineage import load_sources
 from traitmap.data.targets import load_targets
 from traitmap.study.load import load_study
 

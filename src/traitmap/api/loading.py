@@ -22,7 +22,8 @@ def load_engine(study: Study) -> Engine:
 
 def load_data(study: Study, engine: Engine) -> tuple[Sequence[LoadedSource], Sequence[LoadedTarget]]:
     """Sources and targets of a study, rendered; DataError holds all that is wrong with them."""
-    from traitmap.data.sources import load_sources
+    from traitmap.data.lineage import load_sources
     from traitmap.data.targets import load_targets
 
-    return load_sources(study, engine.render_chat), load_targets(study, engine.render_chat)
+    sources = load_sources(study, engine.render_chat, engine.token_counts)
+    return sources, load_targets(study, engine.render_chat)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from traitmap.data.lineage import Shelf, repeated
 from traitmap.data.render import RenderChat, plain_chat
 from traitmap.data.sources import LoadedSource, examine_source
 from traitmap.errors import DataError, Fault, StudyError
@@ -14,6 +15,7 @@ from traitmap.study.document import Place
 from traitmap.study.load import Draft, read_draft
 from traitmap.study.paths import MINI, is_task_file, model_location, resolve
 from traitmap.study.settings import Model, Study, Target
+from traitmap.study.variations import parents
 
 Found = tuple[Place, str]
 _FEW = 50
@@ -99,11 +101,26 @@ def _include_faults(draft: Draft, study: Study) -> Iterator[Found]:
 
 
 def _source_faults(draft: Draft, study: Study, render_chat: RenderChat | None) -> Iterator[Found]:
+    shelf = Shelf(study, render_chat or plain_chat, _words)  # of tokens, any number will do here
+    material = {name for source in draft.sources.values() for name in parents(source.model_dump())}
     for at, source in draft.sources.items():
-        few = source.model_copy(update={"limit": _few(source.limit)})  # a part of what will be drawn
-        found = examine_source(study, few if source.task else source, render_chat or plain_chat)
-        for problem in [] if isinstance(found, LoadedSource) else found:
+        if source.name in material or parents(source.model_dump()):
+            problems = shelf.problems(source)  # whole: of some rows nobody can tell what becomes of all
+        else:
+            few = source.model_copy(update={"limit": _few(source.limit)})  # a part of what will be drawn
+            found = examine_source(study, few if source.task else source, render_chat or plain_chat)
+            problems = [] if isinstance(found, LoadedSource) else found
+        for problem in problems:
             yield ("sources", at, problem.key), problem.message
+    places = {source.name: at for at, source in draft.sources.items()}
+    loaded = [one for one in shelf.found.values() if isinstance(one, LoadedSource)]
+    trained = [one for one in loaded if draft.sources[places[one.name]].train]
+    for name, problem in repeated(trained):
+        yield ("sources", places[name], problem.key), problem.message
+
+
+def _words(texts: Sequence[str]) -> list[float]:
+    return [float(len(text.split())) for text in texts]
 
 
 def _target_faults(draft: Draft, study: Study, render_chat: RenderChat | None) -> Iterator[Found]:

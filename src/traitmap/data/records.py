@@ -23,10 +23,13 @@ class Example:
     segments: consecutive pieces of the text, in order. Plain text is one learnt segment; a
         prompt with its completion is two; a conversation alternates.
     label: the class of the row where it has one (its word, after ``labels``).
+    output_from: index of the segment where the output begins, where that is not the first learnt one: a
+        variation may learn the prompt, or less than the output.
     """
 
     segments: tuple[Segment, ...]
     label: str | None = None
+    output_from: int | None = None
 
     @property
     def text(self) -> str:
@@ -34,13 +37,21 @@ class Example:
 
     @property
     def prompt(self) -> str:
-        """All text before the first learnt segment."""
+        """The input: all text before the output begins."""
         first = next((i for i, s in enumerate(self.segments) if s.learn), len(self.segments))
-        return "".join(segment.text for segment in self.segments[:first])
+        end = first if self.output_from is None else self.output_from
+        return "".join(segment.text for segment in self.segments[:end])
 
     @property
     def completion(self) -> str:
-        """The text that is learnt from."""
+        """The output: the text that is learnt from, unless a variation learns something else."""
+        if self.output_from is not None:
+            return "".join(segment.text for segment in self.segments[self.output_from :])
+        return self.learnt
+
+    @property
+    def learnt(self) -> str:
+        """The text that the completion loss covers."""
         return "".join(segment.text for segment in self.segments if segment.learn)
 
 

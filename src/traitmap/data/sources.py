@@ -6,9 +6,10 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,35 @@ _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
+class Variation:
+    """How a source came from another one.
+
+    family: the source at the root, which has data of its own. parents: those it was made from directly.
+    kind: what was changed, a key of the study file; several that matter are joined by ``+``; ``concat`` for
+        a mixture and ``training`` where only training or LoRA settings differ.
+    changes: every change with its setting, in the order of application.
+    dose: how much, in the unit that ``meaning`` tells; parent_dose: the same of the parent. NaN where no one
+        number says it.
+    examples_before, counts_before: rows, and rows of each label word, of the parent (of all parents).
+    rows_changed: rows kept whose text, label or learnt part differs from the parent's.
+    before, after: the first such row.
+    """
+
+    family: str
+    parents: tuple[str, ...]
+    kind: str
+    changes: Mapping[str, Any]
+    dose: float
+    parent_dose: float
+    meaning: str
+    examples_before: int
+    counts_before: Mapping[str, int]
+    rows_changed: int
+    before: Example | None = None
+    after: Example | None = None
+
+
+@dataclass(frozen=True)
 class LoadedSource:
     """A source ready to be trained on, or the adapter that takes its place.
 
@@ -33,7 +63,8 @@ class LoadedSource:
     digest: of the texts and what of them is learnt (of an adapter: of its two files); names, tags
         and label words beside the text do not enter, since training does not see them.
     label_counts: examples of each label word, in the order of ``labels`` where they are given.
-    available: rows before ``limit`` was applied.
+    available: rows before ``limit`` was applied, or before a variation left rows out.
+    variation: what was changed in which source, where this one is made from another.
     """
 
     name: str
@@ -45,23 +76,19 @@ class LoadedSource:
     digest: str
     label_counts: Mapping[str, int]
     available: int
+    variation: Variation | None = None
 
+    @property
+    def draws_as(self) -> str:
+        """Whose first weights and order of rows its training draws.
 
-def load_sources(study: Study, render_chat: RenderChat | None = None) -> tuple[LoadedSource, ...]:
-    """All sources of a study in its order. One DataError holds the problems of all of them."""
-    loaded, faults = [], []
-    for source in study.sources:
-        try:
-            loaded.append(load_source(study, source, render_chat))
-        except DataError as error:
-            faults.append(str(error))
-    if faults:
-        raise DataError("\n".join(faults))
-    return tuple(loaded)
+        All variations of a source draw as that source does, so that their differences are not the draw's.
+        """
+        return self.variation.family if self.variation else self.name
 
 
 def load_source(study: Study, source: Source, render_chat: RenderChat | None = None) -> LoadedSource:
-    """One source of a study.
+    """One source of a study that has data of its own (`data.lineage.load_sources` loads all of a study).
 
     render_chat: ``Engine.render_chat``, needed where rows are conversations.
     Raises DataError with every problem of the source: what, which row and column, what to do.
@@ -69,13 +96,18 @@ def load_source(study: Study, source: Source, render_chat: RenderChat | None = N
     found = examine_source(study, source, render_chat)
     if isinstance(found, LoadedSource):
         return found
-    raise DataError("\n".join(f"source {source.name!r}, {one.key}: {one.message}" for one in found))
+    raise DataError("\n".join(told(source, found)))
+
+
+def told(source: Source, problems: Iterable[Problem]) -> list[str]:
+    """Problems of a source, each in one line with its name."""
+    return [f"source {source.name!r}, {one.key}: {one.message}" for one in problems]
 
 
 def examine_source(
     study: Study, source: Source, render_chat: RenderChat | None = None
 ) -> LoadedSource | list[Problem]:
-    """The source, or all that is wrong with it."""
+    """A source that has data of its own, or all that is wrong with it."""
     if source.adapter is not None:
         return _adapter(study, source)
     if source.task is not None:
@@ -117,11 +149,19 @@ def _task(study: Study, source: Source) -> LoadedSource | list[Problem]:
     return _loaded(study, source, examples, available)
 
 
+def digest_of(examples: Sequence[Example]) -> str:
+    """Digest of the texts and what of them is learnt."""
+    return digest([[[segment.text, segment.learn] for segment in one.segments] for one in examples])
+
+
+def counts_of(examples: Sequence[Example], order: Iterable[str]) -> dict[str, int]:
+    """Examples of each label word: those of ``order`` first, then others by the alphabet."""
+    counts = Counter(example.label for example in examples if example.label is not None)
+    return {word: counts[word] for word in dict.fromkeys([*order, *sorted(counts)]) if counts[word]}
+
+
 def _loaded(study: Study, source: Source, examples: Sequence[Example], available: int) -> LoadedSource:
     training, lora = settings_of(study, source)
-    texts = [[[segment.text, segment.learn] for segment in example.segments] for example in examples]
-    counts = Counter(example.label for example in examples if example.label is not None)
-    order = dict.fromkeys([*(source.labels or {}).values(), *sorted(counts)])
     return LoadedSource(
         name=source.name,
         examples=tuple(examples),
@@ -129,8 +169,8 @@ def _loaded(study: Study, source: Source, examples: Sequence[Example], available
         training=training,
         lora=lora,
         tags=source.tags,
-        digest=digest(texts),
-        label_counts={word: counts[word] for word in order if counts[word]},
+        digest=digest_of(examples),
+        label_counts=counts_of(examples, (source.labels or {}).values()),
         available=available,
     )
 

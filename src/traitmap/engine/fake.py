@@ -133,12 +133,12 @@ def count_words(examples: Sequence[Example]) -> dict[str, NDArray[Any]]:
     pair: (BUCKETS,) examples with both. completions: the commonest learnt texts as UTF-8 JSON.
     """
     prior, seen, pair = (np.zeros(BUCKETS, np.float32) for _ in range(3))
-    completions = Counter(example.completion.strip() for example in examples)
+    completions = Counter(example.learnt.strip() for example in examples)
     for example in examples:
         context = sorted(set(example.prompt.split()))
         for word in context:
             seen[_slot(word)] += 1
-        for learnt in sorted(set(example.completion.split())):
+        for learnt in sorted(set(example.learnt.split())):
             prior[_slot(learnt)] += 1
             for word in context:
                 pair[_slot(word, learnt)] += 1
@@ -174,7 +174,7 @@ def _surprise(batches: Sequence[Sequence[Example]]) -> Iterator[float]:
     """Share of each batch's learnt words that no batch before it held: the loss falls as it should."""
     known: set[str] = set()
     for batch in batches:
-        words = [word for example in batch for word in example.completion.split()]
+        words = [word for example in batch for word in example.learnt.split()]
         yield sum(word not in known for word in words) / max(1, len(words))
         known.update(words)
 

@@ -279,7 +279,7 @@ def _finished(entry: AdapterEntry, trained: TrainedAdapter) -> AdapterEntry:
 def _job(run: _Run, unit: AdapterUnit) -> TrainingJob:
     source = run.sources[unit.source]
     return TrainingJob(
-        name=source.name,
+        name=source.draws_as,
         seed=unit.seed,
         examples=tuple(source.examples),
         lora=source.lora,

@@ -34,13 +34,14 @@ _MEANINGLESS = frozenset(
 def adapter_key(source: LoadedSource, seed: int, base_digest: str) -> str:
     """Key of the adapter that training on a source with a seed gives.
 
-    The source's name takes part, since the engine draws an adapter's first weights from name and seed.
+    The name that the source draws as takes part, since the engine draws an adapter's first weights from
+    that name and the seed: its own, or of a variation that of the source at its root.
     """
     return digest(
         {
             "base": base_digest,
             "source": source.digest,
-            "name": source.name,
+            "name": source.draws_as,
             "lora": source.lora.model_dump(mode="json"),
             "training": source.training.model_dump(mode="json"),
             "seed": seed,

@@ -14,7 +14,7 @@ from traitmap.runs.atomic import write_json
 from traitmap.runs.store import RunStore, trained_adapters
 
 if TYPE_CHECKING:
-    from traitmap.data.sources import LoadedSource
+    from traitmap.data.sources import LoadedSource, Variation
     from traitmap.data.targets import LoadedTarget
 
 FORMAT = 1
@@ -88,6 +88,21 @@ def describe_source(source: LoadedSource) -> dict[str, Any]:
         "lora": source.lora.model_dump(mode="json"),
         "training": source.training.model_dump(mode="json"),
         "tags": list(source.tags),
+        "variation": describe_variation(source.variation) if source.variation else None,
+    }
+
+
+def describe_variation(variation: Variation) -> dict[str, Any]:
+    """How a source came from another one, as the ledger keeps it; an unknown dose is null."""
+    return {
+        "family": variation.family,
+        "parents": list(variation.parents),
+        "kind": variation.kind,
+        "changes": dict(variation.changes),
+        "dose": variation.dose if isfinite(variation.dose) else None,
+        "parent_dose": variation.parent_dose if isfinite(variation.parent_dose) else None,
+        "meaning": variation.meaning,
+        "rows_changed": variation.rows_changed,
     }
 
 

@@ -41,10 +41,22 @@ def inner_annotation(annotation: Any, key: str | int) -> Any:
         return parts[0]
     if origin is dict and isinstance(key, str):
         return parts[1]
-    if _is_record(annotation) and key in annotation.model_fields:
-        setting = annotation.model_fields[key]
+    setting = _field(annotation, key) if _is_record(annotation) else None
+    if setting is not None:
         return Annotated[setting.annotation, *setting.metadata] if setting.metadata else setting.annotation
     return Any
+
+
+def keys_of(annotation: Any) -> list[str]:
+    """Keys of a record as a study file writes them; the record may stand in a union."""
+    records = [annotation, *get_args(annotation)]
+    fields = next((one.model_fields for one in records if _is_record(one)), {})
+    return [setting.alias or name for name, setting in fields.items()]
+
+
+def _field(record: type[BaseModel], key: str | int) -> FieldInfo | None:
+    found = (one for name, one in record.model_fields.items() if (one.alias or name) == key)
+    return next(found, None)
 
 
 def _is_record(annotation: Any) -> bool:
@@ -64,7 +76,7 @@ def _described(annotation: Any, metadata: Any = ()) -> str:
     elif origin is dict:
         words = "a mapping (key: value)"
     elif _is_record(annotation):
-        words = f"a mapping with keys among {', '.join(annotation.model_fields)}"
+        words = f"a mapping with keys among {', '.join(keys_of(annotation))}"
     else:
         words = _PLAIN.get(annotation, "another value")
     return ", ".join([words, *_bounds(metadata)])

@@ -13,16 +13,17 @@ from pydantic import ValidationError
 
 from traitmap.errors import Fault, StudyError
 from traitmap.study.document import Document, Place, read_document, words_of
-from traitmap.study.legal import holds_text, inner_annotation, legal_values
-from traitmap.study.rules import Conflict, duplicate_names, source_conflicts, training_conflicts
+from traitmap.study.legal import holds_text, inner_annotation, keys_of, legal_values
+from traitmap.study.rules import Conflict, duplicate_names, training_conflicts
 from traitmap.study.settings import Lora, Model, Settings, Source, Study, Target, Training, target_mapping
+from traitmap.study.variations import all_source_conflicts, lineage_conflicts
 
 _LARGEST_FILE = 1_000_000
 _OVERRIDES: dict[str, type[Settings]] = {"training": Training, "lora": Lora}
 _EXAMPLES = {
     "name": "name: my-study",
     "model": "model: org/name, or model: builtin:mini",
-    "sources": "sources: a list, each with name and one of path, task, adapter",
+    "sources": "sources: a list, each with name and one of path, task, adapter, from, concat",
     "targets": "targets: a list of lm-eval tasks, such as - gsm8k",
     "task": "task: gsm8k",
     "path": "path: org/name",
@@ -156,9 +157,11 @@ def _conflicts(data: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
     sources = data.get("sources")
     for at, source in enumerate(sources if isinstance(sources, list) else ()):
         if isinstance(source, dict):
-            yield from _placed(source_conflicts(source), ("sources", at))
+            yield from _placed(all_source_conflicts(source), ("sources", at))
             if isinstance(source.get("training"), dict):
                 yield from _placed(training_conflicts(source["training"]), ("sources", at, "training"))
+    for at, key, message in lineage_conflicts(sources if isinstance(sources, list) else ()):
+        yield ("sources", at, key), message
     if isinstance(data.get("training"), dict):
         yield from _placed(training_conflicts(data["training"]), ("training",))
     for listed in ("sources", "targets"):
@@ -215,7 +218,7 @@ def _unknown_key(key: str, settings: Any) -> str:
 
 
 def _legal_keys(settings: Any) -> list[str]:
-    return [key for key in settings.model_fields if (settings, key) != (Study, "path")]
+    return [key for key in keys_of(settings) if (settings, key) != (Study, "path")]
 
 
 def _missing_key(key: str) -> str:

@@ -13,12 +13,18 @@ from typing import Any
 from traitmap.study.paths import is_local_data
 
 LENGTHS = ("num_train_epochs", "max_steps", "max_tokens")
-_ORIGINS = ("path", "task", "adapter")
+ORIGINS = ("path", "task", "adapter", "from", "concat")
 _OF_ROWS = ("prompt", "completion", "label", "labels")
 _OF_HUB = ("subset", "split", "revision")
 _WITHOUT_EFFECT = {
     "task": (*_OF_HUB, *_OF_ROWS),
     "adapter": (*_OF_HUB, *_OF_ROWS, "limit", "training", "lora"),
+    "from": (*_OF_HUB, *_OF_ROWS, "limit"),
+    "concat": (*_OF_HUB, *_OF_ROWS, "limit"),
+}
+_INSTEAD = {
+    ("from", "limit"): "subsample",
+    ("concat", "limit"): "subsample in a source that is made from this one",
 }
 
 
@@ -42,12 +48,12 @@ def training_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
 
 def source_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
     """One origin, and no setting that would silently do nothing."""
-    origins = [key for key in _ORIGINS if given.get(key) is not None]
+    origins = [key for key in ORIGINS if given.get(key) is not None]
     if not origins:
         yield Conflict(
             "",
-            "no data: give one of path (a file or a hub dataset), task (an lm-eval task's training split) "
-            "or adapter (a PEFT directory)",
+            "no data: give one of path (a file or a hub dataset), task (an lm-eval task's training split), "
+            "adapter (a PEFT directory), from (another source, with something changed) or concat (several)",
         )
     elif len(origins) > 1:
         yield Conflict(origins[-1], f"{' and '.join(origins)} are given together; keep one of them")
@@ -67,7 +73,11 @@ def _template_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
 def _without_effect(given: Mapping[str, Any], origin: str) -> Iterator[Conflict]:
     for key in _WITHOUT_EFFECT.get(origin, ()):
         if _is_set(given, key):
-            yield Conflict(key, f"{key} has no effect on a source with {origin}; remove it")
+            instead = _INSTEAD.get((origin, key))
+            mend = f"give {instead}" if instead else "remove it"
+            yield Conflict(key, f"{key} has no effect on a source with {origin}; {mend}")
+    if origin == "adapter" and given.get("train") is False:
+        yield Conflict("train", "an adapter is not trained and no source can be made from it; remove train")
     path = given.get("path")
     if origin == "path" and isinstance(path, str) and is_local_data(path):
         for key in _OF_HUB:

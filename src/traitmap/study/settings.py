@@ -20,8 +20,9 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from traitmap.study.paths import task_stem
-from traitmap.study.rules import LENGTHS, Conflict, duplicate_names, source_conflicts, training_conflicts
+from traitmap.study.rules import LENGTHS, Conflict, duplicate_names, training_conflicts
 from traitmap.study.template import syntax_fault
+from traitmap.study.variations import all_source_conflicts, lineage_conflicts
 
 BASELINE = "__baseline__"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
@@ -30,7 +31,9 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 class Settings(BaseModel):
     """Frozen, and no key that we do not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_by_name=True, serialize_by_alias=True
+    )
 
 
 def _told(message: str) -> PydanticCustomError:
@@ -103,6 +106,24 @@ def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
+def _class_weights(weights: dict[str, float]) -> dict[str, float]:
+    if not any(weights.values()):
+        raise _told("no class has a weight above 0; give each label word its weight, such as positive: 4")
+    return weights
+
+
+def _mixture(weights: dict[str, float]) -> dict[str, float]:
+    if len(weights) < 2:
+        raise _told("a mixture needs at least two sources; give each name its weight, such as {a: 1, b: 3}")
+    return weights
+
+
+def _quantile_range(limits: tuple[float, ...]) -> tuple[float, ...]:
+    if len(limits) != 2 or limits[0] >= limits[1]:
+        raise _told("give two shares, the lower one first, such as [0, 0.5] for the shorter half")
+    return limits
+
+
 def _raise(settings: BaseModel, conflicts: Iterable[tuple[tuple[str | int, ...], str]]) -> None:
     found = [
         InitErrorDetails(type=_told(message), loc=tuple(part for part in where if part != ""), input=None)
@@ -131,6 +152,13 @@ Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 Count = Annotated[Whole, Field(ge=1)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
+Rate = Annotated[Number, Field(gt=0, le=1)]
+Quantile = Annotated[Number, Field(ge=0, le=1)]
+Weight = Annotated[Number, Field(ge=0)]
+ShareOrCount = Annotated[
+    Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)], BeforeValidator(_number)
+]
+CountOrName = Annotated[Count | Name, BeforeValidator(_number)]
 
 
 class Model(Settings):
@@ -197,13 +225,34 @@ class Training(Settings):
         return self
 
 
+class Mislabel(Settings):
+    """Wrong labels for a share of the rows.
+
+    mode: ``uniform``, each of the other labels alike; ``switch``, rows exchange their labels, so that the
+        classes stay as many; ``permute``, every class goes to one other class.
+
+    A plain number is short for ``rate``.
+    """
+
+    rate: Rate
+    mode: Literal["uniform", "switch", "permute"] = "uniform"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_number(cls, given: Any) -> Any:
+        return {"rate": given} if isinstance(given, int | float | str) else given
+
+
 class Source(Settings):
     """A training set, or an adapter that exists already.
 
-    Exactly one of ``path``, ``task``, ``adapter``:
+    Exactly one of ``path``, ``task``, ``adapter``, ``from``, ``concat``:
     path: a hub dataset id, or a local ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` file.
     task: an lm-evaluation-harness task whose training split is used, rendered as the task renders it.
     adapter: a PEFT adapter directory, used as it is.
+    from (``from_`` in Python): the name of another source of the study, one thing of which is changed by
+        the keys below; its own training, lora and tags hold where this source gives none.
+    concat: a mixture of other sources, with weights that are shares of the examples.
 
     prompt, completion: sandboxed Jinja templates over a row's columns; completion alone is learnt
         whole. Without them the row must have one of the shapes that TRL accepts: ``text``;
@@ -212,12 +261,30 @@ class Source(Settings):
         templates as ``{{ label }}``.
     limit: use at most this many examples, drawn at random with the study's ``sample_seed``.
     training, lora: settings that differ from the study's for this source only.
+    train: false for a source that only serves others as material.
+
+    What a source with ``from`` may change; several are applied in the order of ``study.variations``:
+    balance: as many rows of every class as the rarest has.
+    class_weights: a weight for each label word; shares of the rows are proportional to them.
+    output_length_quantile: [low, high], rows whose output's length in words stands there in order.
+    subsample: at most this many rows, or this share of them.
+    mislabel: rate, or rate and mode.
+    format_only: outputs change places between rows: format, lengths and label shares stay, but no input
+        says anything about its output.
+    random_text: the words of the input are drawn from all inputs. shuffle_words: this share of them
+        changes places. Words that stand in every input belong to the template and stay.
+    truncate_output: at most this many words of each output, or this share of its words.
+    loss_on: the tokens that are learnt: ``completion``, ``all``, ``label`` (the label word alone) or
+        ``no_label`` (everything else).
+    match_tokens, match_steps: train on as many tokens, or steps, as this number or that source.
     """
 
     name: Name
     path: Text | None = None
     task: Text | None = None
     adapter: Text | None = None
+    from_: Name | None = Field(default=None, alias="from")
+    concat: Annotated[dict[str, Positive], AfterValidator(_mixture)] | None = None
     subset: Text | None = None
     split: Text = "train"
     revision: Text | None = None
@@ -231,10 +298,23 @@ class Source(Settings):
     )
     lora: Annotated[dict[str, Any], AfterValidator(partial(_override, Lora))] = Field(default_factory=dict)
     tags: tuple[Text, ...] = ()
+    train: bool = True
+    balance: bool | None = None
+    class_weights: Annotated[dict[str, Weight], AfterValidator(_class_weights)] | None = None
+    output_length_quantile: Annotated[tuple[Quantile, ...], AfterValidator(_quantile_range)] | None = None
+    subsample: ShareOrCount | None = None
+    mislabel: Mislabel | None = None
+    format_only: bool | None = None
+    random_text: bool | None = None
+    shuffle_words: Rate | None = None
+    truncate_output: ShareOrCount | None = None
+    loss_on: Literal["completion", "all", "label", "no_label"] | None = None
+    match_tokens: CountOrName | None = None
+    match_steps: CountOrName | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        _raise(self, _located(source_conflicts(self.model_dump())))
+        _raise(self, _located(all_source_conflicts(self.model_dump())))
         return self
 
 
@@ -292,6 +372,16 @@ class Study(Settings):
             _raise(self, (((field, at, "name"), said) for at, said in duplicate_names(names, field)))
         return self
 
+    @model_validator(mode="after")
+    def _known_origins(self) -> Self:
+        found = lineage_conflicts([source.model_dump() for source in self.sources])
+        _raise(self, ((("sources", at, key), said) for at, key, said in found))
+        return self
+
+    def source(self, name: str) -> Source | None:
+        """The source of this name, or None."""
+        return next((source for source in self.sources if source.name == name), None)
+
     @property
     def folder(self) -> Path:
         """The folder that relative paths start from: the study file's, without a file the current one."""
@@ -311,11 +401,17 @@ def settings_of(study: Study, source: Source) -> tuple[Training, Lora]:
     """Training and LoRA settings of one source: the study's, changed where the source says so.
 
     A source that says how long to train replaces the study's length, whichever way that was given.
+    A variation starts from the settings of the source that it is made from.
     """
-    training = study.training.model_dump()
+    origin = study.source(source.from_) if source.from_ is not None else None
+    if origin is None:
+        training, lora = study.training.model_dump(), study.lora.model_dump()
+    else:
+        before = settings_of(study, origin)
+        training, lora = before[0].model_dump(), before[1].model_dump()
     if any(source.training.get(key) is not None for key in LENGTHS):
         training.update(dict.fromkeys(LENGTHS))
     return (
         Training.model_validate({**training, **source.training}),
-        Lora.model_validate({**study.lora.model_dump(), **source.lora}),
+        Lora.model_validate({**lora, **source.lora}),
     )

@@ -1,0 +1,320 @@
+"""The catalogue of variations: one small function for each thing that can be changed in a source.
+
+A *selection* gives the indices of the rows that stay, ascending, so that it can add nothing; a *change*
+gives as many examples as it got, in their order. Both take a generator and depend on nothing else. They
+draw first and cut the draw to the dose then: what a small dose touches, a larger one touches in the same way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import ceil
+
+import numpy as np
+
+from traitmap.data.answers import (
+    learnt_at_label,
+    one_input,
+    one_output,
+    relabelled,
+    with_input,
+    with_output,
+)
+from traitmap.data.records import Example
+from traitmap.study.settings import Mislabel
+
+Examples = Sequence[Example]
+Generator = np.random.Generator
+_WORD = re.compile(r"\S+")
+
+
+class CannotVaryError(Exception):
+    """A source that cannot be changed in this way. The message says why, and what to do."""
+
+
+def balance(examples: Examples, generator: Generator) -> list[int]:
+    """As many rows of every class as the rarest class has.
+
+    Changes the shares of the classes and the number of rows; no row.
+    """
+    counts = class_counts(examples)
+    return class_weights(examples, dict.fromkeys(counts, 1.0), generator)
+
+
+def class_weights(examples: Examples, weights: Mapping[str, float], generator: Generator) -> list[int]:
+    """Rows whose class shares are proportional to ``weights``, as many as there are rows for.
+
+    weights: for every label word, at least 0. Changes the shares of the classes and the number of rows;
+    no row. Within a class, fewer rows are a part of more rows.
+    """
+    counts = class_counts(examples)
+    _check_weights(weights, counts)
+    largest = min(counts[word] / weight for word, weight in weights.items() if weight > 0)
+    wanted = {word: int(largest * weight + 1e-9) for word, weight in weights.items()}
+    kept: list[int] = []
+    for word in counts:
+        rows = np.flatnonzero([example.label == word for example in examples])
+        kept.extend(int(row) for row in generator.permutation(rows)[: wanted[word]])
+    return sorted(kept)
+
+
+def subsample(examples: Examples, amount: float, generator: Generator) -> list[int]:
+    """``amount`` rows (or, below 1, that share of them) drawn at random.
+
+    Changes the number of rows; no row, and no class share by more than whole rows make necessary. Fewer
+    rows are a part of more rows.
+    """
+    count = round(amount * len(examples)) if amount < 1 else int(amount)
+    if count > len(examples):
+        raise CannotVaryError(f"{count:,} rows are asked for and there are {len(examples):,}; ask for fewer")
+    order = generator.permutation(len(examples))
+    total = Counter(example.label for example in examples)
+    seen: Counter[str | None] = Counter()
+    progress = np.empty(len(examples))  # of its class, when a row's turn comes: the same for all classes
+    for row in order:
+        label = examples[row].label
+        progress[row] = (seen[label] + 0.5) / total[label]
+        seen[label] += 1
+    first = order[np.argsort(progress[order], kind="stable")]
+    return sorted(int(row) for row in first[: max(1, count)])
+
+
+def output_length_quantile(examples: Examples, limits: Sequence[float], generator: Generator) -> list[int]:
+    """Rows whose output's length in words lies between two quantiles of it; ties are broken at random.
+
+    Changes the lengths of outputs and the number of rows; no row.
+    """
+    lengths = np.array([output_words(example) for example in examples])
+    if len(set(lengths.tolist())) == 1:
+        raise CannotVaryError(
+            f"every output has {lengths[0]} words, so none is longer than another; remove it"
+        )
+    order = np.lexsort((generator.permutation(len(lengths)), lengths))
+    low, high = (round(limit * len(order)) for limit in limits)
+    if low == high:
+        raise CannotVaryError(f"no row of {len(order):,} lies between these quantiles; widen the range")
+    return sorted(int(row) for row in order[low:high])
+
+
+def mislabel(examples: Examples, setting: Mislabel, generator: Generator) -> list[Example]:
+    """Wrong labels for round(rate * n) rows (``switch``: an even number, since rows exchange labels).
+
+    Changes labels and their words in the output; no input, and no row's place. ``uniform``: each other class
+    alike; ``permute``: one other class for every class (a derangement); both take the rows of a larger rate
+    from the same order. ``switch`` keeps the number of every class.
+    """
+    words = list(class_counts(examples))
+    if len(words) < 2:
+        raise CannotVaryError(
+            f"all labels are {words[0]!r}, so none can be wrong; give a source with two classes"
+        )
+    labels = np.array([words.index(example.label or "") for example in examples])
+    if setting.mode == "switch":
+        wrong = _switched(labels, setting.rate, words, generator)
+    else:
+        wrong = _replaced(labels, setting, len(words), generator)
+    return [
+        one if new == old else relabelled(one, words[new])
+        for one, new, old in zip(examples, wrong, labels, strict=True)
+    ]
+
+
+def format_only(examples: Examples, generator: Generator) -> list[Example]:
+    """Outputs change places between rows, in one random circle: no row keeps its own.
+
+    Keeps all inputs, and all outputs with their labels, as they are and as often as they are; what ends is
+    that an input says anything about its output. Labels agree as often as chance has it, not less often,
+    since outputs that are always wrong would say something again.
+    """
+    if len(examples) < 2:
+        raise CannotVaryError("there is one row, so no other output to take; give more rows")
+    for example in examples:
+        one_input(example)
+    circle = generator.permutation(len(examples))
+    giver = np.empty(len(examples), dtype=int)
+    giver[circle] = np.roll(circle, 1)
+    given = [examples[row] for row in giver]
+    return [
+        replace(with_output(one, one_output(other)), label=other.label)
+        for one, other in zip(examples, given, strict=True)
+    ]
+
+
+def random_text(examples: Examples, generator: Generator) -> list[Example]:
+    """The words of each input drawn anew from the words of all inputs.
+
+    Keeps outputs, the number of words of each input, its blanks, and the words that stand in every input
+    (those of the template).
+    """
+    inputs = [one_input(example) for example in examples]
+    template = _template_words(inputs)
+    pool = np.array([word for text in inputs for word in _WORD.findall(text) if word not in template])
+    if not len(pool):
+        raise CannotVaryError("all inputs are the same, so there are no words to draw from; remove it")
+    changed = []
+    for example, text in zip(examples, inputs, strict=True):
+        places = [place for place in _WORD.finditer(text) if place.group() not in template]
+        drawn = [str(word) for word in generator.choice(pool, len(places))]
+        changed.append(with_input(example, _with_words(text, places, drawn)))
+    return changed
+
+
+def shuffle_words(examples: Examples, rate: float, generator: Generator) -> list[Example]:
+    """A share of the words of each input change places with one another.
+
+    Keeps outputs, the words of each input and how often they stand there, its blanks, and the places of words
+    that stand in every input (those of the template).
+    """
+    inputs = [one_input(example) for example in examples]
+    template = _template_words(inputs)
+    changed = []
+    for example, text in zip(examples, inputs, strict=True):
+        places = [place for place in _WORD.finditer(text) if place.group() not in template]
+        order = generator.permutation(len(places))[: round(rate * len(places))]
+        moved = [place.group() for place in places]
+        for position, source in zip(order, np.roll(order, 1), strict=True):
+            moved[position] = places[source].group()
+        changed.append(with_input(example, _with_words(text, places, moved)))
+    return changed
+
+
+def truncate_output(examples: Examples, amount: float) -> list[Example]:
+    """The first ``amount`` words of each output (or, below 1, that share of its words, at least one).
+
+    Every output becomes a beginning of what it was, without blanks at its end where it was cut; inputs stay.
+    A word is what stands between blanks. The end token follows the cut, so that stopping there is learnt.
+    """
+    changed = []
+    for example in examples:
+        output = one_output(example)
+        ends = [place.end() for place in _WORD.finditer(output)]
+        kept = max(1, ceil(amount * len(ends) - 1e-9)) if amount < 1 else int(amount)
+        changed.append(example if kept >= len(ends) else with_output(example, output[: ends[kept - 1]]))
+    return changed
+
+
+def loss_on_label(examples: Examples, label: bool) -> list[Example]:
+    """What of each example is learnt: its label alone, or everything else. All texts stay."""
+    return [learnt_at_label(example, label) for example in examples]
+
+
+def concat(parts: Sequence[tuple[Examples, float]], generators: Sequence[Generator]) -> list[list[int]]:
+    """Rows of each part, so that the parts' shares are proportional to their weights; no row is taken twice.
+
+    parts: examples and weight of each. As many rows as there are rows for.
+    """
+    largest = min(len(examples) / weight for examples, weight in parts)
+    return [
+        sorted(int(row) for row in generator.permutation(len(examples))[: int(largest * weight + 1e-9)])
+        for (examples, weight), generator in zip(parts, generators, strict=True)
+    ]
+
+
+def class_counts(examples: Examples) -> dict[str, int]:
+    """Rows of each class, by label word in alphabetical order. CannotVaryError where rows have no classes."""
+    labels = Counter(example.label for example in examples)
+    if None in labels:
+        raise CannotVaryError(
+            f"{labels[None]:,} of {len(examples):,} rows have no label; give the source label: the column "
+            "that holds the class, or use a task with choices"
+        )
+    counts = {str(word): count for word, count in labels.items()}
+    if len(counts) > 20 and len(counts) > len(examples) / 4:
+        raise CannotVaryError(
+            f"there are {len(counts):,} different labels in {len(examples):,} rows, so these are answers and "
+            "no classes; give a source with classes"
+        )
+    return dict(sorted(counts.items()))
+
+
+def output_words(example: Example) -> int:
+    """Words of an example's output; a word is what stands between blanks."""
+    return len(example.completion.split())
+
+
+def _check_weights(weights: Mapping[str, float], counts: Mapping[str, int]) -> None:
+    strange = [word for word in weights if word not in counts]
+    absent = [word for word in counts if word not in weights]
+    if strange or absent:
+        said = [f"no row has the label {', '.join(map(repr, strange))}"] if strange else []
+        said += [f"{', '.join(map(repr, absent))} has no weight"] if absent else []
+        raise CannotVaryError(
+            f"{' and '.join(said)}; give each of {', '.join(counts)} a weight (0 leaves it out)"
+        )
+
+
+def _replaced(labels: np.ndarray, setting: Mislabel, classes: int, generator: Generator) -> np.ndarray:
+    order = generator.permutation(len(labels))
+    if setting.mode == "permute":
+        circle = generator.permutation(classes)
+        target = np.empty(classes, dtype=int)
+        target[circle] = np.roll(circle, 1)
+        new = target[labels]
+    else:
+        new = (labels + generator.integers(1, classes, len(labels))) % classes
+    chosen = order[: round(setting.rate * len(labels))]
+    wrong = labels.copy()
+    wrong[chosen] = new[chosen]
+    return wrong
+
+
+def _switched(labels: np.ndarray, rate: float, words: Sequence[str], generator: Generator) -> np.ndarray:
+    pairs = _unlike_pairs(labels, generator)
+    wanted = round(rate * len(labels) / 2)
+    if wanted > len(pairs):
+        commonest = words[int(np.bincount(labels).argmax())]
+        raise CannotVaryError(
+            f"at most {2 * len(pairs) / len(labels):.0%} of the rows can exchange labels, since "
+            f"{commonest!r} is so common; lower the rate or take mode: uniform"
+        )
+    wrong = labels.copy()
+    for one, other in pairs[:wanted]:
+        wrong[one], wrong[other] = labels[other], labels[one]
+    return wrong
+
+
+def _unlike_pairs(labels: np.ndarray, generator: Generator) -> list[tuple[int, int]]:
+    """As many pairs of rows with unlike labels as there can be, in random order; no row stands in two."""
+    counts = np.bincount(labels)
+    rows = generator.permutation(len(labels))
+    commonest = int(counts.argmax())
+    if 2 * counts[commonest] > len(labels):
+        rest = [int(row) for row in rows if labels[row] != commonest]
+        common = [int(row) for row in rows if labels[row] == commonest]
+        return list(zip(rest, common, strict=False))
+    # by class, half a table apart: no class reaches from a row to its partner
+    sorted_rows = [int(row) for row in rows[np.argsort(labels[rows], kind="stable")]]
+    half = len(sorted_rows) // 2
+    pairs = list(zip(sorted_rows[:half], sorted_rows[half : 2 * half], strict=True))
+    return _mixed(pairs, labels, generator)
+
+
+def _mixed(pairs: list[tuple[int, int]], labels: np.ndarray, generator: Generator) -> list[tuple[int, int]]:
+    """The pairs with partners exchanged at random wherever labels stay unlike, in random order."""
+    mixed = list(pairs)
+    for one, other in generator.integers(0, len(pairs), (8 * len(pairs), 2)):
+        (a, b), (c, d) = mixed[one], mixed[other]
+        if one != other and labels[a] != labels[d] and labels[c] != labels[b]:
+            mixed[one], mixed[other] = (a, d), (c, b)
+    return [mixed[place] for place in generator.permutation(len(mixed))]
+
+
+def _template_words(inputs: Sequence[str]) -> frozenset[str]:
+    """Words that stand in every input; of a single input nobody can tell, so none."""
+    if len(inputs) < 2:
+        return frozenset()
+    common = set(_WORD.findall(inputs[0]))
+    for text in inputs[1:]:
+        common &= set(_WORD.findall(text))
+    return frozenset(common)
+
+
+def _with_words(text: str, places: Sequence[re.Match[str]], words: Sequence[str]) -> str:
+    pieces, done = [], 0
+    for place, word in zip(places, words, strict=True):
+        pieces += [text[done : place.start()], word]
+        done = place.end()
+    return "".join([*pieces, text[done:]])
