@@ -23,6 +23,7 @@ _HOMES = {
     "UserError": "traitmap.errors",
     "check": "traitmap.api",
     "decompose": "traitmap.analysis.traits",
+    "explain": "traitmap.api",
     "load_study": "traitmap.study.load",
     "metrics": "traitmap.analysis.recommendation",
     "open_run": "traitmap.api",

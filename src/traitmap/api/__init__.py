@@ -1,5 +1,6 @@
 """The same words from Python as on the command line: check, run, open_run; a Run answers the rest."""
 
+from traitmap.api.explanation import explain
 from traitmap.api.runs import Run, matrix_of, open_run, trait_names
 from traitmap.api.studies import Check, check, load_checked, pretrain, run
 
@@ -7,6 +8,7 @@ __all__ = [
     "Check",
     "Run",
     "check",
+    "explain",
     "load_checked",
     "matrix_of",
     "open_run",

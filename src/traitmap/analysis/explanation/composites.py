@@ -136,12 +136,11 @@ def prepare_composites(alone: Prepared, composites: Sequence[Composite], own: Ma
         members = tuple(name for name in one.members if name in place)
         if not members:
             continue
-        scaled = np.stack([_scaled(alone, place[name]) for name in members])
-        known = np.isfinite(scaled)
-        count = known.sum(axis=0)
-        mean = np.where(known, scaled, 0.0).sum(axis=0) / np.maximum(count, 1)
-        raw = np.where(count > 0, mean, np.nan)
-        values = two_way_residual(raw, np.isfinite(raw))
+        chosen = [place[name] for name in members]
+        within = _mean_of(alone.values[..., chosen], alone.values[..., chosen], alone.raw[..., chosen])
+        raw = _mean_of(alone.raw[..., chosen], alone.values[..., chosen], alone.raw[..., chosen])
+        # of members free of effects: a member unknown on some pairs must not bring its effects back
+        values = two_way_residual(within, np.isfinite(within))
         if _left(values, raw):
             kept.append((one, members, values, raw))
     return _prepared(
@@ -176,10 +175,15 @@ def grouped(groups: Sequence[Group]) -> Mapping[Group, tuple[int, ...]]:
     }
 
 
-def _scaled(alone: Prepared, place: int) -> Array:
-    """(S, T) one member in standard deviations after effects, NaN where unknown."""
-    values, known = alone.values[..., place], np.isfinite(alone.raw[..., place])
-    return np.where(known, values / values[known].std(), np.nan)
+def _mean_of(members: Array, within: Array, raw: Array) -> Array:
+    """(S, T) mean of the known members (S, T, k), each centred and in its standard deviations after effects."""
+    total, count = np.zeros(raw.shape[:2]), np.zeros(raw.shape[:2])
+    for i in range(raw.shape[2]):
+        known = np.isfinite(raw[..., i])
+        centred = members[..., i] - members[known, i].mean()
+        total += np.where(known, centred / within[known, i].std(), 0.0)
+        count += known
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _left(values: Array, raw: Array) -> bool:

@@ -44,6 +44,7 @@ from traitmap.matrix_record import Array, TransferMatrix
 from traitmap.matrix_statistics import benjamini_hochberg
 
 LEAST_PERMUTATIONS = 99
+ORDINARY = 0.5  # standard deviations within which a pair is like the others in a feature: no reason
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,7 @@ def _hidden_reasons(
             told = _reason(
                 joint, effects[i], i, float(x[k, i]), float(spread[i]), float(slopes[i]), direction
             )
-            if told.strength > 0:
+            if told.strength > 0 and abs(x[k, i]) > ORDINARY * spread[i]:
                 found.setdefault((cell.source, cell.target), []).append(told)
     return found
 

@@ -1,0 +1,112 @@
+"""Why gains are what they are: a run or anybody's matrix, held against texts or given features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from traitmap.api.runs import Run, matrix_of
+from traitmap.errors import MatrixError
+from traitmap.progress import Listener, silent
+
+if TYPE_CHECKING:
+    from traitmap.analysis.explanation.records import Explanation
+    from traitmap.analysis.pair_features import PairFeatures
+    from traitmap.data.texts import Texts
+    from traitmap.matrix_record import TransferMatrix
+
+PARSED = 300  # texts of a dataset that a parser reads: shares of relations are steady by then
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Texts of sources and of targets, which may differ under one name, and sizes of whole sources."""
+
+    sources: Texts
+    targets: Texts
+    sizes: Mapping[str, int] | None = None
+
+
+def explain(
+    subject: TransferMatrix | Run | str | Path,
+    *,
+    features: PairFeatures | None = None,
+    texts: Texts | str | Path | None = None,
+    parser: str | Path | None = None,
+    listener: Listener = silent,
+    **settings: Any,
+) -> Explanation:
+    """Hold gains against what is known of every (source, target) before training.
+
+    subject: a matrix, a run or its folder, or a CSV or Parquet matrix. A run brings its own texts.
+    features: of all pairs; or texts: of every task by name, or a JSONL file of them. parser: a spaCy
+        pipeline, for distances of syntax too. settings: as for ``traitmap.analysis.explanation.explain``.
+
+    Raises MatrixError where there are no texts, or too little fits.
+    """
+    from traitmap.analysis.explanation.explain import explain as explain_matrix
+
+    matrix = _matrix(subject)
+    if features is None:
+        sides = _texts(subject, texts)
+        features = _features(matrix, sides, parser, listener)
+    return explain_matrix(matrix, features=features, **settings)
+
+
+def _matrix(subject: TransferMatrix | Run | str | Path) -> TransferMatrix:
+    if isinstance(subject, Run):
+        return subject.matrix()
+    return matrix_of(subject) if isinstance(subject, str | Path) else subject
+
+
+def _texts(subject: TransferMatrix | Run | str | Path, texts: Texts | str | Path | None) -> _Sides:
+    """Texts as they are given, else those of the run."""
+    if isinstance(texts, str | Path):
+        from traitmap.data.texts import read_texts
+
+        read = read_texts(texts)
+        return _Sides(read, read)
+    if texts is not None:
+        return _Sides(texts, texts)
+    folder = subject.folder if isinstance(subject, Run) else subject
+    if not isinstance(folder, str | Path) or not Path(folder).is_dir():
+        raise MatrixError(
+            "a matrix alone does not say why: give the texts of its tasks (--texts FILE.jsonl, rows of task, "
+            "input, output, choices), or features of all pairs from Python"
+        )
+    from traitmap.runs.store import open_store
+    from traitmap.runs.texts import read_run_texts
+
+    kept = read_run_texts(open_store(folder))
+    return _Sides(kept.sources, kept.targets, kept.totals)
+
+
+def _features(
+    matrix: TransferMatrix, sides: _Sides, parser: str | Path | None, listener: Listener
+) -> PairFeatures:
+    from traitmap.analysis.explanation.explain import features_from_texts
+
+    sizes = {} if sides.sizes is None else {"sizes": sides.sizes}
+    found = features_from_texts(matrix, sides.sources, target_texts=sides.targets, **sizes)
+    if parser is None:
+        return found
+    from traitmap.analysis.profiles.syntax_parser import load_parser, parse_relations
+    from traitmap.analysis.profiles.syntax_shares import syntax_feature
+
+    loaded = load_parser(parser)
+    inputs = {("source", name): [one.input for one in sides.sources[name]] for name in found.sources}
+    inputs |= {("target", name): [one.input for one in sides.targets[name]] for name in found.targets}
+    keys = {f"{side} {name}": (side, name) for side, name in inputs}
+    parsed = parse_relations(
+        loaded,
+        {key: inputs[pair] for key, pair in keys.items()},
+        max_texts=PARSED,
+        listener=listener,
+    )
+    feature = syntax_feature(
+        {name: parsed[f"source {name}"] for name in found.sources},
+        {name: parsed[f"target {name}"] for name in found.targets},
+    )
+    return replace(found, features=(*found.features, feature))
