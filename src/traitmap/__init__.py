@@ -24,6 +24,7 @@ _HOMES = {
     "check": "traitmap.api",
     "decompose": "traitmap.analysis.traits",
     "explain": "traitmap.api",
+    "evaluate_recommenders": "traitmap.api",
     "load_study": "traitmap.study.load",
     "metrics": "traitmap.analysis.recommendation",
     "open_run": "traitmap.api",

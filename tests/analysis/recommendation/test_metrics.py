@@ -102,6 +102,7 @@ def test_long_rankings_stay_finite():
 def test_what_is_not_defined_is_not_a_number():
     assert np.isnan(metrics.regret(np.zeros(3), np.arange(3.0), 1))
     assert np.isnan(metrics.pearson(np.ones(3), np.arange(3.0)))
+    assert metrics.spearman(np.arange(3.0), np.ones(3)) == 0
     assert np.isnan(metrics.auc([True, True], [1.0, 2.0]))
     with pytest.raises(ValueError, match="finite"):
         metrics.ndcg([1.0, np.nan], [1.0, 2.0])

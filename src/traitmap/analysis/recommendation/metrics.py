@@ -89,10 +89,12 @@ def spearman(truth: ArrayLike, predicted: ArrayLike) -> float:
 
 
 def pearson(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Correlation of true and predicted values, -1 to 1; NaN where either is constant."""
+    """Correlation of true and predicted values, -1 to 1; 0 for a constant prediction."""
     true, guess = _pair(truth, predicted)
-    if len(true) < 2 or np.ptp(true) == 0 or np.ptp(guess) <= 1e-12 * np.abs(guess).max():
+    if len(true) < 2 or np.ptp(true) == 0:
         return np.nan
+    if np.ptp(guess) <= 1e-12 * np.abs(guess).max():
+        return 0.0
     return float(np.corrcoef(true, guess)[0, 1])
 
 

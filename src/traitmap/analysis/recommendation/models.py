@@ -1,0 +1,280 @@
+"""The models that a recommender chooses from: each takes known effects and features, and fills the table.
+
+A model is a function of a ``Problem`` and its ``Design``; it gives standardised effects z (S, T) for every
+pair, known or not, and can tell what a prediction is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor, RandomForestRegressor
+
+from traitmap.analysis.completion import Metric, complete
+from traitmap.analysis.recommendation.design import Design, weighted_along_targets, weights_of
+from traitmap.analysis.recommendation.problem import Problem
+from traitmap.matrix_record import Array
+
+Parts = Mapping[str, float]
+BASELINES = ("random", "popularity", "additive")
+TREES = 150
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Predicted z (S, T), and for a pair (source, target) what its z is made of, by feature name."""
+
+    z: Array
+    parts: Callable[[int, int], Parts]
+
+
+Model = Callable[[Problem, Design], Fit]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model with its hyper-parameters. Of each family the inner folds pick one candidate.
+
+    needs: ``features`` of pairs, ``likeness`` of tasks, or nothing beside the known cells.
+    """
+
+    family: str
+    setting: str
+    fit: Model
+    needs: Literal["", "features", "likeness"] = ""
+
+    def possible(self, problem: Problem) -> bool:
+        """Whether a problem holds what the model needs."""
+        if self.needs == "features":
+            return problem.features.shape[-1] > 0
+        alike = problem.sources_alike if problem.holdout == "source" else problem.targets_alike
+        return self.needs != "likeness" or len(alike) > 0
+
+
+def random_order(problem: Problem, design: Design) -> Fit:
+    """No preference: tied sources are scored by the mean over all their orders, so this is random choice."""
+    return Fit(np.zeros(design.z.shape), lambda source, target: {})
+
+
+def popularity(problem: Problem, design: Design) -> Fit:
+    """A source's mean effect on the targets where it is known; a source without any gets the mean of all."""
+    known = problem.known
+    count = known.sum(axis=1)
+    mean = np.where(known, problem.effect, 0.0).sum(axis=1) / np.maximum(count, 1)
+    overall = mean[count > 0].mean() if (count > 0).any() else 0.0
+    mean = np.where(count > 0, mean, overall)
+    spread = mean.std() if mean.std() > 1e-12 else 1.0
+    # Only its order counts for the ranking; in points it spreads as little as means of z do.
+    z = (mean - mean.mean()) / spread * _spread_of_means(design.z)
+    table = np.repeat(z[:, None], design.z.shape[1], axis=1)
+    return Fit(table, lambda source, target: {"popularity": float(table[source, target])})
+
+
+def _spread_of_means(z: Array) -> float:
+    """How far sources' true means of z lie apart: their variance less what the residual adds."""
+    known = np.isfinite(z)
+    count = np.maximum(known.sum(axis=1), 1)
+    mean = np.where(known, z, 0.0).sum(axis=1) / count
+    residual = (np.where(known, z - mean[:, None], 0.0) ** 2).sum() / max(known.sum() - len(z), 1)
+    return float(np.sqrt(max(mean.var() - residual / count.mean(), 0.01 * mean.var())))
+
+
+def additive(problem: Problem, design: Design) -> Fit:
+    """Row plus column effects of z, each drawn to zero as if one more cell of zero had been seen."""
+    known, z = problem.known, np.nan_to_num(design.z)
+    rows, columns = np.zeros(len(z)), np.zeros(z.shape[1])
+    for _ in range(50):
+        rows = (np.where(known, z - columns[None, :], 0.0)).sum(axis=1) / (known.sum(axis=1) + 1)
+        columns = (np.where(known, z - rows[:, None], 0.0)).sum(axis=0) / (known.sum(axis=0) + 1)
+    columns = np.where(known.any(axis=0), columns, 0.0)
+    return Fit(
+        rows[:, None] + columns[None, :],
+        lambda source, target: {"popularity": float(rows[source]), "level of the target": columns[target]},
+    )
+
+
+def low_rank(rank: int) -> Model:
+    """Completion of z on ``rank`` traits (regularised iterative PCA), on top of row and column means."""
+
+    def fit(problem: Problem, design: Design) -> Fit:
+        start = additive(problem, design)
+        rest = design.z - start.z
+        rows, columns = problem.known.any(axis=1), problem.known.any(axis=0)
+        filled = np.zeros_like(rest)
+        if rows.sum() > rank + 2 and columns.sum() > rank + 2:
+            inside = rest[np.ix_(rows, columns)]
+            marked = np.isfinite(inside)
+            # Known cells are smoothed too: what is asked for is the fit, not the cell.
+            whole = complete(inside, rank, Metric(divide=False), tolerance=1e-4, limit=200)
+            left, values, right = np.linalg.svd(whole, full_matrices=False)
+            fitted = (left[:, :rank] * values[:rank]) @ right[:rank]
+            filled[np.ix_(rows, columns)] = np.where(marked, fitted, whole)
+        return Fit(
+            start.z + filled,
+            lambda source, target: {
+                **start.parts(source, target),
+                "traits": float(filled[source, target]),
+            },
+        )
+
+    return fit
+
+
+def nearest(sharpness: float) -> Model:
+    """Effects on the targets most alike (and of the sources most alike, where a source is new).
+
+    Weights grow with e^(sharpness x likeness in standard deviations); all likenesses given count alike.
+    """
+
+    def fit(problem: Problem, design: Design) -> Fit:
+        known, z = problem.known, np.nan_to_num(design.z)
+        parts: dict[str, Array] = {}
+        if problem.holdout != "source":
+            for one in problem.targets_alike:
+                parts[f"alike targets: {one.name}"] = weighted_along_targets(
+                    z, known, weights_of(one.values, sharpness)
+                )
+        if problem.holdout != "target":
+            for one in problem.sources_alike:
+                parts[f"alike sources: {one.name}"] = weighted_along_targets(
+                    z.T, known.T, weights_of(one.values, sharpness)
+                ).T
+        if not parts:
+            return additive(problem, design)
+        share = 1 / len(parts)
+        table = share * np.sum(list(parts.values()), axis=0)
+        return Fit(
+            table, lambda source, target: {k: share * float(v[source, target]) for k, v in parts.items()}
+        )
+
+    return fit
+
+
+def one_feature(problem: Problem, design: Design) -> Fit:
+    """The single feature of pairs that goes best with known effects within targets, by its correlation."""
+    pair = design.pair - design.pair.mean(axis=0, keepdims=True)
+    known = problem.known
+    x, y = pair[known], design.z[known]
+    if not len(y) or not x.shape[1]:
+        return additive(problem, design)
+    power = (x**2).sum(axis=0)
+    along = (x * y[:, None]).sum(axis=0)
+    at = int(np.argmax(np.abs(along) / np.sqrt(np.where(power > 1e-12, power, np.inf))))
+    table = pair[:, :, at] * along[at] / max(power[at], 1e-12)
+    name = problem.feature_names[at]
+    return Fit(table, lambda source, target: {name: float(table[source, target])})
+
+
+def _rows(problem: Problem, design: Design, use: str) -> tuple[Array, Array, tuple[str, ...]]:
+    """Numbers of every pair (S, T, N) to predict from, the same to learn from, and their names."""
+    pair, names = design.pair, problem.feature_names
+    if use == "pair":
+        return pair, pair, names
+    if use == "context":
+        return design.context, design.trained, design.context_names
+    together = np.concatenate([pair, design.context], axis=-1)
+    trained = np.concatenate([pair, design.trained], axis=-1)
+    return together, trained, (*names, *design.context_names)
+
+
+def ridge(alpha: float, use: str) -> Model:
+    """Linear in what is known of the pair, each number centred over the sources of a target."""
+
+    def fit(problem: Problem, design: Design) -> Fit:
+        given, trained, names = _rows(problem, design, use)
+        known = problem.known
+        given, trained = (one - one.mean(axis=0, keepdims=True) for one in (given, trained))
+        x, y = trained[known], design.z[known]
+        if not len(y) or not x.shape[1]:
+            return additive(problem, design)
+        spread = x.std(axis=0)
+        spread = np.where(spread > 1e-9, spread, np.inf)
+        x = x / spread
+        weights = np.linalg.solve(x.T @ x + alpha * np.eye(x.shape[1]), x.T @ y) / spread
+        return Fit(
+            given @ weights,
+            lambda source, target: dict(zip(names, (given[source, target] * weights).tolist(), strict=True)),
+        )
+
+    return fit
+
+
+def trees(kind: str, use: str) -> Model:
+    """Forest or boosted trees over what is known of the pair, raw and centred over a target's sources.
+
+    What a prediction is made of is found by occlusion: the prediction less the one with that number set to
+    its mean over the target's sources.
+    """
+
+    def fit(problem: Problem, design: Design) -> Fit:
+        given, trained, names = _rows(problem, design, use)
+        known = problem.known
+        if not known.any() or not given.shape[-1]:
+            return additive(problem, design)
+        grown = _grown(kind, problem.seed).fit(trained[known], design.z[known])
+        shape = design.z.shape
+        z = grown.predict(given.reshape(-1, given.shape[-1])).reshape(shape)
+
+        def parts(source: int, target: int) -> Parts:
+            row = given[source, target]
+            occluded = np.repeat(row[None, :], len(row), axis=0)
+            np.fill_diagonal(occluded, given[:, target].mean(axis=0))
+            lost = z[source, target] - grown.predict(occluded)
+            return dict(zip(names, lost.tolist(), strict=True))
+
+        return Fit(z, parts)
+
+    return fit
+
+
+def _grown(kind: str, seed: int) -> RandomForestRegressor | ExtraTreesRegressor | GradientBoostingRegressor:
+    if kind == "forest":
+        return RandomForestRegressor(
+            TREES, min_samples_leaf=3, max_features=0.33, random_state=seed, n_jobs=1
+        )
+    if kind == "extra":
+        return ExtraTreesRegressor(TREES, min_samples_leaf=3, max_features=0.5, random_state=seed, n_jobs=1)
+    return GradientBoostingRegressor(
+        n_estimators=120,
+        learning_rate=0.05,
+        max_depth=3,
+        subsample=0.7,
+        max_features=0.3,
+        min_samples_leaf=5,
+        random_state=seed,
+    )
+
+
+_NEEDS: Mapping[str, Literal["", "features"]] = {"pair": "features", "context": "", "both": "features"}
+
+
+def _candidates() -> tuple[Candidate, ...]:
+    found = [
+        Candidate("random", "", random_order),
+        Candidate("popularity", "", popularity),
+        Candidate("additive", "", additive),
+    ]
+    found += [Candidate("low rank", f"{rank} traits", low_rank(rank)) for rank in (1, 2, 3)]
+    found += [Candidate("nearest", f"sharpness {s:g}", nearest(s), "likeness") for s in (0.5, 1.0, 2.0)]
+    found.append(Candidate("one feature", "", one_feature, "features"))
+    found += [
+        Candidate("ridge", f"alpha {alpha:g}, {use}", ridge(alpha, use), _NEEDS[use])
+        for alpha in (30, 300, 3000)
+        for use in ("pair", "context", "both")
+    ]
+    found += [Candidate("forest", use, trees("forest", use), _NEEDS[use]) for use in ("pair", "both")]
+    found += [Candidate("boosting", use, trees("boosting", use), _NEEDS[use]) for use in ("pair", "both")]
+    return tuple(found)
+
+
+CANDIDATES = _candidates()
+FAMILIES: Mapping[str, tuple[Candidate, ...]] = MappingProxyType(
+    {
+        family: tuple(c for c in CANDIDATES if c.family == family)
+        for family in dict.fromkeys(c.family for c in CANDIDATES)
+    }
+)

@@ -1,0 +1,248 @@
+"""Judge recommenders: hold out targets, sources, cells or groups, and score every model beside chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from traitmap.analysis.interval import Interval, unknown
+from traitmap.analysis.recommendation import metrics
+from traitmap.analysis.recommendation.effects import Effects, Values, effects_of
+from traitmap.analysis.recommendation.knowledge import Attributes, Embeddings, knowledge_of
+from traitmap.analysis.recommendation.problem import Problem, folds_of
+from traitmap.analysis.recommendation.selection import Predicted, select
+from traitmap.data.texts import Texts
+from traitmap.errors import MatrixError
+from traitmap.matrix_record import Array, TransferMatrix
+from traitmap.progress import Listener, Progress, silent
+
+NESTED = "nested"
+RESAMPLES = 2000
+CELL_FOLDS = 10
+METRICS = (*metrics.RANKING_METRICS, "auc", "coverage")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every model's metrics on held-out cells.
+
+    models: name -> metric -> mean over targets with a 95 % bootstrap interval over targets (over groups
+        where groups were held out). ``nested`` is the model that inner folds pick anew in every outer fold.
+    differences: the same for each model less popularity, target by target.
+    chosen: the entry of ``models`` that a recommender will use, ``nested``. picks: outer fold -> the family
+        that its inner folds picked, and its setting.
+    per_target: name -> metric -> (T,), NaN where not defined. predicted, low, high: name -> (S, T) in
+        the unit of ``effects``, each cell predicted while it was held out, with a 90 % interval.
+    """
+
+    models: Mapping[str, Mapping[str, Interval]]
+    differences: Mapping[str, Mapping[str, Interval]]
+    chosen: str
+    picks: Mapping[str, tuple[str, str]]
+    per_target: Mapping[str, Mapping[str, Array]]
+    predicted: Mapping[str, Array]
+    low: Mapping[str, Array]
+    high: Mapping[str, Array]
+    effects: Effects
+    conditions: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data; unknown numbers are null."""
+        return {
+            "models": _json(self.models),
+            "chosen": self.chosen,
+            "n_targets": self.conditions["n_targets"],
+            "n_sources": self.conditions["n_sources"],
+            "minus_popularity": _json(self.differences),
+            "picks": {fold: {"model": name, "setting": how} for fold, (name, how) in self.picks.items()},
+            "conditions": dict(self.conditions),
+        }
+
+
+def evaluate(
+    matrix: TransferMatrix,
+    *,
+    texts: Texts | None = None,
+    embeddings: Embeddings | None = None,
+    attributes: Attributes | None = None,
+    holdout: str | Mapping[str, str] = "target",
+    values: Values = "score",
+    seed: int = 0,
+    listener: Listener = silent,
+) -> Evaluation:
+    """Hold out cells, predict them by every model, and score the rankings of each target's sources.
+
+    holdout: ``target`` holds out one target at a time, as a source too; ``source`` one source at a time;
+    ``cell`` a tenth of the cells at a time; a mapping target -> group holds out all targets of a group
+    together (targets left out of it are groups of their own). Models and hyper-parameters are chosen
+    within the remaining cells only, by holding out in the same way again.
+    texts, embeddings: by task name, for features of pairs. attributes: name -> target -> value, known
+    properties of targets (two with the same value are alike). values: see ``effects_of``.
+    Raises MatrixError or DataError where the input does not fit together.
+    """
+    effects = effects_of(matrix, values)
+    problem, units = _problem(effects, texts, embeddings, attributes, holdout, seed)
+    outer = _outer(problem)
+    shape = effects.effect.shape
+    filled: dict[str, tuple[Array, Array, Array]] = {}
+    picks = {}
+    for done, held in enumerate(outer):
+        listener(Progress("hold out", done, len(outer), _fold_name(effects, problem, held)))
+        found = select(problem.without(held))
+        picked = found.families[found.chosen]
+        picks[_fold_name(effects, problem, held)] = (found.chosen, picked.setting)
+        for name, one in {**found.families, NESTED: picked}.items():
+            tables = filled.setdefault(name, tuple(np.full(shape, np.nan) for _ in range(3)))  # type: ignore[arg-type]
+            _fill(tables, one, held)
+    listener(Progress("hold out", len(outer), len(outer)))
+    per_target = {name: _scores(effects, *tables) for name, tables in filled.items()}
+    draws = _draws(units, seed)
+    popular = per_target["popularity"]
+    return Evaluation(
+        models={n: {m: _mean(v, units, draws) for m, v in of.items()} for n, of in per_target.items()},
+        differences={
+            n: {m: _mean(v - popular[m], units, draws) for m, v in of.items()}
+            for n, of in per_target.items()
+            if n != "popularity"
+        },
+        chosen=NESTED,
+        picks=picks,
+        per_target=per_target,
+        predicted={name: tables[0] for name, tables in filled.items()},
+        low={name: tables[1] for name, tables in filled.items()},
+        high={name: tables[2] for name, tables in filled.items()},
+        effects=effects,
+        conditions={
+            "n_targets": int((np.isfinite(effects.effect).sum(axis=0) > 1).sum()),
+            "n_sources": int(np.isfinite(effects.effect).any(axis=1).sum()),
+            "n_cells": int(np.isfinite(effects.effect).sum()),
+            "holdout": holdout if isinstance(holdout, str) else "groups",
+            "folds": len(outer),
+            "values": values,
+            "unit": effects.unit,
+            "features": list(problem.feature_names),
+            "likenesses": [one.name for one in problem.targets_alike],
+            "averaged_over": "targets" if isinstance(holdout, str) else "groups, then targets within",
+            "interval": "95 %, bootstrap over what is averaged over, 2,000 draws",
+            "seed": seed,
+        },
+    )
+
+
+def _problem(
+    effects: Effects,
+    texts: Texts | None,
+    embeddings: Embeddings | None,
+    attributes: Attributes | None,
+    holdout: str | Mapping[str, str],
+    seed: int,
+) -> tuple[Problem, NDArray[np.int64]]:
+    """The whole table as a problem, and for each target the unit that it is resampled with."""
+    rows, columns = effects.effect.shape
+    units = np.arange(columns)
+    kind: Any = "target"
+    if not isinstance(holdout, str):
+        unknown_names = sorted(set(holdout) - set(effects.targets))
+        if unknown_names:
+            raise MatrixError(
+                f"groups name {', '.join(map(repr, unknown_names[:5]))}, which the matrix has no target of; "
+                f"its targets are {', '.join(effects.targets[:8])} ..."
+            )
+        named = [holdout.get(name, name) for name in effects.targets]
+        units = np.unique(named, return_inverse=True)[1]
+        if len(set(named)) < 3:
+            raise MatrixError(f"{len(set(named))} groups of targets; at least 3 are needed to hold one out")
+    elif holdout in ("target", "source", "cell"):
+        kind = holdout
+    else:
+        raise MatrixError(f"holdout {holdout!r} is unknown; use target, source, cell, or a mapping of groups")
+    blocks = {
+        "target": np.broadcast_to(units[None, :], (rows, columns)),
+        "source": np.broadcast_to(np.arange(rows)[:, None], (rows, columns)),
+        "cell": np.arange(rows * columns).reshape(rows, columns),
+    }[kind]
+    known = knowledge_of(effects.sources, effects.targets, texts, embeddings, attributes)
+    own = np.array([[source == target for target in effects.targets] for source in effects.sources])
+    return (
+        Problem(
+            effect=effects.effect,
+            features=known.features,
+            feature_names=known.names,
+            feature_words=known.words,
+            targets_alike=known.targets_alike,
+            sources_alike=known.sources_alike,
+            holdout=kind,
+            blocks=blocks,
+            own=own,
+            base=effects.base,
+            seed=seed,
+        ),
+        units,
+    )
+
+
+def _outer(problem: Problem) -> list[NDArray[np.bool_]]:
+    count = len(np.unique(problem.blocks[problem.known]))
+    return folds_of(problem, CELL_FOLDS if problem.holdout == "cell" else count, problem.seed)
+
+
+def _fold_name(effects: Effects, problem: Problem, held: NDArray[np.bool_]) -> str:
+    if problem.holdout == "cell":
+        return f"cells {int(np.flatnonzero(held)[0])} and {int(held.sum()) - 1} more"
+    names, axis = (effects.targets, 0) if problem.holdout == "target" else (effects.sources, 1)
+    return ", ".join(names[at] for at in np.flatnonzero(held.any(axis=axis)))
+
+
+def _fill(tables: tuple[Array, Array, Array], found: Predicted, held: NDArray[np.bool_]) -> None:
+    for table, values in zip(tables, (found.effect, found.low, found.high), strict=True):
+        table[held] = values[held]
+
+
+def _scores(effects: Effects, predicted: Array, low: Array, high: Array) -> dict[str, Array]:
+    """Every metric on every target (T,), over the sources that were held out and are known there."""
+    found = {name: np.full(len(effects.targets), np.nan) for name in METRICS}
+    for at in range(len(effects.targets)):
+        seen = np.isfinite(effects.effect[:, at]) & np.isfinite(predicted[:, at])
+        if seen.sum() < 2:
+            continue
+        truth, guess = effects.score[seen, at], predicted[seen, at]
+        for name, metric in metrics.RANKING_METRICS.items():
+            found[name][at] = metric(truth, guess)
+        effect = effects.effect[seen, at]
+        if np.isfinite(effects.zero[at]):
+            found["auc"][at] = metrics.auc(effect > effects.zero[at], guess)
+        found["coverage"][at] = 100 * ((effect >= low[seen, at]) & (effect <= high[seen, at])).mean()
+    return found
+
+
+def _draws(units: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """(B, U) how often each unit is drawn in each bootstrap sample."""
+    count = int(units.max()) + 1
+    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
+    return np.stack([np.bincount(row, minlength=count) for row in drawn])
+
+
+def _mean(values: Array, units: NDArray[np.int64], draws: NDArray[np.int64]) -> Interval:
+    """Mean over units of the mean over a unit's targets, with its 95 % bootstrap interval over units."""
+    seen = np.isfinite(values)
+    if not seen.any():
+        return unknown("not defined on any target")
+    count = draws.shape[1]
+    size = np.bincount(units[seen], minlength=count)
+    mean = np.bincount(units[seen], weights=values[seen], minlength=count) / np.maximum(size, 1)
+    there = size > 0
+    weights = draws[:, there]
+    weights = weights[weights.sum(axis=1) > 0]
+    if there.sum() < 2:
+        return Interval(float(mean[there].mean()), reason="one unit only: no interval")
+    drawn = weights @ mean[there] / weights.sum(axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(float(mean[there].mean()), float(low), float(high))
+
+
+def _json(models: Mapping[str, Mapping[str, Interval]]) -> dict[str, Any]:
+    return {name: {metric: one.to_json() for metric, one in of.items()} for name, of in models.items()}
