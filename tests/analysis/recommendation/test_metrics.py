@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, roc_auc_score
 
@@ -48,6 +48,7 @@ def test_published_methods_score_what_was_published(shared, method):
 ranking = st.lists(st.integers(0, 6), min_size=2, max_size=6)
 
 
+@settings(deadline=None, max_examples=40)
 @given(ranking, st.randoms(use_true_random=False))
 def test_ties_score_the_mean_over_all_orders(guess, random):
     truth = np.array([random.uniform(1, 5) for _ in guess])
@@ -63,6 +64,7 @@ def test_ties_score_the_mean_over_all_orders(guess, random):
         assert metric(truth, guess) == pytest.approx(np.mean(each)), name
 
 
+@settings(deadline=None, max_examples=40)
 @given(ranking, st.randoms(use_true_random=False))
 def test_the_order_of_sources_never_matters(guess, random):
     truth = np.array([random.choice([1.0, 2.0, 3.5]) for _ in guess])

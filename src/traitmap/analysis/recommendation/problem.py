@@ -57,10 +57,11 @@ class Problem:
 
         Where a target is new, it is no source either: the rows of the hidden columns' own tasks go too.
         """
-        hidden = held
+        hidden: NDArray[np.bool_] = held
         if self.holdout == "target":
-            gone = self.own & held.any(axis=0)[None, :]
-            hidden = held | gone.any(axis=1)[:, None]
+            new = np.flatnonzero(held.any(axis=0))
+            gone = self.own[:, new].any(axis=1)
+            hidden = held | gone.reshape(-1, 1)
         return replace(self, effect=np.where(hidden, np.nan, self.effect))
 
 

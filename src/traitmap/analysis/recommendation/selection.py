@@ -25,8 +25,10 @@ TOP = (1, 3, 5)
 class Predicted:
     """Effects in points for every pair (S, T), with a 90 % interval each, and what a z is made of.
 
-    settings: of the family's candidate that the inner folds picked. criterion: its score in the inner
-    folds. spread: (T,) points per z.
+    setting: of the family's candidate that the inner folds picked. criterion: its score in the inner
+    folds. spread: (T,) points per z. fit: z for every pair and what it is made of. held_out: (S, T) errors
+    of known cells, each predicted without its fold, in units of the target's spread. context_words: what
+    the names of parts mean that no feature was given for.
     """
 
     setting: str
@@ -35,7 +37,9 @@ class Predicted:
     low: Array
     high: Array
     spread: Array
-    parts: Fit
+    fit: Fit
+    held_out: Array
+    context_words: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ def select(problem: Problem, families: Sequence[str] | None = None) -> Selected:
     found = {}
     for name, fit in fits.items():
         slope = 1.0 if name == STACK else _slope(guesses[name], truth)
-        low, high = _margins(problem, guesses[name] * slope, spreads)
+        errors = _errors(problem, guesses[name] * slope, spreads)
+        low, high = _margins(errors)
         effect = level.restore(slope * fit.z)
         found[name] = Predicted(
             *settings[name],
@@ -83,6 +88,8 @@ def select(problem: Problem, families: Sequence[str] | None = None) -> Selected:
             effect + high * level.spread,
             level.spread,
             _times(fit, slope),
+            errors,
+            dict(zip(design.context_names, design.context_words, strict=True)),
         )
     ranked = [name for name in found if name != "random"]
     chosen = max(ranked, key=lambda name: found[name].criterion)
@@ -190,11 +197,15 @@ def _slope(guess: Array, truth: Array) -> float:
     return max(float((guess[seen] * truth[seen]).sum()) / power, 0.05) if power > 0 else 1.0
 
 
-def _margins(problem: Problem, guess: Array, spreads: tuple[Array, Array]) -> tuple[float, float]:
-    """5th and 95th percentile of held-out residuals, in units of the spread that was used for each."""
+def _errors(problem: Problem, guess: Array, spreads: tuple[Array, Array]) -> Array:
+    """(S, T) held-out errors of known cells, in units of the spread that was used for each."""
     centre, spread = spreads
-    seen = np.isfinite(guess) & problem.known
-    residual = (problem.effect[seen] - centre[seen]) / spread[seen] - guess[seen]
+    return (problem.effect - centre) / spread - guess
+
+
+def _margins(errors: Array) -> tuple[float, float]:
+    """5th and 95th percentile of held-out errors."""
+    residual = errors[np.isfinite(errors)]
     if len(residual) < 2:
         return -np.inf, np.inf
     tail = (1 - COVERAGE) / 2
