@@ -22,6 +22,7 @@ _HOMES = {
     "TraitmapError": "traitmap.errors",
     "UserError": "traitmap.errors",
     "check": "traitmap.api",
+    "complete": "traitmap.analysis.recommendation.completion_matrix",
     "decompose": "traitmap.analysis.traits",
     "explain": "traitmap.api",
     "evaluate_recommenders": "traitmap.api",

@@ -22,7 +22,8 @@ class Cell:
     (paired); q after Benjamini-Hochberg over the matrix (pooled cells).
     unparsed: share of answers that the task could not parse.
     Unknown numbers are NaN; status says why: ``measured``, ``missing`` (not there yet),
-    ``failed`` (reason tells), ``given`` (read from a table without items), ``predicted``.
+    ``failed`` (reason tells), ``given`` (read from a table without items), ``predicted``
+    (from other cells: the interval then is of the level that the conditions tell, and there is no test).
     """
 
     source: str
@@ -75,6 +76,14 @@ class TransferMatrix:
     def gains(self) -> Array:
         """(S, T) adapter minus base; NaN where either is unknown."""
         return self.values - self.baseline[None, :]
+
+    @property
+    def predicted(self) -> NDArray[np.bool_]:
+        """(S, T) True where a cell was predicted, not measured: such a value is no data."""
+        places = {(cell.source, cell.target) for cell in self.cells if cell.status == "predicted"}
+        return np.array(
+            [[(source, target) in places for target in self.targets] for source in self.sources], dtype=bool
+        ).reshape(len(self.sources), len(self.targets))
 
     @property
     def higher_is_better(self) -> Mapping[str, bool]:

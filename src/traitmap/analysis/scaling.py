@@ -164,7 +164,7 @@ def prepare(
     mask = in_domain_mask(matrix.sources, matrix.targets, mask_diagonal, diagonal)
     if np.isinf(matrix.values).any():
         raise MatrixError("the matrix holds infinite values; leave those cells empty")
-    usable = np.isfinite(matrix.values) & ~mask
+    usable = np.isfinite(matrix.values) & ~mask & ~matrix.predicted  # a predicted cell is no datum
     keep_columns = usable.sum(axis=0) >= 2
     keep_columns &= _varies(matrix.values, usable)
     keep_rows = usable[:, keep_columns].sum(axis=1) >= 1
