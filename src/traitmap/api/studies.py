@@ -45,6 +45,8 @@ class Check:
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON data; unknown numbers are null."""
+        from traitmap.runs.ledger import describe_variation
+
         sources = [
             {
                 "name": one.name,
@@ -55,6 +57,7 @@ class Check:
                 "tokens": asdict(self.lengths[one.name]) if one.name in self.lengths else None,
                 "warnings": list(one.warnings),
                 "adapter": str(one.adapter) if one.adapter else None,
+                "variation": describe_variation(one.variation) if one.variation else None,
             }
             for one in self.sources
         ]

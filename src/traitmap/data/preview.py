@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from traitmap.data.records import Example
-from traitmap.data.sources import LoadedSource
+from traitmap.data.sources import LoadedSource, Variation
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class SourcePreview:
     shown: two examples, of two different labels where there are labels.
     warnings: what is legal but seldom meant.
     adapter: the PEFT directory that is used instead of training, or None.
+    variation: what was changed in which source, with a row before and after, or None.
     """
 
     name: str
@@ -29,6 +30,7 @@ class SourcePreview:
     shown: tuple[Example, ...]
     warnings: tuple[str, ...]
     adapter: Path | None
+    variation: Variation | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def preview_source(loaded: LoadedSource) -> SourcePreview:
         shown=_two(loaded.examples),
         warnings=tuple(_warnings(loaded.examples)),
         adapter=loaded.adapter,
+        variation=loaded.variation,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from traitmap.analysis.contamination import Contamination
     from traitmap.data.preview import Lengths, SourcePreview
     from traitmap.data.records import Example, Request
+    from traitmap.data.sources import Variation
     from traitmap.data.targets import LoadedTarget
     from traitmap.runs.cost import Estimate
 
@@ -78,18 +79,64 @@ def _examples(source: SourcePreview) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(""), words(source.name, "bold")]
     if source.adapter:
         return [*parts, words(f"  adapter as it is: {source.adapter}")]
-    if source.label_counts:
+    if source.variation:
+        parts += _variation(source, source.variation)
+    elif source.label_counts:
         counts = ", ".join(f"{label!r} {count:,}" for label, count in source.label_counts.items())
         parts.append(words(f"  labels: {counts}"))
     parts += [words(f"  ! {warning}", "yellow") for warning in source.warnings]
-    parts += [Padding(_example(example), (0, 0, 0, 4), expand=False) for example in source.shown]
+    changed = source.variation is not None and source.variation.before is not None
+    shown = () if changed else source.shown
+    parts += [Padding(_example(example), (0, 0, 0, 4), expand=False) for example in shown]
     return parts
+
+
+def _variation(source: SourcePreview, variation: Variation) -> list[RenderableType]:
+    """What it is made from, what was changed, what became of its rows, and one row before and after."""
+    changes = "; ".join(f"{kind}: {_setting(value)}" for kind, value in variation.changes.items())
+    parts: list[RenderableType] = [
+        words(f"  from {', '.join(variation.parents)}: {changes or 'training settings'}"),
+        words(f"  rows: {source.examples:,} of {variation.examples_before:,}"),
+    ]
+    if variation.rows_changed:
+        parts.append(words(f"  of these {variation.rows_changed:,} changed"))
+    if source.label_counts:
+        before = variation.counts_before
+        labels = dict.fromkeys([*before, *source.label_counts])
+        counts = (f"{one!r} {before.get(one, 0):,} → {source.label_counts.get(one, 0):,}" for one in labels)
+        parts.append(words(f"  labels: {', '.join(counts)}"))
+    if variation.meaning:
+        parts.append(
+            words(f"  {variation.meaning}: {_amount(variation.parent_dose)} → {_amount(variation.dose)}")
+        )
+    for name, example in (("before", variation.before), ("after", variation.after)):
+        if example is not None:
+            parts.append(words(f"    {name}:", "dim"))
+            parts.append(Padding(_example(example), (0, 0, 0, 4), expand=False))
+    return parts
+
+
+def _setting(value: Any) -> str:
+    """A setting of a study file on one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_setting(one)}" for key, one in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " to ".join(_setting(one) for one in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _example(example: Example) -> Text:
     shown = Text()
     room = _TEXT_MOST
     for segment in example.segments:
+        if not segment.text:
+            continue
         cut = shorten_middle(segment.text, max(room, 60))
         room -= len(cut)
         shown.append_text(words(f"‹{cut}›", "bold") if segment.learn else words(cut, "dim"))

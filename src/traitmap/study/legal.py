@@ -50,7 +50,7 @@ def inner_annotation(annotation: Any, key: str | int) -> Any:
 def keys_of(annotation: Any) -> list[str]:
     """Keys of a record as a study file writes them; the record may stand in a union."""
     records = [annotation, *get_args(annotation)]
-    fields = next((one.model_fields for one in records if _is_record(one)), {})
+    fields: dict[str, FieldInfo] = next((one.model_fields for one in records if _is_record(one)), {})
     return [setting.alias or name for name, setting in fields.items()]
 
 
