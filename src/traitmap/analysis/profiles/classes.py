@@ -15,7 +15,7 @@ import numpy as np
 from traitmap.analysis.profiles.words import normalised
 from traitmap.data.texts import TaskText
 
-_DECIMAL = re.compile(r"[-+]?\d*\.\d+")
+_NUMBER = re.compile(r"[-+]?\d*\.?\d+")
 
 How = Literal["labels", "choices", "outputs", "none"]
 
@@ -80,7 +80,7 @@ def item_classes(texts: Sequence[TaskText]) -> tuple[list[tuple[str, str] | None
         return found, "choices"
     known = [text.output.strip() for text in texts if text.output.strip()]
     distinct = len(set(known))
-    if any(_DECIMAL.fullmatch(word) for word in set(known)):
+    if _on_scale(set(known)):
         return [None] * len(texts), "none"
     if 2 <= distinct <= MOST_OUTPUTS and len(known) >= TEXTS_PER_OUTPUT * distinct:
         return [("", text.output.strip()) if text.output.strip() else None for text in texts], "outputs"
@@ -147,6 +147,11 @@ def _offered(texts: Sequence[TaskText], how: How) -> dict[str, int]:
     return {}
 
 
+def _on_scale(outputs: set[str]) -> bool:
+    """Whether the outputs are numbers with decimals among them: a scale, not classes."""
+    return all(_NUMBER.fullmatch(one) for one in outputs) and any("." in one for one in outputs)
+
+
 def _why_none(texts: Sequence[TaskText]) -> str:
     outputs = [text.output.strip() for text in texts if text.output.strip()]
     if not outputs:
@@ -154,7 +159,7 @@ def _why_none(texts: Sequence[TaskText]) -> str:
     if any(text.choices for text in texts):
         return "every item has choices of its own, so that none is a class"
     distinct = len(set(outputs))
-    if any(_DECIMAL.fullmatch(output) for output in outputs):
+    if _on_scale(set(outputs)):
         return "the outputs are numbers on a scale"
     if distinct == 1:
         return "all outputs are the same"

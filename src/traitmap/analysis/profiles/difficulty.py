@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -21,7 +20,6 @@ class Difficulty:
     size: training examples or items; NaN where only a sample of unknown share was given.
     tokens: size times the mean length of input and output, in ``unit``. vocabulary: different words in the
     sample. richness: moving type-token ratio, which does not depend on the sample's size.
-    markers: share of texts with each mark of format, in input or output.
     perplexity: of the base model on the texts, where it was computed, else NaN and reason.
     """
 
@@ -30,7 +28,6 @@ class Difficulty:
     unit: str
     vocabulary: int
     richness: float
-    markers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     perplexity: float = float("nan")
     reason: str = ""
 

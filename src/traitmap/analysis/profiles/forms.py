@@ -56,9 +56,9 @@ class Forms:
     """Shares of a dataset's texts, all from 0 to 1.
 
     texts: texts read (a sample where there are more). answers, questions: share of each form; the forms
-        exclude each other and add up to 1. ``class`` is a recurring word that is neither polar, an option's
-        mark nor a number; ``listed`` an answer of the item's own choices that stands in the input; ``span``
-        any other text of the input.
+        exclude each other and add up to 1. ``class`` is a recurring word that is neither polar nor the
+        mark of an option; ``number`` any other number; ``listed`` one of the item's own choices that
+        stands in the input; ``span`` any other text of the input.
     input_markers, output_markers: share of texts with each mark of format.
     copied: mean share of the output's words that the input has, NaN without outputs.
     choices: mean number of choices, over items with choices; chosen: share of items with choices.
@@ -118,12 +118,12 @@ def answer_form(text: TaskText, class_words: frozenset[str]) -> str:
         return "unknown"
     if plain in _POLAR and not (len(plain) == 1 and text.choices and not _polar_choices(text)):
         return "polar"
-    if text.choices and all(_OPTION.fullmatch(choice.strip()) for choice in text.choices):
+    if text.choices and all(_marks_option(choice.strip(), text.input) for choice in text.choices):
         return "option"
-    if _NUMBER.fullmatch(answer.rstrip(".")):
-        return "number"
     if plain in class_words:
         return "class"
+    if _NUMBER.fullmatch(answer.rstrip(".")):
+        return "number"
     if plain and plain in " ".join(text.input.casefold().split()):
         return "listed" if text.choices else "span"
     return "short" if len(answer.split()) <= SHORT_ANSWER else "long"
@@ -180,6 +180,13 @@ def _structure(text: str) -> tuple[float, float, float]:
     pair = max(len(one & other) / len(one | other) for one, other in combinations(last, 2))
     rest = set().union(*pieces[:-1])
     return pair, len(pieces[-1] & rest) / len(pieces[-1]), float(len(pieces))
+
+
+def _marks_option(choice: str, text: str) -> bool:
+    """Whether a choice is the mark of an option that the input lists ("B", "Ending 2"), not an answer."""
+    if not _OPTION.fullmatch(choice):
+        return False
+    return re.search(rf"(?<!\w){re.escape(choice.strip('().: '))}(?!\w)", text, re.IGNORECASE) is not None
 
 
 def _polar_choices(text: TaskText) -> bool:

@@ -119,6 +119,11 @@ def lengths_of(measured: Measured, labels: Sequence[str | None]) -> Lengths:
     )
 
 
+def mean_text_length(measured: Measured) -> float:
+    """Mean length of input and output together, in the measured unit."""
+    return float((measured.input + np.nan_to_num(measured.output)).mean())
+
+
 def wasserstein(first: Array, second: Array) -> float:
     """First Wasserstein distance of two samples in their unit; NaN where either is empty."""
     if not len(first) or not len(second):

@@ -12,7 +12,7 @@ from traitmap.analysis.pair_features import Feature, Group, PairFeatures
 from traitmap.analysis.profiles.classes import label_words
 from traitmap.analysis.profiles.difficulty import VocabularyOverlap, prior_distance, vocabulary_overlap
 from traitmap.analysis.profiles.forms import ANSWER_FORMS, QUESTION_FORMS
-from traitmap.analysis.profiles.lengths import TokenCounts, wasserstein
+from traitmap.analysis.profiles.lengths import TokenCounts, mean_text_length, wasserstein
 from traitmap.analysis.profiles.reading import Reading, Sampling, read
 from traitmap.analysis.profiles.semantics import Embed, discrepancy, embed_together
 from traitmap.analysis.profiles.style import cosine_matrix, style_matrix
@@ -277,7 +277,7 @@ def _form_features(subject: _Subject) -> list[Feature]:
 def _surface_features(subject: _Subject, embed: Embed | None, seed: int) -> list[Feature]:
     """Style, meaning, vocabulary."""
     readings = subject.readings
-    _, style = style_matrix({str(number): reading.style for number, reading in enumerate(readings)})
+    _, style = style_matrix([reading.style for reading in readings])
     styles = cosine_matrix(style) if len(readings) > 2 else np.full((len(readings),) * 2, np.nan)
     embedded = embed_together([reading.meaning for reading in readings], embed, seed)
     distance = discrepancy(embedded.clouds, permutations=0, seed=seed).squared
@@ -303,7 +303,7 @@ def _size_features(
     """Size, tokens, richness, difficulty."""
     numbers = np.full(len(subject.readings), np.nan)
     hardness = numbers.copy()
-    lengths = np.array([_text_length(reading) for reading in subject.readings])
+    lengths = np.array([mean_text_length(reading.measured) for reading in subject.readings])
     for name, place in zip(sources, subject.rows, strict=True):
         size = float(subject.readings[place].texts) if sizes is None else float(sizes.get(name, np.nan))
         numbers[place] = np.log1p(size)
@@ -317,10 +317,6 @@ def _size_features(
         ),
         subject.one_side("source_perplexity", "size", "perplexity of the base (log)", hardness, "source"),
     ]
-
-
-def _text_length(reading: Reading) -> float:
-    return float((reading.measured.input + np.nan_to_num(reading.measured.output)).mean())
 
 
 def _polar(reading: Reading) -> float:

@@ -11,7 +11,7 @@ from traitmap.analysis.profiles.classes import Classes, class_table, item_classe
 from traitmap.analysis.profiles.forms import Forms, forms_of, recurring_words
 from traitmap.analysis.profiles.lengths import Lengths, Measured, TokenCounts, lengths_of, measure
 from traitmap.analysis.profiles.style import Style, style_of
-from traitmap.analysis.profiles.words import draw, joined, vocabulary
+from traitmap.analysis.profiles.words import TOKEN, draw, joined, vocabulary
 from traitmap.data.texts import TaskText
 from traitmap.errors import DataError
 
@@ -25,7 +25,7 @@ class Sampling:
     """
 
     lengths: int = 10_000
-    forms: int = 1_000
+    forms: int = 500
     style: int = 1_000
     meaning: int = 200
 
@@ -41,7 +41,8 @@ class Reading:
 
     texts: how many there are. drawn: all of them in a random order that is the same however the dataset
     is ordered; a part that reads n texts reads the first n. measured: lengths of single texts.
-    words: counts, lower case, of the style sample. meaning: texts to embed, input and output together.
+    words: counts, lower case, of the style sample. meaning: different texts to embed, input and
+    output together.
     """
 
     name: str
@@ -75,6 +76,8 @@ def read(
     labels = [None if item is None else item[1] for item in items[: sampling.lengths]]
     measured = measure(for_lengths, token_counts)
     whole = [joined(text) for text in drawn[: max(sampling.style, sampling.meaning)]]
+    for_style = whole[: sampling.style]
+    tokens = [TOKEN.findall(text) for text in for_style]
     return Reading(
         name=name,
         texts=len(texts),
@@ -83,9 +86,9 @@ def read(
         lengths=lengths_of(measured, labels),
         classes=class_table(drawn, items, how),
         forms=forms_of(drawn[: sampling.forms], recurring_words(drawn, items)),
-        style=style_of(whole[: sampling.style], parser),
-        words=vocabulary(whole[: sampling.style]),
-        meaning=tuple(whole[: sampling.meaning]),
+        style=style_of(for_style, tokens, parser),
+        words=vocabulary(tokens),
+        meaning=tuple(dict.fromkeys(whole))[: sampling.meaning],
     )
 
 

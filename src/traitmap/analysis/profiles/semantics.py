@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import hstack
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -68,6 +69,11 @@ class Discrepancy:
     bandwidth: float
     texts: int
     permutations: int
+
+    def ordered(self, order: NDArray[np.int64]) -> Discrepancy:
+        """The same for the datasets in another order."""
+        square = np.ix_(order, order)
+        return replace(self, squared=self.squared[square], p=self.p[square], null_p95=self.null_p95[square])
 
 
 def embed_together(samples: Sequence[Sequence[str]], embed: Embed | None = None, seed: int = 0) -> Embedded:
@@ -176,7 +182,8 @@ def _tfidf(texts: Sequence[str], seed: int) -> Array:
     width = min(DIMENSIONS, min(table.shape) - 1)
     if width < 2:
         return np.asarray(table.toarray(), dtype=float)
-    with threadpool_limits(limits=1, user_api="blas"):  # the same bits on every machine
+    # One thread gives the same bits on every machine; texts that are all the same have no variance to share.
+    with threadpool_limits(limits=1, user_api="blas"), np.errstate(invalid="ignore"):
         return np.asarray(TruncatedSVD(width, random_state=seed % 2**32, n_iter=4).fit_transform(table))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,18 @@ from traitmap.matrix_record import Array
 MARKS = (".", ",", ";", ":", "!", "?", "'", '"', "(", "-", "/", "=", "+", "$", "#", "<", "{", "*", "\n")
 POS_TEXTS = 200  # texts that a parser tags, enough for shares within a few points
 WINDOW = 50  # words of the moving type-token ratio
+STREAM = 20_000  # words that it is measured on, at most: its error is then below a point
 
 
 @dataclass(frozen=True)
 class Style:
     """Stylometric numbers of a dataset, over input and output of each text together.
 
-    names, groups: (K,) what each number is and the group that it belongs to. values: (K,) in the units of
-    ``units``: shares per 100 words, characters, words, points of Flesch's scale, or a ratio.
-    NaN where a number cannot be had. words: words read.
+    names, groups: (K,) what each number is and the group that it belongs to.
+    values: (K,) function words and casing per 100 words; marks, numbers and parts of speech per 100 tokens
+        (words, numbers and marks); lengths in letters or words; points of Flesch's scale; a ratio. NaN where
+        a number cannot be had.
+    words, texts: read.
     """
 
     names: tuple[str, ...]
@@ -41,9 +45,15 @@ class Style:
         return float(self.values[self.names.index(name)])
 
 
-def style_of(texts: Sequence[str], parser: Any | None = None) -> Style:
-    """The style of texts. parser: a spaCy pipeline with a tagger, for shares of parts of speech."""
-    tokens = [TOKEN.findall(text) for text in texts]
+def style_of(
+    texts: Sequence[str], tokens: Sequence[Sequence[str]] | None = None, parser: Any | None = None
+) -> Style:
+    """The style of texts.
+
+    tokens: what TOKEN finds in each text, where that is known already. parser: a spaCy pipeline with a
+    tagger, for shares of parts of speech.
+    """
+    tokens = [TOKEN.findall(text) for text in texts] if tokens is None else tokens
     counts = Counter(token for text in tokens for token in text)
     words: Counter[str] = Counter()
     for token, count in counts.items():
@@ -56,7 +66,7 @@ def style_of(texts: Sequence[str], parser: Any | None = None) -> Style:
     found: dict[str, dict[str, float]] = {
         "function words": {f"word {word}": _per_hundred(lower[word], total) for word in FUNCTION_WORDS},
         "marks": {
-            f"mark {'line break' if mark == chr(10) else mark}": _per_hundred(counts[mark], total)
+            f"mark {'line break' if mark == chr(10) else mark}": _per_hundred(counts[mark], counts.total())
             for mark in MARKS
         },
         "shape": _shape(texts, tokens, counts, words, lower),
@@ -95,7 +105,7 @@ def moving_type_token_ratio(words: Sequence[str], window: int = WINDOW) -> float
     return total / (len(words) - window + 1) / window
 
 
-def style_matrix(styles: Mapping[str, Style]) -> tuple[tuple[str, ...], Array]:
+def style_matrix(styles: Sequence[Style]) -> tuple[tuple[str, ...], Array]:
     """Names of all K numbers of any dataset and the (D, K) z-scores over the datasets compared.
 
     Groups weigh the same: each number is divided by the square root of its group's size. A number that is
@@ -103,11 +113,11 @@ def style_matrix(styles: Mapping[str, Style]) -> tuple[tuple[str, ...], Array]:
     speech labels that a dataset lacks are 0 per 100 words.
     """
     names: dict[str, str] = {}
-    for style in styles.values():
+    for style in styles:
         names.update(zip(style.names, style.groups, strict=True))
     ordered = sorted(names)
     table = np.full((len(styles), len(ordered)), np.nan)
-    for row, style in enumerate(styles.values()):
+    for row, style in enumerate(styles):
         given = dict(zip(style.names, style.values, strict=True))
         for column, name in enumerate(ordered):
             absent = 0.0 if names[name] == "parts of speech" else np.nan
@@ -150,8 +160,10 @@ def _shape(
     total = words.total()
     sentences = sum(sentence_count(text) for text in texts)
     letters = sum(len(word) * count for word, count in words.items())
-    stream = [token.lower() for text in tokens for token in text if token[0].isalpha()]
-    per_text = np.array([sum(token[0].isalpha() for token in text) for text in tokens], dtype=float)
+    # A text that comes back would stand beside itself in the stream and make any dataset look poor.
+    once = dict(zip(texts, tokens, strict=True)).values()
+    stream = list(islice((token.lower() for text in once for token in text if token[0].isalpha()), STREAM))
+    per_text = np.array([sum(map(_is_word, text)) for text in tokens], dtype=float)
     characters = sum(len(text) for text in texts)
     return {
         "letters per word": _ratio(letters, total),
@@ -160,7 +172,7 @@ def _shape(
         "long words": _per_hundred(_sum(words, lambda word: len(word) > 6), total),
         "capitalised words": _per_hundred(_sum(words, lambda word: word[:1].isupper()), total),
         "words in capitals": _per_hundred(_sum(words, lambda word: len(word) > 1 and word.isupper()), total),
-        "numbers": _per_hundred(_sum(counts, lambda token: token[0].isdigit()), total),
+        "numbers": _per_hundred(_sum(counts, lambda token: token[0].isdigit()), counts.total()),
         "reading ease": readability(
             total, sentences, sum(syllables(word) * count for word, count in lower.items())
         ),
@@ -180,6 +192,10 @@ def _parts_of_speech(texts: Sequence[str], parser: Any) -> dict[str, float]:
     tags.pop("", None)
     total = tags.total()
     return {f"part {tag}": _per_hundred(tags[tag], total) for tag in sorted(tags)}
+
+
+def _is_word(token: str) -> bool:
+    return token[0].isalpha()
 
 
 def _sum(counts: Counter[str], holds: Any) -> int:

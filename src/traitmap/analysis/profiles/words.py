@@ -52,11 +52,12 @@ def content_words(text: str) -> list[str]:
     return [word for word in WORD.findall(text.lower()) if word not in _FUNCTION]
 
 
-def vocabulary(texts: Iterable[str]) -> Counter[str]:
-    """Counts of words and numbers in lower case."""
+def vocabulary(tokens: Iterable[Sequence[str]]) -> Counter[str]:
+    """Counts of words and numbers, in lower case, of texts that TOKEN has parted."""
     found: Counter[str] = Counter()
-    for text in texts:
-        found.update(WORD.findall(text.lower()))
+    for token, count in Counter(token for text in tokens for token in text).items():
+        if token[0].isalnum():
+            found[token.lower()] += count
     return found
 
 

@@ -1,0 +1,220 @@
+"""The profile of every dataset from its texts, and how alike the datasets are in style, meaning and words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from traitmap.analysis.profiles.classes import Classes
+from traitmap.analysis.profiles.difficulty import (
+    Difficulty,
+    VocabularyOverlap,
+    prior_distance,
+    shared_label_words,
+    vocabulary_overlap,
+)
+from traitmap.analysis.profiles.forms import Forms
+from traitmap.analysis.profiles.lengths import Lengths, TokenCounts, mean_text_length
+from traitmap.analysis.profiles.reading import Reading, Sampling, read_all
+from traitmap.analysis.profiles.semantics import Discrepancy, Embed, discrepancy, embed_together
+from traitmap.analysis.profiles.style import Style, cosine_matrix, style_matrix
+from traitmap.data.texts import Texts
+from traitmap.errors import DataError
+from traitmap.matrix_record import Array
+
+FEWEST_FOR_STYLE = 3  # two z-scored datasets are each other's opposite, whatever they are
+
+
+@dataclass(frozen=True)
+class DatasetProfile:
+    """What a dataset's texts say of it.
+
+    texts: texts given. read: how many of them each part reads; fewer than ``texts`` is a random sample that
+    does not depend on the order of the texts.
+    """
+
+    name: str
+    texts: int
+    lengths: Lengths
+    classes: Classes
+    forms: Forms
+    style: Style
+    difficulty: Difficulty
+    read: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class DatasetComparison:
+    """Profiles of D datasets and how alike they are. All matrices are (D, D) in the order of ``names``.
+
+    style_scores: (D, K) z-scores over these datasets, each group of numbers weighing the same;
+        style_names: (K,). style_cosine: of these rows; NaN below three datasets.
+    encoded_style_cosine: cosines of the centroids of a style encoder, where one was given; style_encoder
+        names it.
+    semantic_kind: how texts were embedded. semantic_cosine: of centroids. discrepancy: MMD with its null.
+    vocabulary: rows as sources, columns as targets. shared_labels: number of label words of both;
+        prior_distance: total variation of class shares, NaN where no label word is shared.
+    conditions: what was asked and how it was done. notes: what a reader must know.
+    """
+
+    profiles: Mapping[str, DatasetProfile]
+    style_names: tuple[str, ...]
+    style_scores: Array
+    style_cosine: Array
+    semantic_kind: str
+    semantic_cosine: Array
+    discrepancy: Discrepancy
+    vocabulary: VocabularyOverlap
+    shared_labels: Array
+    prior_distance: Array
+    encoded_style_cosine: Array | None = None
+    style_encoder: str = ""
+    conditions: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    notes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.profiles)
+
+
+def profile_datasets(
+    texts: Texts,
+    *,
+    token_counts: TokenCounts | None = None,
+    embed: Embed | None = None,
+    style_embed: Embed | None = None,
+    parser: Any | None = None,
+    perplexity: Mapping[str, float] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    sampling: Sampling | None = None,
+    permutations: int = 99,
+    seed: int = 0,
+) -> DatasetComparison:
+    """Profile datasets from their texts and compare them with one another.
+
+    token_counts: texts to their numbers of tokens (``Engine.token_counts``); None counts words.
+    embed, style_embed: texts to (n, K) vectors of meaning and of style (``encoder.load_encoder``); None
+        embeds by TF-IDF with SVD, and leaves the encoder of style out.
+    parser: a spaCy pipeline with a tagger, for parts of speech in the style.
+    perplexity: of the base model on each dataset. sizes: examples of each dataset where ``texts`` holds a
+        part of them; None takes the number of texts given.
+    sampling: texts read by each part. permutations: of the null of MMD, for every two datasets.
+
+    Raises DataError where there are no datasets, a dataset has no texts, or a callable gives wrong shapes.
+    """
+    if not texts:
+        raise DataError("there are no datasets to profile; give texts by name")
+    sampling = sampling or Sampling()
+    readings = read_all(texts, token_counts=token_counts, parser=parser, sampling=sampling, seed=seed)
+    place = {reading.name: number for number, reading in enumerate(readings)}
+    profiles = {name: _profile(readings[place[name]], sizes, perplexity or {}, sampling) for name in texts}
+    asked = {"sampling": asdict(sampling), "permutations": permutations, "seed": seed}
+    return _compare(
+        readings,
+        np.array([place[name] for name in texts]),
+        profiles,
+        embed=embed,
+        style_embed=style_embed,
+        permutations=permutations,
+        seed=seed,
+        conditions={**asked, "unit": readings[0].measured.unit},
+    )
+
+
+def _compare(
+    readings: Sequence[Reading],
+    order: NDArray[np.int64],
+    profiles: Mapping[str, DatasetProfile],
+    *,
+    embed: Embed | None,
+    style_embed: Embed | None,
+    permutations: int,
+    seed: int,
+    conditions: Mapping[str, Any],
+) -> DatasetComparison:
+    """Everything that is measured between datasets. Computed in the order of names, told in ``order``."""
+    meanings = [reading.meaning for reading in readings]
+    embedded = embed_together(meanings, embed, seed)
+    distances = discrepancy(embedded.clouds, permutations=permutations, seed=seed)
+    encoded = embed_together(meanings, style_embed, seed) if style_embed is not None else None
+    style_names, scores = style_matrix([reading.style for reading in readings])
+    few = len(readings) < FEWEST_FOR_STYLE
+    style = np.full((len(readings),) * 2, np.nan) if few else cosine_matrix(scores)
+    words = [reading.words for reading in readings]
+    overlap = vocabulary_overlap(words, words)
+    shared, priors = _label_tables([reading.classes for reading in readings])
+    square = np.ix_(order, order)
+    return DatasetComparison(
+        profiles=MappingProxyType(dict(profiles)),
+        style_names=style_names,
+        style_scores=scores[order],
+        style_cosine=style[square],
+        semantic_kind=embedded.kind,
+        semantic_cosine=embedded.cosine()[square],
+        discrepancy=distances.ordered(order),
+        vocabulary=VocabularyOverlap(overlap.jaccard[square], overlap.coverage[square]),
+        shared_labels=shared[square],
+        prior_distance=priors[square],
+        encoded_style_cosine=None if encoded is None else encoded.cosine()[square],
+        style_encoder="" if encoded is None else encoded.kind,
+        conditions=MappingProxyType(dict(conditions)),
+        notes=_notes(profiles, few, embed is None),
+    )
+
+
+def _profile(
+    reading: Reading, sizes: Mapping[str, int] | None, perplexity: Mapping[str, float], sampling: Sampling
+) -> DatasetProfile:
+    """The record of one reading."""
+    size = float(reading.texts) if sizes is None else float(sizes.get(reading.name, np.nan))
+    difficulty = Difficulty(
+        size=size,
+        tokens=size * mean_text_length(reading.measured),
+        unit=reading.measured.unit,
+        vocabulary=len(reading.words),
+        richness=reading.style["type-token ratio"],
+        perplexity=float(perplexity.get(reading.name, np.nan)),
+        reason="" if reading.name in perplexity else "the base model's perplexity was not given",
+    )
+    return DatasetProfile(
+        name=reading.name,
+        texts=reading.texts,
+        lengths=reading.lengths,
+        classes=reading.classes,
+        forms=reading.forms,
+        style=reading.style,
+        difficulty=difficulty,
+        read=MappingProxyType(
+            {part: min(most, reading.texts) for part, most in asdict(sampling).items()}
+            | {"classes": reading.texts}
+        ),
+    )
+
+
+def _label_tables(classes: Sequence[Classes]) -> tuple[Array, Array]:
+    """(D, D) numbers of shared label words, and distances of class priors."""
+    shared = np.array([[len(shared_label_words(one, other)) for other in classes] for one in classes])
+    priors = np.array([[prior_distance(one, other) for other in classes] for one in classes])
+    return shared.astype(float), priors
+
+
+def _notes(profiles: Mapping[str, DatasetProfile], few: bool, words_only: bool) -> tuple[str, ...]:
+    """What a reader must know."""
+    notes = []
+    sampled = [name for name, one in profiles.items() if min(one.read.values()) < one.texts]
+    if sampled:
+        notes.append(
+            f"{len(sampled)} of {len(profiles)} datasets were sampled; 'read' holds the texts of each part"
+        )
+    if few:
+        notes.append("style is compared by z-scores over datasets, which say nothing below three datasets")
+    if words_only:
+        notes.append(
+            "meaning is measured by words (TF-IDF): texts that say the same in other words look apart"
+        )
+    return tuple(notes)

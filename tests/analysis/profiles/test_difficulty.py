@@ -1,0 +1,29 @@
+"""Overlap of vocabularies, on words that can be counted by hand."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from traitmap.analysis.profiles.difficulty import vocabulary_overlap
+from traitmap.analysis.profiles.words import TOKEN, vocabulary
+
+
+def read(texts: list[str]) -> Counter[str]:
+    return vocabulary([TOKEN.findall(text) for text in texts])
+
+
+def test_overlap_counted_by_hand():
+    first, second, none = read(["A cat. A dog"]), read(["the CAT, the cat, a mouse"]), Counter()
+    assert first == {"a": 2, "cat": 1, "dog": 1}
+    found = vocabulary_overlap([first, second, none], [first, second])
+    assert found.jaccard[0, 1] == pytest.approx(2 / 5)
+    assert found.coverage[0, 1] == pytest.approx(3 / 6)
+    assert found.coverage[1, 0] == pytest.approx(3 / 4)
+    assert found.jaccard[0, 0] == found.coverage[1, 1] == 1
+    assert np.isnan(found.jaccard[2]).all()
+    assert np.isnan(found.coverage[2]).all()
+
+
+def test_words_of_any_script_are_words():
+    assert read(["Ærø, l'été don’t 3,5 ٣"]) == Counter(["ærø", "l'été", "don’t", "3,5", "٣"])
