@@ -51,7 +51,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
         write_template(tmp_path / "file" / "inside", "local-data")
 
 
-@pytest.mark.parametrize("template", ["mini", "local-data"])
+@pytest.mark.parametrize("template", ["mini", "variations", "local-data"])
 def test_templates_that_need_no_network_pass_the_check_as_they_are(tmp_path, template):
     check_file(write_template(tmp_path / "new", template))
 
@@ -126,8 +126,8 @@ def write_hub(folder: Path) -> None:
 def write_flipkart(folder: Path) -> None:
     folder.mkdir()
     words = ["negative", "neutral", "positive"]
-    rows = "".join(f"nice {n},it is,{words[n % 3]}\n" for n in range(12))
-    for name in ("train", "train_balanced", "test"):
+    rows = "".join(f"nice {n},it is,{words[min(n % 5, 2)]}\n" for n in range(12))
+    for name in ("train", "test"):
         (folder / f"{name}.csv").write_text(f"Review,Summary,Sentiment\n{rows}")
 
 
@@ -149,7 +149,7 @@ def test_the_paper_s_study_asks_as_it_teaches(tmp_path):
     write_hub(tmp_path)
     file = write_template(tmp_path / "new", "paper")
     write_flipkart(tmp_path / "new" / "flipkart")
-    assert len(load_study(file).sources) == len(load_study(file).targets) == 10
+    assert (len(load_study(file).sources), len(load_study(file).targets)) == (14, 10)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     result = subprocess.run(
         [sys.executable, "-c", CHECK],
@@ -161,8 +161,9 @@ def test_the_paper_s_study_asks_as_it_teaches(tmp_path):
     )
     assert result.returncode == 0, result.stderr[-3000:]
     sources, targets = json.loads(result.stdout.splitlines()[-1])
-    for name in ("amazon", "flipkart", "imdb", "pile", "paws", "mnli"):
-        asked = {tuple(each) for each in targets[name]}
+    varied = ("amazon_mislabelled", "amazon_format", "flipkart_balanced")
+    for name in ("amazon", "flipkart", "imdb", "pile", "paws", "mnli", *varied):
+        asked = {tuple(each) for each in targets[name.split("_")[0]]}
         assert {tuple(each) for each in sources[name]} <= asked, name
     for name, kept in (("goat", 12), ("magicoder", 12)):
         taught = {prompt for prompt, _ in sources[name]}

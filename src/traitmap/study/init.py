@@ -9,11 +9,13 @@ from pathlib import Path
 from traitmap.errors import Fault, StudyError
 
 _HERE = Path(__file__).parent / "templates"
-_MINI = Path(__file__).parents[1] / "mini" / "study.yaml"
+_MINI = Path(__file__).parents[1] / "mini"
+_EMBEDDED = {"mini": _MINI / "study.yaml", "variations": _MINI / "variations.yaml"}
 _NAME = re.compile(r"^name:.*$", re.MULTILINE)
 
 TEMPLATES = {
     "mini": "the embedded study: generated tasks and a tiny base, minutes on two CPU cores, no network",
+    "variations": "the embedded study of causes: its sources with one thing changed, in several doses",
     "paper": "ten sources and ten targets of arXiv 2509.13624 on Llama-3.2-3B, for one GPU",
     "local-data": "files of your own, with two example sources that run as they are",
 }
@@ -51,8 +53,8 @@ def write_template(folder: str | Path, template: str = "local-data") -> Path:
 
 def _files(template: str) -> dict[Path, bytes]:
     """Files of a template by their place in the new folder."""
-    if template == "mini":
-        return {Path("study.yaml"): _MINI.read_bytes()}
+    if template in _EMBEDDED:
+        return {Path("study.yaml"): _EMBEDDED[template].read_bytes()}
     root = _HERE / template
     paths = [path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     return {path.relative_to(root): path.read_bytes() for path in sorted(paths)}
