@@ -59,7 +59,7 @@ def _effects(effects: Sequence[FeatureEffect], *, detectable: bool) -> Renderabl
         )
         for one in effects
     ]
-    heads = ("effect", "q", *(("seen from",) if detectable else ()), "Mantel p", "naive p", "verdict")
+    heads = ("effect", "q", *(("seen",) if detectable else ()), "Mantel", "naive", "verdict")
     return Blocks("", heads, tuple(rows))
 
 

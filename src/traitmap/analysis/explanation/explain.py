@@ -30,9 +30,9 @@ from traitmap.analysis.explanation.design import (
 from traitmap.analysis.explanation.group_shares import group_dominance
 from traitmap.analysis.explanation.levels import level_effects, verdict
 from traitmap.analysis.explanation.mantel import mantel
-from traitmap.analysis.explanation.mrqap import LEVEL, slope_of
+from traitmap.analysis.explanation.mrqap import LEVEL, Slope, slope_of
 from traitmap.analysis.explanation.odd_cells import Reasons, odd_cells, with_reasons
-from traitmap.analysis.explanation.records import Explanation, FeatureEffect, OddCells
+from traitmap.analysis.explanation.records import Explanation, FeatureEffect, OddCells, Verdict
 from traitmap.analysis.explanation.strengths import row_strengths
 from traitmap.analysis.explanation.verdicts import in_words, warnings_of
 from traitmap.analysis.interval import Interval, unknown
@@ -165,20 +165,22 @@ def _effects(work: _Work, prepared: Prepared, *, together: bool) -> tuple[Featur
     design, moves = work.design, work.moves
     basis, count = effect_basis(design.used), len(prepared.names)
     level = LEVEL / max(1, count)
-    slopes = []
-    for i in range(count):
-        others = np.delete(prepared.values, i, axis=2) if together else prepared.values[..., :0]
-        slopes.append(
-            slope_of(design.y, prepared.values[..., i], others, design.used, basis, moves, level=level)
-        )
+    none = prepared.values[..., :0]
+    single = [
+        slope_of(design.y, prepared.values[..., i], none, design.used, basis, moves, level=level)
+        for i in range(count)
+    ]
+    slopes = single
+    if together and count > 1:
+        rest = [np.delete(prepared.values, i, axis=2) for i in range(count)]
+        slopes = [
+            slope_of(design.y, prepared.values[..., i], rest[i], design.used, basis, moves, level=level)
+            for i in range(count)
+        ]
     q = benjamini_hochberg(np.array([slope.p for slope in slopes], dtype=float))
     found = []
     for i, slope in enumerate(slopes):
-        effect = (
-            Interval(slope.effect, slope.low, slope.high)
-            if np.isfinite(slope.effect)
-            else unknown("the other composites say all that it says")
-        )
+        effect, by_itself = _interval(slope), _interval(single[i])
         raw = prepared.raw[..., i]
         found.append(
             FeatureEffect(
@@ -193,10 +195,30 @@ def _effects(work: _Work, prepared: Prepared, *, together: bool) -> tuple[Featur
                 known=float(np.isfinite(raw[design.used]).mean()),
                 members=prepared.members[i],
                 mantel=mantel(design.y, raw, design.used, moves),
-                verdict=verdict(float(q[i]), effect),
+                by_itself=by_itself,
+                p_by_itself=single[i].p,
+                verdict=_verdict(float(q[i]), effect, by_itself, single[i].p),
             )
         )
     return tuple(found)
+
+
+def _interval(slope: Slope) -> Interval:
+    if np.isfinite(slope.effect):
+        return Interval(slope.effect, slope.low, slope.high)
+    return unknown("the other composites say all that it says")
+
+
+def _verdict(q: float, effect: Interval, by_itself: Interval, p_by_itself: float) -> Verdict:
+    """``yes`` needs the effect by itself too: one that only shows beside the others may come from them.
+
+    What a composite measures poorly, correlated ones seem to have, mostly with the sign turned
+    (suppression; D. MacKinnon, J. Krull, C. Lockwood, Prevention Science 1:173-181, 2000).
+    """
+    said = verdict(q, effect)
+    if said == "yes" and not (p_by_itself < LEVEL and effect.value * by_itself.value > 0):
+        return "cannot tell"
+    return said
 
 
 def _hidden_reasons(

@@ -25,8 +25,10 @@ class FeatureEffect:
     p, q: of no effect, tasks permuted; q after Benjamini-Hochberg over its list.
     detectable: smallest effect found with 80 % power at the level that correction leaves.
     collinearity: R^2 on the other composites, 0 alone. members: features in a composite.
+    by_itself, p_by_itself: the same effect without the others held constant.
     known: share of the used pairs on which it is known. mantel: second opinion, no effects taken out.
-    verdict: ``yes`` (q < .05), ``no`` (the whole interval is negligible), else ``cannot tell``.
+    verdict: ``yes`` (q < .05 and, by itself, p < .05 with the same sign), ``no`` (the whole interval is
+        negligible), else ``cannot tell``.
     """
 
     name: str
@@ -37,6 +39,8 @@ class FeatureEffect:
     q: float
     detectable: float
     collinearity: float
+    by_itself: Interval
+    p_by_itself: float
     known: float
     members: tuple[str, ...]
     mantel: Mantel

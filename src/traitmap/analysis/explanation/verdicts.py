@@ -9,6 +9,7 @@ import numpy as np
 
 from traitmap.analysis.explanation.composites import Prepared
 from traitmap.analysis.explanation.design import Design
+from traitmap.analysis.explanation.mrqap import LEVEL
 from traitmap.analysis.explanation.records import (
     Asymmetry,
     Dominance,
@@ -70,6 +71,11 @@ def _effect(one: FeatureEffect) -> str:
         return f"{head}: yes, alike pairs {way}; {numbers}."
     if one.verdict == "no":
         return f"{head}: no effect worth speaking of; {numbers}."
+    if one.q < LEVEL:
+        return (
+            f"{head}: cannot tell; {numbers}, but by itself {_standard(one.by_itself)} "
+            f"({_related('p', one.p_by_itself)}): it may come from the others."
+        )
     seen = f"an effect below {one.detectable:.2f} SD would have been missed more than one time in five"
     alike = "; the other composites say nearly the same" if one.collinearity > ALIKE else ""
     return f"{head}: cannot tell; {numbers}; {seen}{alike}."
