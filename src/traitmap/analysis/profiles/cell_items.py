@@ -58,7 +58,7 @@ class TargetItems:
 
     @property
     def groups(self) -> tuple[tuple[str, int | None, tuple[int, ...]], ...]:
-        """(source, seed, rows): every source pooled over its seeds (seed None), then each seed alone."""
+        """(source, seed, rows): sources pooled over their seeds (seed None), then each of several seeds."""
         rows: dict[str, list[int]] = {}
         for row, (source, _) in enumerate(self.adapters):
             if source != BASELINE:
@@ -67,9 +67,16 @@ class TargetItems:
         alone = [
             (source, seed, (row,))
             for row, (source, seed) in enumerate(self.adapters)
-            if source != BASELINE and seed is not None
+            if source != BASELINE and len(rows[source]) > 1
         ]
         return (*pooled, *alone)
+
+    @property
+    def single_seeds(self) -> dict[str, int]:
+        """The seed of each source that has only one: its pooled cell is that seed's cell."""
+        rows = [(source, seed) for source, seed in self.adapters if source != BASELINE]
+        count = Counter(source for source, _ in rows)
+        return {source: seed for source, seed in rows if count[source] == 1 and seed is not None}
 
 
 def target_items(

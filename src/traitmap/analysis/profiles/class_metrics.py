@@ -6,7 +6,7 @@ The formulas are those of scikit-learn, over many resampled tables at once; a te
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 
@@ -82,7 +82,13 @@ class ClassMetrics:
 
 
 def class_metrics(
-    gold: ArrayLike, predicted: ArrayLike, labels: Sequence[str], *, draws: int = DRAWS, seed: int = 0
+    gold: ArrayLike,
+    predicted: ArrayLike,
+    labels: Sequence[str],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    resampled: Mapping[str, Array] | None = None,
 ) -> ClassMetrics:
     """Metrics of answers on items, with intervals over items (and seeds).
 
@@ -90,11 +96,10 @@ def class_metrics(
     """
     gold, predicted = np.asarray(gold, dtype=np.int64), np.atleast_2d(np.asarray(predicted, dtype=np.int64))
     n_classes, n = len(labels), len(gold)
-    by_seed = np.array([_table(gold, row, n_classes) for row in predicted])
-    values = {name: _clean(found) for name, found in metric_values(by_seed).items()}
-    values["collapse"] = collapse_values(by_seed)
-    weights = item_weights(n, draws, seed)
-    resampled = _resampled_values(gold, predicted, n_classes, weights)
+    by_seed = np.array([class_table(gold, row, n_classes) for row in predicted])
+    values = seed_metrics(by_seed)
+    if resampled is None:
+        resampled = resampled_metrics(gold, predicted, n_classes, item_weights(n, draws, seed))
     found = {
         name: _metric_interval(name, values[name], resampled[name], n=n) for name in (*METRICS, "collapse")
     }
@@ -189,6 +194,13 @@ def metric_values(counts: ArrayLike) -> dict[str, Array]:
         }
 
 
+def seed_metrics(tables: Array) -> dict[str, Array]:
+    """Every metric and ``collapse`` of one table per seed (S, K, C), each (S,)."""
+    values = {name: _clean(found) for name, found in metric_values(tables).items()}
+    values["collapse"] = collapse_values(tables)
+    return values
+
+
 def collapse_values(counts: ArrayLike) -> Array:
     """1 - H(answers) / H(gold) of tables (..., K, C); NaN where the gold answers are all of one class."""
     counts = np.asarray(counts, dtype=float)
@@ -214,17 +226,20 @@ def _clean(values: Array) -> Array:
     return np.where(np.isfinite(values), values, nan)
 
 
-def _table(gold: Codes, predicted: Codes, n_classes: int) -> Array:
+def class_table(gold: Codes, predicted: Codes, n_classes: int) -> Array:
     """(K, K + 2) counts of one model."""
     width = n_classes + 2
     flat = np.bincount(gold * width + predicted, minlength=n_classes * width)
     return flat.reshape(n_classes, width).astype(float)
 
 
-def _resampled_values(
+def resampled_metrics(
     gold: Codes, predicted: Codes, n_classes: int, weights: NDArray[np.float32]
 ) -> dict[str, Array]:
-    """Every metric on resampled items, mean over seeds, each (draws,)."""
+    """Every metric and ``collapse`` on resampled items, mean over seeds, each (draws,).
+
+    weights: (draws, n) of ``item_weights``; the same ones for two models make their difference a paired one.
+    """
     width = n_classes + 2
     sums: dict[str, Array] = {}
     for row in predicted:

@@ -1,0 +1,289 @@
+"""Classes of a cell: metrics of adapter and base, their marginals against gold and the source's prior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from traitmap.analysis.crossed_samples import crossed, item_signs, item_weights, resampled_interval
+from traitmap.analysis.interval import Interval, unknown
+from traitmap.analysis.paired_change import NO_CHANGE_KNOWN, Change, paired_changes
+from traitmap.analysis.profiles.cell_items import TargetItems, same_word
+from traitmap.analysis.profiles.class_metrics import (
+    METRICS,
+    ClassMetrics,
+    class_metrics,
+    class_table,
+    resampled_metrics,
+    seed_metrics,
+)
+from traitmap.matrix_record import Array
+from traitmap.matrix_statistics import SIGN_FLIP_DRAWS
+
+LEAST_SHARED = 2  # label words that source and target must share before one has a prior over the other's
+LEAST_COVERED = 0.5  # and the share of the source's examples that they must hold
+
+Codes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CellClasses:
+    """Classes of one cell, for one seed or pooled over seeds (seed None).
+
+    adapter, base: metrics of both; base is None where it was not measured.
+    gains: adapter minus base by every metric, items resampled jointly (accuracy as in the matrix). Their
+        signs may differ.
+    prior: (K,) share of each of the target's classes among the source's labels, or None and why.
+    to_prior, base_to_prior, to_gold, base_to_gold: total variation distance (0 to 1) of the marginal of the
+        answers that are a class.
+    toward_prior, toward_gold: how far that distance fell from base to adapter, with the test of no change.
+    onto_commonest: share of the adapter's commonest answer minus the base's share of the same answer.
+    """
+
+    source: str
+    target: str
+    seed: int | None
+    adapter: ClassMetrics
+    base: ClassMetrics | None
+    gains: Mapping[str, Interval]
+    prior: Array | None
+    prior_reason: str
+    to_prior: Interval
+    base_to_prior: Interval
+    to_gold: Interval
+    base_to_gold: Interval
+    toward_prior: Change
+    toward_gold: Change
+    onto_commonest: Change
+
+    @property
+    def opposed(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of metrics of which one says gain and the other loss, both beyond noise."""
+        up = [name for name, gain in self.gains.items() if gain.low > 0]
+        down = [name for name, gain in self.gains.items() if gain.high < 0]
+        return tuple((one, other) for one in up for other in down)
+
+    @property
+    def unsupported(self) -> bool:
+        """Accuracy changed beyond noise and balanced accuracy did not follow: the classes' shares did it."""
+        accuracy, balanced = self.gains["accuracy"], self.gains["balanced_accuracy"]
+        up, down = accuracy.low > 0, accuracy.high < 0
+        return bool((up and not balanced.low > 0) or (down and not balanced.high < 0))
+
+
+def cell_classes(
+    items: TargetItems,
+    label_counts: Mapping[str, Mapping[str, int]],
+    *,
+    draws: int = 1_000,
+    seed: int = 0,
+) -> list[CellClasses]:
+    """Classes of every cell of a target; nothing where the target has no classes.
+
+    label_counts: of each source, examples by label word.
+    """
+    if not items.labels:
+        return []
+    weights = item_weights(items.n, draws, seed)
+    base = _base(items, weights)
+    groups = items.groups
+    resampled = [
+        resampled_metrics(items.gold, items.predicted[list(rows)], len(items.labels), weights)
+        for _, _, rows in groups
+    ]
+    adapters = [
+        class_metrics(items.gold, items.predicted[list(rows)], items.labels, resampled=own)
+        for (_, _, rows), own in zip(groups, resampled, strict=True)
+    ]
+    onto, accuracy = _commonest_changes(items, adapters), _accuracy_changes(items)
+    distances = _distances(items, label_counts, weights, seed)
+    return [
+        CellClasses(
+            source=source,
+            target=items.target,
+            seed=own_seed,
+            adapter=adapters[place],
+            base=base[0] if base else None,
+            gains={
+                **_gains(items, rows, resampled[place], base[1] if base else None),
+                "accuracy": accuracy[place].difference,
+            },
+            onto_commonest=onto[place],
+            **distances[place],
+        )
+        for place, (source, own_seed, rows) in enumerate(groups)
+    ]
+
+
+def prior_over(labels: Sequence[str], label_counts: Mapping[str, int]) -> tuple[Array | None, str]:
+    """(K,) share of each of the target's classes among a source's labels, or None and why.
+
+    Words are compared without case. At least two must be shared, holding half of the source's examples:
+    a single word that two tasks share ("neutral") says nothing about the classes of either.
+    """
+    if not label_counts:
+        return None, "the source has no labels"
+    counts: dict[str, int] = {}
+    for word, count in label_counts.items():
+        counts[same_word(word)] = counts.get(same_word(word), 0) + count
+    held = np.array([counts.get(same_word(label), 0) for label in labels], dtype=float)
+    shared = [label for label in labels if same_word(label) in counts]
+    if len(shared) < LEAST_SHARED or held.sum() < LEAST_COVERED * sum(counts.values()):
+        told = f"only {', '.join(shared)}" if shared else "none"
+        return None, f"of the source's label words the target has {told}"
+    return held / held.sum(), ""
+
+
+def total_variation(marginals: Array, other: Array) -> Array:
+    """Half the summed absolute difference along the last axis: 0 is the same, 1 shares no class."""
+    return np.asarray(np.abs(marginals - other).sum(axis=-1) / 2)
+
+
+def _base(items: TargetItems, weights: NDArray[np.float32]) -> tuple[ClassMetrics, dict[str, Array]] | None:
+    if items.base is None:
+        return None
+    answers = items.predicted[[items.base]]
+    resampled = resampled_metrics(items.gold, answers, len(items.labels), weights)
+    return class_metrics(items.gold, answers, items.labels, resampled=resampled), resampled
+
+
+def _gains(
+    items: TargetItems,
+    rows: tuple[int, ...],
+    resampled: Mapping[str, Array],
+    of_base: Mapping[str, Array] | None,
+) -> dict[str, Interval]:
+    """Adapter minus base by every metric."""
+    if items.base is None or of_base is None:
+        return {name: unknown("the base was not measured") for name in METRICS}
+    own = _seed_values(items, rows)
+    zero = _seed_values(items, (items.base,))
+    found = {}
+    for name in METRICS:
+        by_seed = own[name] - zero[name]
+        value = float(by_seed.mean())
+        found[name] = (
+            resampled_interval(value, resampled[name] - of_base[name], n=items.n, by_seed=by_seed)
+            if np.isfinite(value)
+            else unknown("undefined for the base or the adapter: one answer for everything")
+        )
+    return found
+
+
+def _seed_values(items: TargetItems, rows: Sequence[int]) -> dict[str, Array]:
+    return seed_metrics(
+        np.array([class_table(items.gold, items.predicted[row], len(items.labels)) for row in rows])
+    )
+
+
+def _commonest_changes(items: TargetItems, adapters: Sequence[ClassMetrics]) -> list[Change]:
+    if items.base is None:
+        return [NO_CHANGE_KNOWN] * len(adapters)
+    differences = []
+    for (_, _, rows), found in zip(items.groups, adapters, strict=True):
+        hits = (items.predicted == found.columns.index(found.commonest)).astype(float)
+        differences.append(hits[list(rows)] - hits[items.base])
+    return paired_changes(differences, binary=True)
+
+
+def _accuracy_changes(items: TargetItems) -> list[Change]:
+    if items.base is None:
+        return [NO_CHANGE_KNOWN] * len(items.groups)
+    hits = (items.predicted == items.gold).astype(float)
+    return paired_changes([hits[list(rows)] - hits[items.base] for _, _, rows in items.groups], binary=True)
+
+
+def _distances(
+    items: TargetItems,
+    label_counts: Mapping[str, Mapping[str, int]],
+    weights: NDArray[np.float32],
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Distances of marginals from prior and gold for every group, as fields of the record."""
+    n_classes = len(items.labels)
+    gold = np.bincount(items.gold, minlength=n_classes) / items.n
+    base = None if items.base is None else _answers(items, (items.base,), weights)
+    found = []
+    for source, _, rows in items.groups:
+        prior, reason = prior_over(items.labels, label_counts.get(source, {}))
+        own = _answers(items, rows, weights)
+        fields: dict[str, Any] = {"prior": prior, "prior_reason": reason}
+        for name, to in (("prior", prior), ("gold", gold)):
+            fields[f"to_{name}"] = own.distance(to, reason)
+            fields[f"base_to_{name}"] = base.distance(to, reason) if base else unknown("no base")
+            fields[f"toward_{name}"] = _toward(own, base, to, seed)
+        found.append(fields)
+    return found
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The answers that are a class. n: items. indicators: (S, n, K) 1 at the class.
+
+    by_seed, resampled: (S, K), (S, draws, K) marginals, on all items and on resampled ones.
+    """
+
+    n: int
+    indicators: NDArray[np.float32]
+    by_seed: Array
+    resampled: Array
+
+    def distance(self, to: Array | None, reason: str) -> Interval:
+        if to is None:
+            return unknown(reason)
+        by_seed = total_variation(self.by_seed, to)
+        value = float(by_seed.mean())
+        if not np.isfinite(value):
+            return unknown("no answer is one of the classes")
+        draws = total_variation(self.resampled, to).mean(axis=0)
+        return resampled_interval(value, draws, n=self.n, by_seed=by_seed, low=0.0, high=1.0)
+
+
+def _answers(items: TargetItems, rows: tuple[int, ...], weights: NDArray[np.float32]) -> _Answers:
+    codes = items.predicted[list(rows)]
+    indicators = (codes[:, :, None] == np.arange(len(items.labels))).astype(np.float32)
+    resampled = _normalised(np.stack([weights @ one for one in indicators]))
+    return _Answers(items.n, indicators, _normalised(indicators.sum(axis=1)), resampled)
+
+
+def _toward(own: _Answers, base: _Answers | None, to: Array | None, seed: int) -> Change:
+    """How far the distance fell. One seed: base and adapter change places on items (exact); several: t.
+
+    A plain comparison of the adapter with the direction from base to prior would find movement where there
+    is none, since a base that is far off by chance comes back; exchanging the two is fair to both.
+    """
+    if to is None or base is None:
+        return NO_CHANGE_KNOWN
+    by_seed = total_variation(base.by_seed, to)[0] - total_variation(own.by_seed, to)
+    value = float(by_seed.mean())
+    if not np.isfinite(value):
+        return Change(unknown("no answer is one of the classes"), nan)
+    draws = total_variation(base.resampled[0], to) - total_variation(own.resampled, to).mean(axis=0)
+    interval = resampled_interval(value, draws, n=own.n, by_seed=by_seed, low=-1.0, high=1.0)
+    if (own.indicators == own.indicators[:1]).all():  # seeds that answer alike count as one
+        return Change(interval, _exchanged(own.indicators[0], base.indicators[0], to, value, seed))
+    spread = float(np.nanvar(draws, ddof=1)) if np.ptp(draws) > 0 else 0.0
+    return Change(interval, crossed(value, items=spread, freedom=own.n - 1, by_seed=by_seed).p)
+
+
+def _exchanged(
+    own: NDArray[np.float32], base: NDArray[np.float32], to: Array, value: float, seed: int
+) -> float:
+    """p-value of the permutation test that exchanges the answers of base and adapter on an item."""
+    if not (own != base).any():
+        return 1.0
+    middle = ((own + base) / 2).sum(axis=0)
+    shift = item_signs(len(own), SIGN_FLIP_DRAWS, seed) @ ((own - base) / 2)
+    fall = total_variation(_normalised(middle - shift), to) - total_variation(_normalised(middle + shift), to)
+    return float((1 + (np.abs(fall) >= abs(value) - 1e-6).sum()) / (1 + len(fall)))
+
+
+def _normalised(sums: NDArray[np.floating]) -> Array:
+    """Shares along the last axis; NaN where there is nothing."""
+    total = sums.sum(axis=-1, keepdims=True)
+    return np.divide(sums, total, out=np.full(sums.shape, nan), where=total > 0)
