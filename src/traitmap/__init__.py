@@ -29,7 +29,9 @@ _HOMES = {
     "load_study": "traitmap.study.load",
     "metrics": "traitmap.analysis.recommendation",
     "open_run": "traitmap.api",
+    "Recommendation": "traitmap.analysis.recommendation.advice",
     "read_matrix": "traitmap.matrix_io",
+    "recommend": "traitmap.api",
     "run": "traitmap.api",
     "write_template": "traitmap.study.init",
 }

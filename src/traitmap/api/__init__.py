@@ -1,20 +1,28 @@
 """The same words from Python as on the command line: check, run, open_run; a Run answers the rest."""
 
+from traitmap.api.advice import recommend
 from traitmap.api.explanation import explain
+from traitmap.api.importing import ImportReport, import_results
+from traitmap.api.profiles import profile, write_profile
 from traitmap.api.recommendation import evaluate_recommenders
 from traitmap.api.runs import Run, matrix_of, open_run, trait_names
 from traitmap.api.studies import Check, check, load_checked, pretrain, run
 
 __all__ = [
     "Check",
+    "ImportReport",
     "Run",
     "check",
     "evaluate_recommenders",
     "explain",
+    "import_results",
     "load_checked",
     "matrix_of",
     "open_run",
     "pretrain",
+    "profile",
+    "recommend",
     "run",
     "trait_names",
+    "write_profile",
 ]

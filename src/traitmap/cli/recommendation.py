@@ -7,14 +7,40 @@ from typing import Annotated
 
 import typer
 
-from traitmap.cli.app import AsJson, app, one_of, print_json, print_table, shown_progress
+from traitmap.cli.app import AsJson, app, listed, one_of, print_json, print_table, shown_progress
 
 VALUES = ("score", "relchange")
 
 
 @app.command()
 def recommend(
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="RUN_OR_MATRIX", help="A run folder, or a CSV or Parquet matrix."),
+    ] = None,
     as_json: AsJson = False,
+    target: Annotated[
+        str | None, typer.Option(help="A target of the matrix; its column is hidden from the prediction.")
+    ] = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="A few examples of a new target: JSONL rows {input, output, choices}."),
+    ] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Look at the outputs of the examples too.")
+    ] = False,
+    top: Annotated[int, typer.Option(min=1, help="How many sources to show.")] = 5,
+    care: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Targets or traits whose change is shown beside.")
+    ] = "",
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.csv|measured",
+            help="Measured gains on the target (columns source, gain, and stderr or n, in the matrix's own "
+            "unit), or those of the matrix itself.",
+        ),
+    ] = None,
     evaluate: Annotated[
         Path | None,
         typer.Option(
@@ -43,12 +69,38 @@ def recommend(
 ) -> None:
     """Which source for a target; with --evaluate, how far such recommendations can be trusted.
 
+    Example: traitmap recommend runs/mini --examples my-task.jsonl
     Example: traitmap recommend --evaluate matrix.csv --texts texts.jsonl
     """
-    if evaluate is None:
-        raise typer.BadParameter("give a matrix or run to judge recommenders on", param_hint="--evaluate")
     from traitmap import api
 
+    if (run is None) == (evaluate is None):
+        raise typer.BadParameter(
+            "give a run or matrix to recommend from, or one to judge recommenders on",
+            param_hint="RUN_OR_MATRIX or --evaluate",
+        )
+    if run is not None:
+        advised = api.recommend(
+            run,
+            target=target,
+            examples=examples,
+            texts=texts,
+            labels=labels,
+            probe=probe,
+            care=listed(care),
+            top=top,
+            values=one_of("values", values, VALUES),
+            seed=seed,
+        )
+        if as_json:
+            print_json(advised.to_json())
+            return
+        from traitmap.report.recommend_tables import recommendation_table
+
+        print_table(recommendation_table(advised))
+        return
+
+    assert evaluate is not None
     with shown_progress() as listener:
         found = api.evaluate_recommenders(
             evaluate,

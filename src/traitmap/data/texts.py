@@ -34,10 +34,11 @@ class TaskText:
 Texts = Mapping[str, Sequence[TaskText]]
 
 
-def read_texts(path: str | Path) -> dict[str, tuple[TaskText, ...]]:
+def read_texts(path: str | Path, *, task: str | None = None) -> dict[str, tuple[TaskText, ...]]:
     """Texts by task from JSONL rows ``{task, input, output, choices, label}`` (also ``.gz``).
 
-    ``task`` and ``input`` are needed. Raises DataError with every faulty line (at most twenty are told).
+    ``task`` and ``input`` are needed; ``task`` stands for rows without one. Raises DataError with every
+    faulty line (at most twenty are told).
     """
     path = Path(path)
     found: dict[str, list[TaskText]] = {}
@@ -45,18 +46,29 @@ def read_texts(path: str | Path) -> dict[str, tuple[TaskText, ...]]:
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
-        row = _row(line)
+        row = _row(line, task)
         if isinstance(row, str):
             faults.append(f"{path}, line {number}: {row}")
             continue
-        task, text = row
-        found.setdefault(task, []).append(text)
+        name, text = row
+        found.setdefault(name, []).append(text)
     if faults:
         more = f"\n... and {len(faults) - 20} more" if len(faults) > 20 else ""
         raise DataError("\n".join(faults[:20]) + more)
     if not found:
         raise DataError(f"{path} holds no rows; give one JSON object per line: task, input, output, choices")
     return {task: tuple(texts) for task, texts in found.items()}
+
+
+def read_examples(path: str | Path) -> tuple[TaskText, ...]:
+    """Texts of one task from JSONL rows ``{input, output, choices}``; ``task`` may be left out.
+
+    Raises DataError with every faulty line, and where rows name more than one task.
+    """
+    texts = read_texts(path, task="examples")
+    if len(texts) > 1:
+        raise DataError(f"{path} holds examples of {', '.join(sorted(texts))}; give those of one task")
+    return next(iter(texts.values()))
 
 
 def texts_of_sources(sources: Iterable[LoadedSource]) -> dict[str, tuple[TaskText, ...]]:
@@ -95,7 +107,7 @@ def _lines(path: Path) -> Iterable[str]:
         raise DataError(f"{path} cannot be read as UTF-8 JSONL: {error}") from error
 
 
-def _row(line: str) -> tuple[str, TaskText] | str:
+def _row(line: str, task: str | None) -> tuple[str, TaskText] | str:
     """Task and text of one line, or what is wrong with it."""
     try:
         row = json.loads(line)
@@ -103,6 +115,8 @@ def _row(line: str) -> tuple[str, TaskText] | str:
         return f"not valid JSON ({error}); give one object per line"
     if not isinstance(row, dict):
         return f"a {type(row).__name__}, not an object; give task, input, output, choices"
+    if task is not None:
+        row.setdefault("task", task)
     for key in ("task", "input"):
         if not isinstance(row.get(key), str) or (key == "task" and not row[key]):
             return f"{key!r} is {row.get(key)!r}; give text"

@@ -1,0 +1,485 @@
+"""Which source for one target: the chosen model's prediction, updated by probes, and what speaks against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite, nan
+
+import numpy as np
+from scipy import stats
+
+from traitmap.analysis.interval import Interval, unknown
+from traitmap.analysis.pair_features import PairFeatures
+from traitmap.analysis.reason import Reason
+from traitmap.analysis.recommendation.advice import (
+    Advice,
+    Recommendation,
+    SetAside,
+    SideEffect,
+    Suggestion,
+    Verdict,
+)
+from traitmap.analysis.recommendation.belief import (
+    NINETY,
+    Belief,
+    believe,
+    best_chances,
+    better,
+    next_probes,
+    smallest_difference,
+    updated,
+)
+from traitmap.analysis.recommendation.contributions import reasons_of
+from traitmap.analysis.recommendation.effects import Values, effects_of
+from traitmap.analysis.recommendation.models import Parts
+from traitmap.analysis.recommendation.problem import Problem
+from traitmap.analysis.recommendation.recommender import fit_recommender
+from traitmap.analysis.recommendation.selection import Predicted, Selected
+from traitmap.analysis.records import Traits
+from traitmap.errors import MatrixError
+from traitmap.matrix_record import Array, Cell, TransferMatrix
+
+LEAST_TARGETS = 3  # other targets that a prediction can be learnt from
+_DOUBT = 0.1  # probability of being better from which a rival cannot be told apart
+_ITEMS = 200  # of a probe, where nothing says how many
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A source measured on the target: its gain over the base, in the matrix's own unit, and its error.
+
+    stderr: of the gain; NaN where unknown, then ``n`` items (0: unknown) stand for it.
+    """
+
+    source: str
+    gain: float
+    stderr: float = nan
+    n: int = 0
+
+
+def recommend_sources(
+    matrix: TransferMatrix,
+    target: str,
+    *,
+    features: PairFeatures | None = None,
+    contaminated: Mapping[str, str] | None = None,
+    touched: Mapping[str, str] | None = None,
+    probes: Sequence[Probe] = (),
+    care: Sequence[str] = (),
+    traits: Traits | None = None,
+    values: Values = "score",
+    notes: Sequence[str] = (),
+    seed: int = 0,
+) -> Recommendation:
+    """Rank the sources of a matrix (S x T) for one target.
+
+    target: a column, which is hidden from the prediction (as the source of that name is); or any other
+        name, told of by ``features`` alone. features: of all (source, target), this target included.
+    contaminated: source -> how many of the target's items its training texts hold; these are set aside.
+    touched: the same where it is too little to matter. probes: measured gains of some sources.
+    care: targets, and traits of ``traits`` by name, whose change is told beside; without any the worst
+        measured loss is told. values: see ``effects_of``. notes: sentences to hand on.
+    Raises MatrixError where fewer than three other targets are known, or a name is unknown.
+    """
+    case = _case(matrix, target, features, values, seed)
+    _check_names(matrix, care, traits, probes)
+    selected = case.selected
+    chosen = selected.families[selected.chosen]
+    deviation = float(np.nanmean(chosen.high[:, case.at] - chosen.low[:, case.at])) / (2 * NINETY)
+    belief = believe(chosen.effect[:, case.at], deviation, chosen.held_out)
+    own = _own_cells(matrix, target)
+    aside = _set_aside(matrix, case, contaminated or {}, own)
+    names = {one.source for one in aside}
+    ranked = [s for s, source in enumerate(matrix.sources) if source not in names]
+    if not ranked:
+        raise MatrixError(
+            f"no source is left for {target!r}: every one holds its items or is its own training set"
+        )
+    used = [one for one in probes if one.source not in names]
+    at = [matrix.sources.index(one.source) for one in used]
+    noise = _noise(matrix, case, used)
+    gains = np.array([one.gain * case.sign for one in used])
+    after = updated(belief, at, gains, noise)
+    parts = [chosen.fit.parts(s, case.at) for s in range(len(matrix.sources))]
+    told = _Told(matrix, target, case, parts, after, ranked, set(at), own, touched or {}, tuple(care), traits)
+    order = sorted(ranked, key=lambda s: (-after.mean[s], s))
+    popular = selected.families["popularity"].effect[:, case.at]
+    by_popularity = sorted(ranked, key=lambda s: (-popular[s], s))
+    verdict, words, smallest = _verdict(told, order)
+    return Recommendation(
+        target=target,
+        new=target not in matrix.targets,
+        unit="% of the base's score" if values == "relchange" else "points",
+        ranked=tuple(
+            _advice(told, s, best)
+            for s, best in zip(order, best_chances(after.only(order), seed).tolist(), strict=True)
+        ),
+        set_aside=aside,
+        verdict=verdict,
+        words=words,
+        smallest=smallest,
+        popular=tuple(matrix.sources[s] for s in by_popularity),
+        random=float(after.mean[ranked].mean()) * case.factor,
+        measured=_measured(case, order, by_popularity),
+        next_probes=_suggestions(
+            told, order, float(np.median(noise)) if len(noise) else _usual_noise(matrix, case)
+        ),
+        notes=(*notes, *_notes(case, probes, names)),
+        conditions={
+            "model": selected.chosen,
+            "setting": chosen.setting,
+            "chosen_by": "inner folds over other targets",
+            "values": values,
+            "other_targets": int((np.isfinite(case.problem.effect).sum(axis=0) > 1).sum()),
+            "features": len(case.problem.feature_names),
+            "probes": [one.source for one in used],
+            "interval": "90 %: cross-conformal over held-out targets; after probes of the updated normal",
+            "seed": seed,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Case:
+    """The fitted models, the target as column ``at``. truth: (S,) its measured effects; factor: to points."""
+
+    problem: Problem
+    selected: Selected
+    at: int
+    truth: Array
+    factor: float
+    sign: float
+    based: bool
+
+
+@dataclass(frozen=True)
+class _Told:
+    """All that one advice is made of."""
+
+    matrix: TransferMatrix
+    target: str
+    case: _Case
+    parts: Sequence[Parts]
+    belief: Belief
+    ranked: Sequence[int]
+    probed: set[int]
+    own: Mapping[str, Interval]
+    touched: Mapping[str, str]
+    care: tuple[str, ...]
+    traits: Traits | None
+
+    @property
+    def chosen(self) -> Predicted:
+        return self.case.selected.families[self.case.selected.chosen]
+
+
+def _case(
+    matrix: TransferMatrix, target: str, features: PairFeatures | None, values: Values, seed: int
+) -> _Case:
+    hidden = _without_target(matrix, target)
+    fitted = fit_recommender(hidden, features=features, new_targets=[target], values=values, seed=seed)
+    others = int((fitted.problem.known.sum(axis=0) > 1).sum())
+    if others < LEAST_TARGETS:
+        raise MatrixError(
+            f"{others} other targets have known effects; to recommend for {target!r} at least "
+            f"{LEAST_TARGETS} are needed"
+        )
+    lower = not matrix.higher_is_better.get(target, True)
+    return _Case(
+        problem=fitted.problem,
+        selected=fitted.selected,
+        at=len(hidden.targets),
+        truth=_truth(matrix, target, values),
+        factor=100.0 if values == "relchange" or _are_shares(matrix) else 1.0,
+        sign=-1.0 if lower else 1.0,
+        based=values == "relchange" or bool(np.isfinite(fitted.effects.zero).all()),
+    )
+
+
+def _without_target(matrix: TransferMatrix, target: str) -> TransferMatrix:
+    """The matrix as if the target had never been measured: without its column, its own row empty."""
+    keep = [t for t, name in enumerate(matrix.targets) if name != target]
+    table = np.where(matrix.predicted, np.nan, matrix.values)
+    if target in matrix.targets and target in matrix.sources:
+        table[matrix.sources.index(target)] = np.nan
+    return replace(
+        matrix,
+        targets=tuple(matrix.targets[t] for t in keep),
+        values=table[:, keep],
+        baseline=matrix.baseline[keep],
+        cells=(),
+        base_cells=(),
+        item_scores={},
+        chance=None,
+        majority=None,
+    )
+
+
+def _truth(matrix: TransferMatrix, target: str, values: Values) -> Array:
+    """(S,) measured effects on the target; NaN where it is new, where unknown, and for its own source."""
+    if target not in matrix.targets:
+        return np.full(len(matrix.sources), nan)
+    effects = effects_of(matrix, values)
+    at = effects.targets.index(target)
+    return np.where(matrix.predicted[:, at], nan, effects.effect[:, at])
+
+
+def _are_shares(matrix: TransferMatrix) -> bool:
+    """Whether scores are shares of right answers, so that a hundredth is a point."""
+    every = np.concatenate([matrix.values.ravel(), matrix.baseline.ravel()])
+    known = every[np.isfinite(every)]
+    return bool(len(known)) and bool(np.all((known >= -1) & (known <= 1)))
+
+
+def _check_names(
+    matrix: TransferMatrix, care: Sequence[str], traits: Traits | None, probes: Sequence[Probe]
+) -> None:
+    named = _trait_places(traits)
+    for name in care:
+        if name not in matrix.targets and name not in named:
+            raise MatrixError(
+                f"{name!r} is neither a target nor a trait of the matrix; its targets are "
+                f"{', '.join(matrix.targets)}" + (f"; its traits {', '.join(named)}" if named else "")
+            )
+    for one in probes:
+        if one.source not in matrix.sources:
+            raise MatrixError(
+                f"the probe of {one.source!r} fits no source of the matrix; its sources are "
+                f"{', '.join(matrix.sources)}"
+            )
+        if not isfinite(one.gain) or (_are_shares(matrix) and abs(one.gain) > 1):
+            raise MatrixError(
+                f"the probe of {one.source!r} has the gain {one.gain}; give it in the matrix's own unit"
+                + (", which is a share: 0.05 for five points" if _are_shares(matrix) else "")
+            )
+
+
+def _trait_places(traits: Traits | None) -> dict[str, int]:
+    if traits is None:
+        return {}
+    return {traits.names[c]: c for c in range(traits.n_components.get("used") or 0)}
+
+
+def _own_cells(matrix: TransferMatrix, target: str) -> dict[str, Interval]:
+    """Measured gains on the target in points, 95 %; unknown where it is new or was not measured."""
+    return {source: _cell_gain(matrix, source, target) for source in matrix.sources}
+
+
+def _cell_gain(matrix: TransferMatrix, source: str, target: str) -> Interval:
+    if target not in matrix.targets:
+        return unknown("the target is not in the matrix")
+    s, t = matrix.sources.index(source), matrix.targets.index(target)
+    factor = 100.0 if _are_shares(matrix) else 1.0
+    sign = 1.0 if matrix.higher_is_better.get(target, True) else -1.0
+    gain = float(matrix.gains[s, t])
+    if not isfinite(gain):
+        return unknown("no base is known" if isfinite(float(matrix.values[s, t])) else "not measured")
+    cell = _cell(matrix, source, target)
+    ends = (cell.gain_low, cell.gain_high) if cell else (nan, nan)
+    if all(map(isfinite, ends)):
+        low, high = sorted((sign * factor * ends[0], sign * factor * ends[1]))
+        return Interval(sign * factor * gain, low, high)
+    return Interval(sign * factor * gain)
+
+
+def _cell(matrix: TransferMatrix, source: str, target: str) -> Cell | None:
+    return next((c for c in matrix.cells if (c.source, c.target, c.seed) == (source, target, None)), None)
+
+
+def _set_aside(
+    matrix: TransferMatrix, case: _Case, contaminated: Mapping[str, str], own: Mapping[str, Interval]
+) -> tuple[SetAside, ...]:
+    found = []
+    for s, source in enumerate(matrix.sources):
+        if source in contaminated:
+            found.append(SetAside(source, "contaminated", contaminated[source], own[source]))
+        elif case.problem.own[s, case.at]:
+            found.append(SetAside(source, "own", "the target's own training set", own[source]))
+    return tuple(found)
+
+
+def _noise(matrix: TransferMatrix, case: _Case, probes: Sequence[Probe]) -> Array:
+    """Variance of every probe: from its error, else from its items, else what is usual."""
+    found = []
+    for one in probes:
+        if isfinite(one.stderr):
+            found.append(one.stderr**2)
+        else:
+            found.append(_item_noise(one.n, case.factor) if one.n else _usual_noise(matrix, case))
+    return np.array(found)
+
+
+def _usual_noise(matrix: TransferMatrix, case: _Case) -> float:
+    """Variance of a measured gain: the median of the matrix's cells, else of a few right or wrong answers."""
+    widths = [c.gain_high - c.gain_low for c in matrix.cells if c.seed is None and c.status != "predicted"]
+    known = [width for width in widths if isfinite(width)]
+    return float((np.median(known) / 3.92) ** 2) if known else _item_noise(_ITEMS, case.factor)
+
+
+def _item_noise(items: int, factor: float) -> float:
+    """Variance of a gain on so many right or wrong answers: at most one half each, paired less."""
+    return 0.5 / items * (100 / factor) ** 2
+
+
+def _advice(told: _Told, s: int, best: float) -> Advice:
+    case, chosen, source = told.case, told.chosen, told.matrix.sources[s]
+    mean, deviation = float(told.belief.mean[s]), float(told.belief.deviation[s])
+    low, high = float(chosen.low[s, case.at]), float(chosen.high[s, case.at])
+    if told.probed:
+        low, high = mean - NINETY * deviation, mean + NINETY * deviation
+    popular = float(told.case.selected.families["popularity"].effect[s, case.at])
+    return Advice(
+        source=source,
+        gain=Interval(case.factor * mean, case.factor * low, case.factor * high),
+        popularity=case.factor * popular,
+        harm=_below_zero(mean, low, high) if case.based else nan,
+        best=best,
+        reasons=_reasons(told, s),
+        side_effects=_side_effects(told, source),
+        measured=told.own[source],
+        probed=s in told.probed,
+        touched=told.touched.get(source, ""),
+    )
+
+
+def _below_zero(mean: float, low: float, high: float) -> float:
+    """Probability of a gain below zero: half a normal on either side, as wide as the interval there."""
+    side = (mean - low if mean > 0 else high - mean) / NINETY
+    return float(stats.norm.cdf(-mean / side)) if side > 0 else float(mean < 0)
+
+
+def _reasons(told: _Told, s: int) -> tuple[Reason, ...]:
+    case, chosen = told.case, told.chosen
+    problem = case.problem
+    words = dict(zip(problem.feature_names, problem.feature_words, strict=True)) | dict(chosen.context_words)
+    values = {name: problem.features[:, case.at, f] for f, name in enumerate(problem.feature_names)}
+    unit = float(chosen.spread[case.at]) * case.factor
+    found = reasons_of(told.parts, s, words, values, unit)
+    if told.probed:
+        moved = case.factor * float(told.belief.mean[s] - chosen.effect[s, case.at])
+        said = "measured in a probe" if s in told.probed else "probes of other sources"
+        found = (Reason("probe", f"{said} {moved:+.1f}", moved), *found)
+    return found
+
+
+def _side_effects(told: _Told, source: str) -> tuple[SideEffect, ...]:
+    """What the user cares about; else the worst loss measured on any other target."""
+    matrix, places = told.matrix, _trait_places(told.traits)
+    found = []
+    for name in told.care:
+        if name in places and told.traits is not None:
+            found.append(SideEffect(name, "trait", _trait_effect(told.traits, source, places[name])))
+        else:
+            found.append(SideEffect(name, "target", _cell_gain(matrix, source, name)))
+    if told.care:
+        return tuple(found)
+    others = [
+        SideEffect(name, "target", _cell_gain(matrix, source, name))
+        for name in matrix.targets
+        if name not in (told.target, source)  # its own target says nothing of others
+    ]
+    lost = [one for one in others if one.effect.known and one.effect.value < 0]
+    return (min(lost, key=lambda one: one.effect.value),) if lost else ()
+
+
+def _trait_effect(traits: Traits, source: str, c: int) -> Interval:
+    if source not in traits.sources:
+        return unknown("the source is not in the traits")
+    s = traits.sources.index(source)
+    return Interval(
+        float(traits.effects[s, c]), float(traits.effects_low[s, c]), float(traits.effects_high[s, c])
+    )
+
+
+def _verdict(told: _Told, order: Sequence[int]) -> tuple[Verdict, str, float]:
+    belief, case, names = told.belief.only(order), told.case, [told.matrix.sources[s] for s in order]
+    smallest = case.factor * smallest_difference(belief)
+    if len(order) == 1:
+        return "one stands out", f"{names[0]} is the only source that can be ranked.", smallest
+    chance = better(belief, 0)
+    rivals = [at for at in range(1, len(order)) if chance[at] > _DOUBT]
+    apart = f"Differences below {smallest:.1f} points cannot be told."
+    if not rivals:
+        sure = 1 - float(chance[1:].max())
+        return "one stands out", f"{names[0]} is better than any other with probability {sure:.0%}.", smallest
+    if len(rivals) == 1:
+        return (
+            "two are level",
+            f"{names[0]} and {names[rivals[0]]} cannot be told apart "
+            f"(the first is better with probability {1 - chance[rivals[0]]:.0%}). {apart}",
+            smallest,
+        )
+    return (
+        "cannot tell",
+        f"Cannot tell: the best three are within noise ({names[0]} is better than {names[2]} with "
+        f"probability {1 - chance[2]:.0%}). {apart}",
+        smallest,
+    )
+
+
+def _measured(case: _Case, order: Sequence[int], by_popularity: Sequence[int]) -> dict[str, float]:
+    """What the picks turned out to give, in points."""
+    truth = case.truth[list(order)] * case.factor
+    known = np.isfinite(truth)
+    if not known.any():
+        return {}
+    popular = case.truth[list(by_popularity)] * case.factor
+    return {
+        "first": float(truth[0]),
+        "first_of_popularity": float(popular[0]),
+        "random": float(truth[known].mean()),
+        "best": float(truth[known].max()),
+    }
+
+
+def _suggestions(told: _Told, order: Sequence[int], noise: float) -> tuple[Suggestion, ...]:
+    """Sources to measure next; none where no measurement is likely to change anything."""
+    belief = told.belief.only(order)
+    free = [at for at, s in enumerate(order) if s not in told.probed]
+    found = []
+    for one in next_probes(belief, free, noise):
+        points = told.case.factor * one.worth
+        if one.change < 0.01:
+            continue
+        words = f"puts another source first with probability {one.change:.0%}; worth {points:+.1f} on average"
+        found.append(Suggestion(told.matrix.sources[order[one.source]], one.change, points, words))
+    return tuple(found)
+
+
+def _notes(case: _Case, probes: Sequence[Probe], aside: set[str]) -> list[str]:
+    said = []
+    if not case.problem.feature_names:
+        said.append(
+            "Without texts of sources and target every target gets the order that other targets suggest; "
+            "give texts (--texts FILE.jsonl) so that the prediction looks at this target."
+        )
+    if not case.based:
+        said.append(
+            "No base is known for every target, so scores are predicted, not gains, and harm is unknown."
+        )
+    left = [one.source for one in probes if one.source in aside]
+    if left:
+        said.append(f"Probes of {', '.join(left)} were left out: these sources are not ranked.")
+    return said
+
+
+def measured_probes(matrix: TransferMatrix, target: str) -> list[Probe]:
+    """The measured gains on a target as probes; MatrixError where there are none."""
+    found = []
+    for source in matrix.sources:
+        cell = _cell(matrix, source, target)
+        if cell is None or cell.status not in ("measured", "given") or not isfinite(cell.gain):
+            continue
+        known = isfinite(cell.gain_high - cell.gain_low)
+        found.append(
+            Probe(source, cell.gain, (cell.gain_high - cell.gain_low) / 3.92 if known else nan, cell.n)
+        )
+    if not found:
+        raise MatrixError(f"no source was measured on {target!r}; give probes as a CSV file")
+    return found
+
+
+def with_top(found: Recommendation, top: int) -> Recommendation:
+    """The first ``top`` sources only."""
+    return replace(found, ranked=found.ranked[:top])
