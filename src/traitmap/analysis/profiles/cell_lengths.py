@@ -114,8 +114,8 @@ def cell_lengths(
     """
     if gold_tokens is not None and len(gold_tokens) != items.n:
         raise MatrixError(
-            f"target {items.target!r}: {len(gold_tokens)} token counts of gold answers for {items.n} items; give "
-            "one for each item"
+            f"target {items.target!r}: {len(gold_tokens)} token counts of gold answers for {items.n} items; "
+            "give one for each item"
         )
     none = SourceLengths(NOTHING, NOTHING)
     own = [sources.get(source, none) for source, _, _ in items.groups]
