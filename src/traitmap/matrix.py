@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from traitmap.errors import MatrixError, RunError
 from traitmap.matrix_exports import to_csv, to_frame, to_json, to_parquet
+from traitmap.matrix_parts import with_parts
 from traitmap.matrix_record import Array, Cell, TransferMatrix
 from traitmap.matrix_statistics import (
     benjamini_hochberg,
@@ -32,7 +33,7 @@ from traitmap.matrix_statistics import (
     sign_flip,
     standard_error,
 )
-from traitmap.runs.cells import CellScores, read_scores
+from traitmap.runs.cells import GIVEN, CellScores, read_scores
 from traitmap.runs.contamination import overlaps_told, read_contamination
 from traitmap.runs.ledger import CellEntry, Ledger, read_ledger
 from traitmap.runs.store import RunStore, open_store
@@ -40,6 +41,7 @@ from traitmap.study.settings import BASELINE
 
 __all__ = ["Array", "Cell", "TransferMatrix", "build_matrix", "to_csv", "to_frame", "to_json", "to_parquet"]
 
+_KNOWN = ("measured", "given")
 _AGREES = 1e-6  # between the harness' value and the mean of item scores
 _METHODS = {
     "interval": "95 %; 0/1 scores: Tango 1998; other scores: expanded percentile bootstrap, 2000 draws",
@@ -54,6 +56,7 @@ class Measured:
     """One adapter (or the base) on one target, measured or not.
 
     scores: (n,) on the items that have a score, or None. means: whether their mean is the metric's value.
+    stderr: where there are no items and somebody else's file told it.
     """
 
     status: str
@@ -65,6 +68,7 @@ class Measured:
     items: NDArray[np.bool_] | None = None
     binary: bool = False
     means: bool = False
+    stderr: float = nan
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def build_matrix(run: RunStore | str | Path) -> TransferMatrix:
     for number in range(len(ledger.seeds)):
         seed_cells = zip(*(column.by_seed[number] for column in columns), strict=True)
         cells += _with_q([cell for row in seed_cells for cell in row])
-    return TransferMatrix(
+    found = TransferMatrix(
         sources=tuple(source["name"] for source in ledger.sources),
         targets=names,
         values=np.array([cell.value for cell in pooled]).reshape(len(ledger.sources), len(names)),
@@ -107,6 +111,7 @@ def build_matrix(run: RunStore | str | Path) -> TransferMatrix:
         target_tags={target["name"]: tuple(target["tags"]) for target in ledger.targets},
         conditions=_conditions(store, ledger),
     )
+    return with_parts(found, store)
 
 
 def _column(
@@ -151,6 +156,8 @@ def _measured(store: RunStore, entry: CellEntry, target: Mapping[str, Any]) -> M
         cell = read_scores(store.cell(entry.key))
     except RunError as error:
         return Measured("missing", str(error))
+    if GIVEN in cell.conditions:
+        return _given(cell, target)
     items = np.isfinite(cell.scores)
     scores = cell.scores[items]
     mean = float(scores.mean()) if scores.size else nan
@@ -166,6 +173,18 @@ def _measured(store: RunStore, entry: CellEntry, target: Mapping[str, Any]) -> M
         items=items,
         binary=cell.binary,
         means=means,
+    )
+
+
+def _given(cell: CellScores, target: Mapping[str, Any]) -> Measured:
+    """A cell of somebody else's results, without its items."""
+    told = cell.conditions[GIVEN]
+    return Measured(
+        status="given",
+        reason="read without items: no paired interval and no test",
+        value=_told(cell, target, nan),
+        n=int(told["n"]),
+        stderr=nan if told["stderr"] is None else float(told["stderr"]),
     )
 
 
@@ -263,7 +282,7 @@ def _cell(one: Measured, target: Mapping[str, Any]) -> Cell:
         metric=target["metric"],
         value=one.value,
         n=one.n,
-        stderr=nan,
+        stderr=one.stderr,
         gain=nan,
         gain_low=nan,
         gain_high=nan,
@@ -277,9 +296,9 @@ def _cell(one: Measured, target: Mapping[str, Any]) -> Cell:
 
 def _against(base: Measured, cell: Cell, one: Measured) -> Cell:
     """The cell with its gain over the base, or the reason why it has none."""
-    if one.status != "measured":
+    if one.status not in _KNOWN:
         return cell
-    if base.status != "measured":
+    if base.status not in _KNOWN:
         why = f"the base is {base.status} on this target" + (f" ({base.reason})" if base.reason else "")
         return replace(cell, reason="; ".join(filter(None, [cell.reason, why])))
     if one.means and base.means and not _same_items(base, one):

@@ -22,6 +22,7 @@ from traitmap.errors import RunError
 from traitmap.runs.atomic import partial_path, publish
 
 METADATA = b"traitmap"
+GIVEN = "given"  # condition of a cell without items: n and stderr as somebody else's file told them
 CHECKSUMS = b"traitmap.sha256"  # of the metadata and every column: Parquet does not guard its footer
 SCHEMA = pa.schema(
     [

@@ -1,0 +1,1 @@
+"""Results of other harnesses, read with what they were measured under."""

@@ -1,0 +1,130 @@
+"""Which files hold results, and of which kind: recognised by what is in them, never guessed from a name."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from traitmap.errors import MatrixError
+from traitmap.imports import every_eval_ever, helm, inspect_ai, lighteval, lm_eval, opencompass, tables
+from traitmap.imports.evaluation import Evaluation, UnfinishedError
+from traitmap.imports.reading import read_json
+
+KINDS = tuple(
+    one.KIND for one in (lm_eval, inspect_ai, every_eval_ever, lighteval, helm, opencompass, tables)
+)
+_TABLES = (".csv", ".tsv", ".parquet")
+# JSON that harnesses write beside their results and that holds none itself
+_BESIDE = ("samples_", "scenario", "instances", "display_", "per_instance_stats", "stats", "run_spec")
+
+
+@dataclass
+class Found:
+    """What was read. notes: what was left out of folders, and why."""
+
+    evaluations: list[Evaluation] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def find_evaluations(paths: Iterable[str | Path]) -> Found:
+    """All results under the paths, files or folders, each by the kind of its content.
+
+    A path that is a file must be of a known kind. In folders other files are passed over, and told; so are
+    tables but OpenCompass' own, since any CSV may lie there: a table is read where it is named itself.
+    Raises MatrixError with file and key of what is malformed.
+    """
+    found = Found()
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            _read_folder(path, found)
+        elif path.is_file():
+            evaluations = _read_file(path)
+            if evaluations is None:
+                raise MatrixError(f"{path}: holds no results of a known kind; known: {', '.join(KINDS)}")
+            found.evaluations += evaluations
+        else:
+            raise MatrixError(f"{path}: there is no such file or folder")
+    if not found.evaluations:
+        told = "".join(f"\n  {note}" for note in found.notes[:20])
+        raise MatrixError(
+            f"no results found in {', '.join(map(str, paths))}; known: {', '.join(KINDS)}{told}"
+        )
+    return found
+
+
+def _read_folder(folder: Path, found: Found) -> None:
+    for path in _walk(folder):
+        if path.is_dir():
+            found.evaluations += helm.read_helm(path)
+            continue
+        if path.suffix in _TABLES and not opencompass.is_opencompass(_header(path)):
+            found.notes.append(f"left out: {path}, a table in a folder; name it itself to have it read")
+            continue
+        try:
+            evaluations = _read_file(path)
+        except UnfinishedError as error:
+            found.notes.append(f"left out: {error}")
+            continue
+        if evaluations is None:
+            found.notes.append(f"left out: {path} holds no results of a known kind")
+        else:
+            found.evaluations += evaluations
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Files that may hold results, and folders of HELM, in the order of their names."""
+    if helm.is_helm(folder):
+        yield folder
+        return
+    if (folder / "run.json").is_file():
+        return  # a run of ours
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _walk(path)
+        elif path.suffix in (".json", ".eval", *_TABLES) and not path.name.startswith(_BESIDE):
+            yield path
+
+
+def _read_file(path: Path) -> list[Evaluation] | None:
+    """The results of one file, or None where it is of no known kind."""
+    if path.suffix == ".eval":
+        return inspect_ai.read_inspect(path)
+    if path.suffix in _TABLES:
+        return _read_table(path)
+    if path.suffix != ".json":
+        return None
+    content = read_json(path)
+    for recognised, read in _READERS:
+        if recognised(content):
+            return list(read(path, content))
+    return None
+
+
+def _read_table(path: Path) -> list[Evaluation]:
+    if opencompass.is_opencompass(_header(path)):
+        return opencompass.read_opencompass(path)
+    return tables.read_table(path)
+
+
+def _header(path: Path) -> list[str]:
+    if path.suffix != ".csv":
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            return [cell.strip() for cell in next(csv.reader(stream), [])]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise MatrixError(f"{path}: cannot be read as CSV ({error})") from None
+
+
+_READERS: tuple[tuple[Any, Any], ...] = (
+    (inspect_ai.is_inspect, inspect_ai.read_inspect),
+    (every_eval_ever.is_every_eval_ever, every_eval_ever.read_every_eval_ever),
+    (lighteval.is_lighteval, lighteval.read_lighteval),
+    (lm_eval.is_lm_eval, lm_eval.read_lm_eval),
+)

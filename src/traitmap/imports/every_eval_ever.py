@@ -1,0 +1,140 @@
+"""Records of Every Eval Ever (schema 0.2), with their instances where they lie beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from traitmap.data.records import Outcome
+from traitmap.errors import MatrixError
+from traitmap.imports.evaluation import Evaluation, known_setting
+from traitmap.imports.reading import mapping, number, read_json, read_lines, sequence, text
+from traitmap.study.digest import digest
+
+KIND = "Every Eval Ever"
+
+
+def is_every_eval_ever(content: Any) -> bool:
+    """Whether a JSON file is a record of Every Eval Ever."""
+    return isinstance(content, Mapping) and "evaluation_results" in content and "model_info" in content
+
+
+def read_every_eval_ever(path: Path, content: Any = None) -> list[Evaluation]:
+    """Every result of one record."""
+    content = mapping(read_json(path) if content is None else content, str(path))
+    about = mapping(content["model_info"], f"{path}, model_info")
+    details = about.get("additional_details") or {}
+    name = text(about.get("id") or about.get("name"), f"{path}, model_info.id")
+    base = details.get("base_model") if isinstance(details, Mapping) else None
+    instances = _instances(path, content)
+    found = [
+        _evaluation(path, i, mapping(one, f"{path}, evaluation_results[{i}]"), content, instances)
+        for i, one in enumerate(sequence(content["evaluation_results"], f"{path}, evaluation_results"))
+    ]
+    if not found:
+        raise MatrixError(f"{path}, evaluation_results: is empty; the record holds no score")
+    if base:
+        return [replace(one, model=str(base), adapter=name) for one in found]
+    return [replace(one, model=name) for one in found]
+
+
+def _evaluation(
+    path: Path,
+    index: int,
+    result: Mapping[str, Any],
+    content: Mapping[str, Any],
+    instances: Mapping[str, tuple[Outcome, ...]],
+) -> Evaluation:
+    place = f"{path}, evaluation_results[{index}]"
+    config = mapping(result.get("metric_config"), f"{place}.metric_config")
+    details = mapping(result.get("score_details"), f"{place}.score_details")
+    uncertainty = details.get("uncertainty") or {}
+    error = (
+        (uncertainty.get("standard_error") or {}).get("value") if isinstance(uncertainty, Mapping) else None
+    )
+    task = text(result.get("evaluation_name"), f"{place}.evaluation_name")
+    more = config.get("additional_details") or {}
+    lower = config.get("lower_is_better")
+    return Evaluation(
+        place=f"{place}.score_details.score",
+        kind=KIND,
+        model="",
+        adapter=None,
+        task=task,
+        metric=str(config.get("metric_name") or more.get("metric") or "score"),
+        filter=str(more.get("filter") or "none"),
+        value=number(details.get("score"), f"{place}.score_details.score"),
+        stderr=number(error, f"{place}.score_details.uncertainty.standard_error.value"),
+        n=int(number(uncertainty.get("num_samples") or 0, f"{place}.score_details.uncertainty.num_samples")),
+        higher_is_better=not lower if isinstance(lower, bool) else None,
+        setting=_setting(result, more, content),
+        outcomes=instances.get(task, ()),
+        date=str(content.get("evaluation_timestamp") or content.get("retrieved_timestamp") or ""),
+    )
+
+
+def _setting(
+    result: Mapping[str, Any], more: Mapping[str, Any], content: Mapping[str, Any]
+) -> dict[str, Any]:
+    generation = result.get("generation_config") or {}
+    arguments = generation.get("generation_args") or {}
+    told = {key: value for key, value in arguments.items() if key != "execution_command"}
+    library = content.get("eval_library") or {}
+    return known_setting(
+        num_fewshot=more.get("num_fewshot"),
+        limit=more.get("limit"),
+        version=more.get("version"),
+        template=more.get("template"),
+        generation=digest([told, generation.get("additional_details")], 12) if generation else None,
+        library=library.get("name"),
+    )
+
+
+def _instances(path: Path, content: Mapping[str, Any]) -> dict[str, tuple[Outcome, ...]]:
+    """task -> outcomes, in the order of sample_id, from the JSONL file that the record names."""
+    told = content.get("detailed_evaluation_results")
+    if not isinstance(told, Mapping) or told.get("format", "jsonl") != "jsonl" or not told.get("file_path"):
+        return {}
+    file = path.parent / Path(str(told["file_path"])).name
+    if not file.is_file():
+        return {}
+    by_task: dict[str, dict[str, Outcome]] = {}
+    for place, row in read_lines(file):
+        row = mapping(row, place)
+        name = text(row.get("evaluation_name"), f"{place}, evaluation_name")
+        sample = text(row.get("sample_id"), f"{place}, sample_id")
+        by_task.setdefault(name, {})[sample] = _outcome(place, row, sample)
+    return {
+        name: tuple(replace(outcomes[key], item=i) for i, key in enumerate(sorted(outcomes, key=_order)))
+        for name, outcomes in by_task.items()
+    }
+
+
+def _order(name: str) -> tuple[int, str]:
+    return (int(name), "") if name.isdigit() else (-1, name)
+
+
+def _outcome(place: str, row: Mapping[str, Any], sample: str) -> Outcome:
+    score = mapping(row.get("evaluation"), f"{place}, evaluation")
+    asked = mapping(row.get("input"), f"{place}, input")
+    value = number(score.get("score"), f"{place}, evaluation.score")
+    output = row.get("output") or {}
+    raw = output.get("raw") or [] if isinstance(output, Mapping) else []
+    attribution = row.get("answer_attribution") or []
+    answer = attribution[-1].get("extracted_value") if attribution else (raw[0] if raw else "")
+    tokens = (row.get("token_usage") or {}).get("output_tokens")
+    more = row.get("metadata") or {}
+    return Outcome(
+        item=0,
+        item_digest=str(row.get("sample_hash") or digest([sample, asked.get("raw"), asked.get("reference")])),
+        score=value,
+        correct=bool(value) if value in (0.0, 1.0) else None,
+        prediction=str(answer or ""),
+        gold=" | ".join(map(str, asked.get("reference") or [])),
+        text=str(raw[0]) if raw and not asked.get("choices") else None,
+        parsed=str(more.get("parsed", "true")).lower() != "false",
+        output_tokens=int(tokens or 0),
+        stopped=None,
+    )

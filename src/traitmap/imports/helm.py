@@ -1,0 +1,142 @@
+"""Runs of HELM: a folder with run_spec.json and stats.json, and the statistics of its instances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+from traitmap.data.records import Outcome
+from traitmap.errors import MatrixError
+from traitmap.imports.evaluation import Evaluation, known_setting
+from traitmap.imports.reading import mapping, number, read_json, sequence, text
+from traitmap.study.digest import digest
+
+KIND = "HELM"
+# HELM writes one statistic for everything that it counts; these measure how good an answer is.
+_METRICS = (
+    "exact_match", "quasi_exact_match", "prefix_exact_match", "quasi_prefix_exact_match", "f1_score",
+    "math_equiv_chain_of_thought", "math_equiv", "final_number_exact_match", "ifeval_strict_accuracy",
+    "code_eval_acc", "pass", "rouge_2", "rouge_l", "bleu_4", "bits_per_byte", "chain_of_thought_correctness",
+)  # fmt: skip
+_LOWER_IS_BETTER = frozenset({"bits_per_byte"})
+
+
+def is_helm(folder: Path) -> bool:
+    """Whether a folder is one run of HELM."""
+    return (folder / "run_spec.json").is_file() and (folder / "stats.json").is_file()
+
+
+def read_helm(folder: Path) -> list[Evaluation]:
+    """Every quality metric of one run on its test split (its validation split where it has no other)."""
+    place = f"{folder / 'run_spec.json'}"
+    specification = mapping(read_json(folder / "run_spec.json"), place)
+    adapter = mapping(specification.get("adapter_spec"), f"{place}, adapter_spec")
+    model = text(adapter.get("model") or adapter.get("model_deployment"), f"{place}, adapter_spec.model")
+    task = _task(text(specification.get("name"), f"{place}, name"))
+    statistics = _plain_statistics(folder / "stats.json")
+    split = "test" if any(key[1] == "test" for key in statistics) else "valid"
+    found = []
+    for metric in _METRICS:
+        told = statistics.get((metric, split))
+        if told is None:
+            continue
+        where = f"{folder / 'stats.json'}, {metric}"
+        n = int(number(told.get("count"), f"{where}.count") or 0)
+        outcomes = _outcomes(folder, metric, split)
+        found.append(
+            Evaluation(
+                place=where,
+                kind=KIND,
+                model=model,
+                adapter=None,
+                task=task,
+                metric=metric,
+                filter="none",
+                value=number(told.get("mean"), f"{where}.mean"),
+                stderr=_stderr(outcomes),
+                n=len(outcomes) or (n if n > 1 else 0),
+                higher_is_better=metric not in _LOWER_IS_BETTER,
+                setting=_setting(adapter, specification),
+                outcomes=outcomes,
+            )
+        )
+    if not found:
+        raise MatrixError(
+            f"{folder / 'stats.json'}: holds none of the metrics that are read ({', '.join(_METRICS)}); "
+            "convert the run with `python -m every_eval_ever` or give a table"
+        )
+    return found
+
+
+def _task(name: str) -> str:
+    """``mmlu:subject=anatomy,model=a_b`` -> ``mmlu:subject=anatomy``: what was asked, not who answered."""
+    scenario, _, arguments = name.partition(":")
+    kept = [
+        one for one in arguments.split(",") if one and not one.startswith(("model=", "model_deployment="))
+    ]
+    return f"{scenario}:{','.join(kept)}" if kept else scenario
+
+
+def _plain_statistics(file: Path) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """(metric, split) -> statistic, of unperturbed instances alone."""
+    found = {}
+    for i, one in enumerate(sequence(read_json(file), str(file))):
+        told = mapping(one, f"{file}[{i}]")
+        name = mapping(told.get("name"), f"{file}[{i}].name")
+        if not name.get("perturbation"):
+            found[str(name.get("name")), str(name.get("split", ""))] = told
+    return found
+
+
+def _setting(adapter: Mapping[str, Any], specification: Mapping[str, Any]) -> dict[str, Any]:
+    asked = [adapter.get(key) for key in ("method", "instructions", "input_prefix", "output_prefix")]
+    return known_setting(
+        num_fewshot=adapter.get("max_train_instances"),
+        limit=adapter.get("max_eval_instances"),
+        template=digest([asked, specification.get("scenario_spec")], 12),
+        generation={key: adapter.get(key) for key in ("temperature", "max_tokens", "num_outputs")},
+    )
+
+
+def _outcomes(folder: Path, metric: str, split: str) -> tuple[Outcome, ...]:
+    """One outcome per instance, in the order of their ids; none where a run has several training draws."""
+    file = folder / "per_instance_stats.json"
+    if not file.is_file():
+        return ()
+    scores: dict[str, float] = {}
+    for i, one in enumerate(sequence(read_json(file), str(file))):
+        told = mapping(one, f"{file}[{i}]")
+        if told.get("perturbation"):
+            continue
+        for statistic in told.get("stats") or []:
+            name = statistic.get("name") or {}
+            if (
+                name.get("name") == metric
+                and name.get("split", split) == split
+                and not name.get("perturbation")
+            ):
+                instance = str(told.get("instance_id"))
+                if instance in scores:
+                    return ()
+                scores[instance] = number(statistic.get("mean"), f"{file}[{i}].{metric}")
+    return tuple(
+        Outcome(
+            item=i,
+            item_digest=digest(instance),
+            score=scores[instance],
+            correct=bool(scores[instance]) if scores[instance] in (0.0, 1.0) else None,
+            prediction="",
+            gold="",
+        )
+        for i, instance in enumerate(sorted(scores))
+    )
+
+
+def _stderr(outcomes: tuple[Outcome, ...]) -> float:
+    n = len(outcomes)
+    if n < 2:
+        return float("nan")
+    mean = sum(one.score for one in outcomes) / n
+    return sqrt(sum((one.score - mean) ** 2 for one in outcomes) / (n - 1) / n)

@@ -1,0 +1,173 @@
+"""Logs of inspect_ai, ``.json`` and ``.eval``; only logs whose status is success."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from traitmap.data.records import Outcome
+from traitmap.errors import MatrixError
+from traitmap.imports.evaluation import Evaluation, UnfinishedError, known_setting
+from traitmap.imports.reading import mapping, number, parse_json, read_json, sequence, text
+from traitmap.study.digest import digest
+
+KIND = "inspect_ai"
+_LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}  # correct, partial, incorrect, no answer
+_ZSTANDARD = 93
+_LARGEST = 1 << 30  # bytes of one unpacked part
+
+
+def is_inspect(content: Any) -> bool:
+    """Whether a JSON file is a log of inspect_ai."""
+    return isinstance(content, Mapping) and "eval" in content and "status" in content and "plan" in content
+
+
+def read_inspect(path: Path, content: Any = None) -> list[Evaluation]:
+    """Every scorer of one log, with its samples. UnfinishedError where the log's status is not success."""
+    if path.suffix == ".eval":
+        log, samples, reductions = _unpacked(path)
+    else:
+        log = mapping(read_json(path) if content is None else content, str(path))
+        samples, reductions = log.get("samples") or [], log.get("reductions") or []
+    if log.get("status") != "success":
+        raise UnfinishedError(f"{path}, status: is {log.get('status')!r}; only logs with 'success' are read")
+    results = mapping(log.get("results"), f"{path}, results")
+    scores = sequence(results.get("scores"), f"{path}, results.scores")
+    found = [
+        _evaluation(path, log, mapping(score, f"{path}, results.scores[{i}]"), samples, reductions)
+        for i, score in enumerate(scores)
+    ]
+    if not found:
+        raise MatrixError(f"{path}, results.scores: is empty; the log holds no score")
+    return found
+
+
+def _evaluation(
+    path: Path, log: Mapping[str, Any], score: Mapping[str, Any], samples: Any, reductions: Any
+) -> Evaluation:
+    about = mapping(log.get("eval"), f"{path}, eval")
+    name = text(score.get("name"), f"{path}, results.scores.name")
+    metrics = mapping(score.get("metrics"), f"{path}, results.scores.{name}.metrics")
+    chosen = next((key for key in metrics if not key.startswith(("stderr", "std", "var"))), None)
+    if chosen is None:
+        raise MatrixError(f"{path}, results.scores.{name}.metrics: holds no metric but {', '.join(metrics)}")
+    place = f"{path}, results.scores.{name}.metrics.{chosen}"
+    error = metrics.get("stderr") or {}
+    return Evaluation(
+        place=place,
+        kind=KIND,
+        model=text(about.get("model"), f"{path}, eval.model"),
+        adapter=None,
+        task=text(about.get("task"), f"{path}, eval.task"),
+        metric=chosen,
+        filter=name,
+        value=number(metrics[chosen].get("value"), place),
+        stderr=number(error.get("value"), f"{path}, results.scores.{name}.metrics.stderr"),
+        n=int(number(score.get("scored_samples") or 0, f"{path}, results.scores.{name}.scored_samples")),
+        higher_is_better=True if chosen in ("accuracy", "mean") else None,
+        setting=_setting(log, about),
+        outcomes=_outcomes(path, name, samples, reductions),
+        date=str(about.get("created", "")),
+    )
+
+
+def _setting(log: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+    config = about.get("config") or {}
+    plan = log.get("plan") or {}
+    asked = [
+        plan.get("steps"),
+        plan.get("config"),
+        about.get("model_generate_config"),
+        about.get("task_args"),
+    ]
+    return known_setting(
+        version=about.get("task_version"),
+        limit=config.get("limit"),
+        epochs=config.get("epochs"),
+        template=digest(asked, 12),
+        items=digest((about.get("dataset") or {}).get("sample_ids"), 12),
+    )
+
+
+def _outcomes(path: Path, scorer: str, samples: Any, reductions: Any) -> tuple[Outcome, ...]:
+    """One outcome per sample, in the order of the ids; the reduction over epochs where there are several."""
+    reduced = _reduced(reductions, scorer)
+    found: dict[str, Outcome] = {}
+    for i, one in enumerate(samples):
+        place = f"{path}, samples[{i}]"
+        sample = mapping(one, place)
+        told = (sample.get("scores") or {}).get(scorer)
+        if told is None:
+            return ()
+        name = str(sample.get("id"))
+        value = reduced.get(name, told.get("value"))
+        score = _LETTERS.get(value, nan) if isinstance(value, str) else _plain(value)
+        output = sample.get("output") or {}
+        completion = output.get("completion")
+        stops = [choice.get("stop_reason") for choice in output.get("choices") or []]
+        target = sample.get("target", "")
+        found[name] = Outcome(
+            item=0,
+            item_digest=digest([name, sample.get("input"), target]),
+            score=score,
+            correct=bool(score) if score in (0.0, 1.0) else None,
+            prediction=str(told.get("answer") or "").strip(),
+            gold=" | ".join(map(str, target)) if isinstance(target, list) else str(target),
+            text=completion if isinstance(completion, str) else None,
+            parsed=told.get("value") != "N",
+            output_tokens=int((output.get("usage") or {}).get("output_tokens") or 0),
+            stopped="max_tokens" not in stops if stops else None,
+        )
+    return tuple(replace(found[name], item=i) for i, name in enumerate(sorted(found)))
+
+
+def _plain(value: Any) -> float:
+    return float(value) if isinstance(value, bool | int | float) else nan
+
+
+def _reduced(reductions: Any, scorer: str) -> dict[str, Any]:
+    for one in reductions:
+        if isinstance(one, Mapping) and one.get("scorer") == scorer:
+            return {str(sample.get("sample_id")): sample.get("value") for sample in one.get("samples") or []}
+    return {}
+
+
+def _unpacked(path: Path) -> tuple[Mapping[str, Any], list[Any], list[Any]]:
+    """Header, samples and reductions of an ``.eval`` file, which is a zip file of JSON files."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = {info.filename: info for info in archive.infolist()}
+            if "header.json" not in parts:
+                raise UnfinishedError(
+                    f"{path}: has no header.json, so the evaluation never ended; let it end first"
+                )
+            header = mapping(_part(path, archive, parts["header.json"]), f"{path}, header.json")
+            names = sorted(name for name in parts if name.startswith("samples/"))
+            samples = [_part(path, archive, parts[name]) for name in names]
+            reductions = _part(path, archive, parts["reductions.json"]) if "reductions.json" in parts else []
+    except (zipfile.BadZipFile, OSError, EOFError, struct.error, pa.ArrowException) as error:
+        raise MatrixError(f"{path}: not a whole .eval file ({error}); copy it again") from None
+    return header, samples, reductions
+
+
+def _part(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
+    """One JSON file of the archive; Zstandard, which Python 3.11 cannot unpack, through pyarrow."""
+    if info.file_size > _LARGEST:
+        raise MatrixError(f"{path}, {info.filename}: unpacks to {info.file_size} bytes; at most {_LARGEST}")
+    if info.compress_type != _ZSTANDARD:
+        return parse_json(archive.read(info), f"{path}, {info.filename}")
+    stream = archive.fp
+    assert stream is not None
+    stream.seek(info.header_offset)
+    name_length, extra_length = struct.unpack("<26xHH", stream.read(30))
+    stream.seek(name_length + extra_length, 1)
+    packed = stream.read(info.compress_size)
+    content = pa.Codec("zstd").decompress(packed, info.file_size, asbytes=True)
+    return parse_json(content, f"{path}, {info.filename}")

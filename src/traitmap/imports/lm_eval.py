@@ -1,0 +1,228 @@
+"""Results and samples of lm-evaluation-harness, of 0.3 and 0.4, as its command line writes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from traitmap.data.records import Outcome
+from traitmap.errors import MatrixError
+from traitmap.imports.evaluation import Evaluation, known_setting
+from traitmap.imports.reading import mapping, number, read_json, read_lines, text
+from traitmap.study.digest import digest
+
+KIND = "lm-evaluation-harness"
+_STAMP = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.json$")
+_NO_METRIC = frozenset({"alias", "name", "sample_len", "samples"})
+_LOWER_IS_BETTER = frozenset(
+    {"perplexity", "ppl", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter", "wer"}
+)
+_INVALID = "[invalid]"  # what lm-eval's filters give where they find no answer
+
+
+def is_lm_eval(content: Any) -> bool:
+    """Whether a JSON file holds results of lm-evaluation-harness."""
+    return (
+        isinstance(content, Mapping)
+        and "results" in content
+        and "versions" in content
+        and "config" in content
+    )
+
+
+def read_lm_eval(path: Path, content: Any = None) -> list[Evaluation]:
+    """Every (task, metric, filter) of one results file, with its samples where they lie beside it.
+
+    Groups are left out, since their tasks stand for themselves.
+    """
+    content = mapping(read_json(path) if content is None else content, str(path))
+    results = mapping(content.get("results"), f"{path}, results")
+    model, adapter = _model(content, path)
+    stamp = _STAMP.search(path.name)
+    found: list[Evaluation] = []
+    for task in _tasks(content, results):
+        scores = mapping(results[task], f"{path}, results.{task}")
+        setting = _setting(content, task)
+        samples = _samples(path, task, stamp.group(1) if stamp else None)
+        for metric, filter_name, key in _metrics(scores):
+            place = f"{path}, results.{task}.{key}"
+            outcomes = _outcomes(samples.get(filter_name, ()), metric)
+            found.append(
+                Evaluation(
+                    place=place,
+                    kind=KIND,
+                    model=model,
+                    adapter=adapter,
+                    task=task,
+                    metric=metric,
+                    filter=filter_name,
+                    value=number(scores[key], place),
+                    stderr=number(_stderr(scores, metric, key), f"{place}_stderr"),
+                    n=_items(content, scores, task) or len(outcomes),
+                    higher_is_better=_direction(content, task, metric),
+                    setting=setting,
+                    outcomes=outcomes,
+                    date=stamp.group(1) if stamp else str(content.get("date", "")),
+                )
+            )
+    if not found:
+        raise MatrixError(f"{path}, results: holds no task with a number; the file is empty or damaged")
+    return found
+
+
+def _tasks(content: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
+    """Names of the tasks: groups and their tags stand in ``results`` too, and have subtasks or no version."""
+    groups = content.get("group_subtasks") or {}
+    grouped = {name for name, subtasks in groups.items() if subtasks} | set(content.get("groups") or {})
+    return [name for name in results if name not in grouped]
+
+
+def _metrics(scores: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(metric, filter, key): ``acc,none`` since 0.4, ``acc`` before."""
+    for key in scores:
+        metric, _, filter_name = str(key).partition(",")
+        if metric not in _NO_METRIC and not metric.endswith("_stderr") and scores[key] != " ":
+            yield metric, filter_name or "none", str(key)
+
+
+def _stderr(scores: Mapping[str, Any], metric: str, key: str) -> Any:
+    _, comma, filter_name = key.partition(",")
+    return scores.get(f"{metric}_stderr{comma}{filter_name}")
+
+
+def _model(content: Mapping[str, Any], path: Path) -> tuple[str, str | None]:
+    """The base model and the adapter, out of model_args as text, as a mapping, or absent."""
+    config = mapping(content["config"], f"{path}, config")
+    given = config.get("model_args")
+    if isinstance(given, str):
+        pairs = (part.partition("=") for part in given.split(",") if "=" in part)
+        given = {key.strip(): value.strip() for key, _, value in pairs}
+    if given is not None and not isinstance(given, Mapping):
+        raise MatrixError(f"{path}, config.model_args: is {given!r}; text, an object or null are legal")
+    arguments = dict(given or {})
+    name = arguments.get("pretrained") or arguments.get("model") or content.get("model_name")
+    name = name or config.get("model")
+    adapter = arguments.get("peft") or arguments.get("delta") or arguments.get("lora_local_path")
+    return text(name, f"{path}, config.model_args.pretrained"), str(adapter) if adapter else None
+
+
+def _setting(content: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """What must agree between models: how the task was asked."""
+    config = content.get("config") or {}
+    one = (content.get("configs") or {}).get(task) or {}
+    asked = {key: one.get(key) for key in ("doc_to_text", "doc_to_target", "doc_to_choice", "description")}
+    shots = (content.get("n-shot") or {}).get(task, one.get("num_fewshot"))
+    limit = config.get("limit")
+    return known_setting(
+        num_fewshot=config.get("num_fewshot") if shots is None else shots,
+        limit=limit,
+        version=(content.get("versions") or {}).get(task),
+        template=digest(asked, 12) if any(asked.values()) else None,
+        generation=one.get("generation_kwargs"),
+        chat_template=content.get("chat_template_sha"),
+        system_instruction=content.get("system_instruction_sha"),
+    )
+
+
+def _items(content: Mapping[str, Any], scores: Mapping[str, Any], task: str) -> int:
+    counted = (content.get("n-samples") or {}).get(task) or {}
+    n = counted.get("effective", scores.get("sample_len"))
+    return n if isinstance(n, int) else 0
+
+
+def _direction(content: Mapping[str, Any], task: str, metric: str) -> bool | None:
+    told = (content.get("higher_is_better") or {}).get(task) or {}
+    if isinstance(told.get(metric), bool):
+        return bool(told[metric])
+    return False if metric in _LOWER_IS_BETTER else None
+
+
+def _samples(path: Path, task: str, stamp: str | None) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
+    """filter -> rows of the samples file beside the results; one line per document and filter."""
+    file = path.with_name(f"samples_{task}_{stamp}.jsonl")
+    if stamp is None or not file.is_file():
+        return {}
+    by_filter: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    for place, row in read_lines(file):
+        row = mapping(row, place)
+        if not isinstance(row.get("doc_id"), int):
+            raise MatrixError(f"{place}, doc_id: is {row.get('doc_id')!r}, not a whole number")
+        by_filter.setdefault(str(row.get("filter", "none")), []).append((place, row))
+    return {name: sorted(rows, key=lambda one: int(one[1]["doc_id"])) for name, rows in by_filter.items()}
+
+
+def _outcomes(rows: Sequence[tuple[str, Mapping[str, Any]]], metric: str) -> tuple[Outcome, ...]:
+    """One outcome per document; none at all where the metric has no value per document."""
+    if not all(isinstance(row.get(metric), int | float) for _, row in rows):
+        return ()
+    return tuple(_outcome(place, row, metric) for place, row in rows)
+
+
+def _outcome(place: str, row: Mapping[str, Any], metric: str) -> Outcome:
+    score = number(row[metric], f"{place}, {metric}")
+    choices = _choices(row)
+    logprobs = _logprobs(row) if choices else None
+    gold = str(row.get("target", ""))
+    if choices and gold.isdigit() and gold not in choices and int(gold) < len(choices):
+        gold = choices[int(gold)]
+    filtered = row.get("filtered_resps") or []
+    answer = filtered[0] if filtered else ""
+    prediction = str(answer if not isinstance(answer, list) or not answer else answer[0])
+    generated = None
+    if choices and logprobs:
+        sizes = (
+            [len(choice.encode()) or 1 for choice in choices] if metric == "acc_norm" else [1] * len(choices)
+        )
+        best = max(range(len(choices)), key=lambda i: logprobs[i] / sizes[i])
+        prediction = choices[best]
+    else:
+        generated = _generated(row)
+    return Outcome(
+        item=int(row["doc_id"]),
+        item_digest=str(row.get("doc_hash") or digest(row.get("doc"))),
+        score=score,
+        correct=bool(score) if score in (0.0, 1.0) else None,
+        prediction=prediction.strip(),
+        gold=gold.strip(),
+        choice_logprobs=logprobs,
+        text=generated,
+        parsed=answer != _INVALID,
+    )
+
+
+def _arguments(row: Mapping[str, Any]) -> list[list[Any]]:
+    """Arguments of every request of a document: an object of objects since 0.4.3, lists before."""
+    told = row.get("arguments")
+    if isinstance(told, Mapping):
+        told = [list(one.values()) if isinstance(one, Mapping) else one for one in told.values()]
+    return [list(one) for one in told if isinstance(one, list | tuple)] if isinstance(told, list) else []
+
+
+def _choices(row: Mapping[str, Any]) -> list[str]:
+    arguments = _arguments(row)
+    if len(arguments) < 2 or not all(len(one) > 1 and isinstance(one[1], str) for one in arguments):
+        return []
+    return [str(one[1]).strip() for one in arguments]
+
+
+def _logprobs(row: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """Log-probability of each choice, in nats."""
+    values = []
+    for one in row.get("resps") or []:
+        while isinstance(one, list) and one:
+            one = one[0]
+        try:
+            values.append(float(one))
+        except (TypeError, ValueError):
+            return None
+    return tuple(values) if len(values) == len(_choices(row)) and all(map(isfinite, values)) else None
+
+
+def _generated(row: Mapping[str, Any]) -> str | None:
+    one: Any = row.get("resps")
+    while isinstance(one, list) and one:
+        one = one[0]
+    return one if isinstance(one, str) else None

@@ -1,0 +1,129 @@
+"""Imported results as a run folder, so that matrix, traits and report work on them as on our own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from traitmap.errors import RunError
+from traitmap.imports.columns import Imported, ImportedColumn
+from traitmap.imports.evaluation import Evaluation
+from traitmap.runs.cells import GIVEN, write_cell
+from traitmap.runs.ledger import AdapterEntry, CellEntry, Ledger, write_ledger
+from traitmap.runs.store import RunStore, locked_store
+from traitmap.study.digest import digest
+from traitmap.study.settings import BASELINE
+
+ENGINE = "imported"
+
+
+def write_imported(imported: Imported, folder: str | Path) -> RunStore:
+    """Write the results into a new run folder. RunError where the folder holds something already."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder}: is there already; give a new folder for the imported results")
+    base = digest({"imported": imported.base or ""})
+    with locked_store(folder) as store:
+        cells = [
+            _cell(store, column, source, base)
+            for source in (BASELINE, *imported.sources)
+            for column in imported.columns
+        ]
+        write_ledger(store, _ledger(imported, base, folder.name, cells))
+    return store
+
+
+def _cell(store: RunStore, column: ImportedColumn, source: str, base: str) -> CellEntry:
+    one = column.rows.get(source)
+    entry = CellEntry(source, None if source == BASELINE else 0, column.target, None)
+    entry = replace(entry, seed=None)
+    if one is None:
+        return replace(entry, reason="no file holds this result")
+    if not one.outcomes and not isfinite(one.value):
+        return replace(entry, status="failed", reason=f"{one.place} is no number")
+    outcomes = one.outcomes if column.paired else ()
+    told = {f"{one.metric},{one.filter}": one.value}
+    conditions = {
+        "base": base,
+        "metric": one.metric,
+        "filter": one.filter,
+        "read_from": one.place,
+        "setting": dict(one.setting),
+    }
+    if not outcomes:
+        conditions[GIVEN] = {"stderr": one.stderr if isfinite(one.stderr) else None, "n": one.n}
+    key = digest([conditions, told, [outcome.item_digest for outcome in outcomes]])
+    write_cell(store.cell(key), outcomes=outcomes, aggregates=told, conditions=conditions)
+    return replace(entry, key=key, status="done")
+
+
+def _ledger(imported: Imported, base: str, name: str, cells: list[CellEntry]) -> Ledger:
+    kinds = sorted({one.kind for column in imported.columns for one in column.rows.values()})
+    return Ledger(
+        name=name,
+        study=digest([imported.base, imported.sources]),
+        base=base,
+        model={"path": imported.base},
+        conditions={"engine": ENGINE, "harness": ", ".join(kinds), "notes": list(imported.notes)},
+        seeds=(0,),
+        sources=tuple(_source(source, imported) for source in imported.sources),
+        targets=tuple(_target(column) for column in imported.columns),
+        adapters=tuple(
+            AdapterEntry(source, None, None, None, status="done", digest=digest(source))
+            for source in imported.sources
+        ),
+        cells=tuple(cells),
+    )
+
+
+def _source(name: str, imported: Imported) -> dict[str, Any]:
+    rows = [column.rows[name] for column in imported.columns if name in column.rows]
+    return {
+        "name": name,
+        "digest": digest(name),
+        "examples": 0,
+        "available": 0,
+        "label_counts": {},
+        "adapter": next((one.adapter or one.model for one in rows), name),
+        "lora": {},
+        "training": {},
+        "tags": [],
+    }
+
+
+def _target(column: ImportedColumn) -> dict[str, Any]:
+    rows = list(column.rows.values())
+    told = [one.higher_is_better for one in rows if one.higher_is_better is not None]
+    return {
+        "name": column.target,
+        "task": column.target,
+        "version": str(column.setting.get("version", "")),
+        "kind": _kind(rows),
+        "metric": column.metric,
+        "filter": column.filter,
+        "higher_is_better": told[0] if told else True,
+        "items": max((one.n for one in rows), default=0),
+        "requests": 0,
+        "digest": digest([column.target, column.metric, column.filter, _plain(column.setting)]),
+        "chance": None,
+        "majority": None,
+        "tags": [],
+        "conditions": {**_plain(column.setting), "direction_known": bool(told)},
+    }
+
+
+def _kind(rows: list[Evaluation]) -> str:
+    outcomes = next((one.outcomes for one in rows if one.outcomes), ())
+    if not outcomes:
+        return "unknown"
+    return "multiple_choice" if outcomes[0].choice_logprobs else "generate_until"
+
+
+def _plain(setting: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value if isinstance(value, str | int | float | bool | None) else str(value)
+        for key, value in setting.items()
+    }
