@@ -29,6 +29,7 @@ _HOMES = {
     "load_study": "traitmap.study.load",
     "metrics": "traitmap.analysis.recommendation",
     "open_run": "traitmap.api",
+    "profile": "traitmap.api",
     "Recommendation": "traitmap.analysis.recommendation.advice",
     "read_matrix": "traitmap.matrix_io",
     "recommend": "traitmap.api",

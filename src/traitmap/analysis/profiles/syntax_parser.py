@@ -114,16 +114,18 @@ def parse_relations(
     parser: Parser,
     texts: Mapping[str, Sequence[str]],
     *,
-    max_texts: int | None = None,
+    max_texts: int | Mapping[str, int | None] | None = None,
     seed: int = 0,
     listener: Listener = silent,
 ) -> dict[str, Relations]:
     """Relations of every dataset's texts. A text that stands in several places is parsed once.
 
-    max_texts: of each dataset, drawn by ``seed`` where it has more. Reports the stage ``parse`` in texts.
+    max_texts: of each dataset, or of each by name, drawn by ``seed`` where it has more; None takes all.
+    Reports the stage ``parse`` in texts.
     A text longer than the pipeline takes (spaCy: a million characters) is parsed up to there.
     """
-    chosen = {name: _sample(len(some), max_texts, seed) for name, some in texts.items()}
+    most = max_texts if isinstance(max_texts, Mapping) else dict.fromkeys(texts, max_texts)
+    chosen = {name: _sample(len(some), most.get(name), seed) for name, some in texts.items()}
     wanted = [texts[name][index] for name, at in chosen.items() for index in at]
     unique = list(dict.fromkeys(wanted))
     found = dict(zip(unique, _parsed(parser, unique, listener), strict=True))

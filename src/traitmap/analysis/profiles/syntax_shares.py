@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import nan
+from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import jensenshannon
@@ -18,6 +19,24 @@ def relation_shares(relations: Relations) -> dict[str, float]:
     own = [number for number, label in enumerate(relations.labels) if label not in relations.derived]
     whole = int(totals[own].sum())
     return {relations.labels[number]: float(totals[number] / whole) for number in own} if whole else {}
+
+
+def relations_json(relations: Relations) -> dict[str, Any]:
+    """Plain JSON data: how many texts were parsed, by what, and how common each relation is in them."""
+    parsed = len(relations.texts)
+    return {
+        "parser": relations.parser,
+        "scheme": relations.scheme,
+        "derived": dict(relations.derived),
+        "parsed": parsed,
+        "available": relations.available,
+        "cut": relations.cut,
+        "words": int(relations.words.sum()),
+        "relations": {
+            label: {"count": int(relations.counts[:, r].sum()), "texts": int(relations.present[:, r].sum())}
+            for r, label in enumerate(relations.labels)
+        },
+    }
 
 
 def syntax_feature(sources: Mapping[str, Relations], targets: Mapping[str, Relations]) -> Feature:

@@ -1,0 +1,175 @@
+"""Profiles of datasets in the terminal: a row each, their relations, and how gains depend on relations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from traitmap.report.blocks import Blocks, words
+from traitmap.report.cell_tables import cells_tables
+from traitmap.report.wording import (
+    UNKNOWN,
+    counted,
+    interval,
+    plain,
+    probability,
+    sentence,
+    share,
+    signed,
+)
+
+if TYPE_CHECKING:
+    from traitmap.analysis.profiles.record import Profile
+    from traitmap.analysis.profiles.rows import DatasetRow
+    from traitmap.analysis.profiles.syntax_parser import Relations
+    from traitmap.analysis.profiles.syntax_records import RelationEffect, RelationEffects
+
+LEVEL = 0.05
+_LONGEST = 20  # characters of a neighbour's name within a table
+_FINDINGS = 12  # relation findings that are printed; --json has all
+
+
+def profile_tables(found: Profile) -> RenderableType:
+    """Everything in a profile that fits a terminal."""
+    parts: list[RenderableType] = [datasets_table(found.rows(), found.all_notes())]
+    if found.relations:
+        parts.append(relations_table(found.relations))
+    if found.cells is not None and found.matrix is not None:
+        parts += cells_tables(found.cells, found.matrix)
+    if found.effects is not None:
+        parts.append(effects_table(found.effects))
+    return Group(*(Group(Text(""), part) if number else part for number, part in enumerate(parts)))
+
+
+def datasets_table(rows: Sequence[DatasetRow], notes: Sequence[str] = ()) -> RenderableType:
+    """Size, lengths, classes, form, difficulty and neighbours of every dataset."""
+    unit = rows[0].unit if rows else "words"
+    heads = (
+        "texts",
+        f"input {unit}",
+        f"output {unit}",
+        "5-95 %",
+        "classes",
+        "entropy bits",
+        "majority",
+        "answers",
+        "marks in half",
+        "different words",
+        "type-token",
+        *(("perplexity",) if any(isfinite(row.perplexity) for row in rows) else ()),
+        "nearest in style",
+        "cosine",
+        "nearest in meaning",
+        "cosine",
+    )
+    table = Blocks("dataset", heads, tuple((_name(row), _entries(row, len(heads) > 15)) for row in rows))
+    parts: list[RenderableType] = [table, words(_datasets_note(rows), "dim")]
+    parts += [words(f"! {sentence(note)}", "yellow") for note in notes]
+    return Group(*parts)
+
+
+def _name(row: DatasetRow) -> Text:
+    return words(row.dataset, "italic" if row.role == "target" else "")
+
+
+def _entries(row: DatasetRow, with_perplexity: bool) -> tuple[Text, ...]:
+    spread = f"{plain(row.output_low, 0)}-{plain(row.output_high, 0)}" if isfinite(row.output) else UNKNOWN
+    told = [
+        f"{row.size:.0f}" if isfinite(row.size) else UNKNOWN,
+        plain(row.input, 0),
+        plain(row.output, 0),
+        spread,
+        plain(row.classes, 0),
+        plain(row.entropy, 2),
+        share(row.majority),
+        f"{row.answer} {share(row.answer_share)}",
+        ", ".join(mark.replace("_", " ") for mark in row.marks[:2]) + ("..." if len(row.marks) > 2 else ""),
+        str(row.vocabulary),
+        plain(row.richness, 2),
+        *((plain(row.perplexity),) if with_perplexity else ()),
+        _short(row.style),
+        plain(row.style_cosine, 2),
+        _short(row.meaning),
+        plain(row.meaning_cosine, 2),
+    ]
+    return tuple(words(entry or UNKNOWN) for entry in told)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+
+
+def _datasets_note(rows: Sequence[DatasetRow]) -> str:
+    said = ["lengths: medians"]
+    if any(row.role == "target" for row in rows):
+        said.append("italic: targets; nearest: among other tasks")
+    if any(isfinite(row.perplexity) for row in rows):
+        said.append("perplexity: of the base, per token of input and output")
+    return "; ".join(said) + "."
+
+
+def relations_table(relations: Mapping[str, Relations], most: int = 12) -> RenderableType:
+    """Share of texts that have the commonest relations, and those that are made here."""
+    totals: dict[str, int] = {}
+    for one in relations.values():
+        for label, count in zip(one.labels, one.present.sum(axis=0), strict=True):
+            totals[label] = totals.get(label, 0) + int(count)
+    everywhere = {label for label in totals if all(_share(one, label) > 0.98 for one in relations.values())}
+    telling = sorted(totals.keys() - everywhere, key=lambda label: (-totals[label], label))
+    made = [label for one in list(relations.values())[:1] for label in one.derived if label in totals]
+    shown = [*telling[:most], *(label for label in made if label not in telling[:most])]
+    rows = tuple(
+        (words(name), tuple(words(share(_share(one, label))) for label in shown))
+        for name, one in relations.items()
+    )
+    first = next(iter(relations.values()))
+    note = f"share of parsed texts with each relation ({first.scheme}, {first.parser}); parsed: "
+    note += ", ".join(sorted({f"{len(one.texts)} of {one.available}" for one in relations.values()})[:3])
+    return Group(Blocks("relations in", tuple(shown), rows), words(f"{note}.", "dim"))
+
+
+def _share(relations: Relations, label: str) -> float:
+    if label not in relations.labels or not len(relations.texts):
+        return 0.0 if len(relations.texts) else float("nan")
+    return float(relations.present[:, relations.labels.index(label)].mean())
+
+
+def effects_table(effects: RelationEffects) -> RenderableType:
+    """What was found of relations on gains, and what could not be."""
+    tested, asked = effects.tested, len(effects.effects)
+    head = (
+        f"Gains against syntactic relations: {len(effects.findings)} found in {counted(len(tested), 'test')}"
+    )
+    parts: list[RenderableType] = [words(head, "bold")]
+    if effects.findings:
+        parts.append(_findings(effects))
+    said = [
+        f"{asked - len(tested)} of {counted(asked, 'relation in a cell', 'relations in cells')} not tested: "
+        "too few items have it, or too few of them changed"
+    ]
+    if suspects := [one for one in tested if one.q < LEVEL and not one.significant]:
+        said.append(f"{len(suspects)} more differ, but not among items of one length and class")
+    if ratios := sorted(one.detectable for one in tested if one.odds_ratio.known):
+        middle = ratios[len(ratios) // 2]
+        said.append(f"half of the tests on right or wrong could see no odds ratio below {middle:.1f}")
+    parts.append(words("; ".join(said) + ".", "dim"))
+    return Group(*parts)
+
+
+def _findings(effects: RelationEffects) -> Blocks:
+    heads = ("target", "relation", "items", "won : lost, or difference", "q")
+    shown = effects.findings[:_FINDINGS]
+    return Blocks("source", heads, tuple((words(one.source), _finding(one)) for one in shown))
+
+
+def _finding(one: RelationEffect) -> tuple[Text, ...]:
+    ratio, gap = one.odds_ratio, one.difference
+    size = f"{signed(gap.value, 2)} {interval(gap.low, gap.high, 2)}"
+    if ratio.known:
+        size = f"x {ratio.value:.2g} [{ratio.low:.2g}, {ratio.high:.2g}]"
+    entries = (_short(one.target), _short(one.relation), str(one.n_with), size, probability(one.q))
+    return tuple(words(entry) for entry in entries)
