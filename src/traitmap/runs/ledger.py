@@ -78,6 +78,7 @@ class Ledger:
 
 def describe_source(source: LoadedSource) -> dict[str, Any]:
     """A source as the ledger keeps it."""
+    made = {"variation": describe_variation(source.variation)} if source.variation else {}
     return {
         "name": source.name,
         "digest": source.digest,
@@ -88,7 +89,7 @@ def describe_source(source: LoadedSource) -> dict[str, Any]:
         "lora": source.lora.model_dump(mode="json"),
         "training": source.training.model_dump(mode="json"),
         "tags": list(source.tags),
-        "variation": describe_variation(source.variation) if source.variation else None,
+        **made,
     }
 
 
