@@ -36,11 +36,13 @@ def to_frame(matrix: TransferMatrix) -> pd.DataFrame:
 def to_csv(matrix: TransferMatrix, path: str | Path) -> None:
     """Wide table of values, a column per target: the row ``__baseline__``, then a row per source.
 
-    The first column is ``source``; unknown values are empty.
+    The first column is ``source``; unknown values are empty, and so are predicted ones: a wide table has
+    no place to mark them. ``to_frame`` has, by ``status``.
     """
     import pandas as pd
 
-    values = np.vstack([matrix.baseline[None, :], matrix.values])
+    measured = np.where(matrix.predicted, np.nan, matrix.values)
+    values = np.vstack([matrix.baseline[None, :], measured])
     frame = pd.DataFrame(values, columns=list(matrix.targets))
     frame.insert(0, "source", [BASELINE, *matrix.sources], allow_duplicates=True)
     _folder_of(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,21 @@ class Run:
 
         return run_status(self.folder)
 
-    def matrix(self) -> TransferMatrix:
-        """The transfer matrix of what has been measured so far."""
+    def matrix(self, *, predicted: bool = False) -> TransferMatrix:
+        """The transfer matrix of what has been measured so far.
+
+        predicted: also the cells that a run on a budget predicted, marked by their status.
+        """
+        from traitmap.api.completion import with_predictions
         from traitmap.matrix import build_matrix
 
-        return build_matrix(self.folder)
+        found = build_matrix(self.folder)
+        return with_predictions(found, self.folder) if predicted else found
+
+    def spent(self) -> Mapping[str, Any] | None:
+        """What the last run on a budget spent, or None where there was none."""
+        path = self.folder / "budget.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def traits(self, **settings: Any) -> Traits:
         """Latent traits of the matrix; settings as for ``traitmap.decompose``."""
@@ -43,7 +54,7 @@ class Run:
         """Write the HTML report, by default ``report.html`` in the run folder."""
         from traitmap.report.html import write_report
 
-        matrix = self.matrix()
+        matrix = self.matrix(predicted=True)
         place = Path(path) if path is not None else self.folder / "report.html"
         return write_report(place, matrix, _traits_if_any(matrix), matrix.conditions)
 
@@ -55,10 +66,13 @@ def open_run(folder: str | Path) -> Run:
     return Run(open_store(folder).folder)
 
 
-def matrix_of(place: str | Path, **reading: Any) -> TransferMatrix:
-    """The matrix of a run folder, or of a CSV or Parquet file (``reading``: settings of ``read_matrix``)."""
+def matrix_of(place: str | Path, *, predicted: bool = False, **reading: Any) -> TransferMatrix:
+    """The matrix of a run folder, or of a CSV or Parquet file (``reading``: settings of ``read_matrix``).
+
+    predicted: with the cells that a run on a budget predicted.
+    """
     if Path(place).is_dir():
-        return open_run(place).matrix()
+        return open_run(place).matrix(predicted=predicted)
     from traitmap.matrix_io import read_matrix
 
     return read_matrix(place, **reading)

@@ -140,11 +140,15 @@ def run(
     engine: Engine | None = None,
     *,
     output: str | Path | None = None,
+    budget: float | None = None,
+    seed: int = 0,
 ) -> Run:
     """Train, evaluate and store whatever of a study is not done yet.
 
     Calling it again after an interruption goes on where it stopped. output: another folder for runs
-    than the study's. Raises StudyError with all faults of the study and its data.
+    than the study's. budget: a share of the whole run's price, of training and of evaluation alike; the
+    cells that tell most are measured for it and the others predicted (``Run.spent``, docs/budget.md).
+    seed: of what a run on a budget draws. Raises StudyError with all faults of the study and its data.
     """
     from traitmap.runs.execute import execute
 
@@ -153,6 +157,12 @@ def run(
         study = study.model_copy(update={"output": str(output)})
     engine = engine or load_engine(study)
     sources, targets = load_data(study, engine)
+    if budget is not None:
+        from traitmap.api.budget import run_on_budget
+
+        return Run(
+            run_on_budget(study, engine, sources, targets, listener, share=budget, seed=seed)[0].folder
+        )
     store = execute(study, engine, sources, targets, listener)
     keep_contamination(store.folder, sources, targets, listener)
     return Run(store.folder)

@@ -20,6 +20,9 @@ def matrix(
     as_json: AsJson = False,
     csv: Annotated[Path | None, typer.Option(help="Write the wide table, with a row __baseline__.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write every cell as a long table.")] = None,
+    measured_only: Annotated[
+        bool, typer.Option("--measured-only", help="Leave out cells that a run on a budget predicted.")
+    ] = False,
 ) -> None:
     """The transfer matrix: what each adapter does to each target, with intervals and tests.
 
@@ -28,9 +31,15 @@ def matrix(
     from traitmap import api
     from traitmap import matrix_exports as records
 
-    found = api.matrix_of(run)
+    found = api.matrix_of(run, predicted=not measured_only)
     if csv is not None:
         records.to_csv(found, csv)
+        if found.predicted.any():
+            typer.echo(
+                f"{csv}: {found.predicted.sum()} predicted cells are left empty, since a wide table cannot "
+                "mark them; --parquet and --json hold them, marked.",
+                err=True,
+            )
     if parquet is not None:
         records.to_parquet(found, parquet)
     if as_json:
@@ -71,7 +80,7 @@ def traits(
     from traitmap.analysis.traits import decompose
     from traitmap.analysis.traits_json import to_json
 
-    reading = {"orientation": orientation, "row_name": row_name, "drop": listed(drop)}
+    reading: dict[str, Any] = {"orientation": orientation, "row_name": row_name, "drop": listed(drop)}
     table = api.matrix_of(run, **reading)
     found = decompose(
         table,

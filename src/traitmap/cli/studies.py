@@ -68,16 +68,27 @@ def check(
 def run(
     study: StudyFile,
     output: Annotated[Path | None, typer.Option(help="Folder for runs, instead of the study's own.")] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the whole price, such as 0.25: measure what tells most, predict the rest."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of what a run on a budget draws.")] = 0,
 ) -> None:
     """Train, evaluate, store. Run it again after an interruption: nothing finished is lost.
 
-    Example: traitmap run my-study/study.yaml
+    Example: traitmap run my-study/study.yaml --budget 0.25
     """
     from traitmap import api
 
     with shown_progress() as listener:
-        done = api.run(study, listener, output=output)
+        done = api.run(study, listener, output=output, budget=budget, seed=seed)
     status = done.status()
+    if budget is not None:
+        from traitmap.report.spending import spending_table
+
+        print_table(spending_table(done.spent() or {}))
     typer.echo(
         f"{status.folder}: {status.adapters.done} adapters, {status.cells.done} cells done; "
         f"{status.adapters.failed} adapters, {status.cells.failed} cells failed.",

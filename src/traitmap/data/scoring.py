@@ -122,7 +122,10 @@ def _replayed(task: Task, items: Sequence[Item], given: list[list[list[Answer]]]
     """The task as if a model had just answered; afterwards as if none ever had."""
     instances = [instance for item in items for instance in item.instances]
     answers = [answers for of_item in given for answers in of_item]
+    whole = task._instances  # lm-eval filters all that it has: it may have no more than was answered
+    asked = {id(instance) for instance in instances}
     try:
+        task._instances = [instance for instance in whole if id(instance) in asked]
         for instance, own in zip(instances, answers, strict=True):
             instance.resps = [_response(instance.request_type, answer) for answer in own]
             instance.filtered_resps = {}
@@ -133,6 +136,7 @@ def _replayed(task: Task, items: Sequence[Item], given: list[list[list[Answer]]]
                 raise DataError(f"task {task.task_name!r}: its filters fail: {reason(fault)}") from fault
             yield
     finally:
+        task._instances = whole
         for instance in instances:
             instance.resps = []
             instance.filtered_resps = {}

@@ -79,6 +79,19 @@ class LoadedTarget:
             task=self._task, items=self._items, answers=answers, metric=self.metric, filter_name=self.filter
         )
 
+    def part(self, items: Sequence[int]) -> LoadedTarget:
+        """The same target asked only some of its items (indices, rising); it has a digest of its own."""
+        chosen = tuple(self._items[index] for index in items)
+        kept = {item.index for item in chosen}
+        return replace(
+            self,
+            requests=tuple(request for request in self.requests if request.item in kept),
+            n_items=len(chosen),
+            digest=digest({"whole": self.digest, "items": [item.digest for item in chosen]}),
+            conditions={**self.conditions, "items": len(chosen), "items_in_all": self.n_items},
+            _items=chosen,
+        )
+
     def texts(self) -> tuple[TaskText, ...]:
         """Every item as text: what the model reads, the gold answer, the choices."""
         return tuple(

@@ -48,6 +48,7 @@ def matrix_table(reading: Reading) -> TextTable:
         caption=(
             "Base: absolute value. Sources: gain over the base, * where q < .05; beneath it the 95 % "
             "interval and the adapter's own value."
+            + (" ~ is predicted from other cells, not measured." if reading.some_predicted else "")
             + (f" {MARK} test items stand in the training texts." if reading.touched else "")
         ),
         heads=heads,
@@ -60,7 +61,8 @@ def _matrix_entry(reading: Reading, s: int, t: int) -> Entry:
     value = plain(cell.value * target.factor, target.digits)
     if not isfinite(cell.gain):
         return Entry(cell.status if not isfinite(cell.value) else "no base", clean(cell.reason) or value)
-    mark = ("*" if reading.significant(s, t) else "") + (MARK if (s, t) in reading.touched else "")
+    mark = "~" if reading.is_predicted(s, t) else "*" if reading.significant(s, t) else ""
+    mark += MARK if (s, t) in reading.touched else ""
     shown = scaled_interval(cell, target)
     small = value if shown == UNKNOWN else f"{shown} · {value}"
     return Entry(typeset(signed(cell.gain * target.factor, target.digits) + mark), typeset(small))

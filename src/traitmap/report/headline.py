@@ -53,7 +53,11 @@ class Headline:
 
 def headline(reading: Reading, traits: Traits | None) -> Headline:
     """Pick and count."""
-    places = [(s, t) for s, t in reading.transfers() if isfinite(reading.cells[s][t].gain)]
+    places = [
+        (s, t)
+        for s, t in reading.transfers()
+        if isfinite(reading.cells[s][t].gain) and not reading.is_predicted(s, t)
+    ]
     tested = [(s, t) for s, t in places if isfinite(reading.cells[s][t].q)]
     standing = [(s, t) for s, t in tested if reading.significant(s, t)]
     ranked = sorted(standing if tested else places, key=lambda at: -_strength(reading, *at))

@@ -263,6 +263,8 @@ def gain_view(reading: Reading, source: int, target: int) -> tuple[str, str]:
     if not isfinite(cell.gain):
         return "none", _unknown_text(cell)
     mark = " •" if reading.significant(source, target) else ""
+    if reading.is_predicted(source, target):
+        mark = " ~"
     colour = palette.diverging_class(reading.improvement(source, target), shown.limit)
     return colour, typeset(signed(cell.gain * shown.factor, shown.digits)) + mark
 

@@ -94,7 +94,10 @@ def _matrix_part(reading: Reading) -> dict[str, Any]:
         "lower": [clean(target.name) for target in reading.targets if target.better < 0],
         "own_units": [(clean(t.name), clean(t.unit)) for t in reading.targets if t.unit != "points"],
         "touched": bool(reading.touched),
-        "hatched": any(cell.status not in ("measured", "given") for row in reading.cells for cell in row),
+        "hatched": any(
+            cell.status not in ("measured", "given", "predicted") for row in reading.cells for cell in row
+        ),
+        "predicted": reading.some_predicted,
     }
 
 

@@ -105,7 +105,9 @@ def _target_rows(reading: Reading, s: int) -> list[Row]:
     others = [
         (reading.improvement(s, t) / reading.targets[t].limit, t)
         for t in range(len(reading.targets))
-        if not reading.in_domain(s, t) and isfinite(reading.improvement(s, t))
+        if not reading.in_domain(s, t)
+        and isfinite(reading.improvement(s, t))
+        and not reading.is_predicted(s, t)
     ]
     best = [t for gain, t in sorted(others, key=lambda one: -one[0]) if gain > 0][:EACH]
     worst = [t for gain, t in sorted(others) if gain < 0][:EACH]
@@ -143,7 +145,8 @@ def _in_domain(reading: Reading, s: int) -> str:
             shown = scaled_interval(cell, target)
             gain = signed(cell.gain * target.factor, target.digits)
             return typeset(
-                f"own task {gain} {clean(target.unit)}" + ("" if shown == UNKNOWN else f" {shown}")
+                f"own task {gain} {clean(target.unit)}{' predicted' if reading.is_predicted(s, t) else ''}"
+                + ("" if shown == UNKNOWN else f" {shown}")
             )
     return ""
 

@@ -76,7 +76,16 @@ class Reading:
 
     def significant(self, source: int, target: int) -> bool:
         """Whether the gain stands at q < .05 over the matrix."""
-        return self.cells[source][target].q < SIGNIFICANT
+        return self.cells[source][target].q < SIGNIFICANT and not self.is_predicted(source, target)
+
+    def is_predicted(self, source: int, target: int) -> bool:
+        """Whether a cell is predicted from others, not measured."""
+        return self.cells[source][target].status == "predicted"
+
+    @property
+    def some_predicted(self) -> bool:
+        """Whether some cell is predicted."""
+        return any(cell.status == "predicted" for row in self.cells for cell in row)
 
     def transfers(self) -> Iterable[tuple[int, int]]:
         """Every place off the diagonal."""

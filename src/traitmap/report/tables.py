@@ -25,6 +25,7 @@ from traitmap.report.wording import UNKNOWN, counted, interval, plain, sentence,
 if TYPE_CHECKING:
     from traitmap.runs.status import RunStatus, Tally
 
+PREDICTED = "~"
 BETTER, WORSE, IN_DOMAIN = "bold cyan", "bold yellow", "underline"
 
 
@@ -54,6 +55,8 @@ def _gain(reading: Reading, s: int, t: int) -> Text:
     if not isfinite(cell.gain):
         return words(cell.status if not isfinite(cell.value) else "no base", "dim")
     style = IN_DOMAIN if reading.in_domain(s, t) else ""
+    if cell.status == "predicted":
+        return words(signed(cell.gain * target.factor, target.digits) + PREDICTED, "dim italic")
     # The space keeps the decimal points of marked and unmarked gains under each other.
     mark = " "
     if reading.significant(s, t):
@@ -71,6 +74,8 @@ def _matrix_note(reading: Reading) -> str:
         said[0] += f" ({', '.join(units)}: in their own unit)"
     tested = any(isfinite(cell.q) for row in reading.cells for cell in row)
     said.append("* q < .05 over the matrix" if tested else "no item results, so no gain has a test")
+    if reading.some_predicted:
+        said.append(f"{PREDICTED} predicted from other cells, not measured")
     if reading.touched:
         most = max(reading.touched.values(), key=lambda one: one.touched / one.items)
         said.append(

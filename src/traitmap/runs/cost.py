@@ -98,7 +98,7 @@ def estimate(
         for source in sources
         if source.name in trained
     }
-    asked = {target.name: _request_tokens(target.requests, token_counts, cost) for target in targets}
+    asked = {target.name: request_tokens(target.requests, token_counts, cost) for target in targets}
     items = {target.name: target.n_items for target in targets}
     training = sum(lengths[unit.source] for unit in adapters)
     scoring = sum(asked[cell.target][0] for cell in cells)
@@ -155,7 +155,7 @@ def _measure_training(engine: Engine, sources: Sequence[LoadedSource], samples: 
     return report.tokens / max(report.seconds, 1e-6), size
 
 
-def _request_tokens(
+def request_tokens(
     requests: Sequence[Request], token_counts: TokenCounts, cost: UnitCost
 ) -> tuple[float, float]:
     """Tokens to read and tokens to write, of all requests of a target."""

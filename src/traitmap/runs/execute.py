@@ -6,7 +6,7 @@ import errno
 import shutil
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -27,6 +27,7 @@ from traitmap.runs.ledger import (
     read_ledger,
     write_ledger,
 )
+from traitmap.runs.parts import Selection, read_parts, write_parts
 from traitmap.runs.plan import GROUP_SIZE, AdapterUnit, CellUnit, Plan, make_plan, missing_groups
 from traitmap.runs.store import (
     RunStore,
@@ -58,6 +59,7 @@ def execute(
     *,
     group_size: int = GROUP_SIZE,
     token_budget: int | None = None,
+    selection: Selection | None = None,
 ) -> RunStore:
     """Do whatever of a study is not done yet, in the folder ``output/name``.
 
@@ -66,7 +68,9 @@ def execute(
     reason and the rest goes on; running again tries it anew. A study that has changed is fine: what has
     the same key is reused. ``status.run_status`` counts what is done, failed and missing.
 
-    group_size, token_budget: see ``plan.make_plan``.
+    group_size, token_budget: see ``plan.make_plan``. selection: do no more than this. Adapters selected are
+    trained with those of their group that are selected too, so their last digits, and only these, may
+    differ from what the whole group gives; whatever is trained is kept and used by later runs.
     Reports progress in stages ``train`` (tokens) and ``evaluate`` (requests).
     Raises RunError where another process runs this study, where the run was made with another base, and
     where the disk is full.
@@ -76,8 +80,8 @@ def execute(
         try:
             run.write()
             write_texts(store, sources, targets)
-            _train(run, engine, listener)
-            _evaluate(run, engine, listener)
+            _train(run, engine, listener, selection)
+            _evaluate(run, engine, listener, selection)
         finally:
             run.write()
     return store
@@ -94,10 +98,11 @@ class _Run:
     targets: Mapping[str, LoadedTarget]
     adapters: dict[tuple[str, int | None], AdapterEntry]
     cells: dict[CellUnit, CellEntry]
+    record: Callable[[RunStore, Ledger], None] = write_ledger
 
     def write(self) -> None:
         adapters, cells = tuple(self.adapters.values()), tuple(self.cells.values())
-        write_ledger(self.store, replace(self.head, adapters=adapters, cells=cells))
+        self.record(self.store, replace(self.head, adapters=adapters, cells=cells))
 
     def find_cell(self, unit: CellUnit) -> None:
         """Bring a cell's entry up to date with its adapter: its key, or why it cannot have one."""
@@ -214,8 +219,10 @@ def _cell_entries(plan: Plan, before: Ledger | None) -> dict[CellUnit, CellEntry
     }
 
 
-def _train(run: _Run, engine: Engine, listener: Listener) -> None:
+def _train(run: _Run, engine: Engine, listener: Listener, selection: Selection | None) -> None:
     done = {entry.key for entry in run.adapters.values() if entry.status == "done" and entry.key}
+    if selection is not None:
+        done |= {unit.key for unit in run.plan.adapters if (unit.source, unit.seed) not in selection.adapters}
     groups = missing_groups(run.plan, done)
     meter = _Meter("train", listener, [_rough_tokens(run, group) for group in groups])
     for group in groups:
@@ -287,10 +294,50 @@ def _job(run: _Run, unit: AdapterUnit) -> TrainingJob:
     )
 
 
-def _evaluate(run: _Run, engine: Engine, listener: Listener) -> None:
+def _evaluate(run: _Run, engine: Engine, listener: Listener, selection: Selection | None) -> None:
     for unit in run.plan.cells:
         if run.cells[unit].status != "done":
             run.find_cell(unit)
+    if selection is None:
+        _evaluate_cells(run, engine, listener)
+        return
+    open_cells = [unit for unit in selection.cells if run.cells[unit].status != "done"]
+    whole = tuple(unit for unit in open_cells if unit.target not in selection.items)
+    _evaluate_cells(replace(run, plan=replace(run.plan, cells=whole)), engine, listener)
+    partial = tuple(unit for unit in open_cells if unit.target in selection.items)
+    if partial:
+        _evaluate_cells(_partial_run(run, selection, partial), engine, listener)
+
+
+def _partial_run(run: _Run, selection: Selection, units: tuple[CellUnit, ...]) -> _Run:
+    """The run as it looks to its partial cells: targets of the selected items, and a list of their own."""
+    targets = {name: run.targets[name].part(items) for name, items in selection.items.items()}
+    before = read_parts(run.store)
+    listed = {CellUnit(one.source, one.seed, one.target): one for one in before.cells}
+    kept = {
+        unit: one
+        for unit, one in listed.items()
+        if before.items.get(unit.target)
+        == tuple(selection.items.get(unit.target, before.items.get(unit.target, ())))
+    }
+    cells = kept | {
+        unit: kept.get(unit) or CellEntry(unit.source, unit.seed, unit.target, None) for unit in units
+    }
+    items = {**before.items, **selection.items}
+
+    def record(store: RunStore, ledger: Ledger) -> None:
+        write_parts(store, items, ledger.cells)
+
+    plan = replace(run.plan, cells=units)
+    part = replace(run, plan=plan, targets={**run.targets, **targets}, cells=cells, record=record)
+    for unit in units:
+        part.find_cell(unit)
+    part.write()
+    return part
+
+
+def _evaluate_cells(run: _Run, engine: Engine, listener: Listener) -> None:
+    """Every cell of the plan that is not done and can be."""
     todo = [unit for unit in run.plan.cells if run.cells[unit].status != "done" and run.cells[unit].key]
     meter = _Meter("evaluate", listener, [len(run.targets[unit.target].requests) for unit in todo])
     for place, unit in enumerate(todo):

@@ -99,7 +99,7 @@ def choose_cells(
     free = open_cells.ravel().copy()
     chosen: list[tuple[int, int]] = []
     while most is None or len(chosen) < most:
-        able = free & (cost <= budget + 1e-12)
+        able = np.logical_and(free, cost <= budget + 1e-12)
         if not able.any():
             break
         worth = reduction(covariance, weight.ravel(), noise) / np.maximum(cost, 1e-12)

@@ -145,10 +145,12 @@ def gain_noise(matrix: TransferMatrix) -> Array:
     for j, target in enumerate(matrix.targets):
         if target not in matrix.item_scores:
             continue
-        scores = matrix.item_scores[target].mean(axis=1)
+        scores = matrix.item_scores[target]
         difference = scores[1:] - scores[:1]
-        for i, row in enumerate(difference):
-            there = row[np.isfinite(row)]
+        for i, by_seed in enumerate(difference):
+            seeds = by_seed[np.isfinite(by_seed).any(axis=1)]
+            there = seeds.mean(axis=0) if len(seeds) else np.empty(0)
+            there = there[np.isfinite(there)]
             if len(there) > 1 and isfinite(matrix.values[i, j]):
                 noise[i, j] = there.var(ddof=1) / len(there)
     return noise

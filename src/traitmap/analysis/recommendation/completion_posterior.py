@@ -113,7 +113,7 @@ def condition(prior: Prior, found: Fit, observed: Observed, places: Places) -> t
     return mean, spread
 
 
-def _unit_information(half: Array, whole: Array, columns: Array, targets: int) -> Array:
+def _unit_information(half: Array, whole: Array, columns: Places, targets: int) -> Array:
     """(T,) Fisher information of the logarithm of each target's unit in the measured cells.
 
     One half of the trace of (K^-1 dK)^2, with dK = (e_i + e_j) K_ij for the target's cells e and K, the

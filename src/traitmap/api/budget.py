@@ -1,0 +1,347 @@
+"""A study run on a budget: adapters and cells chosen in rounds, the rest predicted and marked as such."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import ceil, nan
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from traitmap.analysis.recommendation.completion_choice import Aim, Price, choose_cells, importance
+from traitmap.analysis.recommendation.completion_kernel import make_prior
+from traitmap.analysis.recommendation.completion_matrix import complete, read_table
+from traitmap.analysis.recommendation.completion_plan import (
+    Left,
+    before_anything,
+    choose_item_share,
+    choose_sources,
+    expected_noise,
+    items_asked,
+)
+from traitmap.analysis.recommendation.completion_posterior import Posterior, infer
+from traitmap.errors import MatrixError, UserError
+from traitmap.matrix import build_matrix
+from traitmap.matrix_record import Array, TransferMatrix
+from traitmap.progress import Listener
+from traitmap.runs.atomic import write_json
+from traitmap.runs.cost import ASSUMED, request_tokens, training_tokens
+from traitmap.runs.execute import execute
+from traitmap.runs.parts import Selection
+from traitmap.runs.plan import CellUnit
+from traitmap.runs.store import RunStore, locked_store
+from traitmap.study.digest import digest
+from traitmap.study.settings import BASELINE, Study
+
+if TYPE_CHECKING:
+    from traitmap.analysis.pair_features import PairFeatures
+    from traitmap.data.sources import LoadedSource
+    from traitmap.data.targets import LoadedTarget
+    from traitmap.engine.contract import Engine
+
+ROUNDS = 3
+LEVEL = 0.9
+TEXTS = 300  # of each source and target, for what they have in common
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a run on a budget spent, of what the whole run costs.
+
+    adapters: trained, or there before; cells: measured, the base's among them. items: target -> (asked, of
+    all). training, evaluation: (tokens spent, tokens of the whole run). rounds: sources of each.
+    seconds: of this call; what an earlier call had measured took none.
+    """
+
+    share: float
+    seed: int
+    adapters: tuple[int, int]
+    cells: tuple[int, int]
+    items: Mapping[str, tuple[int, int]]
+    training: tuple[float, float]
+    evaluation: tuple[float, float]
+    rounds: tuple[tuple[str, ...], ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Prices:
+    """Names in canonical order (sorted), with prices in tokens.
+
+    training: (S,) of one adapter, 0 where it is there. evaluation: (T,) of a whole cell. part: (T,) of a
+    cell of the asked items.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    training: Array
+    evaluation: Array
+    whole: Left
+
+
+def run_on_budget(
+    study: Study,
+    engine: Engine,
+    sources: Sequence[LoadedSource],
+    targets: Sequence[LoadedTarget],
+    listener: Listener,
+    *,
+    share: float,
+    seed: int = 0,
+    aim: Aim = "best",
+) -> tuple[RunStore, Spent]:
+    """Measure what a share of the whole run's price allows, where it tells most, and predict the rest.
+
+    The base comes first, then adapters in rounds, the most informative for their price first. Neither
+    training nor evaluation may cost more than the share of what it would cost in full. Choices depend on
+    the study, the seed and what was measured because of earlier choices, so that a run that is started
+    again makes the same ones and finds them done. One seed of each source is trained, the study's first.
+    Writes ``budget.json`` and ``completion.json`` into the run folder.
+    UserError where the share buys not even the base.
+    """
+    if not 0 < share <= 1:
+        raise UserError(f"--budget {share:g} is no share; give a number above 0 and at most 1, such as 0.25")
+    started = time.monotonic()
+    prices = _price_list(study, engine, sources, targets)
+    features = _features(sources, targets, seed)
+    left = Left(share * prices.whole.training, share * prices.whole.evaluation)
+    by_name = {target.name: target for target in targets}
+    asked = _asked_items(prices, features, by_name, left, seed)
+    part = np.array([_tokens(by_name[name], asked.get(name), engine) for name in prices.targets])
+    campaign = _Campaign(
+        study=study,
+        prices=prices,
+        part=part,
+        items=asked,
+        left=Left(left.training, left.evaluation - float(part.sum())),
+        counts=np.array([len(asked.get(name, ())) or by_name[name].n_items for name in prices.targets]),
+        existing=frozenset(source.name for source in sources if source.adapter is not None),
+    )
+    if campaign.left.evaluation < -1e-6:
+        raise UserError(
+            f"--budget {share:g} does not pay for the base's own row ({part.sum():,.0f} tokens of "
+            f"{left.evaluation:,.0f}); give at least {part.sum() / prices.whole.evaluation:.2f}"
+        )
+    store, matrix = _measure(campaign, engine, sources, targets, listener, features, seed, aim)
+    spent = campaign.spent(share, seed, by_name, started, matrix)
+    _write(store, matrix, features, spent, seed)
+    return store, spent
+
+
+@dataclass
+class _Campaign:
+    """A run on a budget in progress: what has been chosen, and what is left to spend."""
+
+    study: Study
+    prices: _Prices
+    part: Array
+    items: Mapping[str, tuple[int, ...]]
+    left: Left
+    counts: Array
+    existing: frozenset[str]
+    rounds: tuple[tuple[int, ...], ...] = ()
+    cells: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def rows(self) -> list[int]:
+        return [source for one in self.rounds for source in one]
+
+    def price(self, noise: Array) -> Price:
+        cells = np.repeat(self.part[None, :], len(self.prices.sources), axis=0)
+        return Price(cells, self.prices.training, noise)
+
+    def choose(self, posterior: Posterior, noise: Array, weight: Array, rounds_left: int) -> bool:
+        """Choose the next round's sources and cells; False where nothing can be bought any more."""
+        price = self.price(noise)
+        rest = [s for s in range(len(self.prices.sources)) if s not in self.rows]
+        able = choose_sources(posterior, price, rest, weight, self.left)
+        new = able[: ceil(len(able) / max(rounds_left, 1))] if able else []
+        allowance = self.left.evaluation * (len(new) / len(able) if able else 1.0)
+        open_cells = np.zeros(posterior.mean.shape, dtype=bool)
+        open_cells[[*self.rows, *new]] = True
+        for cell in self.cells:
+            open_cells[cell] = False
+        cells = choose_cells(posterior, price, open_cells, weight, allowance)
+        new = [source for source in new if any(cell[0] == source for cell in cells)]
+        if not cells:
+            return False
+        self.rounds = (*self.rounds, tuple(new))
+        self.cells = (*self.cells, *cells)
+        self.left = Left(
+            self.left.training - float(self.prices.training[new].sum()),
+            self.left.evaluation - float(sum(self.part[target] for _, target in cells)),
+        )
+        return True
+
+    def selection(self) -> Selection:
+        seed = self.study.seeds[0]
+        rows = [self.prices.sources[source] for source in self.rows]
+        cells = [CellUnit(BASELINE, None, target) for target in self.prices.targets]
+        for source, target in self.cells:
+            name = self.prices.sources[source]
+            cells.append(CellUnit(name, None if name in self.existing else seed, self.prices.targets[target]))
+        trained = frozenset((name, seed) for name in rows if name not in self.existing)
+        return Selection(trained, tuple(cells), self.items)
+
+    def known(self, matrix: TransferMatrix) -> TransferMatrix:
+        """The matrix of what was chosen, without whatever else the folder holds."""
+        chosen = {(self.prices.sources[s], self.prices.targets[t]) for s, t in self.cells}
+        mask = np.array(
+            [[(source, target) in chosen for target in matrix.targets] for source in matrix.sources]
+        )
+        return replace(matrix, values=np.where(mask, matrix.values, nan))
+
+    def spent(
+        self,
+        share: float,
+        seed: int,
+        targets: Mapping[str, LoadedTarget],
+        started: float,
+        matrix: TransferMatrix,
+    ) -> Spent:
+        seeds = len(self.study.seeds)
+        rows = len(self.existing) + seeds * (len(self.prices.sources) - len(self.existing))
+        evaluation = float(self.part.sum() + sum(self.part[target] for _, target in self.cells))
+        measured = int(np.isfinite(self.known(matrix).values).sum() + np.isfinite(matrix.baseline).sum())
+        return Spent(
+            share=share,
+            seed=seed,
+            adapters=(len(self.rows), rows),
+            cells=(measured, (1 + rows) * len(self.prices.targets)),
+            items={
+                name: (int(count), targets[name].n_items)
+                for name, count in zip(self.prices.targets, self.counts, strict=True)
+            },
+            training=(float(self.prices.training[self.rows].sum()), self.prices.whole.training),
+            evaluation=(evaluation, self.prices.whole.evaluation),
+            rounds=tuple(tuple(self.prices.sources[s] for s in one) for one in self.rounds),
+            seconds=time.monotonic() - started,
+        )
+
+
+def _measure(
+    campaign: _Campaign,
+    engine: Engine,
+    sources: Sequence[LoadedSource],
+    targets: Sequence[LoadedTarget],
+    listener: Listener,
+    features: PairFeatures | None,
+    seed: int,
+    aim: Aim,
+) -> tuple[RunStore, TransferMatrix]:
+    """Round by round: choose, train, evaluate, learn from it."""
+    names = campaign.prices
+    prior = make_prior(names.sources, names.targets, features)
+    posterior = before_anything(prior)
+    noise = expected_noise(campaign.counts, len(names.sources))
+    metrics, better = np.zeros(len(names.targets), dtype=int), np.ones(len(names.targets))
+    store = execute(campaign.study, engine, sources, targets, listener, selection=campaign.selection())
+    for number in range(len(names.sources) + ROUNDS):
+        weight = importance(posterior, aim, metrics, better, seed=seed)
+        if not campaign.choose(posterior, noise, weight, ROUNDS - number):
+            break
+        store = execute(campaign.study, engine, sources, targets, listener, selection=campaign.selection())
+        try:
+            table = read_table(campaign.known(build_matrix(store)), features)
+        except MatrixError:  # too little is known to learn from it
+            continue
+        posterior = infer(table.prior, table.observed, table.metrics, seed=seed, calibrate=False)
+        noise, metrics, better = table.item_noise, table.metrics, table.better
+    return store, build_matrix(store)
+
+
+def _price_list(
+    study: Study, engine: Engine, sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget]
+) -> _Prices:
+    ordered = sorted(sources, key=lambda one: one.name)
+    training = np.array(
+        [
+            0.0
+            if one.adapter is not None
+            else training_tokens(engine.token_counts([e.text for e in one.examples]), one.training)
+            for one in ordered
+        ]
+    )
+    names = sorted(targets, key=lambda one: one.name)
+    evaluation = np.array([_tokens(target, None, engine) for target in names])
+    rows = sum(1 if one.adapter is not None else len(study.seeds) for one in sources)
+    return _Prices(
+        sources=tuple(one.name for one in ordered),
+        targets=tuple(one.name for one in names),
+        training=training,
+        evaluation=evaluation,
+        whole=Left(float(training.sum()) * len(study.seeds), float(evaluation.sum()) * (1 + rows)),
+    )
+
+
+def _tokens(target: LoadedTarget, items: Sequence[int] | None, engine: Engine) -> float:
+    """Tokens to be read and written for a cell of some items of a target, of all where None."""
+    asked = target if items is None else target.part(items)
+    return sum(request_tokens(asked.requests, engine.token_counts, ASSUMED))
+
+
+def _asked_items(
+    prices: _Prices,
+    features: PairFeatures | None,
+    targets: Mapping[str, LoadedTarget],
+    left: Left,
+    seed: int,
+) -> dict[str, tuple[int, ...]]:
+    """target -> the items that are asked, where these are not all: a fixed draw for each target."""
+    posterior = before_anything(make_prior(prices.sources, prices.targets, features))
+    available = [targets[name].n_items for name in prices.targets]
+    share = choose_item_share(
+        posterior,
+        training=prices.training,
+        evaluation=prices.evaluation,
+        available=available,
+        weight=np.ones(posterior.mean.shape),
+        left=left,
+    )
+    counts = items_asked(available, share)
+    drawn = {}
+    for name, count, n in zip(prices.targets, counts, available, strict=True):
+        if count < n:
+            generator = np.random.default_rng(int(digest([seed, targets[name].digest], 12), 16))
+            drawn[name] = tuple(sorted(int(i) for i in generator.permutation(n)[:count]))
+    return drawn
+
+
+def _features(
+    sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget], seed: int
+) -> PairFeatures | None:
+    """What is known of every pair before anything is trained; None where a source has no texts."""
+    from traitmap.analysis.profiles.pairs import pair_features
+    from traitmap.data.texts import texts_of_sources, texts_of_targets
+
+    if any(not source.examples for source in sources):
+        return None
+    read = texts_of_sources(sources), texts_of_targets(targets)
+    kept = [{name: _some(texts[name], seed) for name in sorted(texts)} for texts in read]
+    sizes = {source.name: len(source.examples) for source in sources}
+    return pair_features(kept[0], kept[1], sizes=sizes, seed=seed)
+
+
+def _some(texts: Sequence[Any], seed: int) -> tuple[Any, ...]:
+    if len(texts) <= TEXTS:
+        return tuple(texts)
+    drawn = np.random.default_rng(seed).permutation(len(texts))[:TEXTS]
+    return tuple(texts[index] for index in sorted(drawn))
+
+
+def _write(
+    store: RunStore, matrix: TransferMatrix, features: PairFeatures | None, spent: Spent, seed: int
+) -> None:
+    """Keep what was spent, and the prediction of every cell that is not measured."""
+    from traitmap.api.completion import completion_data
+
+    completed = complete(matrix, features, level=LEVEL, seed=seed)
+    with locked_store(store.folder) as held:
+        write_json(held.folder / "completion.json", completion_data(completed))
+        write_json(held.folder / "budget.json", spent.to_json())
