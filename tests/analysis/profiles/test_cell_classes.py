@@ -42,6 +42,7 @@ def test_a_marginal_that_went_to_the_prior(reviews):
     assert cell.toward_prior.difference.low > 0.2
     assert cell.toward_prior.p == pytest.approx(1e-4)
     assert cell.toward_gold.difference.high < 0
+    assert cell.toward_gold.p < 0.001
     assert cell.onto_commonest.difference.low > 0.2
 
 
@@ -160,6 +161,18 @@ def test_generated_answers_with_few_golds_are_classes():
     assert cell.adapter.counts.tolist() == [[10, 0, 10, 0], [0, 10, 0, 10]]
     assert cell.adapter.unparsed.value == 0.25
     assert cell.adapter.recall[1].value == 0.5
+
+
+def test_what_the_metric_took_for_right_is_the_gold_class():
+    gold = ["yes", "no"] * 20
+    outcomes = [
+        Outcome(at, str(at), 1.0, True, f"I say {right}.", right, text=right, stopped=True)
+        for at, right in enumerate(gold)
+    ]
+    items = target_items("asked", {("some", 0): outcomes})
+    assert items is not None
+    (cell,) = cell_classes(items, {})
+    assert cell.adapter.accuracy.value == 1.0
 
 
 def test_free_answers_and_item_specific_choices_are_no_classes():

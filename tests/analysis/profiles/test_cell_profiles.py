@@ -80,6 +80,22 @@ def test_reasons_say_their_numbers(profiles):
     assert form.strength == pytest.approx(0.4)
 
 
+def test_a_commonest_answer_is_no_collapse(profiles):
+    for source in ("stretches", "formats", "idles"):
+        assert not any(one.kind == "collapse" for one in profiles.reasons.get((source, "reviews"), ()))
+
+
+def test_significance_is_corrected_over_the_whole_matrix():
+    outcomes = {(*BASE, "stories"): written(drawn(40, 7))}
+    texts = {}
+    for at in range(40):
+        outcomes[f"s{at}", 0, "stories"] = written(drawn(40, 100 + at))
+        texts[f"s{at}"] = [TaskText("", "y" * 120), TaskText("", "y" * 122)]
+    found = cell_profiles(outcomes, source_texts=texts, draws=50)
+    assert sum(one.best.change.p < 0.05 for one in found.lengths if one.seed is None) > 0
+    assert not any(one.significant for own in found.reasons.values() for one in own)
+
+
 def test_strongest_significant_reason_comes_first(profiles):
     for own in profiles.reasons.values():
         order = [(not one.significant, -abs(one.strength)) for one in own]
