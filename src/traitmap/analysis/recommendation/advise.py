@@ -29,6 +29,7 @@ from traitmap.analysis.recommendation.belief import (
     next_probes,
     smallest_difference,
     updated,
+    widened,
 )
 from traitmap.analysis.recommendation.contributions import reasons_of
 from traitmap.analysis.recommendation.effects import Values, effects_of
@@ -82,13 +83,14 @@ def recommend_sources(
         measured loss is told. values: see ``effects_of``. notes: sentences to hand on.
     Raises MatrixError where fewer than three other targets are known, or a name is unknown.
     """
-    case = _case(matrix, target, features, values, seed)
     _check_names(matrix, care, traits, probes)
+    new, (matrix, dropped) = target not in matrix.targets, _with_base(matrix, values)
+    case = _case(matrix, target, features, values, seed)
     selected = case.selected
     chosen = selected.families[selected.chosen]
     deviation = float(np.nanmean(chosen.high[:, case.at] - chosen.low[:, case.at])) / (2 * NINETY)
     belief = believe(chosen.effect[:, case.at], deviation, chosen.held_out)
-    own = _own_cells(matrix, target)
+    own = _own_cells(matrix, case, target)
     aside = _set_aside(matrix, case, contaminated or {}, own)
     names = {one.source for one in aside}
     ranked = [s for s, source in enumerate(matrix.sources) if source not in names]
@@ -100,7 +102,7 @@ def recommend_sources(
     at = [matrix.sources.index(one.source) for one in used]
     noise = _noise(matrix, case, used)
     gains = np.array([one.gain * case.sign for one in used])
-    after = updated(belief, at, gains, noise)
+    after = updated(widened(belief, at, gains, noise), at, gains, noise)
     parts = [chosen.fit.parts(s, case.at) for s in range(len(matrix.sources))]
     told = _Told(matrix, target, case, parts, after, ranked, set(at), own, touched or {}, tuple(care), traits)
     order = sorted(ranked, key=lambda s: (-after.mean[s], s))
@@ -109,8 +111,8 @@ def recommend_sources(
     verdict, words, smallest = _verdict(told, order)
     return Recommendation(
         target=target,
-        new=target not in matrix.targets,
-        unit="% of the base's score" if values == "relchange" else "points",
+        new=new,
+        unit=_unit(case, values),
         ranked=tuple(
             _advice(told, s, best)
             for s, best in zip(order, best_chances(after.only(order), seed).tolist(), strict=True)
@@ -125,7 +127,12 @@ def recommend_sources(
         next_probes=_suggestions(
             told, order, float(np.median(noise)) if len(noise) else _usual_noise(matrix, case)
         ),
-        notes=(*notes, *_notes(case, probes, names)),
+        notes=(
+            *notes,
+            *_resemblance(case.problem, case.targets, case.at),
+            *dropped,
+            *_notes(case, probes, names),
+        ),
         conditions={
             "model": selected.chosen,
             "setting": chosen.setting,
@@ -145,6 +152,7 @@ class _Case:
     """The fitted models, the target as column ``at``. truth: (S,) its measured effects; factor: to points."""
 
     problem: Problem
+    targets: tuple[str, ...]
     selected: Selected
     at: int
     truth: Array
@@ -188,6 +196,7 @@ def _case(
     lower = not matrix.higher_is_better.get(target, True)
     return _Case(
         problem=fitted.problem,
+        targets=fitted.targets,
         selected=fitted.selected,
         at=len(hidden.targets),
         truth=_truth(matrix, target, values),
@@ -197,23 +206,40 @@ def _case(
     )
 
 
-def _without_target(matrix: TransferMatrix, target: str) -> TransferMatrix:
-    """The matrix as if the target had never been measured: without its column, its own row empty."""
-    keep = [t for t, name in enumerate(matrix.targets) if name != target]
-    table = np.where(matrix.predicted, np.nan, matrix.values)
-    if target in matrix.targets and target in matrix.sources:
-        table[matrix.sources.index(target)] = np.nan
+def _with_base(matrix: TransferMatrix, values: Values) -> tuple[TransferMatrix, list[str]]:
+    """The matrix without targets that lack a base, where enough have one, and what to say of it."""
+    based = np.isfinite(matrix.baseline)
+    if based.all() or based.sum() <= LEAST_TARGETS or values == "relchange":
+        return matrix, []
+    left = [name for name, known in zip(matrix.targets, based, strict=True) if not known]
+    return _columns(matrix, np.flatnonzero(based).tolist()), [
+        f"No base is known on {', '.join(left)}, so no gains are either: nothing was learnt from there."
+    ]
+
+
+def _columns(matrix: TransferMatrix, keep: Sequence[int]) -> TransferMatrix:
+    """The matrix with some of its targets: values, base and cells."""
+    names = tuple(matrix.targets[t] for t in keep)
     return replace(
         matrix,
-        targets=tuple(matrix.targets[t] for t in keep),
-        values=table[:, keep],
-        baseline=matrix.baseline[keep],
-        cells=(),
-        base_cells=(),
+        targets=names,
+        values=matrix.values[:, list(keep)],
+        baseline=matrix.baseline[list(keep)],
+        cells=tuple(cell for cell in matrix.cells if cell.target in names),
+        base_cells=tuple(cell for cell in matrix.base_cells if cell.target in names),
         item_scores={},
         chance=None,
         majority=None,
     )
+
+
+def _without_target(matrix: TransferMatrix, target: str) -> TransferMatrix:
+    """The matrix as if the target had never been measured: without its column, its own row empty."""
+    table = np.where(matrix.predicted, np.nan, matrix.values)
+    if target in matrix.targets and target in matrix.sources:
+        table[matrix.sources.index(target)] = np.nan
+    keep = [t for t, name in enumerate(matrix.targets) if name != target]
+    return _columns(replace(matrix, values=table, cells=()), keep)
 
 
 def _truth(matrix: TransferMatrix, target: str, values: Values) -> Array:
@@ -261,9 +287,19 @@ def _trait_places(traits: Traits | None) -> dict[str, int]:
     return {traits.names[c]: c for c in range(traits.n_components.get("used") or 0)}
 
 
-def _own_cells(matrix: TransferMatrix, target: str) -> dict[str, Interval]:
-    """Measured gains on the target in points, 95 %; unknown where it is new or was not measured."""
-    return {source: _cell_gain(matrix, source, target) for source in matrix.sources}
+def _unit(case: _Case, values: Values) -> str:
+    if values == "relchange":
+        return "% of the base's score"
+    return "points" if case.based else "points of score, not of gain"
+
+
+def _own_cells(matrix: TransferMatrix, case: _Case, target: str) -> dict[str, Interval]:
+    """What was measured on the target, in the unit of the prediction; unknown where it was not."""
+    found = {source: _cell_gain(matrix, source, target) for source in matrix.sources}
+    for source, truth in zip(matrix.sources, case.truth.tolist(), strict=True):
+        if isfinite(truth) and not np.isclose(found[source].value, case.factor * truth):
+            found[source] = Interval(case.factor * truth)  # a score, or a relative change
+    return found
 
 
 def _cell_gain(matrix: TransferMatrix, source: str, target: str) -> Interval:
@@ -462,6 +498,29 @@ def _notes(case: _Case, probes: Sequence[Probe], aside: set[str]) -> list[str]:
     if left:
         said.append(f"Probes of {', '.join(left)} were left out: these sources are not ranked.")
     return said
+
+
+def _resemblance(problem: Problem, targets: Sequence[str], at: int) -> list[str]:
+    """Which targets are most like this one; a warning where none is as like as others have one."""
+    said, far = [], []
+    for one in problem.targets_alike:
+        alike = np.where(np.eye(len(targets), dtype=bool), np.nan, one.values)
+        known = np.asarray(np.isfinite(alike).any(axis=1))
+        if not known[at] or known.sum() < 3:
+            continue
+        best = np.nanmax(alike[known], axis=1)
+        own = float(np.nanmax(alike[at]))
+        nearest = np.argsort(-np.nan_to_num(alike[at], nan=-np.inf), kind="stable")[:2]
+        said.append(f"in {one.words} {' and '.join(targets[t] for t in nearest)}")
+        far.append(own <= float(best.min()))
+    if not said:
+        return []
+    told = [f"Most like it are, {'; '.join(said)}."]
+    if all(far):
+        told.append(
+            "No other target is so unlike all others as this one: the prediction goes beyond what was seen."
+        )
+    return told
 
 
 def measured_probes(matrix: TransferMatrix, target: str) -> list[Probe]:

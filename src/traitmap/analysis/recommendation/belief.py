@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 from sklearn.covariance import LedoitWolf
 
 from traitmap.matrix_record import Array
@@ -78,6 +78,30 @@ def updated(belief: Belief, sources: Sequence[int], gains: Array, noise: Array) 
     solved = np.linalg.solve(inner, cross.T)
     covariance = belief.covariance - cross @ solved
     return Belief(belief.mean + (gains - belief.mean[at]) @ solved, 0.5 * (covariance + covariance.T))
+
+
+def widened(belief: Belief, sources: Sequence[int], gains: Array, noise: Array) -> Belief:
+    """The belief with larger variances where measurements lie further off than one in twenty would.
+
+    Its covariance is multiplied until the measurements are as far off as is usual: predictions that have
+    been seen to fail here are trusted less elsewhere on this target too.
+    """
+    at = list(sources)
+    if not at:
+        return belief
+    gap, inner = gains - belief.mean[at], belief.covariance[np.ix_(at, at)]
+
+    def surprise(factor: float) -> float:
+        whole = factor * inner + np.diag(noise) + np.eye(len(at)) * 1e-12 * max(float(np.trace(inner)), 1e-12)
+        return float(gap @ np.linalg.solve(whole, gap))
+
+    if surprise(1.0) <= stats.chi2.ppf(0.95, len(at)):
+        return belief
+    high = 2.0
+    while surprise(high) > len(at) and high < 1e9:
+        high *= 2
+    factor = optimize.brentq(lambda factor: surprise(factor) - len(at), 1.0, high) if high < 1e9 else high
+    return Belief(belief.mean, belief.covariance * factor)
 
 
 def better(belief: Belief, first: int) -> Array:
