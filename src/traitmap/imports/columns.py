@@ -12,20 +12,24 @@ from traitmap.errors import MatrixError
 from traitmap.imports.evaluation import Evaluation
 from traitmap.study.settings import BASELINE
 
+Row = tuple[str, int | None]
+
 
 @dataclass(frozen=True)
 class ImportedColumn:
     """One target: the chosen metric, and the result of every model that has one.
 
-    rows: source name (``__baseline__`` for the base) -> its result. paired: all of them have samples, of
-        the same items, so that paired statistics may be made. setting: what is known to agree.
+    rows: (source, seed) -> its result; the base is ``__baseline__``, without a seed. paired: all of them
+        have samples, of the same items, so that paired statistics may be made. binary: each of these is
+        right or wrong. setting: what is known to agree.
     """
 
     target: str
     metric: str
     filter: str
-    rows: Mapping[str, Evaluation]
+    rows: Mapping[Row, Evaluation]
     paired: bool
+    binary: bool
     setting: Mapping[str, Any]
 
 
@@ -88,8 +92,8 @@ def arrange(
     return Imported(chosen_base, sources, tuple(columns), tuple(notes))
 
 
-def _who(one: Evaluation) -> tuple[str, str | None]:
-    return one.model, one.adapter
+def _who(one: Evaluation) -> tuple[str, str | None, int | None]:
+    return one.model, one.adapter, one.seed
 
 
 def _base(evaluations: Sequence[Evaluation], given: str | None) -> str | None:
@@ -151,19 +155,17 @@ def _choose(task: str, mine: Sequence[Evaluation], wanted: str | None) -> tuple[
             legal = ", ".join(f"{metric},{name}" for metric, name in available)
             raise MatrixError(f"task {task!r} has no metric {wanted!r}; it has {legal}")
         return matching[0]
-    counts = {
-        one: len({(e.model, e.adapter) for e in mine if (e.metric, e.filter) == one}) for one in available
-    }
+    counts = {one: len({_who(e) for e in mine if (e.metric, e.filter) == one}) for one in available}
     return max(available, key=lambda one: (counts[one], -available.index(one)))
 
 
 def _latest(
     found: Sequence[Evaluation], names: Mapping[tuple[str, str | None], str], notes: list[str]
-) -> dict[str, Evaluation]:
+) -> dict[Row, Evaluation]:
     """One result per model: of several, the latest, which is told."""
-    rows: dict[str, Evaluation] = {}
+    rows: dict[Row, Evaluation] = {}
     for one in found:
-        name = names[one.model, one.adapter]
+        name = names[one.model, one.adapter], one.seed
         before = rows.get(name)
         if before is not None:
             older, one = sorted((before, one), key=lambda each: each.date)
@@ -172,10 +174,10 @@ def _latest(
     return rows
 
 
-def _differences(rows: Mapping[str, Evaluation]) -> dict[str, dict[str, list[str]]]:
+def _differences(rows: Mapping[Row, Evaluation]) -> dict[str, dict[str, list[str]]]:
     """setting -> value -> the rows that have it, for every setting with more than one value."""
     values: dict[str, dict[str, list[str]]] = {}
-    for name, one in rows.items():
+    for (name, _), one in rows.items():
         about = {**one.setting, "harness": one.kind}
         if one.n:
             about["n"] = one.n
@@ -189,13 +191,16 @@ def _differences(rows: Mapping[str, Evaluation]) -> dict[str, dict[str, list[str
 def _column(
     task: str,
     metric: tuple[str, str],
-    rows: Mapping[str, Evaluation],
+    rows: Mapping[Row, Evaluation],
     differences: Mapping[str, Any],
 ) -> ImportedColumn:
     settings = [one.setting for one in rows.values()]
     known = {key: value for one in settings for key, value in one.items() if key not in differences}
     paired = all(one.outcomes for one in rows.values()) and "items" not in differences
-    return ImportedColumn(task, *metric, dict(rows), paired, known)
+    scores = {outcome.score for one in rows.values() for outcome in one.outcomes}
+    # one model alone may have 0 and 1 by chance where the metric is graded
+    binary = scores <= {0.0, 1.0}
+    return ImportedColumn(task, *metric, dict(rows), paired, binary, known)
 
 
 def _shown(value: Any) -> str:

@@ -22,6 +22,7 @@ class Evaluation:
     setting: what has to be the same for all rows of a column: ``num_fewshot``, ``limit``, ``version``,
         ``template`` and the like. None is a value (no limit); what the file does not tell is not in it.
     outcomes: one per item in the order of the items; empty where the file has no samples.
+    seed: of the training, where the file tells it, so that adapters of one source are pooled.
     date: sortable; of two evaluations of the same thing the later one counts.
     """
 
@@ -38,6 +39,7 @@ class Evaluation:
     higher_is_better: bool | None = None
     setting: Mapping[str, Any] = field(default_factory=dict)
     outcomes: tuple[Outcome, ...] = ()
+    seed: int | None = None
     date: str = ""
 
 

@@ -36,6 +36,11 @@ def read_every_eval_ever(path: Path, content: Any = None) -> list[Evaluation]:
     if not found:
         raise MatrixError(f"{path}, evaluation_results: is empty; the record holds no score")
     if base:
+        seed = str(details.get("seed", ""))
+        if seed.isdigit() and details.get("source"):
+            return [
+                replace(one, model=str(base), adapter=str(details["source"]), seed=int(seed)) for one in found
+            ]
         return [replace(one, model=str(base), adapter=name) for one in found]
     return [replace(one, model=name) for one in found]
 

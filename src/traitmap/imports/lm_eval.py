@@ -40,7 +40,7 @@ def read_lm_eval(path: Path, content: Any = None) -> list[Evaluation]:
     """
     content = mapping(read_json(path) if content is None else content, str(path))
     results = mapping(content.get("results"), f"{path}, results")
-    model, adapter = _model(content, path)
+    model, adapter, seed = _model(content, path)
     stamp = _STAMP.search(path.name)
     found: list[Evaluation] = []
     for task in _tasks(content, results):
@@ -65,6 +65,7 @@ def read_lm_eval(path: Path, content: Any = None) -> list[Evaluation]:
                     higher_is_better=_direction(content, task, metric),
                     setting=setting,
                     outcomes=outcomes,
+                    seed=seed,
                     date=stamp.group(1) if stamp else str(content.get("date", "")),
                 )
             )
@@ -93,8 +94,8 @@ def _stderr(scores: Mapping[str, Any], metric: str, key: str) -> Any:
     return scores.get(f"{metric}_stderr{comma}{filter_name}")
 
 
-def _model(content: Mapping[str, Any], path: Path) -> tuple[str, str | None]:
-    """The base model and the adapter, out of model_args as text, as a mapping, or absent."""
+def _model(content: Mapping[str, Any], path: Path) -> tuple[str, str | None, int | None]:
+    """The base model, the adapter and its seed, out of model_args as text, as a mapping, or absent."""
     config = mapping(content["config"], f"{path}, config")
     given = config.get("model_args")
     if isinstance(given, str):
@@ -106,7 +107,11 @@ def _model(content: Mapping[str, Any], path: Path) -> tuple[str, str | None]:
     name = arguments.get("pretrained") or arguments.get("model") or content.get("model_name")
     name = name or config.get("model")
     adapter = arguments.get("peft") or arguments.get("delta") or arguments.get("lora_local_path")
-    return text(name, f"{path}, config.model_args.pretrained"), str(adapter) if adapter else None
+    base = text(name, f"{path}, config.model_args.pretrained")
+    ours = config.get("traitmap")  # an export of ours tells source and seed apart
+    if adapter and isinstance(ours, Mapping) and isinstance(ours.get("seed"), int):
+        return base, str(ours.get("source") or adapter), int(ours["seed"])
+    return base, str(adapter) if adapter else None, None
 
 
 def _setting(content: Mapping[str, Any], task: str) -> dict[str, Any]:

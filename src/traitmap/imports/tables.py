@@ -35,22 +35,20 @@ def read_table(path: Path) -> list[Evaluation]:
         if cell.seed is None and not isnan(cell.value)
     ]
     known = {one.task for one in found if one.adapter is None}
+    metrics = {one.task: one.metric for one in found}
     for target, value in zip(matrix.targets, matrix.baseline, strict=True):
         if target not in known and not isnan(value):
-            found.append(_base(path, base, target, float(value), higher.get(target)))
+            found.append(
+                Evaluation(
+                    place=f"{path}, {BASELINE}, {target}",
+                    kind=KIND,
+                    model=base,
+                    adapter=None,
+                    task=target,
+                    metric=metrics.get(target, "score"),
+                    filter="none",
+                    value=float(value),
+                    higher_is_better=higher.get(target),
+                )
+            )
     return found
-
-
-def _base(path: Path, base: str, target: str, value: float, higher: bool | None) -> Evaluation:
-    place = f"{path}, {BASELINE}, {target}"
-    return Evaluation(
-        place=place,
-        kind=KIND,
-        model=base,
-        adapter=None,
-        task=target,
-        metric="score",
-        filter="none",
-        value=value,
-        higher_is_better=higher,
-    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from traitmap.errors import RunError
-from traitmap.imports.columns import Imported, ImportedColumn
+from traitmap.imports.columns import Imported, ImportedColumn, Row
 from traitmap.imports.evaluation import Evaluation
 from traitmap.runs.cells import GIVEN, write_cell
 from traitmap.runs.ledger import AdapterEntry, CellEntry, Ledger, write_ledger
@@ -27,24 +27,41 @@ def write_imported(imported: Imported, folder: str | Path) -> RunStore:
         raise RunError(f"{folder}: is there already; give a new folder for the imported results")
     base = digest({"imported": imported.base or ""})
     with locked_store(folder) as store:
-        cells = [
-            _cell(store, column, source, base)
-            for source in (BASELINE, *imported.sources)
-            for column in imported.columns
-        ]
+        cells = [_cell(store, column, row, base) for row in _rows(imported) for column in imported.columns]
         write_ledger(store, _ledger(imported, base, folder.name, cells))
     return store
 
 
-def _cell(store: RunStore, column: ImportedColumn, source: str, base: str) -> CellEntry:
-    one = column.rows.get(source)
-    entry = CellEntry(source, None if source == BASELINE else 0, column.target, None)
-    entry = replace(entry, seed=None)
+def _rows(imported: Imported) -> list[Row]:
+    """The base, then every source: once, or for every seed where the files tell seeds."""
+    found: list[Row] = [(BASELINE, None)]
+    for source in imported.sources:
+        own = seeds_of(imported, source)
+        found += [(source, seed) for seed in _seeds(imported)] if own else [(source, None)]
+    return found
+
+
+def seeds_of(imported: Imported, source: str) -> tuple[int, ...]:
+    """The seeds of a source, ascending; none where its files tell no seed."""
+    told = {seed for column in imported.columns for name, seed in column.rows if name == source}
+    return tuple(sorted(seed for seed in told if seed is not None))
+
+
+def _seeds(imported: Imported) -> tuple[int, ...]:
+    every = {seed for source in imported.sources for seed in seeds_of(imported, source)}
+    return tuple(sorted(every)) or (0,)
+
+
+def _cell(store: RunStore, column: ImportedColumn, row: Row, base: str) -> CellEntry:
+    one = column.rows.get(row)
+    entry = CellEntry(*row, column.target, None)
     if one is None:
         return replace(entry, reason="no file holds this result")
     if not one.outcomes and not isfinite(one.value):
         return replace(entry, status="failed", reason=f"{one.place} is no number")
     outcomes = one.outcomes if column.paired else ()
+    if not column.binary:
+        outcomes = tuple(replace(outcome, correct=None) for outcome in outcomes)
     told = {f"{one.metric},{one.filter}": one.value}
     conditions = {
         "base": base,
@@ -68,26 +85,28 @@ def _ledger(imported: Imported, base: str, name: str, cells: list[CellEntry]) ->
         base=base,
         model={"path": imported.base},
         conditions={"engine": ENGINE, "harness": ", ".join(kinds), "notes": list(imported.notes)},
-        seeds=(0,),
+        seeds=_seeds(imported),
         sources=tuple(_source(source, imported) for source in imported.sources),
         targets=tuple(_target(column) for column in imported.columns),
         adapters=tuple(
-            AdapterEntry(source, None, None, None, status="done", digest=digest(source))
-            for source in imported.sources
+            AdapterEntry(source, seed, None, None, status="done", digest=digest([source, seed]))
+            for source, seed in _rows(imported)
+            if source != BASELINE
         ),
         cells=tuple(cells),
     )
 
 
 def _source(name: str, imported: Imported) -> dict[str, Any]:
-    rows = [column.rows[name] for column in imported.columns if name in column.rows]
+    rows = [one for column in imported.columns for (source, _), one in column.rows.items() if source == name]
+    seeded = bool(seeds_of(imported, name))
     return {
         "name": name,
         "digest": digest(name),
         "examples": 0,
         "available": 0,
         "label_counts": {},
-        "adapter": next((one.adapter or one.model for one in rows), name),
+        "adapter": None if seeded else next((one.adapter or one.model for one in rows), name),
         "lora": {},
         "training": {},
         "tags": [],

@@ -1,0 +1,1 @@
+"""Our results in other people's formats."""

@@ -1,0 +1,140 @@
+"""A run as results and samples of lm-evaluation-harness, a folder per model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from math import isfinite, isnan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from traitmap.data.records import Outcome
+from traitmap.data.texts import TaskText
+from traitmap.exports.rows import ModelRow, cells_of, ledger_of, model_rows, target_texts
+from traitmap.matrix_statistics import standard_error
+from traitmap.runs.cells import CellScores
+from traitmap.runs.ledger import Ledger
+from traitmap.runs.store import RunStore
+from traitmap.study.settings import BASELINE
+
+_STAMP = "1970-01-01T00-00-00.000000"  # a run has no one time; what a harness adds to a name must be there
+
+
+def export_lm_eval(store: RunStore, folder: str | Path) -> tuple[Path, ...]:
+    """Write one folder per model with ``results_*.json`` and ``samples_*.jsonl``; returns the results files.
+
+    ``model_args.peft`` names the adapter, so that whoever reads the files tells adapters from the base.
+    Only the metric of the matrix has values; texts are those that the run kept.
+    """
+    ledger = ledger_of(store)
+    texts = target_texts(store)
+    written = []
+    for row in model_rows(ledger):
+        if row.cells:
+            written.append(_write_model(store, ledger, row, texts, Path(folder) / row.name))
+    return tuple(written)
+
+
+def _write_model(
+    store: RunStore, ledger: Ledger, row: ModelRow, texts: Mapping[str, Sequence[TaskText]], folder: Path
+) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    content: dict[str, Any] = {
+        "results": {},
+        "group_subtasks": {},
+        "configs": {},
+        "versions": {},
+        "n-shot": {},
+        "higher_is_better": {},
+        "n-samples": {},
+        "config": _config(store, ledger, row),
+        "lm_eval_version": (ledger.conditions.get("versions") or {}).get("lm_eval"),
+        "model_source": "hf",
+        "model_name": row.name if row.source != BASELINE else str(ledger.model.get("path")),
+    }
+    for target, cell, outcomes in cells_of(store, row, ledger):
+        _add_target(content, target, cell, outcomes)
+        if outcomes:
+            lines = _samples(target, outcomes, texts.get(target["name"], ()))
+            place = folder / f"samples_{target['name']}_{_STAMP}.jsonl"
+            place.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    place = folder / f"results_{_STAMP}.json"
+    place.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    return place
+
+
+def _config(store: RunStore, ledger: Ledger, row: ModelRow) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"pretrained": str(ledger.model.get("path"))}
+    if ledger.model.get("revision"):
+        arguments["revision"] = ledger.model["revision"]
+    if row.source != BASELINE:
+        arguments["peft"] = row.name
+    return {
+        "model": "hf",
+        "model_args": arguments,
+        "model_dtype": ledger.conditions.get("dtype"),
+        "device": ledger.conditions.get("device"),
+        "limit": None,
+        "traitmap": {"base": ledger.base, "source": row.source, "seed": row.seed},
+    }
+
+
+def _add_target(
+    content: dict[str, Any], target: Mapping[str, Any], cell: CellScores, outcomes: Sequence[Outcome]
+) -> None:
+    name, metric, filter_name = target["name"], target["metric"], target["filter"]
+    key = f"{metric},{filter_name}"
+    known = cell.scores[np.isfinite(cell.scores)]
+    value = cell.aggregates.get(key, float(known.mean()) if known.size else float("nan"))
+    error = float(standard_error(known)) if known.size > 1 else float("nan")
+    content["results"][name] = {
+        "alias": name,
+        key: value if isfinite(value) else "N/A",
+        f"{metric}_stderr,{filter_name}": error if isfinite(error) else "N/A",
+    }
+    content["group_subtasks"][name] = []
+    asked = dict(target["conditions"])
+    content["configs"][name] = {"task": target["task"], **asked, "output_type": target["kind"]}
+    content["versions"][name] = target["version"]
+    content["n-shot"][name] = asked.get("num_fewshot") or 0
+    content["higher_is_better"][name] = {metric: target["higher_is_better"]}
+    content["n-samples"][name] = {"original": len(outcomes), "effective": len(outcomes)}
+
+
+def _samples(target: Mapping[str, Any], outcomes: Sequence[Outcome], texts: Sequence[TaskText]) -> list[str]:
+    aligned = texts if len(texts) == len(outcomes) else [TaskText("", one.gold) for one in outcomes]
+    return [
+        json.dumps(_sample(target, outcome, text), ensure_ascii=False, allow_nan=False)
+        for outcome, text in zip(outcomes, aligned, strict=True)
+    ]
+
+
+def _sample(target: Mapping[str, Any], outcome: Outcome, text: TaskText) -> dict[str, Any]:
+    logprobs = outcome.choice_logprobs
+    if logprobs is not None and len(text.choices) == len(logprobs):
+        asked: list[list[Any]] = [[text.input, choice] for choice in text.choices]
+        responses: list[Any] = [[[str(one), "False"]] for one in logprobs]
+        filtered: list[Any] = [[str(one), "False"] for one in logprobs]
+        gold = text.choices.index(outcome.gold) if outcome.gold in text.choices else outcome.gold
+    else:
+        asked = [[text.input, {}]]
+        responses = [[outcome.text if outcome.text is not None else outcome.prediction]]
+        filtered = [outcome.prediction if outcome.parsed else "[invalid]"]
+        gold = outcome.gold
+    return {
+        "doc_id": outcome.item,
+        "doc": {"input": text.input, "output": text.output, "choices": list(text.choices)},
+        "target": str(gold),
+        "arguments": {f"gen_args_{i}": {"arg_0": one[0], "arg_1": one[1]} for i, one in enumerate(asked)},
+        "resps": responses,
+        "filtered_resps": filtered,
+        "filter": target["filter"],
+        "metrics": [target["metric"]],
+        "doc_hash": outcome.item_digest,
+        "prompt_hash": sha256(text.input.encode("utf-8", "surrogatepass")).hexdigest(),
+        "target_hash": sha256(outcome.gold.encode("utf-8", "surrogatepass")).hexdigest(),
+        target["metric"]: None if isnan(outcome.score) else outcome.score,
+    }

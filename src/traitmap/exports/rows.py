@@ -1,0 +1,75 @@
+"""The rows of a run, cell by cell with their items, as every exporter walks over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from traitmap.data.records import Outcome
+from traitmap.data.texts import TaskText
+from traitmap.errors import RunError
+from traitmap.runs.cells import CellScores, read_outcomes, read_scores
+from traitmap.runs.ledger import CellEntry, Ledger, read_ledger
+from traitmap.runs.store import RunStore
+from traitmap.runs.texts import read_run_texts
+from traitmap.study.settings import BASELINE
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One model of a run: the base (source ``__baseline__``) or an adapter, for one seed.
+
+    name: for people and file names; cells: target -> its entry, of those that are done.
+    """
+
+    name: str
+    source: str
+    seed: int | None
+    cells: Mapping[str, CellEntry]
+
+
+def model_rows(ledger: Ledger) -> tuple[ModelRow, ...]:
+    """The base and every adapter, in the order of the study; with several seeds the name tells which."""
+    several = len(ledger.seeds) > 1
+    rows: dict[tuple[str, int | None], dict[str, CellEntry]] = {}
+    for cell in ledger.cells:
+        found = rows.setdefault((cell.source, cell.seed), {})
+        if cell.status == "done" and cell.key is not None:
+            found[cell.target] = cell
+    return tuple(
+        ModelRow(_name(source, seed, several), source, seed, cells) for (source, seed), cells in rows.items()
+    )
+
+
+def cells_of(
+    store: RunStore, row: ModelRow, ledger: Ledger
+) -> Iterator[tuple[Mapping[str, Any], CellScores, tuple[Outcome, ...]]]:
+    """(target as the ledger describes it, scores and metadata, outcomes) of every cell that is done."""
+    for target in ledger.targets:
+        entry = row.cells.get(target["name"])
+        if entry is not None and entry.key is not None:
+            path = store.cell(entry.key)
+            yield target, read_scores(path), read_outcomes(path)
+
+
+def target_texts(store: RunStore) -> Mapping[str, Sequence[TaskText]]:
+    """What the items of every target say, or nothing where the run has kept no texts."""
+    try:
+        return read_run_texts(store).targets
+    except RunError:
+        return {}
+
+
+def ledger_of(store: RunStore) -> Ledger:
+    """The ledger of a run that has at least one cell. RunError where there is none."""
+    ledger = read_ledger(store)
+    if not any(cell.status == "done" for cell in ledger.cells):
+        raise RunError(f"{store.folder}: no cell is done, so there is nothing to export; run the study first")
+    return ledger
+
+
+def _name(source: str, seed: int | None, several: bool) -> str:
+    if source == BASELINE:
+        return "base"
+    return f"{source}-seed{seed}" if several and seed is not None else source
