@@ -55,6 +55,20 @@ def test_gain_is_format_plus_content():
     assert "the content counts" in found.words
 
 
+def test_share_of_format_agrees_with_the_bootstrap():
+    generator = np.random.default_rng(0)
+    items = generator.normal(0, 1, 200)
+    base = items + generator.normal(0, 0.5, 200)
+    control = items + 2 + generator.normal(0, 3, 200)
+    source = control + 1 + generator.normal(0, 0.5, 200)
+    found = format_part(source, base, control)
+    at = generator.integers(0, 200, size=(4000, 200))
+    shares = (control - base)[at].mean(axis=1) / (source - base)[at].mean(axis=1)
+    assert (found.share.low, found.share.high) == pytest.approx(
+        tuple(np.quantile(shares, [0.025, 0.975])), abs=0.015
+    )
+
+
 def test_a_gain_that_the_control_gives_too_is_format():
     source, control, base = answers(0.8, 0.8), answers(0.8, 0.8), answers(0.3)
     found = format_part(source, base[0], control)
@@ -135,6 +149,25 @@ def test_the_control_is_taken_off_every_cell(matrix):
     assert parts["deep", "sums"].verdict == "content"
     assert parts["shallow", "sums"].verdict == "format only"
     assert parts["idle", "sums"].rest.high < 0
+
+
+def test_what_only_the_uncorrected_test_finds_cannot_be_told():
+    sources = [f"s{at}" for at in range(30)]
+    base, control = answers(0.4, items=150, seed=1), answers(0.5, items=150, seed=2)
+    others = np.repeat(control[None], 30, axis=0)
+    right, wrong = np.flatnonzero(control[0] == 1), np.flatnonzero(control[0] == 0)
+    others[0, 0, [*wrong[:10], *right[:2]]] = [1] * 10 + [0] * 2
+    scores = np.stack([base, *others, control])
+    matrix = TransferMatrix(
+        sources=(*sources, "format"),
+        targets=("sums",),
+        values=scores[1:, 0].mean(axis=1)[:, None],
+        baseline=scores[0, 0].mean(keepdims=True),
+        item_scores={"sums": scores},
+    )
+    parts = subtract_format(matrix, "format")
+    assert parts[0].p < 0.05 < parts[0].q
+    assert parts[0].verdict == "cannot tell"
 
 
 def test_each_target_may_have_its_own_control(matrix):

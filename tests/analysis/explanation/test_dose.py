@@ -60,6 +60,12 @@ def test_up_and_down_again_is_not_monotone():
     assert "one direction" in found.words
 
 
+def test_up_and_down_without_any_trend_is_not_monotone():
+    found = dose_response((0, 1, 2), answers([-1, 1, -1]))
+    assert found.p > 0.05
+    assert found.verdict == "not monotone"
+
+
 def test_a_step_back_within_a_trend_is_seen():
     found = dose_response(DOSES, answers([-2, 0.5, -0.5, 2]))
     assert found.verdict == "not monotone"
