@@ -60,6 +60,9 @@ class SmallTarget:
             for one, gold in zip(asked, self.golds, strict=True)
         )
 
+    def questions(self) -> tuple[TaskText, ...]:
+        return self.texts()
+
     def score(self, answers: Sequence[Answer]) -> Scored:
         outcomes = tuple(self._outcome(item, answers) for item in range(self.n_items))
         mean = float(np.mean([outcome.score for outcome in outcomes]))
