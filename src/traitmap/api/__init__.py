@@ -2,6 +2,7 @@
 
 from traitmap.api.advice import recommend
 from traitmap.api.explanation import explain
+from traitmap.api.exporting import export
 from traitmap.api.importing import ImportReport, import_results
 from traitmap.api.profiles import profile, write_profile
 from traitmap.api.recommendation import evaluate_recommenders
@@ -15,6 +16,7 @@ __all__ = [
     "check",
     "evaluate_recommenders",
     "explain",
+    "export",
     "import_results",
     "load_checked",
     "matrix_of",

@@ -56,7 +56,7 @@ class Run:
 
         matrix = self.matrix(predicted=True)
         place = Path(path) if path is not None else self.folder / "report.html"
-        return write_report(place, matrix, _traits_if_any(matrix), matrix.conditions)
+        return write_report(place, matrix, traits_if_any(matrix), matrix.conditions)
 
 
 def open_run(folder: str | Path) -> Run:
@@ -91,7 +91,7 @@ def trait_names(matrix: TransferMatrix) -> tuple[str, ...]:
     return tuple(study.get("trait_names") or ()) if isinstance(study, Mapping) else ()
 
 
-def _traits_if_any(matrix: TransferMatrix) -> Traits | None:
+def traits_if_any(matrix: TransferMatrix) -> Traits | None:
     """Traits for the report, or None where the matrix is too small or too empty to have any."""
     from traitmap.errors import MatrixError
 

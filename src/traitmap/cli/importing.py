@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from traitmap.cli.app import AsJson, app, listed, print_json
+from traitmap.cli.app import AsJson, MatrixOrRun, app, listed, print_json
 
 
 @app.command(name="import")
@@ -57,3 +57,27 @@ def _pair(text: str) -> tuple[str, str]:
     if not (task and equals and metric):
         raise typer.BadParameter(f"{text!r}; write TASK=METRIC", param_hint="--metric")
     return task, metric
+
+
+@app.command()
+def export(
+    run: MatrixOrRun,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A file (csv, parquet) or a folder.")],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format", help="lm-eval, every-eval-ever, csv, parquet, model-card, mlflow or trackio."
+        ),
+    ] = "lm-eval",
+    source: Annotated[
+        list[str] | None, typer.Option(help="Only these model cards; may be given again.")
+    ] = None,
+) -> None:
+    """A run as lm-eval results, Every Eval Ever records, tables, model cards, or in a tracker's local store.
+
+    Example: traitmap export runs/mini --format model-card -o cards
+    """
+    from traitmap import api
+
+    for place in api.export(run, output, format=format_, sources=source or ()):
+        typer.echo(str(place))

@@ -1,0 +1,113 @@
+"""The section of a Hugging Face model card that says what an adapter does to everything else."""
+
+from __future__ import annotations
+
+from math import isfinite, nan
+from pathlib import Path
+
+from traitmap.analysis.records import Traits
+from traitmap.errors import MatrixError
+from traitmap.matrix_record import Cell, TransferMatrix
+
+START, END = "<!-- traitmap: start -->", "<!-- traitmap: end -->"
+_SIGNIFICANT = 0.05
+
+
+def card_section(matrix: TransferMatrix, source: str, traits: Traits | None = None) -> str:
+    """Markdown: gains over the base with intervals and tests on every target, effects on the traits.
+
+    Gains are adapter minus base on the same items, pooled over seeds. MatrixError for an unknown source.
+    """
+    if source not in matrix.sources:
+        raise MatrixError(f"there is no source {source!r}; the sources are {', '.join(matrix.sources)}")
+    cells = [cell for cell in matrix.cells if cell.source == source and cell.seed is None]
+    known = [cell for cell in cells if isfinite(cell.gain) and cell.status != "predicted"]
+    higher = matrix.higher_is_better
+    better = [cell for cell in known if _sure(cell) and _direction(cell, higher) > 0]
+    worse = [cell for cell in known if _sure(cell) and _direction(cell, higher) < 0]
+    base = matrix.conditions.get("base") or "the base model"
+    lines = [
+        "## Side effects",
+        "",
+        f"What this adapter (`{source}`) does to {len(cells)} tasks, against {base} on the same items: "
+        f"{len(better)} significantly better, {len(worse)} significantly worse, "
+        f"{len(known) - len(better) - len(worse)} cannot be told apart from no change"
+        + (f", {len(cells) - len(known)} not known" if len(cells) > len(known) else "")
+        + f" (q < {_SIGNIFICANT} after Benjamini-Hochberg over all adapters).",
+        "",
+        "| task | metric | base | adapter | gain [95 %] | q | majority | items |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_row(matrix, cell) for cell in cells),
+        "",
+        "`majority` is the accuracy of always giving the commonest answer: a gain that ends there is a "
+        "collapse to one answer, not a skill.",
+        "",
+        *_trait_lines(traits, source),
+        "Measured with [traitmap](https://arxiv.org/abs/2509.13624).",
+    ]
+    return "\n".join(lines)
+
+
+def update_card(readme: str | Path, section: str) -> Path:
+    """Put the section into a card, in the place of an earlier one, or at its end; a missing card is made."""
+    place = Path(readme)
+    text = place.read_text(encoding="utf-8") if place.exists() else ""
+    block = f"{START}\n{section}\n{END}"
+    if START in text and END in text.split(START, 1)[1]:
+        before, rest = text.split(START, 1)
+        text = before + block + rest.split(END, 1)[1]
+    else:
+        text = f"{text.rstrip()}\n\n{block}\n" if text.strip() else f"{block}\n"
+    place.write_text(text, encoding="utf-8")
+    return place
+
+
+def _sure(cell: Cell) -> bool:
+    return isfinite(cell.q) and cell.q < _SIGNIFICANT
+
+
+def _direction(cell: Cell, higher: object) -> float:
+    better = higher.get(cell.target, True) if hasattr(higher, "get") else True
+    return cell.gain if better else -cell.gain
+
+
+def _row(matrix: TransferMatrix, cell: Cell) -> str:
+    t = matrix.targets.index(cell.target)
+    base = float(matrix.baseline[t])
+    majority = float(matrix.majority[t]) if matrix.majority is not None else nan
+    mark = " (predicted)" if cell.status == "predicted" else ""
+    gain = "–"
+    if isfinite(cell.gain):
+        gain = f"{cell.gain:+.3f}{mark}"
+        if isfinite(cell.gain_low):
+            gain += f" [{cell.gain_low:+.3f}, {cell.gain_high:+.3f}]"
+        if _sure(cell):
+            gain = f"**{gain}**"
+    q = "< 0.001" if cell.q < 0.001 else _number(cell.q)
+    items = str(cell.n) if cell.n else "–"
+    numbers = (_number(base), _number(cell.value), gain, q, _number(majority), items)
+    name = cell.target.replace("|", "\\|")
+    return f"| {name} | {cell.metric} | {' | '.join(numbers)} |"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if isfinite(value) else "–"
+
+
+def _trait_lines(traits: Traits | None, source: str) -> list[str]:
+    """Effects on the supported traits; silence where the data support none."""
+    used = int(traits.n_components.get("used") or 0) if traits is not None else 0
+    if traits is None or used == 0 or source not in traits.sources:
+        return []
+    s = traits.sources.index(source)
+    told = [
+        f"{traits.names[c]} {traits.effects[s, c]:+.1f} "
+        f"[{traits.effects_low[s, c]:+.1f}, {traits.effects_high[s, c]:+.1f}]"
+        for c in range(used)
+        if isfinite(traits.effects[s, c])
+    ]
+    return (
+        [f"Effects on the latent traits, in points with 95 % intervals: {'; '.join(told)}.", ""]
+        if told
+        else []
+    )

@@ -1,0 +1,63 @@
+"""The section of a card says what the matrix says, and leaves the rest of the card alone."""
+
+from __future__ import annotations
+
+from math import nan
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from traitmap.errors import MatrixError
+from traitmap.exports.model_card import card_section, update_card
+from traitmap.matrix_record import Cell, TransferMatrix
+
+
+def cell(target: str, gain: float, q: float, status: str = "measured") -> Cell:
+    return Cell(
+        source="ours", target=target, seed=None, metric="acc", value=0.5 + gain, n=100, stderr=0.01,
+        gain=gain, gain_low=gain - 0.1, gain_high=gain + 0.1, p=q, q=q, unparsed=0.0, status=status,
+    )  # fmt: skip
+
+
+MATRIX = TransferMatrix(
+    sources=("ours",),
+    targets=("up", "down", "loss", "guess", "gone"),
+    values=np.array([[0.7, 0.3, 0.7, 0.9, nan]]),
+    baseline=np.array([0.5, 0.5, 0.5, 0.5, 0.5]),
+    cells=(
+        cell("up", 0.2, 0.01),
+        cell("down", -0.2, 0.3),
+        cell("loss", 0.2, 0.01),
+        cell("guess", 0.4, nan, "predicted"),
+        cell("gone", nan, nan, "missing"),
+    ),
+    conditions={"base": "org/base", "higher_is_better": {"loss": False}},
+)
+
+
+def test_it_counts_by_direction_and_significance_and_marks_what_is_predicted() -> None:
+    section = card_section(MATRIX, "ours")
+    assert "1 significantly better, 1 significantly worse, 1 cannot be told apart" in section
+    assert "2 not known" in section
+    assert "| up | acc | 0.500 | 0.700 | **+0.200 [+0.100, +0.300]** | 0.010 | – | 100 |" in section
+    assert "+0.400 (predicted)" in section
+    assert "| gone | acc | 0.500 | – | – | – | – | 100 |" in section
+
+
+def test_an_unknown_source_is_told_which_there_are() -> None:
+    with pytest.raises(MatrixError, match="no source 'theirs'; the sources are ours"):
+        card_section(MATRIX, "theirs")
+
+
+def test_the_rest_of_a_card_stays(tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    card.write_text("---\nlibrary_name: peft\n---\n# Mine\n", encoding="utf-8")
+    update_card(card, "first")
+    update_card(card, "second")
+    text = card.read_text(encoding="utf-8")
+    assert text.startswith("---\nlibrary_name: peft\n---\n# Mine\n")
+    assert "second" in text
+    assert "first" not in text
+    assert text.count("traitmap: start") == 1
+    assert "only" in update_card(tmp_path / "new.md", "only").read_text(encoding="utf-8")
