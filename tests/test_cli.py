@@ -46,7 +46,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["init", "check", "run", "status", "matrix", "traits", "recommend", "report", "pretrain"]
+    "command",
+    ["init", "check", "run", "status", "matrix", "traits", "explain", "recommend", "report", "pretrain"],
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
     done = traitmap(command, "--help")

@@ -12,6 +12,7 @@ from traitmap.errors import MatrixError
 from traitmap.progress import Listener, silent
 
 if TYPE_CHECKING:
+    from traitmap.analysis.explanation.odd_cells import Reasons
     from traitmap.analysis.explanation.records import Explanation
     from traitmap.analysis.pair_features import PairFeatures
     from traitmap.data.texts import Texts
@@ -52,6 +53,8 @@ def explain(
     if features is None:
         sides = _texts(subject, texts)
         features = _features(matrix, sides, parser, listener)
+    if "reasons" not in settings and (folder := _run_folder(subject)) is not None:
+        settings["reasons"] = _reasons(folder)
     return explain_matrix(matrix, features=features, **settings)
 
 
@@ -59,6 +62,26 @@ def _matrix(subject: TransferMatrix | Run | str | Path) -> TransferMatrix:
     if isinstance(subject, Run):
         return subject.matrix()
     return matrix_of(subject) if isinstance(subject, str | Path) else subject
+
+
+def _run_folder(subject: TransferMatrix | Run | str | Path) -> Path | None:
+    """The folder of a run, where the subject is one."""
+    if isinstance(subject, Run):
+        return subject.folder
+    return Path(subject) if isinstance(subject, str | Path) and Path(subject).is_dir() else None
+
+
+def _reasons(folder: Path) -> Reasons:
+    """What the outcomes of a run say of its cells."""
+    from traitmap.analysis.profiles.cell_profiles import cell_profiles
+    from traitmap.api.profile_subjects import outcomes_of_run
+    from traitmap.runs.store import open_store
+    from traitmap.runs.texts import read_run_texts
+
+    store = open_store(folder)
+    kept = read_run_texts(store)
+    found = cell_profiles(outcomes_of_run(store), source_texts=kept.sources, target_texts=kept.targets)
+    return found.reasons
 
 
 def _texts(subject: TransferMatrix | Run | str | Path, texts: Texts | str | Path | None) -> _Sides:
@@ -70,8 +93,8 @@ def _texts(subject: TransferMatrix | Run | str | Path, texts: Texts | str | Path
         return _Sides(read, read)
     if texts is not None:
         return _Sides(texts, texts)
-    folder = subject.folder if isinstance(subject, Run) else subject
-    if not isinstance(folder, str | Path) or not Path(folder).is_dir():
+    folder = _run_folder(subject)
+    if folder is None:
         raise MatrixError(
             "a matrix alone does not say why: give the texts of its tasks (--texts FILE.jsonl, rows of task, "
             "input, output, choices), or features of all pairs from Python"

@@ -27,6 +27,7 @@ from traitmap.analysis.explanation.design import (
     node_permutations,
     residual,
 )
+from traitmap.analysis.explanation.families import families, variations_of, without_variations
 from traitmap.analysis.explanation.group_shares import group_dominance
 from traitmap.analysis.explanation.levels import level_effects, verdict
 from traitmap.analysis.explanation.mantel import mantel
@@ -76,7 +77,8 @@ def explain(
     features: of all pairs, e.g. from ``pair_features``; or texts: of every task by name, from which they
         are computed with the offline defaults.
     own: further pairs, beside those of one name, whose source is the target's own training set; they are
-        left out of everything. composites: what the joint regression holds beside each other.
+        left out of everything. Sources that are variations of another are held against that one instead,
+        and are no pairs of their own. composites: what the joint regression holds beside each other.
     units: ``points``, or ``standard`` to divide each target's gains by their standard deviation.
     noise: (S, T) standard errors of the gains, by default from the matrix's cells.
     reasons: further reasons for single pairs, e.g. out of outcomes. seed: of everything random.
@@ -95,7 +97,9 @@ def explain(
     assert features is not None
     # One thread gives the same bits on every machine, and tables this small gain nothing from more.
     with threadpool_limits(limits=1, user_api="blas"):
-        design = make_design(matrix, own=own, units=units, noise=noise)
+        if noise is not None and variations_of(matrix):
+            raise MatrixError("noise=... cannot be given for a run with variations: its cells have their own")
+        design = make_design(without_variations(matrix), own=own, units=units, noise=noise)
         given = aligned(features, design)
         alone = prepare_alone(given, design.own)
         tasks = len(set(design.sources) | set(design.targets))
@@ -104,7 +108,8 @@ def explain(
         moves = node_permutations(design, n_permutations, seed)
         found = _explained(_Work(design, given, alone, joint, moves), reasons or {}, n_permutations, seed)
     asked = {"units": units, "seed": seed, "composites": [one.name for one in chosen]}
-    found = replace(found, conditions={**asked, "left_out_targets": list(design.left_out)})
+    left_out = {"left_out_targets": list(design.left_out), "variations": sorted(variations_of(matrix))}
+    found = replace(found, families=families(matrix), conditions={**asked, **left_out})
     return replace(found, words=in_words(found), warnings=warnings_of(found, matrix, design, alone))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from traitmap.analysis.explanation.families import Families
 from traitmap.analysis.explanation.mantel import Mantel
 from traitmap.analysis.interval import Interval
 from traitmap.analysis.pair_features import Group
@@ -209,6 +210,7 @@ class Explanation:
     donors: tuple[Strength, ...]
     recipients: tuple[Strength, ...]
     words: tuple[str, ...]
+    families: Families = field(default_factory=Families)
     warnings: tuple[TraitWarning, ...] = ()
     conditions: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from traitmap.analysis.explanation.composites import Prepared
 from traitmap.analysis.explanation.design import Design
+from traitmap.analysis.explanation.families import families_in_words
 from traitmap.analysis.explanation.mrqap import LEVEL
 from traitmap.analysis.explanation.records import (
     Asymmetry,
@@ -41,6 +42,7 @@ def in_words(found: Explanation) -> tuple[str, ...]:
         *_asymmetry(found.asymmetry, unit),
         _strengths(found.donors, "donor", "gives", unit),
         _strengths(found.recipients, "recipient", "gains", unit),
+        *families_in_words(found.families),
     )
 
 

@@ -1,0 +1,192 @@
+"""Families of controlled changes: what one thing changed in a source does, which correlation cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from traitmap.analysis.explanation.contrast import (
+    DifferenceInDifferences,
+    FormatPart,
+    difference_in_differences,
+    subtract_format,
+)
+from traitmap.analysis.explanation.dose import DoseResponse, dose_response
+from traitmap.errors import MatrixError
+from traitmap.matrix_record import Array, TransferMatrix
+from traitmap.matrix_statistics import benjamini_hochberg
+
+BALANCING = ("balance", "class_weights")
+FORMAT = "format_only"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Scores on one target over the doses of one change of one source. q: Benjamini-Hochberg over all curves.
+
+    sources: by dose, rising. kind: what was changed; meaning: the unit of the dose.
+    """
+
+    parent: str
+    kind: str
+    meaning: str
+    target: str
+    sources: tuple[str, ...]
+    response: DoseResponse
+    q: float
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """Balanced less unbalanced on the parent's own target, less the same on another one; q over all."""
+
+    parent: str
+    source: str
+    contrast: DifferenceInDifferences
+    q: float
+
+
+@dataclass(frozen=True)
+class Families:
+    """What the controlled changes of a study show. Empty where it has none, or no item scores."""
+
+    curves: tuple[Curve, ...] = ()
+    balanced: tuple[Balanced, ...] = ()
+    format: tuple[FormatPart, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.curves or self.balanced or self.format)
+
+
+def variations_of(matrix: TransferMatrix) -> dict[str, Mapping[str, Any]]:
+    """How each source that is made from another one was made, by its name."""
+    told = matrix.conditions.get("sources") or {}
+    found = {name: (told.get(name) or {}).get("variation") for name in matrix.sources}
+    return {name: one for name, one in found.items() if one}
+
+
+def without_variations(matrix: TransferMatrix) -> TransferMatrix:
+    """The matrix of the sources that are not made from another one: near-copies are no further tasks."""
+    made = variations_of(matrix)
+    if not made:
+        return matrix
+    kept = [i for i, name in enumerate(matrix.sources) if name not in made]
+    rows = [0, *(1 + i for i in kept)]
+    return replace(
+        matrix,
+        sources=tuple(matrix.sources[i] for i in kept),
+        values=matrix.values[kept],
+        cells=tuple(cell for cell in matrix.cells if cell.source not in made),
+        item_scores={target: scores[rows] for target, scores in matrix.item_scores.items()},
+    )
+
+
+def families(matrix: TransferMatrix) -> Families:
+    """Dose and response of every change with doses, balanced against unbalanced, and the format's part."""
+    made = variations_of(matrix)
+    if not made or not matrix.item_scores:
+        return Families()
+    curves = list(_curves(matrix, made))
+    q = benjamini_hochberg(np.array([one.response.p for one in curves], dtype=float))
+    balanced = list(_balanced(matrix, made))
+    q_balanced = benjamini_hochberg(np.array([one.contrast.p for one in balanced], dtype=float))
+    controls = {
+        one["parents"][0]: name
+        for name, one in made.items()
+        if FORMAT in one["changes"] and one["parents"][0] in matrix.targets
+    }
+    return Families(
+        curves=tuple(replace(one, q=float(value)) for one, value in zip(curves, q, strict=True)),
+        balanced=tuple(replace(one, q=float(value)) for one, value in zip(balanced, q_balanced, strict=True)),
+        format=subtract_format(matrix, controls) if controls else (),
+    )
+
+
+def _curves(matrix: TransferMatrix, made: Mapping[str, Mapping[str, Any]]) -> Iterator[Curve]:
+    """One per parent, change and target with scores of two doses or more."""
+    groups = sorted({(one["parents"][0], one["kind"]) for one in made.values() if len(one["parents"]) == 1})
+    for parent, kind in groups:
+        own = {n: v for n, v in made.items() if list(v["parents"]) == [parent] and v["kind"] == kind}
+        doses = {name: one["dose"] for name, one in own.items() if one["dose"] is not None}
+        first = next(iter(own.values()))
+        if parent in matrix.sources and first["parent_dose"] is not None:
+            doses[parent] = first["parent_dose"]
+        by_dose = {dose: name for name, dose in sorted(doses.items(), reverse=True)}  # one source for a dose
+        if len(by_dose) < 2:
+            continue
+        for target in matrix.targets:
+            found = _response(matrix, by_dose, target, str(first["meaning"]))
+            if found is not None:
+                names, response = found
+                yield Curve(parent, kind, str(first["meaning"]), target, names, response, float("nan"))
+
+
+def _response(
+    matrix: TransferMatrix, by_dose: Mapping[float, str], target: str, meaning: str
+) -> tuple[tuple[str, ...], DoseResponse] | None:
+    scores = {dose: _scores(matrix, name, target) for dose, name in sorted(by_dose.items())}
+    known = {dose: one for dose, one in scores.items() if one is not None}
+    if len(known) < 2 or len({one.shape for one in known.values()}) > 1:
+        return None
+    try:
+        found = dose_response(
+            list(known), np.stack(list(known.values())), measure=f"the score on {target}", dose=meaning
+        )
+    except MatrixError:
+        return None
+    return tuple(by_dose[dose] for dose in known), found
+
+
+def _balanced(matrix: TransferMatrix, made: Mapping[str, Mapping[str, Any]]) -> Iterator[Balanced]:
+    for name, one in made.items():
+        parent = one["parents"][0]
+        if not set(one["changes"]) & set(BALANCING) or not {parent} <= set(matrix.sources):
+            continue
+        for other in matrix.targets:
+            if parent not in matrix.targets or other == parent:
+                continue
+            pair = (parent, other)
+            ours = {target: _scores(matrix, name, target) for target in pair}
+            theirs = {target: _scores(matrix, parent, target) for target in pair}
+            a = {target: found for target, found in ours.items() if found is not None}
+            b = {target: found for target, found in theirs.items() if found is not None}
+            if len(a) == len(b) == 2:
+                contrast = difference_in_differences(a, b, names=(name, parent))
+                if isfinite(contrast.p):
+                    yield Balanced(parent, name, contrast, float("nan"))
+
+
+def _scores(matrix: TransferMatrix, source: str, target: str) -> Array | None:
+    """(seeds, items) scores of an adapter that has been measured with every seed, else None."""
+    if target not in matrix.item_scores:
+        return None
+    found = matrix.item_scores[target][1 + matrix.sources.index(source)]
+    return found if np.isfinite(found).any(axis=1).all() else None
+
+
+def families_in_words(found: Families) -> tuple[str, ...]:
+    """Trends and contrasts that stand after correction, and how many questions have no answer."""
+    sentences = []
+    for title, told, all_of in (
+        (
+            "controlled changes of dose",
+            [one.response.words for one in found.curves if one.q < 0.05],
+            found.curves,
+        ),
+        ("balanced sources", [one.contrast.words for one in found.balanced if one.q < 0.05], found.balanced),
+        (
+            "gains less their format",
+            [one.words for one in found.format if one.verdict != "cannot tell"],
+            found.format,
+        ),
+    ):
+        if all_of:
+            sentences.append(
+                f"Of {len(all_of)} {title}, {len(told)} can be told after correction; the rest cannot."
+            )
+            sentences += [f"{said[:1].upper()}{said[1:]}" for said in told]
+    return tuple(sentences)
