@@ -41,17 +41,13 @@ SYLLABLES = (
 FUNCTION = ("the", "a", "of", "to", "and", "in", "is", "that", "it", "was", "for", "on", "with", "as", "not")
 
 
-def words_of(rng: random.Random, count: int, lexicon: list[str]) -> str:
-    """A text of ``count`` words, about half of them function words, in sentences of about twelve."""
-    words: list[str] = []
-    for number in range(count):
-        word = (
-            rng.choice(FUNCTION)
-            if rng.random() < 0.45
-            else lexicon[int(rng.paretovariate(0.7)) % len(lexicon)]
-        )
-        words.append(word + ("." if number % 12 == 11 else ""))
-    return " ".join(words).capitalize()
+def sentence(rng: random.Random, lexicon: list[str]) -> str:
+    """About twelve words, half of them function words, the others as unequal in frequency as real ones."""
+    words = [
+        rng.choice(FUNCTION) if rng.random() < 0.45 else lexicon[int(rng.paretovariate(0.7)) % len(lexicon)]
+        for _ in range(rng.randint(8, 16))
+    ]
+    return " ".join(words).capitalize() + "."
 
 
 def review(rng: random.Random, text: str, other: str) -> TaskText:
@@ -90,13 +86,14 @@ def datasets(count: int, texts: int) -> dict[str, list[TaskText]]:
     for number in range(count):
         rng = random.Random(number)
         lexicon = ["".join(rng.choices(SYLLABLES, k=rng.randint(1, 4))) for _ in range(4000)]
-        length = rng.randint(20, 200)
+        sentences = [sentence(rng, lexicon) for _ in range(3000)]
+        length = rng.randint(2, 18)
         kind = KINDS[number % len(KINDS)]
         made[f"{kind.__name__} {number}"] = [
             kind(
                 rng,
-                words_of(rng, max(5, int(rng.gauss(length, length / 4))), lexicon),
-                words_of(rng, 10, lexicon),
+                " ".join(rng.choices(sentences, k=max(1, round(rng.gauss(length, length / 4))))),
+                rng.choice(sentences),
             )
             for _ in range(texts)
         ]

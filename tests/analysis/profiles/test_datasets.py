@@ -64,6 +64,18 @@ def test_samples_are_told_and_all_classes_counted(texts):
         Sampling(meaning=1)
 
 
+def test_lengths_by_label_are_those_of_the_label():
+    words = {"short": "one", "long": "one two three four"}
+    made = {
+        "task": [TaskText(words[label] + f" {i}", label, label=label) for i in range(20) for label in words]
+    }
+    by_label = profile_datasets(made).profiles["task"].lengths.input_by_label
+    assert {label: (found.mean, found.sd) for label, found in by_label.items()} == {
+        "short": (2, 0),
+        "long": (5, 0),
+    }
+
+
 def test_two_datasets_have_no_style_to_compare(texts):
     found = profile_datasets({name: texts[name] for name in ("reviews", "problems")})
     assert np.isnan(found.style_cosine).all()

@@ -137,9 +137,12 @@ def test_a_task_without_texts_is_told(tasks):
         [TaskText("日本語の文です。", "はい", ("はい", "いいえ"))] * 7,
         [TaskText("🙂🙂 \ud800 ٣٫٥ ñandú\u200b", "…")],
         [TaskText("   \n\t ", " ")] * 3,
+        [TaskText("   ", " "), *stories(5)],
     ],
 )
 def test_odd_texts_give_unknown_numbers_and_no_failure(tasks, odd):
     found = pair_features({**tasks, "odd": odd}, tasks)
     assert found.array.shape == (5, 4, len(found.names))
     assert not np.isinf(found.array).any()
+    nearest = named(pair_features({"odd": odd, **tasks}, {"odd": odd}), "semantic_nearest")[0, 0]
+    assert np.isnan(nearest) or nearest == pytest.approx(1)

@@ -67,8 +67,8 @@ def test_shares_are_counted_on_a_worked_text():
 
 
 def test_doubling_a_dataset_keeps_its_style():
-    texts = [f"{WORKED} It ran {i} miles, as word{i} did!" for i in range(30)]
-    once, twice = style_of(texts), style_of(texts + texts[::-1])
+    texts = [f"{WORKED} It ran {i} miles, as {'xyz'[i % 3] * (i + 1)} did!" for i in range(30)]
+    once, twice = style_of(texts), style_of([text for text in texts for _ in range(2)])
     assert np.allclose(once.values, twice.values, equal_nan=True)
 
 

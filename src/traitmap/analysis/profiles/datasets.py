@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from traitmap.analysis.profiles.classes import Classes
 from traitmap.analysis.profiles.difficulty import (
@@ -114,16 +115,17 @@ def profile_datasets(
     place = {reading.name: number for number, reading in enumerate(readings)}
     profiles = {name: _profile(readings[place[name]], sizes, perplexity or {}, sampling) for name in texts}
     asked = {"sampling": asdict(sampling), "permutations": permutations, "seed": seed}
-    return _compare(
-        readings,
-        np.array([place[name] for name in texts]),
-        profiles,
-        embed=embed,
-        style_embed=style_embed,
-        permutations=permutations,
-        seed=seed,
-        conditions={**asked, "unit": readings[0].measured.unit},
-    )
+    with threadpool_limits(limits=1, user_api="blas"):  # the same bits on every machine
+        return _compare(
+            readings,
+            np.array([place[name] for name in texts]),
+            profiles,
+            embed=embed,
+            style_embed=style_embed,
+            permutations=permutations,
+            seed=seed,
+            conditions={**asked, "unit": readings[0].measured.unit},
+        )
 
 
 def _compare(

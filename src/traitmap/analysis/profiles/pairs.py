@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from traitmap.analysis.pair_features import Feature, Group, PairFeatures
 from traitmap.analysis.profiles.classes import label_words
@@ -52,13 +53,14 @@ def pair_features(
         raise DataError("pair features need the texts of one source and one target or more")
     readings, rows, columns = _read_sides(sources, targets, token_counts, parser, sampling, seed)
     subject = _Subject(readings, rows, columns)
-    features = [
-        *_length_features(subject),
-        *_class_features(subject),
-        *_form_features(subject),
-        *_surface_features(subject, embed, seed),
-        *_size_features(subject, tuple(sources), sizes, perplexity or {}),
-    ]
+    with threadpool_limits(limits=1, user_api="blas"):  # the same bits on every machine
+        features = [
+            *_length_features(subject),
+            *_class_features(subject),
+            *_form_features(subject),
+            *_surface_features(subject, embed, seed),
+            *_size_features(subject, tuple(sources), sizes, perplexity or {}),
+        ]
     return PairFeatures(tuple(sources), tuple(targets), tuple(features))
 
 
@@ -116,9 +118,9 @@ def _read_sides(
 ) -> tuple[tuple[Reading, ...], tuple[int, ...], tuple[int, ...]]:
     """Each different dataset read once, in the order of names, and the places of sources and targets."""
     same = {name for name in sources.keys() & targets.keys() if tuple(sources[name]) == tuple(targets[name])}
-    keys = sorted({(name, "") if name in same else (name, "source") for name in sources})
-    keys += sorted((name, "target") for name in targets if name not in same)
-    keys.sort()
+    as_sources = {(name, "" if name in same else "source") for name in sources}
+    as_targets = {(name, "" if name in same else "target") for name in targets}
+    keys = sorted(as_sources | as_targets)
     readings = tuple(
         read(
             name,

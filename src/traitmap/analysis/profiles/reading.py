@@ -42,7 +42,7 @@ class Reading:
     texts: how many there are. drawn: all of them in a random order that is the same however the dataset
     is ordered; a part that reads n texts reads the first n. measured: lengths of single texts.
     words: counts, lower case, of the style sample. meaning: different texts to embed, input and
-    output together.
+    output together, without blank ones.
     """
 
     name: str
@@ -88,7 +88,7 @@ def read(
         forms=forms_of(drawn[: sampling.forms], recurring_words(drawn, items)),
         style=style_of(for_style, tokens, parser),
         words=vocabulary(tokens),
-        meaning=tuple(dict.fromkeys(whole))[: sampling.meaning],
+        meaning=tuple(dict.fromkeys(text for text in whole if text.strip()))[: sampling.meaning],
     )
 
 

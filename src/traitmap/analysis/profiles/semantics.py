@@ -28,7 +28,8 @@ MOST_CHARACTERS = 2000  # of a text, from its beginning, read by the default emb
 class Embedded:
     """Texts of D datasets in one space.
 
-    kind: how the vectors were made. clouds: D arrays (n_d, K) of unit length, in the order of the datasets.
+    kind: how the vectors were made. clouds: D arrays (n_d, K) of unit length, in the order of the datasets;
+    a text of which the embedding knows nothing (a vector of no length) is left out.
     """
 
     kind: str
@@ -83,14 +84,15 @@ def embed_together(samples: Sequence[Sequence[str]], embed: Embed | None = None,
     download and knows words, not meanings. Raises DataError where ``embed`` gives something else.
     """
     texts = [text for sample in samples for text in sample]
-    if embed is None:
+    if embed is None or not texts:
         vectors, kind = _tfidf(texts, seed), TFIDF
     else:
         vectors, kind = _checked(embed(texts), len(texts)), getattr(embed, "kind", "the embedding given")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = np.where(lengths > 1e-12, vectors / np.where(lengths > 1e-12, lengths, 1.0), 0.0)
-    stops = np.cumsum([len(sample) for sample in samples])
-    return Embedded(kind, tuple(np.split(unit, stops[:-1])) if samples else ())
+    lengths = np.linalg.norm(vectors, axis=1)
+    owner = np.repeat(np.arange(len(samples)), [len(sample) for sample in samples])
+    known = lengths > 1e-12
+    unit = vectors[known] / lengths[known, None]
+    return Embedded(kind, tuple(unit[owner[known] == number] for number in range(len(samples))))
 
 
 def discrepancy(
