@@ -148,6 +148,15 @@ def test_two_variations_that_are_the_same_are_told(tmp_path):
     )
 
 
+def test_the_study_s_seed_decides_which_rows_are_changed(tmp_path):
+    def drawn(seed: int) -> str:
+        file = written(tmp_path, {"name": "v", "from": "moods", "mislabel": 0.5})
+        file.write_text(file.read_text() + f"sample_seed: {seed}\n")
+        return load_sources(load_study(file))[-1].digest
+
+    assert drawn(0) == drawn(0) != drawn(1)
+
+
 def test_a_fault_at_the_root_is_told_once(tmp_path):
     said = problem_of(
         tmp_path,
