@@ -20,13 +20,22 @@ def choose(shares, seed, gold):
 
 def write(length, seed, *, unparsed=0.0, count=120):
     generator = np.random.default_rng(seed)
+    sizes, chances = generator.normal(length, 5, count).clip(1), generator.random(count)
     return tuple(
-        Outcome(at, str(at), 0.0, False, "?", f"gold {at}", text="x" * int(size), parsed=bool(one >= unparsed),
-                output_tokens=int(size), stopped=True)
-        for at, (size, one) in enumerate(
-            zip(generator.normal(length, 5, count).clip(1), generator.random(count), strict=True)
+        Outcome(
+            item=at,
+            item_digest=str(at),
+            score=0.0,
+            correct=False,
+            prediction="?",
+            gold=f"gold {at}",
+            text="x" * int(sizes[at]),
+            parsed=bool(chances[at] >= unparsed),
+            output_tokens=int(sizes[at]),
+            stopped=True,
         )
-    )  # fmt: skip
+        for at in range(count)
+    )
 
 
 @pytest.fixture

@@ -26,9 +26,11 @@ def test_a_planted_rise_is_found_with_all_its_steps():
     assert found.slope.low > 0
     assert all(step.low > 0 for step in found.steps)
     assert found.reversal.high == 0
+    assert found.monotone
     assert found.items == 300
     assert found.seeds == 3
     assert "accuracy rises with the rate" in found.words
+    assert "at every step" in found.words
     assert all(one.low < one.value < one.high for one in found.effects)
 
 
@@ -70,6 +72,14 @@ def test_a_step_back_within_a_trend_is_seen():
     found = dose_response(DOSES, answers([-2, 0.5, -0.5, 2]))
     assert found.verdict == "not monotone"
     assert found.reversal.low > 0
+
+
+def test_a_trend_whose_steps_are_within_noise_is_not_shown_to_be_monotone():
+    found = dose_response(DOSES, answers([-1, 0.5, 0.5, 1]))
+    assert found.verdict == "rises"
+    assert not found.monotone
+    assert found.reversal.high > 0
+    assert "cannot be ruled out" in found.words
 
 
 def test_no_trend_cannot_be_told_and_the_visible_change_is():

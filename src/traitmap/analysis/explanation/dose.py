@@ -69,14 +69,26 @@ class DoseResponse:
     seeds: int
 
     @property
+    def monotone(self) -> bool:
+        """Every step goes with the trend beyond noise; a trend may stand where this cannot be shown."""
+        return self.verdict in ("rises", "falls") and self.reversal.high == 0
+
+    @property
+    def _steps_said(self) -> str:
+        if self.monotone:
+            return ", at every step"
+        if not isfinite(self.reversal.high):
+            return ""
+        return f"; that a step goes back by up to {self.reversal.high:.3g} cannot be ruled out"
+
+    @property
     def words(self) -> str:
         """What the curve says, in a sentence with its numbers."""
         ends = f"from {self.effects[0].value:.3g} at {self.doses[0]:g} to {self.effects[-1].value:.3g} at "
         ends += f"{self.doses[-1]:g}"
         line = f"{self.change.value:+.3g} [{self.change.low:+.3g}, {self.change.high:+.3g}] over the range"
         if self.verdict in ("rises", "falls"):
-            back = f", going back by at most {self.reversal.high:.3g}" if isfinite(self.reversal.high) else ""
-            return f"{self.measure} {self.verdict} with {self.dose} {ends} ({line}{back})."
+            return f"{self.measure} {self.verdict} with {self.dose} {ends} ({line}){self._steps_said}."
         if self.verdict == "not monotone":
             return f"{self.measure} does not follow {self.dose} in one direction, {ends} ({line})."
         if isfinite(self.smallest_change):
