@@ -31,6 +31,7 @@ from traitmap.analysis.explanation.odd_cells import odd_cells
 from traitmap.analysis.explanation.strengths import row_strengths
 
 STUDIES = 400
+LEVEL_STUDIES = 1000  # 400 leave the rate of false positives uncertain by two points
 PERMUTATIONS = 999
 SHAPES = (
     Shape(10, 10),
@@ -64,9 +65,9 @@ def _study(shape: Shape, effect: float, seed: int, others: int) -> dict[str, flo
     }
 
 
-def _rates(effect: float, shapes: Iterable[Shape], others: int) -> None:
+def _rates(effect: float, shapes: Iterable[Shape], others: int, studies: int = STUDIES) -> None:
     for shape in shapes:
-        found = [_study(shape, effect, seed, others) for seed in range(STUDIES)]
+        found = [_study(shape, effect, seed, others) for seed in range(studies)]
         rates = {name: share(one[name] < 0.05 for one in found) for name in ("qap", "mantel", "naive")}
         beside = f", beside {others} that partly copy it" if others else ""
         print(
@@ -80,8 +81,8 @@ def _rates(effect: float, shapes: Iterable[Shape], others: int) -> None:
 
 def level() -> None:
     """False positives with node effects and no effect of the feature."""
-    _rates(0.0, SHAPES, 0)
-    _rates(0.0, (Shape(12, 12),), 2)
+    _rates(0.0, SHAPES, 0, LEVEL_STUDIES)
+    _rates(0.0, (Shape(12, 12),), 2, LEVEL_STUDIES)
 
 
 def power() -> None:
@@ -193,7 +194,8 @@ def main() -> None:
     if unknown := [part for part in asked if part not in PARTS]:
         raise SystemExit(f"no part named {', '.join(unknown)}; parts are {', '.join(PARTS)}")
     machine = f"Python {platform.python_version()}, numpy {np.__version__}, {platform.machine()}"
-    print(f"{machine}; {STUDIES} studies for each figure, {PERMUTATIONS} permutations")
+    studies = f"{STUDIES} studies for each figure, {LEVEL_STUDIES} for level"
+    print(f"{machine}; {studies}, {PERMUTATIONS} permutations")
     for part in asked:
         PARTS[part]()
 
