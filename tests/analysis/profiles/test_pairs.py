@@ -1,5 +1,7 @@
 """Features of pairs: laws that hold for any texts, and tasks that hidden statistics must tell apart."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -75,6 +77,14 @@ def test_a_dataset_is_at_no_distance_from_itself(found):
             assert np.allclose(diagonal[np.isfinite(diagonal)], 0, atol=1e-12), feature.name
         if feature.name.endswith("_cosine") or feature.name in ("vocabulary_coverage", "semantic_nearest"):
             assert np.allclose(np.diag(feature.values), 1), feature.name
+
+
+def test_every_feature_is_in_the_docs(found):
+    told = (Path(__file__).parents[3] / "docs" / "dataset-profiles.md").read_text("utf-8")
+    for name in found.names:
+        assert f"`{name}`" in told or f"`{name.removeprefix('source_').removeprefix('target_')}`" in told, (
+            name
+        )
 
 
 def test_the_order_of_rows_and_of_tasks_changes_nothing(tasks, found):
