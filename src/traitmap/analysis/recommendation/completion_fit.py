@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from traitmap.matrix_record import Array
 
 UNIT_SPREAD = 1.0  # of the logarithm of a target's unit around that of its metric
 LOADING_SPREAD = 0.4
-_JITTER = 1e-9
+JITTER = 1e-7  # of the mean variance: rounding must not make a covariance indefinite
 
 
 @dataclass(frozen=True)
@@ -96,62 +97,70 @@ def _first_loadings(prior: Prior, observed: Observed, fit: Fit) -> Array:
 
 
 def fit(prior: Prior, observed: Observed, begin: Fit, *, steps: int = 150) -> Fit:
-    """Hyper-parameters of highest posterior density, by L-BFGS from ``begin``.
+    """Hyper-parameters of highest posterior density, by L-BFGS from ``begin``."""
+    if not len(observed.gains):
+        return begin
+    first = begin.pack()
+    found = optimize.minimize(
+        density_of(prior, observed, begin),
+        first,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(value - 12.0, value + 12.0) for value in first],
+        options={"maxiter": steps},
+    )
+    return begin.unpack(np.asarray(found.x))
+
+
+def density_of(prior: Prior, observed: Observed, begin: Fit) -> Callable[[Array], tuple[float, Array]]:
+    """Minus the logarithm of the posterior density of packed hyper-parameters, and its slope.
 
     Marginal likelihood of the measured cells (C. Rasmussen & C. Williams, Gaussian Processes for Machine
     Learning, 2006, section 5.4) times log-normal priors of the variances and units and normal ones of the
     loadings.
     """
-    if not len(observed.gains):
-        return begin
-    kernels = [term.covariance(observed.places, observed.places) for term in prior.terms]
+    kernels = np.array([term.covariance(observed.places, observed.places) for term in prior.terms])
     same = (observed.places[:, 0][:, None] == observed.places[:, 0]).astype(float)
-    typical = np.log([term.variance for term in prior.terms])
-    spread = np.array([term.spread for term in prior.terms])
-    member = np.eye(prior.shape[1])[observed.places[:, 1]]
-    expected = prior.expected[observed.places[:, 0], observed.places[:, 1]]
-
-    def cost(packed: Array) -> tuple[float, Array]:
-        now = begin.unpack(packed)
-        unit = np.exp(now.units)[observed.places[:, 1]]
-        low_rank = same * (member @ (now.loadings @ now.loadings.T) @ member.T)
-        inner = low_rank + sum(np.exp(v) * kernel for v, kernel in zip(now.variances, kernels, strict=True))
-        scale = unit[:, None] * unit[None, :]
-        whole = inner * scale
-        noisy = whole + np.diag(observed.noise + _JITTER * np.diag(whole).mean() + 1e-300)
-        factor = linalg.cho_factor(noisy, lower=True, check_finite=False)
-        rest = observed.gains - unit * expected
-        alpha = linalg.cho_solve(factor, rest, check_finite=False)
-        inverse = linalg.cho_solve(factor, np.eye(len(rest)), check_finite=False)
-        slope = 0.5 * (np.outer(alpha, alpha) - inverse)
-        likelihood = -0.5 * rest @ alpha - np.log(np.diag(factor[0])).sum()
-        scaled = slope * scale
-        d_variances = np.array(
-            [np.exp(v) * (scaled * kernel).sum() for v, kernel in zip(now.variances, kernels, strict=True)]
-        )
-        d_units = member.T @ (2 * (slope * whole).sum(axis=1) + alpha * unit * expected)
-        d_loadings = 2 * (member.T @ (scaled * same) @ member) @ now.loadings
-        off = now.variances - typical
-        away = now.units - begin.expected_units
-        likelihood -= 0.5 * (
-            ((off / spread) ** 2).sum()
-            + ((away / UNIT_SPREAD) ** 2).sum()
-            + ((now.loadings / LOADING_SPREAD) ** 2).sum()
-        )
-        d_variances -= off / spread**2
-        d_units -= away / UNIT_SPREAD**2
-        d_loadings -= now.loadings / LOADING_SPREAD**2
-        return -likelihood, -np.concatenate([d_variances, d_units, d_loadings.ravel()])
-
-    found = optimize.minimize(
-        cost,
-        begin.pack(),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(value - 12.0, value + 12.0) for value in begin.pack()],
-        options={"maxiter": steps},
+    columns = observed.places[:, 1]
+    member = np.eye(prior.shape[1])[columns]
+    expected = prior.expected[observed.places[:, 0], columns]
+    centre = np.concatenate(
+        [np.log([t.variance for t in prior.terms]), begin.expected_units, np.zeros(begin.loadings.size)]
     )
-    return begin.unpack(np.asarray(found.x))
+    spread = np.concatenate(
+        [
+            [t.spread for t in prior.terms],
+            np.full(len(begin.units), UNIT_SPREAD),
+            np.full(begin.loadings.size, LOADING_SPREAD),
+        ]
+    )
+
+    def density(packed: Array) -> tuple[float, Array]:
+        now = begin.unpack(packed)
+        sizes, unit = np.exp(now.variances), np.exp(now.units)[columns]
+        scale = unit[:, None] * unit[None, :]
+        low_rank = same * (now.loadings @ now.loadings.T)[np.ix_(columns, columns)]
+        whole = (np.tensordot(sizes, kernels, axes=1) + low_rank) * scale
+        likelihood, slope, weights = _likelihood(whole, observed.noise, observed.gains - unit * expected)
+        scaled = slope * scale
+        to_units = member.T @ (2 * (slope * whole).sum(axis=1) + weights * unit * expected)
+        to_loadings = 2 * (member.T @ (scaled * same) @ member) @ now.loadings
+        to_sizes = sizes * np.tensordot(kernels, scaled, axes=2)
+        off = (packed - centre) / spread
+        total = np.concatenate([to_sizes, to_units, to_loadings.ravel()]) - off / spread
+        return 0.5 * float(off @ off) - likelihood, -total
+
+    return density
+
+
+def _likelihood(whole: Array, noise: Array, rest: Array) -> tuple[float, Array, Array]:
+    """Log-likelihood of what is left of the gains, its slope in the covariance, and K^-1 rest."""
+    noisy = whole + np.diag(noise + JITTER * np.diag(whole).mean() + 1e-300)
+    factor = linalg.cho_factor(noisy, lower=True, check_finite=False)
+    weights = linalg.cho_solve(factor, rest, check_finite=False)
+    inverse = linalg.cho_solve(factor, np.eye(len(rest)), check_finite=False)
+    likelihood = float(-0.5 * rest @ weights - np.log(np.diag(factor[0])).sum())
+    return likelihood, 0.5 * (np.outer(weights, weights) - inverse), weights
 
 
 def covariance(prior: Prior, fit: Fit, one: Places, other: Places) -> Array:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LEAST_CELLS = 3
 MOST_CELLS = 3_000
+SHARES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match"})
 METHOD = (
     "Gaussian process over gains (effects of targets and sources, likeness in features, own target), "
     "hyper-parameters by marginal likelihood, intervals stretched by cross-validation"
@@ -119,7 +120,7 @@ def read_table(matrix: TransferMatrix, features: PairFeatures | None = None) -> 
         metrics=_metric_groups(matrix)[list(columns)],
         better=np.array([1.0 if matrix.higher_is_better.get(name, True) else -1.0 for name in targets]),
         observed=Observed(places, (values - offset)[known], np.nan_to_num(noise[known])),
-        item_noise=_expected_noise(noise),
+        item_noise=expected_item_noise(noise),
         prior=make_prior(sources, targets, _reordered(features, sources, targets), rank=rank),
     )
 
@@ -152,8 +153,14 @@ def gain_noise(matrix: TransferMatrix) -> Array:
             there = seeds.mean(axis=0) if len(seeds) else np.empty(0)
             there = there[np.isfinite(there)]
             if len(there) > 1 and isfinite(matrix.values[i, j]):
-                noise[i, j] = there.var(ddof=1) / len(there)
+                noise[i, j] = max(there.var(ddof=1), _least_variance(there)) / len(there)
     return noise
+
+
+def _least_variance(differences: Array) -> float:
+    """Of answers that are right or wrong: half a change in n + 1, since none seen does not mean none."""
+    whole = np.isin(differences, (-1.0, 0.0, 1.0)).all()
+    return 0.5 / (len(differences) + 1) if whole else 0.0
 
 
 def fill(
@@ -174,12 +181,14 @@ def fill(
     listed = {(cell.source, cell.target): cell for cell in matrix.cells if cell.seed is None}
     pooled, values = [], matrix.values.copy()
     z = float(stats.norm.ppf(0.5 + level / 2))
+    ranges = _ranges(matrix)
     for i, source in enumerate(matrix.sources):
         for j, target in enumerate(matrix.targets):
             cell = listed.get((source, target)) or _blank(matrix, i, j)
             if not isfinite(matrix.values[i, j]) or cell.status == "predicted":
-                values[i, j] = offset[j] + mean[i, j]
-                cell = _predicted(cell, matrix.baseline[j], values[i, j], z, deviation[i, j])
+                values[i, j] = np.clip(offset[j] + mean[i, j], *ranges[j])
+                cell = _predicted(cell, matrix.baseline[j], values[i, j], z * deviation[i, j], ranges[j])
+                cell = replace(cell, stderr=float(deviation[i, j]))
             pooled.append(cell)
     seeds = tuple(cell for cell in matrix.cells if cell.seed is not None)
     told = how(matrix, posterior, level, features)
@@ -211,16 +220,28 @@ def how(
     }
 
 
-def _predicted(cell: Cell, base: float, value: float, z: float, deviation: float) -> Cell:
+def _ranges(matrix: TransferMatrix) -> list[tuple[float, float]]:
+    """Least and greatest value that each target can have: 0 and 1 for shares of right answers."""
+    metric = {cell.target: cell.metric for cell in (*matrix.cells, *matrix.base_cells) if cell.metric}
+    found = []
+    for target in matrix.targets:
+        scores = matrix.item_scores.get(target)
+        right = scores is not None and bool(np.isin(scores[np.isfinite(scores)], (0.0, 1.0)).all())
+        found.append((0.0, 1.0) if right or metric.get(target) in SHARES else (-np.inf, np.inf))
+    return found
+
+
+def _predicted(cell: Cell, base: float, value: float, half: float, within: tuple[float, float]) -> Cell:
+    """The cell with what is predicted; half: of its interval's width before it is cut to what is legal."""
     gain = float(value - base)
+    low, high = np.clip((value - half, value + half), *within)
     return replace(
         cell,
         value=float(value),
         n=0,
-        stderr=float(deviation),
         gain=gain,
-        gain_low=gain - z * float(deviation),
-        gain_high=gain + z * float(deviation),
+        gain_low=float(low - base),
+        gain_high=float(high - base),
         p=nan,
         q=nan,
         unparsed=nan,
@@ -245,7 +266,7 @@ def _metric_groups(matrix: TransferMatrix) -> Array:
     return np.array([names.index(metric[name]) if name in metric else 0 for name in matrix.targets])
 
 
-def _expected_noise(noise: Array) -> Array:
+def expected_item_noise(noise: Array) -> Array:
     """(S, T) with unknown noise replaced by the mean of the target, of all targets, or 0."""
     known = np.isfinite(noise)
     total, count = np.where(known, noise, 0.0).sum(axis=0), known.sum(axis=0)

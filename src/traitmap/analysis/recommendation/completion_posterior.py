@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import linalg, stats
+from threadpoolctl import threadpool_limits
 
 from traitmap.analysis.recommendation.completion_fit import (
+    JITTER,
     UNIT_SPREAD,
     Fit,
     Observed,
@@ -22,7 +24,6 @@ FOLDS = 5
 REFIT_STEPS = 25
 MARGIN = 1.1  # a further component must lower the squared error by more than a tenth
 LEAST = 10  # measured cells for errors to be told from
-_JITTER = 1e-9
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,13 @@ def infer(
     The number of components, 0 to the prior's rank, is that with the smallest error when measured cells
     are left out in folds; ``calibrate`` also makes intervals of ``level`` hold (``stretches``).
     """
+    with threadpool_limits(1):  # small matrices: more threads are slower, and may change the last digits
+        return _infer(prior, observed, metrics, level, seed, calibrate)
+
+
+def _infer(
+    prior: Prior, observed: Observed, metrics: Array, level: float, seed: int, calibrate: bool
+) -> Posterior:
     fits = [
         fit(one, observed, start(one, observed, metrics))
         for one in (replace(prior, rank=rank) for rank in range(prior.rank + 1))
@@ -100,7 +108,7 @@ def condition(prior: Prior, found: Fit, observed: Observed, places: Places) -> t
     if len(observed.gains):
         whole = covariance(prior, found, observed.places, observed.places)
         cross = covariance(prior, found, observed.places, places)
-        noisy = whole + np.diag(observed.noise + _JITTER * np.diag(whole).mean() + 1e-300)
+        noisy = whole + np.diag(observed.noise + JITTER * np.diag(whole).mean() + 1e-300)
         half = linalg.cholesky(noisy, lower=True, check_finite=False)
         shrunk = linalg.solve_triangular(half, cross, lower=True, check_finite=False)
         rest = observed.gains - expected(observed.places)
