@@ -59,6 +59,21 @@ def test_answers_of_an_item_are_no_classes_even_if_several_prompts_repeat_them()
     assert np.isnan([found.number, found.entropy, found.majority]).all()
 
 
+def test_an_output_may_say_more_than_its_class_but_not_two_classes():
+    texts = chosen("bad good good", ("bad", "good"))
+    texts += [TaskText("x", "A bad review.", ("bad", "good")), TaskText("x", "Good or bad", ("bad", "good"))]
+    found = classes_of(texts)
+    assert (dict(found.counts), found.labelled, found.number) == ({"bad": 2, "good": 2}, 4, 2)
+
+
+def test_classes_of_a_few_texts_do_not_describe_a_dataset():
+    free = [TaskText("x", f"story {i}") for i in range(10)]
+    assert classes_of(chosen("yes no yes", ("yes", "no")) + free).reason == (
+        "only 3 of 13 texts choose between classes, less than half"
+    )
+    assert classes_of(chosen("yes no " * 5, ("yes", "no")) + free).labelled == 10
+
+
 def test_few_outputs_that_come_back_are_classes_and_free_text_is_not():
     few = classes_of([TaskText(str(i), ("a", "b", "c")[i % 3]) for i in range(30)])
     assert (few.how, few.number, few.entropy) == ("outputs", 3, pytest.approx(np.log2(3)))

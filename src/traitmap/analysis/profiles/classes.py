@@ -29,9 +29,9 @@ TEXTS_PER_OUTPUT = 5  # and each must come back this often on average
 class Classes:
     """Classes of a dataset.
 
-    how: where the classes come from. ``labels``: the texts carry them. ``choices``: the same choices come
-        back and more than one of them is right somewhere. ``outputs``: there are few different outputs, and
-        they come back. ``none``: the outputs are free text, and reason says how that was seen.
+    how: where the classes come from. ``labels``: the texts carry them. ``choices``: half of the texts or more
+        have choices that come back and of which more than one is right somewhere. ``outputs``: there are
+        few different outputs, and they come back. ``none``: there are none, and reason says why.
     texts, labelled: texts read, and how many of them have a class.
     counts: texts of each class, commonest first.
     number: classes that an item is sorted into. Where prompts differ in their words for the classes
@@ -73,11 +73,10 @@ def item_classes(texts: Sequence[TaskText]) -> tuple[list[tuple[str, str] | None
         return [None if text.label is None else ("", text.label) for text in texts], "labels"
     sets = _class_sets(texts)
     if sets:
-        found: list[tuple[str, str] | None] = []
-        for text in texts:
-            key = _choice_set(text)
-            found.append((key, text.output.strip()) if text.output and key in sets else None)
-        return found, "choices"
+        found = [_within(text, sets) for text in texts]
+        if 2 * sum(item is not None for item in found) >= sum(1 for text in texts if text.output.strip()):
+            return found, "choices"
+        return [None] * len(texts), "none"
     known = [text.output.strip() for text in texts if text.output.strip()]
     distinct = len(set(known))
     if _on_scale(set(known)):
@@ -126,6 +125,24 @@ def _choice_set(text: TaskText) -> str:
     return "\x1f".join(sorted({choice.strip() for choice in text.choices}))
 
 
+def _within(text: TaskText, sets: frozenset[str]) -> tuple[str, str] | None:
+    """Set and class of a text whose choices are classes, None where its output names none or several.
+
+    An output may say more than the class: "negative review." for "negative".
+    """
+    key = _choice_set(text)
+    output = text.output.strip()
+    if not output or key not in sets:
+        return None
+    choices = key.split("\x1f")
+    if output in choices:
+        return key, output
+    told = f" {normalised(output)} "
+    named = [choice for choice in choices if f" {normalised(choice)} " == told]
+    named = named or [choice for choice in choices if f" {normalised(choice)} " in told]
+    return (key, named[0]) if len(named) == 1 else None
+
+
 def _class_sets(texts: Sequence[TaskText]) -> frozenset[str]:
     """Sets of choices that come back with different right answers.
 
@@ -156,6 +173,10 @@ def _why_none(texts: Sequence[TaskText]) -> str:
     outputs = [text.output.strip() for text in texts if text.output.strip()]
     if not outputs:
         return "no text has an output, a label or choices"
+    sets = _class_sets(texts)
+    if sets:
+        sorted_in = sum(_within(text, sets) is not None for text in texts)
+        return f"only {sorted_in} of {len(outputs)} texts choose between classes, less than half"
     if any(text.choices for text in texts):
         return "every item has choices of its own, so that none is a class"
     distinct = len(set(outputs))
