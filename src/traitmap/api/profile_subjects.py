@@ -80,7 +80,7 @@ def _of_run(place: Path) -> Subject:
     kept, ledger = read_run_texts(store), read_ledger(store)
     frozen = store.folder / "study.json"
     told = json.loads(frozen.read_text(encoding="utf-8"))["model"] if frozen.is_file() else None
-    texts, roles, tasks = _together(kept.sources, kept.targets)
+    texts, roles, tasks = together(kept.sources, kept.targets)
     sizes = {name: len(some) for name, some in texts.items()}
     sizes |= {name: kept.totals[tasks[name]] for name in texts if roles[name] == "source"}
     return Subject(
@@ -116,7 +116,7 @@ def _of_study(place: Path, engine: Engine | None) -> Subject:
     study = load_study(place)
     base = _BaseOnDemand(study, engine)
     sources = texts_of_sources(load_sources(study, base.render_chat, base.token_counts))
-    texts, roles, tasks = _together(sources, texts_of_targets(load_targets(study, base.render_chat)))
+    texts, roles, tasks = together(sources, texts_of_targets(load_targets(study, base.render_chat)))
     sizes = {name: len(some) for name, some in texts.items()}
     return Subject("study", texts, roles, tasks, sizes, model=study.model, folder=study.folder)
 
@@ -140,7 +140,7 @@ class _BaseOnDemand:
         return self.engine.token_counts(texts)
 
 
-def _together(
+def together(
     sources: Mapping[str, Sequence[TaskText]], targets: Mapping[str, Sequence[TaskText]]
 ) -> tuple[dict[str, Sequence[TaskText]], dict[str, str], dict[str, str]]:
     """Texts, roles and tasks of all. A target named like a source is told apart by its role."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite, nan
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Group, RenderableType
@@ -18,20 +17,19 @@ if TYPE_CHECKING:
     from traitmap.analysis.profiles.cell_classes import CellClasses
     from traitmap.analysis.profiles.cell_lengths import CellLengths
     from traitmap.analysis.profiles.cell_profiles import CellProfiles
-    from traitmap.matrix_record import Cell, TransferMatrix
+    from traitmap.matrix_record import TransferMatrix
 
-    Record = TypeVar("Record", CellClasses, CellLengths, Cell)
+    Record = TypeVar("Record", CellClasses, CellLengths)
 
 _POINTS = 100.0
 _STARRED = "* interval leaves out 0."
+_CHANGED = "* interval of the change leaves out 0."
 
 
 def cells_tables(cells: CellProfiles, matrix: TransferMatrix) -> tuple[RenderableType, ...]:
     """Collapse, balanced accuracy, lengths, parsing and stopping, where the targets have such a thing."""
     classes = {(one.source, one.target): one for one in cells.classes if one.seed is None}
     lengths = {(one.source, one.target): one for one in cells.lengths if one.seed is None}
-    pooled = {(one.source, one.target): one for one in matrix.cells if one.seed is None}
-    base = {one.target: one for one in matrix.base_cells}
     sources, targets = matrix.sources, matrix.targets
     tables: tuple[tuple[str, str, Blocks | None], ...] = (
         (
@@ -50,13 +48,13 @@ def cells_tables(cells: CellProfiles, matrix: TransferMatrix) -> tuple[Renderabl
             _square(sources, targets, lengths, _interpolation),
         ),
         (
-            "Answers that cannot be parsed, % (in brackets: the base's)",
-            "They count as wrong.",
-            _square(sources, targets, pooled, lambda cell: _unparsed(cell, base.get(cell.target))),
+            "Answers that cannot be parsed, % (the base's)",
+            f"{_CHANGED} They count as wrong.",
+            _square(sources, targets, lengths, _unparsed),
         ),
         (
-            "Outputs that never stop, %",
-            "They are cut where the task cuts them.",
+            "Outputs that never stop, % (the base's)",
+            f"{_CHANGED} They are cut where the task cuts them.",
             _square(sources, targets, lengths, _endless),
         ),
     )
@@ -98,11 +96,8 @@ def _balanced(cell: CellClasses) -> Text | None:
     return _change(cell.gains["balanced_accuracy"])
 
 
-def _unparsed(cell: Cell, base: Cell | None) -> Text | None:
-    of_base = base.unparsed if base else nan
-    if not isfinite(cell.unparsed) or (cell.unparsed == 0 and not of_base > 0):
-        return None
-    return words(f"{plain(_POINTS * cell.unparsed, 0)} ({plain(_POINTS * of_base, 0)})")
+def _unparsed(cell: CellLengths) -> Text | None:
+    return _share(cell.unparsed, cell.base_unparsed, cell.unparsed_change.difference)
 
 
 def _interpolation(cell: CellLengths) -> Text | None:
@@ -113,7 +108,19 @@ def _interpolation(cell: CellLengths) -> Text | None:
 
 
 def _endless(cell: CellLengths) -> Text | None:
-    return words(plain(_POINTS * cell.endless.value, 0)) if cell.endless.known else None
+    return _share(cell.endless, cell.base_endless, cell.endless_change.difference)
+
+
+def _share(own: Interval, base: Interval, change: Interval) -> Text | None:
+    """A share that should be small, the base's in brackets; nothing where neither has any."""
+    if not own.known or (own.value == 0 and not base.value > 0):
+        return None
+    style = ""
+    if change.known and _sure(change):
+        style = WORSE if change.value > 0 else BETTER
+    return words(
+        f"{plain(_POINTS * own.value, 0)} ({plain(_POINTS * base.value, 0)})" + ("*" if style else " "), style
+    )
 
 
 def _change(interval: Interval) -> Text | None:

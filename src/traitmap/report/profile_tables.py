@@ -52,7 +52,7 @@ def datasets_table(rows: Sequence[DatasetRow], notes: Sequence[str] = ()) -> Ren
         "texts",
         f"input {unit}",
         f"output {unit}",
-        "5-95 %",
+        "output 5-95 %",
         "classes",
         "entropy bits",
         "majority",
@@ -141,9 +141,9 @@ def _share(relations: Relations, label: str) -> float:
 def effects_table(effects: RelationEffects) -> RenderableType:
     """What was found of relations on gains, and what could not be."""
     tested, asked = effects.tested, len(effects.effects)
-    head = (
-        f"Gains against syntactic relations: {len(effects.findings)} found in {counted(len(tested), 'test')}"
-    )
+    found = f"{len(effects.findings)} found in {counted(len(tested), 'test')}"
+    told = found if tested else "nothing could be tested"
+    head = f"Gains that depend on syntactic relations: {told}"
     parts: list[RenderableType] = [words(head, "bold")]
     if effects.findings:
         parts.append(_findings(effects))

@@ -133,8 +133,6 @@ def _class_row(cell: CellClasses | None) -> dict[str, Any]:
         "commonest": own.commonest if own else "",
         "collapsed": own.collapsed if own else "",
         **_spread("commonest_share", own.commonest_share if own else None),
-        **_spread("unparsed", own.unparsed if own else None),
-        **_spread("unparsed_change", cell.unparsed.difference if cell else None),
     }
     for name in METRICS:
         row |= _spread(name, getattr(own, name) if own else None)
@@ -152,6 +150,9 @@ def _length_row(cell: CellLengths | None) -> dict[str, Any]:
         **_spread("length", best.mean if best else None),
         **_spread("interpolation", best.interpolation if best else None),
         **_spread("endless", cell.endless if cell else None),
+        **_spread("endless_change", cell.endless_change.difference if cell else None),
+        **_spread("unparsed", cell.unparsed if cell else None),
+        **_spread("unparsed_change", cell.unparsed_change.difference if cell else None),
     }
 
 
