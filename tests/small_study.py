@@ -1,7 +1,7 @@
 """A small study on the fake engine: real sources and targets of a few dozen items, made by a rule."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,13 @@ class SmallTarget:
 
     def questions(self) -> tuple[TaskText, ...]:
         return self.texts()
+
+    def part(self, items: Sequence[int]) -> "SmallTarget":
+        place = {item: at for at, item in enumerate(items)}
+        asked = tuple(
+            replace(request, item=place[request.item]) for request in self.requests if request.item in place
+        )
+        return replace(self, requests=asked, golds=tuple(self.golds[item] for item in items))
 
     def score(self, answers: Sequence[Answer]) -> Scored:
         outcomes = tuple(self._outcome(item, answers) for item in range(self.n_items))

@@ -52,7 +52,7 @@ class Spent:
 
     adapters: trained, or there before; cells: measured, the base's among them. items: target -> (asked, of
     all). training, evaluation: (tokens spent, tokens of the whole run). rounds: sources of each.
-    seconds: of this call; what an earlier call had measured took none.
+    seconds: of this call; what an earlier call had measured took none. reason: why nothing is predicted.
     """
 
     share: float
@@ -64,6 +64,7 @@ class Spent:
     evaluation: tuple[float, float]
     rounds: tuple[tuple[str, ...], ...]
     seconds: float
+    reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON data."""
@@ -130,8 +131,7 @@ def run_on_budget(
         )
     store, matrix = _measure(campaign, engine, sources, targets, listener, features, seed, aim)
     spent = campaign.spent(share, seed, by_name, started, matrix)
-    _write(store, matrix, features, spent, seed)
-    return store, spent
+    return store, _write(store, matrix, features, spent, seed)
 
 
 @dataclass
@@ -337,11 +337,16 @@ def _some(texts: Sequence[Any], seed: int) -> tuple[Any, ...]:
 
 def _write(
     store: RunStore, matrix: TransferMatrix, features: PairFeatures | None, spent: Spent, seed: int
-) -> None:
+) -> Spent:
     """Keep what was spent, and the prediction of every cell that is not measured."""
     from traitmap.api.completion import completion_data
 
-    completed = complete(matrix, features, level=LEVEL, seed=seed)
+    try:
+        completed = complete(matrix, features, level=LEVEL, seed=seed)
+    except MatrixError as error:  # the share bought too little: the base alone, say
+        completed = replace(matrix, conditions={**matrix.conditions, "completion": {}})
+        spent = replace(spent, reason=str(error))
     with locked_store(store.folder) as held:
         write_json(held.folder / "completion.json", completion_data(completed))
         write_json(held.folder / "budget.json", spent.to_json())
+    return spent

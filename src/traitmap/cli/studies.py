@@ -89,9 +89,11 @@ def run(
         from traitmap.report.spending import spending_table
 
         print_table(spending_table(done.spent() or {}))
+        found = f"{status.folder}: {status.adapters.done} adapters"
+    else:
+        found = f"{status.folder}: {status.adapters.done} adapters, {status.cells.done} cells done"
     typer.echo(
-        f"{status.folder}: {status.adapters.done} adapters, {status.cells.done} cells done; "
-        f"{status.adapters.failed} adapters, {status.cells.failed} cells failed.",
+        f"{found}; {status.adapters.failed} adapters, {status.cells.failed} cells failed.",
         err=True,
     )
     if status.adapters.failed or status.cells.failed:

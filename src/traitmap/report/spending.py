@@ -29,8 +29,14 @@ def spending_table(spent: Mapping[str, Any]) -> RenderableType:
     return Group(
         Blocks("", ("spent", "in full", "share"), rows),
         words(f"Trained in this order: {rounds or 'nothing'}."),
-        words(f"{spent['seconds']:.0f} s. The other cells are predicted; `traitmap matrix` marks them."),
+        words(f"{spent['seconds']:.0f} s. {_rest(spent['reason'])}"),
     )
+
+
+def _rest(reason: str) -> str:
+    if reason:
+        return f"Nothing is predicted: {reason}."
+    return "The other cells are predicted; `traitmap matrix` marks them."
 
 
 def _share(used: float, whole: float) -> str:

@@ -1,0 +1,202 @@
+"""A run on a budget: neither price above its share, nothing done twice, and nothing lost for the full run."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from small_study import SmallTarget, loaded_source, sources, study, targets
+from traitmap.api import open_run
+from traitmap.api.budget import Spent, run_on_budget
+from traitmap.cli import app
+from traitmap.data.records import Answer
+from traitmap.engine.fake import FakeEngine
+from traitmap.errors import UserError
+from traitmap.matrix import build_matrix
+from traitmap.progress import silent
+from traitmap.runs.cost import ASSUMED, request_tokens, training_tokens
+from traitmap.runs.execute import execute
+from traitmap.runs.parts import read_parts
+from traitmap.runs.store import RunStore
+from traitmap.study.settings import Study
+
+
+class Counted(FakeEngine):
+    """The fake engine, which remembers what it was asked and stops where it is told."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        super().__init__()
+        self.trained: list[tuple[object, object]] = []
+        self.answered = 0
+        self.tokens = 0.0
+        self.stop_after = stop_after
+
+    def answer(self, requests, adapter=None, listener=silent) -> list[Answer]:
+        if self.stop_after is not None and self.answered >= self.stop_after:
+            raise KeyboardInterrupt
+        self.answered += 1
+        self.tokens += sum(request_tokens(requests, self.token_counts, ASSUMED))
+        return super().answer(requests, adapter, listener)
+
+    def _write_log(self, **entry: object) -> None:
+        if entry["call"] == "train":
+            self.trained.append((entry["source"], entry["seed"]))
+
+
+def on_budget(asked: Study, engine: FakeEngine, share: float = 0.4, seed: int = 0) -> tuple[RunStore, Spent]:
+    return run_on_budget(asked, engine, sources(asked), targets(), silent, share=share, seed=seed)
+
+
+def whole_price(asked: Study) -> tuple[float, float]:
+    """Tokens of training and of evaluation of everything, counted from nothing."""
+    count = FakeEngine().token_counts
+    training = sum(
+        training_tokens(count([example.text for example in source.examples]), source.training)
+        for source in sources(asked)
+    )
+    row = sum(sum(request_tokens(target.requests, count, ASSUMED)) for target in targets())
+    return training * len(asked.seeds), row * (1 + 4 * len(asked.seeds))
+
+
+@pytest.mark.parametrize("share", [0.15, 0.3, 0.6])
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_neither_price_is_above_its_share(tmp_path: Path, share: float, seeds: tuple[int, ...]) -> None:
+    asked, engine = study(tmp_path, seeds=seeds), Counted()
+    _, spent = on_budget(asked, engine, share)
+    training, evaluation = whole_price(asked)
+    assert spent.training[1] == pytest.approx(training)
+    assert spent.evaluation[1] == pytest.approx(evaluation)
+    assert spent.evaluation[0] == pytest.approx(engine.tokens)  # what the engine was really asked
+    assert spent.training[0] <= share * training + 1e-6
+    assert spent.evaluation[0] <= share * evaluation + 1e-6
+    assert len(engine.trained) == spent.adapters[0] == len(set(engine.trained))
+
+
+def test_the_base_is_asked_first_and_cells_are_paired_with_it(tmp_path: Path) -> None:
+    store, spent = on_budget(study(tmp_path, seeds=(0,)), Counted(), 0.3)
+    parts = read_parts(store)
+    assert {cell.target for cell in parts.cells if cell.source == "__baseline__"} == {
+        target.name for target in targets()
+    }
+    matrix = build_matrix(store)
+    assert np.isfinite(matrix.baseline).all()
+    for cell in matrix.cells:
+        if cell.seed is None and cell.status == "measured":
+            assert cell.n == spent.items[cell.target][0] < spent.items[cell.target][1]
+            assert cell.reason.endswith("items")
+            row = matrix.sources.index(cell.source)
+            scores = matrix.item_scores[cell.target][[0, 1 + row], 0]
+            assert cell.gain == pytest.approx(np.nanmean(scores[1] - scores[0]))
+            assert np.array_equal(np.isfinite(scores[0]), np.isfinite(scores[1]))
+
+
+def test_the_same_study_and_seed_choose_the_same(tmp_path: Path) -> None:
+    spent = [on_budget(study(tmp_path / name), Counted())[1] for name in ("one", "other")]
+    assert replace(spent[0], seconds=0) == replace(spent[1], seconds=0)
+    matrices = [open_run(tmp_path / name / "small").matrix(predicted=True) for name in ("one", "other")]
+    assert np.array_equal(matrices[0].values, matrices[1].values, equal_nan=True)
+
+
+def test_nothing_is_done_again(tmp_path: Path) -> None:
+    asked, again = study(tmp_path), Counted()
+    _, first = on_budget(asked, Counted())
+    _, second = on_budget(asked, again)
+    assert (again.trained, again.answered) == ([], 0)
+    assert replace(first, seconds=0) == replace(second, seconds=0)
+
+
+@pytest.mark.parametrize("after", [2, 5, 7])
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, after: int) -> None:
+    whole, broken, rest = Counted(), Counted(stop_after=after), Counted()
+    on_budget(study(tmp_path / "whole"), whole, 0.6)
+    with pytest.raises(KeyboardInterrupt):
+        on_budget(study(tmp_path / "broken"), broken, 0.6)
+    on_budget(study(tmp_path / "broken"), rest, 0.6)
+    assert broken.answered + rest.answered == whole.answered
+    assert sorted(broken.trained + rest.trained) == sorted(whole.trained)
+    told = [
+        json.loads((tmp_path / name / "small" / "completion.json").read_text())
+        for name in ("whole", "broken")
+    ]
+    assert told[0] == told[1]
+
+
+def test_a_full_run_afterwards_is_a_full_run(tmp_path: Path) -> None:
+    asked, after, fresh = study(tmp_path / "budget"), Counted(), Counted()
+    on_budget(asked, Counted())
+    execute(asked, after, sources(asked), targets())
+    other = study(tmp_path / "fresh")
+    execute(other, fresh, sources(other), targets())
+    found, expected = build_matrix(tmp_path / "budget" / "small"), build_matrix(tmp_path / "fresh" / "small")
+    assert np.array_equal(found.values, expected.values)
+    assert np.array_equal(found.baseline, expected.baseline)
+    assert {cell.n for cell in found.cells} == {40}
+    assert 0 < len(after.trained) < len(fresh.trained)  # what the budget had trained is used
+    assert not open_run(tmp_path / "budget" / "small").matrix(predicted=True).predicted.any()
+
+
+def test_a_budget_of_all_is_the_full_run_of_one_seed(tmp_path: Path) -> None:
+    asked = study(tmp_path / "budget", seeds=(0,))
+    store, spent = on_budget(asked, Counted(), 1.0)
+    other = study(tmp_path / "fresh", seeds=(0,))
+    execute(other, Counted(), sources(other), targets())
+    assert spent.cells == (20, 20)
+    assert np.array_equal(build_matrix(store).values, build_matrix(tmp_path / "fresh" / "small").values)
+
+
+def test_predicted_cells_are_marked_and_can_be_hidden(tmp_path: Path) -> None:
+    store, _ = on_budget(study(tmp_path, seeds=(0,)), Counted(), 0.3)
+    run = open_run(store.folder)
+    assert not run.matrix().predicted.any()
+    filled = run.matrix(predicted=True)
+    assert np.array_equal(filled.predicted, ~np.isfinite(run.matrix().values))
+    assert filled.predicted.any()
+    assert np.isfinite(filled.values).all()
+    shown = CliRunner().invoke(app, ["matrix", str(store.folder)]).stdout
+    hidden = CliRunner().invoke(app, ["matrix", str(store.folder), "--measured-only"]).stdout
+    assert "~" in shown
+    assert "predicted" in shown
+    assert "~" not in hidden
+    page = run.report().read_text(encoding="utf-8")
+    assert "#matrix-predicted" in page
+    assert "are predicted from the others" in page
+
+
+def test_an_adapter_that_is_there_costs_no_training(tmp_path: Path) -> None:
+    asked = study(tmp_path / "first", seeds=(0,))
+    execute(asked, FakeEngine(), sources(asked), targets())
+    made = next((tmp_path / "first" / "small" / "adapters").iterdir())
+    ready = loaded_source("reviews", [], asked.training, adapter=made)
+    other = study(tmp_path / "second", seeds=(0,))
+    given = [replace(ready, name="ready"), *sources(other)[1:]]
+    _, spent = run_on_budget(other, FakeEngine(), given, targets(), silent, share=0.3)
+    assert "ready" in {name for one in spent.rounds for name in one}
+
+
+def test_an_adapter_that_fails_is_predicted(tmp_path: Path) -> None:
+    asked = study(tmp_path, seeds=(0,))
+    wild = [
+        replace(one, training=one.training.model_copy(update={"learning_rate": 5.0}))
+        if one.name == "topics"
+        else one
+        for one in sources(asked)
+    ]
+    store, spent = run_on_budget(asked, Counted(), wild, targets(), silent, share=0.9)
+    assert "topics" in {name for one in spent.rounds for name in one}
+    filled = open_run(store.folder).matrix(predicted=True)
+    assert filled.predicted[filled.sources.index("topics")].all()
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.0, "no share"), (1.5, "no share"), (1e-4, "base's own row")])
+def test_an_impossible_share_is_told(tmp_path: Path, share: float, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        on_budget(study(tmp_path), Counted(), share)
+
+
+def test_a_part_of_a_target_has_a_key_of_its_own() -> None:
+    target = targets()[0]
+    assert isinstance(target, SmallTarget)
+    assert target.part((0, 1)).digest != target.part((0, 2)).digest != target.digest
