@@ -14,7 +14,7 @@ from math import isfinite, nan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from traitmap.analysis.interval import Interval, unknown
 from traitmap.matrix_record import Array
@@ -41,26 +41,26 @@ class Estimate:
             return unknown("not measured")
         if not self.error > 0:
             return Interval(self.value, reason="nothing varies, so that no interval can be had")
-        half = float(stats.t.ppf(0.5 + confidence / 2, self.freedom)) * self.error
+        half = float(special.stdtrit(self.freedom, 0.5 + confidence / 2)) * self.error
         return Interval(self.value, max(self.value - half, low), min(self.value + half, high))
 
     @property
     def quantile(self) -> float:
-        return float(stats.t.ppf(0.5 + CONFIDENCE / 2, self.freedom))
+        return float(special.stdtrit(self.freedom, 0.5 + CONFIDENCE / 2))
 
     @property
     def p(self) -> float:
         """Of a value so far from 0; NaN where nothing varies around a value that is not 0."""
         if not self.error > 0:
             return 1.0 if self.value == 0 else nan
-        return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
+        return float(2 * special.stdtr(self.freedom, -abs(self.value) / self.error))
 
     @property
     def smallest_visible(self) -> float:
         """The effect that would have been found significant four times in five; NaN where unknown."""
         if not self.error > 0:
             return nan
-        return float((self.quantile + stats.t.ppf(POWER, self.freedom)) * self.error)
+        return float((self.quantile + special.stdtrit(self.freedom, POWER)) * self.error)
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def wilson(successes: float, n: float, *, quantile: float | None = None) -> Inte
     """Share of successes among n with Wilson's score interval (E. B. Wilson, JASA 22:209-212, 1927)."""
     if n <= 0:
         return unknown("no item counts")
-    z = float(stats.norm.ppf(0.5 + CONFIDENCE / 2)) if quantile is None else quantile
+    z = float(special.ndtri(0.5 + CONFIDENCE / 2)) if quantile is None else quantile
     share = successes / n
     center = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -198,7 +198,7 @@ def resampled_interval(
         return crossed(value, items=spread**2, freedom=n - 1, by_seed=by_seed).interval(low, high)
     if spread == 0:
         return Interval(value, reason=STILL)
-    level = float(stats.norm.cdf(sqrt(n / (n - 1)) * stats.t.ppf(0.5 - CONFIDENCE / 2, n - 1)))
+    level = float(special.ndtr(sqrt(n / (n - 1)) * special.stdtrit(n - 1, 0.5 - CONFIDENCE / 2)))
     ends = np.quantile(known, [level, 1 - level])
     return Interval(value, max(min(float(ends[0]), value), low), min(max(float(ends[1]), value), high))
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from answered import BASE, chosen, words, written
 
-from traitmap.analysis.profiles.cell_classes import cell_classes, prior_over
+from traitmap.analysis.profiles.cell_classes import cell_classes
 from traitmap.analysis.profiles.cell_items import target_items
+from traitmap.analysis.profiles.class_shares import prior_over
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.errors import MatrixError

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import nan
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from traitmap.analysis.crossed_samples import crossed, item_signs, item_weights, resampled_interval
+from traitmap.analysis.crossed_samples import item_weights, resampled_interval
 from traitmap.analysis.interval import Interval, unknown
 from traitmap.analysis.paired_change import NO_CHANGE_KNOWN, Change, paired_changes
-from traitmap.analysis.profiles.cell_items import TargetItems, same_word
+from traitmap.analysis.profiles.cell_items import TargetItems
 from traitmap.analysis.profiles.class_metrics import (
     METRICS,
     ClassMetrics,
@@ -22,13 +20,8 @@ from traitmap.analysis.profiles.class_metrics import (
     resampled_metrics,
     seed_metrics,
 )
+from traitmap.analysis.profiles.class_shares import share_distances
 from traitmap.matrix_record import Array
-from traitmap.matrix_statistics import SIGN_FLIP_DRAWS
-
-LEAST_SHARED = 2  # label words that source and target must share before one has a prior over the other's
-LEAST_COVERED = 0.5  # and the share of the source's examples that they must hold
-
-Codes = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -101,7 +94,7 @@ def cell_classes(
         for (_, _, rows), own in zip(groups, resampled, strict=True)
     ]
     onto, accuracy = _commonest_changes(items, adapters), _accuracy_changes(items)
-    distances = _distances(items, label_counts, weights, seed)
+    distances = share_distances(items, label_counts, weights, seed)
     return [
         CellClasses(
             source=source,
@@ -118,30 +111,6 @@ def cell_classes(
         )
         for place, (source, own_seed, rows) in enumerate(groups)
     ]
-
-
-def prior_over(labels: Sequence[str], label_counts: Mapping[str, int]) -> tuple[Array | None, str]:
-    """(K,) share of each of the target's classes among a source's labels, or None and why.
-
-    Words are compared without case. At least two must be shared, holding half of the source's examples:
-    a single word that two tasks share ("neutral") says nothing about the classes of either.
-    """
-    if not label_counts:
-        return None, "the source has no labels"
-    counts: dict[str, int] = {}
-    for word, count in label_counts.items():
-        counts[same_word(word)] = counts.get(same_word(word), 0) + count
-    held = np.array([counts.get(same_word(label), 0) for label in labels], dtype=float)
-    shared = [label for label in labels if same_word(label) in counts]
-    if len(shared) < LEAST_SHARED or held.sum() < LEAST_COVERED * sum(counts.values()):
-        told = f"only {', '.join(shared)}" if shared else "none"
-        return None, f"of the source's label words the target has {told}"
-    return held / held.sum(), ""
-
-
-def total_variation(marginals: Array, other: Array) -> Array:
-    """Half the summed absolute difference along the last axis: 0 is the same, 1 shares no class."""
-    return np.asarray(np.abs(marginals - other).sum(axis=-1) / 2)
 
 
 def _base(items: TargetItems, weights: NDArray[np.float32]) -> tuple[ClassMetrics, dict[str, Array]] | None:
@@ -196,94 +165,3 @@ def _accuracy_changes(items: TargetItems) -> list[Change]:
         return [NO_CHANGE_KNOWN] * len(items.groups)
     hits = (items.predicted == items.gold).astype(float)
     return paired_changes([hits[list(rows)] - hits[items.base] for _, _, rows in items.groups], binary=True)
-
-
-def _distances(
-    items: TargetItems,
-    label_counts: Mapping[str, Mapping[str, int]],
-    weights: NDArray[np.float32],
-    seed: int,
-) -> list[dict[str, Any]]:
-    """Distances of marginals from prior and gold for every group, as fields of the record."""
-    n_classes = len(items.labels)
-    gold = np.bincount(items.gold, minlength=n_classes) / items.n
-    base = None if items.base is None else _answers(items, (items.base,), weights)
-    found = []
-    for source, _, rows in items.groups:
-        prior, reason = prior_over(items.labels, label_counts.get(source, {}))
-        own = _answers(items, rows, weights)
-        fields: dict[str, Any] = {"prior": prior, "prior_reason": reason}
-        for name, to in (("prior", prior), ("gold", gold)):
-            fields[f"to_{name}"] = own.distance(to, reason)
-            fields[f"base_to_{name}"] = base.distance(to, reason) if base else unknown("no base")
-            fields[f"toward_{name}"] = _toward(own, base, to, seed)
-        found.append(fields)
-    return found
-
-
-@dataclass(frozen=True)
-class _Answers:
-    """The answers that are a class. n: items. indicators: (S, n, K) 1 at the class.
-
-    by_seed, resampled: (S, K), (S, draws, K) marginals, on all items and on resampled ones.
-    """
-
-    n: int
-    indicators: NDArray[np.float32]
-    by_seed: Array
-    resampled: Array
-
-    def distance(self, to: Array | None, reason: str) -> Interval:
-        if to is None:
-            return unknown(reason)
-        by_seed = total_variation(self.by_seed, to)
-        value = float(by_seed.mean())
-        if not np.isfinite(value):
-            return unknown("no answer is one of the classes")
-        draws = total_variation(self.resampled, to).mean(axis=0)
-        return resampled_interval(value, draws, n=self.n, by_seed=by_seed, low=0.0, high=1.0)
-
-
-def _answers(items: TargetItems, rows: tuple[int, ...], weights: NDArray[np.float32]) -> _Answers:
-    codes = items.predicted[list(rows)]
-    indicators = (codes[:, :, None] == np.arange(len(items.labels))).astype(np.float32)
-    resampled = _normalised(np.stack([weights @ one for one in indicators]))
-    return _Answers(items.n, indicators, _normalised(indicators.sum(axis=1)), resampled)
-
-
-def _toward(own: _Answers, base: _Answers | None, to: Array | None, seed: int) -> Change:
-    """How far the distance fell. One seed: base and adapter change places on items (exact); several: t.
-
-    A plain comparison of the adapter with the direction from base to prior would find movement where there
-    is none, since a base that is far off by chance comes back; exchanging the two is fair to both.
-    """
-    if to is None or base is None:
-        return NO_CHANGE_KNOWN
-    by_seed = total_variation(base.by_seed, to)[0] - total_variation(own.by_seed, to)
-    value = float(by_seed.mean())
-    if not np.isfinite(value):
-        return Change(unknown("no answer is one of the classes"), nan)
-    draws = total_variation(base.resampled[0], to) - total_variation(own.resampled, to).mean(axis=0)
-    interval = resampled_interval(value, draws, n=own.n, by_seed=by_seed, low=-1.0, high=1.0)
-    if (own.indicators == own.indicators[:1]).all():  # seeds that answer alike count as one
-        return Change(interval, _exchanged(own.indicators[0], base.indicators[0], to, value, seed))
-    spread = float(np.nanvar(draws, ddof=1)) if np.ptp(draws) > 0 else 0.0
-    return Change(interval, crossed(value, items=spread, freedom=own.n - 1, by_seed=by_seed).p)
-
-
-def _exchanged(
-    own: NDArray[np.float32], base: NDArray[np.float32], to: Array, value: float, seed: int
-) -> float:
-    """p-value of the permutation test that exchanges the answers of base and adapter on an item."""
-    if not (own != base).any():
-        return 1.0
-    middle = ((own + base) / 2).sum(axis=0)
-    shift = item_signs(len(own), SIGN_FLIP_DRAWS, seed) @ ((own - base) / 2)
-    fall = total_variation(_normalised(middle - shift), to) - total_variation(_normalised(middle + shift), to)
-    return float((1 + (np.abs(fall) >= abs(value) - 1e-6).sum()) / (1 + len(fall)))
-
-
-def _normalised(sums: NDArray[np.floating]) -> Array:
-    """Shares along the last axis; NaN where there is nothing."""
-    total = sums.sum(axis=-1, keepdims=True)
-    return np.divide(sums, total, out=np.full(sums.shape, nan), where=total > 0)
