@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from traitmap.analysis.profiles.words import SEGMENT_END, WORD, content_words, normalised
 from traitmap.data.texts import TaskText
@@ -193,12 +194,12 @@ def _polar_choices(text: TaskText) -> bool:
     return all(normalised(choice) in _POLAR for choice in text.choices)
 
 
-def _shares(found: object, names: Sequence[str], total: int) -> Mapping[str, float]:
-    counts = Counter(found)  # type: ignore[call-overload]
+def _shares(found: Iterable[str], names: Sequence[str], total: int) -> Mapping[str, float]:
+    counts = Counter(found)
     return MappingProxyType({name: counts[name] / total if total else float("nan") for name in names})
 
 
-def _mean(values: object) -> float:
+def _mean(values: ArrayLike) -> float:
     array = np.asarray(values, dtype=float)
     array = array[np.isfinite(array)]
     return float(array.mean()) if len(array) else float("nan")

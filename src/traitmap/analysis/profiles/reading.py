@@ -101,5 +101,7 @@ def read_all(
     seed: int = 0,
 ) -> tuple[Reading, ...]:
     """Every dataset, by name: what is fitted on all of them must not depend on their order."""
-    options = {"token_counts": token_counts, "parser": parser, "sampling": sampling, "seed": seed}
-    return tuple(read(name, texts[name], **options) for name in sorted(texts))  # type: ignore[arg-type]
+    return tuple(
+        read(name, texts[name], token_counts=token_counts, parser=parser, sampling=sampling, seed=seed)
+        for name in sorted(texts)
+    )
