@@ -160,6 +160,8 @@ def test_dominance_of_two_groups_is_the_known_formula() -> None:
     first, second = shares_of(y, x, [[0, 2], [1]])
     assert first + second == pytest.approx(r2([0, 1, 2]), abs=1e-10)
     assert first == pytest.approx((r2([0, 2]) + r2([0, 1, 2]) - r2([1])) / 2, abs=1e-10)
+    thirds = shares_of(y, x, [[0], [1], [2]])
+    assert thirds.sum() == pytest.approx(r2([0, 1, 2]), abs=1e-10)
     orders = {(): np.zeros(1), (0,): np.array([0.5]), (1,): np.array([0.5]), (0, 1): np.array([0.5])}
     assert group_shares(orders, 2)[0] == pytest.approx([0.25, 0.25])  # twins share alike
 
@@ -210,6 +212,8 @@ def test_asymmetry_is_the_difference_with_both_noises() -> None:
     symmetric = make_design(matrix_of(base + base.T, names, names))
     told = asymmetry(symmetric, node_permutations(symmetric, 199, 0))
     assert told.reciprocity.value == pytest.approx(1)
+    opposed = make_design(matrix_of(base - base.T, names, names))
+    assert asymmetry(opposed, node_permutations(opposed, 199, 0)).reciprocity.value == pytest.approx(-1)
     assert "unknown" in told.pairs[0].difference.reason
 
 
