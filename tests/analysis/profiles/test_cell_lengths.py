@@ -135,8 +135,11 @@ def test_multiple_choice_has_the_tokens_of_the_chosen_answer():
         BASE: chosen(["a", "b"] * 20, ["a"] * 40, tokens=3),
         ("some", 0): chosen(["a", "b"] * 20, ["b"] * 40, tokens=1),
     }
-    cell = cells(outcomes)["some", None]
+    items = target_items("quiz", outcomes)
+    assert items is not None
+    (cell,) = cell_lengths(items, {"some": SourceLengths(np.full(30, 9.0), NONE)})
     assert cell.written == "chosen"
+    assert cell.tokens.interpolation.reason == "answers are chosen, not written"
     assert cell.characters is None
     assert (cell.tokens.base.mean, cell.tokens.adapter.mean) == (3, 1)
     assert not cell.endless.known

@@ -118,7 +118,8 @@ def cell_lengths(
             "give one for each item"
         )
     none = SourceLengths(NOTHING, NOTHING)
-    own = [sources.get(source, none) for source, _, _ in items.groups]
+    # an answer that is chosen cannot become as long as the source's outputs
+    own = [sources.get(source, none) if items.generated else none for source, _, _ in items.groups]
     tokens = _comparisons(
         items, items.tokens, gold_tokens, [one.tokens for one in own], unit="tokens", seed=seed
     )
@@ -193,6 +194,11 @@ def _comparisons(
     changes = [NO_CHANGE_KNOWN] * len(groups)
     if base is not None:
         changes = paired_changes([lengths[list(rows)] - base for _, _, rows in groups], binary=False)
+    no_source = (
+        f"the source's outputs are not known in {unit}"
+        if items.generated
+        else "answers are chosen, not written"
+    )
     of_base = distribution_of(NOTHING if base is None else base, "the base was not measured")
     of_gold = distribution_of(
         NOTHING if gold is None else gold, "the gold answers were not counted in tokens"
@@ -203,7 +209,7 @@ def _comparisons(
     for (source, _, rows), teaches, change in zip(groups, sources, changes, strict=True):
         if source not in known:
             apart = UNKNOWN if base is None else sample_distance(base, teaches, seed=seed)
-            known[source] = (distribution_of(teaches, f"the source's outputs are not known in {unit}"), apart)
+            known[source] = (distribution_of(teaches, no_source), apart)
         own = lengths[list(rows)]
         found.append(
             LengthComparison(
