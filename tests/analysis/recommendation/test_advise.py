@@ -21,8 +21,9 @@ from traitmap.analysis.recommendation.belief import (
     updated,
     widened,
 )
+from traitmap.analysis.recommendation.units import factor_of, units_of
 from traitmap.errors import MatrixError
-from traitmap.matrix_record import Array, TransferMatrix
+from traitmap.matrix_record import Array, Cell, TransferMatrix
 
 SOURCES = tuple(f"source{i}" for i in range(8))
 TARGETS = tuple(f"target{i}" for i in range(7))
@@ -175,8 +176,6 @@ def test_a_probe_as_predicted_narrows_its_source_and_leaves_the_order(obvious: R
 
 
 def test_measured_cells_serve_as_probes() -> None:
-    from traitmap.matrix_record import Cell
-
     matrix, nan = with_best(), float("nan")
     gain = float(matrix.gains[4, 2])
     ends = (gain - 0.0392, gain + 0.0392)
@@ -279,3 +278,36 @@ def test_the_next_probe_is_the_one_that_can_change_the_top() -> None:
     # worth of a probe without noise: the mean of the larger of a normal and a constant
     sure = next_probes(Belief(np.array([0.0, 0.0]), np.diag([0.0, 1.0])), [1], 0.0)[0]
     assert sure.worth == pytest.approx(1 / np.sqrt(2 * np.pi), abs=0.01)
+
+
+def cell(target: str, metric: str) -> Cell:
+    nan = float("nan")
+    return Cell("source0", target, None, metric, 0.5, 9, *[nan] * 7, "measured")
+
+
+def test_a_target_in_another_unit_counts_as_much_as_before() -> None:
+    """Gains in nats, a thousand times as large, change neither the order nor the points."""
+    gains = with_best().gains
+    gains[:, 4] *= 3
+    cells = tuple(cell(name, "acc" if t != 4 else "likelihood") for t, name in enumerate(TARGETS))
+    small = table(gains, cells=cells)
+    gains[:, 4] *= 1000
+    large = table(gains, cells=cells)
+    one, two = (recommend_sources(matrix, "target2") for matrix in (small, large))
+    before, after = ({a.source: a.gain.value for a in found.ranked} for found in (one, two))
+    assert before == pytest.approx(after, abs=1e-6)
+    assert one.ranked[0].source == two.ranked[0].source == "source5"
+    assert any("target4" in note for note in one.notes)
+    assert one.unit == "points"
+    assert recommend_sources(small, "target4").unit == "likelihood"
+
+
+def test_units_of_tables_with_and_without_metrics() -> None:
+    values = np.full((8, 7), 0.5)
+    assert set(units_of(table(0 * values, values=values))) == {"share"}
+    values[0, 0] = 40
+    assert set(units_of(table(0 * values, values=values))) == {"as given"}
+    named = table(0 * values, values=values, cells=(cell("target0", "elo"), cell("target1", "acc")))
+    assert units_of(named)[:3] == ("elo", "share", "as given")
+    assert factor_of(named, "target1") == 100
+    assert factor_of(named, "target0") == 1

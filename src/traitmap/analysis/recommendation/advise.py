@@ -31,17 +31,17 @@ from traitmap.analysis.recommendation.belief import (
     updated,
     widened,
 )
+from traitmap.analysis.recommendation.case import Case, pose, with_base
 from traitmap.analysis.recommendation.contributions import reasons_of
-from traitmap.analysis.recommendation.effects import Values, effects_of
+from traitmap.analysis.recommendation.effects import Values
 from traitmap.analysis.recommendation.models import Parts
 from traitmap.analysis.recommendation.problem import Problem
-from traitmap.analysis.recommendation.recommender import fit_recommender
-from traitmap.analysis.recommendation.selection import Predicted, Selected
+from traitmap.analysis.recommendation.selection import Predicted
+from traitmap.analysis.recommendation.units import AS_GIVEN, SHARE, factor_of, unit_for, units_of
 from traitmap.analysis.records import Traits
 from traitmap.errors import MatrixError
 from traitmap.matrix_record import Array, Cell, TransferMatrix
 
-LEAST_TARGETS = 3  # other targets that a prediction can be learnt from
 _DOUBT = 0.1  # probability of being better from which a rival cannot be told apart
 _ITEMS = 200  # of a probe, where nothing says how many
 
@@ -83,9 +83,9 @@ def recommend_sources(
         measured loss is told. values: see ``effects_of``. notes: sentences to hand on.
     Raises MatrixError where fewer than three other targets are known, or a name is unknown.
     """
-    _check_names(matrix, care, traits, probes)
-    new, (matrix, dropped) = target not in matrix.targets, _with_base(matrix, values)
-    case = _case(matrix, target, features, values, seed)
+    _check_names(matrix, target, care, traits, probes)
+    new, (matrix, dropped) = target not in matrix.targets, with_base(matrix, values)
+    case = pose(matrix, target, features, values, seed)
     selected = case.selected
     chosen = selected.families[selected.chosen]
     deviation = float(np.nanmean(chosen.high[:, case.at] - chosen.low[:, case.at])) / (2 * NINETY)
@@ -148,26 +148,12 @@ def recommend_sources(
 
 
 @dataclass(frozen=True)
-class _Case:
-    """The fitted models, the target as column ``at``. truth: (S,) its measured effects; factor: to points."""
-
-    problem: Problem
-    targets: tuple[str, ...]
-    selected: Selected
-    at: int
-    truth: Array
-    factor: float
-    sign: float
-    based: bool
-
-
-@dataclass(frozen=True)
 class _Told:
     """All that one advice is made of."""
 
     matrix: TransferMatrix
     target: str
-    case: _Case
+    case: Case
     parts: Sequence[Parts]
     belief: Belief
     ranked: Sequence[int]
@@ -182,84 +168,12 @@ class _Told:
         return self.case.selected.families[self.case.selected.chosen]
 
 
-def _case(
-    matrix: TransferMatrix, target: str, features: PairFeatures | None, values: Values, seed: int
-) -> _Case:
-    hidden = _without_target(matrix, target)
-    fitted = fit_recommender(hidden, features=features, new_targets=[target], values=values, seed=seed)
-    others = int((fitted.problem.known.sum(axis=0) > 1).sum())
-    if others < LEAST_TARGETS:
-        raise MatrixError(
-            f"{others} other targets have known effects; to recommend for {target!r} at least "
-            f"{LEAST_TARGETS} are needed"
-        )
-    lower = not matrix.higher_is_better.get(target, True)
-    return _Case(
-        problem=fitted.problem,
-        targets=fitted.targets,
-        selected=fitted.selected,
-        at=len(hidden.targets),
-        truth=_truth(matrix, target, values),
-        factor=100.0 if values == "relchange" or _are_shares(matrix) else 1.0,
-        sign=-1.0 if lower else 1.0,
-        based=values == "relchange" or bool(np.isfinite(fitted.effects.zero).all()),
-    )
-
-
-def _with_base(matrix: TransferMatrix, values: Values) -> tuple[TransferMatrix, list[str]]:
-    """The matrix without targets that lack a base, where enough have one, and what to say of it."""
-    based = np.isfinite(matrix.baseline)
-    if based.all() or based.sum() <= LEAST_TARGETS or values == "relchange":
-        return matrix, []
-    left = [name for name, known in zip(matrix.targets, based, strict=True) if not known]
-    return _columns(matrix, np.flatnonzero(based).tolist()), [
-        f"No base is known on {', '.join(left)}, so no gains are either: nothing was learnt from there."
-    ]
-
-
-def _columns(matrix: TransferMatrix, keep: Sequence[int]) -> TransferMatrix:
-    """The matrix with some of its targets: values, base and cells."""
-    names = tuple(matrix.targets[t] for t in keep)
-    return replace(
-        matrix,
-        targets=names,
-        values=matrix.values[:, list(keep)],
-        baseline=matrix.baseline[list(keep)],
-        cells=tuple(cell for cell in matrix.cells if cell.target in names),
-        base_cells=tuple(cell for cell in matrix.base_cells if cell.target in names),
-        item_scores={},
-        chance=None,
-        majority=None,
-    )
-
-
-def _without_target(matrix: TransferMatrix, target: str) -> TransferMatrix:
-    """The matrix as if the target had never been measured: without its column, its own row empty."""
-    table = np.where(matrix.predicted, np.nan, matrix.values)
-    if target in matrix.targets and target in matrix.sources:
-        table[matrix.sources.index(target)] = np.nan
-    keep = [t for t, name in enumerate(matrix.targets) if name != target]
-    return _columns(replace(matrix, values=table, cells=()), keep)
-
-
-def _truth(matrix: TransferMatrix, target: str, values: Values) -> Array:
-    """(S,) measured effects on the target; NaN where it is new, where unknown, and for its own source."""
-    if target not in matrix.targets:
-        return np.full(len(matrix.sources), nan)
-    effects = effects_of(matrix, values)
-    at = effects.targets.index(target)
-    return np.where(matrix.predicted[:, at], nan, effects.effect[:, at])
-
-
-def _are_shares(matrix: TransferMatrix) -> bool:
-    """Whether scores are shares of right answers, so that a hundredth is a point."""
-    every = np.concatenate([matrix.values.ravel(), matrix.baseline.ravel()])
-    known = every[np.isfinite(every)]
-    return bool(len(known)) and bool(np.all((known >= -1) & (known <= 1)))
-
-
 def _check_names(
-    matrix: TransferMatrix, care: Sequence[str], traits: Traits | None, probes: Sequence[Probe]
+    matrix: TransferMatrix,
+    target: str,
+    care: Sequence[str],
+    traits: Traits | None,
+    probes: Sequence[Probe],
 ) -> None:
     named = _trait_places(traits)
     for name in care:
@@ -268,16 +182,17 @@ def _check_names(
                 f"{name!r} is neither a target nor a trait of the matrix; its targets are "
                 f"{', '.join(matrix.targets)}" + (f"; its traits {', '.join(named)}" if named else "")
             )
+    share = unit_for(matrix, target) == SHARE
     for one in probes:
         if one.source not in matrix.sources:
             raise MatrixError(
                 f"the probe of {one.source!r} fits no source of the matrix; its sources are "
                 f"{', '.join(matrix.sources)}"
             )
-        if not isfinite(one.gain) or (_are_shares(matrix) and abs(one.gain) > 1):
+        if not isfinite(one.gain) or (share and abs(one.gain) > 1):
             raise MatrixError(
                 f"the probe of {one.source!r} has the gain {one.gain}; give it in the matrix's own unit"
-                + (", which is a share: 0.05 for five points" if _are_shares(matrix) else "")
+                + (", which is a share: 0.05 for five points" if share else "")
             )
 
 
@@ -287,13 +202,14 @@ def _trait_places(traits: Traits | None) -> dict[str, int]:
     return {traits.names[c]: c for c in range(traits.n_components.get("used") or 0)}
 
 
-def _unit(case: _Case, values: Values) -> str:
+def _unit(case: Case, values: Values) -> str:
     if values == "relchange":
         return "% of the base's score"
-    return "points" if case.based else "points of score, not of gain"
+    unit = "points" if case.unit in (SHARE, AS_GIVEN) else case.unit
+    return unit if case.based else f"{unit} of score, not of gain"
 
 
-def _own_cells(matrix: TransferMatrix, case: _Case, target: str) -> dict[str, Interval]:
+def _own_cells(matrix: TransferMatrix, case: Case, target: str) -> dict[str, Interval]:
     """What was measured on the target, in the unit of the prediction; unknown where it was not."""
     found = {source: _cell_gain(matrix, source, target) for source in matrix.sources}
     for source, truth in zip(matrix.sources, case.truth.tolist(), strict=True):
@@ -306,7 +222,7 @@ def _cell_gain(matrix: TransferMatrix, source: str, target: str) -> Interval:
     if target not in matrix.targets:
         return unknown("the target is not in the matrix")
     s, t = matrix.sources.index(source), matrix.targets.index(target)
-    factor = 100.0 if _are_shares(matrix) else 1.0
+    factor = factor_of(matrix, target)
     sign = 1.0 if matrix.higher_is_better.get(target, True) else -1.0
     gain = float(matrix.gains[s, t])
     if not isfinite(gain):
@@ -324,7 +240,7 @@ def _cell(matrix: TransferMatrix, source: str, target: str) -> Cell | None:
 
 
 def _set_aside(
-    matrix: TransferMatrix, case: _Case, contaminated: Mapping[str, str], own: Mapping[str, Interval]
+    matrix: TransferMatrix, case: Case, contaminated: Mapping[str, str], own: Mapping[str, Interval]
 ) -> tuple[SetAside, ...]:
     found = []
     for s, source in enumerate(matrix.sources):
@@ -335,7 +251,7 @@ def _set_aside(
     return tuple(found)
 
 
-def _noise(matrix: TransferMatrix, case: _Case, probes: Sequence[Probe]) -> Array:
+def _noise(matrix: TransferMatrix, case: Case, probes: Sequence[Probe]) -> Array:
     """Variance of every probe: from its error, else from its items, else what is usual."""
     found = []
     for one in probes:
@@ -346,11 +262,21 @@ def _noise(matrix: TransferMatrix, case: _Case, probes: Sequence[Probe]) -> Arra
     return np.array(found)
 
 
-def _usual_noise(matrix: TransferMatrix, case: _Case) -> float:
-    """Variance of a measured gain: the median of the matrix's cells, else of a few right or wrong answers."""
-    widths = [c.gain_high - c.gain_low for c in matrix.cells if c.seed is None and c.status != "predicted"]
+def _usual_noise(matrix: TransferMatrix, case: Case) -> float:
+    """Variance of a measured gain: the median of cells in this unit, else of a few right or wrong answers.
+
+    In a unit of which neither is known a measurement is believed whole.
+    """
+    units = dict(zip(matrix.targets, units_of(matrix), strict=True))
+    widths = [
+        cell.gain_high - cell.gain_low
+        for cell in matrix.cells
+        if cell.seed is None and cell.status != "predicted" and units.get(cell.target) == case.unit
+    ]
     known = [width for width in widths if isfinite(width)]
-    return float((np.median(known) / 3.92) ** 2) if known else _item_noise(_ITEMS, case.factor)
+    if known:
+        return float((np.median(known) / 3.92) ** 2)
+    return _item_noise(_ITEMS, case.factor) if case.unit in (SHARE, AS_GIVEN) else 0.0
 
 
 def _item_noise(items: int, factor: float) -> float:
@@ -454,7 +380,7 @@ def _verdict(told: _Told, order: Sequence[int]) -> tuple[Verdict, str, float]:
     )
 
 
-def _measured(case: _Case, order: Sequence[int], by_popularity: Sequence[int]) -> dict[str, float]:
+def _measured(case: Case, order: Sequence[int], by_popularity: Sequence[int]) -> dict[str, float]:
     """What the picks turned out to give, in points."""
     truth = case.truth[list(order)] * case.factor
     known = np.isfinite(truth)
@@ -483,7 +409,7 @@ def _suggestions(told: _Told, order: Sequence[int], noise: float) -> tuple[Sugge
     return tuple(found)
 
 
-def _notes(case: _Case, probes: Sequence[Probe], aside: set[str]) -> list[str]:
+def _notes(case: Case, probes: Sequence[Probe], aside: set[str]) -> list[str]:
     said = []
     if not case.problem.feature_names:
         said.append(
@@ -493,6 +419,11 @@ def _notes(case: _Case, probes: Sequence[Probe], aside: set[str]) -> list[str]:
     if not case.based:
         said.append(
             "No base is known for every target, so scores are predicted, not gains, and harm is unknown."
+        )
+    if case.stretched:
+        said.append(
+            "Measured in other units, and stretched to the spread of gains here: "
+            f"{', '.join(case.stretched)}."
         )
     left = [one.source for one in probes if one.source in aside]
     if left:
