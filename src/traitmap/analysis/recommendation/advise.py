@@ -180,7 +180,8 @@ def _check_names(
         if name not in matrix.targets and name not in named:
             raise MatrixError(
                 f"{name!r} is neither a target nor a trait of the matrix; its targets are "
-                f"{', '.join(matrix.targets)}" + (f"; its traits {', '.join(named)}" if named else "")
+                f"{', '.join(matrix.targets)}"
+                + (f"; its traits {', '.join(named)}" if named else "; it supports no traits")
             )
     share = unit_for(matrix, target) == SHARE
     for one in probes:
@@ -361,7 +362,7 @@ def _verdict(told: _Told, order: Sequence[int]) -> tuple[Verdict, str, float]:
         return "one stands out", f"{names[0]} is the only source that can be ranked.", smallest
     chance = better(belief, 0)
     rivals = [at for at in range(1, len(order)) if chance[at] > _DOUBT]
-    apart = f"Differences below {smallest:.1f} points cannot be told."
+    apart = f"Differences below {smallest:.1f} {_unit(case, 'score')} cannot be told."
     if not rivals:
         sure = 1 - float(chance[1:].max())
         return "one stands out", f"{names[0]} is better than any other with probability {sure:.0%}.", smallest
