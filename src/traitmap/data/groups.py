@@ -12,7 +12,7 @@ from traitmap.errors import DataError
 
 @dataclass(frozen=True)
 class Groups:
-    """Target -> group, and for every further column of the file: attribute -> target -> value."""
+    """Target -> group, and for every further column of the file: attribute -> task -> value."""
 
     groups: Mapping[str, str]
     attributes: Mapping[str, Mapping[str, str]]
@@ -21,7 +21,8 @@ class Groups:
 def read_groups(path: str | Path) -> Groups:
     """Read a CSV with a header: first column targets, second their groups, further ones attributes.
 
-    Empty attributes are unknown. Raises DataError with the line of whatever cannot be used.
+    Empty attributes are unknown; a row without group only gives attributes, of a source for instance.
+    Raises DataError with the line of whatever cannot be used.
     """
     path = Path(path)
     try:
@@ -36,17 +37,20 @@ def read_groups(path: str | Path) -> Groups:
         raise DataError(f"{path} needs a header and rows with two columns: a target and its group")
     header = [cell.strip() for cell in lines[0]]
     groups: dict[str, str] = {}
+    seen: set[str] = set()
     attributes: dict[str, dict[str, str]] = {name: {} for name in header[2:]}
     for number, row in enumerate(lines[1:], start=2):
         cells = [cell.strip() for cell in row]
-        if len(cells) != len(header) or not cells[0] or not cells[1]:
+        if len(cells) != len(header) or not cells[0] or not (cells[1] or header[2:]):
             raise DataError(
                 f"{path}, row {number} is {','.join(row)!r}; give a target and its group in every row, "
                 f"and as many cells as the header has ({len(header)})"
             )
-        if cells[0] in groups:
+        if cells[0] in seen:
             raise DataError(f"{path}, row {number}: target {cells[0]!r} stands there twice; keep one row")
-        groups[cells[0]] = cells[1]
+        seen.add(cells[0])
+        if cells[1]:
+            groups[cells[0]] = cells[1]
         for name, value in zip(header[2:], cells[2:], strict=True):
             if value:
                 attributes[name][cells[0]] = value

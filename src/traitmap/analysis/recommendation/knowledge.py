@@ -19,6 +19,7 @@ from traitmap.matrix_record import Array
 
 Embeddings = Mapping[str, ArrayLike]
 Attributes = Mapping[str, Mapping[str, str]]
+SYMMETRIC = ("embedding_cosine", "embedding_nearness", "embedding_own_cosine")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ def knowledge_of(
     """Everything that is given, as features of pairs and likenesses of tasks.
 
     texts: by task; a name that is source and target has one entry for both. embeddings: by task, one vector
-    (D,) or several (n, D), e.g. a trained prompt or texts. attributes: name -> target -> value.
+    (D,) or several (n, D), e.g. a trained prompt or texts. attributes: name -> task -> value, of targets
+    or of both.
     features: pair features computed elsewhere, in place of ``texts``.
     Tasks without texts or embeddings have unknown features. Raises DataError where no source or no target
     has any.
@@ -153,12 +155,13 @@ def _of_embeddings(sources: Sequence[str], targets: Sequence[str], given: Embedd
     tables = _embedding_tables([arrays[name] for name in there])
     at = {name: there.index(name) for name in there}
     known = [_on_axes(table, at, sources, targets) for _, _, table in tables]
+    alike = [one for one in tables if one[0] in SYMMETRIC]
     return Knowledge(
         features=np.stack(known, axis=-1),
         names=tuple(name for name, _, _ in tables),
         words=tuple(words for _, words, _ in tables),
-        targets_alike=tuple(Likeness(n, w, _on_axes(t, at, targets, targets)) for n, w, t in tables),
-        sources_alike=tuple(Likeness(n, w, _on_axes(t, at, sources, sources)) for n, w, t in tables),
+        targets_alike=tuple(Likeness(n, w, _on_axes(t, at, targets, targets)) for n, w, t in alike),
+        sources_alike=tuple(Likeness(n, w, _on_axes(t, at, sources, sources)) for n, w, t in alike),
     )
 
 
@@ -179,10 +182,21 @@ def _embedding_tables(arrays: Sequence[Array]) -> list[tuple[str, str, Array]]:
         raise DataError(f"embeddings have different widths {widths}; give vectors of one space")
     means = np.array([array.mean(axis=0) for array in arrays])
     distance = -np.linalg.norm(means[:, None, :] - means[None, :, :], axis=-1)
+    size = np.log(np.maximum(np.linalg.norm(means, axis=1), 1e-12))
     tables = [
         ("embedding_cosine", "embeddings alike (cosine of means)", cosine_matrix(means)),
         ("embedding_nearness", "embeddings near (distance of means)", distance),
+        # What all tasks share (a common start of training, say) would drown what tells them apart.
+        (
+            "embedding_own_cosine",
+            "embeddings alike beyond what all share",
+            cosine_matrix(means - means.mean(0)),
+        ),
+        ("embedding_size", "embedding longer than the target's (log ratio)", size[:, None] - size[None, :]),
     ]
+    if max(len(array) for array in arrays) > 1:
+        nearest = np.array([[_nearest(one, other) for other in arrays] for one in arrays])
+        tables.append(("embedding_nearest", "vectors alike each of the target's", nearest))
     shapes = {array.shape for array in arrays}
     if len(shapes) == 1 and arrays[0].shape[0] > 1:
         whole = np.array([array.ravel() for array in arrays])
@@ -190,17 +204,37 @@ def _embedding_tables(arrays: Sequence[Array]) -> list[tuple[str, str, Array]]:
     return tables
 
 
+def _nearest(source: Array, target: Array) -> float:
+    """Mean over the target's vectors of the cosine to the source's most similar one."""
+    cosines = (_unit(target) @ _unit(source).T).max(axis=1)
+    return float(cosines.mean())
+
+
+def _unit(rows: Array) -> Array:
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.where(length > 1e-12, rows / np.where(length > 1e-12, length, 1.0), 0.0)
+
+
 def _on_axes(table: Array, at: Mapping[str, int], rows: Sequence[str], columns: Sequence[str]) -> Array:
     return np.array([[table[at[r], at[c]] if r in at and c in at else np.nan for c in columns] for r in rows])
 
 
 def _of_attributes(sources: Sequence[str], targets: Sequence[str], given: Attributes) -> Knowledge:
-    """Targets of the same value are alike; attributes say nothing of sources."""
-    alike = []
+    """Tasks of the same value are alike; a pair's feature is whether it is the same, where both have one."""
+    features, names, words, targets_alike, sources_alike = [], [], [], [], []
     for name, values in given.items():
-        held = [values.get(target) for target in targets]
-        same = np.array(
-            [[float(a == b) if a is not None and b is not None else np.nan for b in held] for a in held]
-        )
-        alike.append(Likeness(name, f"{name} (the same)", same))
-    return Knowledge(np.empty((len(sources), len(targets), 0)), (), (), tuple(alike), ())
+        rows, columns = ([values.get(task) for task in axis] for axis in (sources, targets))
+        told = f"the same {name}"
+        targets_alike.append(Likeness(name, told, _same(columns, columns)))
+        if any(value is not None for value in rows):
+            sources_alike.append(Likeness(name, told, _same(rows, rows)))
+            features.append(_same(rows, columns))
+            names.append(f"same_{name}")
+            words.append(f"{told} as the target's")
+    table = np.stack(features, axis=-1) if features else np.empty((len(sources), len(targets), 0))
+    return Knowledge(table, tuple(names), tuple(words), tuple(targets_alike), tuple(sources_alike))
+
+
+def _same(rows: Sequence[str | None], columns: Sequence[str | None]) -> Array:
+    """1 where two values are the same, 0 where not, NaN where either is unknown."""
+    return np.array([[np.nan if None in (a, b) else float(a == b) for b in columns] for a in rows])

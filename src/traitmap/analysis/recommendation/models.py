@@ -12,16 +12,18 @@ from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
-from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor, RandomForestRegressor
+from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor
 
 from traitmap.analysis.completion import Metric, complete
 from traitmap.analysis.recommendation.design import Design, weighted_along_targets, weights_of
 from traitmap.analysis.recommendation.problem import Problem
+from traitmap.analysis.recommendation.two_way import Variances, fit_two_way
 from traitmap.matrix_record import Array
 
 Parts = Mapping[str, float]
 BASELINES = ("random", "popularity", "additive")
-TREES = 150
+LEARNERS = ("ridge", "two-way", "forest", "boosting")
+TREES = 100
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,19 @@ Model = Callable[[Problem, Design], Fit]
 class Candidate:
     """A model with its hyper-parameters. Of each family the inner folds pick one candidate.
 
-    needs: ``features`` of pairs, ``likeness`` of tasks, or nothing beside the known cells.
+    needs: ``features`` of pairs (``several features``: at least 3), ``likeness`` of tasks, or nothing
+        beside the known cells.
     """
 
     family: str
     setting: str
     fit: Model
-    needs: Literal["", "features", "likeness"] = ""
+    needs: Literal["", "features", "several features", "likeness"] = ""
 
     def possible(self, problem: Problem) -> bool:
         """Whether a problem holds what the model needs."""
-        if self.needs == "features":
-            return problem.features.shape[-1] > 0
+        if self.needs in ("features", "several features"):
+            return problem.features.shape[-1] >= (1 if self.needs == "features" else 3)
         alike = problem.sources_alike if problem.holdout == "source" else problem.targets_alike
         return self.needs != "likeness" or len(alike) > 0
 
@@ -203,53 +206,76 @@ def ridge(alpha: float, use: str) -> Model:
     return fit
 
 
-def trees(kind: str, use: str) -> Model:
-    """Forest or boosted trees over what is known of the pair, raw and centred over a target's sources.
+def two_way(variances: Variances) -> Model:
+    """A Gaussian process over pairs, see ``fit_two_way``; its parts add up exactly."""
+
+    def fit(problem: Problem, design: Design) -> Fit:
+        found = fit_two_way(problem, design, variances)
+
+        def parts(source: int, target: int) -> Parts:
+            told = {name: float(table[source, target]) for name, table in found.parts.items()}
+            each = (found.centred[source, target] * found.weights).tolist()
+            return {**told, **dict(zip(problem.feature_names, each, strict=True))}
+
+        return Fit(found.z, parts)
+
+    return fit
+
+
+def trees(kind: Literal["forest", "boosting"]) -> Model:
+    """Extremely randomised trees (Geurts, Ernst & Wehenkel 2006) or boosted ones over the pair's features.
 
     What a prediction is made of is found by occlusion: the prediction less the one with that number set to
     its mean over the target's sources.
     """
 
     def fit(problem: Problem, design: Design) -> Fit:
-        given, trained, names = _rows(problem, design, use)
-        known = problem.known
-        if not known.any() or not given.shape[-1]:
+        known, shape = problem.known, design.z.shape
+        if not known.any():
             return additive(problem, design)
-        grown = _grown(kind, problem.seed).fit(trained[known], design.z[known])
-        shape = design.z.shape
-        z = grown.predict(given.reshape(-1, given.shape[-1])).reshape(shape)
+        pair = design.pair
+        grown = _grown(kind, problem.seed).fit(pair[known], design.z[known])
+        z = grown.predict(pair.reshape(-1, pair.shape[-1])).reshape(shape)
 
         def parts(source: int, target: int) -> Parts:
-            row = given[source, target]
+            row = pair[source, target]
             occluded = np.repeat(row[None, :], len(row), axis=0)
-            np.fill_diagonal(occluded, given[:, target].mean(axis=0))
+            np.fill_diagonal(occluded, pair[:, target].mean(axis=0))
             lost = z[source, target] - grown.predict(occluded)
-            return dict(zip(names, lost.tolist(), strict=True))
+            return dict(zip(problem.feature_names, lost.tolist(), strict=True))
 
         return Fit(z, parts)
 
     return fit
 
 
-def _grown(kind: str, seed: int) -> RandomForestRegressor | ExtraTreesRegressor | GradientBoostingRegressor:
+def _grown(kind: str, seed: int) -> ExtraTreesRegressor | GradientBoostingRegressor:
     if kind == "forest":
-        return RandomForestRegressor(
-            TREES, min_samples_leaf=3, max_features=0.33, random_state=seed, n_jobs=1
-        )
-    if kind == "extra":
         return ExtraTreesRegressor(TREES, min_samples_leaf=3, max_features=0.5, random_state=seed, n_jobs=1)
     return GradientBoostingRegressor(
-        n_estimators=120,
-        learning_rate=0.05,
+        n_estimators=60,
+        learning_rate=0.1,
         max_depth=3,
         subsample=0.7,
-        max_features=0.3,
+        max_features=0.2,
         min_samples_leaf=5,
         random_state=seed,
     )
 
 
 _NEEDS: Mapping[str, Literal["", "features"]] = {"pair": "features", "context": "", "both": "features"}
+
+
+_TWO_WAY: tuple[tuple[str, Variances, Literal["", "features", "likeness"]], ...] = (
+    ("level and targets", Variances(0.2, 0.3), "likeness"),
+    ("targets", Variances(0.05, 0.4), "likeness"),
+    ("all", Variances(0.2, 0.2, 0.1, 0.2), "likeness"),
+    ("products", Variances(0.05, 0.1, 0.05, 0.5), "likeness"),
+    ("level and features", Variances(0.2, features=0.2), "features"),
+    ("all and features", Variances(0.2, 0.2, 0.1, 0.2, 0.2), "features"),
+    ("all and features, smooth", Variances(0.1, 0.1, 0.05, 0.1, 0.1, noise=1.0), "features"),
+    ("products and features", Variances(0.05, 0.1, 0.05, 0.5, 0.3), "features"),
+)
 
 
 def _candidates() -> tuple[Candidate, ...]:
@@ -266,8 +292,11 @@ def _candidates() -> tuple[Candidate, ...]:
         for alpha in (30, 300, 3000)
         for use in ("pair", "context", "both")
     ]
-    found += [Candidate("forest", use, trees("forest", use), _NEEDS[use]) for use in ("pair", "both")]
-    found += [Candidate("boosting", use, trees("boosting", use), _NEEDS[use]) for use in ("pair", "both")]
+    found += [
+        Candidate("two-way", setting, two_way(variances), needs) for setting, variances, needs in _TWO_WAY
+    ]
+    found.append(Candidate("forest", f"{TREES} trees", trees("forest"), "several features"))
+    found.append(Candidate("boosting", "60 trees", trees("boosting"), "several features"))
     return tuple(found)
 
 

@@ -80,8 +80,8 @@ def evaluate(
     ``cell`` a tenth of the cells at a time; a mapping target -> group holds out all targets of a group
     together (targets left out of it are groups of their own). Models and hyper-parameters are chosen
     within the remaining cells only, by holding out in the same way again.
-    texts, embeddings: by task name, for features of pairs. attributes: name -> target -> value, known
-    properties of targets (two with the same value are alike). values: see ``effects_of``.
+    texts, embeddings: by task name, for features of pairs. attributes: name -> task -> value, known
+    properties of targets, or of both (two with the same value are alike). values: see ``effects_of``.
     Raises MatrixError or DataError where the input does not fit together.
     """
     effects = effects_of(matrix, values)

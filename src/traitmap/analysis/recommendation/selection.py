@@ -6,15 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from traitmap.analysis.recommendation.design import design_of
-from traitmap.analysis.recommendation.models import BASELINES, FAMILIES, Candidate, Fit, Parts
+from traitmap.analysis.recommendation.models import BASELINES, FAMILIES, LEARNERS, Candidate, Fit, Parts
 from traitmap.analysis.recommendation.problem import Problem, folds_of, level_of
 from traitmap.matrix_record import Array
 
-Mask = NDArray[np.bool_]
 STACK = "stack"
 INNER_FOLDS = 6
 COVERAGE = 0.9
@@ -54,30 +51,33 @@ class Selected:
 def select(problem: Problem, families: Sequence[str] | None = None) -> Selected:
     """Fit every family on the known cells; hyper-parameters, stack and choice by inner folds of them.
 
-    families: those to try (default all). The stack (super learner: van der Laan, Polley & Hubbard 2007)
-    weighs one candidate of each family by non-negative least squares on the inner held-out predictions.
+    families: those to try (default all). The stack is the mean of the learners (ridge, two-way, forest,
+    boosting), each in its best setting, weighted by the square of its score in the inner folds; single
+    learners stand beside it in the table, but are not chosen, since on so few targets the difference
+    between them is mostly noise. Chosen is the stack, or a simpler model that does better there.
     Intervals hold the inner held-out residuals' middle 90 %, in units of each target's spread
     (cross-conformal: Vovk 2015).
     """
     tried = [one for name in families or FAMILIES for one in FAMILIES[name] if one.possible(problem)]
     names = tuple(dict.fromkeys(one.family for one in tried))
-    held_out, spreads, folds = _held_out(problem, tried)
+    held_out, spreads = _held_out(problem, tried)
     truth = level_of(problem.effect).standardise(problem.effect)
     best = {name: _best(name, tried, held_out, truth) for name in names}
     design = design_of(problem)
     fits = {name: one.fit(problem, design) for name, (one, _, _) in best.items()}
     guesses = {name: held_out[at] for name, (_, at, _) in best.items()}
     settings = {name: (one.setting, score) for name, (one, _, score) in best.items()}
-    members = [name for name in names if name not in BASELINES]
+    members = _members(names)
     weights: dict[str, float] = {}
     if len(members) > 1:
-        weights, guesses[STACK] = _stacked(members, guesses, truth, folds)
+        weights = _stack_weights(members, guesses, {name: settings[name][1] for name in members})
+        guesses[STACK] = np.sum([weight * guesses[name] for name, weight in weights.items()], axis=0)
         fits[STACK] = _mixture(weights, fits)
         settings[STACK] = (_told(weights), criterion(truth, guesses[STACK]))
     level = design.level
     found = {}
     for name, fit in fits.items():
-        slope = 1.0 if name == STACK else _slope(guesses[name], truth)
+        slope = _slope(guesses[name], truth)
         errors = _errors(problem, guesses[name] * slope, spreads)
         low, high = _margins(errors)
         effect = level.restore(slope * fit.z)
@@ -91,7 +91,7 @@ def select(problem: Problem, families: Sequence[str] | None = None) -> Selected:
             errors,
             dict(zip(design.context_names, design.context_words, strict=True)),
         )
-    ranked = [name for name in found if name != "random"]
+    ranked = [name for name in found if name != "random" and not (name in members and STACK in found)]
     chosen = max(ranked, key=lambda name: found[name].criterion)
     return Selected(chosen, found, weights)
 
@@ -115,22 +115,19 @@ def criterion(truth: Array, guess: Array) -> float:
     return float(np.mean(found)) / 2 if found else -np.inf
 
 
-def _held_out(
-    problem: Problem, tried: Sequence[Candidate]
-) -> tuple[list[Array], tuple[Array, Array], list[Mask]]:
+def _held_out(problem: Problem, tried: Sequence[Candidate]) -> tuple[list[Array], tuple[Array, Array]]:
     """Every candidate's z for known cells, each predicted without its fold; centres and spreads then used."""
     shape = problem.effect.shape
     guesses = [np.full(shape, np.nan) for _ in tried]
     centre, spread = np.full(shape, np.nan), np.full(shape, np.nan)
-    folds = folds_of(problem, INNER_FOLDS, problem.seed)
-    for held in folds:
+    for held in folds_of(problem, INNER_FOLDS, problem.seed):
         rest = problem.without(held)
         design = design_of(rest)
         centre[held] = np.broadcast_to(design.level.centre, shape)[held]
         spread[held] = np.broadcast_to(design.level.spread, shape)[held]
         for guess, one in zip(guesses, tried, strict=True):
             guess[held] = one.fit(rest, design).z[held]
-    return guesses, (centre, spread), folds
+    return guesses, (centre, spread)
 
 
 def _best(
@@ -140,27 +137,21 @@ def _best(
     return max(scored, key=lambda found: found[2])
 
 
-def _stacked(
-    members: Sequence[str], guesses: Mapping[str, Array], truth: Array, folds: Sequence[Mask]
-) -> tuple[dict[str, float], Array]:
-    """Weights on all known cells, and held-out predictions whose weights come from the other folds."""
-    table = np.stack([guesses[name] for name in members], axis=-1)
-    known = np.logical_or.reduce(folds)
-    out = np.full(truth.shape, np.nan)
-    for held in folds:
-        out[held] = table[held] @ _weights(table[known & ~held], truth[known & ~held])
-    weights = _weights(table[known], truth[known])
-    return dict(zip(members, weights.tolist(), strict=True)), out
+def _members(names: Sequence[str]) -> list[str]:
+    """What is stacked: those that learn from features, or what there is beside the baselines."""
+    learners = [name for name in names if name in LEARNERS]
+    return learners if len(learners) > 1 else [name for name in names if name not in BASELINES]
 
 
-def _weights(x: Array, y: Array) -> Array:
-    """Non-negative least squares, drawn to equal weights by a tenth of the data's own information."""
-    if not len(y):
-        return np.full(x.shape[1], 1 / x.shape[1])
-    size = np.sqrt(0.1 * (x**2).sum() / x.shape[1])
-    rows = np.vstack([x, size * np.eye(x.shape[1])])
-    target = np.concatenate([y, np.full(x.shape[1], size / x.shape[1])])
-    return np.asarray(nnls(rows, target)[0])
+def _stack_weights(
+    members: Sequence[str], guesses: Mapping[str, Array], scores: Mapping[str, float]
+) -> dict[str, float]:
+    """Weights that bring every member to the same spread and then count it by its squared score."""
+    merit = np.array([max(scores[name], 0.0) ** 2 for name in members])
+    merit = merit / merit.sum() if merit.sum() > 0 else np.full(len(members), 1 / len(members))
+    spread = np.array([np.nanstd(guesses[name]) for name in members])
+    weights = merit / np.where(spread > 1e-9, spread, np.inf)
+    return dict(zip(members, weights.tolist(), strict=True))
 
 
 def _mixture(weights: Mapping[str, float], fits: Mapping[str, Fit]) -> Fit:

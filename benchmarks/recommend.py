@@ -1,0 +1,281 @@
+"""Every recommender on published transfer matrices, from nothing; the table goes to standard output.
+
+    python benchmarks/recommend.py [--output FILE]
+
+Matrices that are not laid out beside the checkout are named and skipped; the prompt-transfer matrix in the
+repository always runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from record import conditions, save
+
+from traitmap.analysis.recommendation import metrics
+from traitmap.analysis.recommendation.protocol import Evaluation, evaluate
+from traitmap.api import evaluate_recommenders
+from traitmap.matrix_io import read_matrix
+from traitmap.matrix_record import TransferMatrix
+
+HERE = Path(__file__).parents[1]
+SHARED = HERE.parent / "shared" / "matrices"
+SHOWN = ("ndcg", "ndcg@3", "regret@1", "regret@3", "mean_regret@5", "spearman", "coverage")
+UNUSED = "LongBench-v2-0shot"  # nearly empty
+
+# What is known of a benchmark or a training set before anything is measured: what it asks for.
+KINDS = {
+    "code": "mbpp humaneval code_alpaca magicoder mtbench-coding",
+    "maths": "math gsm8k openmath mtbench-math",
+    "comprehension": "hellaswag boolq flan_comprehension",
+    "knowledge": "nq mmlu jmmlu cmmlu truthful flan_knowledge",
+    "chat": "mtbench alpaca_eval alpaca_cleaned lima ultrachat",
+    "reasoning": "flan_reasoning",
+}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--output", type=Path)
+    output = arguments.parse_args().output
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "prompt transfer T5, no features (in the repository)": repository_matrix,
+        "prompt transfer Roberta, prompts given": lambda: prompt_transfer("Roberta"),
+        "prompt transfer T5, prompts given": lambda: prompt_transfer("T5"),
+        "TaskWeb T5-large, texts": lambda: taskweb("t5l_finetune"),
+        "TaskWeb T5-base LoRA, texts": lambda: taskweb("t5b_lora"),
+        "TaskWeb T5-large, published methods": published_methods,
+        "massive-SFT, benchmark family held out, mean over bases": lambda: families(kinds=False),
+        "massive-SFT, benchmark family held out, kinds given": lambda: families(kinds=True),
+        "massive-SFT, base model held out": base_models,
+    }
+    found = {}
+    for name, part in parts.items():
+        started = time.perf_counter()
+        try:
+            found[name] = part()
+        except FileNotFoundError as missing:
+            print(f"\n## {name}\nskipped: {missing} is not laid out beside the checkout", flush=True)
+            continue
+        print(f"\n## {name} ({time.perf_counter() - started:.0f} s)")
+        print(pd.DataFrame(found[name]["table"]).T.to_string(float_format=lambda x: f"{x:.2f}"))
+        for line in found[name].get("lines", ()):
+            print(line, flush=True)
+    save(output, {"conditions": conditions(), **found})
+
+
+def laid_out(name: str) -> Path:
+    place = SHARED / name
+    if not place.exists():
+        raise FileNotFoundError(f"../shared/matrices/{name}")
+    return place
+
+
+def repository_matrix() -> dict[str, Any]:
+    return told(evaluate_recommenders(HERE / "tests/analysis/prompttransfer/T5_score.csv"))
+
+
+def prompt_transfer(model: str) -> dict[str, Any]:
+    prompts = laid_out(f"prompttransfer_{model}_prompt_embeddings.npz")
+    found = evaluate_recommenders(laid_out(f"prompttransfer_{model}_score.csv"), embeddings=prompts)
+    arrays = {name: value.mean(axis=0) for name, value in np.load(prompts).items()}
+    unit = {name: value / np.linalg.norm(value) for name, value in arrays.items()}
+    effects = found.effects
+    cosine = np.array([[unit[s] @ unit[t] for t in effects.targets] for s in effects.sources])
+    table = told(found)
+    rival = scored(effects.score, cosine)
+    table["table"]["mean-pooled prompt cosine"] = means(rival)
+    table["lines"] += [paired(found, rival, metric, "prompt cosine") for metric in ("regret@1", "ndcg")]
+    return table
+
+
+def taskweb(setting: str) -> dict[str, Any]:
+    texts = laid_out("taskweb_samples.jsonl.gz")
+    found = evaluate_recommenders(laid_out(f"taskweb_{setting}_score.csv"), texts=texts)
+    table = told(found)
+    if setting == "t5l_finetune":
+        rival = scored(found.effects.score, published("TaskShop_RoE_t5l", found))
+        table["lines"] += [paired(found, rival, m, "TaskShop-RoE") for m in ("mean_regret@5", "ndcg")]
+        table["lines"] += authors_metric(found)
+    return table
+
+
+def published(method: str, found: Evaluation) -> np.ndarray:
+    wide = pd.read_csv(laid_out("taskweb_published_predictors.csv")).pivot(
+        index="source", columns="target", values=method
+    )
+    return wide.loc[list(found.effects.sources), list(found.effects.targets)].to_numpy()
+
+
+def authors_label(sources: list[str], targets: list[str]) -> np.ndarray:
+    change, gained = (
+        pd.read_csv(laid_out(f"taskweb_t5l_finetune_{name}.csv"), index_col=0)
+        .loc[sources, targets]
+        .to_numpy()
+        for name in ("relchange", "fracpos")
+    )
+    return 0.5 * change + 0.5 * (0.2 * gained - 0.1)
+
+
+def authors_metric(found: Evaluation) -> list[str]:
+    """NDCG and Regret@5 exactly as published: their order of sources, their 20 targets."""
+    effects = found.effects
+    order = authors_label(list(effects.sources), list(effects.targets))
+    columns = [at for at, name in enumerate(effects.targets) if name != "piqa"]
+    lines = ["as published (20 targets, the authors' order), NDCG / Regret@5 mean of 5:"]
+    for name, guess in found.predicted.items():
+        both = [as_published(effects.score[:, at], guess[:, at], order[:, at]) for at in columns]
+        lines.append(f"  {name:12s} {np.mean(both, axis=0)[0]:.2f} / {np.mean(both, axis=0)[1]:.2f}")
+    return lines
+
+
+def as_published(score: np.ndarray, guess: np.ndarray, order: np.ndarray) -> tuple[float, float]:
+    seen = np.isfinite(score) & np.isfinite(guess)
+    return (
+        metrics.ndcg(order[seen], guess[seen], ties="first"),
+        metrics.mean_regret(score[seen], guess[seen], 5, order=order[seen]),
+    )
+
+
+def published_methods() -> dict[str, Any]:
+    score = pd.read_csv(laid_out("taskweb_t5l_finetune_score.csv"), index_col=0).drop("__baseline__")
+    released = pd.read_csv(laid_out("taskweb_published_predictors.csv"))
+    order = authors_label(list(score.index), list(score.columns))
+    table = {}
+    for method in released.columns[2:]:
+        guess = released.pivot(index="source", columns="target", values=method).loc[
+            score.index, score.columns
+        ]
+        columns = [at for at, name in enumerate(score.columns) if name != "piqa"]
+        both = [
+            as_published(score.to_numpy()[:, at], guess.to_numpy()[:, at], order[:, at]) for at in columns
+        ]
+        table[method] = dict(zip(("ndcg", "mean_regret@5"), np.mean(both, axis=0).tolist(), strict=True))
+    return {"table": table}
+
+
+def bases() -> dict[str, TransferMatrix]:
+    files = sorted(SHARED.glob("massive_sft_1k_lora_*.csv"))
+    if not files:
+        raise FileNotFoundError("../shared/matrices/massive_sft_1k_lora_*.csv")
+    return {file.stem.split("lora_")[1]: read_matrix(file, drop=(UNUSED,)) for file in files}
+
+
+def family(benchmark: str) -> str:
+    first = re.split(r"[-_]", benchmark)[0].lower()
+    return {"alpaca": "alpaca_eval"}.get(first, first)
+
+
+def kind_of(name: str) -> str | None:
+    for key in (name, family(name)):
+        for kind, members in KINDS.items():
+            if key in members.split():
+                return kind
+    return None
+
+
+def families(*, kinds: bool) -> dict[str, Any]:
+    rows, apart = [], []
+    for matrix in bases().values():
+        names = {name: kind_of(name) for name in (*matrix.sources, *matrix.targets)}
+        given = {"kind": {name: kind for name, kind in names.items() if kind}} if kinds else None
+        found = evaluate(matrix, holdout={name: family(name) for name in matrix.targets}, attributes=given)
+        rows.append({n: {m: of[m].value for m in SHOWN} for n, of in found.models.items()})
+        apart.append(found.differences[found.chosen]["regret@1"].value)
+    models = rows[0].keys()
+    table = {n: {m: float(np.nanmean([row[n][m] for row in rows])) for m in SHOWN} for n in models}
+    each = ", ".join(f"{value:+.1f}" for value in apart)
+    return {"table": table, "lines": [f"nested less popularity, regret@1, base by base: {each}"]}
+
+
+def base_models() -> dict[str, Any]:
+    tables = bases()
+    shared = sorted(set.intersection(*(set(matrix.sources) for matrix in tables.values())))
+    columns = [
+        (base, name, matrix.values[[matrix.sources.index(s) for s in shared], at], matrix.baseline[at])
+        for base, matrix in tables.items()
+        for at, name in enumerate(matrix.targets)
+    ]
+    names = [f"{base}::{name}" for base, name, _, _ in columns]
+    stacked = TransferMatrix(
+        sources=tuple(shared),
+        targets=tuple(names),
+        values=np.stack([values for _, _, values, _ in columns], axis=1),
+        baseline=np.array([start for _, _, _, start in columns]),
+    )
+    of_base = dict(zip(names, (base for base, _, _, _ in columns), strict=True))
+    benchmark = dict(zip(names, (name for _, name, _, _ in columns), strict=True))
+    known = {"benchmark": benchmark, "family": {name: family(of) for name, of in benchmark.items()}}
+    found = evaluate(stacked, holdout=of_base, attributes=known)
+    floor = scored(found.effects.score, mean_elsewhere(found.effects.score, names, of_base, benchmark))
+    each = {**found.per_target, "mean of the same benchmark on other bases": floor}
+    macro = {n: by_family(of, found.effects.targets, of_base, known["family"]) for n, of in each.items()}
+    return {"table": macro, "lines": ["averaged over benchmark families within a base, then over bases"]}
+
+
+def mean_elsewhere(
+    score: np.ndarray, names: list[str], base: Mapping[str, str], benchmark: Mapping[str, str]
+) -> np.ndarray:
+    table = np.full_like(score, np.nan)
+    for at, name in enumerate(names):
+        alike = [
+            i
+            for i, other in enumerate(names)
+            if benchmark[other] == benchmark[name] and base[other] != base[name]
+        ]
+        table[:, at] = np.nanmean(score[:, alike], axis=1)
+    return table
+
+
+def by_family(
+    of: Mapping[str, np.ndarray], targets: tuple[str, ...], base: Mapping[str, str], group: Mapping[str, str]
+) -> dict[str, float]:
+    frame = pd.DataFrame({m: of[m] for m in SHOWN if m in of})
+    frame["base"], frame["family"] = [base[t] for t in targets], [group[t] for t in targets]
+    return frame.groupby(["base", "family"]).mean().groupby("base").mean().mean().to_dict()
+
+
+def scored(score: np.ndarray, guess: np.ndarray) -> dict[str, np.ndarray]:
+    """Ranking metrics of somebody's predictions on every target."""
+    found = {name: np.full(score.shape[1], np.nan) for name in metrics.RANKING_METRICS}
+    for at in range(score.shape[1]):
+        seen = np.isfinite(score[:, at]) & np.isfinite(guess[:, at])
+        for name, metric in metrics.RANKING_METRICS.items():
+            found[name][at] = metric(score[seen, at], guess[seen, at]) if seen.sum() > 1 else np.nan
+    return found
+
+
+def means(of: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(np.nanmean(of[name])) for name in SHOWN if name in of}
+
+
+def paired(found: Evaluation, rival: Mapping[str, np.ndarray], metric: str, name: str) -> str:
+    apart = found.per_target[found.chosen][metric] - rival[metric]
+    apart = apart[np.isfinite(apart)]
+    drawn = np.random.default_rng(0).choice(apart, size=(2000, len(apart))).mean(axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return f"nested less {name}, {metric}: {apart.mean():+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def told(found: Evaluation) -> dict[str, Any]:
+    table = {name: {m: of[m].value for m in SHOWN} for name, of in found.models.items()}
+    lines = []
+    for metric in ("ndcg", "regret@1", "mean_regret@5"):
+        one = found.differences[found.chosen][metric]
+        lines.append(
+            f"nested less popularity, {metric}: {one.value:+.2f} ({one.low:+.2f} to {one.high:+.2f})"
+        )
+    picked = [name for name, _ in found.picks.values()]
+    counts = ", ".join(f"{name} {picked.count(name)}" for name in sorted(set(picked)))
+    return {"table": table, "lines": [*lines, f"picked in the outer folds: {counts}"]}
+
+
+if __name__ == "__main__":
+    main()
