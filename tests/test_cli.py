@@ -47,7 +47,19 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["init", "check", "run", "status", "matrix", "traits", "explain", "recommend", "report", "pretrain"],
+    [
+        "init",
+        "check",
+        "run",
+        "status",
+        "matrix",
+        "traits",
+        "profile",
+        "explain",
+        "recommend",
+        "report",
+        "pretrain",
+    ],
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
     done = traitmap(command, "--help")

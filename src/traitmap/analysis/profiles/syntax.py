@@ -147,9 +147,9 @@ def _of_cell(
             source, target, relation, int(support[number]), int(len(base) - support[number])
         )
         if not enough[number]:
-            side = "have" if support[number] < min_support else "lack"
+            side = "with" if support[number] < min_support else "without"
             few = min(effect.n_with, effect.n_without)
-            why = f"only {few} items {side} the relation; a test needs {min_support}"
+            why = f"items {side} the relation: {few}; a test needs {min_support}"
             effect = replace(effect, reason=why)
         effect = _with_rates(effect, base, adapter, present[:, number], binary)
         if enough[number] and binary:
