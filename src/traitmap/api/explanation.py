@@ -12,7 +12,7 @@ from traitmap.errors import MatrixError
 from traitmap.progress import Listener, silent
 
 if TYPE_CHECKING:
-    from traitmap.analysis.explanation.odd_cells import Reasons
+    from traitmap.analysis.explanation.answered import AnsweredCurve
     from traitmap.analysis.explanation.records import Explanation
     from traitmap.analysis.pair_features import PairFeatures
     from traitmap.data.texts import Texts
@@ -48,13 +48,17 @@ def explain(
     Raises MatrixError where there are no texts, or too little fits.
     """
     from traitmap.analysis.explanation.explain import explain as explain_matrix
+    from traitmap.analysis.explanation.families import without_variations
+    from traitmap.analysis.pair_features import PairFeatures
 
     matrix = _matrix(subject)
+    if features is None and len(without_variations(matrix).sources) < 3:
+        features = PairFeatures(matrix.sources, matrix.targets, ())  # no pairs to compare: families alone
     if features is None:
         sides = _texts(subject, texts)
         features = _features(matrix, sides, parser, listener)
-    if "reasons" not in settings and (folder := _run_folder(subject)) is not None:
-        settings["reasons"] = _reasons(folder)
+    if (folder := _run_folder(subject)) is not None:
+        settings = {**_from_outcomes(folder, matrix), **settings}
     return explain_matrix(matrix, features=features, **settings)
 
 
@@ -71,17 +75,23 @@ def _run_folder(subject: TransferMatrix | Run | str | Path) -> Path | None:
     return Path(subject) if isinstance(subject, str | Path) and Path(subject).is_dir() else None
 
 
-def _reasons(folder: Path) -> Reasons:
-    """What the outcomes of a run say of its cells."""
+def _from_outcomes(folder: Path, matrix: TransferMatrix) -> dict[str, Any]:
+    """What the outcomes of a run say: reasons of its cells, and answers over the doses of its variations."""
+    from traitmap.analysis.explanation.answered import answered_curves
+    from traitmap.analysis.explanation.families import doses_of
     from traitmap.analysis.profiles.cell_profiles import cell_profiles
     from traitmap.api.profile_subjects import outcomes_of_run
     from traitmap.runs.store import open_store
     from traitmap.runs.texts import read_run_texts
 
     store = open_store(folder)
-    kept = read_run_texts(store)
-    found = cell_profiles(outcomes_of_run(store), source_texts=kept.sources, target_texts=kept.targets)
-    return found.reasons
+    kept, outcomes = read_run_texts(store), outcomes_of_run(store)
+    answered: list[AnsweredCurve] = []
+    for one in doses_of(matrix):
+        doses = {source: dose for dose, source in one.sources.items()}
+        answered += answered_curves(outcomes, doses, dose=one.meaning, texts=kept.targets)
+    found = cell_profiles(outcomes, source_texts=kept.sources, target_texts=kept.targets)
+    return {"reasons": found.reasons, "answered": tuple(answered)}
 
 
 def _texts(subject: TransferMatrix | Run | str | Path, texts: Texts | str | Path | None) -> _Sides:

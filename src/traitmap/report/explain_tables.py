@@ -21,6 +21,8 @@ SHOWN_PAIRS = 8
 def explanation_table(found: Explanation) -> RenderableType:
     """Everything that a person reads of an explanation; the rest is in the record and its JSON."""
     parts: list[RenderableType] = [Padding(words(f"- {said}"), (0, 0, 0, 0)) for said in found.words]
+    if not found.pairs:
+        return Group(*parts)
     parts += _section("Composites beside each other (effects in SD)", _effects(found.joint, detectable=True))
     parts += _section("Each feature by itself", _effects(found.alone, detectable=False))
     parts += _section("Shares of the variance between pairs", _shares(found))

@@ -81,3 +81,20 @@ def test_variations_are_no_pairs_of_their_own() -> None:
     assert any("falls with the rate of mislabel" in said for said in found.words)
     assert without_variations(kept) is kept
     assert not families(kept)
+
+
+def test_a_study_of_one_family_is_told_without_pairs() -> None:
+    matrix = study()
+    rows = [0, 1, 2, 3, 4]
+    small = replace(
+        matrix,
+        sources=matrix.sources[:5],
+        values=matrix.values[:5],
+        item_scores={t: scores[[0, *(1 + row for row in rows)]] for t, scores in matrix.item_scores.items()},
+    )
+    _, features = simulated(Shape(7, 7), 0.0, 0)
+    found = explain(small, features=features)
+    assert found.pairs == 0
+    assert "nobody can tell" in found.words[0]
+    assert found.families.curves
+    assert found.to_json()["dominance"]["unexplained"] is None

@@ -105,7 +105,9 @@ def _gains(matrix: TransferMatrix, noise: Array | None) -> tuple[Array, Array]:
     Where the base is unknown the values stand for the gains: the target's effect takes away the difference.
     """
     base = np.where(np.isfinite(matrix.baseline), matrix.baseline, 0.0)
-    factor = points_per_unit(matrix.values)
+    factor = np.ones(matrix.values.shape[1])
+    known = np.isfinite(matrix.values).any(axis=0)
+    factor[known] = points_per_unit(matrix.values[:, known])
     errors = _cell_errors(matrix) if noise is None else np.asarray(noise, dtype=float)
     if errors.shape != matrix.values.shape:
         raise MatrixError(

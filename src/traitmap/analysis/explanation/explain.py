@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from traitmap.analysis.explanation.answered import AnsweredCurve
 from traitmap.analysis.explanation.asymmetry import asymmetry
 from traitmap.analysis.explanation.composites import (
     Composite,
@@ -27,13 +28,26 @@ from traitmap.analysis.explanation.design import (
     node_permutations,
     residual,
 )
-from traitmap.analysis.explanation.families import families, variations_of, without_variations
+from traitmap.analysis.explanation.families import (
+    Families,
+    families,
+    families_in_words,
+    variations_of,
+    without_variations,
+)
 from traitmap.analysis.explanation.group_shares import group_dominance
 from traitmap.analysis.explanation.levels import level_effects, verdict
 from traitmap.analysis.explanation.mantel import mantel
 from traitmap.analysis.explanation.mrqap import LEVEL, Slope, slope_of
 from traitmap.analysis.explanation.odd_cells import Reasons, odd_cells, with_reasons
-from traitmap.analysis.explanation.records import Explanation, FeatureEffect, OddCells, Verdict
+from traitmap.analysis.explanation.records import (
+    Asymmetry,
+    Dominance,
+    Explanation,
+    FeatureEffect,
+    OddCells,
+    Verdict,
+)
 from traitmap.analysis.explanation.strengths import row_strengths
 from traitmap.analysis.explanation.verdicts import in_words, warnings_of
 from traitmap.analysis.interval import Interval, unknown
@@ -69,6 +83,7 @@ def explain(
     units: Units = "points",
     noise: Array | None = None,
     reasons: Reasons | None = None,
+    answered: Sequence[AnsweredCurve] = (),
     n_permutations: int = 2000,
     seed: int = 0,
 ) -> Explanation:
@@ -81,9 +96,11 @@ def explain(
         and are no pairs of their own. composites: what the joint regression holds beside each other.
     units: ``points``, or ``standard`` to divide each target's gains by their standard deviation.
     noise: (S, T) standard errors of the gains, by default from the matrix's cells.
-    reasons: further reasons for single pairs, e.g. out of outcomes. seed: of everything random.
+    reasons: further reasons for single pairs, e.g. out of outcomes. answered: what variations do to the
+        answers, from ``answered_curves``. seed: of everything random.
 
-    Raises MatrixError where the matrix is too small, or features and matrix do not fit each other.
+    Raises MatrixError where the matrix is too small and has no variations to tell of, or where features
+    and matrix do not fit each other.
     Methods and sources: docs/explanation.md.
     """
     if n_permutations < LEAST_PERMUTATIONS:
@@ -99,7 +116,13 @@ def explain(
     with threadpool_limits(limits=1, user_api="blas"):
         if noise is not None and variations_of(matrix):
             raise MatrixError("noise=... cannot be given for a run with variations: its cells have their own")
-        design = make_design(without_variations(matrix), own=own, units=units, noise=noise)
+        controlled = replace(families(matrix), answered=tuple(answered))
+        try:
+            design = make_design(without_variations(matrix), own=own, units=units, noise=noise)
+        except MatrixError as error:
+            if not controlled:
+                raise
+            return _of_families(matrix, controlled, str(error), {"units": units, "seed": seed})
         given = aligned(features, design)
         alone = prepare_alone(given, design.own)
         tasks = len(set(design.sources) | set(design.targets))
@@ -109,8 +132,34 @@ def explain(
         found = _explained(_Work(design, given, alone, joint, moves), reasons or {}, n_permutations, seed)
     asked = {"units": units, "seed": seed, "composites": [one.name for one in chosen]}
     left_out = {"left_out_targets": list(design.left_out), "variations": sorted(variations_of(matrix))}
-    found = replace(found, families=families(matrix), conditions={**asked, **left_out})
+    found = replace(found, families=controlled, conditions={**asked, **left_out})
     return replace(found, words=in_words(found), warnings=warnings_of(found, matrix, design, alone))
+
+
+def _of_families(
+    matrix: TransferMatrix, controlled: Families, reason: str, asked: Mapping[str, Any]
+) -> Explanation:
+    """A study of controlled changes alone: too few tasks to compare pairs, and no need to."""
+    nan = float("nan")
+    return Explanation(
+        sources=matrix.sources,
+        targets=matrix.targets,
+        pairs=0,
+        own=(),
+        scheme="independent",
+        permutations=0,
+        joint=(),
+        alone=(),
+        levels=(),
+        dominance=Dominance((), nan, unknown(reason), unknown(reason), "cannot tell"),
+        odd=OddCells((), (), 0, None, nan, reason),
+        asymmetry=Asymmetry((), unknown(reason), nan, nan),
+        donors=(),
+        recipients=(),
+        words=(f"Between pairs nobody can tell: {reason}.", *families_in_words(controlled)),
+        families=controlled,
+        conditions={**asked, "variations": sorted(variations_of(matrix))},
+    )
 
 
 def features_from_texts(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
 import numpy as np
 
+from traitmap.analysis.explanation.answered import AnsweredCurve
 from traitmap.analysis.explanation.contrast import (
     DifferenceInDifferences,
     FormatPart,
@@ -22,6 +23,7 @@ from traitmap.matrix_statistics import benjamini_hochberg
 
 BALANCING = ("balance", "class_weights")
 FORMAT = "format_only"
+MOST_SAID = 6  # sentences of one kind; the record holds all
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,15 @@ class Balanced:
 
 @dataclass(frozen=True)
 class Families:
-    """What the controlled changes of a study show. Empty where it has none, or no item scores."""
+    """What the controlled changes of a study show. Empty where it has none, or no item scores.
+
+    answered: what they do to the answers themselves, where somebody read the outcomes.
+    """
 
     curves: tuple[Curve, ...] = ()
     balanced: tuple[Balanced, ...] = ()
     format: tuple[FormatPart, ...] = ()
+    answered: tuple[AnsweredCurve, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.curves or self.balanced or self.format)
@@ -90,7 +96,7 @@ def families(matrix: TransferMatrix) -> Families:
     made = variations_of(matrix)
     if not made or not matrix.item_scores:
         return Families()
-    curves = list(_curves(matrix, made))
+    curves = list(_curves(matrix))
     q = benjamini_hochberg(np.array([one.response.p for one in curves], dtype=float))
     balanced = list(_balanced(matrix, made))
     q_balanced = benjamini_hochberg(np.array([one.contrast.p for one in balanced], dtype=float))
@@ -106,9 +112,21 @@ def families(matrix: TransferMatrix) -> Families:
     )
 
 
-def _curves(matrix: TransferMatrix, made: Mapping[str, Mapping[str, Any]]) -> Iterator[Curve]:
-    """One per parent, change and target with scores of two doses or more."""
+@dataclass(frozen=True)
+class Doses:
+    """One change of one source in several doses. sources: dose -> source, rising, the parent among them."""
+
+    parent: str
+    kind: str
+    meaning: str
+    sources: Mapping[float, str]
+
+
+def doses_of(matrix: TransferMatrix) -> tuple[Doses, ...]:
+    """Every change that was made in two doses or more, the parent's own counted."""
+    made = variations_of(matrix)
     groups = sorted({(one["parents"][0], one["kind"]) for one in made.values() if len(one["parents"]) == 1})
+    found = []
     for parent, kind in groups:
         own = {n: v for n, v in made.items() if list(v["parents"]) == [parent] and v["kind"] == kind}
         doses = {name: one["dose"] for name, one in own.items() if one["dose"] is not None}
@@ -116,13 +134,19 @@ def _curves(matrix: TransferMatrix, made: Mapping[str, Mapping[str, Any]]) -> It
         if parent in matrix.sources and first["parent_dose"] is not None:
             doses[parent] = first["parent_dose"]
         by_dose = {dose: name for name, dose in sorted(doses.items(), reverse=True)}  # one source for a dose
-        if len(by_dose) < 2:
-            continue
+        if len(by_dose) > 1:
+            found.append(Doses(parent, kind, str(first["meaning"]), dict(sorted(by_dose.items()))))
+    return tuple(found)
+
+
+def _curves(matrix: TransferMatrix) -> Iterator[Curve]:
+    """One per parent, change and target with scores of two doses or more."""
+    for one in doses_of(matrix):
         for target in matrix.targets:
-            found = _response(matrix, by_dose, target, str(first["meaning"]))
+            found = _response(matrix, one.sources, target, one.meaning)
             if found is not None:
                 names, response = found
-                yield Curve(parent, kind, str(first["meaning"]), target, names, response, float("nan"))
+                yield Curve(one.parent, one.kind, one.meaning, target, names, response, float("nan"))
 
 
 def _response(
@@ -174,10 +198,19 @@ def families_in_words(found: Families) -> tuple[str, ...]:
     for title, told, all_of in (
         (
             "controlled changes of dose",
-            [one.response.words for one in found.curves if one.q < 0.05],
+            _clearest([(one.q, one.response.p, one.response.words) for one in found.curves]),
             found.curves,
         ),
-        ("balanced sources", [one.contrast.words for one in found.balanced if one.q < 0.05], found.balanced),
+        (
+            "controlled changes of dose, read off the answers",
+            _clearest([(one.q, one.response.p, one.response.words) for one in found.answered]),
+            found.answered,
+        ),
+        (
+            "balanced sources",
+            _clearest([(one.q, one.contrast.p, one.contrast.words) for one in found.balanced]),
+            found.balanced,
+        ),
         (
             "gains less their format",
             [one.words for one in found.format if one.verdict != "cannot tell"],
@@ -188,5 +221,10 @@ def families_in_words(found: Families) -> tuple[str, ...]:
             sentences.append(
                 f"Of {len(all_of)} {title}, {len(told)} can be told after correction; the rest cannot."
             )
-            sentences += [f"{said[:1].upper()}{said[1:]}" for said in told]
+            sentences += [f"{said[:1].upper()}{said[1:]}" for said in told[:MOST_SAID]]
     return tuple(sentences)
+
+
+def _clearest(found: Sequence[tuple[float, float, str]]) -> list[str]:
+    """Words of what stands after correction (q, p, words), the least p first."""
+    return [words for q, _, words in sorted(found, key=lambda one: one[1]) if q < 0.05]
