@@ -160,10 +160,9 @@ def run(
     if budget is not None:
         from traitmap.api.budget import run_on_budget
 
-        return Run(
-            run_on_budget(study, engine, sources, targets, listener, share=budget, seed=seed)[0].folder
-        )
-    store = execute(study, engine, sources, targets, listener)
+        store, _ = run_on_budget(study, engine, sources, targets, listener, share=budget, seed=seed)
+    else:
+        store = execute(study, engine, sources, targets, listener)
     keep_contamination(store.folder, sources, targets, listener)
     return Run(store.folder)
 

@@ -77,6 +77,15 @@ def test_the_column_of_the_target_is_not_looked_at(obvious: Recommendation) -> N
     assert again.ranked[0].measured != obvious.ranked[0].measured
 
 
+def test_the_row_of_the_target_is_not_looked_at_either() -> None:
+    """Where the target is new it is no source: its own row must not tell how alike targets are."""
+    names = ("target2", *SOURCES[1:])
+    one, two = with_best().gains, with_best().gains
+    two[0] = np.random.default_rng(1).standard_normal(len(TARGETS)) / 5
+    found = [recommend_sources(table(gains, sources=names), "target2") for gains in (one, two)]
+    assert [a.gain for a in found[0].ranked] == [a.gain for a in found[1].ranked]
+
+
 def test_pure_noise_is_called_noise() -> None:
     found = [recommend_sources(table(noise(seed)), "target0") for seed in range(3)]
     assert [one.verdict for one in found] == ["cannot tell"] * 3
