@@ -116,21 +116,34 @@ def evaluate(
         low={name: tables[1] for name, tables in filled.items()},
         high={name: tables[2] for name, tables in filled.items()},
         effects=effects,
-        conditions={
-            "n_targets": int((np.isfinite(effects.effect).sum(axis=0) > 1).sum()),
-            "n_sources": int(np.isfinite(effects.effect).any(axis=1).sum()),
-            "n_cells": int(np.isfinite(effects.effect).sum()),
-            "holdout": holdout if isinstance(holdout, str) else "groups",
-            "folds": len(outer),
-            "values": values,
-            "unit": effects.unit,
-            "features": list(problem.feature_names),
-            "likenesses": [one.name for one in problem.targets_alike],
-            "averaged_over": "targets" if isinstance(holdout, str) else "groups, then targets within",
-            "interval": "95 %, bootstrap over what is averaged over, 2,000 draws",
-            "seed": seed,
-        },
+        conditions=_conditions(effects, problem, holdout, values, seed, len(outer)),
     )
+
+
+def _conditions(
+    effects: Effects,
+    problem: Problem,
+    holdout: str | Mapping[str, str],
+    values: Values,
+    seed: int,
+    folds: int,
+) -> dict[str, Any]:
+    """What was asked, and of how much."""
+    known = np.isfinite(effects.effect)
+    return {
+        "n_targets": int((known.sum(axis=0) > 1).sum()),
+        "n_sources": int(known.any(axis=1).sum()),
+        "n_cells": int(known.sum()),
+        "holdout": holdout if isinstance(holdout, str) else "groups",
+        "folds": folds,
+        "values": values,
+        "unit": effects.unit,
+        "features": list(problem.feature_names),
+        "likenesses": [one.name for one in problem.targets_alike],
+        "averaged_over": "targets" if isinstance(holdout, str) else "groups, then targets within",
+        "interval": f"95 %, bootstrap over what is averaged over, {RESAMPLES} draws",
+        "seed": seed,
+    }
 
 
 def _problem(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from traitmap.analysis.recommendation.design import design_of
+from traitmap.analysis.recommendation.design import Design, design_of
 from traitmap.analysis.recommendation.models import BASELINES, FAMILIES, LEARNERS, Candidate, Fit, Parts
 from traitmap.analysis.recommendation.problem import Problem, folds_of, level_of
 from traitmap.matrix_record import Array
@@ -74,26 +74,40 @@ def select(problem: Problem, families: Sequence[str] | None = None) -> Selected:
         guesses[STACK] = np.sum([weight * guesses[name] for name, weight in weights.items()], axis=0)
         fits[STACK] = _mixture(weights, fits)
         settings[STACK] = (_told(weights), criterion(truth, guesses[STACK]))
-    level = design.level
-    found = {}
-    for name, fit in fits.items():
-        slope = _slope(guesses[name], truth)
-        errors = _errors(problem, guesses[name] * slope, spreads)
-        low, high = _margins(errors)
-        effect = level.restore(slope * fit.z)
-        found[name] = Predicted(
-            *settings[name],
-            effect,
-            effect + low * level.spread,
-            effect + high * level.spread,
-            level.spread,
-            _times(fit, slope),
-            errors,
-            dict(zip(design.context_names, design.context_words, strict=True)),
-        )
-    ranked = [name for name in found if name != "random" and not (name in members and STACK in found)]
+    found = {
+        name: _in_points(problem, design, fit, guesses[name], truth, spreads, settings[name])
+        for name, fit in fits.items()
+    }
+    single = {*LEARNERS, "one feature"} if STACK in found else set()
+    ranked = [name for name in found if name != "random" and name not in single]
     chosen = max(ranked, key=lambda name: found[name].criterion)
     return Selected(chosen, found, weights)
+
+
+def _in_points(
+    problem: Problem,
+    design: Design,
+    fit: Fit,
+    guess: Array,
+    truth: Array,
+    spreads: tuple[Array, Array],
+    setting: tuple[str, float],
+) -> Predicted:
+    """A fit in the unit of the effects, believed as far as its held-out predictions were right."""
+    level, slope = design.level, _slope(guess, truth)
+    errors = _errors(problem, guess * slope, spreads)
+    low, high = _margins(errors)
+    effect = level.restore(slope * fit.z)
+    return Predicted(
+        *setting,
+        effect,
+        effect + low * level.spread,
+        effect + high * level.spread,
+        level.spread,
+        _times(fit, slope),
+        errors,
+        dict(zip(design.context_names, design.context_words, strict=True)),
+    )
 
 
 def criterion(truth: Array, guess: Array) -> float:
