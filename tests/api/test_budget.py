@@ -91,6 +91,8 @@ def test_the_base_is_asked_first_and_cells_are_paired_with_it(tmp_path: Path) ->
             scores = matrix.item_scores[cell.target][[0, 1 + row], 0]
             assert cell.gain == pytest.approx(np.nanmean(scores[1] - scores[0]))
             assert np.array_equal(np.isfinite(scores[0]), np.isfinite(scores[1]))
+            column = matrix.targets.index(cell.target)
+            assert matrix.gains[row, column] == pytest.approx(cell.gain)
 
 
 def test_the_same_study_and_seed_choose_the_same(tmp_path: Path) -> None:

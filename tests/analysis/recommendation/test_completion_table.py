@@ -24,7 +24,13 @@ from traitmap.analysis.recommendation.completion_plan import (
     choose_item_share,
     choose_sources,
 )
-from traitmap.analysis.recommendation.completion_posterior import all_places, condition, infer
+from traitmap.analysis.recommendation.completion_posterior import (
+    all_places,
+    cell_folds,
+    condition,
+    infer,
+    left_out_errors,
+)
 from traitmap.analysis.traits import decompose
 from traitmap.errors import MatrixError
 from traitmap.matrix_exports import to_csv, to_frame, to_json
@@ -151,6 +157,15 @@ def test_intervals_hold_on_low_rank_tables() -> None:
         )
         inside.append(((low <= values) & (values <= high))[~np.isfinite(shown)])
     assert 0.85 <= np.concatenate(inside).mean() <= 0.95
+
+
+def test_the_stretch_holds_the_errors_that_it_was_made_of() -> None:
+    values = hidden(table(12, 9, 15) * np.random.default_rng(1).lognormal(size=9), 0.5, 15)
+    found = posterior_of(values)
+    errors = left_out_errors(found.prior, found.fit, found.observed, cell_folds(found.observed, 0))
+    inside = errors.standardised <= 1.6449 * found.stretch[0, 0]
+    assert inside.mean() >= 0.9
+    assert inside.mean() <= 0.9 + 2 / len(inside)
 
 
 def test_features_tell_of_sources_that_nobody_measured() -> None:
