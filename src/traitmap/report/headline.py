@@ -147,7 +147,7 @@ def traits_in_words(traits: Traits | None) -> tuple[str, str]:
 
 def _untold(reading: Reading, traits: Traits | None, halves: list[float]) -> list[str]:
     """What this run cannot tell, most serious first."""
-    said = [*_holes(reading), *_uncertainty(reading, halves), *_targets(reading)]
+    said = [*_holes(reading), *_leaks(reading), *_uncertainty(reading, halves), *_targets(reading)]
     if traits is not None and not traits.n_components.get("used"):
         said.append(
             "Whether there are traits at all: no component stands out from noise of this shape, so the "
@@ -182,6 +182,18 @@ def _holes(reading: Reading) -> list[str]:
     if unbased:
         said.append(f"The base is not known on {listed(unbased)}, so no gain is either.")
     return said
+
+
+def _leaks(reading: Reading) -> list[str]:
+    """Cells whose gain may be recall: enough of their test items stand in the training texts."""
+    touched = {at: one for at, one in reading.touched.items() if one.material}
+    if not touched:
+        return []
+    (s, t), most = max(touched.items(), key=lambda at: at[1].touched / at[1].items)
+    return [
+        f"Skill or recall in {counted(len(touched), 'cell')}: test items stand in the training texts, most "
+        f"of all {clean(reading.targets[t].name)}'s in {clean(reading.sources[s])} ({most.words})."
+    ]
 
 
 def _uncertainty(reading: Reading, halves: list[float]) -> list[str]:
