@@ -73,6 +73,8 @@ def test_the_interval_covers_the_whole_from_which_texts_are_drawn() -> None:
         one = base_perplexity(engine, {"a": texts}, sample=20, seed=seed)["a"].input
         covered += one.low <= truth <= one.high
     assert covered >= 52  # 95 % of 60 is 57
+    same = base_perplexity(engine, {"a": [texts[0]] * 5})["a"].input
+    assert same.high - same.low == pytest.approx(0, abs=1e-9)
 
 
 def test_pieces_of_a_long_output_give_what_the_whole_gives() -> None:

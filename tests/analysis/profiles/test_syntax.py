@@ -134,6 +134,18 @@ def test_a_relation_of_hard_items_is_not_one_that_the_adapter_handles() -> None:
     assert odds <= 20  # 5 % of 200 is 10; doubled tails of a discrete test stay below
 
 
+def test_items_that_are_easy_in_every_seed_do_not_look_like_gains() -> None:
+    """Most decided items are won, in more seeds on items with the relation: no more than chance."""
+    generator = np.random.default_rng(11)
+    rejected = 0
+    for trial in range(150):
+        present = generator.random(300) < 0.3
+        decided = generator.binomial(2, np.where(present, 0.9, 0.3)).astype(float)
+        wins = generator.binomial(decided.astype(int), 0.85).astype(float)
+        rejected += win_test(wins, decided - wins, present, np.zeros(300, int), seed=trial) < 0.05
+    assert rejected <= 16  # 5 % of 150 is 7.5; a centre at one half would take most of them for gains
+
+
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_the_level_is_held_at_small_support(seeds: int) -> None:
     generator = np.random.default_rng(2)
@@ -226,6 +238,16 @@ def test_scores_that_are_not_right_or_wrong_are_tested_too() -> None:
     assert 0 < effect.detectable < 0.3
     assert effect.p < 1e-4  # more draws where 9,999 cannot tell it from 0
     assert np.isnan(effect.base_right)
+
+
+def test_what_length_explains_of_a_score_is_no_finding_either() -> None:
+    generator = np.random.default_rng(10)
+    words = generator.integers(1, 4, 600) * 20
+    present = generator.random((600, 1)) < words[:, None] / 70
+    base = generator.normal(-2, 0.3, 600)
+    effect = effects_of(present, base, base + words / 40 + generator.normal(0, 0.2, 600), words).effects[0]
+    assert effect.q < 0.05
+    assert effect.p_within > 0.05
 
 
 def test_the_permuted_difference_is_a_test_of_the_right_size() -> None:

@@ -38,6 +38,8 @@ def test_relations_are_counted_text_by_text(parser: Parser) -> None:
     assert (found.scheme, found.available, found.cut) == ("UD", 4, 0)
     assert "oprd" in found.derived["object_predicate"]
     assert found.present.tolist() == (found.counts > 0).tolist()
+    broken = parse_relations(parser, {"a": ["it becomes \n\n red"]})["a"]
+    assert broken.words.tolist() == [3]  # line breaks are tokens of spaCy's, and no words
 
 
 def test_the_object_predicate_is_made_for_universal_dependencies_alone(tmp_path: Path) -> None:
