@@ -142,7 +142,8 @@ def _base(subject: Subject, base: str | None) -> Engine:
     from traitmap.study.settings import Model
 
     if base is not None:
-        return open_engine(Model(path=base))
+        told = {"path": base, "revision": None}  # the study's arithmetic, so that numbers compare
+        return open_engine(subject.model.model_copy(update=told) if subject.model else Model(path=base))
     if subject.model is None:
         raise UserError("perplexity needs a base model, and texts name none; give one with --base PATH")
     try:
