@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,14 +128,3 @@ def likeness_of_profiles(profiles: Array, name: str, words: str) -> Likeness:
     unit = centred / np.where(spread > 1e-12, spread, 1.0)
     distance = np.sqrt(((unit[:, None, :] - unit[None, :, :]) ** 2).mean(axis=-1))
     return Likeness(name, words, -distance)
-
-
-def combined(alike: Sequence[Likeness], name: str, words: str) -> Likeness:
-    """The mean of several likenesses, each scaled to the spread of its pairs of different tasks."""
-    parts = []
-    for one in alike:
-        off = ~np.eye(len(one.values), dtype=bool) & np.isfinite(one.values)
-        spread = one.values[off].std() if off.any() else 0.0
-        middle = one.values[off].mean() if off.any() else 0.0
-        parts.append(np.where(off, (one.values - middle) / (spread if spread > 1e-12 else 1.0), 0.0))
-    return Likeness(name, words, np.mean(parts, axis=0))

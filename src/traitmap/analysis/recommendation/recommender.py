@@ -37,6 +37,9 @@ WORDS: Mapping[str, str] = {
     "popularity": "helps other targets",
     "level of the target": "level of this target",
     "traits": "traits shared with this target",
+    "alike targets": "helps targets that are alike",
+    "alike sources": "sources that are alike help other targets",
+    "alike sources on alike targets": "sources that are alike help targets that are alike",
 }
 SHRINKAGE = 0.3  # share of the sources' covariance that is taken as their variances alone
 
