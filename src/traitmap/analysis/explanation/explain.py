@@ -60,6 +60,7 @@ from traitmap.matrix_statistics import benjamini_hochberg
 
 LEAST_PERMUTATIONS = 99
 ORDINARY = 0.5  # standard deviations within which a pair is like the others in a feature: no reason
+LEAST_PART = 0.05  # of a departure that a fitted part must make up to be a reason
 
 
 @dataclass(frozen=True)
@@ -300,7 +301,8 @@ def _hidden_reasons(
             told = _reason(
                 joint, effects[i], i, float(x[k, i]), float(spread[i]), float(slopes[i]), direction
             )
-            if told.strength > 0 and abs(x[k, i]) > ORDINARY * spread[i]:
+            counts = told.strength > LEAST_PART * abs(cell.departure.value)
+            if counts and abs(x[k, i]) > ORDINARY * spread[i]:
                 found.setdefault((cell.source, cell.target), []).append(told)
     return found
 
