@@ -58,7 +58,7 @@ def preview_source(loaded: LoadedSource) -> SourcePreview:
         available=loaded.available,
         label_counts=loaded.label_counts,
         shown=_two(loaded.examples),
-        warnings=tuple(_warnings(loaded.examples)),
+        warnings=(*loaded.warnings, *_warnings(loaded.examples)),
         adapter=loaded.adapter,
         variation=loaded.variation,
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from traitmap.data.adapters import CONFIG, WEIGHTS, adapter_problem, adapter_warnings, locate_adapter
 from traitmap.data.records import Example
 from traitmap.data.render import RenderChat, render_rows
 from traitmap.data.tables import Problem, read_table
 from traitmap.errors import DataError
 from traitmap.study.digest import digest
-from traitmap.study.paths import resolve
 from traitmap.study.settings import Lora, Source, Study, Training, settings_of
-
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -65,6 +61,7 @@ class LoadedSource:
     label_counts: examples of each label word, in the order of ``labels`` where they are given.
     available: rows before ``limit`` was applied, or before a variation left rows out.
     variation: what was changed in which source, where this one is made from another.
+    warnings: what a user should know of an adapter that can be used all the same.
     """
 
     name: str
@@ -77,6 +74,7 @@ class LoadedSource:
     label_counts: Mapping[str, int]
     available: int
     variation: Variation | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def draws_as(self) -> str:
@@ -176,12 +174,12 @@ def _loaded(study: Study, source: Source, examples: Sequence[Example], available
 
 
 def _adapter(study: Study, source: Source) -> LoadedSource | list[Problem]:
-    folder = resolve(source.adapter or "", study.folder)
-    problem = _adapter_problem(folder)
-    if problem:
-        return [Problem("adapter", problem)]
+    folder = locate_adapter(source.adapter or "", study.folder, source.revision)
+    problem = folder if isinstance(folder, str) else adapter_problem(folder)
+    if isinstance(folder, str) or problem:
+        return [Problem("adapter", str(problem))]
     training, lora = settings_of(study, source)
-    files = {name: _file_digest(folder / name) for name in (_CONFIG, _WEIGHTS)}
+    files = {name: _file_digest(folder / name) for name in (CONFIG, WEIGHTS)}
     return LoadedSource(
         name=source.name,
         examples=(),
@@ -192,28 +190,8 @@ def _adapter(study: Study, source: Source) -> LoadedSource | list[Problem]:
         digest=digest(files),
         label_counts={},
         available=0,
+        warnings=adapter_warnings(folder, study.model.path),
     )
-
-
-def _adapter_problem(folder: Path) -> str | None:
-    if not os.path.isdir(folder):
-        return f"{folder} is no folder; give a PEFT adapter directory"
-    for name in (_CONFIG, _WEIGHTS):
-        if not os.path.isfile(folder / name):
-            old = (folder / "adapter_model.bin").exists() and name == _WEIGHTS
-            advice = (
-                "save it again with safe_serialization=True"
-                if old
-                else "save it with model.save_pretrained()"
-            )
-            return f"{folder} has no {name}, so it is no PEFT adapter that can be used; {advice}"
-    try:
-        config = json.loads((folder / _CONFIG).read_bytes())
-    except ValueError as error:
-        return f"{folder / _CONFIG} is not valid JSON ({error}); save the adapter again"
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        return f'{folder / _CONFIG} does not say "peft_type": "LORA"; only LoRA adapters can be used'
-    return None
 
 
 def _file_digest(file: Path) -> str:

@@ -29,6 +29,7 @@ class Base:
 
     layout: ``stream`` where the model's logits over an unpadded stream were found equal to its own,
     else ``padded``. digest: of weights, configuration, tokenizer and dtype.
+    cached: whether a pass may go on from a key-value cache.
     """
 
     model: Any
@@ -38,6 +39,7 @@ class Base:
     layout: str
     digest: str
     max_length: int
+    cached: bool = True
 
 
 def load_base(settings: Model, study_folder: Path) -> Base:

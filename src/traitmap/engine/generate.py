@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from lm_eval.models.utils import normalize_gen_kwargs
 from transformers import DynamicCache
@@ -18,6 +19,7 @@ from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, T
 
 from traitmap.data.records import Answer, Request
 from traitmap.engine.base import Base
+from traitmap.engine.passes import Row, read_logits
 from traitmap.engine.tokens import Encoder
 from traitmap.errors import ModelError
 from traitmap.progress import Listener, Progress
@@ -64,7 +66,7 @@ def generate(
     done = 0
     for batch in _batches(drafts, budget):
         with torch.inference_mode():
-            _decode_batch(base, batch, ends)
+            (_decode_batch if base.cached else _decode_anew)(base, batch, ends)
         for draft in batch:
             answers[draft.index] = _answer(base, draft, ends)
         done += len(batch)
@@ -159,6 +161,19 @@ def _decode_batch(base: Base, drafts: Sequence[Draft], ends: frozenset[int]) -> 
         ids = torch.tensor([[draft.tokens[-1]] for draft in active], device=device)
         mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
         positions = positions[:, -1:] + 1
+
+
+def _decode_anew(base: Base, drafts: Sequence[Draft], ends: frozenset[int]) -> None:
+    """Decode without a cache, every text anew at every step: slow, and right behind virtual tokens."""
+    active = list(drafts)
+    while active:
+        texts = [np.asarray(draft.prompt + draft.tokens, dtype=np.int64) for draft in active]
+        rows = [Row(ids=ids, reads=np.asarray([len(ids) - 1])) for ids in texts]
+        logits = read_logits(base.model, base.layout, rows)
+        for draft, token in zip(active, _next_tokens(logits, active), strict=True):
+            draft.tokens.append(token)
+            draft.stopped = token in ends or _hits_stop(base, draft)
+        active = [draft for draft in active if not draft.finished]
 
 
 def _next_tokens(logits: torch.Tensor, drafts: Sequence[Draft]) -> list[int]:

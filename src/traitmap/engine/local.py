@@ -18,8 +18,9 @@ from traitmap.engine.base import Base, load_base
 from traitmap.engine.contract import TrainingJob, TrainingReport
 from traitmap.engine.generate import generate
 from traitmap.engine.lora import AdapterWeights, Resident, Slice, merged, resident
-from traitmap.engine.peft_files import load_adapter, save_adapter
+from traitmap.engine.peft_files import is_plain, load_adapter, save_adapter
 from traitmap.engine.score import loglikelihoods, rolling_loglikelihoods
+from traitmap.engine.through_peft import peft_applied
 from traitmap.engine.tokens import Encoder
 from traitmap.engine.train import report_of, train_group
 from traitmap.errors import ModelError
@@ -82,10 +83,11 @@ class LocalEngine:
         self, requests: Sequence[Request], adapter: Path | None = None, listener: Listener = silent
     ) -> list[Answer]:
         answers: dict[int, Answer] = {}
-        with self._applied(adapter) as adapters:
+        with self._applied(adapter) as (base, adapters):
             for kind in dict.fromkeys(request.kind for request in requests):
                 chosen = [index for index, request in enumerate(requests) if request.kind == kind]
-                found = self._answer_kind(kind, [requests[index] for index in chosen], adapters, listener)
+                asked = [requests[index] for index in chosen]
+                found = self._answer_kind(kind, asked, base, adapters, listener)
                 answers.update(zip(chosen, found, strict=True))
         return [answers[index] for index in range(len(requests))]
 
@@ -106,29 +108,41 @@ class LocalEngine:
         return str(text)
 
     def _answer_kind(
-        self, kind: str, requests: Sequence[Request], adapters: Resident | None, listener: Listener
+        self,
+        kind: str,
+        requests: Sequence[Request],
+        base: Base,
+        adapters: Resident | None,
+        listener: Listener,
     ) -> list[Answer]:
         if kind == "generate_until":
             if adapters is not None:
                 adapters.route([Slice(0, 0, 2**62)])
-            return generate(self.base, self.encoder, requests, self._budget(_CACHE_TOKENS), listener)
+            return generate(base, self.encoder, requests, self._budget(_CACHE_TOKENS), listener)
         score = loglikelihoods if kind == "loglikelihood" else rolling_loglikelihoods
-        with self._attention(self.base.layout):
-            return score(self.base, self.encoder, requests, self._budget(_PASS_TOKENS), adapters, listener)
+        with self._attention(base.layout):
+            return score(base, self.encoder, requests, self._budget(_PASS_TOKENS), adapters, listener)
 
     @contextmanager
-    def _applied(self, adapter: Path | None) -> Iterator[Resident | None]:
-        """The adapter at work: merged where that is exact to rounding, hooked on where it is not."""
+    def _applied(self, adapter: Path | None) -> Iterator[tuple[Base, Resident | None]]:
+        """The adapter at work: merged where that is exact to rounding, hooked on where it is not.
+
+        What is not plain LoRA (DoRA, whole modules beside it, other kinds) is put in by PEFT.
+        """
         if adapter is None:
-            yield None
+            yield self.base, None
+            return
+        if not is_plain(adapter):
+            with peft_applied(self.base, adapter) as base:
+                yield base, None
             return
         weights = load_adapter(adapter, self._modules)
         if self.base.model.dtype in (torch.float32, torch.float64) and not self._tied(weights):
             with merged(self.base.model, weights):
-                yield None
+                yield self.base, None
         else:
             with torch.no_grad(), resident(self.base.model, [weights]) as adapters:
-                yield adapters
+                yield self.base, adapters
 
     def _tied(self, weights: AdapterWeights) -> bool:
         """Whether the adapter touches a matrix that is the input embedding too: merging would change both."""

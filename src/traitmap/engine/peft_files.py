@@ -18,7 +18,7 @@ from traitmap.errors import ModelError
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 _PREFIX = "base_model.model."
-_UNSUPPORTED = (
+_BEYOND_PLAIN = (
     "use_dora",
     "modules_to_save",
     "layer_replication",
@@ -57,6 +57,15 @@ def save_adapter(folder: Path, adapter: AdapterWeights, base: str, revision: str
     )
 
 
+def is_plain(folder: Path) -> bool:
+    """Whether an adapter is LoRA on linear modules and nothing else, which the engine computes itself.
+
+    ModelError where the folder has no readable configuration or its weights are a pickle.
+    """
+    config = _read_config(folder)
+    return config.get("peft_type") == "LORA" and not _beyond_plain(config)
+
+
 def load_adapter(folder: Path, modules: dict[str, nn.Linear]) -> AdapterWeights:
     """Read a PEFT LoRA directory for a base whose ``nn.Linear`` modules are given.
 
@@ -64,15 +73,12 @@ def load_adapter(folder: Path, modules: dict[str, nn.Linear]) -> AdapterWeights:
     adapter, for pickled weights, and where a module or shape does not fit the base.
     """
     config = _read_config(folder)
-    weights = folder / WEIGHTS
-    if not weights.is_file():
-        pickled = (folder / "adapter_model.bin").exists()
-        hint = (
-            "adapter_model.bin is a pickle; save it again as safetensors with PEFT"
-            if pickled
-            else "no such file"
+    used = _beyond_plain(config)
+    if used or config.get("peft_type") != "LORA":
+        raise ModelError(
+            f"{folder / CONFIG}: {', '.join(used) or config.get('peft_type')} is not plain LoRA on nn.Linear."
         )
-        raise ModelError(f"{folder}: needs {WEIGHTS} ({hint}).")
+    weights = folder / WEIGHTS
     a: dict[str, torch.Tensor] = {}
     b: dict[str, torch.Tensor] = {}
     for key, tensor in load_file(weights).items():
@@ -107,16 +113,23 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder}: no {CONFIG}; give a PEFT adapter directory.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: is no JSON ({error}).") from None
-    if config.get("peft_type") != "LORA":
-        raise ModelError(f"{path}: peft_type is {config.get('peft_type')!r}; supported: 'LORA'.")
-    used = [key for key in _UNSUPPORTED if config.get(key)]
-    if config.get("bias", "none") != "none":
-        used.append("bias")
-    if used:
-        raise ModelError(
-            f"{path}: {', '.join(used)} not supported; supported: plain LoRA on nn.Linear with bias 'none'."
+    if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
+        raise ModelError(f"{path}: names no peft_type; give a directory that PEFT has saved.")
+    if not (folder / WEIGHTS).is_file():
+        pickled = (folder / "adapter_model.bin").exists()
+        hint = (
+            "adapter_model.bin is a pickle; save it again as safetensors with PEFT"
+            if pickled
+            else "no such file"
         )
+        raise ModelError(f"{folder}: needs {WEIGHTS} ({hint}).")
     return config
+
+
+def _beyond_plain(config: dict[str, Any]) -> list[str]:
+    """What of a LoRA configuration goes beyond low-rank products on linear modules."""
+    used = [key for key in _BEYOND_PLAIN if config.get(key)]
+    return [*used, "bias"] if config.get("bias", "none") != "none" else used
 
 
 def _split_key(folder: Path, key: str) -> tuple[str, str]:

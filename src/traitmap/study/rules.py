@@ -18,7 +18,7 @@ _OF_ROWS = ("prompt", "completion", "label", "labels")
 _OF_HUB = ("subset", "split", "revision")
 _WITHOUT_EFFECT = {
     "task": (*_OF_HUB, *_OF_ROWS),
-    "adapter": (*_OF_HUB, *_OF_ROWS, "limit", "training", "lora"),
+    "adapter": ("subset", "split", *_OF_ROWS, "limit", "training", "lora"),
     "from": (*_OF_HUB, *_OF_ROWS, "limit"),
     "concat": (*_OF_HUB, *_OF_ROWS, "limit"),
 }

@@ -249,7 +249,8 @@ class Source(Settings):
     Exactly one of ``path``, ``task``, ``adapter``, ``from``, ``concat``:
     path: a hub dataset id, or a local ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` file.
     task: an lm-evaluation-harness task whose training split is used, rendered as the task renders it.
-    adapter: a PEFT adapter directory, used as it is.
+    adapter: a PEFT adapter directory, used as it is; or one on the hub, ``org/name`` or, where a
+        repository holds several, ``org/name/folder``, at ``revision``.
     from (``from_`` in Python): the name of another source of the study, one thing of which is changed by
         the keys below; its own training, lora and tags hold where this source gives none.
     concat: a mixture of other sources, with weights that are shares of the examples.

@@ -1,0 +1,139 @@
+"""An adapter that exists already: where its PEFT directory is, and what speaks against using it."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from traitmap.study.paths import resolve
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_HEADER = struct.Struct("<Q")
+
+
+def locate_adapter(given: str, folder: Path, revision: str | None = None) -> Path | str:
+    """The PEFT directory that ``given`` names, or what is wrong with it.
+
+    given: a local folder, or ``org/name`` on the hub with a folder behind it where the repository has
+    several (``org/name/folder``); a local folder of that name comes first. Hub files are downloaded.
+    """
+    place = resolve(given, folder)
+    if not place.exists() and _is_hub_id(given):
+        return _downloaded(given, revision)
+    if not os.path.isdir(place):
+        return f"{place} is no folder; give a PEFT adapter directory, or org/name of one on the hub"
+    return place
+
+
+def adapter_problem(place: Path) -> str | None:
+    """Why a folder is no PEFT adapter that can be used, or None."""
+    if not (place / CONFIG).is_file():
+        inside = sorted(path.parent.name for path in place.glob(f"*/{CONFIG}"))
+        if inside:
+            return (
+                f"{place} holds several adapters, {', '.join(inside)}; name one of them, such as "
+                f"{place.name}/{inside[0]}"
+            )
+    for name in (CONFIG, WEIGHTS):
+        if not (place / name).is_file():
+            old = (place / "adapter_model.bin").exists() and name == WEIGHTS
+            advice = (
+                "save it again with safe_serialization=True"
+                if old
+                else "save it with model.save_pretrained()"
+            )
+            return f"{place} has no {name}, so it is no PEFT adapter that can be used; {advice}"
+    try:
+        config = json.loads((place / CONFIG).read_bytes())
+    except ValueError as error:
+        return f"{place / CONFIG} is not valid JSON ({error}); save the adapter again"
+    if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
+        return f'{place / CONFIG} names no "peft_type"; save the adapter with PEFT'
+    if _read_header(place / WEIGHTS) is None:
+        return f"{place / WEIGHTS} is not a whole safetensors file; copy or save it again"
+    return None
+
+
+def adapter_warnings(place: Path, base: str) -> tuple[str, ...]:
+    """What a user should know of an adapter that can be used. base: the study's ``model.path``."""
+    config = json.loads((place / CONFIG).read_bytes())
+    told = []
+    named = config.get("base_model_name_or_path")
+    if named and _last(named) != _last(base):
+        told.append(
+            f"it names {named!r} as its base, the study's is {base!r}: if these are not the same weights, "
+            "its answers mean nothing"
+        )
+    if config.get("peft_type") == "LORA" and has_no_effect(place):
+        told.append("all its B matrices are zero: it answers exactly as the base does")
+    elif config.get("peft_type") != "LORA":
+        told.append(f"it is no LoRA but {config['peft_type']}: evaluated through PEFT, slower")
+    return tuple(told)
+
+
+def has_no_effect(place: Path) -> bool:
+    """Whether every lora_B weight is zero and nothing else is stored, as in an adapter never trained."""
+    header = _read_header(place / WEIGHTS) or {}
+    ranges = []
+    for name, told in header.items():
+        if ".lora_B." in name or ".lora_embedding_B" in name:
+            ranges.append(told["data_offsets"])
+        elif ".lora_A." not in name and ".lora_embedding_A" not in name:
+            return False
+    if not ranges:
+        return False
+    with (place / WEIGHTS).open("rb") as stream:
+        (length,) = _HEADER.unpack(stream.read(_HEADER.size))
+        start = _HEADER.size + length
+        for low, high in ranges:
+            stream.seek(start + low)
+            # the bytes of zero are zero in every float format but for the sign of -0
+            if any(stream.read(high - low).replace(b"\x80", b"\x00")):
+                return False
+    return True
+
+
+def _read_header(file: Path) -> Mapping[str, Any] | None:
+    """Names, types and places of the tensors, or None where the file is damaged."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = _HEADER.unpack(stream.read(_HEADER.size))
+            if length > file.stat().st_size:
+                return None
+            header = json.loads(stream.read(length))
+        ends = [told["data_offsets"][1] for name, told in header.items() if name != "__metadata__"]
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if file.stat().st_size != _HEADER.size + length + max(ends, default=0):
+        return None
+    return {name: told for name, told in header.items() if name != "__metadata__"}
+
+
+def _is_hub_id(given: str) -> bool:
+    parts = given.split("/")
+    return len(parts) >= 2 and all(parts) and not given.startswith((".", "~", "/"))
+
+
+def _downloaded(given: str, revision: str | None) -> Path | str:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    organisation, name, *inside = given.split("/")
+    part = "/".join(inside)
+    wanted = [f"{part}/{file}" if part else file for file in (CONFIG, WEIGHTS, f"*/{CONFIG}")]
+    try:
+        place = snapshot_download(f"{organisation}/{name}", revision=revision, allow_patterns=wanted)
+    except (OSError, HfHubHTTPError, ValueError) as error:
+        return (
+            f"{given!r} is neither a local folder nor to be had from the hub ({type(error).__name__}); check "
+            "the name, the network, and `hf auth login` for gated repositories"
+        )
+    return Path(place) / part
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").split("/")[-1]

@@ -1,0 +1,72 @@
+"""Adapters that exist already: where they are found, what is wrong with them, what a user should know."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from traitmap.data.adapters import adapter_problem, adapter_warnings, has_no_effect, locate_adapter
+
+A, B = "base_model.model.q.lora_A.weight", "base_model.model.q.lora_B.weight"
+
+
+def adapter(folder: Path, b: float = 1.0, config: dict | None = None, **more: np.ndarray) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    told = {"peft_type": "LORA", "base_model_name_or_path": "org/base", "r": 2, "lora_alpha": 4}
+    (folder / "adapter_config.json").write_text(json.dumps({**told, **(config or {})}))
+    tensors = {A: np.ones((2, 4), np.float32), B: np.full((4, 2), b, np.float32), **more}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_a_whole_adapter_of_the_right_base_has_neither_problem_nor_warning(tmp_path: Path) -> None:
+    place = adapter(tmp_path / "one")
+    assert locate_adapter("one", tmp_path) == place
+    assert adapter_problem(place) is None
+    assert adapter_warnings(place, "some/where/base") == ()
+
+
+def test_several_adapters_in_one_folder_are_named(tmp_path: Path) -> None:
+    for name in ("good", "bad"):
+        adapter(tmp_path / "many" / name)
+    assert "holds several adapters, bad, good" in str(adapter_problem(tmp_path / "many"))
+    assert locate_adapter("many/good", tmp_path) == tmp_path / "many" / "good"
+
+
+def test_what_is_wrong_is_told(tmp_path: Path) -> None:
+    assert "is no folder" in str(locate_adapter("nowhere", tmp_path))
+    (tmp_path / "empty").mkdir()
+    assert "has no adapter_config.json" in str(adapter_problem(tmp_path / "empty"))
+    place = adapter(tmp_path / "cut")
+    whole = (place / "adapter_model.safetensors").read_bytes()
+    for size in (4, 40, len(whole) - 1):
+        (place / "adapter_model.safetensors").write_bytes(whole[:size])
+        assert "not a whole safetensors file" in str(adapter_problem(place))
+    place = adapter(tmp_path / "odd")
+    (place / "adapter_config.json").write_text("{}")
+    assert 'names no "peft_type"' in str(adapter_problem(place))
+    (place / "adapter_config.json").write_text("{")
+    assert "not valid JSON" in str(adapter_problem(place))
+
+
+@pytest.mark.parametrize(("b", "no_effect"), [(0.0, True), (-0.0, True), (1e-30, False), (1.0, False)])
+def test_an_adapter_that_was_never_trained_is_found_out(tmp_path: Path, b: float, no_effect: bool) -> None:
+    place = adapter(tmp_path / "one", b)
+    assert has_no_effect(place) is no_effect
+    assert any("exactly as the base" in one for one in adapter_warnings(place, "org/base")) is no_effect
+
+
+def test_whole_modules_beside_the_low_rank_part_are_an_effect(tmp_path: Path) -> None:
+    head = np.ones((4, 4), np.float32)
+    assert not has_no_effect(adapter(tmp_path / "one", 0.0, **{"base_model.model.lm_head.weight": head}))
+
+
+def test_another_base_and_another_kind_are_told(tmp_path: Path) -> None:
+    place = adapter(tmp_path / "one", config={"peft_type": "IA3"})
+    first, second = adapter_warnings(place, "org/other")
+    assert "names 'org/base' as its base, the study's is 'org/other'" in first
+    assert "no LoRA but IA3" in second
