@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -36,7 +37,6 @@ from traitmap.analysis.recommendation.contributions import reasons_of
 from traitmap.analysis.recommendation.effects import Values
 from traitmap.analysis.recommendation.models import Parts
 from traitmap.analysis.recommendation.problem import Problem
-from traitmap.analysis.recommendation.selection import Predicted
 from traitmap.analysis.recommendation.units import AS_GIVEN, SHARE, factor_of, unit_for, units_of
 from traitmap.analysis.records import Traits
 from traitmap.errors import MatrixError
@@ -86,86 +86,132 @@ def recommend_sources(
     _check_names(matrix, target, care, traits, probes)
     new, (matrix, dropped) = target not in matrix.targets, with_base(matrix, values)
     case = pose(matrix, target, features, values, seed)
-    selected = case.selected
-    chosen = selected.families[selected.chosen]
-    deviation = float(np.nanmean(chosen.high[:, case.at] - chosen.low[:, case.at])) / (2 * NINETY)
-    belief = believe(chosen.effect[:, case.at], deviation, chosen.held_out)
     own = _own_cells(matrix, case, target)
     aside = _set_aside(matrix, case, contaminated or {}, own)
-    names = {one.source for one in aside}
-    ranked = [s for s, source in enumerate(matrix.sources) if source not in names]
-    if not ranked:
-        raise MatrixError(
-            f"no source is left for {target!r}: every one holds its items or is its own training set"
-        )
-    used = [one for one in probes if one.source not in names]
-    at = [matrix.sources.index(one.source) for one in used]
-    noise = _noise(matrix, case, used)
-    gains = np.array([one.gain * case.sign for one in used])
-    after = updated(widened(belief, at, gains, noise), at, gains, noise)
-    parts = [chosen.fit.parts(s, case.at) for s in range(len(matrix.sources))]
-    told = _Told(matrix, target, case, parts, after, ranked, set(at), own, touched or {}, tuple(care), traits)
-    order = sorted(ranked, key=lambda s: (-after.mean[s], s))
-    popular = selected.families["popularity"].effect[:, case.at]
-    by_popularity = sorted(ranked, key=lambda s: (-popular[s], s))
-    verdict, words, smallest = _verdict(told, order)
-    return Recommendation(
+    measured = _measurements(matrix, case, probes, aside)
+    told = _Told(
+        matrix=matrix,
         target=target,
-        new=new,
-        unit=_unit(case, values),
-        ranked=tuple(
-            _advice(told, s, best)
-            for s, best in zip(order, best_chances(after.only(order), seed).tolist(), strict=True)
-        ),
-        set_aside=aside,
-        verdict=verdict,
-        words=words,
-        smallest=smallest,
-        popular=tuple(matrix.sources[s] for s in by_popularity),
-        random=float(after.mean[ranked].mean()) * case.factor,
-        measured=_measured(case, order, by_popularity),
-        next_probes=_suggestions(
-            told, order, float(np.median(noise)) if len(noise) else _usual_noise(matrix, case)
-        ),
-        notes=(
-            *notes,
-            *_resemblance(case.problem, case.targets, case.at),
-            *dropped,
-            *_notes(case, probes, names),
-        ),
-        conditions={
-            "model": selected.chosen,
-            "setting": chosen.setting,
-            "chosen_by": "inner folds over other targets",
-            "values": values,
-            "other_targets": int((np.isfinite(case.problem.effect).sum(axis=0) > 1).sum()),
-            "features": len(case.problem.feature_names),
-            "probes": [one.source for one in used],
-            "interval": "90 %: cross-conformal over held-out targets; after probes of the updated normal",
-            "seed": seed,
-        },
+        case=case,
+        parts=[case.chosen.fit.parts(s, case.at) for s in range(len(matrix.sources))],
+        belief=_belief(case, measured),
+        aside=aside,
+        ranked=_ranked(matrix, target, aside),
+        measured=measured,
+        own=own,
+        touched=touched or {},
+        care=tuple(care),
+        traits=traits,
     )
+    alike = _resemblance(case.problem, case.targets, case.at)
+    said = (*notes, *alike, *dropped, *_notes(case, probes, {one.source for one in aside}))
+    return _recommendation(told, new=new, values=values, notes=said, seed=seed)
+
+
+@dataclass(frozen=True)
+class _Measurements:
+    """Probes of sources that are ranked: rows of the matrix, gains (higher is better), their variances."""
+
+    at: tuple[int, ...]
+    gains: Array
+    noise: Array
 
 
 @dataclass(frozen=True)
 class _Told:
-    """All that one advice is made of."""
+    """All that one advice is made of. ranked: rows of the matrix that are not set aside."""
 
     matrix: TransferMatrix
     target: str
     case: Case
     parts: Sequence[Parts]
     belief: Belief
+    aside: tuple[SetAside, ...]
     ranked: Sequence[int]
-    probed: set[int]
+    measured: _Measurements
     own: Mapping[str, Interval]
     touched: Mapping[str, str]
     care: tuple[str, ...]
     traits: Traits | None
 
     @property
-    def chosen(self) -> Predicted:
-        return self.case.selected.families[self.case.selected.chosen]
+    def order(self) -> list[int]:
+        """Ranked rows, the best expected first."""
+        return sorted(self.ranked, key=lambda s: (-self.belief.mean[s], s))
+
+
+def _measurements(
+    matrix: TransferMatrix, case: Case, probes: Sequence[Probe], aside: Sequence[SetAside]
+) -> _Measurements:
+    """Probes as the belief takes them, those of sources that are set aside left out."""
+    names = {one.source for one in aside}
+    used = [one for one in probes if one.source not in names]
+    return _Measurements(
+        at=tuple(matrix.sources.index(one.source) for one in used),
+        gains=np.array([one.gain * case.sign for one in used]),
+        noise=_noise(matrix, case, used),
+    )
+
+
+def _belief(case: Case, measured: _Measurements) -> Belief:
+    """The chosen model's prediction for every source, updated by what was measured."""
+    chosen = case.chosen
+    deviation = float(np.nanmean(chosen.high[:, case.at] - chosen.low[:, case.at])) / (2 * NINETY)
+    before = believe(chosen.effect[:, case.at], deviation, chosen.held_out)
+    at, gains, noise = list(measured.at), measured.gains, measured.noise
+    return updated(widened(before, at, gains, noise), at, gains, noise)
+
+
+def _ranked(matrix: TransferMatrix, target: str, aside: Sequence[SetAside]) -> list[int]:
+    """Rows that are left; MatrixError where none is."""
+    names = {one.source for one in aside}
+    ranked = [s for s, source in enumerate(matrix.sources) if source not in names]
+    if not ranked:
+        raise MatrixError(
+            f"no source is left for {target!r}: every one holds its items or is its own training set"
+        )
+    return ranked
+
+
+def _recommendation(
+    told: _Told, *, new: bool, values: Values, notes: tuple[str, ...], seed: int
+) -> Recommendation:
+    """The ranking with its verdict, beside popularity and chance."""
+    case, order = told.case, told.order
+    popular = case.selected.families["popularity"].effect[:, case.at]
+    by_popularity = sorted(told.ranked, key=lambda s: (-popular[s], s))
+    verdict, words, smallest = _verdict(told, order)
+    chances = best_chances(told.belief.only(order), seed).tolist()
+    return Recommendation(
+        target=told.target,
+        new=new,
+        unit=_unit(case, values),
+        ranked=tuple(_advice(told, s, best) for s, best in zip(order, chances, strict=True)),
+        set_aside=told.aside,
+        verdict=verdict,
+        words=words,
+        smallest=smallest,
+        popular=tuple(told.matrix.sources[s] for s in by_popularity),
+        random=float(told.belief.mean[told.ranked].mean()) * case.factor,
+        measured=_measured(case, order, by_popularity),
+        next_probes=_suggestions(told, order),
+        notes=notes,
+        conditions={**_conditions(told, values), "seed": seed},
+    )
+
+
+def _conditions(told: _Told, values: Values) -> dict[str, Any]:
+    case = told.case
+    return {
+        "model": case.selected.chosen,
+        "setting": case.chosen.setting,
+        "chosen_by": "inner folds over other targets",
+        "values": values,
+        "other_targets": int((np.isfinite(case.problem.effect).sum(axis=0) > 1).sum()),
+        "features": len(case.problem.feature_names),
+        "probes": [told.matrix.sources[s] for s in told.measured.at],
+        "interval": "90 %: cross-conformal over held-out targets; after probes of the updated normal",
+    }
 
 
 def _check_names(
@@ -286,10 +332,10 @@ def _item_noise(items: int, factor: float) -> float:
 
 
 def _advice(told: _Told, s: int, best: float) -> Advice:
-    case, chosen, source = told.case, told.chosen, told.matrix.sources[s]
+    case, chosen, source = told.case, told.case.chosen, told.matrix.sources[s]
     mean, deviation = float(told.belief.mean[s]), float(told.belief.deviation[s])
     low, high = float(chosen.low[s, case.at]), float(chosen.high[s, case.at])
-    if told.probed:
+    if told.measured.at:
         low, high = mean - NINETY * deviation, mean + NINETY * deviation
     popular = float(told.case.selected.families["popularity"].effect[s, case.at])
     return Advice(
@@ -301,7 +347,7 @@ def _advice(told: _Told, s: int, best: float) -> Advice:
         reasons=_reasons(told, s),
         side_effects=_side_effects(told, source),
         measured=told.own[source],
-        probed=s in told.probed,
+        probed=s in told.measured.at,
         touched=told.touched.get(source, ""),
     )
 
@@ -313,15 +359,15 @@ def _below_zero(mean: float, low: float, high: float) -> float:
 
 
 def _reasons(told: _Told, s: int) -> tuple[Reason, ...]:
-    case, chosen = told.case, told.chosen
+    case, chosen = told.case, told.case.chosen
     problem = case.problem
     words = dict(zip(problem.feature_names, problem.feature_words, strict=True)) | dict(chosen.context_words)
     values = {name: problem.features[:, case.at, f] for f, name in enumerate(problem.feature_names)}
     unit = float(chosen.spread[case.at]) * case.factor
     found = reasons_of(told.parts, s, words, values, unit)
-    if told.probed:
+    if told.measured.at:
         moved = case.factor * float(told.belief.mean[s] - chosen.effect[s, case.at])
-        said = "measured in a probe" if s in told.probed else "probes of other sources"
+        said = "measured in a probe" if s in told.measured.at else "probes of other sources"
         found = (Reason("probe", f"{said} {moved:+.1f}", moved), *found)
     return found
 
@@ -396,10 +442,11 @@ def _measured(case: Case, order: Sequence[int], by_popularity: Sequence[int]) ->
     }
 
 
-def _suggestions(told: _Told, order: Sequence[int], noise: float) -> tuple[Suggestion, ...]:
+def _suggestions(told: _Told, order: Sequence[int]) -> tuple[Suggestion, ...]:
     """Sources to measure next; none where no measurement is likely to change anything."""
-    belief = told.belief.only(order)
-    free = [at for at, s in enumerate(order) if s not in told.probed]
+    belief, known = told.belief.only(order), told.measured.noise
+    noise = float(np.median(known)) if len(known) else _usual_noise(told.matrix, told.case)
+    free = [at for at, s in enumerate(order) if s not in told.measured.at]
     found = []
     for one in next_probes(belief, free, noise):
         points = told.case.factor * one.worth

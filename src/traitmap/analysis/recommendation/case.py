@@ -12,7 +12,7 @@ from traitmap.analysis.pair_features import PairFeatures
 from traitmap.analysis.recommendation.effects import Values, effects_of
 from traitmap.analysis.recommendation.problem import Problem
 from traitmap.analysis.recommendation.recommender import fit_recommender
-from traitmap.analysis.recommendation.selection import Selected
+from traitmap.analysis.recommendation.selection import Predicted, Selected
 from traitmap.analysis.recommendation.units import SHARE, in_unit, unit_for
 from traitmap.errors import MatrixError
 from traitmap.matrix_record import Array, TransferMatrix
@@ -39,6 +39,11 @@ class Case:
     based: bool
     unit: str
     stretched: tuple[str, ...]
+
+    @property
+    def chosen(self) -> Predicted:
+        """What the chosen model predicts."""
+        return self.selected.families[self.selected.chosen]
 
 
 def pose(
