@@ -416,8 +416,8 @@ def unknown_base(prepared: Prepared) -> list[TraitWarning]:
     ]
 
 
-def mixed_units(matrix: TransferMatrix) -> list[TraitWarning]:
-    """Effects average gains over targets; in different units the average has none.
+def in_other_units(matrix: TransferMatrix) -> tuple[str, ...]:
+    """Targets that are no proportions, where others are; none where all may be in one unit.
 
     Only a run tells: its cells name their metric, and a metric with values outside [0, 1] beside one
     within is in another unit.
@@ -428,14 +428,20 @@ def mixed_units(matrix: TransferMatrix) -> list[TraitWarning]:
     kinds = {metrics.get(target) for target, inside in zip(matrix.targets, within, strict=True) if inside}
     pairs = zip(matrix.targets, within, strict=True)
     other = [name for name, inside in pairs if not inside and name in metrics and metrics[name] not in kinds]
-    if not other or not kinds - {None}:
+    return tuple(other) if kinds - {None} else ()
+
+
+def mixed_units(matrix: TransferMatrix) -> list[TraitWarning]:
+    """Effects average gains over targets; in different units the average has none."""
+    other = in_other_units(matrix)
+    if not other:
         return []
     return [
         TraitWarning(
             "mixed_units",
             f"targets {listed(other)} are no proportions: effects add their units to those of the others",
             "do not read the size of an effect; leave targets of one kind out, or read loadings and scores",
-            tuple(other),
+            other,
         )
     ]
 

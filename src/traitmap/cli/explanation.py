@@ -9,7 +9,7 @@ import typer
 
 from traitmap.cli.app import AsJson, MatrixOrRun, app, one_of, print_json, print_table, shown_progress
 
-UNITS = ("points", "standard")
+UNITS = ("points", "standard", "auto")
 
 
 @app.command()
@@ -27,8 +27,12 @@ def explain(
         typer.Option(help="SOURCE:TARGET that is the target's own training set under another name."),
     ] = None,
     units: Annotated[
-        str, typer.Option(help="points, or standard: each target's gains in standard deviations.")
-    ] = "points",
+        str,
+        typer.Option(
+            help="points, or standard: each target's gains in standard deviations; auto: standard where "
+            "targets are in different units."
+        ),
+    ] = "auto",
     permutations: Annotated[int, typer.Option(help="Permutations of tasks.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
@@ -45,7 +49,7 @@ def explain(
             parser=parser,
             listener=listener,
             own=pairs_of(own or []),
-            units=one_of("units", units, UNITS),
+            units=None if units == "auto" else one_of("units", units, UNITS),
             n_permutations=permutations,
             seed=seed,
         )

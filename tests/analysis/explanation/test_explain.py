@@ -29,7 +29,7 @@ from traitmap.analysis.explanation.strengths import row_strengths
 from traitmap.analysis.pair_features import Feature, PairFeatures
 from traitmap.analysis.reason import Reason
 from traitmap.errors import MatrixError
-from traitmap.matrix_record import Array
+from traitmap.matrix_record import Array, Cell
 
 SQUARE = Shape(12, 12)
 
@@ -342,3 +342,28 @@ def test_too_small_a_matrix_is_told() -> None:
     matrix, features = simulated(Shape(3, 3), 0.0, 0)
     with pytest.raises(MatrixError, match="at least 3 sources"):
         explain(matrix, features=features)
+
+
+def test_targets_in_unlike_units_are_standardised_unless_asked_otherwise() -> None:
+    matrix, features = simulated(Shape(8, 8), 0.5, 0)
+    matrix = replace(matrix, baseline=np.full(8, 0.5), values=0.5 + matrix.gains / 100)
+    told = [("acc" if target != "task03" else "bits") for target in matrix.targets]
+    values = matrix.values.copy()
+    values[:, 3] = -4 + 10 * (values[:, 3] - 0.5)
+    baseline = matrix.baseline.copy()
+    baseline[3] = -4
+    cells = tuple(
+        Cell(
+            source=source, target=target, seed=None, metric=told[t], value=values[s, t], n=100, stderr=0.01,
+            gain=values[s, t] - baseline[t], gain_low=np.nan, gain_high=np.nan, p=np.nan, q=np.nan,
+            unparsed=0.0, status="measured",
+        )
+        for s, source in enumerate(matrix.sources)
+        for t, target in enumerate(matrix.targets)
+    )  # fmt: skip
+    unlike = replace(matrix, values=values, baseline=baseline, cells=cells)
+    found = explain(unlike, features=features)
+    assert found.conditions["units"] == "standard"
+    assert "standard deviations of the target" in found.words[0]
+    assert explain(unlike, features=features, units="points").conditions["units"] == "points"
+    assert explain(matrix, features=features).conditions["units"] == "points"

@@ -50,6 +50,7 @@ from traitmap.analysis.explanation.records import (
 )
 from traitmap.analysis.explanation.strengths import row_strengths
 from traitmap.analysis.explanation.verdicts import in_words, warnings_of
+from traitmap.analysis.findings import in_other_units
 from traitmap.analysis.interval import Interval, unknown
 from traitmap.analysis.pair_features import Feature, PairFeatures
 from traitmap.analysis.reason import Reason
@@ -81,7 +82,7 @@ def explain(
     texts: Texts | None = None,
     own: Collection[tuple[str, str]] = (),
     composites: Sequence[Composite] | None = None,
-    units: Units = "points",
+    units: Units | None = None,
     noise: Array | None = None,
     reasons: Reasons | None = None,
     answered: Sequence[AnsweredCurve] = (),
@@ -95,7 +96,8 @@ def explain(
     own: further pairs, beside those of one name, whose source is the target's own training set; they are
         left out of everything. Sources that are variations of another are held against that one instead,
         and are no pairs of their own. composites: what the joint regression holds beside each other.
-    units: ``points``, or ``standard`` to divide each target's gains by their standard deviation.
+    units: ``points``, or ``standard`` to divide each target's gains by their standard deviation; by default
+        points, and standard where targets are in different units, which cannot be held against each other.
     noise: (S, T) standard errors of the gains, by default from the matrix's cells.
     reasons: further reasons for single pairs, e.g. out of outcomes. answered: what variations do to the
         answers, from ``answered_curves``. seed: of everything random.
@@ -113,6 +115,7 @@ def explain(
     if features is None and texts is not None:
         features = features_from_texts(matrix, texts)
     assert features is not None
+    units = units or ("standard" if in_other_units(matrix) else "points")
     # One thread gives the same bits on every machine, and tables this small gain nothing from more.
     with threadpool_limits(limits=1, user_api="blas"):
         if noise is not None and variations_of(matrix):

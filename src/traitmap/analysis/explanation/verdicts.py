@@ -59,7 +59,7 @@ def _compared(found: Explanation) -> str:
     )
     return (
         f"{found.pairs} pairs of {len(found.sources)} sources and {len(found.targets)} targets; {own}; "
-        f"{how}, {found.permutations:,} times."
+        f"{how}, {found.permutations:,} times. Gains are in {_UNIT[found.conditions['units']]}."
     )
 
 
