@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from small_study import SmallTarget, loaded_source, sources, study, targets
 from traitmap.api import open_run
 from traitmap.api.budget import Spent, run_on_budget
 from traitmap.cli import app
+from traitmap.cli.studies import tell_end
 from traitmap.data.records import Answer
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import UserError
@@ -20,6 +22,7 @@ from traitmap.progress import silent
 from traitmap.runs.cost import ASSUMED, request_tokens, training_tokens
 from traitmap.runs.execute import execute
 from traitmap.runs.parts import read_parts
+from traitmap.runs.status import Tally, run_status
 from traitmap.runs.store import RunStore
 from traitmap.study.settings import Study
 
@@ -27,17 +30,20 @@ from traitmap.study.settings import Study
 class Counted(FakeEngine):
     """The fake engine, which remembers what it was asked and stops where it is told."""
 
-    def __init__(self, stop_after: int | None = None) -> None:
+    def __init__(self, stop_after: int | None = None, fails_at: int | None = None) -> None:
         super().__init__()
         self.trained: list[tuple[object, object]] = []
         self.answered = 0
         self.tokens = 0.0
         self.stop_after = stop_after
+        self.fails_at = fails_at
 
     def answer(self, requests, adapter=None, listener=silent) -> list[Answer]:
         if self.stop_after is not None and self.answered >= self.stop_after:
             raise KeyboardInterrupt
         self.answered += 1
+        if self.answered == self.fails_at:
+            raise RuntimeError("out of luck")
         self.tokens += sum(request_tokens(requests, self.token_counts, ASSUMED))
         return super().answer(requests, adapter, listener)
 
@@ -190,6 +196,38 @@ def test_an_adapter_that_fails_is_predicted(tmp_path: Path) -> None:
     assert "topics" in {name for one in spent.rounds for name in one}
     filled = open_run(store.folder).matrix(predicted=True)
     assert filled.predicted[filled.sources.index("topics")].all()
+
+
+def test_partial_cells_are_counted_until_whole_ones_replace_them(tmp_path: Path) -> None:
+    asked = study(tmp_path, seeds=(0,))
+    store, spent = on_budget(asked, Counted(), 0.3)
+    told = run_status(store)
+    assert told.partial == Tally(spent.cells[0], 0, 0)
+    assert told.cells.done == told.failed == 0
+    assert f"{told.partial.done} cells of these partly" in CliRunner().invoke(
+        app, ["status", str(store.folder)]
+    ).stdout.replace("\n", " ")
+    tell_end(told)  # nothing failed, so nothing is raised
+    execute(asked, FakeEngine(), sources(asked), targets())
+    assert run_status(store).partial == Tally(0, 0, 0)
+    assert run_status(store).complete
+
+
+def test_a_partial_cell_that_fails_is_a_failed_part_of_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = study(tmp_path, seeds=(0,))
+    store, _ = on_budget(asked, Counted(fails_at=6), 0.3)
+    told = run_status(store)
+    assert told.partial.failed == told.failed == 1
+    (failure,) = told.failures
+    assert "out of luck" in failure.reason
+    with pytest.raises(typer.Exit) as ended:
+        tell_end(told)
+    assert ended.value.exit_code == 3
+    assert f"  {failure.source} -> {failure.target}: " in capsys.readouterr().err
+    on_budget(asked, Counted(), 0.3)  # it is tried anew
+    assert run_status(store).failed == 0
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.0, "no share"), (1.5, "no share"), (1e-4, "base's own row")])

@@ -145,6 +145,10 @@ def test_status_counts_and_says_what_to_do() -> None:
     assert "! sst2 seed 1 on mnli: out of memory" in text
     assert "55 units to do" in text
     assert "process 42" in printed(status_table(status(running=42)))
+    assert "part" not in text
+    budget = printed(status_table(status(cells=Tally(0, 0, 40), partial=Tally(12, 1, 2))))
+    assert re.search(r"not done, but in part +12 +1 +2", budget)
+    assert "12 cells of these partly measured" in " ".join(budget.split())
     done = status(adapters=Tally(2, 0, 0), cells=Tally(9, 0, 0), failures=())
     assert printed(status_table(done)).rstrip().endswith("Complete.")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,17 @@ from traitmap.cli.app import (
     print_table,
     shown_progress,
 )
+
+if TYPE_CHECKING:
+    from traitmap.runs.status import RunStatus
+
+Copies = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Copies of hub datasets and of the base, org__name/ each, for use without the hub.",
+    ),
+]
 
 
 @app.command()
@@ -38,7 +49,13 @@ def init(
 def check(
     study: StudyFile,
     as_json: AsJson = False,
-    measure: Annotated[bool, typer.Option(help="Time a few tokens to estimate the run.")] = True,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            help="Time a few tokens to estimate the run; without it nothing is downloaded for that."
+        ),
+    ] = True,
+    data: Copies = None,
 ) -> None:
     """Find all faults at once; show what will be trained and evaluated, time and disk.
 
@@ -47,7 +64,7 @@ def check(
     from traitmap import api
     from traitmap.report.preview import check_preview
 
-    found = api.check(study, measure=measure)
+    found = api.check(study, measure=measure, data=data)
     if as_json:
         print_json(found.to_json())
         return
@@ -60,6 +77,7 @@ def check(
             estimate=found.estimate,
             lengths=found.lengths,
             contamination=found.contamination,
+            notes=found.notes,
         )
     )
 
@@ -75,6 +93,7 @@ def run(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of what a run on a budget draws.")] = 0,
+    data: Copies = None,
 ) -> None:
     """Train, evaluate, store. Run it again after an interruption: nothing finished is lost.
 
@@ -83,20 +102,23 @@ def run(
     from traitmap import api
 
     with shown_progress() as listener:
-        done = api.run(study, listener, output=output, budget=budget, seed=seed)
-    status = done.status()
+        done = api.run(study, listener, output=output, budget=budget, seed=seed, data=data)
     if budget is not None:
         from traitmap.report.spending import spending_table
 
         print_table(spending_table(done.spent() or {}))
-        found = f"{status.folder}: {status.adapters.done} adapters"
-    else:
-        found = f"{status.folder}: {status.adapters.done} adapters, {status.cells.done} cells done"
+    tell_end(done.status())
+
+
+def tell_end(status: RunStatus) -> None:
+    """What came of a run, on standard error; exit code 3 where a part of it failed."""
+    part = f", {status.partial.done} in part" if status.partial.done else ""
     typer.echo(
-        f"{found}; {status.adapters.failed} adapters, {status.cells.failed} cells failed.",
+        f"{status.folder}: {status.adapters.done} adapters, {status.cells.done} cells done{part}; "
+        f"{status.adapters.failed} adapters, {status.cells.failed + status.partial.failed} cells failed.",
         err=True,
     )
-    if status.adapters.failed or status.cells.failed:
+    if status.failed:
         for failure in status.failures:
             where = failure.source if failure.target is None else f"{failure.source} -> {failure.target}"
             typer.echo(f"  {where}: {failure.reason}", err=True)

@@ -6,6 +6,7 @@ colour where it is piped or NO_COLOR is set (Rich sees to that).
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -150,12 +151,14 @@ def _effect(traits: Traits, s: int, c: int) -> Text:
 
 def status_table(status: RunStatus) -> RenderableType:
     """What of a run is done, what failed and why, and what to do next."""
-    rows = (
+    rows = [
         (words("adapters"), _tally(status.adapters)),
         (words("cells"), _tally(status.cells)),
-    )
+    ]
+    if any(asdict(status.partial).values()):
+        rows.append((words("not done, but in part"), _tally(status.partial)))
     head = Text.assemble(words(status.name, "bold"), words(f"  {status.folder}  {in_bytes(status.bytes)}"))
-    parts: list[RenderableType] = [head, Blocks("", ("done", "failed", "missing"), rows)]
+    parts: list[RenderableType] = [head, Blocks("", ("done", "failed", "missing"), tuple(rows))]
     for failure in status.failures:
         what = failure.source + ("" if failure.seed is None else f" seed {failure.seed}")
         what += f" on {failure.target}" if failure.target else ", training"
@@ -178,8 +181,12 @@ def _next_step(status: RunStatus) -> str:
     if status.running is not None:
         return f"Running now (process {status.running})."
     left = status.adapters.missing + status.adapters.failed + status.cells.missing + status.cells.failed
+    part = ""
+    if status.partial.done:
+        part = f" {counted(status.partial.done, 'cell')} of these partly measured, on a budget."
     return (
-        f"Not running; {counted(left, 'unit')} to do. `traitmap run` with the study goes on where it stopped."
+        f"Not running; {counted(left, 'unit')} to do.{part} "
+        "`traitmap run` with the study goes on where it stopped."
     )
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from traitmap.errors import ModelError
 from traitmap.runs.keys import adapter_digest, cell_key
-from traitmap.runs.ledger import AdapterEntry, CellEntry, read_ledger
+from traitmap.runs.ledger import AdapterEntry, CellEntry, Ledger, read_ledger
+from traitmap.runs.parts import read_parts
 from traitmap.runs.plan import AdapterUnit, CellUnit, Plan
 from traitmap.runs.store import RunStore, open_store, running_pid, trained_adapters
 from traitmap.study.settings import BASELINE
@@ -43,9 +44,10 @@ class Failure:
 class RunStatus:
     """A run at one moment.
 
-    adapters, cells: units by what came of them. failures: in the order of the study; the cells of an
-    adapter that failed are counted as failed, and the adapter alone is listed. bytes: used on the disk.
-    running: the process that is running it now, or None.
+    adapters, cells: units by what came of them; a cell is done when all its items are. partial: of the
+    cells that are not done, those that a run on a budget took up, by what came of the items it asked.
+    failures: in the order of the study; the cells of an adapter that failed are counted as failed, and the
+    adapter alone is listed. bytes: used on the disk. running: the process that is running it now, or None.
     """
 
     name: str
@@ -56,6 +58,12 @@ class RunStatus:
     failures: tuple[Failure, ...]
     bytes: int
     running: int | None
+    partial: Tally = Tally(0, 0, 0)
+
+    @property
+    def failed(self) -> int:
+        """Units that failed, whole or partial, each once."""
+        return self.adapters.failed + self.cells.failed + self.partial.failed
 
     @property
     def complete(self) -> bool:
@@ -75,9 +83,10 @@ def run_status(run: RunStore | str | Path) -> RunStatus:
     failures = [
         Failure(one.source, one.seed, None, one.reason) for one in ledger.adapters if one.status == "failed"
     ]
+    partial = _partial_cells(store, ledger)
     failures += [
         Failure(one.source, one.seed, one.target, one.reason)
-        for one in ledger.cells
+        for one in (*ledger.cells, *partial)
         if one.status == "failed" and (one.source, one.seed) not in broken
     ]
     return RunStatus(
@@ -86,6 +95,7 @@ def run_status(run: RunStore | str | Path) -> RunStatus:
         base=ledger.base,
         adapters=_tally(ledger.adapters),
         cells=_tally(ledger.cells),
+        partial=_tally(partial),
         failures=tuple(failures),
         bytes=_size(store.folder),
         running=running_pid(store),
@@ -124,6 +134,17 @@ def pending_units(
         if key is None or not store.cell(key).exists():
             cells.append(cell)
     return tuple(unit for unit in plan.adapters if unit.key not in trained), tuple(cells)
+
+
+def _partial_cells(store: RunStore, ledger: Ledger) -> list[CellEntry]:
+    """Partial cells that no whole one has replaced; a failure that the whole cell has too is told there."""
+    whole = {(one.source, one.seed, one.target): one.status for one in ledger.cells}
+    found = []
+    for one in read_parts(store).cells:
+        state = whole.get((one.source, one.seed, one.target), "done")  # not asked for any more
+        if state == "missing" or (state == "failed" and one.status == "done"):
+            found.append(one)
+    return found
 
 
 def _tally(entries: Iterable[AdapterEntry | CellEntry]) -> Tally:
