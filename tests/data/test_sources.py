@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from traitmap.data.lineage import load_sources
 from traitmap.data.records import Example, Segment
@@ -344,7 +346,7 @@ def adapter(
     (folder / "old").mkdir()
     (folder / "old" / "adapter_config.json").write_text(config)
     if weights:
-        (folder / "old" / weights).write_bytes(b"weights")
+        save_file({"x": np.zeros(2, np.float32)}, folder / "old" / weights)
     return Source(name="old", adapter="old")
 
 
@@ -352,7 +354,7 @@ def test_an_adapter_is_used_as_it_is(tmp_path):
     source = adapter(tmp_path)
     loaded = load_source(study_of(tmp_path, source), source)
     assert (loaded.adapter, loaded.examples) == (tmp_path / "old", ())
-    (tmp_path / "old" / "adapter_model.safetensors").write_bytes(b"others")
+    save_file({"x": np.ones(2, np.float32)}, tmp_path / "old" / "adapter_model.safetensors")
     assert load_source(study_of(tmp_path, source), source).digest != loaded.digest
 
 
@@ -362,7 +364,7 @@ def test_an_adapter_is_used_as_it_is(tmp_path):
         ({"weights": None}, "has no adapter_model.safetensors"),
         ({"weights": "adapter_model.bin"}, "safe_serialization=True"),
         ({"config": "{"}, "is not valid JSON"),
-        ({"config": '{"peft_type": "IA3"}'}, "only LoRA adapters"),
+        ({"config": '{"r": 4}'}, 'names no "peft_type"'),
     ],
 )
 def test_what_is_no_adapter_is_told(tmp_path, settings, words):
