@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint mini-base bench clean
+.PHONY: demo test lint mini-base bench bench-recommend bench-explain bench-budget clean
 
 demo: $(STAMP)
 	$(BIN)/traitmap run src/traitmap/mini/study.yaml --output runs
@@ -35,6 +35,18 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
+
+# Recommenders on every published matrix that is laid out in ../shared/matrices; the fixture always runs.
+bench-recommend: $(STAMP)
+	$(BIN)/python benchmarks/recommend.py
+
+bench-explain: $(STAMP)
+	$(BIN)/python benchmarks/explain_calibration.py
+	$(BIN)/python benchmarks/explain_planted.py
+	$(BIN)/python benchmarks/relations.py
+
+bench-budget: $(STAMP)
+	$(BIN)/python benchmarks/budget.py --taskweb ../shared/matrices --run runs/real
 
 clean:
 	rm -rf $(VENV) build dist
