@@ -9,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import spacy
+from spacy.training import Example
+from spacy.util import fix_random_seed
 
 import small_study
 import traitmap as tm
@@ -81,6 +84,7 @@ def test_own_tasks_of_other_names_are_left_out(folder: Path) -> None:
         (("matrix.csv", "--texts", "absent.jsonl"), "absent.jsonl"),
         (("matrix.csv", "--texts", "texts.jsonl", "--own", "films"), "SOURCE:TARGET"),
         (("matrix.csv", "--texts", "texts.jsonl", "--units", "miles"), "standard"),
+        (("matrix.csv", "--texts", "texts.jsonl", "--parser", "absent"), "spacy download"),
     ],
 )
 def test_what_the_user_must_mend(folder: Path, words: tuple[str, ...], told: str) -> None:
@@ -90,8 +94,11 @@ def test_what_the_user_must_mend(folder: Path, words: tuple[str, ...], told: str
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_brings_texts_noise_and_reasons(tmp_path: Path) -> None:
-    study = small_study.study(tmp_path, seeds=(0,))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run of seven sources and five targets."""
+    place = tmp_path_factory.mktemp("finished")
+    study = small_study.study(place, seeds=(0,))
     given = list(small_study.sources(study))
     right = [(one.segments[0].text, one.segments[1].text.strip()) for one in given[0].examples]
     wrong = [(prompt, {"good": "bad", "bad": "good"}[label]) for prompt, label in right]
@@ -110,9 +117,81 @@ def test_a_run_brings_texts_noise_and_reasons(tmp_path: Path) -> None:
             "targets": tuple(study.targets[0].model_copy(update={"name": one.name}) for one in asked),
         }
     )
-    store = execute(told, FakeEngine(), given, asked)
-    found = tm.explain(store.folder, n_permutations=99)
+    execute(told, FakeEngine(), given, asked)
+    return place
+
+
+def test_a_run_brings_texts_noise_and_reasons(finished: Path) -> None:
+    found = tm.explain(finished / "small", n_permutations=99)
     assert ("reviews", "reviews") in found.own
     assert found.odd.beyond_noise is not None
     assert {"style_cosine", "vocabulary_overlap"} <= {one.name for one in found.alone}
     assert found.to_json()["conditions"]["variations"] == []
+
+
+@pytest.fixture(scope="module")
+def parser(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A spaCy pipeline whose parser has seen three sentences."""
+    place = tmp_path_factory.mktemp("parser")
+    fix_random_seed(0)
+    pipeline = spacy.blank("en")
+    pipeline.add_pipe("parser", config={"min_action_freq": 1})
+    taught = {
+        "review warm cold verdict": ["case", "ROOT", "obl", "xcomp"],
+        "text ball goal topic": ["nsubj", "ROOT", "obl", "obl"],
+        "one plus two is": ["nummod", "ROOT", "nummod", "cop"],
+    }
+    examples = [
+        Example.from_dict(pipeline.make_doc(text), {"heads": [1, 1, 1, 2], "deps": relations})
+        for text, relations in taught.items()
+    ]
+    optimizer = pipeline.initialize(lambda: examples)
+    for _ in range(20):
+        pipeline.update(examples, sgd=optimizer)
+    pipeline.to_disk(place)
+    return place
+
+
+def test_a_parser_compares_the_syntax_of_a_run_too(finished: Path, parser: Path) -> None:
+    given = ("small", "--permutations", "99", "--seed", "3")
+    done = explain(finished, *given, "--parser", str(parser))
+    assert done.returncode == 0, done.stderr
+    assert "parse: 100 %" in done.stderr
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+    plain = tm.explain(finished / "small", n_permutations=99, seed=3)
+    found = tm.explain(finished / "small", parser=parser, n_permutations=99, seed=3)
+    assert {one.name for one in found.alone} - {one.name for one in plain.alone} == {"syntax_distance"}
+    (alone,) = (one for one in found.alone if one.name == "syntax_distance")
+    assert alone.effect.known
+    (row,) = (line for line in done.stdout.splitlines() if line.startswith("syntax_distance"))
+    assert f"{alone.effect.value:+.2f}" in row
+    assert alone.verdict in row
+
+
+@pytest.mark.shared
+def test_a_real_parser_tells_reviews_from_sums(shared: Path, tmp_path: Path) -> None:
+    """Where tasks help those of their kind alone, the syntax of their real texts goes with gains."""
+    reviews, sums = ("sst2", "imdb", "amazon_reviews", "flipkart"), ("gsm8k", "svamp", "metamath_backward")
+    names = (*reviews, *sums)
+    with (tmp_path / "texts.jsonl").open("w", encoding="utf-8") as stream:
+        for name in names:
+            with (shared / "data" / name / "train.jsonl").open(encoding="utf-8") as lines:
+                rows = [json.loads(next(lines)) for _ in range(15)]
+            for row in rows:
+                text = row["text"] if name in reviews else row["question"]
+                stream.write(json.dumps({"task": name, "input": text[:300], "output": "yes"}) + "\n")
+    generator = np.random.default_rng(0)
+    rows = [["source", *names], ["__baseline__", *["0.5"] * len(names)]]
+    for source in names:
+        alike = [(source in reviews) == (target in reviews) for target in names]
+        gains = np.where(alike, 0.7, 0.4) + generator.normal(0, 0.02, len(names))
+        rows.append([source, *(f"{gain:.3f}" for gain in gains)])
+    (tmp_path / "m.csv").write_text("\n".join(map(",".join, rows)) + "\n", encoding="utf-8")
+    found = tm.explain(
+        tmp_path / "m.csv",
+        texts=tmp_path / "texts.jsonl",
+        parser=shared / "parser" / "en_ud_ewt",
+        n_permutations=199,
+    )
+    (syntax,) = (one for one in found.alone if one.name == "syntax_distance")
+    assert syntax.effect.low > 0.3  # alike is up: distances are turned round

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from traitmap.analysis.explanation.answered import AnsweredCurve
     from traitmap.analysis.explanation.records import Explanation
     from traitmap.analysis.pair_features import PairFeatures
+    from traitmap.analysis.profiles.syntax_parser import Parser
     from traitmap.data.texts import Texts
     from traitmap.matrix_record import TransferMatrix
 
@@ -55,8 +56,9 @@ def explain(
     if features is None and len(without_variations(matrix).sources) < 3:
         features = PairFeatures(matrix.sources, matrix.targets, ())  # no pairs to compare: families alone
     if features is None:
+        loaded = None if parser is None else _parser(parser)  # before what takes time
         sides = _texts(subject, texts)
-        features = _features(matrix, sides, parser, listener)
+        features = _features(matrix, sides, loaded, listener, seed=settings.get("seed", 0))
     if (folder := _run_folder(subject)) is not None:
         settings = {**_from_outcomes(folder, matrix), **settings}
     return explain_matrix(matrix, features=features, **settings)
@@ -116,8 +118,14 @@ def _texts(subject: TransferMatrix | Run | str | Path, texts: Texts | str | Path
     return _Sides(kept.sources, kept.targets, kept.totals)
 
 
+def _parser(pipeline: str | Path) -> Parser:
+    from traitmap.analysis.profiles.syntax_parser import load_parser
+
+    return load_parser(pipeline)
+
+
 def _features(
-    matrix: TransferMatrix, sides: _Sides, parser: str | Path | None, listener: Listener
+    matrix: TransferMatrix, sides: _Sides, parser: Parser | None, listener: Listener, *, seed: int
 ) -> PairFeatures:
     from traitmap.analysis.explanation.explain import features_from_texts
 
@@ -125,17 +133,17 @@ def _features(
     found = features_from_texts(matrix, sides.sources, target_texts=sides.targets, **sizes)
     if parser is None:
         return found
-    from traitmap.analysis.profiles.syntax_parser import load_parser, parse_relations
+    from traitmap.analysis.profiles.syntax_parser import parse_relations
     from traitmap.analysis.profiles.syntax_shares import syntax_feature
 
-    loaded = load_parser(parser)
     inputs = {("source", name): [one.input for one in sides.sources[name]] for name in found.sources}
     inputs |= {("target", name): [one.input for one in sides.targets[name]] for name in found.targets}
     keys = {f"{side} {name}": (side, name) for side, name in inputs}
     parsed = parse_relations(
-        loaded,
+        parser,
         {key: inputs[pair] for key, pair in keys.items()},
         max_texts=PARSED,
+        seed=seed,
         listener=listener,
     )
     feature = syntax_feature(

@@ -254,8 +254,8 @@ def warnings_of(
         warned.append(
             TraitWarning(
                 "composites_alike",
-                f"{listed(alike)} go along with the other composites (R^2 above {ALIKE}): what one of them "
-                "explains, the others may as well",
+                f"{listed(alike)} {'goes' if len(alike) == 1 else 'go'} along with the other composites "
+                f"(R^2 above {ALIKE}): what one of them explains, the others may as well",
                 "add tasks in which they differ, or train variations that change one of them alone",
                 alike,
             )
