@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 def load_engine(study: Study) -> Engine:
-    """The engine over the base that a study names."""
+    """The engine over the base that a study names, or the server of its ``model.endpoint``."""
+    if study.model.endpoint is not None:
+        from traitmap.engine.endpoint import EndpointEngine
+
+        return EndpointEngine.open(study.model, study.folder)
     from traitmap.engine import open_engine
 
     return open_engine(study.model, study.folder)

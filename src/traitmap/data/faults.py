@@ -70,6 +70,8 @@ def _folders(include_path: tuple[str, ...], study: Study) -> tuple[str, ...]:
 def _model_faults(draft: Draft) -> Iterator[Found]:
     if draft.model is None:
         return
+    if draft.model.endpoint is not None:
+        return  # a name on a server, which is asked when the engine is opened
     path, place = draft.model.path, ("model", "path")
     if path.startswith("builtin:") and path != MINI:
         yield place, f"{path!r} is not built in; there is {MINI}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from traitmap.data.records import Example
+from traitmap.data.records import Example, ServedAdapter
 from traitmap.data.sources import LoadedSource, Variation
 
 
@@ -19,7 +19,7 @@ class SourcePreview:
     label_counts: examples of each label word (empty without labels).
     shown: two examples, of two different labels where there are labels.
     warnings: what is legal but seldom meant.
-    adapter: the PEFT directory that is used instead of training, or None.
+    adapter: the PEFT directory, or the adapter on a server, that is used instead of training, or None.
     variation: what was changed in which source, with a row before and after, or None.
     """
 
@@ -29,7 +29,7 @@ class SourcePreview:
     label_counts: Mapping[str, int]
     shown: tuple[Example, ...]
     warnings: tuple[str, ...]
-    adapter: Path | None
+    adapter: Path | ServedAdapter | None
     variation: Variation | None = None
 
 

@@ -76,6 +76,20 @@ class Request:
 
 
 @dataclass(frozen=True)
+class ServedAdapter:
+    """An adapter that a server holds; its files are not here.
+
+    name: the model name under which it is served. revision: the user's own word for its weights.
+    """
+
+    name: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return f"served as {self.name}"
+
+
+@dataclass(frozen=True)
 class Answer:
     """A model's answer to one request.
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from traitmap.data.adapters import CONFIG, WEIGHTS, adapter_problem, adapter_warnings, locate_adapter
-from traitmap.data.records import Example
+from traitmap.data.records import Example, ServedAdapter
 from traitmap.data.render import RenderChat, render_rows
 from traitmap.data.tables import Problem, read_table
 from traitmap.errors import DataError
@@ -54,9 +54,10 @@ class LoadedSource:
     """A source ready to be trained on, or the adapter that takes its place.
 
     examples: rendered, in the order of the data; empty for an adapter.
-    adapter: the PEFT directory, or None.
+    adapter: the PEFT directory, or the adapter that a server holds, or None.
     training, lora: the study's settings with this source's own over them.
-    digest: of the texts and what of them is learnt (of an adapter: of its two files); names, tags
+    digest: of the texts and what of them is learnt (of an adapter: of its two files, or of its name
+        where a server holds it); names, tags
         and label words beside the text do not enter, since training does not see them.
     label_counts: examples of each label word, in the order of ``labels`` where they are given.
     available: rows before ``limit`` was applied, or before a variation left rows out.
@@ -66,7 +67,7 @@ class LoadedSource:
 
     name: str
     examples: tuple[Example, ...]
-    adapter: Path | None
+    adapter: Path | ServedAdapter | None
     training: Training
     lora: Lora
     tags: tuple[str, ...]
@@ -106,6 +107,8 @@ def examine_source(
     study: Study, source: Source, render_chat: RenderChat | None = None
 ) -> LoadedSource | list[Problem]:
     """A source that has data of its own, or all that is wrong with it."""
+    if source.served_as is not None:
+        return _ready_made(study, source, ServedAdapter(source.served_as, source.revision), ())
     if source.adapter is not None:
         return _adapter(study, source)
     if source.task is not None:
@@ -178,19 +181,28 @@ def _adapter(study: Study, source: Source) -> LoadedSource | list[Problem]:
     problem = folder if isinstance(folder, str) else adapter_problem(folder)
     if isinstance(folder, str) or problem:
         return [Problem("adapter", str(problem))]
+    return _ready_made(study, source, folder, adapter_warnings(folder, study.model.path))
+
+
+def _ready_made(
+    study: Study, source: Source, adapter: Path | ServedAdapter, warnings: tuple[str, ...]
+) -> LoadedSource:
     training, lora = settings_of(study, source)
-    files = {name: _file_digest(folder / name) for name in (CONFIG, WEIGHTS)}
+    if isinstance(adapter, ServedAdapter):
+        known = digest({"served_as": adapter.name, "revision": adapter.revision})
+    else:
+        known = digest({name: _file_digest(adapter / name) for name in (CONFIG, WEIGHTS)})
     return LoadedSource(
         name=source.name,
         examples=(),
-        adapter=folder,
+        adapter=adapter,
         training=training,
         lora=lora,
         tags=source.tags,
-        digest=digest(files),
+        digest=known,
         label_counts={},
         available=0,
-        warnings=adapter_warnings(folder, study.model.path),
+        warnings=warnings,
     )
 
 

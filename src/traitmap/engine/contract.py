@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from traitmap.data.records import Answer, Example, Request
+from traitmap.data.records import Answer, Example, Request, ServedAdapter
 from traitmap.progress import Listener, silent
 from traitmap.study.settings import Lora, Training
 
@@ -67,10 +67,13 @@ class Engine(Protocol):
     def answer(
         self,
         requests: Sequence[Request],
-        adapter: Path | None = None,
+        adapter: Path | ServedAdapter | None = None,
         listener: Listener = silent,
     ) -> list[Answer]:
-        """Answer requests in order, by the base (None) or by a PEFT adapter directory."""
+        """Answer requests in order, by the base (None), a PEFT adapter directory, or one on a server.
+
+        ModelError for an adapter on a server where the engine is none.
+        """
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from traitmap.data.records import Answer, Example, Request
+from traitmap.data.records import Answer, Example, Request, ServedAdapter
 from traitmap.engine.contract import TrainingJob, TrainingReport
 from traitmap.errors import EngineError, ModelError
 from traitmap.progress import Listener, Progress, silent
@@ -75,8 +75,13 @@ class FakeEngine:
         return reports
 
     def answer(
-        self, requests: Sequence[Request], adapter: Path | None = None, listener: Listener = silent
+        self,
+        requests: Sequence[Request],
+        adapter: Path | ServedAdapter | None = None,
+        listener: Listener = silent,
     ) -> list[Answer]:
+        if isinstance(adapter, ServedAdapter):
+            raise ModelError(f"{adapter.name}: this engine reaches no server; give a PEFT directory.")
         self._write_log(call="answer", adapter=adapter.name if adapter else None, requests=len(requests))
         counts = load_counts(adapter) if adapter else None
         time.sleep(self.delay)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from traitmap.data.records import Answer, Request
+from traitmap.data.records import Answer, Request, ServedAdapter
 from traitmap.engine import attention
 from traitmap.engine.base import Base, load_base
 from traitmap.engine.contract import TrainingJob, TrainingReport
@@ -80,8 +80,13 @@ class LocalEngine:
         return [report_of(lane, seconds) for lane in lanes]
 
     def answer(
-        self, requests: Sequence[Request], adapter: Path | None = None, listener: Listener = silent
+        self,
+        requests: Sequence[Request],
+        adapter: Path | ServedAdapter | None = None,
+        listener: Listener = silent,
     ) -> list[Answer]:
+        if isinstance(adapter, ServedAdapter):
+            raise ModelError(f"{adapter.name}: adapters on a server need model.endpoint in the study.")
         answers: dict[int, Answer] = {}
         with self._applied(adapter) as (base, adapters):
             for kind in dict.fromkeys(request.kind for request in requests):

@@ -12,6 +12,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from traitmap.data.records import ServedAdapter
 from traitmap.engine.contract import Engine, TrainingJob, TrainingReport
 from traitmap.errors import ModelError, RunError, TraitmapError
 from traitmap.progress import Listener, Progress, silent
@@ -370,7 +371,7 @@ def _evaluate_cell(run: _Run, engine: Engine, unit: CellUnit, meter: _Meter) -> 
     run.cells[unit] = replace(entry, status="done", reason="", seconds=seconds)
 
 
-def _adapter_path(run: _Run, unit: CellUnit) -> Path | None:
+def _adapter_path(run: _Run, unit: CellUnit) -> Path | ServedAdapter | None:
     if unit.source == BASELINE:
         return None
     key = run.adapters[unit.source, unit.seed].key

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from traitmap.data.records import ServedAdapter
 from traitmap.errors import ModelError
 from traitmap.study.digest import digest
 
@@ -49,11 +50,14 @@ def adapter_key(source: LoadedSource, seed: int, base_digest: str) -> str:
     )
 
 
-def adapter_digest(folder: Path) -> str:
+def adapter_digest(folder: Path | ServedAdapter) -> str:
     """Digest of a PEFT directory: the bytes of its weights and what of its configuration has a meaning.
 
+    Of an adapter that a server holds only its name there, and the user's word for its weights, are known.
     ModelError where the weights or the configuration are absent or cannot be read.
     """
+    if isinstance(folder, ServedAdapter):
+        return digest({"served_as": folder.name, "revision": folder.revision})
     try:
         with (folder / WEIGHTS).open("rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()

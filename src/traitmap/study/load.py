@@ -14,7 +14,13 @@ from pydantic import ValidationError
 from traitmap.errors import Fault, StudyError
 from traitmap.study.document import Document, Place, read_document, words_of
 from traitmap.study.legal import holds_text, inner_annotation, keys_of, legal_values
-from traitmap.study.rules import Conflict, duplicate_names, training_conflicts
+from traitmap.study.rules import (
+    Conflict,
+    duplicate_names,
+    endpoint_conflicts,
+    model_conflicts,
+    training_conflicts,
+)
 from traitmap.study.settings import Lora, Model, Settings, Source, Study, Target, Training, target_mapping
 from traitmap.study.variations import all_source_conflicts, lineage_conflicts
 
@@ -23,7 +29,7 @@ _OVERRIDES: dict[str, type[Settings]] = {"training": Training, "lora": Lora}
 _EXAMPLES = {
     "name": "name: my-study",
     "model": "model: org/name, or model: builtin:mini",
-    "sources": "sources: a list, each with name and one of path, task, adapter, from, concat",
+    "sources": "sources: a list, each with name and one of path, task, adapter, served_as, from, concat",
     "targets": "targets: a list of lm-eval tasks, such as - gsm8k",
     "task": "task: gsm8k",
     "path": "path: org/name",
@@ -161,6 +167,11 @@ def _conflicts(data: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
             if isinstance(source.get("training"), dict):
                 yield from _placed(training_conflicts(source["training"]), ("sources", at, "training"))
     for at, key, message in lineage_conflicts(sources if isinstance(sources, list) else ()):
+        yield ("sources", at, key), message
+    model: Any = data.get("model") if isinstance(data.get("model"), dict) else {}
+    yield from _placed(model_conflicts(model), ("model",))
+    every = sources if isinstance(sources, list) else ()
+    for at, key, message in endpoint_conflicts(model.get("endpoint"), every):
         yield ("sources", at, key), message
     if isinstance(data.get("training"), dict):
         yield from _placed(training_conflicts(data["training"]), ("training",))

@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from traitmap.study.paths import is_local_data
 
 LENGTHS = ("num_train_epochs", "max_steps", "max_tokens")
-ORIGINS = ("path", "task", "adapter", "from", "concat")
+ORIGINS = ("path", "task", "adapter", "served_as", "from", "concat")
+READY_MADE = ("adapter", "served_as")
 _OF_ROWS = ("prompt", "completion", "label", "labels")
 _OF_HUB = ("subset", "split", "revision")
 _WITHOUT_EFFECT = {
     "task": (*_OF_HUB, *_OF_ROWS),
     "adapter": ("subset", "split", *_OF_ROWS, "limit", "training", "lora"),
+    "served_as": ("subset", "split", *_OF_ROWS, "limit", "training", "lora"),
     "from": (*_OF_HUB, *_OF_ROWS, "limit"),
     "concat": (*_OF_HUB, *_OF_ROWS, "limit"),
 }
@@ -46,6 +49,60 @@ def training_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
         )
 
 
+def url_fault(text: str) -> str | None:
+    """What is wrong with a server's address, or None. A key in the address would be written down with it."""
+    try:
+        parts = urlsplit(text)
+        legal = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        legal = False
+    if not legal:
+        return "it is no http or https address; give one such as http://localhost:8000/v1"
+    if parts.username or parts.password or parts.query or parts.fragment:
+        return (
+            "an address with a user, a password, ? or # is not kept; give the address alone, and the key in "
+            "the environment variable that api_key_env names"
+        )
+    return None
+
+
+def model_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    """Settings of this machine, which a server does not heed."""
+    if given.get("endpoint") is None:
+        return
+    for key, usual in (("dtype", "auto"), ("device", "auto"), ("trust_remote_code", False)):
+        if given.get(key, usual) != usual:
+            yield Conflict(key, f"{key} has no effect on a model with endpoint; remove it")
+
+
+def endpoint_conflicts(endpoint: Any, sources: Sequence[Any]) -> Iterator[tuple[int, str, str]]:
+    """Position, key and message of sources that ask of a server what it cannot do, or of none.
+
+    endpoint: its settings as a mapping, its address alone, or None where there is no server.
+    """
+    server = endpoint.get("server", "openai") if isinstance(endpoint, Mapping) else "openai"
+    for at, source in enumerate(sources):
+        if not isinstance(source, Mapping):
+            continue
+        origins = [key for key in ORIGINS if source.get(key) is not None]
+        if endpoint is not None and origins == ["adapter"] and server == "openai":
+            yield (
+                at,
+                "adapter",
+                "it takes a server that loads adapters from files; give model.endpoint.server: vllm, sglang "
+                "or lorax, or give served_as: its model name there",
+            )
+        if endpoint is not None and origins and origins[0] not in READY_MADE:
+            yield (
+                at,
+                origins[0],
+                "a server cannot train an adapter; give served_as (its model name there) or adapter (a PEFT "
+                "directory), or remove model.endpoint to train on this machine",
+            )
+        if endpoint is None and "served_as" in origins:
+            yield at, "served_as", "no server is named; add model.endpoint, or give adapter: a PEFT directory"
+
+
 def source_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
     """One origin, and no setting that would silently do nothing."""
     origins = [key for key in ORIGINS if given.get(key) is not None]
@@ -53,7 +110,8 @@ def source_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
         yield Conflict(
             "",
             "no data: give one of path (a file or a hub dataset), task (an lm-eval task's training split), "
-            "adapter (a PEFT directory), from (another source, with something changed) or concat (several)",
+            "adapter (a PEFT directory), served_as (an adapter on a server), from (another source, with "
+            "something changed) or concat (several)",
         )
     elif len(origins) > 1:
         yield Conflict(origins[-1], f"{' and '.join(origins)} are given together; keep one of them")
@@ -76,7 +134,7 @@ def _without_effect(given: Mapping[str, Any], origin: str) -> Iterator[Conflict]
             instead = _INSTEAD.get((origin, key))
             mend = f"give {instead}" if instead else "remove it"
             yield Conflict(key, f"{key} has no effect on a source with {origin}; {mend}")
-    if origin == "adapter" and given.get("train") is False:
+    if origin in READY_MADE and given.get("train") is False:
         yield Conflict("train", "an adapter is not trained and no source can be made from it; remove train")
     path = given.get("path")
     if origin == "path" and isinstance(path, str) and is_local_data(path):

@@ -20,7 +20,15 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from traitmap.study.paths import task_stem
-from traitmap.study.rules import LENGTHS, Conflict, duplicate_names, training_conflicts
+from traitmap.study.rules import (
+    LENGTHS,
+    Conflict,
+    duplicate_names,
+    endpoint_conflicts,
+    model_conflicts,
+    training_conflicts,
+    url_fault,
+)
 from traitmap.study.template import syntax_fault
 from traitmap.study.variations import all_source_conflicts, lineage_conflicts
 
@@ -70,6 +78,13 @@ def _written_text(text: str) -> str:
     if not text.strip():
         raise _told("it is empty; give text or remove the key")
     return text
+
+
+def _server_url(text: str) -> str:
+    fault = url_fault(text)
+    if fault:
+        raise _told(fault)
+    return text.rstrip("/")
 
 
 def _template(text: str) -> str:
@@ -145,6 +160,7 @@ def _override(settings: type[BaseModel], given: Mapping[str, Any]) -> dict[str, 
 
 Name = Annotated[str, AfterValidator(_safe_name)]
 Text = Annotated[str, AfterValidator(_written_text)]
+Url = Annotated[str, AfterValidator(_server_url)]
 TemplateText = Annotated[str, AfterValidator(_template)]
 Number = Annotated[float, BeforeValidator(_number)]
 Whole = Annotated[int, BeforeValidator(_number)]
@@ -161,12 +177,44 @@ ShareOrCount = Annotated[
 CountOrName = Annotated[Count | Name, BeforeValidator(_number)]
 
 
+class Endpoint(Settings):
+    """A server that answers for the base and for adapters by OpenAI's completions protocol.
+
+    url: its base address, such as ``http://localhost:8000/v1``.
+    server: what it is, which says how adapters are named and loaded: ``vllm``, ``sglang``, ``lorax``, or
+        ``openai`` for any other that tells adapters apart by the model name alone.
+    api_key_env: the environment variable that holds the key. The key itself is never written anywhere.
+    tokenizer: a local folder or hub id of the base's tokenizer. With it prompts are sent as token ids, cut
+        exactly where lm-evaluation-harness cuts them; without it they are sent as text.
+    concurrency: requests under way at a time. requests_per_second: at most this many are begun.
+    timeout: seconds for one request. retries: how often one is sent again when the server is busy, broken
+        or away, with waits that double from half a second.
+    """
+
+    url: Url
+    server: Literal["openai", "vllm", "sglang", "lorax"] = "openai"
+    api_key_env: Text | None = None
+    tokenizer: Text | None = None
+    concurrency: Annotated[Whole, Field(ge=1, le=1024)] = 8
+    requests_per_second: Positive | None = None
+    timeout: Positive = 60.0
+    retries: Annotated[Whole, Field(ge=0, le=100)] = 5
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:
+        return {"url": given} if isinstance(given, str) else given
+
+
 class Model(Settings):
     """The base model.
 
-    path: a hub id (``org/name``), a local folder in Hugging Face layout, or ``builtin:mini``.
+    path: a hub id (``org/name``), a local folder in Hugging Face layout, or ``builtin:mini``; with
+        ``endpoint`` the name under which the server serves the base.
     dtype: arithmetic of the frozen base; ``auto`` is float32 on a CPU and bfloat16 on a GPU.
         Adapters are always trained in float32 (float64 with a float64 base).
+    endpoint: a server that answers in place of this machine; nothing can be trained on it. ``revision`` is
+        then a word of your own for what is served: another word is another base.
 
     A plain string is short for ``path``.
     """
@@ -176,11 +224,17 @@ class Model(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     device: Text = "auto"
     trust_remote_code: bool = False
+    endpoint: Endpoint | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, given: Any) -> Any:
         return {"path": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _settings_with_effect(self) -> Self:
+        _raise(self, _located(model_conflicts(self.model_dump())))
+        return self
 
 
 class Lora(Settings):
@@ -246,11 +300,13 @@ class Mislabel(Settings):
 class Source(Settings):
     """A training set, or an adapter that exists already.
 
-    Exactly one of ``path``, ``task``, ``adapter``, ``from``, ``concat``:
+    Exactly one of ``path``, ``task``, ``adapter``, ``served_as``, ``from``, ``concat``:
     path: a hub dataset id, or a local ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` file.
     task: an lm-evaluation-harness task whose training split is used, rendered as the task renders it.
     adapter: a PEFT adapter directory, used as it is; or one on the hub, ``org/name`` or, where a
         repository holds several, ``org/name/folder``, at ``revision``.
+    served_as: the model name under which the server of ``model.endpoint`` serves an adapter; ``revision`` is
+        then a word of your own for its weights, to be changed when they change.
     from (``from_`` in Python): the name of another source of the study, one thing of which is changed by
         the keys below; its own training, lora and tags hold where this source gives none.
     concat: a mixture of other sources, with weights that are shares of the examples.
@@ -284,6 +340,7 @@ class Source(Settings):
     path: Text | None = None
     task: Text | None = None
     adapter: Text | None = None
+    served_as: Text | None = None
     from_: Name | None = Field(default=None, alias="from")
     concat: Annotated[dict[str, Positive], AfterValidator(_mixture)] | None = None
     subset: Text | None = None
@@ -376,6 +433,13 @@ class Study(Settings):
     @model_validator(mode="after")
     def _known_origins(self) -> Self:
         found = lineage_conflicts([source.model_dump() for source in self.sources])
+        _raise(self, ((("sources", at, key), said) for at, key, said in found))
+        return self
+
+    @model_validator(mode="after")
+    def _served_or_trained(self) -> Self:
+        endpoint = self.model.endpoint.model_dump() if self.model.endpoint else None
+        found = endpoint_conflicts(endpoint, [source.model_dump() for source in self.sources])
         _raise(self, ((("sources", at, key), said) for at, key, said in found))
         return self
 

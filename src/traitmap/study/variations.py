@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from traitmap.study.rules import LENGTHS, ORIGINS, Conflict, source_conflicts
+from traitmap.study.rules import LENGTHS, ORIGINS, READY_MADE, Conflict, source_conflicts
 
 KINDS = (
     "output_length_quantile",
@@ -130,7 +130,7 @@ def _reference_fault(
         return f"there is no source {name!r}; {guess}legal here: {', '.join(named)}"
     if name == source.get("name"):
         return f"{name!r} is this source itself; give another one"
-    if named[name].get("adapter") is not None:
+    if any(named[name].get(key) is not None for key in READY_MADE):
         return f"{name!r} is an adapter, which has no rows; give a source with data"
     circle = _circle(str(source.get("name")), name, named)
     return f"the sources go in a circle: {' -> '.join(circle)}; give one of them data" if circle else None

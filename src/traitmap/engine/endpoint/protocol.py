@@ -1,0 +1,171 @@
+"""OpenAI's completions protocol: bodies of requests, and what their answers say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from traitmap.data.records import Answer, Request
+from traitmap.engine.decoding import Decoding
+from traitmap.errors import ModelError
+
+Prompt = str | list[int]
+CONVERSATION = "[conversation] "  # stands before a conversation that the server's own template renders
+_ROUNDING = 1e-6  # nats between a token's log-probability and the same one in the list of the likeliest
+_NO_LOGPROBS = (
+    "the server gives no log-probabilities of the prompt (completions with echo and logprobs), without which "
+    "multiple-choice and perplexity targets cannot be scored; vLLM and SGLang give them. Use such a server, "
+    "or targets that are generated."
+)
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """Log-probabilities of a prompt's tokens, in order.
+
+    tokens: their texts. logprobs: in nats, None for the first. greedy: whether each is the likeliest, None
+    for the first. offsets: where each begins in the text, as the server has it, or nothing.
+    """
+
+    tokens: tuple[str, ...]
+    logprobs: tuple[float | None, ...]
+    greedy: tuple[bool | None, ...]
+    offsets: tuple[int, ...]
+
+
+def scoring_body(prompt: Prompt) -> dict[str, Any]:
+    """Asks for the log-probabilities of a prompt. One token is generated, since some servers refuse none."""
+    return {"prompt": prompt, "max_tokens": 1, "temperature": 0, "logprobs": 1, "echo": True}
+
+
+def generation_body(prompt: Prompt, decoding: Decoding, seed: int) -> dict[str, Any]:
+    """Asks for a completion."""
+    return {"prompt": prompt, **_sampling(decoding, seed)}
+
+
+def chat_body(conversation: str, decoding: Decoding, seed: int) -> dict[str, Any]:
+    """Asks for the next turn of a conversation that ``conversation_text`` wrote down."""
+    try:
+        messages = json.loads(conversation.removeprefix(CONVERSATION))
+    except ValueError:
+        raise ModelError(
+            "a conversation with text behind it (an answer begun for the model) can only be rendered here; "
+            "give model.endpoint.tokenizer."
+        ) from None
+    return {"messages": messages, **_sampling(decoding, seed)}
+
+
+def conversation_text(messages: Sequence[Mapping[str, str]]) -> str:
+    """A conversation as one text that ``chat_body`` reads again."""
+    return CONVERSATION + json.dumps([dict(message) for message in messages], ensure_ascii=False)
+
+
+def token_logprobs(answer: Any) -> TokenLogprobs:
+    """The prompt's log-probabilities out of an answer to ``scoring_body``. ModelError where it has none."""
+    told = _choice(answer).get("logprobs")
+    if not isinstance(told, Mapping) or not told.get("token_logprobs"):
+        raise ModelError(_NO_LOGPROBS)
+    logprobs, tokens = list(told["token_logprobs"]), list(told.get("tokens") or [])
+    count = _prompt_tokens(answer, len(logprobs))
+    likeliest = told.get("top_logprobs")
+    if count < 1 or len(tokens) != len(logprobs) or not likeliest or len(likeliest) != len(logprobs):
+        raise ModelError(_NO_LOGPROBS)
+    offsets = told.get("text_offset") or []
+    return TokenLogprobs(
+        tokens=tuple(map(str, tokens[:count])),
+        logprobs=tuple(logprobs[:count]),
+        greedy=tuple(_is_likeliest(one, top) for one, top in zip(logprobs, likeliest, strict=True))[:count],
+        offsets=tuple(offsets[:count]) if len(offsets) == len(logprobs) else (),
+    )
+
+
+def _prompt_tokens(answer: Mapping[str, Any], listed: int) -> int:
+    """How many of the listed tokens are the prompt's: all but what was generated."""
+    usage = answer.get("usage") or {}
+    if isinstance(usage.get("prompt_tokens"), int):
+        count = usage["prompt_tokens"]
+        # a list no longer than what was generated holds none of the prompt
+        return count if count <= listed and listed > int(usage.get("completion_tokens") or 0) else 0
+    return listed - 1
+
+
+def _is_likeliest(logprob: float | None, likeliest: Any) -> bool | None:
+    if logprob is None or not isinstance(likeliest, Mapping) or not likeliest:
+        return None
+    return logprob >= max(likeliest.values()) - _ROUNDING
+
+
+def continuation_start(found: TokenLogprobs, prompt: str, continuation: str) -> int:
+    """Index of the first token that holds a character of the continuation.
+
+    Read from the end of the text, since servers put special tokens in front: by the lengths of the tokens'
+    own texts where these add up, else by the server's offsets. ModelError where neither tells.
+    """
+    whole = "".join(found.tokens)
+    if whole.endswith(prompt):
+        rest = len(continuation)
+        for index in range(len(found.tokens) - 1, -1, -1):
+            rest -= len(found.tokens[index])
+            if rest <= 0:
+                return index
+    ordered = all(a <= b for a, b in zip(found.offsets, found.offsets[1:], strict=False))
+    if found.offsets and ordered and found.offsets[0] == 0 and 0 < found.offsets[-1] < len(prompt):
+        begins = len(prompt) - len(continuation)
+        return max(i for i, offset in enumerate(found.offsets) if offset <= begins)
+    raise ModelError(
+        "the server's tokens do not tell where the continuation begins (a character over several tokens?); "
+        "give model.endpoint.tokenizer, so that prompts are sent as token ids."
+    )
+
+
+def scored(found: TokenLogprobs, start: int) -> Answer:
+    """Sum over the tokens from ``start`` on. ModelError where one has no log-probability."""
+    logprobs, greedy = found.logprobs[start:], found.greedy[start:]
+    known = [one for one in logprobs if one is not None]
+    likeliest = [one for one in greedy if one is not None]
+    if not logprobs or len(known) < len(logprobs) or len(likeliest) < len(greedy):
+        raise ModelError(
+            "the server gives no log-probability of the continuation's first token (it stands at the very "
+            "beginning of the text); give model.endpoint.tokenizer, so that a start token is put before it."
+        )
+    return Answer(logprob=float(sum(known)), is_greedy=all(likeliest), tokens=len(logprobs))
+
+
+def generated(answer: Any, decoding: Decoding) -> tuple[str, int | None, bool]:
+    """Text up to the first stop string, tokens (None where unknown), and whether it ended by itself."""
+    choice = _choice(answer)
+    message = choice.get("message")
+    text = (message.get("content") if isinstance(message, Mapping) else choice.get("text")) or ""
+    stopped = choice.get("finish_reason") not in ("length", None)
+    for term in decoding.until:
+        if term in text:
+            text, stopped = text.split(term)[0], True
+    count = (answer.get("usage") or {}).get("completion_tokens")
+    return str(text), count if isinstance(count, int) else None, stopped
+
+
+def is_conversation(request: Request) -> bool:
+    return request.context.startswith(CONVERSATION)
+
+
+def _sampling(decoding: Decoding, seed: int) -> dict[str, Any]:
+    body: dict[str, Any] = {"max_tokens": decoding.max_tokens, "temperature": 0}
+    if decoding.until:
+        body["stop"] = list(decoding.until)
+    if decoding.sample:
+        body |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": seed}
+        if decoding.top_k > 0:
+            body["top_k"] = decoding.top_k
+    return body
+
+
+def _choice(answer: Any) -> Mapping[str, Any]:
+    try:
+        choice = answer["choices"][0]
+    except (KeyError, IndexError, TypeError):
+        choice = None
+    if not isinstance(choice, Mapping):
+        raise ModelError("the server's answer has no choices; does it speak OpenAI's completions protocol?")
+    return choice

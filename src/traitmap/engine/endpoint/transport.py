@@ -1,0 +1,185 @@
+"""Requests to a server, paced, and sent again when it is busy, broken or away."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from traitmap.errors import ModelError
+from traitmap.study.settings import Endpoint
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before the first repeat; they double up to the longest
+LONGEST_ASKED_WAIT = 600.0  # seconds that a Retry-After may ask for
+_BUSY = frozenset({408, 425, 429})
+_SHOWN = 400  # characters of a server's own words in a message
+
+
+class RefusedError(ModelError):
+    """The server answered that it will not do it; sending it again would not help."""
+
+    def __init__(self, message: str, status: int) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class UnreachableError(ModelError):
+    """The server was busy, broken or away at every try."""
+
+
+class StoppedError(ModelError):
+    """Another request of the same batch has failed, so that this one was given up."""
+
+
+class Transport:
+    """A pool of connections to one server. Any number of threads may use it.
+
+    The key is read from the environment here, sent in the header of each request, and appears in no message.
+    """
+
+    def __init__(self, settings: Endpoint) -> None:
+        self.settings = settings
+        self.away = False  # the last request could not be answered at any try
+        self._key = _key_of(settings)
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        self._client = httpx.Client(
+            headers=headers,
+            timeout=settings.timeout,
+            limits=httpx.Limits(max_connections=settings.concurrency + 1),
+        )
+        self._lock = threading.Lock()
+        self._jitter = random.Random(0)
+        self._next_start = 0.0
+
+    def get(self, path: str, *, retries: int | None = None) -> Any:
+        """JSON data at a path below the server's base address."""
+        return self._send("GET", self.address(path), None, retries, threading.Event())
+
+    def post(self, path: str, body: Mapping[str, Any], stop: threading.Event | None = None) -> Any:
+        """The answer, JSON data, to a JSON body. stop: gives up waiting when it is set.
+
+        RefusedError where the server will not do it, UnreachableError after the last try.
+        """
+        return self._send("POST", self.address(path), body, None, stop or threading.Event())
+
+    def call(self, path: str, body: Mapping[str, Any], *, retries: int | None = None) -> Any:
+        """As ``post``, for calls that may answer with plain words: JSON data where it is such, else text."""
+        address = self.address(path)
+        return self._send("POST", address, body, retries, threading.Event(), plain=True)
+
+    def address(self, path: str) -> str:
+        """Below the base address; a path with a slash in front stands beside ``/v1`` instead."""
+        base = self.settings.url
+        return base.removesuffix("/v1") + path if path.startswith("/") else f"{base}/{path}"
+
+    def _send(
+        self,
+        method: str,
+        address: str,
+        body: Mapping[str, Any] | None,
+        retries: int | None,
+        stop: threading.Event,
+        *,
+        plain: bool = False,
+    ) -> Any:
+        tries = 1 + (self.settings.retries if retries is None else retries)
+        reason = ""
+        for attempt in range(tries):
+            self._pace(stop)
+            asked_wait = 0.0
+            try:
+                response = self._client.request(method, address, json=body)
+            except httpx.RequestError as error:
+                reason = self._told(f"{type(error).__name__} {error}")
+            else:
+                if response.status_code < 300:
+                    self.away = False
+                    try:
+                        return response.json()
+                    except ValueError:
+                        if plain:
+                            return response.text
+                        reason = "its answer was no whole JSON"
+                elif response.status_code in _BUSY or response.status_code >= 500:
+                    reason = f"it answered {response.status_code}: {self._told(response.text)}"
+                    asked_wait = retry_after(response.headers.get("Retry-After"))
+                else:
+                    told = self._told(response.text)
+                    raise RefusedError(
+                        f"{address} answered {response.status_code}: {told}", response.status_code
+                    )
+            if attempt + 1 < tries:
+                _wait(max(self._backoff(attempt), asked_wait), stop)
+        self.away = True
+        raise UnreachableError(
+            f"{address} gave no answer in {tries} tries; at the last one {reason}. Check the server and run "
+            "again: what is finished is kept."
+        )
+
+    def _backoff(self, attempt: int) -> float:
+        """Seconds to wait: doubled at every try, and drawn so that threads do not come back together."""
+        with self._lock:
+            share = self._jitter.uniform(0.5, 1.0)
+        return share * min(LONGEST_WAIT, FIRST_WAIT * 2.0**attempt)
+
+    def _pace(self, stop: threading.Event) -> None:
+        """Wait until another request may begin."""
+        if stop.is_set():
+            raise StoppedError("given up")
+        if self.settings.requests_per_second is None:
+            return
+        with self._lock:
+            start = max(time.monotonic(), self._next_start)
+            self._next_start = start + 1.0 / self.settings.requests_per_second
+        _wait(start - time.monotonic(), stop)
+
+    def _told(self, words: str) -> str:
+        """The server's words in one line, without the key should it repeat it."""
+        if self._key:
+            words = words.replace(self._key, "***")
+        line = " ".join(words.split())
+        return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
+
+
+def retry_after(header: str | None) -> float:
+    """Seconds that a Retry-After header asks for, in either of its forms; 0 where it says nothing."""
+    if header is None:
+        return 0.0
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(header)
+        except ValueError:
+            return 0.0
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        seconds = (moment - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), LONGEST_ASKED_WAIT) if seconds == seconds else 0.0
+
+
+def _wait(seconds: float, stop: threading.Event) -> None:
+    if stop.wait(max(seconds, 0.0)):
+        raise StoppedError("given up")
+
+
+def _key_of(settings: Endpoint) -> str | None:
+    name = settings.api_key_env
+    if name is None:
+        return None
+    key = os.environ.get(name, "").strip()
+    if not key:
+        raise ModelError(
+            f"model.endpoint.api_key_env: the environment variable {name} is not set; set it to the key, or "
+            "remove api_key_env."
+        )
+    if not key.isascii() or not key.isprintable():
+        raise ModelError(f"the environment variable {name} holds characters that no HTTP header may hold.")
+    return key
