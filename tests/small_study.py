@@ -40,6 +40,7 @@ class SmallTarget:
     higher_is_better: bool = True
     chance: float = nan
     majority: float = nan
+    refused: str = ""
     tags: tuple[str, ...] = ()
     conditions: Mapping[str, Any] = field(default_factory=dict)
 

@@ -1,13 +1,14 @@
-import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import yaml
 
+from hub_layouts import HELD_OUT, LAYOUTS, write_copies, write_flipkart
 from traitmap.data.faults import check_file
+from traitmap.data.lineage import load_sources
+from traitmap.data.records import Answer
+from traitmap.data.targets import load_targets
 from traitmap.errors import StudyError
 from traitmap.study.init import TEMPLATES, write_template
 from traitmap.study.load import load_study
@@ -56,117 +57,110 @@ def test_templates_that_need_no_network_pass_the_check_as_they_are(tmp_path, tem
     check_file(write_template(tmp_path / "new", template))
 
 
-def hub_rows(text: dict, labels: int) -> list[dict]:
-    return [{**{key: f"{value} {n}" for key, value in text.items()}, "label": n % labels} for n in range(12)]
-
-
-HUB = {
-    "SetFit/amazon_reviews_multi_en": (hub_rows({"text": "thing"}, 5), {}, ["train", "test"]),
-    "stanfordnlp/imdb": (hub_rows({"text": "film"}, 2), {"label": ["neg", "pos"]}, ["train", "test"]),
-    "SetFit/toxic_conversations": (hub_rows({"text": "you"}, 2), {}, ["train", "test"]),
-    "google-research-datasets/paws": (
-        hub_rows({"sentence1": "one", "sentence2": "two"}, 2),
-        {"label": ["0", "1"]},
-        ["train", "test"],
-    ),
-    "nyu-mll/multi_nli": (
-        hub_rows({"premise": "one", "hypothesis": "two"}, 3),
-        {"label": ["entailment", "neutral", "contradiction"]},
-        ["train", "validation_matched"],
-    ),
-    "meta-math/MetaMathQA": (
-        [{"query": f"ask {n}", "response": f"say {n}"} for n in range(12)],
-        {},
-        ["train"],
-    ),
-    "openai/gsm8k": (
-        [{"question": f"ask {n}", "answer": f"so\n#### {n}"} for n in range(12)],
-        {},
-        ["train", "test"],
-    ),
-    "tiedong/goat": (
-        [
-            {"instruction": f"What is {n} + 1?", "output": f"{n} + 1 = {n + 1}", "answer": str(n + 1)}
-            for n in range(1012)
-        ],
-        {},
-        ["train"],
-    ),
-    "ise-uiuc/Magicoder-OSS-Instruct-75K": (
-        [{"problem": f"write {n}", "solution": f"```python\nprint({n})\n```"} for n in range(1012)],
-        {},
-        ["train"],
-    ),
-}
-SUBSETS = {"google-research-datasets/paws": "labeled_final", "openai/gsm8k": "main"}
-
-
-def write_hub(folder: Path) -> None:
-    """``datasets`` takes a folder beside it for the hub repository of that name."""
-    for name, (rows, classes, splits) in HUB.items():
-        place = folder / name
-        place.mkdir(parents=True)
-        files = [{"split": split, "path": f"{split}.jsonl"} for split in splits]
-        for entry in files:
-            (place / entry["path"]).write_text("\n".join(map(json.dumps, rows)))
-        subset = SUBSETS.get(name, "default")
-        features = [
-            {"name": key, "dtype": {"class_label": {"names": dict(enumerate(classes[key]))}}}
-            if key in classes
-            else {"name": key, "dtype": "string" if isinstance(value, str) else "int64"}
-            for key, value in rows[0].items()
-        ]
-        card = {
-            "configs": [{"config_name": subset, "data_files": files}],
-            "dataset_info": {"config_name": subset, "features": features},
-        }
-        (place / "README.md").write_text(f"---\n{yaml.safe_dump(card)}---\n")
-
-
-def write_flipkart(folder: Path) -> None:
-    folder.mkdir()
-    words = ["negative", "neutral", "positive"]
-    rows = "".join(f"nice {n},it is,{words[min(n % 5, 2)]}\n" for n in range(12))
-    for name in ("train", "test"):
-        (folder / f"{name}.csv").write_text(f"Review,Summary,Sentiment\n{rows}")
-
-
-CHECK = """
-import json
-from traitmap.data.lineage import load_sources
-from traitmap.data.targets import load_targets
-from traitmap.study.load import load_study
-
-study = load_study("new/study.yaml")
-sources = {s.name: [[e.prompt, e.completion] for e in s.examples] for s in load_sources(study)}
-targets = {t.name: [[r.context, r.continuation] for r in t.requests] for t in load_targets(study)}
-print(json.dumps([sources, targets]))
-"""
-
-
-def test_the_paper_s_study_asks_as_it_teaches(tmp_path):
-    """On stand-ins with the columns and splits of the hub datasets; the network stays off."""
-    write_hub(tmp_path)
-    file = write_template(tmp_path / "new", "paper")
-    write_flipkart(tmp_path / "new" / "flipkart")
-    assert (len(load_study(file).sources), len(load_study(file).targets)) == (14, 10)
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
-    result = subprocess.run(
-        [sys.executable, "-c", CHECK],
-        cwd=tmp_path,
+def command(*words, cwd):
+    """The command line of a machine without a network and with empty caches."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(cwd / "home")}
+    return subprocess.run(
+        [sys.executable, "-m", "traitmap.cli", *words],
+        cwd=cwd,
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert result.returncode == 0, result.stderr[-3000:]
-    sources, targets = json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory):
+    """A folder with the paper's study, and copies of its datasets in their own columns."""
+    folder = tmp_path_factory.mktemp("paper")
+    write_copies(folder / "copies")
+    write_template(folder / "new", "paper")
+    write_flipkart(folder / "new" / "flipkart")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(paper):
+    """Sources and targets of the paper's study, loaded once for all tests."""
+    study = load_study(paper / "new" / "study.yaml").model_copy(update={"data": str(paper / "copies")})
+    return {one.name: one for one in load_sources(study)}, {one.name: one for one in load_targets(study)}
+
+
+def test_the_paper_s_study_has_its_ten_sources_and_ten_targets(paper):
+    study = load_study(paper / "new" / "study.yaml")
+    sources = {one.name for one in study.sources}
+    added = {"amazon_mislabelled", "amazon_mislabelled_half", "amazon_format", "goat_format"}
+    assert added < sources
+    assert len(sources - added) == 10
+    assert len({one.name for one in study.targets} - {"gsm8k_strict"}) == 10
+    assert not study.allow_code
+    settings = study.training
+    assert (study.lora.r, study.lora.lora_alpha, settings.loss_on) == (64, 32, "all")
+    assert (settings.learning_rate, settings.warmup_steps, settings.max_length) == (5e-5, 100, 2048)
+
+
+def test_the_paper_s_study_asks_as_it_teaches(loaded):
+    sources, targets = loaded
     varied = ("amazon_mislabelled", "amazon_format", "flipkart_balanced")
     for name in ("amazon", "flipkart", "imdb", "pile", "paws", "mnli", *varied):
-        asked = {tuple(each) for each in targets[name.split("_")[0]]}
-        assert {tuple(each) for each in sources[name]} <= asked, name
-    for name, kept in (("goat", 12), ("magicoder", 12)):
-        taught = {prompt for prompt, _ in sources[name]}
-        asked = {prompt for prompt, _ in targets[name]}
-        assert (len(taught), len(asked), taught & asked) == (kept, 1000, set()), name
-    assert {prompt.split(":")[0] for prompt, _ in sources["meta_math_qa"] + targets["gsm8k"]} == {"Question"}
+        asked = {(one.context, one.continuation) for one in targets[name.split("_")[0]].requests}
+        taught = {(one.prompt, one.completion) for one in sources[name].examples}
+        assert taught <= asked, name
+    for name in ("goat", "magicoder"):
+        taught = {one.prompt for one in sources[name].examples}
+        asked = {one.context for one in targets[name].requests}
+        assert (len(taught), len(asked), taught & asked) == (12, HELD_OUT, set()), name
+    prompts = [one.prompt for one in sources["meta_math_qa"].examples]
+    prompts += [one.context for one in targets["gsm8k"].requests]
+    assert {prompt.split(":")[0] for prompt in prompts} == {"Question"}
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "flexible"),
+    [
+        (" They have 2 and 3 apples.\n#### 5", 1, 1),
+        (" 2 + 3 = 5.", 0, 1),
+        (" 2 + 3 = 5.\n#### 6", 0, 0),
+        (" Nobody knows.", 0, 0),
+    ],
+)
+def test_gsm8k_is_judged_by_its_form_and_whatever_its_form(loaded, text, strict, flexible):
+    """Of a row whose answer is 5."""
+    for name, right in (("gsm8k_strict", strict), ("gsm8k", flexible)):
+        target = loaded[1][name]
+        answers = [Answer(text=text, stopped=True)] * target.n_items
+        assert target.score(answers).outcomes[4].score == right, name
+
+
+def test_gsm8k_s_own_answers_are_right_under_both_rules(loaded):
+    for name in ("gsm8k_strict", "gsm8k"):
+        target = loaded[1][name]
+        answers = [Answer(text=f" {one.output}", stopped=True) for one in target.texts()]
+        assert [one.score for one in target.score(answers).outcomes] == [1] * target.n_items
+
+
+def test_check_prints_the_paper_s_prompts_and_price_without_network_base_and_gpu(paper):
+    done = command("check", "new/study.yaml", "--data", "copies", "--no-measure", cwd=paper)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    said = " ".join(done.stdout.split())
+    for one in load_study(paper / "new" / "study.yaml").sources:
+        assert f" {one.name} train " in f" {said} "
+    for prompt in ("Stars:", "Toxic (0 or 1):", "Relation (0, 1 or 2):", "(entailment, neutral or"):
+        assert prompt in said
+    assert "train 14 adapters" in said
+    assert "evaluate 165 cells" in said
+    assert "was not downloaded: tokens are guessed" in said
+    assert "one 80 GB GPU" in said
+
+
+def test_without_network_and_copies_each_dataset_is_named_with_what_to_do(paper):
+    done = command("check", "new/study.yaml", cwd=paper)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    study = load_study(paper / "new" / "study.yaml")
+    for name in {one.path for one in study.sources if one.path and one.path in LAYOUTS}:
+        assert repr(name) in done.stderr
+        assert f"FOLDER/{name.replace('/', '__')}/SPLIT.jsonl" in done.stderr
+    assert "'openai/gsm8k'" in done.stderr

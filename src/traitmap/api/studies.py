@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isnan
@@ -9,17 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitmap.api.contamination import contamination_of, keep_contamination
-from traitmap.api.loading import load_data, load_engine
+from traitmap.api.loading import engine_to_look_with, load_data, load_engine
 from traitmap.api.runs import Run
 from traitmap.progress import Listener, silent
+from traitmap.study.paths import resolve
 from traitmap.study.settings import Study
 
 if TYPE_CHECKING:
     from traitmap.analysis.contamination import Contamination
     from traitmap.data.preview import Lengths, SourcePreview
+    from traitmap.data.sources import LoadedSource
     from traitmap.data.targets import LoadedTarget
     from traitmap.engine.contract import Engine
-    from traitmap.runs.cost import Estimate
+    from traitmap.runs.cost import Estimate, UnitCost
     from traitmap.runs.plan import Plan
 
 
@@ -30,7 +33,7 @@ class Check:
     sources: previews with rendered examples and label words. lengths: tokens of each source's examples.
     contamination: items of the targets that stand in the training texts.
     adapters_to_train, cells_to_evaluate: what of the plan the run folder does not hold yet.
-    estimate: tokens, time and disk of that.
+    estimate: tokens, time and disk of that. notes: what these figures rest on, where nothing was measured.
     """
 
     study: Study
@@ -42,6 +45,7 @@ class Check:
     adapters_to_train: int
     cells_to_evaluate: int
     estimate: Estimate
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON data; unknown numbers are null."""
@@ -61,7 +65,18 @@ class Check:
             }
             for one in self.sources
         ]
-        fields = ("name", "task", "kind", "metric", "filter", "n_items", "chance", "majority", "digest")
+        fields = (
+            "name",
+            "task",
+            "kind",
+            "metric",
+            "filter",
+            "n_items",
+            "chance",
+            "majority",
+            "digest",
+            "refused",
+        )
         targets = [{field: _known(getattr(one, field)) for field in fields} for one in self.targets]
         return {
             "name": self.study.name,
@@ -73,37 +88,51 @@ class Check:
             "contamination": self.contamination.to_json(),
             "cells_to_evaluate": self.cells_to_evaluate,
             "estimate": {name: _known(value) for name, value in asdict(self.estimate).items()},
+            "notes": list(self.notes),
         }
 
 
-def load_checked(path: str | Path) -> Study:
-    """Read a study file and look at its data. StudyError holds every fault of both at once."""
+def load_checked(path: str | Path, data: str | Path | None = None) -> Study:
+    """Read a study file and look at its data. StudyError holds every fault of both at once.
+
+    data: another folder with copies of hub datasets than the study's own.
+    """
     from traitmap.data.faults import check_file
 
-    return check_file(path)
+    return check_file(path, data=data)
 
 
-def check(study: Study | str | Path, engine: Engine | None = None, *, measure: bool = False) -> Check:
+def check(
+    study: Study | str | Path,
+    engine: Engine | None = None,
+    *,
+    measure: bool = False,
+    data: str | Path | None = None,
+) -> Check:
     """Look at everything that a run would use, without training anything.
 
     engine: counts tokens exactly and, with ``measure``, times a few of them; by default the base is
-    loaded. Raises StudyError with all faults.
+    loaded. Without ``measure`` a base of the hub is not downloaded, and where it cannot be had tokens are
+    guessed, and ``notes`` says so. data: a folder with copies of hub datasets and of the base.
+    Raises StudyError with all faults.
     """
     from traitmap.data.preview import lengths_of, preview_source
-    from traitmap.runs.cost import ASSUMED, estimate, measure_cost
+    from traitmap.runs.cost import estimate, rough_token_counts
     from traitmap.runs.plan import make_plan
     from traitmap.runs.status import pending_units
     from traitmap.runs.store import run_folder
 
-    study = _in_order(study)
-    engine = engine or load_engine(study)
+    study = _in_order(study, data)
+    engine, absent = (engine, "") if engine else engine_to_look_with(study, download=measure)
     sources, targets = load_data(study, engine)
-    plan = make_plan(study=study, sources=sources, targets=targets, base_digest=engine.base_digest)
-    cost = measure_cost(engine, sources, targets) if measure else ASSUMED
+    digest = engine.base_digest if engine else ""
+    token_counts = engine.token_counts if engine else rough_token_counts
+    plan = make_plan(study=study, sources=sources, targets=targets, base_digest=digest)
+    cost, notes = _unit_cost(study, engine if measure else None, sources, targets)
     adapters, cells = pending_units(
         plan=plan,
         folder=run_folder(study),
-        base_digest=engine.base_digest,
+        base_digest=digest,
         sources=sources,
         targets=targets,
     )
@@ -112,11 +141,13 @@ def check(study: Study | str | Path, engine: Engine | None = None, *, measure: b
         cells=cells,
         sources=sources,
         targets=targets,
-        token_counts=engine.token_counts,
+        token_counts=token_counts,
         cost=cost,
     )
     lengths = {
-        one.name: lengths_of(engine.token_counts([e.text for e in one.examples]), one.training.max_length)
+        one.name: lengths_of(
+            [round(count) for count in token_counts([e.text for e in one.examples])], one.training.max_length
+        )
         for one in sources
         if one.adapter is None
     }
@@ -131,7 +162,26 @@ def check(study: Study | str | Path, engine: Engine | None = None, *, measure: b
         adapters_to_train=len(adapters),
         cells_to_evaluate=len(cells),
         estimate=expected,
+        notes=(*([f"{absent}: tokens are guessed, one for 4 characters."] if absent else ()), *notes),
     )
+
+
+def _unit_cost(
+    study: Study,
+    engine: Engine | None,
+    sources: Sequence[LoadedSource],
+    targets: Sequence[LoadedTarget],
+) -> tuple[UnitCost, tuple[str, ...]]:
+    """What a token costs: measured where there is an engine, else assumed, with what is assumed."""
+    from traitmap.runs.accelerator import assumed_cost, shape_of_base
+    from traitmap.runs.cost import ASSUMED, measure_cost
+
+    if engine is not None:
+        return measure_cost(engine, sources, targets), ()
+    shape = shape_of_base(study.model, study.folder)
+    ranks = [one.lora.r for one in sources if one.adapter is None]
+    found = assumed_cost(shape, max(ranks, default=0)) if shape is not None else None
+    return found or (ASSUMED, ())
 
 
 def run(
@@ -142,17 +192,19 @@ def run(
     output: str | Path | None = None,
     budget: float | None = None,
     seed: int = 0,
+    data: str | Path | None = None,
 ) -> Run:
     """Train, evaluate and store whatever of a study is not done yet.
 
     Calling it again after an interruption goes on where it stopped. output: another folder for runs
     than the study's. budget: a share of the whole run's price, of training and of evaluation alike; the
     cells that tell most are measured for it and the others predicted (``Run.spent``, docs/budget.md).
-    seed: of what a run on a budget draws. Raises StudyError with all faults of the study and its data.
+    seed: of what a run on a budget draws. data: a folder with copies of hub datasets and of the base,
+    instead of the study's own. Raises StudyError with all faults of the study and its data.
     """
     from traitmap.runs.execute import execute
 
-    study = _in_order(study)
+    study = _in_order(study, data)
     if output is not None:
         study = study.model_copy(update={"output": str(output)})
     engine = engine or load_engine(study)
@@ -184,9 +236,10 @@ def _known(value: Any) -> Any:
     return None if isinstance(value, float) and isnan(value) else value
 
 
-def _in_order(study: Study | str | Path) -> Study:
+def _in_order(study: Study | str | Path, data: str | Path | None = None) -> Study:
     if not isinstance(study, Study):
-        return load_checked(study)
+        return load_checked(study, data)
+    data = study.data if data is None else os.path.abspath(data)
     if study.path is not None and study.path.is_file():
-        load_checked(study.path)
-    return study
+        load_checked(study.path, resolve(data, study.folder) if data else None)
+    return study.model_copy(update={"data": str(data)}) if data else study

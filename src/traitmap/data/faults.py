@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from traitmap.data.lineage import Shelf, repeated
@@ -21,17 +22,27 @@ Found = tuple[Place, str]
 _FEW = 50
 
 
-def check_file(path: str | Path, render_chat: RenderChat | None = None) -> Study:
+def check_file(
+    path: str | Path, render_chat: RenderChat | None = None, data: str | Path | None = None
+) -> Study:
     """The study in a file whose data is all in order, or StudyError with every fault of file and data.
 
     render_chat: ``Engine.render_chat`` where a base is at hand; without it conversations are looked
-        at, but not rendered as the base would.
+        at, but not rendered as the base would. data: another folder of copies than the study's ``data``.
     """
     draft = read_draft(path)
+    if data is not None:
+        draft = _reading(draft, os.path.abspath(data))
     faults = [*draft.faults, *data_faults(draft, render_chat)]
     if draft.study is None or faults:
         raise StudyError(str(path), faults)
     return draft.study
+
+
+def _reading(draft: Draft, data: str) -> Draft:
+    """The draft with another folder of copies."""
+    study = draft.study.model_copy(update={"data": data}) if draft.study is not None else None
+    return replace(draft, study=study, data=data)
 
 
 def data_faults(draft: Draft, render_chat: RenderChat | None = None) -> list[Fault]:
@@ -40,6 +51,7 @@ def data_faults(draft: Draft, render_chat: RenderChat | None = None) -> list[Fau
     found = [
         *_model_faults(draft),
         *_include_faults(draft, study),
+        *_copies_faults(study),
         *_source_faults(draft, study, render_chat),
         *_target_faults(draft, study, render_chat),
     ]
@@ -57,6 +69,7 @@ def _stand_in(draft: Draft) -> Study:
         sources=tuple(draft.sources.values()),
         targets=tuple(draft.targets.values()),
         sample_seed=draft.sample_seed,
+        data=draft.data,
         path=draft.path,
     )
     return study.model_copy(update={"include_path": _folders(draft.include_path, study)})
@@ -100,6 +113,12 @@ def _include_faults(draft: Draft, study: Study) -> Iterator[Found]:
         if folder not in study.include_path:
             where = resolve(folder, study.folder)
             yield ("include_path", at), f"there is no folder {where}; create it or remove the line"
+
+
+def _copies_faults(study: Study) -> Iterator[Found]:
+    if study.data is not None and not os.path.isdir(resolve(study.data, study.folder)):
+        where = resolve(study.data, study.folder)
+        yield ("data",), f"there is no folder {where}; it is for copies of hub datasets, org__name/ each"
 
 
 def _source_faults(draft: Draft, study: Study, render_chat: RenderChat | None) -> Iterator[Found]:

@@ -21,6 +21,8 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml  # no public way to read a task file without building it
 from lm_eval.utils import env
 
+from traitmap.data.code_tests import executes_unsafely
+from traitmap.data.local_copies import network_advice, no_network, offline_where_unreachable, read_from_copy
 from traitmap.data.records import Example, Segment
 from traitmap.errors import DataError
 from traitmap.study.paths import is_task_file, resolve
@@ -31,29 +33,35 @@ FEWSHOT_SEED = DEFAULT_OTHER_SEED
 FILE_FORMATS = ("arrow", "csv", "json", "pandas", "parquet", "text")  # what `datasets` reads from plain files
 
 
-def open_task(name: str, include_path: Sequence[str | Path] = (), num_fewshot: int | None = None) -> Task:
+def open_task(
+    name: str,
+    include_path: Sequence[str | Path] = (),
+    num_fewshot: int | None = None,
+    copies: Path | None = None,
+) -> Task:
     """An lm-eval Task by name or by YAML file, as ``lm_eval`` would load and seed it.
 
     name: an installed, bundled or included task, or a path to a ``.yaml`` file. A task of an
         include_path wins over a bundled one, and that over an installed one.
     num_fewshot: examples in the prompt; None leaves it to the task (0 where it has no wish).
+    copies: a folder with copies of hub datasets (`data.local_copies`).
 
     A relative ``data_files``, ``data_dir`` or ``./`` dataset path is meant from the folder of the YAML
     file (and, as lm-eval has it, from the working directory where the first does not exist).
     Raises DataError for groups and tags, unknown names, multimodal tasks, tasks that execute
-    generated code, and whatever keeps the task from loading.
+    generated code outside the sandbox, and whatever keeps the task from loading.
     """
-    config = _find_config(name, include_path)
-    with quiet(), reproducible():
+    config = read_from_copy(_find_config(name, include_path), copies)
+    with quiet(), reproducible(), offline_where_unreachable():
         try:
             loaded = TaskManager(include_defaults=False).load(config)["tasks"]
             task: Task = next(iter(loaded.values()))
         except Exception as fault:
-            raise DataError(f"task {name!r} cannot be loaded: {reason(fault)}") from fault
+            raise DataError(f"task {name!r} cannot be loaded: {_why(fault, config)}") from fault
         if getattr(task, "MULTIMODAL", False):
             raise DataError(f"task {name!r} needs images or sound; only text tasks can be used")
         if getattr(task, "UNSAFE_CODE", False):
-            raise DataError(f"task {name!r} executes generated code, which traitmap does not do")
+            raise DataError(_unsafe(name))
         _set_fewshot(task, name, num_fewshot)
     return task
 
@@ -62,7 +70,8 @@ def open_study_task(study: Study, name: str, num_fewshot: int | None = None) -> 
     """`open_task` for a name that stands in a study file: relative paths are relative to that file."""
     include = [resolve(path, study.folder) for path in study.include_path]
     file = str(resolve(name, study.folder)) if is_task_file(name) else name
-    return open_task(file, include, num_fewshot)
+    copies = resolve(study.data, study.folder) if study.data else None
+    return open_task(file, include, num_fewshot, copies)
 
 
 def training_rows(task: Task) -> int:
@@ -210,10 +219,34 @@ def _members(config: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
+def _why(fault: BaseException, config: Mapping[str, Any]) -> str:
+    """Why a task did not load; where its dataset cannot be had, which one and what to do."""
+    said, dataset = reason(fault), config.get("dataset_path")
+    if not no_network(fault) or not isinstance(dataset, str):
+        return said
+    return (
+        f"its dataset {dataset!r} is not on this machine and the hub cannot be reached ({said}); "
+        f"{network_advice(dataset)}"
+    )
+
+
+def _unsafe(name: str) -> str:
+    return (
+        f"task {name!r} executes generated code through lm-eval, outside any sandbox, so it is never run; "
+        "use `mbpp_sandboxed`, or a task file of yours with `process_results: !function "
+        "traitmap.data.code_tests.passes` and `metadata: {executes_code: true}` (docs/paper-study.md)"
+    )
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         with quiet():
+            # first without its functions: importing those of lm-eval's code tasks runs a program
+            if executes_unsafely(load_yaml(path, resolve_func=False)):
+                raise DataError(_unsafe(path.stem))
             config = load_yaml(path)
+    except DataError:
+        raise
     except Exception as fault:
         raise DataError(f"task file {path} cannot be read: {reason(fault)}") from fault
     if "group" in config or isinstance(config.get("task"), list):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import nan
@@ -15,6 +17,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import Task
 
+from traitmap.data.code_tests import executes_code
 from traitmap.data.harness import quiet, reason
 from traitmap.data.records import Answer, Outcome
 from traitmap.errors import DataError, EngineError
@@ -67,7 +70,7 @@ def score_answers(
     """
     given = _dealt(task, items, answers)
     with _replayed(task, items, given):
-        values = {name: [_process(task, item, name) for item in items] for name in _filter_names(task)}
+        values = {name: _process_all(task, items, name) for name in _filter_names(task)}
         filtered = [[one.filtered_resps[filter_name] for one in item.instances] for item in items]
         aggregates, unknown = _aggregates(task, values)
     scores = [_scalar(value.get(metric)) for value in values[filter_name]]
@@ -151,6 +154,15 @@ def _response(kind: str, answer: Answer) -> Any:
 
 def _filter_names(task: Task) -> list[str]:
     return list(task.instances[0].filtered_resps)
+
+
+def _process_all(task: Task, items: Sequence[Item], filter_name: str) -> list[dict[str, Any]]:
+    """lm-eval's metrics of every item; where judging one waits for its program, as many at once as there
+    are cores, since a crowded machine would let good programs run out of time."""
+    if not executes_code(task.config.metadata):
+        return [_process(task, item, filter_name) for item in items]
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        return list(pool.map(lambda item: _process(task, item, filter_name), items))
 
 
 def _process(task: Task, item: Item, filter_name: str) -> dict[str, Any]:

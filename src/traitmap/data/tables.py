@@ -11,15 +11,16 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from traitmap.data.local_copies import copy_of, network_advice, no_network, offline_where_unreachable
 from traitmap.study.paths import DATA_SUFFIXES, is_local_data, resolve
 from traitmap.study.settings import Source, Study
 
 Row = Mapping[str, Any]
-_NETWORK = "check the network (with HF_HUB_OFFLINE=1 only what lies in the cache is used, without waiting)"
 _LONGEST_CELL = 2**31 - 1
 
 
@@ -48,7 +49,8 @@ class Table:
 def read_table(study: Study, source: Source) -> Table | Problem:
     """Rows of a source with a ``path``, or why there are none."""
     path = source.path or ""
-    table = _local(resolve(path, study.folder)) if is_local_data(path) else _hub(path, source)
+    copies = resolve(study.data, study.folder) if study.data else None
+    table = _local(resolve(path, study.folder)) if is_local_data(path) else _hub(path, source, copies)
     if isinstance(table, Table) and len(table.rows) == 0:
         empty = "it has no rows" if is_local_data(path) else f"its split {source.split!r} has no rows"
         return Problem("path", f"{path}: {empty}; give data with at least one")
@@ -139,11 +141,17 @@ def _separated(file: Path, text: str, delimiter: str) -> Table | Problem:
     return Table(rows, tuple(header))
 
 
-def _hub(path: str, source: Source) -> Table | Problem:
+def _hub(path: str, source: Source, copies: Path | None) -> Table | Problem:
     import datasets
 
+    copy = copy_of(path, source.subset, copies)
+    asked: Mapping[str, Any] = (
+        {"path": path, "name": source.subset, "revision": source.revision} if copy is None else copy.asked
+    )
     try:
-        loaded = datasets.load_dataset(path, name=source.subset, split=source.split, revision=source.revision)
+        # bars are for downloads; tqdm looks up sys.stderr when one begins
+        with redirect_stderr(io.StringIO()) if copy else offline_where_unreachable():
+            loaded = datasets.load_dataset(**asked, split=source.split)
     except Exception as error:  # whatever the hub, its files or the network do wrong is told, not raised
         return _hub_problem(path, source, error)
     names = {
@@ -156,8 +164,8 @@ def _hub(path: str, source: Source) -> Table | Problem:
 
 def _hub_problem(path: str, source: Source, error: Exception) -> Problem:
     said = " ".join(str(error).split())[:300]
-    if isinstance(error, ConnectionError):
-        return Problem("path", f"the hub dataset {path!r} cannot be reached: {said}; {_NETWORK}")
+    if no_network(error):
+        return Problem("path", f"the hub dataset {path!r} cannot be reached: {said}; {network_advice(path)}")
     if "split" in said.lower():
         return Problem("split", f"{path!r} has no split {source.split!r}: {said}")
     if "config" in said.lower():

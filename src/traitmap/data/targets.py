@@ -17,6 +17,7 @@ import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
+from traitmap.data import code_tests
 from traitmap.data.harness import (
     FEWSHOT_SEED,
     compiled_once,
@@ -50,6 +51,8 @@ class LoadedTarget:
         the commonest gold answer. NaN where the metric is no accuracy or golds do not repeat.
     choices: the label space where all items share it, else None.
     conditions: how the target was asked, for the record (plain JSON data).
+    refused: why its answers are not judged here (they are programs, say); empty where they are. The cells
+        of a refused target stay missing.
     """
 
     name: str
@@ -67,6 +70,7 @@ class LoadedTarget:
     tags: tuple[str, ...]
     choices: tuple[str, ...] | None
     conditions: Mapping[str, Any]
+    refused: str = field(default="", kw_only=True)
     _task: Task = field(repr=False, compare=False)
     _items: tuple[Item, ...] = field(repr=False, compare=False)
 
@@ -74,7 +78,10 @@ class LoadedTarget:
         """Outcomes and lm-eval's aggregates of one model's answers, one answer per request in order.
 
         Every call stands alone: the same answers give the same outcomes. Not for several threads.
+        Raises DataError where the target is refused.
         """
+        if self.refused:
+            raise DataError(f"target {self.name!r}: {self.refused}")
         return score_answers(
             task=self._task, items=self._items, answers=answers, metric=self.metric, filter_name=self.filter
         )
@@ -171,6 +178,7 @@ def _load(study: Study, target: Target, render_chat: RenderChat | None) -> Loade
         tags=target.tags,
         choices=choices,
         conditions=conditions,
+        refused=code_tests.why_not_executed(task.config.metadata, study.allow_code),
         _task=task,
         _items=items,
     )
@@ -314,6 +322,8 @@ def _conditions(
     if task.OUTPUT_TYPE == "generate_until":
         told["generation_kwargs"] = _plain(config.generation_kwargs)
         told["repeats"] = config.repeats
+    if code_tests.executes_code(config.metadata):
+        told["programs"] = code_tests.conditions()
     if task.OUTPUT_TYPE == "multiple_choice":
         told["items_without_gold"] = sum(not item.golds for item in items)
     return told

@@ -36,12 +36,14 @@ def check_preview(
     estimate: Estimate,
     lengths: Mapping[str, Lengths] = MappingProxyType({}),
     contamination: Contamination | None = None,
+    notes: Sequence[str] = (),
 ) -> RenderableType:
     """Sources with rendered examples and label words, targets with a rendered request, and the cost.
 
     adapters, cells: how many are still to be trained and evaluated, which ``estimate`` is for.
     lengths: token counts of each source's examples, where they have been counted.
     contamination: items of the targets that stand in the training texts, where they were compared.
+    notes: what the figures rest on.
     """
     parts: list[RenderableType] = [_sources(sources, lengths)]
     for source in sources:
@@ -52,6 +54,7 @@ def check_preview(
     if contamination is not None:
         parts += _overlaps(contamination)
     parts += [Text(""), words(_cost(adapters, cells, estimate), "bold")]
+    parts += [words(f"  {note}", "dim") for note in notes]
     return Group(*parts)
 
 
@@ -165,6 +168,8 @@ def _request(target: LoadedTarget) -> list[RenderableType]:
     first = target.requests[0]
     same = [request for request in target.requests if request.item == first.item]
     parts: list[RenderableType] = [Text(""), words(target.name, "bold")]
+    if target.refused:
+        parts.append(words(f"  ! its cells will be missing: {target.refused}", "yellow"))
     parts.append(Padding(words(shorten_middle(first.context, _TEXT_MOST), "dim"), (0, 0, 0, 4), expand=False))
     parts.append(Padding(words(_answers(first, same), "bold"), (0, 0, 0, 4), expand=False))
     return parts

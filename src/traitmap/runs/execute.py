@@ -357,6 +357,9 @@ def _evaluate_cell(run: _Run, engine: Engine, unit: CellUnit, meter: _Meter) -> 
     if run.store.cell(entry.key).exists():  # another source has the same adapter files
         run.cells[unit] = replace(entry, status="done", reason="")
         return
+    if target.refused:  # nothing is asked whose answers cannot be judged
+        run.cells[unit] = replace(entry, status="failed", reason=target.refused)
+        return
     started = time.monotonic()
     try:
         answers = engine.answer(target.requests, _adapter_path(run, unit), meter.hear)

@@ -43,7 +43,7 @@ class Draft:
 
     study: the study, or None where there is any fault.
     model, sources, targets: those parts that are in order by themselves, sources and targets by
-        their position in the file; include_path, sample_seed: as given, else their defaults.
+        their position in the file; include_path, sample_seed, data: as given, else their defaults.
     faults: everything wrong with the file itself; data that the study names is not looked at.
     """
 
@@ -55,6 +55,7 @@ class Draft:
     targets: Mapping[int, Target] = field(default_factory=dict)
     include_path: tuple[str, ...] = ()
     sample_seed: int = 0
+    data: str | None = None
     document: Document = field(default_factory=lambda: Document(None, {}, ()))
 
     def fault(self, place: Place, message: str) -> Fault:
@@ -106,6 +107,7 @@ def _draft(file: Path, document: Document) -> Draft:
         targets=_all_in_order(Target, data.get("targets")),
         include_path=_texts(data.get("include_path")),
         sample_seed=data["sample_seed"] if type(data.get("sample_seed")) is int else 0,
+        data=data["data"] if isinstance(data.get("data"), str) and data["data"].strip() else None,
         document=document,
     )
 

@@ -406,6 +406,9 @@ class Study(Settings):
     limit: evaluate at most this many items of each target (its first ones, as lm-eval does).
     output: folder that holds runs; the run lies in ``output/name``.
     include_path: folders with further lm-eval task files.
+    data: a folder with copies of hub datasets and of the base, ``org__name/`` each, used in place of the hub
+        (`data.local_copies`). allow_code: whether targets may run the programs that a model writes, in a
+        sandbox; without it the cells of such targets stay missing.
     path: the file that the study was read from; relative paths in it are relative to that file.
     """
 
@@ -419,6 +422,8 @@ class Study(Settings):
     limit: Count | None = None
     sample_seed: Seed = 0
     include_path: tuple[Text, ...] = ()
+    data: Text | None = None
+    allow_code: bool = False
     output: Text = "runs"
     trait_names: tuple[Text, ...] = ()
     path: Path | None = Field(default=None, exclude=True)

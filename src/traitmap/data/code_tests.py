@@ -1,0 +1,94 @@
+"""Programs that a model wrote, judged by running them on their tests, in the sandbox."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from traitmap.data.sandbox import CodeResult, run_code, why_no_sandbox
+from traitmap.errors import DataError
+
+SECONDS = 10.0
+MEMORY_MB = 256
+_TESTS = ("test_list", "tests", "test")
+_SETUP = ("test_setup_code", "setup")
+_FENCED = re.compile(r"```[\w+-]*[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+
+
+def passes(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """``process_results`` of an lm-eval task: 1 where the answer's program passes its row's tests, else 0.
+
+    doc: a row with tests in ``test_list`` (or ``tests``, ``test``): statements that raise where the program
+        is wrong; and what they need in ``test_setup_code`` (or ``setup``), where they need anything.
+    results: the generated answer; its program is its first fenced block, or all of it.
+    An answer without a program has failed; so has one that is still running after ``SECONDS``. DataError
+    where the sandbox refuses: then nothing is known of the answer, and its cell has no value.
+    """
+    program = program_in(results[0])
+    if not program.strip():
+        return {"passed": 0.0}
+    found = run_program(program, tests_of(doc), setup_of(doc))
+    if found.status == "refused":
+        raise DataError(f"the sandbox cannot run programs here: {found.reason}")
+    return {"passed": float(found.status == "passed")}
+
+
+def run_program(program: str, tests: Sequence[str], setup: str = "") -> CodeResult:
+    """Run a program, then the setup of its tests, then the tests."""
+    whole = "\n".join([program, setup, *tests])
+    return run_code(whole, seconds=SECONDS, memory_mb=MEMORY_MB)
+
+
+def program_in(text: str) -> str:
+    """The program in a generated answer: its first fenced block, or, without one, the whole text."""
+    found = _FENCED.search(text)
+    return found[1] if found else text
+
+
+def tests_of(doc: Mapping[str, Any]) -> list[str]:
+    """The tests of a row. DataError where it has none."""
+    tests = next((doc[column] for column in _TESTS if doc.get(column)), None)
+    if tests is None:
+        raise DataError(f"a row has no tests; they are looked for in the columns {', '.join(_TESTS)}")
+    return [tests] if isinstance(tests, str) else [str(test) for test in tests]
+
+
+def setup_of(doc: Mapping[str, Any]) -> str:
+    """What the tests of a row need beside the program."""
+    return str(next((doc[column] for column in _SETUP if doc.get(column)), ""))
+
+
+def executes_code(metadata: Any) -> bool:
+    """Whether a task's metadata say that scoring it runs programs."""
+    return isinstance(metadata, Mapping) and bool(metadata.get("executes_code"))
+
+
+def executes_unsafely(config: Mapping[str, Any]) -> bool:
+    """Whether a task's configuration runs programs by lm-eval's own means, which have no walls."""
+    listed = config.get("metric_list") or []
+    metrics = [one.get("metric") for one in listed if isinstance(one, Mapping)]
+    return bool(config.get("unsafe_code")) or any(str(metric).endswith("code_eval") for metric in metrics)
+
+
+def why_not_executed(metadata: Any, allow_code: bool) -> str:
+    """Why answers to a task are not judged in this study on this machine; empty where they are."""
+    if not executes_code(metadata):
+        return ""
+    if not allow_code:
+        return (
+            "its answers are programs, which are run to be judged; write `allow_code: true` into the study "
+            "to run them in the sandbox"
+        )
+    reason = why_no_sandbox()
+    if reason is None:
+        return ""
+    return (
+        f"its answers are programs, and this machine cannot shut them in ({reason}); allow user namespaces "
+        "(Linux: sysctl user.max_user_namespaces) or leave this target out"
+    )
+
+
+def conditions() -> dict[str, Any]:
+    """Limits under which programs are judged, for the record."""
+    return {"seconds": SECONDS, "memory_mb": MEMORY_MB}

@@ -1,0 +1,125 @@
+"""Copies of hub datasets and models in a folder here, used in the place of the hub."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from traitmap.study.paths import DATA_SUFFIXES, is_local_data
+
+_CARD = "README.md"
+_PLAIN = ("arrow", "csv", "json", "pandas", "parquet", "text")  # dataset_path of tasks over plain files
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A folder that ``datasets`` reads as it reads the hub's dataset of that name.
+
+    asked: arguments of ``datasets.load_dataset`` for it.
+    """
+
+    folder: Path
+    asked: Mapping[str, Any]
+
+
+def folder_of(name: str, copies: Path) -> Path:
+    """Where the copy of ``org/name`` lies, there or not: ``org__name``."""
+    return copies / name.replace("/", "__")
+
+
+def copy_of(name: str, subset: str | None, copies: Path | None) -> Copy | None:
+    """The copy of a hub dataset, or None where the folder holds none.
+
+    A copy is the hub's repository as it is (with a README.md that tells subsets and splits), or one file
+    for each split, ``org__name/SPLIT.jsonl`` (or .json, .csv, .tsv, .parquet), those of a subset in
+    ``org__name/SUBSET/`` where there is such a folder.
+    """
+    if copies is None or not folder_of(name, copies).is_dir():
+        return None
+    folder = folder_of(name, copies)
+    if (folder / _CARD).is_file():
+        return Copy(folder, {"path": str(folder), "name": subset})
+    if subset is not None and (folder / subset).is_dir():
+        folder = folder / subset
+    files = {file.stem: file.name for file in sorted(folder.iterdir()) if file.suffix in DATA_SUFFIXES}
+    if not files:
+        return Copy(folder, {"path": str(folder)})  # `datasets` knows more layouts, or says what it misses
+    return Copy(folder, {"path": str(folder), "data_files": files})
+
+
+def read_from_copy(config: dict[str, Any], copies: Path | None) -> dict[str, Any]:
+    """The configuration of an lm-eval task, reading from the copy of its dataset where there is one."""
+    dataset = config.get("dataset_path")
+    if not isinstance(dataset, str) or dataset in _PLAIN or is_local_data(dataset):
+        return config
+    copy = copy_of(dataset, config.get("dataset_name"), copies)
+    if copy is None:
+        return config
+    given = dict(config.get("dataset_kwargs") or {})
+    kept = {key: value for key, value in given.items() if key not in ("revision", "data_files", "data_dir")}
+    asked = dict(copy.asked)
+    path, name = asked.pop("path"), asked.pop("name", None)
+    return {**config, "dataset_path": path, "dataset_name": name, "dataset_kwargs": {**kept, **asked}}
+
+
+def model_copy(path: str, copies: Path | None) -> Path | None:
+    """The folder that holds a copy of a base model, or None."""
+    if copies is None or is_local_data(path):
+        return None
+    folder = folder_of(path, copies)
+    return folder if (folder / "config.json").is_file() else None
+
+
+def no_network(fault: BaseException) -> bool:
+    """Whether an exception, or one that it came from, is a hub that cannot be reached."""
+    seen: BaseException | None = fault
+    while seen is not None:
+        of_client = type(seen).__module__.split(".")[0] in ("httpx", "httpcore", "requests", "urllib3")
+        if of_client or isinstance(seen, ConnectionError | TimeoutError):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def network_advice(name: str) -> str:
+    """What to do where a hub dataset cannot be had."""
+    return (
+        "check the network (with HF_HUB_OFFLINE=1 only what lies in the cache is used, without waiting), or "
+        f"put a copy of its splits at FOLDER/{name.replace('/', '__')}/SPLIT.jsonl and give `--data FOLDER`"
+    )
+
+
+@contextmanager
+def offline_where_unreachable() -> Iterator[None]:
+    """In this block the hub's clients use their caches alone where its name cannot even be resolved.
+
+    They would try again for half a minute for each dataset.
+    """
+    import datasets
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    if not any(before) and not _resolves(constants.ENDPOINT):
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
+@lru_cache(maxsize=4)
+def _resolves(endpoint: str) -> bool:
+    """Whether the machine of a URL has an address. Asked once; with a proxy the answer would say nothing."""
+    if getproxies():
+        return True
+    try:
+        return bool(socket.getaddrinfo(urlsplit(endpoint).hostname, 443))
+    except OSError:
+        return False
