@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import spacy
 from spacy.training import Example
@@ -66,6 +67,8 @@ def test_texts_are_profiled_in_every_form(place: Path) -> None:
     assert max(len(line) for line in shown.stdout.splitlines()) <= 80
     assert "\x1b[" not in shown.stdout
     assert all(name in shown.stdout for name in ("sums", "moods", "colours"))
+    found = {row.dataset: row for row in tm.profile(place / "texts.jsonl").rows()}
+    assert f"{found['sums'].meaning} {found['sums'].meaning_cosine:+.2f}" in shown.stdout
     both = traitmap("profile", "texts.jsonl", "--csv", "p.csv", "--json", "--sample", "30", cwd=place)
     assert both.returncode == 0, both.stderr
     told = json.loads(both.stdout, parse_constant=refuse_constants)
@@ -77,6 +80,39 @@ def test_texts_are_profiled_in_every_form(place: Path) -> None:
     assert float(rows["moods"]["majority"]) == pytest.approx(0.5)
     assert rows["sums"]["classes"] == rows["sums"]["perplexity"] == ""
     assert rows["moods"]["meaning"] in ("sums", "colours")
+
+
+def test_a_dataset_alone_has_no_neighbours(place: Path) -> None:
+    sums = [line for line in (place / "texts.jsonl").read_text().splitlines() if '"sums"' in line]
+    (place / "alone.jsonl").write_text("\n".join(sums), encoding="utf-8")
+    shown = traitmap("profile", "alone.jsonl", cwd=place)
+    assert shown.returncode == 0, shown.stderr
+    assert "nearest" not in shown.stdout
+    assert "below three datasets" in " ".join(shown.stdout.split())
+
+
+def test_an_encoder_in_a_folder_measures_meaning_and_style(place: Path) -> None:
+    """One that knows three words: by it sums and moods are alike, whatever their other words."""
+    library = pytest.importorskip("sentence_transformers")
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    tokenizer = Tokenizer(WordLevel({"[UNK]": 0, "plus": 1, "day": 2, "colour": 3}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    vectors = np.array([[0.1, 0.1], [1, 0], [1, 0], [0, 1]], dtype="float32")
+    words = StaticEmbedding(tokenizer, embedding_weights=vectors)
+    library.SentenceTransformer(modules=[words], device="cpu").save(str(place / "encoder"))
+    given = ("profile", "texts.jsonl", "--encoder", "encoder", "--style-encoder", "encoder", "--json")
+    done = traitmap(*given, cwd=place)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout, parse_constant=refuse_constants)
+    assert told["semantics"]["kind"] == told["style"]["encoder"] == "sentence-transformers encoder"
+    assert not any("TF-IDF" in note for note in told["notes"])
+    rows = {row.dataset: row for row in tm.profile(place / "texts.jsonl", encoder=place / "encoder").rows()}
+    assert (rows["sums"].meaning, rows["moods"].meaning) == ("moods", "sums")
+    assert rows["sums"].meaning_cosine > 0.95 > rows["colours"].meaning_cosine
 
 
 def test_help_has_an_example_and_mistakes_are_one_message(place: Path) -> None:

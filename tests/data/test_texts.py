@@ -48,6 +48,18 @@ def test_every_faulty_line_is_told_with_its_number(tmp_path: Path) -> None:
     assert [line.split(", line ")[1].split(":")[0] for line in told] == ["2", "3", "4", "5", "6", "7"]
 
 
+def test_one_fault_of_many_lines_is_told_once(tmp_path: Path) -> None:
+    file = tmp_path / "raw.jsonl"
+    file.write_text('{"text": "x", "label": "y"}\n' * 30 + '{"task": "a"}\n', encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_texts(file)
+    first, last = str(caught.value).splitlines()
+    assert "line 1 (and 29 more alike): no task and no input among its keys (text, label)" in first
+    assert "line 31: no input among its keys (task)" in last
+    with pytest.raises(DataError, match="there is no such file"):
+        read_texts(tmp_path / "absent.jsonl")
+
+
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\xfe\x00"])
 def test_a_file_without_rows_is_an_error(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "none.jsonl"

@@ -93,6 +93,6 @@ def _plain_listener(write: Callable[[str], None]) -> Listener:
         tenth = int(10 * report.done / report.total) if report.total else 10
         if tenth > reached.get(report.stage, -1):
             reached[report.stage] = tenth
-            write(f"{report.stage}: {10 * tenth} % {report.detail}")
+            write(f"{report.stage}: {10 * tenth} % {report.detail}".rstrip())
 
     return listen

@@ -38,23 +38,24 @@ def read_texts(path: str | Path, *, task: str | None = None) -> dict[str, tuple[
     """Texts by task from JSONL rows ``{task, input, output, choices, label}`` (also ``.gz``).
 
     ``task`` and ``input`` are needed; ``task`` stands for rows without one. Raises DataError with every
-    faulty line (at most twenty are told).
+    fault, the first line that has it and how many more do (at most twenty are told).
     """
     path = Path(path)
     found: dict[str, list[TaskText]] = {}
-    faults: list[str] = []
+    faults: dict[str, list[int]] = {}
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         row = _row(line, task)
         if isinstance(row, str):
-            faults.append(f"{path}, line {number}: {row}")
+            faults.setdefault(row, []).append(number)
             continue
         name, text = row
         found.setdefault(name, []).append(text)
     if faults:
-        more = f"\n... and {len(faults) - 20} more" if len(faults) > 20 else ""
-        raise DataError("\n".join(faults[:20]) + more)
+        told = [f"{path}, line {_lines_in_words(at)}: {fault}" for fault, at in faults.items()]
+        more = f"\n... and {len(told) - 20} more" if len(told) > 20 else ""
+        raise DataError("\n".join(told[:20]) + more)
     if not found:
         raise DataError(f"{path} holds no rows; give one JSON object per line: task, input, output, choices")
     return {task: tuple(texts) for task, texts in found.items()}
@@ -98,11 +99,17 @@ def questions_of_targets(targets: Iterable[LoadedTarget]) -> dict[str, tuple[Tas
     return {target.name: tuple(target.questions()) for target in targets}
 
 
+def _lines_in_words(numbers: Sequence[int]) -> str:
+    return str(numbers[0]) + (f" (and {len(numbers) - 1} more alike)" if len(numbers) > 1 else "")
+
+
 def _lines(path: Path) -> Iterable[str]:
     opener: Any = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8") as stream:
             yield from stream
+    except FileNotFoundError:
+        raise DataError(f"{path} cannot be read: there is no such file; give a JSONL file") from None
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 JSONL: {error}") from error
 
@@ -117,6 +124,13 @@ def _row(line: str, task: str | None) -> tuple[str, TaskText] | str:
         return f"a {type(row).__name__}, not an object; give task, input, output, choices"
     if task is not None:
         row.setdefault("task", task)
+    if missing := [key for key in ("task", "input") if key not in row]:
+        keys = ", ".join(list(row)[:8])
+        named = "task (the dataset's name) and " if task is None else ""
+        return (
+            f"no {' and no '.join(missing)} among its keys ({keys}); every row needs {named}input (the text "
+            "that is read)"
+        )
     for key in ("task", "input"):
         if not isinstance(row.get(key), str) or (key == "task" and not row[key]):
             return f"{key!r} is {row.get(key)!r}; give text"

@@ -48,7 +48,7 @@ def profile_tables(found: Profile) -> RenderableType:
 def datasets_table(rows: Sequence[DatasetRow], notes: Sequence[str] = ()) -> RenderableType:
     """Size, lengths, classes, form, difficulty and neighbours of every dataset."""
     unit = rows[0].unit if rows else "words"
-    heads = (
+    heads: tuple[str, ...] = (
         "texts",
         f"input {unit}",
         f"output {unit}",
@@ -60,13 +60,14 @@ def datasets_table(rows: Sequence[DatasetRow], notes: Sequence[str] = ()) -> Ren
         "marks in half",
         "different words",
         "type-token",
-        *(("perplexity",) if any(isfinite(row.perplexity) for row in rows) else ()),
-        "nearest in style",
-        "cosine",
-        "nearest in meaning",
-        "cosine",
     )
-    table = Blocks("dataset", heads, tuple((_name(row), _entries(row, len(heads) > 15)) for row in rows))
+    shown = {
+        "perplexity": any(isfinite(row.perplexity) for row in rows),
+        "nearest in style": any(row.style for row in rows),
+        "nearest in meaning": any(row.meaning for row in rows),
+    }
+    heads += tuple(head for head, known in shown.items() if known)
+    table = Blocks("dataset", heads, tuple((_name(row), _entries(row, heads)) for row in rows))
     parts: list[RenderableType] = [table, words(_datasets_note(rows), "dim")]
     parts += [words(f"! {sentence(note)}", "yellow") for note in notes]
     return Group(*parts)
@@ -76,7 +77,8 @@ def _name(row: DatasetRow) -> Text:
     return words(row.dataset, "italic" if row.role == "target" else "")
 
 
-def _entries(row: DatasetRow, with_perplexity: bool) -> tuple[Text, ...]:
+def _entries(row: DatasetRow, heads: Sequence[str]) -> tuple[Text, ...]:
+    """One entry a head; the last ones are shown where any dataset has them."""
     spread = f"{plain(row.output_low, 0)}-{plain(row.output_high, 0)}" if isfinite(row.output) else UNKNOWN
     told = [
         f"{row.size:.0f}" if isfinite(row.size) else UNKNOWN,
@@ -90,13 +92,18 @@ def _entries(row: DatasetRow, with_perplexity: bool) -> tuple[Text, ...]:
         ", ".join(mark.replace("_", " ") for mark in row.marks[:2]) + ("..." if len(row.marks) > 2 else ""),
         str(row.vocabulary),
         plain(row.richness, 2),
-        *((plain(row.perplexity),) if with_perplexity else ()),
-        _short(row.style),
-        plain(row.style_cosine, 2),
-        _short(row.meaning),
-        plain(row.meaning_cosine, 2),
     ]
+    some = {
+        "perplexity": plain(row.perplexity),
+        "nearest in style": _near(row.style, row.style_cosine),
+        "nearest in meaning": _near(row.meaning, row.meaning_cosine),
+    }
+    told += [entry for head, entry in some.items() if head in heads]
     return tuple(words(entry or UNKNOWN) for entry in told)
+
+
+def _near(name: str, cosine: float) -> str:
+    return f"{_short(name)} {signed(cosine, 2)}" if name else ""
 
 
 def _short(name: str) -> str:
@@ -104,9 +111,11 @@ def _short(name: str) -> str:
 
 
 def _datasets_note(rows: Sequence[DatasetRow]) -> str:
-    said = ["lengths: medians"]
+    said = ["lengths: medians; answers: the commonest form; marks: what half of the outputs bear"]
+    if any(row.style or row.meaning for row in rows):
+        said.append("nearest: with its cosine (of style, without an encoder, about the mean of all)")
     if any(row.role == "target" for row in rows):
-        said.append("italic: targets; nearest: among other tasks")
+        said.append("italic: targets, and nearest is among other tasks")
     if any(isfinite(row.perplexity) for row in rows):
         said.append("perplexity: of the base, per token of input and output")
     return "; ".join(said) + "."
