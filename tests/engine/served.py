@@ -4,9 +4,10 @@ Run as a process: ``python served.py BASE --port 8123 --name base --adapter goat
 It serves the base and adapters by model name, gives log-probabilities of prompts (echo, logprobs,
 text_offset), takes prompts as text or token ids, and loads adapters at run time as vLLM does.
 
---faults FILE: JSON, from the number of a completions request (1, 2, ...) in the log to a fault: ``slow``
-(answers after --slow seconds), ``busy`` (429 with Retry-After), ``broken`` (500), ``cut`` (half of the body),
-``half`` (half of the JSON, as if whole), ``reset`` (the connection), ``die`` (kill -9 of this process).
+--faults FILE: JSON, read at every request: from the number of a completions request in the log (1, 2, ...),
+or ``*`` for all others, to a fault: ``slow`` (answers after --slow seconds), ``busy`` (429 with Retry-After),
+``broken`` (500), ``cut`` (half of the body), ``half`` (half of the JSON, as if whole), ``reset`` (the
+connection), ``die`` (kill -9 of this process), ``blind`` (no log-probabilities of the prompt).
 """
 
 from __future__ import annotations
@@ -124,7 +125,6 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     served: Served
     options: argparse.Namespace
-    faults: dict[str, str]
     counting = threading.Lock()
 
     def do_GET(self) -> None:
@@ -159,7 +159,9 @@ class Handler(BaseHTTPRequestHandler):
         return self._send(200, "Success: loaded")
 
     def _complete(self, body: dict[str, Any]) -> None:
-        fault = self.faults.get(str(self._count(body)), "")
+        number = str(self._count(body))
+        faults = json.loads(Path(self.options.faults).read_text(encoding="utf-8"))
+        fault = faults.get(number, faults.get("*", ""))
         if fault == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if fault == "slow":
@@ -174,7 +176,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.connection.close()
         if body["model"] not in (self.served.name, *self.served.adapters):
             return self._send(404, {"error": {"message": f"the model {body['model']} does not exist"}})
-        if self.options.blind and body.get("echo"):
+        if fault == "blind" and body.get("echo"):
             return self._send(200, {"choices": [{"text": "", "logprobs": None}], "usage": {}})
         return self._send(200, self._answer(body), fault=fault)
 
@@ -219,13 +221,11 @@ def main() -> None:
     parser.add_argument("--name", default="base")
     parser.add_argument("--adapter", action="append", default=[])
     parser.add_argument("--log", required=True)
-    parser.add_argument("--faults")
+    parser.add_argument("--faults", required=True)
     parser.add_argument("--slow", type=float, default=3.0)
-    parser.add_argument("--blind", action="store_true", help="give no log-probabilities of prompts")
     options = parser.parse_args()
     torch.set_num_threads(1)
     Handler.options, Handler.served = options, Served(options.base, options.name)
-    Handler.faults = json.loads(Path(options.faults).read_text(encoding="utf-8")) if options.faults else {}
     for one in options.adapter:
         Handler.served.load(*one.split("=", 1))
     server = ThreadingHTTPServer(("127.0.0.1", options.port), Handler)
