@@ -132,7 +132,7 @@ def test_what_the_user_must_mend_is_one_message_and_exit_code_two(
     [
         ("", "holds no rows"),
         ('{"input": "a"}\nnot json\n', "line 2: not valid JSON"),
-        ('{"output": "a"}\n', "'input' is None"),
+        ('{"output": "a"}\n', "no input among its keys"),
         ('{"task": "a", "input": "x"}\n{"task": "b", "input": "y"}\n', "of a, b; give those of one task"),
     ],
 )

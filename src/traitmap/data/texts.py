@@ -122,15 +122,16 @@ def _row(line: str, task: str | None) -> tuple[str, TaskText] | str:
         return f"not valid JSON ({error}); give one object per line"
     if not isinstance(row, dict):
         return f"a {type(row).__name__}, not an object; give task, input, output, choices"
-    if task is not None:
-        row.setdefault("task", task)
-    if missing := [key for key in ("task", "input") if key not in row]:
+    needed = ("task", "input") if task is None else ("input",)
+    if missing := [key for key in needed if key not in row]:
         keys = ", ".join(list(row)[:8])
         named = "task (the dataset's name) and " if task is None else ""
         return (
             f"no {' and no '.join(missing)} among its keys ({keys}); every row needs {named}input (the text "
             "that is read)"
         )
+    if task is not None:
+        row.setdefault("task", task)
     for key in ("task", "input"):
         if not isinstance(row.get(key), str) or (key == "task" and not row[key]):
             return f"{key!r} is {row.get(key)!r}; give text"
