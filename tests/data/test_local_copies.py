@@ -1,0 +1,104 @@
+"""Copies of hub datasets: the same rows as the hub gives, by whichever layout they lie in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hub_layouts import LAYOUTS, write_copies
+from traitmap.data.faults import check_file
+from traitmap.data.lineage import load_sources
+from traitmap.data.local_copies import copy_of, model_copy, no_network, read_from_copy
+from traitmap.errors import DataError, StudyError
+from traitmap.study.load import load_study
+from traitmap.study.settings import Study
+
+
+def study(folder: Path, **source: object) -> Study:
+    one = {"name": "one", "path": "org/name", "prompt": "{{ a }}:", "completion": " {{ b }}", **source}
+    written = {"name": "s", "model": "builtin:mini", "data": "copies", "sources": [one]}
+    (folder / "study.yaml").write_text(yaml.safe_dump({**written, "targets": ["mini_reviews"]}))
+    return load_study(folder / "study.yaml")
+
+
+def rows(*values: str) -> str:
+    return "\n".join(json.dumps({"a": value, "b": "x"}) for value in values)
+
+
+def prompts(asked: Study) -> list[str]:
+    (source,) = load_sources(asked)
+    return [example.prompt for example in source.examples]
+
+
+def test_each_file_is_a_split_and_splits_can_be_cut(tmp_path: Path) -> None:
+    place = tmp_path / "copies" / "org__name"
+    place.mkdir(parents=True)
+    (place / "train.jsonl").write_text(rows("1", "2", "3", "4"))
+    (place / "validation_matched.jsonl").write_text(rows("5"))
+    assert prompts(study(tmp_path)) == ["1:", "2:", "3:", "4:"]
+    assert prompts(study(tmp_path, split="train[:-3]")) == ["1:"]
+    assert prompts(study(tmp_path, split="validation_matched")) == ["5:"]
+    with pytest.raises(DataError, match="has no split 'test'"):
+        load_sources(study(tmp_path, split="test"))
+
+
+def test_a_subset_is_a_folder_of_its_own_where_there_is_one(tmp_path: Path) -> None:
+    place = tmp_path / "copies" / "org__name"
+    (place / "main").mkdir(parents=True)
+    (place / "train.jsonl").write_text(rows("1"))
+    (place / "main" / "train.jsonl").write_text(rows("2"))
+    assert prompts(study(tmp_path, subset="main")) == ["2:"]
+    assert prompts(study(tmp_path, subset="other")) == ["1:"]
+
+
+def test_the_hub_s_own_repository_is_read_by_its_card(tmp_path: Path) -> None:
+    place = tmp_path / "copies" / "org__name"
+    (place / "data").mkdir(parents=True)
+    (place / "data" / "part-0.jsonl").write_text(rows("1", "2"))
+    card = {"configs": [{"config_name": "main", "data_files": [{"split": "dev", "path": "data/*.jsonl"}]}]}
+    (place / "README.md").write_text(f"---\n{yaml.safe_dump(card)}---\nAbout.\n")
+    assert prompts(study(tmp_path, subset="main", split="dev")) == ["1:", "2:"]
+
+
+def test_another_folder_can_be_given_and_must_be_there(tmp_path: Path) -> None:
+    for name in ("copies", "elsewhere"):
+        (tmp_path / name / "org__name").mkdir(parents=True)
+        (tmp_path / name / "org__name" / "train.jsonl").write_text(rows(name))
+    study(tmp_path)
+    found = check_file(tmp_path / "study.yaml", data=tmp_path / "elsewhere")
+    assert prompts(found) == ["elsewhere:"]
+    assert prompts(check_file(tmp_path / "study.yaml")) == ["copies:"]
+    with pytest.raises(StudyError, match=r"data: there is no folder .*absent"):
+        check_file(tmp_path / "study.yaml", data=tmp_path / "absent")
+
+
+def test_a_task_reads_its_copy_and_no_revision_of_the_hub(tmp_path: Path) -> None:
+    copies = write_copies(tmp_path / "copies")
+    given = {"dataset_path": "openai/gsm8k", "dataset_name": "main", "dataset_kwargs": {"revision": "abc"}}
+    found = read_from_copy(given, copies)
+    assert found["dataset_path"] == str(copies / "openai__gsm8k" / "main")
+    assert "revision" not in found["dataset_kwargs"]
+    assert read_from_copy(given, None) == given
+    assert read_from_copy({"dataset_path": "json"}, copies) == {"dataset_path": "json"}
+    assert copy_of("openai/other", None, copies) is None
+    assert set(LAYOUTS) == {name for name in LAYOUTS if copy_of(name, LAYOUTS[name][1], copies)}
+
+
+def test_a_base_may_lie_among_the_copies(tmp_path: Path) -> None:
+    assert model_copy("org/base", tmp_path) is None
+    (tmp_path / "org__base").mkdir()
+    assert model_copy("org/base", tmp_path) is None
+    (tmp_path / "org__base" / "config.json").write_text("{}")
+    assert model_copy("org/base", tmp_path) == tmp_path / "org__base"
+    assert model_copy("org/base", None) is None
+
+
+def test_a_hub_out_of_reach_is_told_from_other_faults() -> None:
+    assert no_network(ConnectionError("away"))
+    assert not no_network(ValueError("no such split"))
+    wrapped = ValueError("no data")
+    wrapped.__cause__ = ConnectionError("away")
+    assert no_network(wrapped)
