@@ -15,7 +15,9 @@ from spacy.util import fix_random_seed
 
 import small_study
 import traitmap as tm
+from traitmap.api import write_profile
 from traitmap.engine.fake import FakeEngine
+from traitmap.errors import DataError
 from traitmap.runs.execute import execute
 
 TASKS = {
@@ -166,6 +168,33 @@ def test_a_parser_compares_the_syntax_of_a_run_too(finished: Path, parser: Path)
     (row,) = (line for line in done.stdout.splitlines() if line.startswith("syntax_distance"))
     assert f"{alone.effect.value:+.2f}" in row
     assert alone.verdict in row
+
+
+def test_perplexity_comes_back_from_the_file_that_profile_writes(finished: Path) -> None:
+    profiled = tm.profile(finished / "small", perplexity=True, engine=FakeEngine(), sample=10)
+    write_profile(profiled, finished / "profile.csv")
+    given = {name: one.text.perplexity for name, one in profiled.perplexity.items()}
+    plain, read, told = (
+        tm.explain(finished / "small", n_permutations=99, perplexity=known)
+        for known in (None, finished / "profile.csv", given)
+    )
+    numbers = [
+        next(one["n"] for one in found.to_json()["levels"] if one["name"] == "source_perplexity")
+        for found in (plain, read)
+    ]
+    assert numbers == [0, 5]  # of seven sources two have too few pairs for a strength
+    assert read.to_json() == told.to_json()
+    (finished / "bad.csv").write_text("dataset,perplexity\nreviews,0.5\n", encoding="utf-8")
+    (finished / "other.csv").write_text("dataset,role\nreviews,source\n", encoding="utf-8")
+    for name, words in (
+        ("bad.csv", r"reviews 0\.5"),
+        ("other.csv", "no row fits one"),
+        ("absent.csv", "No such"),
+    ):
+        with pytest.raises(DataError, match=words):
+            tm.explain(finished / "small", perplexity=finished / name)
+    done = explain(finished, "small", "--permutations", "99", "--perplexity", "absent.csv")
+    assert (done.returncode, "absent.csv" in done.stderr) == (2, True)
 
 
 @pytest.mark.shared

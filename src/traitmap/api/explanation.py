@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitmap.api.runs import Run, matrix_of
-from traitmap.errors import MatrixError
+from traitmap.errors import DataError, MatrixError
 from traitmap.progress import Listener, silent
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def explain(
     features: PairFeatures | None = None,
     texts: Texts | str | Path | None = None,
     parser: str | Path | None = None,
+    perplexity: Mapping[str, float] | str | Path | None = None,
     listener: Listener = silent,
     **settings: Any,
 ) -> Explanation:
@@ -44,9 +46,11 @@ def explain(
 
     subject: a matrix, a run or its folder, or a CSV or Parquet matrix. A run brings its own texts.
     features: of all pairs; or texts: of every task by name, or a JSONL file of them. parser: a spaCy
-        pipeline, for distances of syntax too. settings: as for ``traitmap.analysis.explanation.explain``.
+        pipeline, for distances of syntax too. perplexity: of the base on the texts of each source, or a CSV
+        file of it (columns dataset, perplexity), as ``write_profile`` writes it.
+    settings: as for ``traitmap.analysis.explanation.explain``.
 
-    Raises MatrixError where there are no texts, or too little fits.
+    Raises MatrixError where there are no texts, or too little fits; DataError for a file of perplexity.
     """
     from traitmap.analysis.explanation.explain import explain as explain_matrix
     from traitmap.analysis.explanation.families import without_variations
@@ -57,8 +61,9 @@ def explain(
         features = PairFeatures(matrix.sources, matrix.targets, ())  # no pairs to compare: families alone
     if features is None:
         loaded = None if parser is None else _parser(parser)  # before what takes time
+        known = _perplexity(perplexity, matrix.sources)
         sides = _texts(subject, texts)
-        features = _features(matrix, sides, loaded, listener, seed=settings.get("seed", 0))
+        features = _features(matrix, sides, loaded, known, listener, seed=settings.get("seed", 0))
     if (folder := _run_folder(subject)) is not None:
         settings = {**_from_outcomes(folder, matrix), **settings}
     return explain_matrix(matrix, features=features, **settings)
@@ -124,13 +129,45 @@ def _parser(pipeline: str | Path) -> Parser:
     return load_parser(pipeline)
 
 
+def _perplexity(
+    given: Mapping[str, float] | str | Path | None, sources: Sequence[str]
+) -> Mapping[str, float]:
+    """Perplexity by source; of a file's rows those that are known and belong to a source."""
+    if given is None or isinstance(given, Mapping):
+        return given or {}
+    import csv
+
+    try:
+        with Path(given).open(encoding="utf-8", newline="") as stream:
+            rows = [row for row in csv.DictReader(stream) if row.get("perplexity") and row.get("dataset")]
+        found = {row["dataset"]: float(row["perplexity"]) for row in rows if row.get("role") != "target"}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{given} cannot be read as a CSV file of perplexity: {error}") from error
+    wrong = [f"{name} {value:g}" for name, value in found.items() if not 1 <= value < inf]
+    if wrong or not found.keys() & set(sources):
+        raise DataError(
+            f"{given} has no usable perplexity of sources ({', '.join(wrong) or 'no row fits one'}); "
+            "give columns dataset and perplexity (1 or more), as `traitmap profile RUN --perplexity --csv "
+            "FILE.csv` writes them"
+        )
+    return found
+
+
 def _features(
-    matrix: TransferMatrix, sides: _Sides, parser: Parser | None, listener: Listener, *, seed: int
+    matrix: TransferMatrix,
+    sides: _Sides,
+    parser: Parser | None,
+    perplexity: Mapping[str, float],
+    listener: Listener,
+    *,
+    seed: int,
 ) -> PairFeatures:
     from traitmap.analysis.explanation.explain import features_from_texts
 
     sizes = {} if sides.sizes is None else {"sizes": sides.sizes}
-    found = features_from_texts(matrix, sides.sources, target_texts=sides.targets, **sizes)
+    found = features_from_texts(
+        matrix, sides.sources, target_texts=sides.targets, perplexity=perplexity, **sizes
+    )
     if parser is None:
         return found
     from traitmap.analysis.profiles.syntax_parser import parse_relations

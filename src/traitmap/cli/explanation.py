@@ -22,6 +22,12 @@ def explain(
     parser: Annotated[
         str | None, typer.Option(help="A spaCy pipeline, by name or folder, to compare syntax too.")
     ] = None,
+    perplexity: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv", help="The base's, as `traitmap profile --perplexity --csv` writes it."
+        ),
+    ] = None,
     own: Annotated[
         list[str] | None,
         typer.Option(help="SOURCE:TARGET that is the target's own training set under another name."),
@@ -47,6 +53,7 @@ def explain(
             run,
             texts=texts,
             parser=parser,
+            perplexity=perplexity,
             listener=listener,
             own=pairs_of(own or []),
             units=None if units == "auto" else one_of("units", units, UNITS),
