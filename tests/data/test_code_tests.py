@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -121,7 +123,11 @@ def test_a_target_that_is_not_allowed_is_told_by_check_and_has_no_value_in_the_r
     found = api.check(file, FakeEngine())
     assert "allow_code: true" in found.targets[0].refused
     assert found.to_json()["targets"][0]["refused"] == found.targets[0].refused
-    run = tm.run(file, engine=FakeEngine())
+    run = tm.run(file, engine=FakeEngine(log=tmp_path / "log"))
+    calls = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert {call["requests"] for call in calls if call["call"] == "answer"} == {60}, (
+        "it was asked for nothing"
+    )
     matrix = run.matrix()
     statuses = {cell.target: cell.status for cell in matrix.cells}
     assert statuses == {"mbpp_sandboxed": "failed", "mini_reviews": "measured"}
@@ -131,6 +137,37 @@ def test_a_target_that_is_not_allowed_is_told_by_check_and_has_no_value_in_the_r
     assert matrix.values[0, 1] == matrix.values[0, 1]
     with pytest.raises(DataError, match="allow_code: true"):
         programs(file).score([Answer(text="pass", stopped=True)] * len(MBPP))
+
+
+WITHOUT_WALLS = """
+import sys
+import traitmap as tm
+from traitmap.data.code_tests import passes
+from traitmap.engine.fake import FakeEngine
+from traitmap.errors import DataError
+
+try:
+    passes({"tests": ["open('ran', 'w')"]}, ["x = 1"])
+except DataError as fault:
+    print(fault)
+matrix = tm.run(sys.argv[1], engine=FakeEngine()).matrix()
+print([(cell.status, cell.reason) for cell in matrix.cells if cell.target == "mbpp_sandboxed"])
+"""
+
+
+@walled
+def test_where_nothing_can_be_shut_in_nothing_is_run_and_the_cell_stays_missing(tmp_path: Path) -> None:
+    """In a namespace that may make no others, as on a machine that forbids them."""
+    file = study_of_programs(tmp_path, allow_code=True)
+    forbid = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+    command = ["unshare", "-Ur", "sh", "-c", forbid, "sh", sys.executable, "-c", WITHOUT_WALLS, str(file)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said, cells = done.stdout.strip().splitlines()
+    assert said.startswith("the sandbox cannot run programs here: ")
+    assert not (tmp_path / "ran").exists()
+    assert "('failed', 'its answers are programs, and this machine cannot shut them in (" in cells
+    assert "measured" not in cells
 
 
 def test_check_says_so_in_the_terminal(tmp_path: Path) -> None:
