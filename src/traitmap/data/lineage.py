@@ -296,8 +296,10 @@ def _doses(
         return float(changes[kind]["rate"]), 0.0, "share of wrong labels"
     if kind == "shuffle_words":
         return float(changes[kind]), 0.0, "share of words that changed places"
-    if kind in ("format_only", "random_text"):
-        return 1.0, 0.0, "0 as it was, 1 changed"
+    if kind == "format_only":
+        return 1.0, 0.0, "share of outputs that changed places"
+    if kind == "random_text":
+        return 1.0, 0.0, "share of inputs of random words"
     if kind in ("balance", "class_weights"):
         commonest = max(parent.label_counts, key=lambda word: parent.label_counts[word])
         return _share(loaded, commonest), _share(parent, commonest), f"share of the class {commonest!r}"
