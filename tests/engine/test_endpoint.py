@@ -279,7 +279,7 @@ def test_what_a_server_will_not_do_is_told(server: Server, monkeypatch: pytest.M
     with pytest.raises(ModelError, match="gives no log-probabilities of the prompt"):
         engine.answer(scoring())
     server.fail({"*": "broken"})
-    with pytest.raises(ModelError, match=r"in 1 tries; at the last one it answered 500: .*out of memory"):
+    with pytest.raises(ModelError, match=r"in 1 try; at the last one it answered 500: .*out of memory"):
         engine.answer(scoring())
     monkeypatch.setenv("SERVED_KEY", "sk-another")
     with pytest.raises(ModelError, match="401") as told:

@@ -101,7 +101,7 @@ def test_requests_are_paced_and_a_closed_port_is_told() -> None:
     transport = Transport(Endpoint(url="http://127.0.0.1:9/v1", requests_per_second=20, retries=0))
     started = time.monotonic()
     for _ in range(5):
-        with pytest.raises(UnreachableError, match=r"gave no answer in 1 tries; .*what is finished is kept"):
+        with pytest.raises(UnreachableError, match=r"gave no answer in 1 try; .*what is finished is kept"):
             transport.get("models")
     assert time.monotonic() - started >= 4 / 20  # never faster, however fast the machine
     assert transport.away

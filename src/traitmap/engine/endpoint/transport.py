@@ -119,8 +119,8 @@ class Transport:
                 _wait(max(self._backoff(attempt), asked_wait), stop)
         self.away = True
         raise UnreachableError(
-            f"{address} gave no answer in {tries} tries; at the last one {reason}. Check the server and run "
-            "again: what is finished is kept."
+            f"{address} gave no answer in {tries} {'try' if tries == 1 else 'tries'}; at the last one "
+            f"{reason}. Check the server and run again: what is finished is kept."
         )
 
     def _backoff(self, attempt: int) -> float:
