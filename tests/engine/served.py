@@ -2,7 +2,8 @@
 
 Run as a process: ``python served.py BASE --port 8123 --name base --adapter goat=FOLDER --log calls.jsonl``.
 It serves the base and adapters by model name, gives log-probabilities of prompts (echo, logprobs,
-text_offset), takes prompts as text or token ids, and loads adapters at run time as vLLM does.
+text_offset), takes prompts as text or token ids, and loads adapters at run time: by a call as vLLM and SGLang
+do; a request may also name an adapter by its folder, as LoRAX has it.
 
 --faults FILE: JSON, read at every request: from the number of a completions request in the log (1, 2, ...),
 or ``*`` for all others, to a fault: ``slow`` (answers after --slow seconds), ``busy`` (429 with Retry-After),
@@ -47,6 +48,11 @@ class Served:
                 self.model = PeftModel.from_pretrained(self.model, folder, adapter_name=name)
             self.model.eval()
             self.adapters[name] = folder
+
+    def named(self, folder: str) -> str:
+        """The name of the adapter in a folder that a request names."""
+        known = {path: name for name, path in self.adapters.items()}
+        return known[folder]
 
     def unload(self, name: str) -> None:
         with self.lock:
@@ -140,9 +146,9 @@ class Handler(BaseHTTPRequestHandler):
         given = self.headers.get("Authorization", "")
         if key and given != f"Bearer {key}":
             return self._send(401, {"error": {"message": f"no such key: {given}"}})
-        if self.path == "/v1/load_lora_adapter":
+        if self.path.removeprefix("/v1") == "/load_lora_adapter":
             return self._load(body)
-        if self.path == "/v1/unload_lora_adapter":
+        if self.path.removeprefix("/v1") == "/unload_lora_adapter":
             if body["lora_name"] not in self.served.adapters:
                 return self._send(404, {"error": {"message": "no such adapter"}})
             self.served.unload(body["lora_name"])
@@ -160,6 +166,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _complete(self, body: dict[str, Any]) -> None:
         number = str(self._count(body))
+        body["model"] = body.get("lora_path") or body["model"]
         faults = json.loads(Path(self.options.faults).read_text(encoding="utf-8"))
         fault = faults.get(number, faults.get("*", ""))
         if fault == "die":
@@ -174,6 +181,8 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             return self.connection.close()
+        if os.path.isdir(body["model"]):
+            body["model"] = self.served.named(body["model"])
         if body["model"] not in (self.served.name, *self.served.adapters):
             return self._send(404, {"error": {"message": f"the model {body['model']} does not exist"}})
         if fault == "blind" and body.get("echo"):

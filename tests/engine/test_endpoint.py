@@ -217,6 +217,21 @@ def test_a_study_gives_the_same_matrix_under_faults(local, server: Server, tmp_p
     same_cells(local[0], run.folder)
 
 
+@pytest.mark.parametrize("kind", ["vllm", "sglang", "lorax"])
+def test_each_kind_of_server_is_told_the_adapter_its_own_way(local, server: Server, kind: str) -> None:
+    engine = EndpointEngine.open(server.model(server=kind))
+    asked, before = scoring()[:4], len(server.calls())
+    expected = [one.logprob for one in local[1].answer(asked, local[2]["sums"])]
+    for adapter in (ServedAdapter("sums"), local[2]["sums"]):
+        if (kind, adapter) == ("lorax", ServedAdapter("sums")):
+            continue  # an id on the hub
+        found = [one.logprob for one in engine.answer(asked, adapter)]
+        assert np.allclose(found, expected, atol=1e-4)
+    names = {model for model, _ in server.calls()[before:]}
+    told = {"sglang": {"mini"}, "lorax": {str(local[2]["sums"])}}
+    assert names == told[kind] if kind in told else len(names - {"sums"}) == 1
+
+
 def test_adapters_from_files_are_loaded_and_survive_a_restart(local, server: Server) -> None:
     """The adapters' own names are not used: the files are loaded under new ones, and again after kill -9."""
     server.fail({8: "die"})
