@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -107,3 +109,8 @@ def test_requests_are_paced_and_a_closed_port_is_told() -> None:
     assert transport.away
     assert transport.address("models") == "http://127.0.0.1:9/v1/models"
     assert transport.address("/load_lora_adapter") == "http://127.0.0.1:9/load_lora_adapter"
+
+
+def test_the_engine_needs_no_torch() -> None:
+    code = "import sys; sys.modules['torch'] = None; import traitmap.engine.endpoint"  # None: as if not installed
+    subprocess.run([sys.executable, "-c", code], check=True)
