@@ -112,5 +112,5 @@ def test_requests_are_paced_and_a_closed_port_is_told() -> None:
 
 
 def test_the_engine_needs_no_torch() -> None:
-    code = "import sys; sys.modules['torch'] = None; import traitmap.engine.endpoint"  # None: as if not installed
+    code = "import sys; sys.modules['torch'] = None; import traitmap.engine.endpoint"  # as if absent
     subprocess.run([sys.executable, "-c", code], check=True)
