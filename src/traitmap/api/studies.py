@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitmap.api.contamination import contamination_of, keep_contamination
-from traitmap.api.loading import engine_to_look_with, load_data, load_engine
+from traitmap.api.loading import base_of, engine_to_look_with, load_data, load_engine
 from traitmap.api.runs import Run
 from traitmap.progress import Listener, silent
 from traitmap.study.paths import resolve
@@ -162,8 +162,16 @@ def check(
         adapters_to_train=len(adapters),
         cells_to_evaluate=len(cells),
         estimate=expected,
-        notes=(*([f"{absent}: tokens are guessed, one for 4 characters."] if absent else ()), *notes),
+        notes=(*_of_the_base(study, absent), *notes),
     )
+
+
+def _of_the_base(study: Study, absent: str) -> tuple[str, ...]:
+    """What the counts of tokens rest on, where that is not the base of the hub itself."""
+    if absent:
+        return (f"{absent}: tokens are guessed, one for 4 characters.",)
+    used = base_of(study)
+    return () if used == study.model else (f"the base is the copy in {used.path}, not the hub's.",)
 
 
 def _unit_cost(

@@ -33,7 +33,7 @@ Copies = Annotated[
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="A new folder for the study.")],
-    template: Annotated[str, typer.Option(help="mini, paper or local-data.")] = "local-data",
+    template: Annotated[str, typer.Option(help="mini, variations, paper or local-data.")] = "local-data",
 ) -> None:
     """Write a commented study.yaml to edit.
 
