@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
 
 .PHONY: demo test lint mini-base bench bench-recommend bench-explain bench-budget clean
 
@@ -12,10 +13,10 @@ demo: $(STAMP)
 	$(BIN)/traitmap traits runs/mini
 	$(BIN)/traitmap report runs/mini
 
-test: $(STAMP) lint
+test: $(DEV) lint
 	$(BIN)/python -m pytest
 
-lint: $(STAMP)
+lint: $(DEV)
 	$(BIN)/ruff check src tests docs benchmarks
 	$(BIN)/ruff format --check src tests docs benchmarks
 	$(BIN)/mypy
@@ -27,25 +28,29 @@ mini-base: $(STAMP)
 	$(BIN)/traitmap pretrain build/corpus.txt --output src/traitmap/mini/base \
 		--vocab-size 2048 --steps 1800 --arithmetic bfloat16 --threads 1
 
-bench: $(STAMP)
+bench: $(DEV)
 	$(BIN)/python benchmarks/run.py
 
 $(STAMP): pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $(STAMP)
 
+$(DEV): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $(DEV)
+
 # Recommenders on every published matrix that is laid out in ../shared/matrices; the fixture always runs.
-bench-recommend: $(STAMP)
+bench-recommend: $(DEV)
 	$(BIN)/python benchmarks/recommend.py
 
-bench-explain: $(STAMP)
+bench-explain: $(DEV)
 	$(BIN)/python benchmarks/explain_calibration.py
 	$(BIN)/python benchmarks/explain_planted.py
 	$(BIN)/python benchmarks/relations.py
 
-bench-budget: $(STAMP)
+bench-budget: $(DEV)
 	$(BIN)/python benchmarks/budget.py --taskweb ../shared/matrices --run runs/real
 
 clean:
