@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_layouts import write_copies
 
+from hub_layouts import write_copies
 from traitmap.data.harness import BUNDLED, gold_choices, open_task, quiet, training_examples, training_rows
 from traitmap.errors import DataError
 

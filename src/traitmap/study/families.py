@@ -16,7 +16,7 @@ class Family:
     """Sources made from one parent by the same kind of change, in different doses.
 
     parent: the source that they are made from; it need not have been trained.
-    kind: what was changed, a key of the study file. setting: how, beside the dose (``mode`` of mislabel, say).
+    kind: what was changed, a key of the study file. setting: how, beside the dose (``mode`` of mislabel).
     sources, doses: by rising dose, sources of unknown dose (NaN) last. The parent stands among them where it
         was trained and nothing else was changed in the others.
     meaning: what the dose counts; empty where it is unknown.
