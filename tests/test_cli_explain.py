@@ -224,3 +224,12 @@ def test_a_real_parser_tells_reviews_from_sums(shared: Path, tmp_path: Path) -> 
     )
     (syntax,) = (one for one in found.alone if one.name == "syntax_distance")
     assert syntax.effect.low > 0.3  # alike is up: distances are turned round
+
+
+def test_a_run_answers_the_same_itself(finished: Path) -> None:
+    folder = finished / "small"
+    run = tm.open_run(folder)
+    assert run.explain(n_permutations=99).words == tm.explain(folder, n_permutations=99).words
+    assert run.profile().to_json() == tm.profile(folder).to_json()
+    target = run.matrix().targets[0]
+    assert str(run.recommend(target=target)) == str(tm.recommend(folder, target=target))

@@ -26,6 +26,8 @@ _HOMES = {
     "decompose": "traitmap.analysis.traits",
     "explain": "traitmap.api",
     "evaluate_recommenders": "traitmap.api",
+    "export": "traitmap.api",
+    "import_results": "traitmap.api",
     "load_study": "traitmap.study.load",
     "metrics": "traitmap.analysis.recommendation",
     "open_run": "traitmap.api",

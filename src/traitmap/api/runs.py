@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from traitmap.analysis.explanation.records import Explanation
+    from traitmap.analysis.profiles.record import Profile
+    from traitmap.analysis.recommendation.advice import Recommendation
     from traitmap.analysis.records import Traits
     from traitmap.matrix import TransferMatrix
     from traitmap.runs.status import RunStatus
@@ -45,6 +48,24 @@ class Run:
     def traits(self, **settings: Any) -> Traits:
         """Latent traits of the matrix; settings as for ``traitmap.decompose``."""
         return _traits(self.matrix(), **settings)
+
+    def profile(self, **settings: Any) -> Profile:
+        """What texts and answers say beyond scores; settings as for ``traitmap.profile``."""
+        from traitmap.api.profiles import profile
+
+        return profile(self.folder, **settings)
+
+    def explain(self, **settings: Any) -> Explanation:
+        """Why gains are what they are; settings as for ``traitmap.explain``."""
+        from traitmap.api.explanation import explain
+
+        return explain(self, **settings)
+
+    def recommend(self, **settings: Any) -> Recommendation:
+        """Which source for a target or a few examples; settings as for ``traitmap.recommend``."""
+        from traitmap.api.advice import recommend
+
+        return recommend(self, **settings)
 
     def conditions(self) -> Mapping[str, Any]:
         """The study as it was run, the base, versions, device and digests."""
