@@ -26,6 +26,20 @@ def lines(matrix: TransferMatrix) -> Iterator[str]:
         yield f"| {target} | {factor * matrix.baseline[t]:.1f} | {cells} |"
 
 
+def tally(matrix: TransferMatrix) -> str:
+    """How many transfers of sources that are no variations of others are significant, and which way."""
+    described = matrix.conditions["sources"]
+    off = [
+        cell
+        for cell in matrix.cells
+        if cell.seed is None and cell.source != cell.target and not described[cell.source].get("variation")
+    ]
+    sure = [cell for cell in off if cell.q < 0.05]
+    gains = sum(cell.gain > 0 for cell in sure)
+    ways = f"{gains} gains and {len(sure) - gains} losses"
+    return f"{len(off)} cells off the diagonal; {len(sure)} significant, {ways}"
+
+
 def gain(cell: Cell, factor: int) -> str:
     """``+2.5 [0.1, 4.9]*``; a dash where it is not known."""
     if isnan(cell.gain):
@@ -37,4 +51,5 @@ def gain(cell: Cell, factor: int) -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join(lines(tm.open_run(sys.argv[1]).matrix())))
+    found = tm.open_run(sys.argv[1]).matrix()
+    print("\n".join(lines(found)), tally(found), sep="\n\n")

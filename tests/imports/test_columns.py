@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import results
 
+import traitmap as tm
 from traitmap.api import import_results, matrix_of
 from traitmap.errors import MatrixError, RunError
+from traitmap.runs.store import open_store
+from traitmap.runs.texts import read_run_texts
 
 BASE = [True, True, False, False, True, False, True, False]
 BETTER = [True] * 8
@@ -162,3 +165,22 @@ def test_nothing_that_is_there_is_overwritten(folder: Path, tmp_path: Path) -> N
         import_results([folder], tmp_path / "run")
     with pytest.raises(MatrixError, match="is there already"):
         import_results([folder], tmp_path / "m.csv")
+
+
+def test_what_the_samples_say_is_kept_and_no_uncounted_token_is_a_zero(
+    folder: Path, tmp_path: Path
+) -> None:
+    import_results([folder], tmp_path / "run")
+    kept = read_run_texts(open_store(tmp_path / "run"))
+    assert kept.sources == {}
+    (first, *_) = kept.targets["senti"]
+    assert (first.input, first.output, first.choices) == ("text 0", "yes", ("no", "yes"))
+    (lengths, *_) = tm.profile(tmp_path / "run").to_json()["cells"]["lengths"]
+    assert lengths["tokens"]["adapter"]["mean"] is None  # no file tells tokens: not 0
+
+
+def test_results_without_samples_say_nothing_of_items(folder: Path, tmp_path: Path) -> None:
+    for file in folder.rglob("samples_*"):
+        file.unlink()
+    import_results([folder], tmp_path / "run")
+    assert read_run_texts(open_store(tmp_path / "run")).targets == {}

@@ -14,8 +14,15 @@ import numpy as np
 
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
-from traitmap.exports.rows import ModelRow, cells_of, ledger_of, model_rows, target_texts
-from traitmap.matrix_statistics import standard_error
+from traitmap.exports.rows import (
+    ModelRow,
+    aligned_texts,
+    cells_of,
+    ledger_of,
+    model_rows,
+    target_texts,
+    value_and_error,
+)
 from traitmap.runs.cells import CellScores
 from traitmap.runs.ledger import Ledger
 from traitmap.runs.store import RunStore
@@ -108,10 +115,8 @@ def _library(ledger: Ledger) -> dict[str, Any]:
 
 
 def _result(target: Mapping[str, Any], cell: CellScores, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    score, error = value_and_error(target, cell)
     known = cell.scores[np.isfinite(cell.scores)]
-    told = cell.aggregates.get(f"{target['metric']},{target['filter']}", float("nan"))
-    score = told if isfinite(told) else float(known.mean())
-    error = float(standard_error(known)) if known.size > 1 else float("nan")
     bounded = bool(known.size) and float(known.min()) >= 0 and float(known.max()) <= 1
     limits = {"min_score": 0.0, "max_score": 1.0} if bounded else {}
     asked = target["conditions"]
@@ -145,10 +150,9 @@ def _instances(
     outcomes: Sequence[Outcome],
     texts: Sequence[TaskText],
 ) -> list[str]:
-    aligned = texts if len(texts) == len(outcomes) else [TaskText("", one.gold) for one in outcomes]
     return [
         json.dumps(_instance(name, model, target, outcome, text), ensure_ascii=False, allow_nan=False)
-        for outcome, text in zip(outcomes, aligned, strict=True)
+        for outcome, text in zip(outcomes, aligned_texts(texts, outcomes), strict=True)
         if isfinite(outcome.score)
     ]
 

@@ -9,12 +9,17 @@ from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
-from traitmap.exports.rows import ModelRow, cells_of, ledger_of, model_rows, target_texts
-from traitmap.matrix_statistics import standard_error
+from traitmap.exports.rows import (
+    ModelRow,
+    aligned_texts,
+    cells_of,
+    ledger_of,
+    model_rows,
+    target_texts,
+    value_and_error,
+)
 from traitmap.runs.cells import CellScores
 from traitmap.runs.ledger import Ledger
 from traitmap.runs.store import RunStore
@@ -67,6 +72,7 @@ def _write_model(
 
 
 def _config(store: RunStore, ledger: Ledger, row: ModelRow) -> dict[str, Any]:
+    limits = {target["conditions"].get("limit") for target in ledger.targets}
     arguments: dict[str, Any] = {"pretrained": str(ledger.model.get("path"))}
     if ledger.model.get("revision"):
         arguments["revision"] = ledger.model["revision"]
@@ -77,7 +83,7 @@ def _config(store: RunStore, ledger: Ledger, row: ModelRow) -> dict[str, Any]:
         "model_args": arguments,
         "model_dtype": ledger.conditions.get("dtype"),
         "device": ledger.conditions.get("device"),
-        "limit": None,
+        "limit": limits.pop() if len(limits) == 1 else None,  # else it stands in ``configs``, by task
         "traitmap": {"base": ledger.base, "source": row.source, "seed": row.seed},
     }
 
@@ -87,9 +93,7 @@ def _add_target(
 ) -> None:
     name, metric, filter_name = target["name"], target["metric"], target["filter"]
     key = f"{metric},{filter_name}"
-    known = cell.scores[np.isfinite(cell.scores)]
-    value = cell.aggregates.get(key, float(known.mean()) if known.size else float("nan"))
-    error = float(standard_error(known)) if known.size > 1 else float("nan")
+    value, error = value_and_error(target, cell)
     content["results"][name] = {
         "alias": name,
         key: value if isfinite(value) else "N/A",
@@ -105,10 +109,9 @@ def _add_target(
 
 
 def _samples(target: Mapping[str, Any], outcomes: Sequence[Outcome], texts: Sequence[TaskText]) -> list[str]:
-    aligned = texts if len(texts) == len(outcomes) else [TaskText("", one.gold) for one in outcomes]
     return [
         json.dumps(_sample(target, outcome, text), ensure_ascii=False, allow_nan=False)
-        for outcome, text in zip(outcomes, aligned, strict=True)
+        for outcome, text in zip(outcomes, aligned_texts(texts, outcomes), strict=True)
     ]
 
 

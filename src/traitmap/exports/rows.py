@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite, nan
 from typing import Any
+
+import numpy as np
 
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.errors import RunError
+from traitmap.matrix_statistics import standard_error
 from traitmap.runs.cells import CellScores, read_outcomes, read_scores
 from traitmap.runs.ledger import CellEntry, Ledger, read_ledger
 from traitmap.runs.store import RunStore
@@ -51,6 +55,20 @@ def cells_of(
         if entry is not None and entry.key is not None:
             path = store.cell(entry.key)
             yield target, read_scores(path), read_outcomes(path)
+
+
+def value_and_error(target: Mapping[str, Any], cell: CellScores) -> tuple[float, float]:
+    """The metric's value as the harness told it (else the mean of item scores), and its standard error."""
+    known = cell.scores[np.isfinite(cell.scores)]
+    told = cell.aggregates.get(f"{target['metric']},{target['filter']}", nan)
+    mean = float(known.mean()) if known.size else nan
+    error = float(standard_error(known)) if known.size > 1 else nan
+    return told if isfinite(told) else mean, error
+
+
+def aligned_texts(texts: Sequence[TaskText], outcomes: Sequence[Outcome]) -> Sequence[TaskText]:
+    """One text per outcome; where the run has not kept them, the gold answers alone."""
+    return texts if len(texts) == len(outcomes) else [TaskText("", one.gold) for one in outcomes]
 
 
 def target_texts(store: RunStore) -> Mapping[str, Sequence[TaskText]]:

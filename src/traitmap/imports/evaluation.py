@@ -8,6 +8,7 @@ from math import nan
 from typing import Any
 
 from traitmap.data.records import Outcome
+from traitmap.data.texts import TaskText
 from traitmap.errors import MatrixError
 
 
@@ -22,6 +23,7 @@ class Evaluation:
     setting: what has to be the same for all rows of a column: ``num_fewshot``, ``limit``, ``version``,
         ``template`` and the like. None is a value (no limit); what the file does not tell is not in it.
     outcomes: one per item in the order of the items; empty where the file has no samples.
+    texts: what the items say, aligned with ``outcomes``; empty where the file does not tell.
     seed: of the training, where the file tells it, so that adapters of one source are pooled.
     date: sortable; of two evaluations of the same thing the later one counts.
     """
@@ -39,6 +41,7 @@ class Evaluation:
     higher_is_better: bool | None = None
     setting: Mapping[str, Any] = field(default_factory=dict)
     outcomes: tuple[Outcome, ...] = ()
+    texts: tuple[TaskText, ...] = ()
     seed: int | None = None
     date: str = ""
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import sqrt
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from traitmap.data.records import Outcome
 from traitmap.errors import MatrixError
 from traitmap.imports.evaluation import Evaluation, known_setting
 from traitmap.imports.reading import mapping, number, read_json, sequence, text
+from traitmap.matrix_statistics import standard_error
 from traitmap.study.digest import digest
 
 KIND = "HELM"
@@ -55,7 +57,7 @@ def read_helm(folder: Path) -> list[Evaluation]:
                 metric=metric,
                 filter="none",
                 value=number(told.get("mean"), f"{where}.mean"),
-                stderr=_stderr(outcomes),
+                stderr=float(standard_error(np.array([one.score for one in outcomes]))),
                 n=len(outcomes) or (n if n > 1 else 0),
                 higher_is_better=metric not in _LOWER_IS_BETTER,
                 setting=_setting(adapter, specification),
@@ -132,11 +134,3 @@ def _outcomes(folder: Path, metric: str, split: str) -> tuple[Outcome, ...]:
         )
         for i, instance in enumerate(sorted(scores))
     )
-
-
-def _stderr(outcomes: tuple[Outcome, ...]) -> float:
-    n = len(outcomes)
-    if n < 2:
-        return float("nan")
-    mean = sum(one.score for one in outcomes) / n
-    return sqrt(sum((one.score - mean) ** 2 for one in outcomes) / (n - 1) / n)

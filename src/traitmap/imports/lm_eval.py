@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from traitmap.data.records import Outcome
+from traitmap.data.texts import TaskText
 from traitmap.errors import MatrixError
 from traitmap.imports.evaluation import Evaluation, known_setting
 from traitmap.imports.reading import mapping, number, read_json, read_lines, text
@@ -49,7 +50,8 @@ def read_lm_eval(path: Path, content: Any = None) -> list[Evaluation]:
         samples = _samples(path, task, stamp.group(1) if stamp else None)
         for metric, filter_name, key in _metrics(scores):
             place = f"{path}, results.{task}.{key}"
-            outcomes = _outcomes(samples.get(filter_name, ()), metric)
+            rows = samples.get(filter_name, [])
+            outcomes = _outcomes(rows, metric)
             found.append(
                 Evaluation(
                     place=place,
@@ -65,6 +67,7 @@ def read_lm_eval(path: Path, content: Any = None) -> list[Evaluation]:
                     higher_is_better=_direction(content, task, metric),
                     setting=setting,
                     outcomes=outcomes,
+                    texts=_texts(rows, outcomes),
                     seed=seed,
                     date=stamp.group(1) if stamp else str(content.get("date", "")),
                 )
@@ -164,6 +167,20 @@ def _outcomes(rows: Sequence[tuple[str, Mapping[str, Any]]], metric: str) -> tup
     if not all(isinstance(row.get(metric), int | float) for _, row in rows):
         return ()
     return tuple(_outcome(place, row, metric) for place, row in rows)
+
+
+def _texts(
+    rows: Sequence[tuple[str, Mapping[str, Any]]], outcomes: Sequence[Outcome]
+) -> tuple[TaskText, ...]:
+    """Context, gold answer and choices of every document, where the samples tell the context."""
+    found = []
+    for (_, row), outcome in zip(rows, outcomes, strict=False):
+        arguments = _arguments(row)
+        if not arguments or not arguments[0] or not isinstance(arguments[0][0], str):
+            return ()
+        choices = tuple(_choices(row))
+        found.append(TaskText(arguments[0][0], outcome.gold, choices, outcome.gold if choices else None))
+    return tuple(found)
 
 
 def _outcome(place: str, row: Mapping[str, Any], metric: str) -> Outcome:

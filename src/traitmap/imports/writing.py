@@ -14,10 +14,9 @@ from traitmap.imports.evaluation import Evaluation
 from traitmap.runs.cells import GIVEN, write_cell
 from traitmap.runs.ledger import AdapterEntry, CellEntry, Ledger, write_ledger
 from traitmap.runs.store import RunStore, locked_store
+from traitmap.runs.texts import IMPORTED, write_target_texts
 from traitmap.study.digest import digest
 from traitmap.study.settings import BASELINE
-
-ENGINE = "imported"
 
 
 def write_imported(imported: Imported, folder: str | Path) -> RunStore:
@@ -28,6 +27,10 @@ def write_imported(imported: Imported, folder: str | Path) -> RunStore:
     base = digest({"imported": imported.base or ""})
     with locked_store(folder) as store:
         cells = [_cell(store, column, row, base) for row in _rows(imported) for column in imported.columns]
+        for column in imported.columns:
+            texts = next((one.texts for one in column.rows.values() if one.texts), ())
+            if texts and column.paired:
+                write_target_texts(store, column.target, texts)
         write_ledger(store, _ledger(imported, base, folder.name, cells))
     return store
 
@@ -84,7 +87,7 @@ def _ledger(imported: Imported, base: str, name: str, cells: list[CellEntry]) ->
         study=digest([imported.base, imported.sources]),
         base=base,
         model={"path": imported.base},
-        conditions={"engine": ENGINE, "harness": ", ".join(kinds), "notes": list(imported.notes)},
+        conditions={"engine": IMPORTED, "harness": ", ".join(kinds), "notes": list(imported.notes)},
         seeds=_seeds(imported),
         sources=tuple(_source(source, imported) for source in imported.sources),
         targets=tuple(_target(column) for column in imported.columns),

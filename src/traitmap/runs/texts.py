@@ -17,11 +17,13 @@ from traitmap.errors import RunError
 from traitmap.runs.atomic import write_whole
 from traitmap.runs.ledger import read_ledger
 from traitmap.runs.store import RunStore
+from traitmap.study.digest import digest
 
 if TYPE_CHECKING:
     from traitmap.data.sources import LoadedSource
     from traitmap.data.targets import LoadedTarget
 
+IMPORTED = "imported"  # engine of a run that was read from other people's results
 KEPT = 10_000  # texts of one source: enough for every statistic, and a folder that can be sent
 _METADATA = b"traitmap"
 _SCHEMA = pa.schema(
@@ -65,15 +67,28 @@ def write_texts(store: RunStore, sources: Sequence[LoadedSource], targets: Seque
             _write(place, texts, target.digest, total=len(texts))
 
 
+def write_target_texts(store: RunStore, name: str, texts: Sequence[TaskText]) -> None:
+    """Keep what the items of one target say, of a run that was read from other people's results."""
+    store.texts.mkdir(exist_ok=True)
+    told = digest([[one.input, one.output] for one in texts])
+    _write(_target_file(store.texts, name), texts, told, total=len(texts))
+
+
 def read_run_texts(store: RunStore) -> RunTexts:
-    """All texts of a run. RunError where they are missing (a run of an earlier version) or damaged."""
+    """All texts of a run. RunError where they are missing (a run of an earlier version) or damaged.
+
+    Of imported results only those items are known whose files told them, and nothing of the sources.
+    """
     ledger = read_ledger(store)
+    imported = ledger.conditions.get("engine") == IMPORTED
     sources, targets, totals = {}, {}, {}
     for source in ledger.sources:
-        if source["adapter"] is None:
+        if source["adapter"] is None and not imported:
             name = source["name"]
             sources[name], totals[name] = _read(_source_file(store.texts, name))
     for target in ledger.targets:
+        if imported and not _target_file(store.texts, target["name"]).exists():
+            continue
         targets[target["name"]], _ = _read(_target_file(store.texts, target["name"]))
     return RunTexts(sources, targets, totals)
 
@@ -86,14 +101,14 @@ def _target_file(folder: Path, name: str) -> Path:
     return folder / f"target-{name}.parquet"
 
 
-def _write(place: Path, texts: Sequence[TaskText], digest: str, *, total: int) -> None:
+def _write(place: Path, texts: Sequence[TaskText], name: str, *, total: int) -> None:
     columns = {
         "input": [text.input for text in texts],
         "output": [text.output for text in texts],
         "choices": [list(text.choices) for text in texts],
         "label": [text.label for text in texts],
     }
-    told = json.dumps({"digest": digest, "total": total}).encode()
+    told = json.dumps({"digest": name, "total": total}).encode()
     table = pa.table(columns, schema=_SCHEMA).replace_schema_metadata({_METADATA: told})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")

@@ -103,7 +103,8 @@ def target_items(
         gold=_gold(rows[0], labels),
         predicted=np.array([_predicted(row, labels) for row in rows]),
         parsed=np.array([[one.parsed for one in row] for row in rows], dtype=bool),
-        tokens=np.array([[one.output_tokens for one in row] for row in rows], dtype=float),
+        # every answer has a token at least: none counted means that nobody counted
+        tokens=np.array([[one.output_tokens or np.nan for one in row] for row in rows], dtype=float),
         characters=np.array(
             [[np.nan if one.text is None else len(one.text.strip()) for one in row] for row in rows]
         ),
