@@ -167,9 +167,7 @@ def test_nothing_that_is_there_is_overwritten(folder: Path, tmp_path: Path) -> N
         import_results([folder], tmp_path / "m.csv")
 
 
-def test_what_the_samples_say_is_kept_and_no_uncounted_token_is_a_zero(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_what_the_samples_say_is_kept_and_no_uncounted_token_is_a_zero(folder: Path, tmp_path: Path) -> None:
     import_results([folder], tmp_path / "run")
     kept = read_run_texts(open_store(tmp_path / "run"))
     assert kept.sources == {}
