@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -21,12 +20,16 @@ from traitmap.report import alternative, palette
 from traitmap.report.conditions import find, study_file, tree
 from traitmap.report.headline import headline
 from traitmap.report.heatmap import Z_LIMIT, heatmap, heatmap_data
-from traitmap.report.loadings import components, shown_components
-from traitmap.report.profiles import profiles
 from traitmap.report.reading import Reading, read
-from traitmap.report.scree import scree
 from traitmap.report.svg import clean
+from traitmap.report.traits_section import traits_part
+from traitmap.report.which import which_part
+from traitmap.report.why import why_part
 from traitmap.report.wording import plain, sentence
+
+if TYPE_CHECKING:
+    from traitmap.analysis.explanation.records import Explanation
+    from traitmap.analysis.profiles.record import Profile
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -42,16 +45,34 @@ class Legend:
 
 
 def write_report(
-    path: Path, matrix: TransferMatrix, traits: Traits | None, conditions: Mapping[str, Any]
+    path: Path,
+    matrix: TransferMatrix,
+    traits: Traits | None,
+    conditions: Mapping[str, Any],
+    *,
+    profile: Profile | None = None,
+    explanation: Explanation | None = None,
+    recommendation: Any = None,
+    cells: Any = None,
+    evaluation: Any = None,
 ) -> Path:
     """Write the report whole, or leave what was there. The same records give the same bytes.
 
     conditions: whatever the run recorded, shown as it is; the headline looks in it for the study's name
     (``name``, ``study.name``), the base (``model.path``, ``study.model.path``, ``base``), ``reproduce``
-    (commands, one per line) and ``study`` (all of it, shown as a file that runs again).
-    UserError where the file cannot be written.
+    (commands, one per line) and ``study`` (all of it, shown as a file that runs again). The further parts
+    as for ``render_report``. UserError where the file cannot be written.
     """
-    page = render_report(matrix, traits, conditions)
+    page = render_report(
+        matrix,
+        traits,
+        conditions,
+        profile=profile,
+        explanation=explanation,
+        recommendation=recommendation,
+        cells=cells,
+        evaluation=evaluation,
+    )
     path = Path(path)
     part = path.with_name(path.name + ".part")
     try:
@@ -66,22 +87,44 @@ def write_report(
     return path
 
 
-def render_report(matrix: TransferMatrix, traits: Traits | None, conditions: Mapping[str, Any]) -> str:
-    """The page as text."""
+def render_report(
+    matrix: TransferMatrix,
+    traits: Traits | None,
+    conditions: Mapping[str, Any],
+    *,
+    profile: Profile | None = None,
+    explanation: Explanation | None = None,
+    recommendation: Any = None,
+    cells: Any = None,
+    evaluation: Any = None,
+) -> str:
+    """The page as text; a part that is None has no section.
+
+    profile: what texts and answers say beyond scores. explanation: why gains are what they are.
+    recommendation, evaluation: which source for each target, and how far that can be trusted.
+    cells: the details of single cells.
+    """
     reading = read(matrix)
-    script = _file("report.js")
-    page = {
+    script = _file("report.js") + _file("figures.js")
+    page: dict[str, Any] = {
         "title": find(conditions, "name", "study.name", "study") or "Transfer matrix",
         "facts": _facts(reading, conditions),
         "found": headline(reading, traits),
-        "profiles": profiles(reading, traits),
+        "findings": (),
         "style": Markup(_style()),
         "script": Markup(script),
         "script_digest": b64encode(sha256(script.encode()).digest()).decode(),
     }
-    parts = (_matrix_part(reading), _traits_part(traits), _conditions_part(conditions))
+    parts = (
+        _matrix_part(reading),
+        traits_part(matrix, traits),
+        why_part(matrix, profile, explanation),
+        which_part(matrix, recommendation, evaluation),
+        _conditions_part(conditions),
+    )
     for part in parts:
-        page |= part
+        findings = (*page["findings"], *part.get("findings", ()))
+        page |= part | {"findings": findings}
     return _environment().get_template("report.html").render(page)
 
 
@@ -98,22 +141,6 @@ def _matrix_part(reading: Reading) -> dict[str, Any]:
             cell.status not in ("measured", "given", "predicted") for row in reading.cells for cell in row
         ),
         "predicted": reading.some_predicted,
-    }
-
-
-def _traits_part(traits: Traits | None) -> dict[str, Any]:
-    if traits is None:
-        return {"traits": None}
-    count = shown_components(traits)
-    return {
-        "traits": traits,
-        "scree": scree(traits),
-        "scree_table": alternative.scree_table(traits),
-        "components": components(traits),
-        "loadings_have_intervals": bool(np.isfinite(traits.loadings_low).any()),
-        "loadings_table": alternative.loadings_table(traits, count),
-        "stability_table": alternative.stability_table(traits),
-        "effects_table": alternative.effects_table(traits, count),
     }
 
 
@@ -148,7 +175,7 @@ def _file(name: str) -> str:
 
 def _style() -> str:
     """The style sheet with the palettes of both themes in their places."""
-    style = _file("report.css")
+    style = _file("report.css") + _file("figures.css")
     for theme in ("light", "dark"):
         style = style.replace(f"/* {theme} palette */", palette.variables(theme))
     return style.replace("/* palette classes */", palette.rules())
