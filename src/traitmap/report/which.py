@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 def which_part(
     matrix: TransferMatrix, recommendation: Recommendation | None, evaluation: object | None
 ) -> dict[str, Any]:
-    """What ``which.html`` shows (``which``; None: no section), cards for the headline (``findings``).""" ``which``; None: no section), and cards for the headline (``findings``)."""
+    """What ``which.html`` shows (``which``; None: no section), cards for the headline (``findings``)."""
     return {"which": None, "findings": ()}
