@@ -211,19 +211,22 @@ def run(
     instead of the study's own. Raises StudyError with all faults of the study and its data.
     """
     from traitmap.runs.execute import execute
+    from traitmap.runs.progress_file import kept_progress
+    from traitmap.runs.store import run_folder
 
     study = _in_order(study, data)
     if output is not None:
         study = study.model_copy(update={"output": str(output)})
     engine = engine or load_engine(study)
     sources, targets = load_data(study, engine)
-    if budget is not None:
-        from traitmap.api.budget import run_on_budget
+    with kept_progress(run_folder(study), listener) as heard:
+        if budget is not None:
+            from traitmap.api.budget import run_on_budget
 
-        store, _ = run_on_budget(study, engine, sources, targets, listener, share=budget, seed=seed)
-    else:
-        store = execute(study, engine, sources, targets, listener)
-    keep_contamination(store.folder, sources, targets, listener)
+            store, _ = run_on_budget(study, engine, sources, targets, heard, share=budget, seed=seed)
+        else:
+            store = execute(study, engine, sources, targets, heard)
+        keep_contamination(store.folder, sources, targets, heard)
     return Run(store.folder)
 
 
