@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from traitmap.analysis.biplot import Biplot
 from traitmap.analysis.components import (
     Components,
     RotatedComponents,
@@ -169,6 +170,7 @@ def assemble(working: Working) -> Traits:
         rotation=turned.transform if turned else None,
         factor_correlation=turned.correlation if turned else None,
         rotated_variance_ratio=rotated.ratios,
+        biplot=_placed_biplot(working, place),
     )
 
 
@@ -195,6 +197,20 @@ class Placement:
     def by_cell(self, part: Array) -> Array:
         """(S', T') -> (S, T)."""
         return self.by_target(self.by_source(part).T).T
+
+
+def _placed_biplot(working: Working, place: Placement) -> Biplot | None:
+    """The plane over all sources and targets; None without a bootstrap."""
+    found = working.assessment.biplot if working.assessment else None
+    if found is None:
+        return None
+    return Biplot(
+        scores=place.by_source(found.scores),
+        loadings=place.by_target(found.loadings),
+        scores_covariance=place.by_source(found.scores_covariance),
+        loadings_covariance=place.by_target(found.loadings_covariance),
+        draws=found.draws,
+    )
 
 
 def _placed_noise(noise: Noise, place: Placement) -> Noise:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from traitmap.analysis.biplot import Biplot
 from traitmap.matrix_record import Array
 
 
@@ -156,6 +157,7 @@ class Traits:
     rotation, factor_correlation: (k, k) for the k rotated components, else None.
     rotated_variance_ratio: (k,) shares of variance after rotation, weighted by factor correlation.
     names: (C,). naming: why. conditions: what was asked and how it was done.
+    biplot: the first two components as a plane with the scatter of each point; None without a bootstrap.
     """
 
     sources: tuple[str, ...]
@@ -193,3 +195,4 @@ class Traits:
     rotation: Array | None = None
     factor_correlation: Array | None = None
     rotated_variance_ratio: Array | None = None
+    biplot: Biplot | None = None

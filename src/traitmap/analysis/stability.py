@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from traitmap.analysis.biplot import PLANE, Biplot, biplot_of
 from traitmap.analysis.completion import Mask, Metric, complete_tables, standardise
 from traitmap.analysis.dimension import CHUNK, permute_columns
 from traitmap.analysis.records import Overlap, Resampling, Stability
@@ -285,11 +286,12 @@ def summarise(kind: str, phi: Array, noise: Array | None, names: tuple[str, ...]
 
 @dataclass(frozen=True)
 class Assessment:
-    """Stability, and the 95 % interval of each examined loading (T, M)."""
+    """Stability, the 95 % interval of each examined loading (T, M), and the first two components as a plane."""
 
     stability: Stability
     loadings_low: Array
     loadings_high: Array
+    biplot: Biplot | None
 
 
 def assess(
@@ -329,7 +331,14 @@ def assess(
         eigenvalue_low=low,
         eigenvalue_high=high,
     )
-    return Assessment(stability, edges[0], edges[1])
+    return Assessment(stability, edges[0], edges[1], _plane(subject, model, rows.aligned, together))
+
+
+def _plane(subject: Subject, model: Model, aligned: Array, moved: Array | None) -> Biplot | None:
+    """The first two components with the scatter of their points, or None where there is only one."""
+    if aligned.shape[2] < PLANE:
+        return None
+    return biplot_of(subject.filled, model.metric, subject.loadings, aligned, moved)
 
 
 def _leave_one_out(
