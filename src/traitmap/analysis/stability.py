@@ -286,7 +286,7 @@ def summarise(kind: str, phi: Array, noise: Array | None, names: tuple[str, ...]
 
 @dataclass(frozen=True)
 class Assessment:
-    """Stability, the 95 % interval of each examined loading (T, M), and the first two components as a plane."""
+    """Stability, the 95 % interval of each examined loading (T, M), and the first two components' plane."""
 
     stability: Stability
     loadings_low: Array
