@@ -99,7 +99,10 @@ def lineage_conflicts(sources: Sequence[Any]) -> Iterator[tuple[int, str, str]]:
             if message := _reference_fault(source, key, name, named):
                 yield at, key, message
     for at, source in enumerate(sources):
-        if isinstance(source, Mapping) and source.get("train") is False and source.get("name") not in used:
+        if not isinstance(source, Mapping) or source.get("train") is not False:
+            continue
+        name = source.get("name")
+        if not isinstance(name, str) or name not in used:
             yield at, "train", "it is neither trained nor used by another source; remove train or the source"
     if named and all(one.get("train") is False for one in named.values()):
         yield len(sources) - 1, "train", "no source is trained; leave train out of at least one"
