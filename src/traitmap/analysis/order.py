@@ -22,7 +22,7 @@ class Order:
 
 
 def clustered_order(matrix: TransferMatrix) -> Order:
-    """Sources and targets by average linkage of how alike their gains are, neighbours as close as they can be.
+    """Sources and targets by average linkage of how alike their gains are, like beside like.
 
     Targets are alike as far as their gains correlate over sources (distance 1 - r). Sources are alike as far
     as their gains, each in standard deviations of its target, point the same way (1 - cosine): where zero is

@@ -28,6 +28,7 @@ from traitmap.report.why import why_part
 from traitmap.report.wording import plain, sentence
 
 if TYPE_CHECKING:
+    from traitmap.analysis.cell_details import RunDetails
     from traitmap.analysis.explanation.records import Explanation
     from traitmap.analysis.profiles.record import Profile
 
@@ -53,7 +54,7 @@ def write_report(
     profile: Profile | None = None,
     explanation: Explanation | None = None,
     recommendation: Any = None,
-    cells: Any = None,
+    cells: RunDetails | None = None,
     evaluation: Any = None,
 ) -> Path:
     """Write the report whole, or leave what was there. The same records give the same bytes.
@@ -95,14 +96,14 @@ def render_report(
     profile: Profile | None = None,
     explanation: Explanation | None = None,
     recommendation: Any = None,
-    cells: Any = None,
+    cells: RunDetails | None = None,
     evaluation: Any = None,
 ) -> str:
     """The page as text; a part that is None has no section.
 
     profile: what texts and answers say beyond scores. explanation: why gains are what they are.
     recommendation, evaluation: which source for each target, and how far that can be trusted.
-    cells: the details of single cells.
+    cells: the details of single cells, other metrics, and what the run took.
     """
     reading = read(matrix)
     script = _file("report.js") + _file("figures.js")
