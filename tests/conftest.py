@@ -12,3 +12,11 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the reference material is not laid out in ../shared")
     return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run folder named ``mini``, to be read and not to be written; made once for all tests."""
+    from prepared_run import prepare_run
+
+    return prepare_run(tmp_path_factory.mktemp("prepared") / "runs")

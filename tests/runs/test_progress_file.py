@@ -92,9 +92,14 @@ def test_an_unknown_loss_is_no_loss_and_an_unknown_time_no_time(tmp_path: Path) 
 
 
 def test_a_run_that_fails_leaves_no_progress_and_a_refused_one_touches_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), kept_progress(tmp_path, silent) as listen:
-        listen(Progress("train", 1, 5))
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with kept_progress(tmp_path, silent) as listen:
+            listen(Progress("train", 1, 5))
+            assert (tmp_path / NAME).exists()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert not (tmp_path / NAME).exists()
     (tmp_path / NAME).write_text("{}")
     with pytest.raises(ValueError), kept_progress(tmp_path, silent):

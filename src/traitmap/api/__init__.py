@@ -1,6 +1,7 @@
 """The same words from Python as on the command line: check, run, open_run; a Run answers the rest."""
 
 from traitmap.api.advice import recommend
+from traitmap.api.cells import cell_details
 from traitmap.api.explanation import explain
 from traitmap.api.exporting import export
 from traitmap.api.importing import ImportReport, import_results
@@ -8,11 +9,13 @@ from traitmap.api.profiles import profile, write_profile
 from traitmap.api.recommendation import evaluate_recommenders
 from traitmap.api.runs import Run, matrix_of, open_run, trait_names
 from traitmap.api.studies import Check, check, load_checked, pretrain, run
+from traitmap.api.viewing import view
 
 __all__ = [
     "Check",
     "ImportReport",
     "Run",
+    "cell_details",
     "check",
     "evaluate_recommenders",
     "explain",
@@ -26,5 +29,6 @@ __all__ = [
     "recommend",
     "run",
     "trait_names",
+    "view",
     "write_profile",
 ]

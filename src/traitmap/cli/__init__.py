@@ -11,15 +11,25 @@ import sys
 
 import typer
 
-from traitmap.cli import explanation, importing, matrices, profiling, recommendation, studies
+from traitmap.cli import explanation, importing, matrices, profiling, recommendation, studies, viewing
 from traitmap.cli.app import app
 
-__all__ = ["app", "explanation", "importing", "main", "matrices", "profiling", "recommendation", "studies"]
+__all__ = [
+    "app",
+    "explanation",
+    "importing",
+    "main",
+    "matrices",
+    "profiling",
+    "recommendation",
+    "studies",
+    "viewing",
+]
 
 # The order of `traitmap --help` is the order of the work, not of the imports.
 _ORDER = (
     *("init", "check", "run", "status", "matrix", "traits", "profile", "explain", "recommend", "report"),
-    *("import_", "export"),
+    *("view", "import_", "export"),
 )
 app.registered_commands.sort(
     key=lambda one: (*_ORDER, one.callback.__name__).index(one.callback.__name__) if one.callback else 0

@@ -1,4 +1,4 @@
-"""How far a run in progress is, in one small file of its folder: whoever watches needs no other word from it."""
+"""How far a run in progress is, in one small file of its folder, for whoever watches it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ class _Kept:
     def hear(self, report: Progress) -> None:
         now = self.clock()
         before = self.stages.get(report.stage)
-        if before is None or report.done < before.done:  # a budget goes through its stages more than once
+        begins = before is None or report.done < before.done  # a budget goes through its stages repeatedly
+        if before is None or begins:
             # Its first report comes after its first work, so it began when the last thing was heard.
             started = max([self.progress.started, *(one.heard for one in self.stages.values())])
             self.stages.pop(report.stage, None)
@@ -79,7 +80,7 @@ class _Kept:
             before, done=report.done, total=report.total, detail=report.detail, heard=now
         )
         self._book_loss(report)
-        if now - self.written >= INTERVAL:
+        if begins or now - self.written >= INTERVAL:
             self.written = now
             self.write()
 

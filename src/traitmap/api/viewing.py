@@ -1,0 +1,214 @@
+"""A run's report on this machine's loopback alone, and before there is one, the run as it goes on."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from traitmap.api.following import Follower
+from traitmap.api.runs import open_run
+from traitmap.errors import UserError
+
+LOOPBACK = "127.0.0.1"
+FRESH = 0.5  # seconds for which one look at the folder serves everybody who asks
+_NO_ANSWER = 30.0  # seconds after which a client that says nothing is left alone
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(frozen=True)
+class Viewing:
+    """A server at work. address: what to open in a browser; port: where it listens."""
+
+    address: str
+    port: int
+    wait: Any  # blocks until the server ends; KeyboardInterrupt goes through
+
+
+@contextmanager
+def view(run: str | Path, *, port: int | None = None) -> Iterator[Viewing]:
+    """Serve a run folder's report, or the run in progress, on 127.0.0.1 until the block ends.
+
+    Three things can be asked for: ``/``, ``/progress.json`` and ``/report.html``; no part of an address ever
+    becomes a path. Requests under another name than 127.0.0.1 or localhost are refused, so that no web page
+    can reach the server through a name of its own (DNS rebinding). port: None takes a free one.
+    RunError where there is no run, UserError where the port is taken.
+    """
+    shown = _Shown(Path(run))
+    try:
+        server = _Server((LOOPBACK, port or 0), _Handler)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"port {port} cannot be used ({error}); give another --port, or none.") from None
+    server.shown = shown
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+    thread.start()
+
+    def wait() -> None:
+        while thread.is_alive():
+            thread.join(0.2)  # in slices, so that Ctrl-C is heard
+
+    number = int(server.server_address[1])
+    try:
+        yield Viewing(f"http://{LOOPBACK}:{number}/", number, wait)
+    finally:
+        server.shutdown()
+        server.server_close()
+        shown.close()
+
+
+class _Shown:
+    """What the server has to show: the state of the run, and its report as soon as there can be one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run = open_run(folder)
+        self.follower = Follower(folder)
+        self.lock = threading.Lock()
+        self.looked = 0.0
+        self.told: dict[str, Any] = {}
+        self.report: Path | None = self._fresh_report()
+        self.failure = ""
+        self.writer: threading.Thread | None = None
+        self.elsewhere: tempfile.TemporaryDirectory[str] | None = None
+
+    def state(self) -> dict[str, Any]:
+        """The run as JSON data, with how far its report is; starts writing the report where it is time."""
+        with self.lock:
+            if time.monotonic() - self.looked > FRESH:
+                try:
+                    self.told = self.follower.look().to_json()
+                except UserError as error:
+                    self.told = {"error": str(error)}
+                self.looked = time.monotonic()
+                self._mind_report()
+            if "error" in self.told:
+                return self.told
+            return {**self.told, "report": self._report_state()}
+
+    def _mind_report(self) -> None:
+        """Under the lock: forget the report of a run that goes on, begin that of one that has ended."""
+        if self.told.get("state") == "running":
+            self.report, self.failure = None, ""
+        elif self.told.get("state") and not (self.report or self.failure or self.writer):
+            self.writer = threading.Thread(target=self._write, daemon=True)
+            self.writer.start()
+
+    def _report_state(self) -> dict[str, str]:
+        if self.report is not None:
+            return {"state": "ready", "reason": ""}
+        if self.failure:
+            return {"state": "failed", "reason": self.failure}
+        return {"state": "writing" if self.writer else "none", "reason": ""}
+
+    def _write(self) -> None:
+        """Write the report into the run folder, or beside everything where that cannot be written."""
+        written, failure = self._fresh_report(), ""
+        try:
+            if written is None:
+                try:
+                    written = self.run.report()
+                except (UserError, OSError):
+                    if self.elsewhere is None:
+                        self.elsewhere = tempfile.TemporaryDirectory(prefix="traitmap-view-")
+                    written = self.run.report(Path(self.elsewhere.name) / "report.html")
+        except UserError as error:
+            failure = str(error)
+        except Exception as error:  # a defect must reach the page: nobody reads this thread's traceback
+            failure = f"{type(error).__name__}: {error} (a defect)"
+        with self.lock:
+            self.report, self.failure, self.writer = written, failure, None
+
+    def _fresh_report(self) -> Path | None:
+        """The folder's own report where it is no older than what it tells of."""
+        report, ledger = self.run.folder / "report.html", self.run.folder / "run.json"
+        try:
+            return report if report.stat().st_mtime_ns >= ledger.stat().st_mtime_ns else None
+        except OSError:
+            return None
+
+    def close(self) -> None:
+        if self.elsewhere is not None:
+            self.elsewhere.cleanup()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    shown: _Shown
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers GET and HEAD of three addresses; everything else is refused."""
+
+    server: _Server
+    timeout = _NO_ANSWER
+    server_version = "traitmap"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        if not self._host_is_ours():
+            self._send(HTTPStatus.FORBIDDEN, "text/plain", b"This server answers 127.0.0.1 and localhost.\n")
+            return
+        path = urlsplit(self.path).path
+        answers = {"/": self._page, "/progress.json": self._progress, "/report.html": self._report}
+        answer = answers.get(path)
+        if answer is None:
+            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"There is /, /progress.json and /report.html.\n")
+        else:
+            answer()
+
+    do_HEAD = do_GET  # noqa: N815 (the library's name)
+
+    def _host_is_ours(self) -> bool:
+        """Whether the client asked for this machine by a name that no web page can give to its own server."""
+        hosts = self.headers.get_all("Host") or []
+        port = self.server.server_address[1]
+        return len(hosts) == 1 and hosts[0].lower() in {f"{LOOPBACK}:{port}", f"localhost:{port}"}
+
+    def _page(self) -> None:
+        from traitmap.report.following import following_page, following_policy
+
+        policy = {"Content-Security-Policy": following_policy()}
+        self._send(HTTPStatus.OK, "text/html", following_page().encode(), policy)
+
+    def _progress(self) -> None:
+        told = json.dumps(self.server.shown.state(), allow_nan=False).encode()
+        self._send(HTTPStatus.OK, "application/json", told)
+
+    def _report(self) -> None:
+        shown = self.server.shown
+        shown.state()
+        try:
+            if shown.report is None:
+                raise FileNotFoundError
+            self._send(HTTPStatus.OK, "text/html", shown.report.read_bytes())
+        except OSError:
+            self._send(HTTPStatus.SEE_OTHER, "text/plain", b"", {"Location": "/"})
+
+    def _send(
+        self, status: HTTPStatus, kind: str, body: bytes, headers: dict[str, str] | None = None
+    ) -> None:
+        self.send_response(status)
+        said = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(body))}
+        for name, value in {**said, **HEADERS, **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: the terminal belongs to the command."""
