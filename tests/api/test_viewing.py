@@ -245,7 +245,7 @@ def test_differences_are_improvements_whatever_is_better(prepared_run: Path, tmp
 
 def test_what_failed_says_why(tmp_path: Path) -> None:
     study = prepared_study(tmp_path / "runs", **FEW)
-    api.run(study, engine=FakeEngine(longest=20))
+    api.run(study, engine=FakeEngine(longest=10))
     found = Follower(tmp_path / "runs" / "mini").look()
     assert found.state == "stopped"
     assert any("memory does not hold" in one for one in found.failures)
