@@ -9,7 +9,6 @@ have uncertainty; for any other the harness' own value stands, and the rest is N
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import nan
@@ -36,7 +35,7 @@ from traitmap.matrix_statistics import (
 from traitmap.runs.cells import GIVEN, CellScores, read_scores
 from traitmap.runs.contamination import overlaps_told, read_contamination
 from traitmap.runs.ledger import CellEntry, Ledger, read_ledger
-from traitmap.runs.store import RunStore, open_store
+from traitmap.runs.store import RunStore, open_store, read_study
 from traitmap.study.settings import BASELINE
 
 __all__ = ["Array", "Cell", "TransferMatrix", "build_matrix", "to_csv", "to_frame", "to_json", "to_parquet"]
@@ -353,7 +352,6 @@ def _numbers(ledger: Ledger, name: str) -> Array:
 
 def _conditions(store: RunStore, ledger: Ledger) -> dict[str, Any]:
     """All that was asked, and with what it was answered."""
-    study = store.folder / "study.json"
     found = read_contamination(store)
     return {
         "name": ledger.name,
@@ -367,7 +365,7 @@ def _conditions(store: RunStore, ledger: Ledger) -> dict[str, Any]:
         "statistics": _METHODS,
         "contamination": None if found is None else overlaps_told(found),
         "study_digest": ledger.study,
-        "study": json.loads(study.read_text(encoding="utf-8")) if study.is_file() else None,
+        "study": read_study(store),
     }
 
 

@@ -7,6 +7,7 @@ from math import isfinite, nan
 
 import numpy as np
 
+from traitmap.errors import RunError
 from traitmap.matrix_record import Array, Cell, TransferMatrix
 from traitmap.matrix_statistics import (
     benjamini_hochberg,
@@ -50,6 +51,8 @@ def _with_base(matrix: TransferMatrix, store: RunStore, parts: Parts, target: st
     if isfinite(matrix.baseline[at]) or entry is None or entry.status != "done":
         return matrix
     part = _read(store, entry)
+    if isinstance(part, str):
+        return _without(matrix, entry, part)
     baseline = matrix.baseline.copy()
     baseline[at] = part.scores.mean()
     said = f"{len(part.scores)} of {_total(matrix, target)} items"
@@ -72,6 +75,8 @@ def _with_cell(matrix: TransferMatrix, store: RunStore, parts: Parts, entry: Cel
     if isfinite(matrix.values[row, column]) or entry.target not in matrix.item_scores:
         return matrix
     part = _read(store, entry)
+    if isinstance(part, str):
+        return _without(matrix, entry, part)
     asked = list(parts.items[entry.target])
     scores = matrix.item_scores[entry.target].copy()
     base = scores[0, 0, asked]
@@ -144,6 +149,21 @@ def _seeds(matrix: TransferMatrix) -> int:
     return max(len(matrix.conditions.get("seeds") or ()), 1)
 
 
-def _read(store: RunStore, entry: CellEntry) -> CellScores:
+def _read(store: RunStore, entry: CellEntry) -> CellScores | str:
+    """A partial cell, or why it cannot be read."""
     assert entry.key is not None
-    return read_scores(store.cell(entry.key))
+    try:
+        return read_scores(store.cell(entry.key))
+    except RunError as error:
+        return str(error)
+
+
+def _without(matrix: TransferMatrix, entry: CellEntry, why: str) -> TransferMatrix:
+    """The matrix with the reason why a partial cell is missing."""
+
+    def told(cell: Cell) -> Cell:
+        same = (cell.source, cell.target) == (entry.source, entry.target) and cell.seed in (None, entry.seed)
+        return replace(cell, reason=why) if same and cell.status == "missing" else cell
+
+    base_cells = tuple(told(cell) for cell in matrix.base_cells)
+    return replace(matrix, cells=tuple(told(cell) for cell in matrix.cells), base_cells=base_cells)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from traitmap.runs.atomic import partial_path, publish, remove_partials, set_aside, write_json, write_whole
+from traitmap.runs.atomic import partial_path, publish, remove_partials, write_json, write_whole
 
 
 def test_a_reader_finds_the_old_or_the_new_never_a_part(tmp_path: Path) -> None:
@@ -37,15 +37,12 @@ def test_a_folder_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
     assert [one.name for one in path.iterdir()] == ["new"]
 
 
-def test_leftovers_go_and_damage_is_kept_aside(tmp_path: Path) -> None:
+def test_leftovers_go(tmp_path: Path) -> None:
     (tmp_path / ".partial-folder").mkdir()
     (tmp_path / ".partial-file").write_text("half")
     (tmp_path / "whole").write_text("whole")
     remove_partials(tmp_path)
     assert [one.name for one in tmp_path.iterdir()] == ["whole"]
-    assert set_aside(tmp_path / "whole").name == "whole.damaged-1"
-    (tmp_path / "whole").write_text("again")
-    assert set_aside(tmp_path / "whole").name == "whole.damaged-2"
 
 
 def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:

@@ -173,7 +173,9 @@ def test_a_damaged_cell_is_set_aside_and_computed_anew(tmp_path: Path, damage: s
     run(asked, engine)
     assert engine.count("answer") == 1
     assert path.read_bytes() == whole
-    assert path.with_name(path.name + ".damaged-1").exists()
+    (kept,) = run_status(store).quarantine
+    assert kept.path == f"cells/{path.name}"
+    assert kept.reason
 
 
 def test_a_damaged_adapter_is_set_aside_and_trained_anew(tmp_path: Path) -> None:
@@ -184,7 +186,8 @@ def test_a_damaged_adapter_is_set_aside_and_trained_anew(tmp_path: Path) -> None
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\1\2\3")
     assert run_status(run(asked, engine)).complete
     assert [entry["source"] for entry in engine.calls if entry["call"] == "train"] == ["topics"]
-    assert (store.adapters / f"{key}.damaged-1").is_dir()
+    (kept,) = run_status(store).quarantine
+    assert (kept.path, kept.reason) == (f"adapters/{key}", "its files are not those that were written")
     # trained in another company, its last digits differ, so it is another adapter to its cells
     assert engine.count("answer") == 4
 
@@ -287,7 +290,7 @@ def test_a_second_driver_is_told_who_runs(tmp_path: Path) -> None:
     run(asked, FakeEngine())
     with locked_store(tmp_path / "small") as store:
         assert run_status(store).running == os.getpid()
-        with pytest.raises(RunError, match=f"process {os.getpid()} is running"):
+        with pytest.raises(RunError, match=f"process {os.getpid()} on .+ is running"):
             run(asked, FakeEngine())
     assert run_status(store).running is None
     assert run_status(run(asked, FakeEngine())).complete

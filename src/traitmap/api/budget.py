@@ -26,11 +26,11 @@ from traitmap.errors import MatrixError, UserError
 from traitmap.matrix import build_matrix
 from traitmap.matrix_record import Array, TransferMatrix
 from traitmap.progress import Listener
-from traitmap.runs.atomic import write_json
 from traitmap.runs.cost import ASSUMED, request_tokens, training_tokens
 from traitmap.runs.execute import execute
 from traitmap.runs.parts import Selection
 from traitmap.runs.plan import CellUnit
+from traitmap.runs.sealed_json import write_sealed_json
 from traitmap.runs.store import RunStore, locked_store
 from traitmap.study.digest import digest
 from traitmap.study.settings import BASELINE, Study
@@ -347,6 +347,6 @@ def _write(
         completed = replace(matrix, conditions={**matrix.conditions, "completion": {}})
         spent = replace(spent, reason=str(error))
     with locked_store(store.folder) as held:
-        write_json(held.folder / "completion.json", completion_data(completed))
-        write_json(held.folder / "budget.json", spent.to_json())
+        write_sealed_json(held.folder / "completion.json", completion_data(completed))
+        write_sealed_json(held.folder / "budget.json", spent.to_json())
     return spent

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite, nan
@@ -11,6 +10,7 @@ from typing import Any
 
 from traitmap.errors import RunError
 from traitmap.matrix_record import TransferMatrix
+from traitmap.runs.sealed_json import read_sealed_json
 
 FILE = "completion.json"
 FORMAT = 1
@@ -41,7 +41,7 @@ def with_predictions(matrix: TransferMatrix, folder: Path) -> TransferMatrix:
     if not path.is_file():
         return matrix
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_sealed_json(path)
         told = {(one["source"], one["target"]): one for one in raw["cells"]}
         return _filled(matrix, told, raw["how"])
     except (ValueError, KeyError, TypeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -72,14 +71,13 @@ def read_subject(place: Path, engine: Engine | None = None) -> Subject:
 
 def _of_run(place: Path) -> Subject:
     from traitmap.runs.ledger import read_ledger
-    from traitmap.runs.store import open_store
+    from traitmap.runs.store import open_store, read_study
     from traitmap.runs.texts import read_run_texts
     from traitmap.study.settings import Model
 
     store = open_store(place)
     kept, ledger = read_run_texts(store), read_ledger(store)
-    frozen = store.folder / "study.json"
-    told = json.loads(frozen.read_text(encoding="utf-8"))["model"] if frozen.is_file() else None
+    told = (read_study(store) or {}).get("model")
     texts, roles, tasks = together(kept.sources, kept.targets)
     sizes = {name: len(some) for name, some in texts.items()}
     sizes |= {name: kept.totals[tasks[name]] for name in texts if roles[name] == "source"}

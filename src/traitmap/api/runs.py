@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,11 @@ class Run:
 
     folder: Path
 
-    def status(self) -> RunStatus:
-        """What is done, failed and missing."""
+    def status(self, *, verify: bool = False) -> RunStatus:
+        """What is done, failed and missing. verify: hold every file against its checksum too."""
         from traitmap.runs.status import run_status
 
-        return run_status(self.folder)
+        return run_status(self.folder, verify=verify)
 
     def matrix(self, *, predicted: bool = False) -> TransferMatrix:
         """The transfer matrix of what has been measured so far.
@@ -41,9 +40,17 @@ class Run:
         return with_predictions(found, self.folder) if predicted else found
 
     def spent(self) -> Mapping[str, Any] | None:
-        """What the last run on a budget spent, or None where there was none."""
+        """What the last run on a budget spent, or None where there was none. RunError where it is damaged."""
+        from traitmap.errors import RunError
+        from traitmap.runs.sealed_json import read_sealed_json
+
         path = self.folder / "budget.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        try:
+            return read_sealed_json(path)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise RunError(f"{path}: damaged ({error}); run with --budget again.") from None
 
     def traits(self, **settings: Any) -> Traits:
         """Latent traits of the matrix; settings as for ``traitmap.decompose``."""

@@ -126,7 +126,13 @@ def tell_end(status: RunStatus) -> None:
 
 
 @app.command()
-def status(run: RunFolder, as_json: AsJson = False) -> None:
+def status(
+    run: RunFolder,
+    as_json: AsJson = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hold every file against its checksum; name the damaged ones.")
+    ] = False,
+) -> None:
     """What of a run is done, failed and missing.
 
     Example: traitmap status runs/mini
@@ -134,7 +140,7 @@ def status(run: RunFolder, as_json: AsJson = False) -> None:
     from traitmap import api
     from traitmap.report.tables import status_table
 
-    found = api.open_run(run).status()
+    found = api.open_run(run).status(verify=verify)
     print_json(found.to_json()) if as_json else print_table(status_table(found))
 
 

@@ -163,6 +163,14 @@ def status_table(status: RunStatus) -> RenderableType:
         what = failure.source + ("" if failure.seed is None else f" seed {failure.seed}")
         what += f" on {failure.target}" if failure.target else ", training"
         parts.append(words(f"! {what}: {failure.reason}", "yellow"))
+    for kept in status.quarantine:
+        parts.append(
+            words(f"! damaged and moved to quarantine/{kept.kept}: {kept.path}: {kept.reason}", "yellow")
+        )
+    for path, why in status.damaged or ():
+        parts.append(words(f"! damaged: {path}: {why}; the next run makes it anew", "yellow"))
+    if status.damaged == ():
+        parts.append(words("Every file agrees with its checksum."))
     parts.append(words(_next_step(status)))
     return Group(*parts)
 
@@ -179,7 +187,8 @@ def _next_step(status: RunStatus) -> str:
     if status.complete:
         return "Complete."
     if status.running is not None:
-        return f"Running now (process {status.running})."
+        where = f" on {status.host}" if status.host else ""
+        return f"Running now (process {status.running}{where})."
     left = status.adapters.missing + status.adapters.failed + status.cells.missing + status.cells.failed
     part = ""
     if status.partial.done:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 PARTIAL = ".partial-"
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG})
 
 
 def partial_path(path: Path) -> Path:
@@ -18,12 +22,45 @@ def partial_path(path: Path) -> Path:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a kill at any moment, finds the old content or the new."""
+    write_partial(path, content)
+    publish(partial_path(path), path)
+
+
+def write_partial(path: Path, content: bytes) -> None:
+    """The first half of ``write_whole``: all is on the disk, under the temporary name.
+
+    A file that cannot be written is removed: on a full disk its bytes are needed.
+    """
     partial = partial_path(path)
-    with partial.open("wb") as file:
+    with removed_on_failure(partial), partial.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    publish(partial, path)
+
+
+@contextmanager
+def removed_on_failure(partial: Path) -> Iterator[None]:
+    """A temporary file that goes where writing it fails."""
+    try:
+        yield
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def disk_trouble(error: BaseException | None) -> str:
+    """Why the disk cannot be written, where that is what an error comes from; else nothing.
+
+    Libraries written in other languages tell it in words alone.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK:
+            return error.strerror or os.strerror(error.errno or 0)
+        for number in _DISK:
+            if f"(os error {number})" in str(error):
+                return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -59,12 +96,3 @@ def remove_partials(folder: Path) -> None:
             shutil.rmtree(leftover)
         else:
             leftover.unlink()
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file or folder out of the way, keeping it for whoever wants to know why."""
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    os.replace(path, aside)
-    return aside

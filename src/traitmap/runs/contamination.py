@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitmap.errors import RunError
-from traitmap.runs.atomic import write_json
+from traitmap.runs.sealed_json import read_sealed_json, write_sealed_json
 from traitmap.runs.store import RunStore
 from traitmap.study.digest import digest
 
@@ -28,19 +27,19 @@ def contamination_key(sources: Sequence[LoadedSource], targets: Sequence[LoadedT
 
 def write_contamination(store: RunStore, found: Mapping[str, Any], key: str) -> None:
     """Keep what was found (plain JSON data, see ``analysis.contamination``). Needs the lock."""
-    write_json(_place(store), {"key": key, **found})
+    write_sealed_json(_place(store), {"key": key, **found})
 
 
 def read_contamination(store: RunStore) -> dict[str, Any] | None:
     """What was found, with its ``key``; None where nothing was compared. RunError where it is damaged."""
     place = _place(store)
     try:
-        found = json.loads(place.read_text(encoding="utf-8"))
+        found = read_sealed_json(place)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise RunError(f"{place}: damaged ({error}); remove it, and `traitmap run` compares again.") from None
-    if not isinstance(found, dict) or not isinstance(found.get("overlaps"), list):
+    if not isinstance(found.get("overlaps"), list):
         raise RunError(f"{place}: holds no overlaps; remove it, and `traitmap run` compares again.")
     return found
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from traitmap.errors import RunError
-from traitmap.runs.atomic import write_json
+from traitmap.runs.sealed_json import read_sealed_json, write_sealed_json
 from traitmap.runs.store import RunStore, trained_adapters
 
 if TYPE_CHECKING:
@@ -129,7 +128,10 @@ def describe_target(target: LoadedTarget) -> dict[str, Any]:
 
 def write_ledger(store: RunStore, ledger: Ledger) -> None:
     """Write the ledger atomically. Needs the lock."""
-    write_json(store.ledger, {"format": FORMAT, **asdict(_plain(ledger))})
+    told = {name: value for name, value in vars(ledger).items() if name not in ("adapters", "cells")}
+    told["adapters"] = [{**vars(entry), "report": dict(entry.report)} for entry in ledger.adapters]
+    told["cells"] = [vars(entry) for entry in ledger.cells]
+    write_sealed_json(store.ledger, {"format": FORMAT, **told})
 
 
 def read_ledger(store: RunStore) -> Ledger:
@@ -138,7 +140,7 @@ def read_ledger(store: RunStore) -> Ledger:
     RunError where it is damaged or of another version.
     """
     try:
-        raw = json.loads(store.ledger.read_text(encoding="utf-8"))
+        raw = read_sealed_json(store.ledger)
         if raw.pop("format") != FORMAT:
             raise RunError(f"{store.ledger}: written by another version of traitmap; run the study again.")
         adapters = tuple(AdapterEntry(**entry) for entry in raw.pop("adapters"))
@@ -148,7 +150,7 @@ def read_ledger(store: RunStore) -> Ledger:
         ledger = Ledger(adapters=adapters, cells=cells, **raw)
     except FileNotFoundError:
         raise RunError(f"{store.folder}: holds no run.json, so it is no run folder.") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{store.ledger}: damaged ({error}); `traitmap run` writes it anew.") from None
     return replace(
         ledger, adapters=_current_adapters(store, ledger.adapters), cells=_current_cells(store, ledger.cells)
@@ -179,9 +181,3 @@ def _current_cells(store: RunStore, entries: Sequence[CellEntry]) -> tuple[CellE
             entry = replace(entry, status="missing")
         current.append(entry)
     return tuple(current)
-
-
-def _plain(ledger: Ledger) -> Ledger:
-    """Mappings as dicts, which ``asdict`` and JSON can copy."""
-    adapters = tuple(replace(entry, report=dict(entry.report)) for entry in ledger.adapters)
-    return replace(ledger, model=dict(ledger.model), conditions=dict(ledger.conditions), adapters=adapters)

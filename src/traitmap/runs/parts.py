@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from traitmap.errors import RunError
-from traitmap.runs.atomic import write_json
 from traitmap.runs.ledger import CellEntry
 from traitmap.runs.plan import CellUnit
+from traitmap.runs.sealed_json import read_sealed_json, write_sealed_json
 from traitmap.runs.store import RunStore
 
 FORMAT = 1
@@ -47,7 +46,7 @@ def read_parts(store: RunStore) -> Parts:
     if not path.is_file():
         return Parts({}, ())
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_sealed_json(path)
         if raw["format"] != FORMAT:
             raise RunError(f"{path}: written by another version of traitmap; remove it and run again.")
         items = {name: tuple(indices) for name, indices in raw["items"].items()}
@@ -61,7 +60,7 @@ def write_parts(store: RunStore, items: Mapping[str, Sequence[int]], cells: Sequ
     """Write the list of partial cells atomically. Needs the lock."""
     listed = {name: list(indices) for name, indices in items.items()}
     told = {"format": FORMAT, "items": listed, "cells": [asdict(entry) for entry in cells]}
-    write_json(store.folder / FILE, told)
+    write_sealed_json(store.folder / FILE, told)
 
 
 def _current(store: RunStore, entry: CellEntry) -> CellEntry:

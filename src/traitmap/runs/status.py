@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitmap.errors import ModelError
+from traitmap.runs.damage import damaged_files
 from traitmap.runs.keys import adapter_digest, cell_key
 from traitmap.runs.ledger import AdapterEntry, CellEntry, Ledger, read_ledger
 from traitmap.runs.parts import read_parts
 from traitmap.runs.plan import AdapterUnit, CellUnit, Plan
-from traitmap.runs.store import RunStore, open_store, running_pid, trained_adapters
+from traitmap.runs.quarantine import Quarantined, quarantined
+from traitmap.runs.store import RunStore, lock_holder, open_store, trained_adapters
 from traitmap.study.settings import BASELINE
 
 if TYPE_CHECKING:
@@ -47,7 +49,9 @@ class RunStatus:
     adapters, cells: units by what came of them; a cell is done when all its items are. partial: of the
     cells that are not done, those that a run on a budget took up, by what came of the items it asked.
     failures: in the order of the study; the cells of an adapter that failed are counted as failed, and the
-    adapter alone is listed. bytes: used on the disk. running: the process that is running it now, or None.
+    adapter alone is listed. bytes: used on the disk. running: the process that is running it now, or None,
+    and host: its machine. quarantine: damaged files that were moved out of the way. damaged: files that do
+    not agree with their checksums and are still in their places, path and reason; None where nobody looked.
     """
 
     name: str
@@ -59,6 +63,9 @@ class RunStatus:
     bytes: int
     running: int | None
     partial: Tally = Tally(0, 0, 0)
+    host: str = ""
+    quarantine: tuple[Quarantined, ...] = ()
+    damaged: tuple[tuple[str, str], ...] | None = None
 
     @property
     def failed(self) -> int:
@@ -75,15 +82,18 @@ class RunStatus:
         return {**asdict(self), "failures": [asdict(one) for one in self.failures], "complete": self.complete}
 
 
-def run_status(run: RunStore | str | Path) -> RunStatus:
-    """Status of a run folder, whether or not it is running. RunError where there is no run."""
+def run_status(run: RunStore | str | Path, *, verify: bool = False) -> RunStatus:
+    """Status of a run folder, whether or not it is running. RunError where there is no run.
+
+    verify: read every file and hold it against its checksum; the units stay counted as their names say.
+    """
     store = run if isinstance(run, RunStore) else open_store(run)
     ledger = read_ledger(store)
     broken = {(one.source, one.seed) for one in ledger.adapters if one.status == "failed"}
     failures = [
         Failure(one.source, one.seed, None, one.reason) for one in ledger.adapters if one.status == "failed"
     ]
-    partial = _partial_cells(store, ledger)
+    partial, holder = _partial_cells(store, ledger), lock_holder(store)
     failures += [
         Failure(one.source, one.seed, one.target, one.reason)
         for one in (*ledger.cells, *partial)
@@ -98,7 +108,10 @@ def run_status(run: RunStore | str | Path) -> RunStatus:
         partial=_tally(partial),
         failures=tuple(failures),
         bytes=_size(store.folder),
-        running=running_pid(store),
+        running=holder.pid if holder else None,
+        host=holder.host if holder else "",
+        quarantine=quarantined(store.folder),
+        damaged=tuple((path, why) for path, why in damaged_files(store).items()) if verify else None,
     )
 
 

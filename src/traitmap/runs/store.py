@@ -8,16 +8,18 @@ output/NAME/
   cells/<key>.parquet      outcomes of one adapter (or the base) on one target
   contamination.json       items of the targets that stand in the training texts
   studies/<digest>.json    studies that this run was asked before
-  run.lock                 held by the one process that may write
+  quarantine/              damaged files, each with its reason; what they held is computed anew
+  run.lock                 held by the one process that may write: its number and its machine
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import json
 import os
 import re
 import shutil
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,20 +30,18 @@ from typing import Any
 import yaml
 
 from traitmap.errors import ModelError, RunError
-from traitmap.runs.atomic import (
-    partial_path,
-    publish,
-    remove_partials,
-    set_aside,
-    write_json,
-    write_whole,
-)
-from traitmap.runs.cells import is_intact
+from traitmap.runs.atomic import disk_trouble, partial_path, publish, remove_partials, write_whole
+from traitmap.runs.cells import cell_fault
 from traitmap.runs.keys import adapter_digest
+from traitmap.runs.quarantine import quarantine
+from traitmap.runs.sealed_json import json_fault, read_sealed_json, write_sealed_json
 from traitmap.study.digest import digest
 from traitmap.study.settings import Study
 
 _KEY = re.compile(r"[0-9a-f]{32}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_RECORDS = ("run.json", "study.json", "parts.json", "contamination.json", "budget.json", "completion.json")
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class RunStore:
         return self.folder / "run.lock"
 
     def adapter(self, key: str) -> Path:
-        """The PEFT directory of a trained adapter."""
-        return self.adapters / key
+        """The PEFT directory of a trained adapter. RunError for a key that leads elsewhere."""
+        return self.adapters / file_name(key)
 
     def cell(self, key: str) -> Path:
-        """The outcomes of one cell."""
-        return self.cells / f"{key}.parquet"
+        """The outcomes of one cell. RunError for a key that leads elsewhere."""
+        return self.cells / f"{file_name(key)}.parquet"
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,25 @@ class TrainedAdapter:
     key: str
     digest: str
     report: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who writes a run at the moment. pid: None, and host: empty, where the lock does not tell."""
+
+    pid: int | None
+    host: str
+
+    def __str__(self) -> str:
+        who = "an unknown process" if self.pid is None else f"process {self.pid}"
+        return f"{who} on {self.host}" if self.host else who
+
+
+def file_name(name: str) -> str:
+    """The name, where it is that of a file in its folder. RunError where it leads elsewhere or is hidden."""
+    if not _FILE_NAME.fullmatch(name):
+        raise RunError(f"{name!r}: no name of a file of a run; it may hold letters, digits, _, - and dots.")
+    return name
 
 
 def run_folder(study: Study) -> Path:
@@ -120,50 +139,86 @@ def open_store(folder: str | Path) -> RunStore:
 def locked_store(folder: str | Path) -> Iterator[RunStore]:
     """A run folder for writing, made where it is missing, cleaned of what killed writers left.
 
-    RunError, naming the process, where another one holds it.
+    The lock ends with the process that holds it, however it ends, so none is ever left behind.
+    RunError, naming process and machine, where another one holds it; and, saying what to do, where the disk
+    is full or cannot be written.
     """
     store = RunStore(Path(folder))
-    for place in (store.folder, store.adapters, store.groups, store.cells, store.studies):
-        place.mkdir(parents=True, exist_ok=True)
+    try:
+        for place in (store.folder, store.adapters, store.groups, store.cells, store.studies):
+            place.mkdir(parents=True, exist_ok=True)
+        with held_lock(store):
+            _clean(store)
+            yield store
+    except Exception as error:
+        trouble = "" if isinstance(error, RunError) else disk_trouble(error)
+        if not trouble:
+            raise
+        raise RunError(
+            f"{store.folder}: cannot be written ({trouble}); make room and run again, what is finished is "
+            "kept."
+        ) from error
+
+
+@contextmanager
+def held_lock(store: RunStore) -> Iterator[None]:
+    """Nobody else may write this run. RunError where another process does."""
     descriptor = os.open(store.lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        if not _lock(descriptor):
+        if not _lock(descriptor, store):
             raise RunError(
-                f"{folder}: process {_pid(store) or 'unknown'} is running this study; wait for it or stop it."
+                f"{store.folder}: {_holder(store)} is running this study; wait for it or stop it. "
+                "(A lock ends with its process.)"
             )
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-        _clean(store)
-        yield store
+        os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
+        yield
     finally:
         os.close(descriptor)  # gives the lock back, as the end of the process does
 
 
+def lock_holder(store: RunStore) -> Holder | None:
+    """Who writes this run at the moment, or None."""
+    try:
+        with store.lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return _holder(store)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    return None
+
+
 def running_pid(store: RunStore) -> int | None:
     """The process that writes this run at the moment, or None."""
-    if not store.lock.exists():
-        return None
-    with store.lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _pid(store)
-    return None
+    holder = lock_holder(store)
+    return holder.pid if holder else None
 
 
 def freeze_study(store: RunStore, study: Study) -> str:
     """Keep the study beside its results, and the one before it under its digest. Returns its digest."""
     understood = study.model_dump(mode="json")
     frozen = store.folder / "study.json"
-    if frozen.exists() and (before := json.loads(frozen.read_text(encoding="utf-8"))) != understood:
-        write_json(store.studies / f"{digest(before)}.json", before)
+    if frozen.exists() and (before := read_sealed_json(frozen)) != understood:
+        write_sealed_json(store.studies / f"{digest(before)}.json", before)
     if study.path is not None and study.path.is_file():
         given = study.path.read_bytes()
     else:
         given = yaml.safe_dump(understood, sort_keys=False, allow_unicode=True).encode("utf-8")
     write_whole(store.folder / "study.yaml", given)
-    write_json(frozen, understood)
+    write_sealed_json(frozen, understood)
     return digest(understood)
+
+
+def read_study(store: RunStore) -> dict[str, Any] | None:
+    """The study as it was understood; None where it is not there or damaged, and the next run mends it."""
+    try:
+        return read_sealed_json(store.folder / "study.json")
+    except (OSError, ValueError):
+        return None
 
 
 def stage_adapter(store: RunStore, key: str) -> Path:
@@ -183,7 +238,10 @@ def commit_adapters(store: RunStore, trained: Sequence[TrainedAdapter]) -> None:
 
 
 def trained_adapters(store: RunStore) -> dict[str, TrainedAdapter]:
-    """Every finished adapter by its key. Looks at the lists only; ``check_adapters`` reads the files."""
+    """Every finished adapter by its key. Looks at the lists only; ``check_adapters`` reads the files.
+
+    A damaged list counts nothing: the next run moves it to the quarantine and trains its adapters again.
+    """
     found = {}
     for path in sorted(store.groups.glob("[!.]*.json")):
         for one in _listing(path):
@@ -194,67 +252,102 @@ def trained_adapters(store: RunStore) -> dict[str, TrainedAdapter]:
 def check_adapters(store: RunStore) -> dict[str, TrainedAdapter]:
     """Every finished adapter whose files are still those that were written.
 
-    A damaged one is set aside and struck off its list, so that it is trained again. Needs the lock.
+    A damaged one goes to the quarantine and is struck off its list, so that it is trained again. Needs the
+    lock.
     """
     intact = {}
     for key, one in trained_adapters(store).items():
-        try:
-            same = adapter_digest(store.adapter(key)) == one.digest
-        except ModelError:
-            same = False
-        if same:
-            intact[key] = one
-        else:
-            set_aside(store.adapter(key))
+        fault = adapter_fault(store, one)
+        if fault:
+            quarantine(store.folder, store.adapter(key), fault)
             _strike_off(store, key)
+        else:
+            intact[key] = one
     return intact
 
 
+def adapter_fault(store: RunStore, one: TrainedAdapter) -> str:
+    """Why an adapter's files cannot be used; nothing where they are those that were written."""
+    try:
+        same = adapter_digest(store.adapter(one.key)) == one.digest
+    except ModelError as error:
+        return str(error)
+    return "" if same else "its files are not those that were written"
+
+
 def check_cell(store: RunStore, key: str) -> bool:
-    """Whether a cell is there and whole. A damaged one is set aside. Needs the lock."""
+    """Whether a cell is there and whole. A damaged one goes to the quarantine. Needs the lock."""
     path = store.cell(key)
     if not path.exists():
         return False
-    if is_intact(path):
-        return True
-    set_aside(path)
-    return False
+    fault = cell_fault(path)
+    if fault:
+        quarantine(store.folder, path, fault)
+    return not fault
 
 
-def _lock(descriptor: int) -> bool:
-    """Try to take the lock. Not once only: ``running_pid`` of a reader holds it for an instant."""
+def record_faults(store: RunStore) -> dict[Path, str]:
+    """Damaged JSON files of a run, each with its reason; all others are whole."""
+    places = [store.folder / name for name in _RECORDS]
+    places += [*sorted(store.groups.glob("[!.]*.json")), *sorted(store.studies.glob("[!.]*.json"))]
+    return {place: fault for place in places if (fault := json_fault(place))}
+
+
+def _lock(descriptor: int, store: RunStore) -> bool:
+    """Try to take the lock. Not once only: ``lock_holder`` of a reader holds it for an instant."""
     for _ in range(5):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
             time.sleep(0.05)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise RunError(
+                    f"{store.folder}: its file system has no locks, so two runs could write it at once; "
+                    "give an output on a local disk."
+                ) from error
+            raise
     return False
 
 
+def _holder(store: RunStore) -> Holder:
+    words = store.lock.read_text(encoding="utf-8", errors="replace").split()
+    pid = int(words[0]) if words and words[0].isdecimal() else None
+    return Holder(pid, words[1] if len(words) > 1 else "")
+
+
 def _clean(store: RunStore) -> None:
-    """Remove what was being written when a process ended, and adapters that no list counts."""
-    for place in (store.folder, store.adapters, store.groups, store.cells, store.studies):
+    """Remove what was being written when a process ended and adapters that no list counts.
+
+    Damaged records go to the quarantine.
+    """
+    for place in written_folders(store):
         remove_partials(place)
+    for place, fault in record_faults(store).items():
+        quarantine(store.folder, place, fault)
     counted = trained_adapters(store)
     for folder in store.adapters.iterdir():
         if _KEY.fullmatch(folder.name) and folder.name not in counted:
             shutil.rmtree(folder)
 
 
+def written_folders(store: RunStore) -> tuple[Path, ...]:
+    """The folders in which a killed writer may have left something."""
+    return store.folder, store.adapters, store.groups, store.cells, store.studies, store.texts
+
+
 def _listing(path: Path) -> list[TrainedAdapter]:
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))["adapters"]
+        listed = read_sealed_json(path)["adapters"]
         return [TrainedAdapter(one["key"], one["digest"], one["report"]) for one in listed]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path}: damaged ({error}); remove this file, and its adapters are trained again."
-        ) from None
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _write_listing(path: Path, trained: Sequence[TrainedAdapter]) -> None:
     listing = [{"key": one.key, "digest": one.digest, "report": dict(one.report)} for one in trained]
-    write_json(path, {"adapters": listing})
+    write_sealed_json(path, {"adapters": listing})
 
 
 def _strike_off(store: RunStore, key: str) -> None:
@@ -262,8 +355,3 @@ def _strike_off(store: RunStore, key: str) -> None:
         listed = _listing(path)
         if any(one.key == key for one in listed):
             _write_listing(path, [one for one in listed if one.key != key])
-
-
-def _pid(store: RunStore) -> int | None:
-    text = store.lock.read_text(encoding="utf-8").strip()
-    return int(text) if text.isdigit() else None

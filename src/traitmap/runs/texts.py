@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,16 +17,19 @@ from traitmap.data.texts import TaskText, texts_of_sources, texts_of_targets
 from traitmap.errors import RunError
 from traitmap.runs.atomic import write_whole
 from traitmap.runs.ledger import read_ledger
+from traitmap.runs.quarantine import quarantine
+from traitmap.runs.sealed_tables import CHECKSUMS, METADATA, encode_sealed, read_sealed
 from traitmap.runs.store import RunStore
 from traitmap.study.digest import digest
 
 if TYPE_CHECKING:
     from traitmap.data.sources import LoadedSource
     from traitmap.data.targets import LoadedTarget
+    from traitmap.runs.ledger import Ledger
 
 IMPORTED = "imported"  # engine of a run that was read from other people's results
 KEPT = 10_000  # texts of one source: enough for every statistic, and a folder that can be sent
-_METADATA = b"traitmap"
+_PLAIN = " !(),:;=@[]|+"  # beside letters and digits, what a file name holds as it is
 _SCHEMA = pa.schema(
     [
         pa.field("input", pa.string(), nullable=False),
@@ -50,9 +54,14 @@ class RunTexts:
 
 
 def write_texts(store: RunStore, sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget]) -> None:
-    """Keep the texts of all sources and targets. What is there and has not changed is left alone."""
+    """Keep the texts of all sources and targets. What is there and has not changed is left alone.
+
+    A damaged file goes to the quarantine and is written anew. Needs the lock.
+    """
     folder = store.texts
     folder.mkdir(exist_ok=True)
+    for place, fault in text_faults(store).items():
+        quarantine(store.folder, place, fault)
     for source in sources:
         if source.examples:
             place = _source_file(folder, source.name)
@@ -93,12 +102,29 @@ def read_run_texts(store: RunStore) -> RunTexts:
     return RunTexts(sources, targets, totals)
 
 
+def text_faults(store: RunStore) -> dict[Path, str]:
+    """Damaged files of texts, each with its reason."""
+    found = {}
+    for place in sorted(store.texts.glob("[!.]*.parquet")):
+        try:
+            _checked(place)
+        except ValueError as error:
+            found[place] = str(error)
+    return found
+
+
+def text_files(store: RunStore, ledger: Ledger) -> tuple[Path, ...]:
+    """Where the texts of a run's sources and targets are kept, there or not."""
+    sources = (_source_file(store.texts, one["name"]) for one in ledger.sources)
+    return (*sources, *(_target_file(store.texts, one["name"]) for one in ledger.targets))
+
+
 def _source_file(folder: Path, name: str) -> Path:
-    return folder / f"source-{name}.parquet"
+    return folder / f"source-{quote(name, safe=_PLAIN)}.parquet"
 
 
 def _target_file(folder: Path, name: str) -> Path:
-    return folder / f"target-{name}.parquet"
+    return folder / f"target-{quote(name, safe=_PLAIN)}.parquet"
 
 
 def _write(place: Path, texts: Sequence[TaskText], name: str, *, total: int) -> None:
@@ -108,32 +134,44 @@ def _write(place: Path, texts: Sequence[TaskText], name: str, *, total: int) -> 
         "choices": [list(text.choices) for text in texts],
         "label": [text.label for text in texts],
     }
-    told = json.dumps({"digest": name, "total": total}).encode()
-    table = pa.table(columns, schema=_SCHEMA).replace_schema_metadata({_METADATA: told})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    write_whole(place, sink.getvalue().to_pybytes())
+    told = json.dumps({"digest": name, "total": total, "sealed": True}).encode()
+    table = pa.table(columns, schema=_SCHEMA)
+    write_whole(place, encode_sealed(table, told, dictionaries=("output", "label")))
 
 
 def _digest_of(place: Path) -> str | None:
+    """The digest of what a file was made of; None where it is not there, or of an earlier version."""
     try:
-        told: str = json.loads(pq.read_schema(place).metadata[_METADATA])["digest"]
+        told = json.loads(pq.read_schema(place).metadata[METADATA])
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
         return None
-    return told
+    return str(told["digest"]) if "sealed" in told else None
+
+
+def _checked(place: Path) -> pa.Table:
+    """A file's table. ValueError where it is damaged; a file of an earlier version has no checksums."""
+    try:
+        metadata = pq.read_schema(place).metadata or {}
+        if CHECKSUMS in metadata or "sealed" in json.loads(metadata[METADATA]):
+            return read_sealed(place, _SCHEMA)
+        with pq.ParquetFile(place) as file:
+            return file.read()
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+        raise ValueError(str(error)) from None
 
 
 def _read(place: Path) -> tuple[tuple[TaskText, ...], int]:
     try:
-        # the file alone: a folder of that name would be read as a dataset
-        table = pq.ParquetFile(place).read()
-        total = int(json.loads(table.schema.metadata[_METADATA])["total"])
+        table = _checked(place)
+        total = int(json.loads(table.schema.metadata[METADATA])["total"])
     except FileNotFoundError:
         raise RunError(
             f"{place}: is not there, since an earlier version of traitmap made this run; `traitmap run "
             "STUDY` adds the texts and computes nothing again."
         ) from None
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{place}: damaged ({error}); `traitmap run STUDY` writes it anew.") from None
     rows = table.to_pylist()
     texts = (TaskText(row["input"], row["output"], tuple(row["choices"]), row["label"]) for row in rows)
