@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from traitmap.runs.keys import adapter_key
-from traitmap.study.settings import BASELINE, Study
+from traitmap.study.settings import BASELINE, Lora, Study, Training
 
 if TYPE_CHECKING:
     from traitmap.data.sources import LoadedSource
@@ -58,24 +59,37 @@ def make_plan(
     sources: Sequence[LoadedSource],
     targets: Sequence[LoadedTarget],
     base_digest: str,
-    group_size: int = GROUP_SIZE,
+    group_size: int | None = None,
     token_budget: int | None = None,
+    largest_group: Callable[[Lora, Training], int] | None = None,
+    recorded: Mapping[str, int] = MappingProxyType({}),
 ) -> Plan:
     """Lay out the whole run.
 
     Adapters with the same LoRA settings are trained together, in the order seeds x sources, at most
-    ``group_size`` at a time and, where ``token_budget`` is given, while the tokens of one step
-    (batch_size x max_length, summed) stay within it; one adapter is always a group. What is done already
-    has no influence: an adapter's last digits depend on its group, so a resumed run must group as before.
+    ``group_size`` at a time (by default ``GROUP_SIZE``), no more than the engine's ``largest_group`` says
+    that memory holds, and, where ``token_budget`` is given, while the tokens of one step (batch_size x
+    max_length, summed) stay within it; one adapter is always a group. What is done already has no influence:
+    an adapter's last digits depend on its group, so a resumed run must group as before. For the same reason
+    adapters whose group an earlier run has ``recorded`` (key -> number) stay in it, in that order and first.
     """
-    by_lora: dict[str, list[tuple[AdapterUnit, int]]] = {}
+    by_lora: dict[str, list[_Member]] = {}
+    kept: dict[int, list[AdapterUnit]] = {}
     for seed in study.seeds:
         for source in sources:
-            if source.adapter is None:
-                unit = AdapterUnit(source.name, seed, adapter_key(source, seed, base_digest))
-                step = source.training.batch_size * source.training.max_length
-                by_lora.setdefault(source.lora.model_dump_json(), []).append((unit, step))
-    groups = [group for units in by_lora.values() for group in _split(units, group_size, token_budget)]
+            if source.adapter is not None:
+                continue
+            unit = AdapterUnit(source.name, seed, adapter_key(source, seed, base_digest))
+            if unit.key in recorded:
+                kept.setdefault(recorded[unit.key], []).append(unit)
+                continue
+            step = source.training.batch_size * source.training.max_length
+            most = group_size or GROUP_SIZE
+            if largest_group is not None:
+                most = max(1, min(most, largest_group(source.lora, source.training)))
+            by_lora.setdefault(source.lora.model_dump_json(), []).append(_Member(unit, step, most))
+    groups = [tuple(kept[number]) for number in sorted(kept)]
+    groups += [group for members in by_lora.values() for group in _split(members, token_budget)]
     existing = tuple(source.name for source in sources if source.adapter)
     return Plan(tuple(groups), existing, _cells(study, sources, targets))
 
@@ -86,19 +100,26 @@ def missing_groups(plan: Plan, done: Container[str]) -> tuple[tuple[AdapterUnit,
     return tuple(group for group in rest if group)
 
 
-def _split(
-    units: Sequence[tuple[AdapterUnit, int]], group_size: int, token_budget: int | None
-) -> list[tuple[AdapterUnit, ...]]:
-    groups: list[list[AdapterUnit]] = []
+@dataclass(frozen=True)
+class _Member:
+    """An adapter to be put into a group. step: tokens of one step; most: adapters that may stand together."""
+
+    unit: AdapterUnit
+    step: int
+    most: int
+
+
+def _split(members: Sequence[_Member], token_budget: int | None) -> list[tuple[AdapterUnit, ...]]:
+    groups: list[list[_Member]] = []
     used = 0
-    for unit, step in units:
-        full = not groups or len(groups[-1]) >= group_size
-        if full or (token_budget is not None and used + step > token_budget):
+    for one in members:
+        full = not groups or len(groups[-1]) >= min(one.most, *(other.most for other in groups[-1]))
+        if full or (token_budget is not None and used + one.step > token_budget):
             groups.append([])
             used = 0
-        groups[-1].append(unit)
-        used += step
-    return [tuple(group) for group in groups]
+        groups[-1].append(one)
+        used += one.step
+    return [tuple(one.unit for one in group) for group in groups]
 
 
 def _cells(
