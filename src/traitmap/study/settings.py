@@ -186,9 +186,11 @@ class Endpoint(Settings):
     api_key_env: the environment variable that holds the key. The key itself is never written anywhere.
     tokenizer: a local folder or hub id of the base's tokenizer. With it prompts are sent as token ids, cut
         exactly where lm-evaluation-harness cuts them; without it they are sent as text.
-    concurrency: requests under way at a time. requests_per_second: at most this many are begun.
-    timeout: seconds for one request. retries: how often one is sent again when the server is busy, broken
-        or away, with waits that double from half a second.
+    concurrency: requests under way at a time.
+    requests_per_second: at most this many are begun; without it there is no such limit.
+    timeout: seconds for one request.
+    retries: how often one is sent again when the server is busy, broken or away, with waits that double from
+        half a second.
     """
 
     url: Url
@@ -211,10 +213,13 @@ class Model(Settings):
 
     path: a hub id (``org/name``), a local folder in Hugging Face layout, or ``builtin:mini``; with
         ``endpoint`` the name under which the server serves the base.
+    revision: branch, tag or commit of a model on the hub; without it the hub's main branch. With ``endpoint``
+        a word of your own for what is served: another word is another base.
     dtype: arithmetic of the frozen base; ``auto`` is float32 on a CPU and bfloat16 on a GPU.
         Adapters are always trained in float32 (float64 with a float64 base).
-    endpoint: a server that answers in place of this machine; nothing can be trained on it. ``revision`` is
-        then a word of your own for what is served: another word is another base.
+    device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    trust_remote_code: whether the model may bring Python code of its own, which then runs on this machine.
+    endpoint: a server that answers in place of this machine; nothing can be trained on it.
 
     A plain string is short for ``path``.
     """
@@ -238,7 +243,16 @@ class Model(Settings):
 
 
 class Lora(Settings):
-    """LoRA settings under PEFT's names (``peft.LoraConfig``)."""
+    """LoRA settings under PEFT's names (``peft.LoraConfig``).
+
+    r: rank of the adapters' matrices.
+    lora_alpha: scale; an adapter's part of a layer is multiplied by ``lora_alpha / r``.
+    lora_dropout: share of a layer's inputs that the adapter does not see while it is trained.
+    target_modules: names of the layers that get an adapter, or ``all-linear``: every linear layer but the
+        output head.
+    use_rslora: scale by ``lora_alpha`` over the square root of ``r`` (rank-stabilised LoRA, Kalajdzievski
+        2023), so that large ranks learn too.
+    """
 
     r: Count = 64
     lora_alpha: Positive = 32
@@ -252,10 +266,22 @@ class Lora(Settings):
 class Training(Settings):
     """Training settings under the names of ``transformers.TrainingArguments``.
 
+    Give at most one of ``num_train_epochs``, ``max_steps`` and ``max_tokens``; without any: one epoch.
+
+    learning_rate: AdamW's learning rate at its highest.
+    lr_scheduler_type: how the learning rate falls after the warm-up.
+    warmup_steps: steps in which the learning rate rises from 0.
+    weight_decay: AdamW's weight decay.
+    adam_beta1: decay of AdamW's mean of gradients.
+    adam_beta2: decay of AdamW's mean of squared gradients.
+    adam_epsilon: AdamW's term against division by zero.
+    max_grad_norm: gradients of an adapter whose norm is larger are scaled down to it.
+    max_length: tokens of an example; what is longer is cut.
     batch_size: examples of one adapter per optimizer step.
-    num_train_epochs, max_steps, max_tokens: how long; give at most one (default: one epoch).
-        max_tokens counts tokens of data (prompt and completion), a budget that makes sources comparable.
-    loss_on: ``completion`` (default) or ``all``, the whole sequence as the paper did.
+    num_train_epochs: passes through the source.
+    max_steps: optimizer steps.
+    max_tokens: tokens of data (prompt and completion), a budget that makes sources comparable.
+    loss_on: ``completion``, or ``all``, the whole sequence as the paper did.
     """
 
     learning_rate: Positive = 5e-5
@@ -282,6 +308,7 @@ class Training(Settings):
 class Mislabel(Settings):
     """Wrong labels for a share of the rows.
 
+    rate: share of the rows.
     mode: ``uniform``, each of the other labels alike; ``switch``, rows exchange their labels, so that the
         classes stay as many; ``permute``, every class goes to one other class.
 
@@ -300,27 +327,33 @@ class Mislabel(Settings):
 class Source(Settings):
     """A training set, or an adapter that exists already.
 
-    Exactly one of ``path``, ``task``, ``adapter``, ``served_as``, ``from``, ``concat``:
+    Exactly one of ``path``, ``task``, ``adapter``, ``served_as``, ``from``, ``concat``. Without templates a row
+    must have one of the shapes that TRL accepts: ``text``; ``prompt`` and ``completion``; ``messages``. The keys
+    from ``balance`` on say what a source with ``from`` changes; several are applied in the order of
+    ``docs/variations.md``.
+
+    name: what the source and its adapter are called: letters, digits and ``. _ -``, at most 100.
     path: a hub dataset id, or a local ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` file.
     task: an lm-evaluation-harness task whose training split is used, rendered as the task renders it.
     adapter: a PEFT adapter directory, used as it is; or one on the hub, ``org/name`` or, where a
         repository holds several, ``org/name/folder``, at ``revision``.
-    served_as: the model name under which the server of ``model.endpoint`` serves an adapter; ``revision`` is
-        then a word of your own for its weights, to be changed when they change.
-    from (``from_`` in Python): the name of another source of the study, one thing of which is changed by
+    served_as: the model name under which the server of ``model.endpoint`` serves an adapter.
+    from: (``from_`` in Python) the name of another source of the study, one thing of which is changed by
         the keys below; its own training, lora and tags hold where this source gives none.
     concat: a mixture of other sources, with weights that are shares of the examples.
-
-    prompt, completion: sandboxed Jinja templates over a row's columns; completion alone is learnt
-        whole. Without them the row must have one of the shapes that TRL accepts: ``text``;
-        ``prompt`` and ``completion``; ``messages``.
-    label: the column that holds the class; ``labels`` gives each value its word, seen by the
-        templates as ``{{ label }}``.
+    subset: configuration of a hub dataset that has several.
+    split: split of a hub dataset.
+    revision: branch, tag or commit of what comes from the hub; with ``served_as`` a word of your own for the
+        adapter's weights, to be changed when they change.
+    prompt: sandboxed Jinja template over a row's columns: what the model is given.
+    completion: sandboxed Jinja template: what it learns to write. Without ``prompt`` it is learnt whole.
+    label: the column that holds the class.
+    labels: the word of each of its values, seen by the templates as ``{{ label }}``.
     limit: use at most this many examples, drawn at random with the study's ``sample_seed``.
-    training, lora: settings that differ from the study's for this source only.
+    training: settings of ``training`` that differ for this source only.
+    lora: settings of ``lora`` that differ for this source only.
+    tags: words such as a task family; traits are named after tags that their targets share.
     train: false for a source that only serves others as material.
-
-    What a source with ``from`` may change; several are applied in the order of ``study.variations``:
     balance: as many rows of every class as the rarest has.
     class_weights: a weight for each label word; shares of the rows are proportional to them.
     output_length_quantile: [low, high], rows whose output's length in words stands there in order.
@@ -328,12 +361,14 @@ class Source(Settings):
     mislabel: rate, or rate and mode.
     format_only: outputs change places between rows: format, lengths and label shares stay, but no input
         says anything about its output.
-    random_text: the words of the input are drawn from all inputs. shuffle_words: this share of them
-        changes places. Words that stand in every input belong to the template and stay.
+    random_text: the words of the input are drawn from all inputs. Words that stand in every input belong to
+        the template and stay.
+    shuffle_words: this share of the input's words changes places; the template stays.
     truncate_output: at most this many words of each output, or this share of its words.
     loss_on: the tokens that are learnt: ``completion``, ``all``, ``label`` (the label word alone) or
         ``no_label`` (everything else).
-    match_tokens, match_steps: train on as many tokens, or steps, as this number or that source.
+    match_tokens: train on as many tokens as this number or that source.
+    match_steps: train for as many steps as this number or that source.
     """
 
     name: Name
@@ -379,10 +414,16 @@ class Source(Settings):
 class Target(Settings):
     """An evaluation task of lm-evaluation-harness: an installed or bundled name, or a YAML file.
 
-    metric, filter: which of the task's own metrics stands in the matrix (default: its first).
+    name: what the target is called; without it the task's name (of a YAML file: its stem).
+    task: an installed or bundled task, or the path of a task file.
+    num_fewshot: examples in the prompt; without it as many as the task says.
+    limit: ask at most this many items, the first ones; without it the study's ``limit``.
+    metric: which of the task's own metrics stands in the matrix; without it the task's first.
+    filter: which of the task's filters of answers that metric is taken after; without it the task's first.
+    apply_chat_template: render the prompt as the base's chat template does.
+    tags: words such as a task family; traits are named after tags that their targets share.
 
-    A plain string is short for ``task``; without a name the target has the task's (of a YAML file:
-    its stem).
+    A plain string is short for ``task``.
     """
 
     name: Name
@@ -403,13 +444,23 @@ class Target(Settings):
 class Study(Settings):
     """One study: a base, sources, targets, and how.
 
+    name: what the run folder is called: letters, digits and ``. _ -``, at most 100.
+    model: the base model.
+    lora: the adapters' shape, for all sources that say nothing else.
+    training: how adapters are trained, for all sources that say nothing else.
+    seeds: an adapter of every source is trained for each seed; several show how far the seed moves the matrix.
+    sources: what adapters are trained on, or adapters that exist.
+    targets: what base and adapters are asked.
     limit: evaluate at most this many items of each target (its first ones, as lm-eval does).
-    output: folder that holds runs; the run lies in ``output/name``.
+    sample_seed: seed of drawing the examples of sources with a ``limit``, and of variations.
     include_path: folders with further lm-eval task files.
-    data: a folder with copies of hub datasets and of the base, ``org__name/`` each, used in place of the hub
-        (`data.local_copies`). allow_code: whether targets may run the programs that a model writes, in a
-        sandbox; without it the cells of such targets stay missing.
-    path: the file that the study was read from; relative paths in it are relative to that file.
+    data: a folder with copies of hub datasets and of the base, ``org__name/`` each, used in place of the hub.
+    allow_code: whether targets may run the programs that a model writes, in a sandbox; without it the cells of
+        such targets stay missing.
+    output: folder that holds runs; the run lies in ``output/name``.
+    trait_names: names that you give to the first traits, in their order.
+    path: the file that the study was read from; relative paths in it are relative to that file. Set by
+        ``load_study``, not by you.
     """
 
     name: Name

@@ -77,6 +77,7 @@
     show("matrix-part", told.targets.length > 0);
     const all = told.cells.flat().map(one => one.difference).filter(value => value !== null);
     const limit = Math.max(1, ...all.map(Math.abs));
+    show("legend", all.length > 0);
     byId("limit-low").textContent = `worse by ${limit.toFixed(0)} points`;
     byId("limit-high").textContent = `better by ${limit.toFixed(0)} points`;
     const steps = [...Array(2 * STEPS + 1).keys()].map(at => at - STEPS);
