@@ -327,9 +327,9 @@ class Mislabel(Settings):
 class Source(Settings):
     """A training set, or an adapter that exists already.
 
-    Exactly one of ``path``, ``task``, ``adapter``, ``served_as``, ``from``, ``concat``. Without templates a row
-    must have one of the shapes that TRL accepts: ``text``; ``prompt`` and ``completion``; ``messages``. The keys
-    from ``balance`` on say what a source with ``from`` changes; several are applied in the order of
+    Exactly one of ``path``, ``task``, ``adapter``, ``served_as``, ``from``, ``concat``. Without templates a
+    row must have one of the shapes that TRL accepts: ``text``; ``prompt`` and ``completion``; ``messages``.
+    The keys from ``balance`` on say what a source with ``from`` changes; several are applied in the order of
     ``docs/variations.md``.
 
     name: what the source and its adapter are called: letters, digits and ``. _ -``, at most 100.
@@ -448,15 +448,16 @@ class Study(Settings):
     model: the base model.
     lora: the adapters' shape, for all sources that say nothing else.
     training: how adapters are trained, for all sources that say nothing else.
-    seeds: an adapter of every source is trained for each seed; several show how far the seed moves the matrix.
+    seeds: an adapter of every source is trained for each seed; several show how far the seed moves the
+        matrix.
     sources: what adapters are trained on, or adapters that exist.
     targets: what base and adapters are asked.
     limit: evaluate at most this many items of each target (its first ones, as lm-eval does).
     sample_seed: seed of drawing the examples of sources with a ``limit``, and of variations.
     include_path: folders with further lm-eval task files.
     data: a folder with copies of hub datasets and of the base, ``org__name/`` each, used in place of the hub.
-    allow_code: whether targets may run the programs that a model writes, in a sandbox; without it the cells of
-        such targets stay missing.
+    allow_code: whether targets may run the programs that a model writes, in a sandbox; without it the cells
+        of such targets stay missing.
     output: folder that holds runs; the run lies in ``output/name``.
     trait_names: names that you give to the first traits, in their order.
     path: the file that the study was read from; relative paths in it are relative to that file. Set by
