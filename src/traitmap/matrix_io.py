@@ -6,6 +6,8 @@ import csv
 import gzip
 import io
 import json
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, isinf, isnan, nan
@@ -15,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from traitmap.errors import MatrixError
+from traitmap.matrix_conditions import checked_conditions
 from traitmap.matrix_record import Array, Cell, TransferMatrix
 from traitmap.study.settings import BASELINE
 
@@ -22,6 +25,8 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "—"})
 LONG = ("source", "target", "value")
 NUMBERS = ("stderr", "gain", "gain_low", "gain_high", "p", "q", "unparsed")
 SUFFIXES = (".csv", ".tsv", ".parquet")
+_NO_NAME = re.compile(r"__index_level_\d+__")  # of an index that pandas wrote and nobody named
+_LARGEST = 1 << 28  # bytes of an unpacked table; a thousand models on a thousand tasks are 20 MB
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def told_apart(names: Sequence[str]) -> tuple[str, ...]:
 
 def _load_csv(path: Path, *, tab: bool) -> Table:
     """Comma, semicolon (when the header has no comma) or tab separated text."""
-    raw = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+    raw = _bytes_of(path)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -114,9 +119,11 @@ def _load_csv(path: Path, *, tab: bool) -> Table:
         ) from None
     first = text.split("\n", 1)[0]
     separator = "\t" if tab else ";" if ";" in first and "," not in first else ","
-    lines = [
-        row for row in csv.reader(io.StringIO(text), delimiter=separator) if any(cell.strip() for cell in row)
-    ]
+    try:
+        read = list(csv.reader(io.StringIO(text), delimiter=separator))
+    except csv.Error as error:
+        raise MatrixError(f"{path} cannot be read as a table: {error}; check its quotes") from None
+    lines = [row for row in read if any(cell.strip() for cell in row)]
     if len(lines) < 2:
         raise MatrixError(f"{path} has no rows; a table needs a header and at least one row")
     header = tuple(cell.strip() for cell in lines[0])
@@ -129,25 +136,63 @@ def _load_csv(path: Path, *, tab: bool) -> Table:
     return Table(str(path), header, tuple(tuple(row) for row in lines[1:]), {})
 
 
+def _bytes_of(path: Path) -> bytes:
+    """The file's content, unpacked where it is gzipped, as long as it can be a table's."""
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as stream:
+            content = stream.read(_LARGEST + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise MatrixError(f"{path} cannot be read: {error}; copy it again") from None
+    if len(content) > _LARGEST:
+        raise MatrixError(f"{path} holds more than {_LARGEST:,} bytes, so hardly a matrix; check the path")
+    return content
+
+
 def _load_parquet(path: Path) -> Table:
     """A Parquet file; a named pandas index becomes a column, conditions come from the schema's metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        stored = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+        # the file alone: a folder of that name would be read as a dataset
+        file = pq.ParquetFile(path)
+        size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+        cells = file.metadata.num_rows * file.metadata.num_columns
+        if max(size, cells) > _LARGEST:
+            raise MatrixError(f"{path} holds {cells:,} cells, so hardly a matrix; check the path")
+        stored = file.read()
+        # pandas' own metadata may name an index; anything may stand in it, so it is read, not obeyed
+        places = _places(stored.schema.metadata or {}, stored.column_names)
+        frame = stored.replace_schema_metadata(None).select(places).to_pandas()
+    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
         raise MatrixError(f"{path} cannot be read as Parquet: {error}") from None
-    told = (stored.schema.metadata or {}).get(b"traitmap")
-    frame = stored.to_pandas()
-    if frame.index.name is not None:
-        frame = frame.reset_index()
     if frame.empty:
         raise MatrixError(f"{path} has no rows")
     rows = tuple(tuple(row) for row in frame.astype(object).itertuples(index=False, name=None))
-    return Table(
-        str(path), tuple(str(name) for name in frame.columns), rows, json.loads(told) if told else {}
-    )
+    conditions = _conditions_in(path, stored.schema.metadata or {})
+    return Table(str(path), tuple(str(name) for name in frame.columns), rows, conditions)
+
+
+def _places(metadata: Mapping[bytes, bytes], columns: Sequence[str]) -> list[int]:
+    """Columns in the order to take: first what pandas wrote as its index, left out where it has no name."""
+    try:
+        told = json.loads(metadata.get(b"pandas", b"{}"))["index_columns"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        told = ()
+    index = [at for at, name in enumerate(columns) if isinstance(told, list) and name in told]
+    named = [at for at in index if not _NO_NAME.fullmatch(columns[at])]
+    return [*named, *(at for at in range(len(columns)) if at not in index)]
+
+
+def _conditions_in(path: Path, metadata: Mapping[bytes, bytes]) -> Mapping[str, Any]:
+    told = metadata.get(b"traitmap")
+    if told is None:
+        return {}
+    try:
+        read = json.loads(told)
+    except (ValueError, RecursionError) as error:
+        raise MatrixError(f"{path}: its conditions are no JSON ({error}); write the table again") from None
+    return checked_conditions(read, str(path))
 
 
 def _without(table: Table, drop: Sequence[str]) -> Table:

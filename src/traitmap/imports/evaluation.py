@@ -10,6 +10,7 @@ from typing import Any
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.errors import MatrixError
+from traitmap.imports.reading import named_numbers
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,13 @@ class Evaluation:
 
 
 def known_setting(**setting: Any) -> dict[str, Any]:
-    """A setting without what is not known: for all but these keys None is a value."""
+    """A setting without what is not known: for all but these keys None is a value. NaN counts as a word."""
     unknown_if_none = ("num_fewshot", "version", "template", "items", "library", "generation")
-    return {key: one for key, one in setting.items() if one is not None or key not in unknown_if_none}
+    return {
+        key: named_numbers(one)
+        for key, one in setting.items()
+        if one is not None or key not in unknown_if_none
+    }
 
 
 class UnfinishedError(MatrixError):

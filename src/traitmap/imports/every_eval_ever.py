@@ -10,8 +10,18 @@ from typing import Any
 from traitmap.data.records import Outcome
 from traitmap.errors import MatrixError
 from traitmap.imports.evaluation import Evaluation, known_setting
-from traitmap.imports.reading import mapping, number, read_json, read_lines, sequence, text
-from traitmap.study.digest import digest
+from traitmap.imports.reading import (
+    content_digest,
+    count,
+    listing,
+    mapping,
+    number,
+    part,
+    read_json,
+    read_lines,
+    sequence,
+    text,
+)
 
 KIND = "Every Eval Ever"
 
@@ -55,12 +65,11 @@ def _evaluation(
     place = f"{path}, evaluation_results[{index}]"
     config = mapping(result.get("metric_config"), f"{place}.metric_config")
     details = mapping(result.get("score_details"), f"{place}.score_details")
-    uncertainty = details.get("uncertainty") or {}
-    error = (
-        (uncertainty.get("standard_error") or {}).get("value") if isinstance(uncertainty, Mapping) else None
-    )
+    where = f"{place}.score_details.uncertainty"
+    uncertainty = part(details.get("uncertainty"), where)
+    error = part(uncertainty.get("standard_error"), f"{where}.standard_error").get("value")
     task = text(result.get("evaluation_name"), f"{place}.evaluation_name")
-    more = config.get("additional_details") or {}
+    more = part(config.get("additional_details"), f"{place}.metric_config.additional_details")
     lower = config.get("lower_is_better")
     return Evaluation(
         place=f"{place}.score_details.score",
@@ -71,28 +80,28 @@ def _evaluation(
         metric=str(config.get("metric_name") or more.get("metric") or "score"),
         filter=str(more.get("filter") or "none"),
         value=number(details.get("score"), f"{place}.score_details.score"),
-        stderr=number(error, f"{place}.score_details.uncertainty.standard_error.value"),
-        n=int(number(uncertainty.get("num_samples") or 0, f"{place}.score_details.uncertainty.num_samples")),
+        stderr=number(error, f"{where}.standard_error.value"),
+        n=count(uncertainty.get("num_samples"), f"{where}.num_samples"),
         higher_is_better=not lower if isinstance(lower, bool) else None,
-        setting=_setting(result, more, content),
+        setting=_setting(result, more, content, place),
         outcomes=instances.get(task, ()),
         date=str(content.get("evaluation_timestamp") or content.get("retrieved_timestamp") or ""),
     )
 
 
 def _setting(
-    result: Mapping[str, Any], more: Mapping[str, Any], content: Mapping[str, Any]
+    result: Mapping[str, Any], more: Mapping[str, Any], content: Mapping[str, Any], place: str
 ) -> dict[str, Any]:
-    generation = result.get("generation_config") or {}
-    arguments = generation.get("generation_args") or {}
+    generation = part(result.get("generation_config"), f"{place}.generation_config")
+    arguments = part(generation.get("generation_args"), f"{place}.generation_config.generation_args")
     told = {key: value for key, value in arguments.items() if key != "execution_command"}
-    library = content.get("eval_library") or {}
+    library = part(content.get("eval_library"), f"{place}, eval_library")
     return known_setting(
         num_fewshot=more.get("num_fewshot"),
         limit=more.get("limit"),
         version=more.get("version"),
         template=more.get("template"),
-        generation=digest([told, generation.get("additional_details")], 12) if generation else None,
+        generation=content_digest([told, generation.get("additional_details")], 12) if generation else None,
         library=library.get("name"),
     )
 
@@ -125,21 +134,24 @@ def _outcome(place: str, row: Mapping[str, Any], sample: str) -> Outcome:
     score = mapping(row.get("evaluation"), f"{place}, evaluation")
     asked = mapping(row.get("input"), f"{place}, input")
     value = number(score.get("score"), f"{place}, evaluation.score")
-    output = row.get("output") or {}
-    raw = output.get("raw") or [] if isinstance(output, Mapping) else []
-    attribution = row.get("answer_attribution") or []
-    answer = attribution[-1].get("extracted_value") if attribution else (raw[0] if raw else "")
-    tokens = (row.get("token_usage") or {}).get("output_tokens")
-    more = row.get("metadata") or {}
+    raw = listing(part(row.get("output"), f"{place}, output").get("raw"), f"{place}, output.raw")
+    attribution = listing(row.get("answer_attribution"), f"{place}, answer_attribution")
+    last = part(attribution[-1], f"{place}, answer_attribution") if attribution else {}
+    answer = last.get("extracted_value") if attribution else (raw[0] if raw else "")
+    tokens = part(row.get("token_usage"), f"{place}, token_usage").get("output_tokens")
+    more = part(row.get("metadata"), f"{place}, metadata")
+    reference = listing(asked.get("reference"), f"{place}, input.reference")
     return Outcome(
         item=0,
-        item_digest=str(row.get("sample_hash") or digest([sample, asked.get("raw"), asked.get("reference")])),
+        item_digest=str(
+            row.get("sample_hash") or content_digest([sample, asked.get("raw"), asked.get("reference")])
+        ),
         score=value,
         correct=bool(value) if value in (0.0, 1.0) else None,
         prediction=str(answer or ""),
-        gold=" | ".join(map(str, asked.get("reference") or [])),
+        gold=" | ".join(map(str, reference)),
         text=str(raw[0]) if raw and not asked.get("choices") else None,
         parsed=str(more.get("parsed", "true")).lower() != "false",
-        output_tokens=int(tokens or 0),
+        output_tokens=count(tokens, f"{place}, token_usage.output_tokens"),
         stopped=None,
     )

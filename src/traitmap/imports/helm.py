@@ -11,7 +11,17 @@ import numpy as np
 from traitmap.data.records import Outcome
 from traitmap.errors import MatrixError
 from traitmap.imports.evaluation import Evaluation, known_setting
-from traitmap.imports.reading import mapping, number, read_json, sequence, text
+from traitmap.imports.reading import (
+    content_digest,
+    count,
+    listing,
+    mapping,
+    number,
+    part,
+    read_json,
+    sequence,
+    text,
+)
 from traitmap.matrix_statistics import standard_error
 from traitmap.study.digest import digest
 
@@ -45,7 +55,7 @@ def read_helm(folder: Path) -> list[Evaluation]:
         if told is None:
             continue
         where = f"{folder / 'stats.json'}, {metric}"
-        n = int(number(told.get("count"), f"{where}.count") or 0)
+        n = count(told.get("count"), f"{where}.count")
         outcomes = _outcomes(folder, metric, split)
         found.append(
             Evaluation(
@@ -97,7 +107,7 @@ def _setting(adapter: Mapping[str, Any], specification: Mapping[str, Any]) -> di
     return known_setting(
         num_fewshot=adapter.get("max_train_instances"),
         limit=adapter.get("max_eval_instances"),
-        template=digest([asked, specification.get("scenario_spec")], 12),
+        template=content_digest([asked, specification.get("scenario_spec")], 12),
         generation={key: adapter.get(key) for key in ("temperature", "max_tokens", "num_outputs")},
     )
 
@@ -112,8 +122,10 @@ def _outcomes(folder: Path, metric: str, split: str) -> tuple[Outcome, ...]:
         told = mapping(one, f"{file}[{i}]")
         if told.get("perturbation"):
             continue
-        for statistic in told.get("stats") or []:
-            name = statistic.get("name") or {}
+        place = f"{file}[{i}].stats"
+        for one_statistic in listing(told.get("stats"), place):
+            statistic = mapping(one_statistic, place)
+            name = part(statistic.get("name"), f"{place}.name")
             if (
                 name.get("name") == metric
                 and name.get("split", split) == split

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import nan
 from pathlib import Path
@@ -15,13 +16,28 @@ import pyarrow as pa
 from traitmap.data.records import Outcome
 from traitmap.errors import MatrixError
 from traitmap.imports.evaluation import Evaluation, UnfinishedError, known_setting
-from traitmap.imports.reading import mapping, number, parse_json, read_json, sequence, text
-from traitmap.study.digest import digest
+from traitmap.imports.reading import (
+    content_digest,
+    count,
+    listing,
+    mapping,
+    number,
+    parse_json,
+    part,
+    read_json,
+    sequence,
+    text,
+)
 
 KIND = "inspect_ai"
 _LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}  # correct, partial, incorrect, no answer
 _ZSTANDARD = 93
-_LARGEST = 1 << 30  # bytes of one unpacked part
+_LARGEST = 1 << 30  # bytes of all unpacked parts
+# what reading a damaged archive may raise; NotImplementedError and RuntimeError: of methods and passwords
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, OSError, EOFError, struct.error, pa.ArrowException),
+    *(NotImplementedError, RuntimeError, ValueError, UnicodeError),
+)
 
 
 def is_inspect(content: Any) -> bool:
@@ -35,7 +51,8 @@ def read_inspect(path: Path, content: Any = None) -> list[Evaluation]:
         log, samples, reductions = _unpacked(path)
     else:
         log = mapping(read_json(path) if content is None else content, str(path))
-        samples, reductions = log.get("samples") or [], log.get("reductions") or []
+        samples = listing(log.get("samples"), f"{path}, samples")
+        reductions = listing(log.get("reductions"), f"{path}, reductions")
     if log.get("status") != "success":
         raise UnfinishedError(f"{path}, status: is {log.get('status')!r}; only logs with 'success' are read")
     results = mapping(log.get("results"), f"{path}, results")
@@ -59,7 +76,8 @@ def _evaluation(
     if chosen is None:
         raise MatrixError(f"{path}, results.scores.{name}.metrics: holds no metric but {', '.join(metrics)}")
     place = f"{path}, results.scores.{name}.metrics.{chosen}"
-    error = metrics.get("stderr") or {}
+    chosen_metric = mapping(metrics[chosen], place)
+    error = part(metrics.get("stderr"), f"{path}, results.scores.{name}.metrics.stderr")
     return Evaluation(
         place=place,
         kind=KIND,
@@ -68,19 +86,20 @@ def _evaluation(
         task=text(about.get("task"), f"{path}, eval.task"),
         metric=chosen,
         filter=name,
-        value=number(metrics[chosen].get("value"), place),
+        value=number(chosen_metric.get("value"), place),
         stderr=number(error.get("value"), f"{path}, results.scores.{name}.metrics.stderr"),
-        n=int(number(score.get("scored_samples") or 0, f"{path}, results.scores.{name}.scored_samples")),
+        n=count(score.get("scored_samples"), f"{path}, results.scores.{name}.scored_samples"),
         higher_is_better=True if chosen in ("accuracy", "mean") else None,
-        setting=_setting(log, about),
+        setting=_setting(log, about, path),
         outcomes=_outcomes(path, name, samples, reductions),
         date=str(about.get("created", "")),
     )
 
 
-def _setting(log: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
-    config = about.get("config") or {}
-    plan = log.get("plan") or {}
+def _setting(log: Mapping[str, Any], about: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    config = part(about.get("config"), f"{path}, eval.config")
+    plan = part(log.get("plan"), f"{path}, plan")
+    dataset = part(about.get("dataset"), f"{path}, eval.dataset")
     asked = [
         plan.get("steps"),
         plan.get("config"),
@@ -91,51 +110,60 @@ def _setting(log: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]
         version=about.get("task_version"),
         limit=config.get("limit"),
         epochs=config.get("epochs"),
-        template=digest(asked, 12),
-        items=digest((about.get("dataset") or {}).get("sample_ids"), 12),
+        template=content_digest(asked, 12),
+        items=content_digest(dataset.get("sample_ids"), 12),
     )
 
 
-def _outcomes(path: Path, scorer: str, samples: Any, reductions: Any) -> tuple[Outcome, ...]:
+def _outcomes(
+    path: Path, scorer: str, samples: Sequence[Any], reductions: Sequence[Any]
+) -> tuple[Outcome, ...]:
     """One outcome per sample, in the order of the ids; the reduction over epochs where there are several."""
-    reduced = _reduced(reductions, scorer)
+    reduced = _reduced(path, reductions, scorer)
     found: dict[str, Outcome] = {}
     for i, one in enumerate(samples):
         place = f"{path}, samples[{i}]"
         sample = mapping(one, place)
-        told = (sample.get("scores") or {}).get(scorer)
-        if told is None:
+        scores = part(sample.get("scores"), f"{place}.scores")
+        if scores.get(scorer) is None:
             return ()
+        told = mapping(scores[scorer], f"{place}.scores.{scorer}")
         name = str(sample.get("id"))
         value = reduced.get(name, told.get("value"))
-        score = _LETTERS.get(value, nan) if isinstance(value, str) else _plain(value)
-        output = sample.get("output") or {}
+        score = _LETTERS.get(value, nan) if isinstance(value, str) else _plain(value, place)
+        output = part(sample.get("output"), f"{place}.output")
         completion = output.get("completion")
-        stops = [choice.get("stop_reason") for choice in output.get("choices") or []]
+        usage = part(output.get("usage"), f"{place}.output.usage")
+        stops = [
+            part(choice, f"{place}.output.choices").get("stop_reason")
+            for choice in listing(output.get("choices"), f"{place}.output.choices")
+        ]
         target = sample.get("target", "")
         found[name] = Outcome(
             item=0,
-            item_digest=digest([name, sample.get("input"), target]),
+            item_digest=content_digest([name, sample.get("input"), target]),
             score=score,
             correct=bool(score) if score in (0.0, 1.0) else None,
             prediction=str(told.get("answer") or "").strip(),
             gold=" | ".join(map(str, target)) if isinstance(target, list) else str(target),
             text=completion if isinstance(completion, str) else None,
             parsed=told.get("value") != "N",
-            output_tokens=int((output.get("usage") or {}).get("output_tokens") or 0),
+            output_tokens=count(usage.get("output_tokens"), f"{place}.output.usage.output_tokens"),
             stopped="max_tokens" not in stops if stops else None,
         )
     return tuple(replace(found[name], item=i) for i, name in enumerate(sorted(found)))
 
 
-def _plain(value: Any) -> float:
-    return float(value) if isinstance(value, bool | int | float) else nan
+def _plain(value: Any, place: str) -> float:
+    return number(value, f"{place}, score") if isinstance(value, bool | int | float) else nan
 
 
-def _reduced(reductions: Any, scorer: str) -> dict[str, Any]:
+def _reduced(path: Path, reductions: Sequence[Any], scorer: str) -> dict[str, Any]:
+    place = f"{path}, reductions"
     for one in reductions:
         if isinstance(one, Mapping) and one.get("scorer") == scorer:
-            return {str(sample.get("sample_id")): sample.get("value") for sample in one.get("samples") or []}
+            told = [mapping(sample, place) for sample in listing(one.get("samples"), place)]
+            return {str(sample.get("sample_id")): sample.get("value") for sample in told}
     return {}
 
 
@@ -144,6 +172,9 @@ def _unpacked(path: Path) -> tuple[Mapping[str, Any], list[Any], list[Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             parts = {info.filename: info for info in archive.infolist()}
+            size = sum(info.file_size for info in parts.values())
+            if size > _LARGEST:
+                raise MatrixError(f"{path}: unpacks to {size} bytes; at most {_LARGEST} are read")
             if "header.json" not in parts:
                 raise UnfinishedError(
                     f"{path}: has no header.json, so the evaluation never ended; let it end first"
@@ -151,16 +182,14 @@ def _unpacked(path: Path) -> tuple[Mapping[str, Any], list[Any], list[Any]]:
             header = mapping(_part(path, archive, parts["header.json"]), f"{path}, header.json")
             names = sorted(name for name in parts if name.startswith("samples/"))
             samples = [_part(path, archive, parts[name]) for name in names]
-            reductions = _part(path, archive, parts["reductions.json"]) if "reductions.json" in parts else []
-    except (zipfile.BadZipFile, OSError, EOFError, struct.error, pa.ArrowException) as error:
+            told = _part(path, archive, parts["reductions.json"]) if "reductions.json" in parts else []
+    except _DAMAGED as error:
         raise MatrixError(f"{path}: not a whole .eval file ({error}); copy it again") from None
-    return header, samples, reductions
+    return header, samples, listing(told, f"{path}, reductions.json")
 
 
 def _part(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
     """One JSON file of the archive; Zstandard, which Python 3.11 cannot unpack, through pyarrow."""
-    if info.file_size > _LARGEST:
-        raise MatrixError(f"{path}, {info.filename}: unpacks to {info.file_size} bytes; at most {_LARGEST}")
     if info.compress_type != _ZSTANDARD:
         return parse_json(archive.read(info), f"{path}, {info.filename}")
     stream = archive.fp

@@ -8,7 +8,7 @@ from typing import Any
 
 from traitmap.errors import MatrixError
 from traitmap.imports.evaluation import Evaluation, known_setting
-from traitmap.imports.reading import mapping, number, read_json, text
+from traitmap.imports.reading import mapping, number, part, read_json, text
 
 KIND = "lighteval"
 
@@ -29,7 +29,7 @@ def read_lighteval(path: Path, content: Any = None) -> list[Evaluation]:
         if name == "all" or task.endswith(":_average"):
             continue
         scores = mapping(given, f"{path}, results.{name}")
-        setting = _setting(content, general, name, shots)
+        setting = _setting(content, general, name, shots, path)
         for metric in scores:
             if metric.endswith("_stderr"):
                 continue
@@ -73,13 +73,13 @@ def _model(general: Mapping[str, Any], path: Path) -> tuple[str, str | None]:
 
 
 def _setting(
-    content: Mapping[str, Any], general: Mapping[str, Any], name: str, shots: int | None
+    content: Mapping[str, Any], general: Mapping[str, Any], name: str, shots: int | None, path: Path
 ) -> dict[str, Any]:
-    summary = (content.get("summary_tasks") or {}).get(name) or {}
+    summary = part(content.get("summary_tasks"), f"{path}, summary_tasks").get(name)
     hashes = summary.get("hashes") if isinstance(summary, Mapping) else None
     return known_setting(
         num_fewshot=shots,
         limit=general.get("max_samples"),
-        version=(content.get("versions") or {}).get(name),
+        version=part(content.get("versions"), f"{path}, versions").get(name),
         template=hashes.get("hash_full_prompts") if isinstance(hashes, Mapping) else None,
     )

@@ -12,8 +12,16 @@ from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.errors import MatrixError
 from traitmap.imports.evaluation import Evaluation, known_setting
-from traitmap.imports.reading import mapping, number, read_json, read_lines, text
-from traitmap.study.digest import digest
+from traitmap.imports.reading import (
+    content_digest,
+    listing,
+    mapping,
+    number,
+    part,
+    read_json,
+    read_lines,
+    text,
+)
 
 KIND = "lm-evaluation-harness"
 _STAMP = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.json$")
@@ -44,9 +52,9 @@ def read_lm_eval(path: Path, content: Any = None) -> list[Evaluation]:
     model, adapter, seed = _model(content, path)
     stamp = _STAMP.search(path.name)
     found: list[Evaluation] = []
-    for task in _tasks(content, results):
+    for task in _tasks(content, results, path):
         scores = mapping(results[task], f"{path}, results.{task}")
-        setting = _setting(content, task)
+        setting = _setting(content, task, path)
         samples = _samples(path, task, stamp.group(1) if stamp else None)
         for metric, filter_name, key in _metrics(scores):
             place = f"{path}, results.{task}.{key}"
@@ -63,8 +71,8 @@ def read_lm_eval(path: Path, content: Any = None) -> list[Evaluation]:
                     filter=filter_name,
                     value=number(scores[key], place),
                     stderr=number(_stderr(scores, metric, key), f"{place}_stderr"),
-                    n=_items(content, scores, task) or len(outcomes),
-                    higher_is_better=_direction(content, task, metric),
+                    n=_items(content, scores, task, path) or len(outcomes),
+                    higher_is_better=_direction(content, task, metric, path),
                     setting=setting,
                     outcomes=outcomes,
                     texts=_texts(rows, outcomes),
@@ -77,10 +85,11 @@ def read_lm_eval(path: Path, content: Any = None) -> list[Evaluation]:
     return found
 
 
-def _tasks(content: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
+def _tasks(content: Mapping[str, Any], results: Mapping[str, Any], path: Path) -> list[str]:
     """Names of the tasks: groups and their tags stand in ``results`` too, and have subtasks or no version."""
-    groups = content.get("group_subtasks") or {}
-    grouped = {name for name, subtasks in groups.items() if subtasks} | set(content.get("groups") or {})
+    groups = part(content.get("group_subtasks"), f"{path}, group_subtasks")
+    others = part(content.get("groups"), f"{path}, groups")
+    grouped = {name for name, subtasks in groups.items() if subtasks} | set(others)
     return [name for name in results if name not in grouped]
 
 
@@ -117,32 +126,39 @@ def _model(content: Mapping[str, Any], path: Path) -> tuple[str, str | None, int
     return base, str(adapter) if adapter else None, None
 
 
-def _setting(content: Mapping[str, Any], task: str) -> dict[str, Any]:
+def _setting(content: Mapping[str, Any], task: str, path: Path) -> dict[str, Any]:
     """What must agree between models: how the task was asked."""
-    config = content.get("config") or {}
-    one = (content.get("configs") or {}).get(task) or {}
+
+    def told(key: str) -> Any:
+        return part(content.get(key), f"{path}, {key}").get(task)
+
+    config = part(content.get("config"), f"{path}, config")
+    one = part(told("configs"), f"{path}, configs.{task}")
     asked = {key: one.get(key) for key in ("doc_to_text", "doc_to_target", "doc_to_choice", "description")}
-    shots = (content.get("n-shot") or {}).get(task, one.get("num_fewshot"))
+    shots = told("n-shot")
+    shots = one.get("num_fewshot") if shots is None else shots
     limit = config.get("limit")
     return known_setting(
         num_fewshot=config.get("num_fewshot") if shots is None else shots,
         limit=limit,
-        version=(content.get("versions") or {}).get(task),
-        template=digest(asked, 12) if any(asked.values()) else None,
+        version=told("versions"),
+        template=content_digest(asked, 12) if any(asked.values()) else None,
         generation=one.get("generation_kwargs"),
         chat_template=content.get("chat_template_sha"),
         system_instruction=content.get("system_instruction_sha"),
     )
 
 
-def _items(content: Mapping[str, Any], scores: Mapping[str, Any], task: str) -> int:
-    counted = (content.get("n-samples") or {}).get(task) or {}
+def _items(content: Mapping[str, Any], scores: Mapping[str, Any], task: str, path: Path) -> int:
+    place = f"{path}, n-samples"
+    counted = part(part(content.get("n-samples"), place).get(task), f"{place}.{task}")
     n = counted.get("effective", scores.get("sample_len"))
-    return n if isinstance(n, int) else 0
+    return n if isinstance(n, int) and 0 <= n < 2**31 else 0
 
 
-def _direction(content: Mapping[str, Any], task: str, metric: str) -> bool | None:
-    told = (content.get("higher_is_better") or {}).get(task) or {}
+def _direction(content: Mapping[str, Any], task: str, metric: str, path: Path) -> bool | None:
+    place = f"{path}, higher_is_better"
+    told = part(part(content.get("higher_is_better"), place).get(task), f"{place}.{task}")
     if isinstance(told.get(metric), bool):
         return bool(told[metric])
     return False if metric in _LOWER_IS_BETTER else None
@@ -156,7 +172,7 @@ def _samples(path: Path, task: str, stamp: str | None) -> dict[str, list[tuple[s
     by_filter: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for place, row in read_lines(file):
         row = mapping(row, place)
-        if not isinstance(row.get("doc_id"), int):
+        if not isinstance(row.get("doc_id"), int) or abs(row["doc_id"]) >= 2**31:
             raise MatrixError(f"{place}, doc_id: is {row.get('doc_id')!r}, not a whole number")
         by_filter.setdefault(str(row.get("filter", "none")), []).append((place, row))
     return {name: sorted(rows, key=lambda one: int(one[1]["doc_id"])) for name, rows in by_filter.items()}
@@ -190,7 +206,7 @@ def _outcome(place: str, row: Mapping[str, Any], metric: str) -> Outcome:
     gold = str(row.get("target", ""))
     if choices and gold.isdigit() and gold not in choices and int(gold) < len(choices):
         gold = choices[int(gold)]
-    filtered = row.get("filtered_resps") or []
+    filtered = listing(row.get("filtered_resps"), f"{place}, filtered_resps")
     answer = filtered[0] if filtered else ""
     prediction = str(answer if not isinstance(answer, list) or not answer else answer[0])
     generated = None
@@ -204,7 +220,7 @@ def _outcome(place: str, row: Mapping[str, Any], metric: str) -> Outcome:
         generated = _generated(row)
     return Outcome(
         item=int(row["doc_id"]),
-        item_digest=str(row.get("doc_hash") or digest(row.get("doc"))),
+        item_digest=str(row.get("doc_hash") or content_digest(row.get("doc"))),
         score=score,
         correct=bool(score) if score in (0.0, 1.0) else None,
         prediction=prediction.strip(),
@@ -233,12 +249,12 @@ def _choices(row: Mapping[str, Any]) -> list[str]:
 def _logprobs(row: Mapping[str, Any]) -> tuple[float, ...] | None:
     """Log-probability of each choice, in nats."""
     values = []
-    for one in row.get("resps") or []:
+    for one in row["resps"] if isinstance(row.get("resps"), list) else ():
         while isinstance(one, list) and one:
             one = one[0]
         try:
             values.append(float(one))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
     return tuple(values) if len(values) == len(_choices(row)) and all(map(isfinite, values)) else None
 

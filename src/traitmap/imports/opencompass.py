@@ -21,8 +21,11 @@ def is_opencompass(header: Sequence[str]) -> bool:
 
 def read_opencompass(path: Path) -> list[Evaluation]:
     """Every (dataset, model) of one summary; rows without a metric are headings and averages."""
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = list(csv.reader(stream))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.reader(stream))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise MatrixError(f"{path}: cannot be read as CSV ({error})") from None
     models = rows[0][4:]
     if not models:
         raise MatrixError(f"{path}, line 1: names no model after dataset, version, metric, mode")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from math import isfinite, nan
+from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
 
 from traitmap.errors import MatrixError
+from traitmap.study.digest import digest
 
 _UNKNOWN = frozenset({"", "n/a", "na", "nan", "none", "null", "-"})
+_DEEPEST = 100  # lists and objects inside one another; harnesses write about ten
 
 
 def read_json(path: Path) -> Any:
@@ -22,13 +24,43 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(content: bytes | str, place: str) -> Any:
-    """JSON text; ``place`` names it in the error."""
+    """JSON text; ``place`` names it in the error.
+
+    Half of a surrogate pair, which an escape can write and no file can hold, becomes the sign for an unknown
+    character. MatrixError for what is no JSON or is nested more than 100 deep.
+    """
     try:
-        return json.loads(content)
+        text = content if isinstance(content, str) else content.decode(json.detect_encoding(content))
+        data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise MatrixError(
             f"{place}: not valid JSON ({error}); is the file whole? Copy or write it again"
         ) from None
+    if text.count("[") + text.count("{") > _DEEPEST and _depth(data) > _DEEPEST:
+        raise MatrixError(
+            f"{place}: lists and objects are nested more than {_DEEPEST} deep; no harness writes that"
+        )
+    return _characters(data) if "\\ud" in text.lower() else data
+
+
+def _depth(data: Any) -> int:
+    """Levels of lists and objects, counted without recursion."""
+    depth, level = 0, [data]
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        depth += 1
+        if depth > _DEEPEST:
+            break
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    return depth
+
+
+def _characters(data: Any) -> Any:
+    """The same data with whole characters only."""
+    if isinstance(data, str):
+        return data.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(data, dict):
+        return {_characters(key): _characters(value) for key, value in data.items()}
+    return [_characters(one) for one in data] if isinstance(data, list) else data
 
 
 def read_lines(path: Path) -> list[tuple[str, Any]]:
@@ -52,6 +84,16 @@ def mapping(value: Any, place: str) -> Mapping[str, Any]:
             f"{place}: is {_shown(value)}, not an object; the file is of another kind or damaged"
         )
     return value
+
+
+def part(value: Any, place: str) -> Mapping[str, Any]:
+    """An object that may be absent: empty for null and the like, an error for anything but an object."""
+    return mapping(value, place) if value else {}
+
+
+def listing(value: Any, place: str) -> list[Any]:
+    """A list that may be absent: empty for null and the like, an error for anything but a list."""
+    return sequence(value, place) if value else []
 
 
 def sequence(value: Any, place: str) -> list[Any]:
@@ -78,8 +120,33 @@ def number(value: Any, place: str) -> float:
         except ValueError:
             raise MatrixError(f"{place}: is {_shown(value)}, not a number") from None
     if isinstance(value, bool | int | float):
-        return float(value) if isfinite(value) else nan
+        try:
+            return float(value) if isfinite(value) else nan
+        except OverflowError:
+            raise MatrixError(f"{place}: is {_shown(value)}, which is beyond all numbers here") from None
     raise MatrixError(f"{place}: is {_shown(value)}, not a number")
+
+
+def count(value: Any, place: str) -> int:
+    """The value as a number of things, 0 where it is absent. MatrixError below 0 and above a billion."""
+    found = number(value or 0, place)
+    if not 0 <= (0 if isnan(found) else found) <= 1e9:
+        raise MatrixError(f"{place}: is {_shown(value)}, not a number of things")
+    return 0 if isnan(found) else int(found)
+
+
+def content_digest(data: Any, length: int = 32) -> str:
+    """Digest of any JSON data; NaN and infinity, which Python's JSON knows, count as their names."""
+    return digest(named_numbers(data), length)
+
+
+def named_numbers(data: Any) -> Any:
+    """The same data with NaN and infinity as words, as JSON files can hold it."""
+    if isinstance(data, float) and not isfinite(data):
+        return str(data)
+    if isinstance(data, Mapping):
+        return {str(key): named_numbers(value) for key, value in data.items()}
+    return [named_numbers(one) for one in data] if isinstance(data, list | tuple) else data
 
 
 def _shown(value: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from traitmap.errors import RunError
 from traitmap.imports.columns import Imported, ImportedColumn, Row
 from traitmap.imports.evaluation import Evaluation
+from traitmap.imports.reading import content_digest
 from traitmap.runs.cells import GIVEN, write_cell
 from traitmap.runs.ledger import AdapterEntry, CellEntry, Ledger, write_ledger
 from traitmap.runs.store import RunStore, locked_store
@@ -75,7 +76,7 @@ def _cell(store: RunStore, column: ImportedColumn, row: Row, base: str) -> CellE
     }
     if not outcomes:
         conditions[GIVEN] = {"stderr": one.stderr if isfinite(one.stderr) else None, "n": one.n}
-    key = digest([conditions, told, [outcome.item_digest for outcome in outcomes]])
+    key = content_digest([conditions, told, [outcome.item_digest for outcome in outcomes]])
     write_cell(store.cell(key), outcomes=outcomes, aggregates=told, conditions=conditions)
     return replace(entry, key=key, status="done")
 

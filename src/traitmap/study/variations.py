@@ -101,8 +101,8 @@ def lineage_conflicts(sources: Sequence[Any]) -> Iterator[tuple[int, str, str]]:
     for at, source in enumerate(sources):
         if not isinstance(source, Mapping) or source.get("train") is not False:
             continue
-        name = source.get("name")
-        if not isinstance(name, str) or name not in used:
+        own = source.get("name")
+        if not isinstance(own, str) or own not in used:
             yield at, "train", "it is neither trained nor used by another source; remove train or the source"
     if named and all(one.get("train") is False for one in named.values()):
         yield len(sources) - 1, "train", "no source is trained; leave train out of at least one"
