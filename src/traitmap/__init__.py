@@ -33,6 +33,7 @@ _HOMES = {
     "open_run": "traitmap.api",
     "profile": "traitmap.api",
     "Recommendation": "traitmap.analysis.recommendation.advice",
+    "query": "traitmap.api",
     "read_matrix": "traitmap.matrix_io",
     "recommend": "traitmap.api",
     "run": "traitmap.api",

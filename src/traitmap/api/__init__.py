@@ -8,6 +8,7 @@ from traitmap.api.importing import ImportReport, import_results
 from traitmap.api.profiles import profile, write_profile
 from traitmap.api.recommendation import evaluate_recommenders
 from traitmap.api.runs import Run, matrix_of, open_run, trait_names
+from traitmap.api.storage import gc, query, streamed_query
 from traitmap.api.studies import Check, check, load_checked, pretrain, run
 from traitmap.api.viewing import view
 
@@ -20,14 +21,17 @@ __all__ = [
     "evaluate_recommenders",
     "explain",
     "export",
+    "gc",
     "import_results",
     "load_checked",
     "matrix_of",
     "open_run",
     "pretrain",
     "profile",
+    "query",
     "recommend",
     "run",
+    "streamed_query",
     "trait_names",
     "view",
     "write_profile",

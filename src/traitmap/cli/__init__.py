@@ -11,7 +11,16 @@ import sys
 
 import typer
 
-from traitmap.cli import explanation, importing, matrices, profiling, recommendation, studies, viewing
+from traitmap.cli import (
+    explanation,
+    importing,
+    matrices,
+    profiling,
+    recommendation,
+    storage,
+    studies,
+    viewing,
+)
 from traitmap.cli.app import app
 
 __all__ = [
@@ -22,6 +31,7 @@ __all__ = [
     "matrices",
     "profiling",
     "recommendation",
+    "storage",
     "studies",
     "viewing",
 ]
@@ -29,7 +39,7 @@ __all__ = [
 # The order of `traitmap --help` is the order of the work, not of the imports.
 _ORDER = (
     *("init", "check", "run", "status", "matrix", "traits", "profile", "explain", "recommend", "report"),
-    *("view", "import_", "export"),
+    *("view", "import_", "export", "query", "gc"),
 )
 app.registered_commands.sort(
     key=lambda one: (*_ORDER, one.callback.__name__).index(one.callback.__name__) if one.callback else 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from traitmap.runs.cells import cell_fault
 from traitmap.runs.store import RunStore, adapter_fault, record_faults, trained_adapters
@@ -16,7 +18,13 @@ def damaged_files(store: RunStore) -> dict[str, str]:
     found = {**record_faults(store), **text_faults(store)}
     for one in trained_adapters(store).values():
         found[store.adapter(one.key)] = adapter_fault(store, one)
-    cells = sorted(store.cells.glob("[!.]*.parquet"))
-    with ThreadPoolExecutor(_READERS) as pool:
-        found |= dict(zip(cells, pool.map(cell_fault, cells), strict=True))
+    found |= cell_faults(store.cells.glob("[!.]*.parquet"))
     return {path.relative_to(store.folder).as_posix(): why for path, why in sorted(found.items()) if why}
+
+
+def cell_faults(paths: Iterable[Path]) -> dict[Path, str]:
+    """Those cells that are damaged, each with its reason."""
+    ordered = sorted(paths)
+    with ThreadPoolExecutor(_READERS) as pool:
+        faults = pool.map(cell_fault, ordered)
+        return {path: why for path, why in zip(ordered, faults, strict=True) if why}

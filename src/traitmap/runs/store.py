@@ -21,7 +21,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,7 +260,7 @@ def check_adapters(store: RunStore) -> dict[str, TrainedAdapter]:
         fault = adapter_fault(store, one)
         if fault:
             quarantine(store.folder, store.adapter(key), fault)
-            _strike_off(store, key)
+            strike_off(store, {key})
         else:
             intact[key] = one
     return intact
@@ -350,8 +350,12 @@ def _write_listing(path: Path, trained: Sequence[TrainedAdapter]) -> None:
     write_sealed_json(path, {"adapters": listing})
 
 
-def _strike_off(store: RunStore, key: str) -> None:
+def strike_off(store: RunStore, keys: Collection[str]) -> None:
+    """Take adapters off the lists that make them count; a list without any goes. Needs the lock."""
     for path in sorted(store.groups.glob("[!.]*.json")):
         listed = _listing(path)
-        if any(one.key == key for one in listed):
-            _write_listing(path, [one for one in listed if one.key != key])
+        left = [one for one in listed if one.key not in keys]
+        if listed and not left:
+            path.unlink()
+        elif len(left) < len(listed):
+            _write_listing(path, left)

@@ -1,0 +1,185 @@
+"""SQL over a run: its outcomes, cells, adapters, sources, targets and texts as tables, read by DuckDB.
+
+Arrow reads the files and hands the columns over, so DuckDB itself needs no file: it runs with all access to
+files and the network switched off and its settings locked, and the user's SQL can read the run alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from pyarrow.fs import LocalFileSystem
+
+from traitmap.errors import RunError, UserError
+from traitmap.runs.atomic import partial_path, removed_on_failure
+from traitmap.runs.cells import SCHEMA
+from traitmap.runs.damage import cell_faults
+from traitmap.runs.ledger import AdapterEntry, CellEntry, read_ledger
+from traitmap.runs.store import RunStore
+from traitmap.runs.texts import read_run_texts
+
+TABLES = ("outcomes", "cells", "adapters", "sources", "targets", "texts")
+_ROWS = 65_536  # rows of an answer that are in memory at a time
+_NAMES_OUTCOMES = re.compile(r"outcomes|tables|query", re.IGNORECASE)  # or may list or build that name
+_NAMES_TEXTS = re.compile(r"texts|tables|query", re.IGNORECASE)
+_PLACE = (pa.field("source", pa.string()), pa.field("seed", pa.int64()), pa.field("target", pa.string()))
+_OUTCOMES = pa.schema([*_PLACE, *(field.with_nullable(True) for field in SCHEMA)])
+_CELLS = pa.schema(
+    [
+        *_PLACE,
+        *(pa.field(name, pa.string()) for name in ("key", "status", "reason")),
+        pa.field("seconds", pa.float64()),
+    ]
+)
+_TEXTS = pa.schema(
+    [
+        *(pa.field(name, pa.string()) for name in ("role", "name")),
+        pa.field("item", pa.int64()),
+        *(pa.field(name, pa.string()) for name in ("input", "output")),
+        pa.field("choices", pa.list_(pa.string())),
+        pa.field("label", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answer to a query.
+
+    rows: the answer, some rows at a time; to be read once. left_out: damaged cells whose outcomes are not
+    among the outcomes, each with its reason.
+    """
+
+    rows: pa.RecordBatchReader
+    left_out: Mapping[str, str]
+
+
+@contextmanager
+def answered(store: RunStore, sql: str) -> Iterator[Answered]:
+    """Answer one SELECT over the tables of a run, see ``TABLES``. The rows can be read inside the context.
+
+    ``outcomes`` holds every item of the whole cells, with source, seed (null for the base) and target. A
+    file that does not agree with its checksum is left out and named. UserError, with DuckDB's own words,
+    where the SQL cannot be answered or is no SELECT.
+    """
+    with duckdb.connect(":memory:", config={"python_enable_replacements": "false"}) as connection:
+        with _told_by_duckdb():
+            _accept(connection, sql)
+        left_out = _register(connection, store, sql)
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        with _told_by_duckdb():
+            rows = connection.sql(sql).to_arrow_reader(_ROWS)
+            yield Answered(rows, left_out)
+
+
+@contextmanager
+def _told_by_duckdb() -> Iterator[None]:
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException) as error:
+        tables = ", ".join(TABLES)
+        raise UserError(f"The query cannot be answered: {error}\nTables of a run: {tables}.") from error
+
+
+def _accept(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """One statement, and one that only reads."""
+    kinds = [statement.type.name for statement in connection.extract_statements(sql)]
+    if len(kinds) != 1:
+        raise UserError(f"The query holds {len(kinds)} statements; give one SELECT.")
+    if kinds[0] not in ("SELECT", "EXPLAIN"):
+        raise UserError(f"The query is a {kinds[0]} statement; a run can only be read, so give one SELECT.")
+
+
+def _register(connection: duckdb.DuckDBPyConnection, store: RunStore, sql: str) -> Mapping[str, str]:
+    """Make the tables of a run known; files are opened for those that the query may name."""
+    ledger = read_ledger(store)
+    connection.register("cells", pa.Table.from_pylist([dict(vars(one)) for one in ledger.cells], _CELLS))
+    connection.register("adapters", _flat(_adapter(one) for one in ledger.adapters))
+    connection.register("sources", _flat(ledger.sources))
+    connection.register("targets", _flat(ledger.targets))
+    if _NAMES_TEXTS.search(sql):
+        connection.register("texts", _texts(store))
+    if not _NAMES_OUTCOMES.search(sql):
+        return {}
+    done = [one for one in ledger.cells if one.status == "done" and one.key is not None]
+    faults = cell_faults({store.cell(one.key or "") for one in done})
+    whole = [one for one in done if not faults.get(store.cell(one.key or ""))]
+    connection.register("outcomes", _outcomes(store, whole))
+    return {path.relative_to(store.folder).as_posix(): why for path, why in faults.items()}
+
+
+def _outcomes(store: RunStore, cells: Iterable[CellEntry]) -> ds.Dataset:
+    """The outcomes of cells, read when asked for: a condition on source, seed or target skips files."""
+    layout, disk = ds.ParquetFileFormat(), LocalFileSystem()
+    pieces = []
+    for one in cells:
+        seed = ds.field("seed").is_null() if one.seed is None else ds.field("seed") == one.seed
+        place = (ds.field("source") == one.source) & (ds.field("target") == one.target) & seed
+        path = str(store.cell(one.key or ""))
+        pieces.append(layout.make_fragment(path, disk, partition_expression=place))
+    return ds.FileSystemDataset(pieces, _OUTCOMES, layout, disk)
+
+
+def _texts(store: RunStore) -> pa.Table:
+    """Texts of sources and targets where the run has kept them; empty where not."""
+    try:
+        kept = read_run_texts(store)
+    except RunError as error:
+        warnings.warn(f"the table texts is empty: {error}", stacklevel=2)
+        return _TEXTS.empty_table()
+    rows = [
+        {"role": role, "name": name, "item": item, **vars(text), "choices": list(text.choices)}
+        for role, named in (("source", kept.sources), ("target", kept.targets))
+        for name, texts in named.items()
+        for item, text in enumerate(texts)
+    ]
+    return pa.Table.from_pylist(rows, _TEXTS)
+
+
+def _adapter(one: AdapterEntry) -> dict[str, Any]:
+    """An adapter with what its training reported as columns of their own."""
+    return {**{name: value for name, value in vars(one).items() if name != "report"}, **one.report}
+
+
+def _flat(records: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Records as a table: a column for every key; what is itself a list or an object is JSON text."""
+    rows = [dict(record) for record in records]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+
+
+def _column(values: list[Any]) -> pa.Array:
+    plain = [
+        json.dumps(value, ensure_ascii=False) if isinstance(value, list | tuple | dict) else value
+        for value in values
+    ]
+    try:
+        found = pa.array(plain)
+    except pa.ArrowException:
+        found = pa.array([None if value is None else str(value) for value in plain])
+    return found.cast(pa.string()) if pa.types.is_null(found.type) else found
+
+
+def write_rows(rows: pa.RecordBatchReader, path: Path) -> None:
+    """Write an answer as a Parquet file, some rows at a time. UserError where it cannot be written."""
+    partial = partial_path(path)
+    try:
+        with removed_on_failure(partial):
+            with pq.ParquetWriter(partial, rows.schema, compression="zstd") as writer:
+                for batch in rows:
+                    writer.write_batch(batch)
+            partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}).") from error
