@@ -65,7 +65,7 @@ def explain(
         sides = _texts(subject, texts)
         features = _features(matrix, sides, loaded, known, listener, seed=settings.get("seed", 0))
     if (folder := _run_folder(subject)) is not None:
-        settings = {**_from_outcomes(folder, matrix), **settings}
+        settings = {**outcome_findings(folder, matrix, reasons="reasons" not in settings), **settings}
     return explain_matrix(matrix, features=features, **settings)
 
 
@@ -82,8 +82,11 @@ def _run_folder(subject: TransferMatrix | Run | str | Path) -> Path | None:
     return Path(subject) if isinstance(subject, str | Path) and Path(subject).is_dir() else None
 
 
-def _from_outcomes(folder: Path, matrix: TransferMatrix) -> dict[str, Any]:
-    """What the outcomes of a run say: reasons of its cells, and answers over the doses of its variations."""
+def outcome_findings(folder: Path, matrix: TransferMatrix, *, reasons: bool = True) -> dict[str, Any]:
+    """What the outcomes of a run say: reasons of its cells, and answers over the doses of its variations.
+
+    reasons: False leaves these out, for who has them from a profile.
+    """
     from traitmap.analysis.explanation.answered import answered_curves
     from traitmap.analysis.explanation.families import doses_of
     from traitmap.analysis.profiles.cell_profiles import cell_profiles
@@ -97,6 +100,8 @@ def _from_outcomes(folder: Path, matrix: TransferMatrix) -> dict[str, Any]:
     for one in doses_of(matrix):
         doses = {source: dose for dose, source in one.sources.items()}
         answered += answered_curves(outcomes, doses, dose=one.meaning, texts=kept.targets)
+    if not reasons:
+        return {"answered": tuple(answered)}
     found = cell_profiles(outcomes, source_texts=kept.sources, target_texts=kept.targets)
     return {"reasons": found.reasons, "answered": tuple(answered)}
 

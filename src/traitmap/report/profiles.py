@@ -21,13 +21,17 @@ EACH = 3
 
 @dataclass(frozen=True)
 class Profile:
-    """One adapter's card. in_domain: its gain on its own target, or empty; tally: significant transfers."""
+    """One adapter's card. in_domain: its gain on its own target, or empty; tally: significant transfers.
+
+    rows: what its figure shows.
+    """
 
     name: str
     tags: tuple[str, ...]
     in_domain: str
     tally: str
     figure: Markup | None
+    rows: tuple[Row, ...] = ()
 
 
 def profiles(reading: Reading, traits: Traits | None) -> tuple[Profile, ...]:
@@ -63,6 +67,7 @@ def _profile(reading: Reading, traits: Traits | None, s: int, in_points: float |
             text_room=113.0,
             tick=plain(in_points, 1 if in_points < 10 else 0) if in_points else "full scale",
         ),
+        rows=tuple(rows),
     )
 
 

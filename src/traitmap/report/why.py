@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+
+from traitmap.report import dose_figures, explanation_figures, profile_figures
+from traitmap.report.shown import Group, Shown
+from traitmap.report.svg import clean
+from traitmap.report.wording import typeset
 
 if TYPE_CHECKING:
     from traitmap.analysis.explanation.records import Explanation
@@ -11,7 +17,78 @@ if TYPE_CHECKING:
 
 
 def why_part(
-    matrix: TransferMatrix, profile: Profile | None, explanation: Explanation | None
+    matrix: TransferMatrix, profile: Profile | None, explanation: Explanation | None, missing: str = ""
 ) -> dict[str, Any]:
-    """What ``why.html`` shows (key ``why``; None: no section), and cards for the headline (``findings``)."""
-    return {"why": None, "findings": ()}
+    """What ``why.html`` shows (key ``why``; None: no section), and cards for the headline (``findings``).
+
+    missing: why there is no explanation, in a sentence.
+    """
+    if profile is None and explanation is None and not missing:
+        return {"why": None, "findings": ()}
+    groups = why_groups(profile, explanation)
+    return {
+        "why": {
+            "groups": groups,
+            "missing": missing,
+            "odd": explanation_figures.odd_reasons(explanation) if explanation else (),
+            "words": tuple(typeset(clean(said)) for said in explanation.words) if explanation else (),
+            "warnings": explanation.warnings if explanation else (),
+            "notes": profile.all_notes() if profile else (),
+            "relations": bool(profile and profile.relations),
+        },
+        "findings": (),
+    }
+
+
+def why_groups(profile: Profile | None, explanation: Explanation | None) -> tuple[Group, ...]:
+    """The figures of the section under their headings."""
+    groups = []
+    if explanation is not None:
+        groups.append(
+            Group(
+                "Between pairs of tasks",
+                "What is known of a source and a target before anything is trained, held against the gains.",
+                _there(
+                    explanation_figures.effects(explanation),
+                    explanation_figures.shares(explanation),
+                    explanation_figures.odd_cells(explanation),
+                    explanation_figures.asymmetry(explanation),
+                    explanation_figures.strengths(explanation, "donors"),
+                    explanation_figures.strengths(explanation, "recipients"),
+                ),
+            )
+        )
+        groups.append(
+            Group(
+                "Changed sources",
+                "Copies of a source in which one thing was changed: what differs between their adapters, "
+                "that "
+                "change has done.",
+                _there(
+                    dose_figures.dose_response(explanation.families),
+                    dose_figures.answered_dose(explanation.families),
+                    dose_figures.format_parts(explanation.families),
+                ),
+            )
+        )
+    if profile is not None:
+        groups.append(
+            Group(
+                "The datasets themselves",
+                "What the texts look like, whatever was trained on them.",
+                _there(
+                    profile_figures.output_lengths(profile),
+                    profile_figures.label_lengths(profile),
+                    profile_figures.class_shares(profile),
+                    profile_figures.style(profile),
+                    profile_figures.meaning(profile),
+                    profile_figures.relations(profile),
+                ),
+            )
+        )
+    return tuple(group for group in groups if group.figures)
+
+
+def _there(*figures: Shown | None) -> tuple[Shown, ...]:
+    found: Iterable[Shown] = (one for one in figures if one is not None)
+    return tuple(found)

@@ -1,0 +1,131 @@
+"""Everything that a run's report shows, computed as far as the run allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from traitmap.errors import UserError
+from traitmap.progress import Listener, Progress, silent
+
+if TYPE_CHECKING:
+    from traitmap.analysis.explanation.records import Explanation
+    from traitmap.analysis.pair_features import PairFeatures
+    from traitmap.analysis.profiles.record import Profile
+    from traitmap.analysis.recommendation.held_out import HeldOut
+    from traitmap.matrix_record import TransferMatrix
+    from traitmap.report.contents import ReportContents
+
+Part = TypeVar("Part")
+PERMUTATIONS = 2000  # of tasks: as many as `traitmap explain` takes
+
+
+def report_contents(
+    folder: str | Path, *, why: bool = True, which: bool = True, seed: int = 0, listener: Listener = silent
+) -> ReportContents:
+    """All records of a run's report: traits, profile, explanation, recommendations for hidden targets.
+
+    why, which: whether to compute those sections; traits are always computed. A part that the run does not
+    allow (too few tasks, no texts) is None, and ``missing`` says why. The same run gives the same records.
+    Raises RunError where there is no run.
+    """
+    from traitmap.api.completion import with_predictions
+    from traitmap.api.runs import open_run, traits_if_any
+    from traitmap.report.contents import ReportContents
+
+    run = open_run(folder)
+    listener(Progress("traits", 0, 1))
+    measured = run.matrix()
+    matrix = with_predictions(measured, run.folder)
+    traits = traits_if_any(matrix)
+    listener(Progress("traits", 1, 1))
+    parts = _Parts(run.folder, seed, listener, {})
+    profile = explanation = evaluation = None
+    if why:
+        profile = parts.tried("profile", parts.profile)
+    features = parts.tried("features", lambda: parts.features(measured)) if why or which else None
+    if why:
+        explanation = parts.tried("why", lambda: parts.explanation(measured, profile, features))
+    if which:
+        evaluation = parts.tried("which", lambda: parts.evaluation(measured, features))
+    return ReportContents(
+        matrix=matrix,
+        traits=traits,
+        conditions=matrix.conditions,
+        profile=profile,
+        explanation=explanation,
+        evaluation=evaluation,
+        missing={name: said for name, said in parts.missing.items() if name in ("why", "which", "profile")},
+    )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The parts of one run's report; missing: part -> why it could not be computed."""
+
+    folder: Path
+    seed: int
+    listener: Listener
+    missing: dict[str, str]
+
+    def tried(self, name: str, compute: Callable[[], Part]) -> Part | None:
+        """What is computed, or None where the run does not allow it."""
+        self.listener(Progress(name, 0, 1))
+        try:
+            found = compute()
+        except UserError as error:
+            self.missing[name] = str(error)
+            found = None
+        self.listener(Progress(name, 1, 1))
+        return found
+
+    def profile(self) -> Profile:
+        from traitmap.api.profiles import profile
+
+        return profile(self.folder, seed=self.seed)
+
+    def features(self, matrix: TransferMatrix) -> PairFeatures:
+        """Of all pairs, as ``explain`` and ``recommend`` compute them from the run's texts."""
+        from traitmap.analysis.explanation.explain import features_from_texts
+        from traitmap.runs.store import open_store
+        from traitmap.runs.texts import read_run_texts
+
+        kept = read_run_texts(open_store(self.folder))
+        return features_from_texts(
+            matrix, kept.sources, target_texts=kept.targets, sizes=kept.totals, seed=self.seed
+        )
+
+    def explanation(
+        self, matrix: TransferMatrix, profile: Profile | None, features: PairFeatures | None
+    ) -> Explanation:
+        from traitmap.api.explanation import explain, outcome_findings
+
+        if features is None:
+            return explain(self.folder, n_permutations=PERMUTATIONS, seed=self.seed, listener=self.listener)
+        reasons = profile.cells.reasons if profile is not None and profile.cells is not None else None
+        known = outcome_findings(self.folder, matrix, reasons=reasons is None)
+        if reasons is not None:
+            known["reasons"] = reasons
+        return explain(matrix, features=features, n_permutations=PERMUTATIONS, seed=self.seed, **known)
+
+    def evaluation(self, matrix: TransferMatrix, features: PairFeatures | None) -> HeldOut:
+        from traitmap.analysis.recommendation.held_out import recommend_each
+        from traitmap.api.contamination import contamination_in
+
+        kept = contamination_in(self.folder)
+        material: dict[str, dict[str, str]] = {}
+        slight: dict[str, dict[str, str]] = {}
+        for one in kept.overlaps if kept is not None else ():
+            side = material if one.material else slight
+            words = f"its training texts hold {len(one.touched):,} of {one.items:,} items of the target"
+            side.setdefault(one.target, {})[one.source] = words
+        return recommend_each(
+            matrix,
+            features=features,
+            contaminated=material,
+            touched=slight,
+            seed=self.seed,
+            listener=self.listener,
+        )
