@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simulated
-from page import cells, figures, parse
+from page import SVG, cells, figures, parse
 
+from traitmap.analysis.order import clustered_order
 from traitmap.errors import UserError
 from traitmap.matrix import TransferMatrix
 from traitmap.report.html import render_report, write_report
@@ -33,6 +34,12 @@ def matrix() -> TransferMatrix:
 @pytest.fixture(scope="module")
 def page(matrix: TransferMatrix) -> str:
     return render_report(matrix, simulated.traits(matrix), simulated.CONDITIONS)
+
+
+def data(page: str, key: str) -> dict:
+    """What a script element of the page holds."""
+    (element,) = parse(page).all("script", id=key)
+    return json.loads(element.words())
 
 
 def amount(text: str) -> float:
@@ -86,7 +93,7 @@ def test_text_of_others_stays_text(nasty: str) -> None:
     traits = replace(traits, warnings=(warning,), names=(nasty, *traits.names[1:]))
     page = render_report(whole, traits, {"name": nasty, nasty: [nasty, {nasty: nasty}], "reproduce": nasty})
     tree = parse(page)
-    assert len(tree.all("script")) == 2
+    assert len(tree.all("script")) == 1 + len(tree.all("script", type="application/json"))
     assert not tree.all("img")
     assert all("onerror" not in one.attributes for one in tree.all())
     shown = re.sub(r"[\x00-\x1f]", "\ufffd", nasty)
@@ -97,13 +104,12 @@ def test_text_of_others_stays_text(nasty: str) -> None:
     assert shown in tree.all("pre")[0].words()
     assert "\x00" not in page
     assert len(figures(page)) > 3
-    data = json.loads(tree.all("script", type="application/json")[0].words())
-    assert data["sources"][0] == shown
+    assert data(page, "matrix-data")["sources"][0] == shown
 
 
 def test_every_figure_is_xml_with_title_and_description(page: str) -> None:
     found = figures(page)
-    assert len(found) == 1 + 1 + 2 + 11
+    assert len(found) >= 1 + 1 + 2 + 11  # the matrix, the scree, two components, eleven adapters
     for figure in found:
         named = {one.get("id"): "".join(one.itertext()) for one in figure if one.get("id")}
         assert all(named[key].strip() for key in figure.get("aria-labelledby", "").split())
@@ -149,14 +155,47 @@ def test_heat_map_holds_the_numbers_of_the_matrix(page: str, matrix: TransferMat
 
 
 def test_details_are_the_same_numbers(page: str, matrix: TransferMatrix) -> None:
-    data = json.loads(parse(page).all("script", type="application/json")[0].words())
+    layer = data(page, "layer-0")
     pooled = {(c.source, c.target): c for c in matrix.cells if c.seed is None}
     s, t = 3, 6
-    shown, cell = data["cells"][s * len(matrix.targets) + t], pooled[matrix.sources[s], matrix.targets[t]]
-    assert shown["n"] == str(cell.n) == "200"
-    assert amount(shown["gain"]) == pytest.approx(100 * cell.gain, abs=0.0501)
-    assert shown["seeds"].startswith("0: ")
-    assert data["targets"][t]["base"].startswith(f"{100 * matrix.baseline[t]:.1f} %")
+    at, cell = s * len(matrix.targets) + t, pooled[matrix.sources[s], matrix.targets[t]]
+    assert layer["facts"]["n"][at] == str(cell.n) == "200"
+    assert amount(layer["texts"]["gain"][at]) == pytest.approx(100 * cell.gain, abs=0.0501)
+    assert layer["facts"]["seeds"][at].startswith("0: ")
+    assert layer["base"]["facts"]["value"][t].startswith(f"{100 * matrix.baseline[t]:.1f} %")
+    for view in ("gain", "absolute", "z"):
+        assert len(layer["texts"][view]) == len(layer["steps"][view]) == len(layer["marks"]) == 110
+    assert layer["marks"].count("?") == 1
+    assert layer["marks"].count("*") == sum(one.q < 0.05 for one in pooled.values())
+
+
+def test_each_seed_has_its_own_matrix(page: str, matrix: TransferMatrix) -> None:
+    assert data(page, "matrix-data")["layers"] == [
+        ["seed", "mean of 2 seeds"],
+        ["seed", "seed 0"],
+        ["seed", "seed 1"],
+    ]
+    for seed in (0, 1):
+        shown = data(page, f"layer-{seed + 1}")["texts"]
+        own = {(c.source, c.target): c for c in matrix.cells if c.seed == seed}
+        for at, text in enumerate(shown["gain"]):
+            cell = own[matrix.sources[at // 10], matrix.targets[at % 10]]
+            assert float(text) == pytest.approx(100 * cell.gain, abs=0.0501)
+
+
+def test_boxes_stand_in_the_order_of_clusters(page: str, matrix: TransferMatrix) -> None:
+    told = data(page, "matrix-data")
+    order = clustered_order(matrix)
+    assert told["clustered"] == {"sources": list(order.sources), "targets": list(order.targets)}
+    moved = [
+        one.get("transform")
+        for one in figures(page)[0].iter(f"{SVG}g")
+        if one.get("class", "").startswith("cell") and "base" not in one.get("class", "")
+    ]
+    for at, transform in enumerate(moved):
+        x = told["x"][order.targets.index(at % 10)]
+        y = told["y"][order.sources.index(at // 10) + 1]
+        assert [float(n) for n in re.findall(r"[\d.]+", transform)] == pytest.approx([x, y], abs=0.006)
 
 
 def test_what_is_missing_is_hatched_and_never_zero(matrix: TransferMatrix) -> None:

@@ -115,8 +115,8 @@ class RunDetails:
 
     cells: of those that have details; measured: how many cells could have had some. chosen: in words which
     these are, empty where it is all. reasons: (source, target) -> what the outcomes show, strongest first.
-    odd: cells that depart from what the texts' surface predicts. metrics: other metrics than the study's.
-    spent: what the run took: name -> amount, seconds where the name says so.
+    odd: cells that depart from what the texts' surface predicts, in ``odd_unit``. metrics: other ones than
+    the study's. spent: what the run took: name -> amount, seconds where the name says so.
     """
 
     cells: Mapping[tuple[str, str], CellDetail]
@@ -127,6 +127,7 @@ class RunDetails:
         default_factory=lambda: MappingProxyType({})
     )
     odd: Mapping[tuple[str, str], OddCell] = field(default_factory=lambda: MappingProxyType({}))
+    odd_unit: str = ""
     metrics: tuple[MetricTable, ...] = ()
     spent: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 

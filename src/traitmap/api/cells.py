@@ -68,6 +68,7 @@ def cell_details(
         chosen="the odd ones first, then those with the smallest q" if len(chosen) < measured else "",
         reasons=outcomes.reasons if outcomes else MappingProxyType({}),
         odd=MappingProxyType(odd),
+        odd_unit="SD" if explanation and explanation.conditions.get("units") == "standard" else "points",
         metrics=tuple(_metrics(store, ledger, matrix, profile))[:MOST_METRICS],
         spent=MappingProxyType(_spent(ledger)),
     )

@@ -11,7 +11,9 @@ from typing import Any
 
 import yaml
 
+from traitmap import __version__
 from traitmap.report.svg import clean
+from traitmap.report.tables import in_time
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,73 @@ def _without_unset(value: Any) -> Any:
         kept = {key: _without_unset(one) for key, one in value.items()}
         return {key: one for key, one in kept.items() if one is not None and one not in ({}, [])}
     return [_without_unset(one) for one in value] if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class Group:
+    """A few facts of one kind, name and value."""
+
+    name: str
+    facts: tuple[tuple[str, str], ...]
+
+
+def summary(conditions: Mapping[str, Any], spent: Mapping[str, float]) -> tuple[Group, ...]:
+    """What a reader looks up first: seeds, digests, versions, what the run took. No empty groups."""
+    engine = conditions.get("engine")
+    engine = engine if isinstance(engine, Mapping) else {}
+    versions = engine.get("versions") or conditions.get("versions")
+    digests = conditions.get("digests")
+    identity = {
+        "Seeds": ", ".join(map(str, conditions.get("seeds") or ())),
+        "Base": find(conditions, "base", "model.path", "study.model.path"),
+        "Digest of the base": find(conditions, "base_digest", "digests.base"),
+        "Digest of the study": find(conditions, "study_digest", "digests.study"),
+    }
+    made = {
+        "traitmap": find(conditions, "traitmap", "versions.traitmap") or __version__,
+        **{
+            str(name): scalar(one)
+            for name, one in (versions if isinstance(versions, Mapping) else {}).items()
+        },
+        "Device": scalar(engine["device"]) if engine.get("device") else "",
+        "Numbers": scalar(engine["dtype"]) if engine.get("dtype") else "",
+        "Parameters": f"{engine['parameters']:,}" if isinstance(engine.get("parameters"), int) else "",
+    }
+    more = digests if isinstance(digests, Mapping) else {}
+    identity |= {
+        f"Digest: {name}": scalar(one) for name, one in more.items() if name not in ("base", "study")
+    }
+    took = {
+        name[:1].upper() + name[1:].removesuffix(" seconds"): in_time(value)
+        if name.endswith(" seconds")
+        else f"{value:,.0f}"
+        for name, value in spent.items()
+    }
+    groups = (("Identity", identity), ("Made with", made), ("What it took", took))
+    return tuple(
+        Group(name, tuple((key, value) for key, value in facts.items() if value))
+        for name, facts in groups
+        if any(facts.values())
+    )
+
+
+def citation() -> str:
+    """BibTeX of the paper and of this program."""
+    return f"""@misc{{krishna2025latent,
+  title         = {{Latent Traits and Cross-Task Transfer: Deconstructing Dataset Interactions in LLM
+                   Fine-tuning}},
+  author        = {{Krishna, Shambhavi and Naik, Atharva and Agarwal, Chaitali and Govindan, Sudharshan and
+                   Lee, Taesung and Chang, Haw-Shiuan}},
+  year          = {{2025}},
+  eprint        = {{2509.13624}},
+  archivePrefix = {{arXiv}}
+}}
+
+@software{{traitmap,
+  title   = {{traitmap: transfer matrices, latent traits and their uncertainty}},
+  version = {{{__version__}}},
+  year    = {{2026}}
+}}"""
 
 
 def find(conditions: Mapping[str, Any], *paths: str) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
 from markupsafe import Markup
 
+from traitmap.analysis.order import Order
 from traitmap.matrix import Cell
 from traitmap.report import palette
 from traitmap.report.reading import Reading, Target
-from traitmap.report.svg import clean, element, figure, join, shorten, text_width
-from traitmap.report.wording import counted, interval, plain, probability, share, signed, typeset
+from traitmap.report.svg import element, figure, join, shorten, text_width
+from traitmap.report.wording import counted, interval, plain, signed, typeset
 
 VIEWS = ("gain", "absolute", "z")
 Z_LIMIT = 3.0
@@ -41,6 +41,7 @@ class Layout:
     numbers: bool
     columns: int
     rows: int
+    order: Order
 
     @property
     def width(self) -> float:
@@ -48,33 +49,45 @@ class Layout:
 
     @property
     def height(self) -> float:
-        return self.y(self.rows) + 4
+        return self.row_y(self.rows) + 4
 
     def x(self, target: int) -> float:
-        return self.left + target * self.cell_width
+        """Left edge of a target's column."""
+        return self.column_x(self.order.targets.index(target))
 
     def y(self, source: int) -> float:
         """Top of a source's row; -1 is the base."""
-        gap = self.cell_height + _BASE_GAP if source >= 0 else 0.0
-        return self.top + gap + max(source, 0) * self.cell_height
+        return self.row_y(self.order.sources.index(source) if source >= 0 else -1)
+
+    def column_x(self, place: int) -> float:
+        """Left edge of the column that stands in a place."""
+        return self.left + place * self.cell_width
+
+    def row_y(self, place: int) -> float:
+        """Top of the row that stands in a place; -1 is the base."""
+        gap = self.cell_height + _BASE_GAP if place >= 0 else 0.0
+        return self.top + gap + max(place, 0) * self.cell_height
 
     def label(self, name: str) -> str:
         """The name, cut to its room."""
         return shorten(name, self.label_size, self.label_room)
 
 
-def layout(sources: Sequence[str], targets: Sequence[str], arrows: bool = False) -> Layout:
+def layout(reading: Reading, order: Order | None = None) -> Layout:
     """Sizes that suit the number of sources and targets and their names, and fill the page's width.
 
-    arrows: some target needs room for the mark that lower is better.
+    order: of rows and columns, by default the study's own.
     """
+    sources, targets = reading.sources, [target.name for target in reading.targets]
+    arrows = any(target.better < 0 for target in reading.targets)
     dense = len(targets) > 22
     size, room = (11.0, 130.0) if dense else (12.5, 164.0)
     widths = [text_width(shorten(name, size, room), size) for name in targets]
     left = max([text_width(shorten(name, size, room), size) for name in sources] + [38.0]) + 16
-    longest, last = max(widths, default=0.0), widths[-1] if widths else 0.0
-    # Slanted by 45 degrees: a name of length l is l * sin(45) high and overhangs by l * cos(45).
-    free = (_PAGE - left - last * 0.7072) / max(len(targets), 1)
+    longest = max(widths, default=0.0)
+    # Slanted by 45 degrees: a name of length l is l * sin(45) high and overhangs by l * cos(45). Any target
+    # may come last in some order.
+    free = (_PAGE - left - longest * 0.7072) / max(len(targets), 1)
     width = min(30.0, max(13.0, free)) if dense else min(80.0, max(40.0, free))
     slanted = longest > width - 6
     return Layout(
@@ -82,20 +95,21 @@ def layout(sources: Sequence[str], targets: Sequence[str], arrows: bool = False)
         cell_height=width if dense else 30.0 + (6.0 if width > 60 else 0.0),
         left=left,
         top=(longest * 0.7072 + 20 if slanted else 26.0) + (_ARROW if arrows else 0),
-        right=max(last * 0.7072 + 8 - width / 2, 4.0) if slanted else 4.0,
+        right=max(longest * 0.7072 + 8 - width / 2, 4.0) if slanted else 4.0,
         label_size=size,
         label_room=room,
         slanted=slanted,
         numbers=not dense,
         columns=len(targets),
         rows=len(sources),
+        order=order or Order(tuple(range(len(sources))), tuple(range(len(targets)))),
     )
 
 
-def heatmap(reading: Reading, key: str = "matrix") -> Markup:
-    """The matrix of gains as SVG; the page's script switches views with ``heatmap_data``."""
-    names = [target.name for target in reading.targets]
-    sizes = layout(reading.sources, names, any(target.better < 0 for target in reading.targets))
+def heatmap(reading: Reading, sizes: Layout | None = None, key: str = "matrix") -> Markup:
+    """The matrix of gains as SVG. Boxes stand in the file in the study's order and are moved to their places;
+    the page's script shows other views and orders."""
+    sizes = sizes or layout(reading)
     known = sum(isfinite(cell.gain) for row in reading.cells for cell in row)
     return figure(
         key=key,
@@ -144,14 +158,16 @@ def _patterns(key: str) -> Markup:
 def _column_names(reading: Reading, sizes: Layout) -> Markup:
     names = []
     for t, target in enumerate(reading.targets):
-        x = sizes.x(t) + sizes.cell_width / 2
-        y = sizes.top - 9 - (_ARROW if target.better < 0 else 0)
-        place: dict[str, Any] = {"x": x, "y": y, "class": "name", "text-anchor": "middle"}
-        if target.better < 0:
-            names.append(element("text", place | {"y": sizes.top - 7}, "↓"))
+        lower = target.better < 0
+        place: dict[str, Any] = {"class": "name", "y": -9 - (_ARROW if lower else 0), "data-t": t}
         if sizes.slanted:
-            place |= {"text-anchor": "start", "transform": f"rotate(-45 {x:.1f} {y:.1f})"}
-        names.append(element("text", place | {"data-t": t}, sizes.label(target.name)))
+            place |= {"transform": f"rotate(-45 0 {place['y']:g})"}
+        else:
+            place |= {"text-anchor": "middle"}
+        arrow = element("text", {"class": "name", "y": -7, "text-anchor": "middle"}, "↓") if lower else None
+        at = f"translate({sizes.x(t) + sizes.cell_width / 2:g} {sizes.top:g})"
+        text = element("text", place, sizes.label(target.name))
+        names.append(element("g", {"class": "column-name", "transform": at}, arrow, text))
     return element("g", {"class": "column-names", "aria-hidden": "true"}, *names)
 
 
@@ -162,13 +178,19 @@ def _row_names(reading: Reading, sizes: Layout) -> Markup:
         {"class": "backdrop", "x": 0, "y": sizes.top - 1, "width": sizes.left - 3, "height": sizes.height},
     )
     names = [_row_name("base", -1, sizes, "name base-name")]
-    names += [_row_name(sizes.label(name), s, sizes, "name") for s, name in enumerate(reading.sources)]
+    for s, name in enumerate(reading.sources):
+        style = "name variation" if s in reading.variations else "name"
+        names.append(_row_name(sizes.label(name), s, sizes, style))
     return element("g", {"class": "row-names", "aria-hidden": "true"}, backdrop, *names)
 
 
 def _row_name(label: str, row: int, sizes: Layout, style: str) -> Markup:
-    middle = sizes.y(row) + sizes.cell_height / 2
-    place = {"x": sizes.left - 10, "y": middle + 4, "class": style, "text-anchor": "end", "data-s": row}
+    place = {
+        "transform": f"translate({sizes.left - 10:g} {sizes.y(row) + sizes.cell_height / 2 + 4:g})",
+        "class": style,
+        "text-anchor": "end",
+        "data-s": row,
+    }
     return element("text", place, label)
 
 
@@ -200,7 +222,7 @@ def _base_row(reading: Reading, sizes: Layout, key: str) -> list[Markup]:
                 -1,
                 t,
                 style="cell base" if known else "cell base none",
-                text=plain(cell.value * target.factor, target.digits) if known else "",
+                text=typeset(plain(cell.value * target.factor, target.digits)) if known else "",
                 key=key,
                 overlay=None if known else "unknown",
             )
@@ -224,18 +246,9 @@ def _rows(reading: Reading, sizes: Layout, key: str) -> list[Markup]:
 
 
 def _diagonal(reading: Reading, sizes: Layout) -> list[Markup]:
+    size = {"x": -0.75, "y": -0.75, "width": sizes.cell_width, "height": sizes.cell_height, "rx": 3}
     return [
-        element(
-            "rect",
-            {
-                "class": "diagonal",
-                "x": sizes.x(t) - 0.75,
-                "y": sizes.y(s) - 0.75,
-                "width": sizes.cell_width,
-                "height": sizes.cell_height,
-                "rx": 3,
-            },
-        )
+        element("rect", {"class": "diagonal", **_place(sizes, s, t), **size})
         for s in range(len(reading.sources))
         for t in range(len(reading.targets))
         if reading.in_domain(s, t)
@@ -245,16 +258,18 @@ def _diagonal(reading: Reading, sizes: Layout) -> list[Markup]:
 def _touched(reading: Reading, sizes: Layout) -> list[Markup]:
     """A folded corner where test items stand in the training texts."""
     side = min(9.0, sizes.cell_width / 3)
+    fold = f"M{sizes.cell_width - 1.5 - side:g} 0h{side:g}v{side:g}Z"
     return [
         element(
             "path",
-            {
-                "class": "touched" if one.material else "touched few",
-                "d": f"M{sizes.x(t) + sizes.cell_width - 1.5 - side:g} {sizes.y(s):g}h{side:g}v{side:g}Z",
-            },
+            {"class": "touched" if one.material else "touched few", **_place(sizes, s, t), "d": fold},
         )
         for (s, t), one in sorted(reading.touched.items())
     ]
+
+
+def _place(sizes: Layout, s: int, t: int) -> dict[str, Any]:
+    return {"data-s": s, "data-t": t, "transform": f"translate({sizes.x(t):g} {sizes.y(s):g})"}
 
 
 def gain_view(reading: Reading, source: int, target: int) -> tuple[str, str]:
@@ -290,80 +305,6 @@ def z_view(reading: Reading, source: int, target: int) -> tuple[str, str]:
 
 def _unknown_text(cell: Cell) -> str:
     return "failed" if cell.status == "failed" else ""
-
-
-def heatmap_data(reading: Reading) -> dict[str, Any]:
-    """What the page's script shows: each view of each cell, and the details of each cell, as text."""
-    places = [(s, t) for s in range(len(reading.sources)) for t in range(len(reading.targets))]
-    columns = range(len(reading.targets))
-    return {
-        "sources": [clean(name) for name in reading.sources],
-        "targets": [_target_details(reading, t) for t in columns],
-        "views": {
-            "gain": [gain_view(reading, s, t) for s, t in places],
-            "absolute": [absolute_view(reading, s, t) for s, t in places],
-            "z": [z_view(reading, s, t) for s, t in places],
-        },
-        "base": {
-            "gain": [absolute_view(reading, -1, t)[1] for t in columns],
-            "absolute": [absolute_view(reading, -1, t)[0] for t in columns],
-        },
-        "cells": [cell_details(reading, s, t) for s, t in places],
-    }
-
-
-def _with_unit(text: str, target: Target) -> str:
-    return f"{text} %" if target.unit == "points" else text
-
-
-def _target_details(reading: Reading, t: int) -> dict[str, str]:
-    target, base = reading.targets[t], reading.base[t]
-    details = {"name": clean(target.name), "unit": clean(target.unit), "metric": clean(target.metric)}
-    if isfinite(base.value):
-        value = _with_unit(plain(base.value * target.factor, target.digits), target)
-        error = plain(base.stderr * target.factor, target.digits)
-        details["base"] = value + (f" ± {error}" if isfinite(base.stderr) else "")
-    else:
-        details["base"] = f"unknown{': ' + clean(base.reason) if base.reason else ''}"
-    for name, value in (("chance", reading.chance[t]), ("majority", reading.majority[t])):
-        if isfinite(value):
-            details[name] = _with_unit(plain(value * target.factor, target.digits), target)
-    if isfinite(base.unparsed):
-        details["unparsed"] = share(base.unparsed)
-    if target.better < 0:
-        details["direction"] = "lower is better"
-    return {name: typeset(text) for name, text in details.items()}
-
-
-def cell_details(reading: Reading, s: int, t: int) -> Mapping[str, str]:
-    """The details of one cell as text; what is unknown is left out, with the reason where there is one."""
-    cell, target = reading.cells[s][t], reading.targets[t]
-    details: dict[str, str] = {}
-    if isfinite(cell.value):
-        error = f" ± {plain(cell.stderr * target.factor, target.digits)}" if isfinite(cell.stderr) else ""
-        details["value"] = _with_unit(plain(cell.value * target.factor, target.digits), target) + error
-    if isfinite(cell.gain):
-        details["gain"] = signed(cell.gain * target.factor, target.digits)
-    if isfinite(cell.gain_low):
-        details["interval"] = scaled_interval(cell, target)
-    for name, value in (("p", cell.p), ("q", cell.q)):
-        if isfinite(value):
-            details[name] = probability(value)
-    if cell.n:
-        details["n"] = str(cell.n)
-    if isfinite(cell.unparsed):
-        details["unparsed"] = share(cell.unparsed)
-    if len(reading.by_seed[s][t]) > 1:
-        details["seeds"] = ", ".join(
-            f"{one.seed}: {signed(one.gain * target.factor, target.digits)}" for one in reading.by_seed[s][t]
-        )
-    if (s, t) in reading.touched:
-        details["overlap"] = reading.touched[s, t].words
-    if cell.status not in ("measured", "given"):
-        details["status"] = cell.status
-    if cell.reason:
-        details["reason"] = clean(cell.reason)
-    return {name: typeset(text) for name, text in details.items()}
 
 
 def scaled_interval(cell: Cell, target: Target) -> str:

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import os
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from traitmap.analysis.order import clustered_order
 from traitmap.analysis.records import Traits
 from traitmap.errors import UserError
 from traitmap.matrix import TransferMatrix
 from traitmap.report import alternative, palette
-from traitmap.report.conditions import find, study_file, tree
+from traitmap.report.cell_pages import cell_parts, details_note
+from traitmap.report.conditions import citation, find, study_file, summary, tree
 from traitmap.report.headline import headline
-from traitmap.report.heatmap import Z_LIMIT, heatmap, heatmap_data
+from traitmap.report.heatmap import Z_LIMIT, heatmap, layout
+from traitmap.report.layers import frame_data, layers
 from traitmap.report.reading import Reading, read
 from traitmap.report.svg import clean
 from traitmap.report.traits_section import traits_part
 from traitmap.report.which import which_part
 from traitmap.report.why import why_part
-from traitmap.report.wording import plain, sentence
+from traitmap.report.wording import counted, plain, sentence
 
 if TYPE_CHECKING:
     from traitmap.analysis.cell_details import RunDetails
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
     from traitmap.analysis.profiles.record import Profile
 
 TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("report.js", "matrix.js", "cell.js", "save.js", "figures.js")
+STYLES = ("report.css", "matrix.css", "cell.css", "figures.css")
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ def write_report(
     recommendation: Any = None,
     cells: RunDetails | None = None,
     evaluation: Any = None,
+    missing: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Write the report whole, or leave what was there. The same records give the same bytes.
 
@@ -73,6 +81,7 @@ def write_report(
         recommendation=recommendation,
         cells=cells,
         evaluation=evaluation,
+        missing=missing,
     )
     path = Path(path)
     part = path.with_name(path.name + ".part")
@@ -98,43 +107,54 @@ def render_report(
     recommendation: Any = None,
     cells: RunDetails | None = None,
     evaluation: Any = None,
+    missing: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """The page as text; a part that is None has no section.
 
     profile: what texts and answers say beyond scores. explanation: why gains are what they are.
     recommendation, evaluation: which source for each target, and how far that can be trusted.
-    cells: the details of single cells, other metrics, and what the run took.
+    cells: the details of single cells, other metrics, and what the run took. missing: section (``why``,
+    ``which``) -> why it could not be computed, which stands in its place.
     """
     reading = read(matrix)
-    script = _file("report.js") + _file("figures.js")
+    script = "".join(map(_file, SCRIPTS))
     page: dict[str, Any] = {
         "title": find(conditions, "name", "study.name", "study") or "Transfer matrix",
         "facts": _facts(reading, conditions),
         "found": headline(reading, traits),
         "findings": (),
+        "leading": 4,
         "style": Markup(_style()),
         "script": Markup(script),
         "script_digest": b64encode(sha256(script.encode()).digest()).decode(),
     }
     parts = (
-        _matrix_part(reading),
+        _matrix_part(matrix, reading, cells),
         traits_part(matrix, traits),
-        why_part(matrix, profile, explanation),
-        which_part(matrix, recommendation, evaluation),
-        _conditions_part(conditions),
+        why_part(matrix, profile, explanation, missing.get("why", "")),
+        which_part(matrix, recommendation, evaluation, missing.get("which", "")),
+        _conditions_part(conditions, cells),
     )
     for part in parts:
         findings = (*page["findings"], *part.get("findings", ()))
         page |= part | {"findings": findings}
+    page["across"] = 3 if (len(page["findings"]) + page["leading"]) % 3 == 0 else 4
     return _environment().get_template("report.html").render(page)
 
 
-def _matrix_part(reading: Reading) -> dict[str, Any]:
+def _matrix_part(matrix: TransferMatrix, reading: Reading, cells: RunDetails | None) -> dict[str, Any]:
+    sizes = layout(reading, clustered_order(matrix))
+    found = layers(matrix, reading, cells.metrics if cells else ())
     return {
-        "matrix": heatmap(reading),
+        "matrix": heatmap(reading, sizes),
         "legends": _legends(reading),
         "matrix_table": alternative.matrix_table(reading),
-        "data": heatmap_data(reading),
+        "data": frame_data(reading, sizes, found),
+        "layers": found,
+        "cell_parts": cell_parts(reading, cells),
+        "cell_note": details_note(cells),
+        "ordered": len(reading.sources) > 2 or len(reading.targets) > 2,
+        "variations": len(reading.variations),
         "lower": [clean(target.name) for target in reading.targets if target.better < 0],
         "own_units": [(clean(t.name), clean(t.unit)) for t in reading.targets if t.unit != "points"],
         "touched": bool(reading.touched),
@@ -145,12 +165,14 @@ def _matrix_part(reading: Reading) -> dict[str, Any]:
     }
 
 
-def _conditions_part(conditions: Mapping[str, Any]) -> dict[str, Any]:
+def _conditions_part(conditions: Mapping[str, Any], cells: RunDetails | None) -> dict[str, Any]:
     """The study as a file where it is known, how to run it again, and all the rest as it was recorded."""
     study = study_file(conditions)
     apart = {"reproduce", "study"} if study else {"reproduce"}
     return {
         "conditions": tree({key: value for key, value in conditions.items() if key not in apart}),
+        "summary": summary(conditions, cells.spent if cells else {}),
+        "citation": citation(),
         "study": study,
         "reproduce": _reproduce(conditions) or ("traitmap run study.yaml" if study else ""),
     }
@@ -167,7 +189,17 @@ def _environment() -> Environment:
         finalize=lambda value: value if isinstance(value, Markup) else clean(value),
     )
     environment.filters["sentence"] = sentence
+    environment.filters["json"] = _json
     return environment
+
+
+def _json(data: Any) -> Markup:
+    """Data for a script element: short, and without a character that could end the element or begin a tag."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.translate(_ESCAPED))
+
+
+_ESCAPED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
 def _file(name: str) -> str:
@@ -176,7 +208,7 @@ def _file(name: str) -> str:
 
 def _style() -> str:
     """The style sheet with the palettes of both themes in their places."""
-    style = _file("report.css") + _file("figures.css")
+    style = "".join(map(_file, STYLES))
     for theme in ("light", "dark"):
         style = style.replace(f"/* {theme} palette */", palette.variables(theme))
     return style.replace("/* palette classes */", palette.rules())
@@ -190,15 +222,24 @@ def _facts(reading: Reading, conditions: Mapping[str, Any]) -> list[tuple[str, s
     )
     cells = [cell for row in reading.cells for cell in row]
     known = sum(cell.status not in ("missing", "failed") for cell in cells)
+    own = len(reading.sources) - len(reading.variations)
     facts = [
-        ("Base model", base),
-        ("Sources", str(len(reading.sources))),
+        ("Base model", _place(base)),
+        (
+            "Sources",
+            f"{own} + {counted(len(reading.variations), 'variation')}" if reading.variations else str(own),
+        ),
         ("Targets", str(len(reading.targets))),
         ("Seeds", str(len(reading.seeds)) if reading.seeds else ""),
         ("Test items", f"{items:,}".replace(",", "\u202f") if items else ""),
         ("Cells known", f"{known} of {len(cells)}"),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _place(path: str) -> str:
+    """A path by its last part; the conditions have it in full. Ids of a hub stay whole."""
+    return Path(path).name if path.startswith((".", "/", "~")) or "\\" in path else path
 
 
 def _legends(reading: Reading) -> tuple[Legend, ...]:

@@ -7,8 +7,9 @@ column. Whatever carries a statistical claim (intervals, p, q, traits) comes fro
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import floor, isfinite, isnan, log10, nan
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from traitmap.study.settings import BASELINE
 
 SIGNIFICANT = 0.05
 # Metrics in 0..1 by accident only: they are never shares of right answers.
-_NOT_SHARES = ("perplexity", "bits_per", "loss", "likelihood")
+_NOT_SHARES = ("perplexity", "bits_per", "loss", "likelihood", "kappa", "matthews", "mcc")
 _NICE = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 
 
@@ -51,6 +52,8 @@ class Reading:
     cells: (S, T) pooled cells; by_seed: (S, T) the cells of each seed, in order of seed.
     touched: places whose test items stand in the training texts.
     base: (T,) the base's cells. z: (S, T) each target's column standardised over the sources.
+    variations: place of a source -> how it was made from another one, in words; such a source is no
+        further dataset.
     """
 
     sources: tuple[str, ...]
@@ -64,6 +67,7 @@ class Reading:
     seeds: tuple[int, ...]
     source_tags: tuple[tuple[str, ...], ...]
     touched: Mapping[tuple[int, int], Touched] = field(default_factory=dict)
+    variations: Mapping[int, str] = field(default_factory=dict)
 
     def in_domain(self, source: int, target: int) -> bool:
         """Whether source and target carry the same name: the diagonal."""
@@ -141,7 +145,43 @@ def read(matrix: TransferMatrix) -> Reading:
             for t, target in enumerate(matrix.targets)
             if (source, target) in touched
         },
+        variations=_variations(matrix),
     )
+
+
+def _variations(matrix: TransferMatrix) -> dict[int, str]:
+    """How sources were made from others, as far as the conditions tell: ``amazon_reviews, mislabel 0.5``."""
+    described = matrix.conditions.get("sources")
+    if not isinstance(described, Mapping):
+        return {}
+    found = {}
+    for place, source in enumerate(matrix.sources):
+        own = described.get(source)
+        made = own.get("variation") if isinstance(own, Mapping) else None
+        if isinstance(made, Mapping):
+            dose = made.get("dose")
+            amount = f" {dose:.3g}" if isinstance(dose, int | float) and isfinite(dose) else ""
+            kind = str(made.get("kind", "")).replace("_", " ")
+            found[place] = f"{' + '.join(made.get('parents') or ())}, {kind}{amount}"
+    return found
+
+
+def of_seed(reading: Reading, seed: int) -> Reading:
+    """The cells of one seed in place of the pooled ones, on the same scales."""
+    cells = tuple(
+        tuple(
+            next((one for one in own if one.seed == seed), replace(pooled, **_LOST))
+            for own, pooled in zip(rows, row, strict=True)
+        )
+        for rows, row in zip(reading.by_seed, reading.cells, strict=True)
+    )
+    values = np.array([[cell.value for cell in row] for row in cells]).reshape(reading.z.shape)
+    alone: tuple[tuple[tuple[Cell, ...], ...], ...] = tuple(tuple(() for _ in row) for row in cells)
+    return replace(reading, cells=cells, by_seed=alone, z=standardised(values))
+
+
+_UNKNOWN = dict.fromkeys(("value", "stderr", "gain", "gain_low", "gain_high", "p", "q", "unparsed"), nan)
+_LOST: dict[str, Any] = {**_UNKNOWN, "n": 0, "status": "missing", "reason": "this seed has no such cell"}
 
 
 def standardised(values: Array) -> Array:
@@ -197,7 +237,8 @@ def _targets(
     ]
     shares = [_is_share(matrix, t, metric) for t, metric in enumerate(metrics)]
     units = [
-        "points" if share else metric or "as given" for share, metric in zip(shares, metrics, strict=True)
+        "points" if share else metric.replace("_", " ") or "as given"
+        for share, metric in zip(shares, metrics, strict=True)
     ]
     targets = []
     for t, name in enumerate(matrix.targets):

@@ -1,0 +1,103 @@
+"""Details of cells as compact data, one part for each target, which the page's script shows when asked."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from traitmap.report.svg import clean
+from traitmap.report.wording import interval, plain, sentence, signed, typeset
+
+if TYPE_CHECKING:
+    from traitmap.analysis.cell_details import CellDetail, Example, Histogram, RunDetails, TargetDetail
+    from traitmap.analysis.explanation.records import OddCell
+    from traitmap.report.reading import Reading
+
+
+def cell_parts(reading: Reading, details: RunDetails | None) -> dict[int, dict[str, Any]]:
+    """Place of a target -> what is told of its cells; targets of which nothing is told are left out."""
+    if details is None:
+        return {}
+    found = {}
+    for t, target in enumerate(reading.targets):
+        told = details.targets.get(target.name)
+        if told is None:
+            continue
+        cells = {
+            str(s): _cell(details.cells[source, target.name], details, target.factor, target.digits)
+            for s, source in enumerate(reading.sources)
+            if (source, target.name) in details.cells
+        }
+        found[t] = {**_target(told), "cells": cells}
+    return found
+
+
+def details_note(details: RunDetails | None) -> str:
+    """Which cells have details, where it is not all of them."""
+    if details is None or not details.chosen:
+        return ""
+    return (
+        f"{len(details.cells)} of {details.measured} measured cells have answers and items here: "
+        f"{details.chosen}."
+    )
+
+
+def _target(told: TargetDetail) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "texts": {str(item): [clean(asked), clean(gold)] for item, (asked, gold) in told.texts.items()}
+    }
+    if told.base_counts is not None:
+        found["labels"] = [clean(label) for label in told.labels]
+        found["columns"] = [clean(column) for column in told.columns]
+        found["base"] = told.base_counts.tolist()
+    if told.edges:
+        found["unit"] = told.unit
+        found["edges"] = [round(edge, 1) for edge in told.edges]
+        found["baseLengths"] = _lengths(told.base_lengths)
+        found["goldLengths"] = _lengths(told.gold_lengths)
+    return found
+
+
+def _cell(cell: CellDetail, details: RunDetails, factor: float, digits: int) -> dict[str, Any]:
+    place = (cell.source, cell.target)
+    found: dict[str, Any] = {
+        "seeds": cell.seeds,
+        "items": cell.items,
+        "won": cell.won,
+        "lost": cell.lost,
+        "wonItems": [_example(one, factor, digits) for one in cell.won_examples],
+        "lostItems": [_example(one, factor, digits) for one in cell.lost_examples],
+    }
+    if cell.counts is not None:
+        found["counts"] = cell.counts.tolist()
+    if cell.lengths is not None:
+        found["lengths"] = _lengths(cell.lengths)
+    reasons = [clean(sentence(one.words)) for one in details.reasons.get(place, ()) if one.significant]
+    unsure = [clean(sentence(one.words)) for one in details.reasons.get(place, ()) if not one.significant]
+    if reasons or unsure:
+        found["reasons"] = [[typeset(words) for words in several] for several in (reasons, unsure)]
+    if place in details.odd:
+        found["odd"] = _odd(details.odd[place], details.odd_unit)
+    return found
+
+
+def _odd(cell: OddCell, unit: str) -> list[str]:
+    """What surface similarity predicts, and why the cell may depart from it."""
+    said = (
+        f"Odd: the texts' surface predicts {signed(cell.predicted)} {unit}, and the gain departs from that "
+        f"by {signed(cell.departure.value)}"
+    )
+    if isfinite(cell.departure.low):
+        said += f" {interval(cell.departure.low, cell.departure.high)}"
+    return [typeset(f"{said}."), *(typeset(clean(sentence(one.words))) for one in cell.reasons)]
+
+
+def _lengths(one: Histogram | None) -> list[Any] | None:
+    """Counts, mean, number."""
+    return None if one is None else [list(one.counts), round(one.mean, 1), one.n]
+
+
+def _example(one: Example, factor: float, digits: int) -> list[Any]:
+    """Item, seed, the base's and the adapter's answer, and both scores."""
+    scores = [plain(score * factor, digits) for score in (one.base_score, one.adapter_score)]
+    return [one.item, one.seed, clean(one.base), clean(one.adapter), *scores]
