@@ -38,7 +38,7 @@ def read_contamination(store: RunStore) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise RunError(f"{place}: damaged ({error}); remove it, and `traitmap run` compares again.") from None
+        raise RunError(f"{place}: damaged ({error}); `traitmap run` compares again.") from None
     if not isinstance(found.get("overlaps"), list):
         raise RunError(f"{place}: holds no overlaps; remove it, and `traitmap run` compares again.")
     return found
