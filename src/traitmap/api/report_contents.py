@@ -11,6 +11,7 @@ from traitmap.errors import UserError
 from traitmap.progress import Listener, Progress, silent
 
 if TYPE_CHECKING:
+    from traitmap.analysis.cell_details import RunDetails
     from traitmap.analysis.explanation.records import Explanation
     from traitmap.analysis.pair_features import PairFeatures
     from traitmap.analysis.profiles.record import Profile
@@ -23,13 +24,19 @@ PERMUTATIONS = 2000  # of tasks: as many as `traitmap explain` takes
 
 
 def report_contents(
-    folder: str | Path, *, why: bool = True, which: bool = True, seed: int = 0, listener: Listener = silent
+    folder: str | Path,
+    *,
+    why: bool = True,
+    which: bool = True,
+    cells: bool = False,
+    seed: int = 0,
+    listener: Listener = silent,
 ) -> ReportContents:
     """All records of a run's report: traits, profile, explanation, recommendations for hidden targets.
 
-    why, which: whether to compute those sections; traits are always computed. A part that the run does not
-    allow (too few tasks, no texts) is None, and ``missing`` says why. The same run gives the same records.
-    Raises RunError where there is no run.
+    why, which, cells: whether to compute those sections, and details of single cells; traits are always
+    computed. A part that the run does not allow (too few tasks, no texts) is None, and ``missing`` says why.
+    The same run gives the same records. Raises RunError where there is no run.
     """
     from traitmap.api.completion import with_predictions
     from traitmap.api.runs import open_run, traits_if_any
@@ -57,6 +64,7 @@ def report_contents(
         profile=profile,
         explanation=explanation,
         evaluation=evaluation,
+        cells=parts.tried("cells", lambda: parts.cells(measured, profile, explanation)) if cells else None,
         missing={name: said for name, said in parts.missing.items() if name in ("why", "which", "profile")},
     )
 
@@ -109,6 +117,15 @@ class _Parts:
         if reasons is not None:
             known["reasons"] = reasons
         return explain(matrix, features=features, n_permutations=PERMUTATIONS, seed=self.seed, **known)
+
+    def cells(
+        self, matrix: TransferMatrix, profile: Profile | None, explanation: Explanation | None
+    ) -> RunDetails:
+        from traitmap.api.cells import cell_details
+
+        return cell_details(
+            self.folder, matrix=matrix, profile=profile, explanation=explanation, seed=self.seed
+        )
 
     def evaluation(self, matrix: TransferMatrix, features: PairFeatures | None) -> HeldOut:
         from traitmap.analysis.recommendation.held_out import recommend_each

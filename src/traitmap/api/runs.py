@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from traitmap.progress import Listener, silent
+
 if TYPE_CHECKING:
     from traitmap.analysis.explanation.records import Explanation
     from traitmap.analysis.profiles.record import Profile
@@ -78,13 +80,29 @@ class Run:
         """The study as it was run, the base, versions, device and digests."""
         return self.matrix().conditions
 
-    def report(self, path: str | Path | None = None) -> Path:
-        """Write the HTML report, by default ``report.html`` in the run folder."""
+    def report(
+        self, path: str | Path | None = None, *, fast: bool = False, listener: Listener = silent
+    ) -> Path:
+        """Write the HTML report, by default ``report.html`` in the run folder.
+
+        fast: leave out why gains are what they are and which source to take, which need minutes on large
+        runs. The same run gives the same report. UserError where it cannot be written.
+        """
+        from traitmap.api.report_contents import report_contents
         from traitmap.report.html import write_report
 
-        matrix = self.matrix(predicted=True)
-        place = Path(path) if path is not None else self.folder / "report.html"
-        return write_report(place, matrix, traits_if_any(matrix), matrix.conditions)
+        found = report_contents(self.folder, why=not fast, which=not fast, cells=True, listener=listener)
+        return write_report(
+            Path(path) if path is not None else self.folder / "report.html",
+            found.matrix,
+            found.traits,
+            found.conditions,
+            profile=found.profile,
+            explanation=found.explanation,
+            cells=found.cells,
+            evaluation=found.evaluation,
+            missing=found.missing,
+        )
 
 
 def open_run(folder: str | Path) -> Run:

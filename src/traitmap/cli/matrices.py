@@ -7,7 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from traitmap.cli.app import AsJson, MatrixOrRun, RunFolder, app, listed, one_of, print_json, print_table
+from traitmap.cli.app import (
+    AsJson,
+    MatrixOrRun,
+    RunFolder,
+    app,
+    listed,
+    one_of,
+    print_json,
+    print_table,
+    shown_progress,
+)
 
 SCALES = ("standard", "center", "logit", "gain", "double")
 ROTATIONS = ("none", "varimax", "oblimin")
@@ -104,6 +114,9 @@ def traits(
 def report(
     run: RunFolder,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write it.")] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Leave out why and which source, which take longest.")
+    ] = False,
 ) -> None:
     """Write the report: one HTML file that needs nothing else.
 
@@ -111,7 +124,9 @@ def report(
     """
     from traitmap import api
 
-    typer.echo(str(api.open_run(run).report(output)))
+    with shown_progress() as listener:
+        written = api.open_run(run).report(output, fast=fast, listener=listener)
+    typer.echo(str(written))
 
 
 def components_of(text: str) -> Any:

@@ -18,7 +18,7 @@ from traitmap.report import palette
 SVG = "http://www.w3.org/2000/svg"
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 _TEMPLATES = Path(__file__).parent / "templates"
-_SHEETS = ("report.css", "figures.css")
+_SHEETS = ("report.css", "matrix.css", "figures.css")
 # What SVG takes from a style sheet as attributes; the rest (cursor, max-width ...) is the page's alone.
 _WRITTEN = frozenset(
     {
@@ -173,7 +173,9 @@ def _rule(selector: str, sets: tuple[tuple[str, str], ...]) -> _Rule | None:
 
 def _sheet() -> str:
     """The style sheets without comments and without what holds for some media only."""
-    text = "\n".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in _SHEETS)
+    text = "\n".join(
+        (_TEMPLATES / name).read_text(encoding="utf-8") for name in _SHEETS if (_TEMPLATES / name).is_file()
+    )
     text = text.replace("/* light palette */", palette.variables("light"), 1)
     text = text.replace("/* palette classes */", palette.rules())
     return _without_at_rules(re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL))
