@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,12 @@ import torch
 from traitmap.data.records import Answer, Request, ServedAdapter
 from traitmap.engine import attention
 from traitmap.engine.base import Base, load_base
+from traitmap.engine.cached_passes import Shortcuts, attending, find_shortcuts
 from traitmap.engine.contract import TrainingJob, TrainingReport
 from traitmap.engine.generate import generate
-from traitmap.engine.lora import AdapterWeights, Resident, Slice, merged, resident
+from traitmap.engine.linear import widest_products
+from traitmap.engine.lora import AdapterWeights, Resident, Slice, resident
+from traitmap.engine.merging import merged_weights, swapped
 from traitmap.engine.peft_files import is_plain, load_adapter, save_adapter
 from traitmap.engine.score import loglikelihoods, rolling_loglikelihoods
 from traitmap.engine.through_peft import peft_applied
@@ -39,6 +42,8 @@ class LocalEngine:
         self.base = base
         self.encoder = Encoder(base.tokenizer)
         self._modules = linear_modules_of(base)
+        self._own_shortcuts: Shortcuts | None = None
+        self._latest: tuple[object, AdapterWeights | dict[str, torch.Tensor]] | None = None
 
     @classmethod
     def open(cls, model: Model, folder: Path | None = None) -> LocalEngine:
@@ -71,6 +76,7 @@ class LocalEngine:
         self, jobs: Sequence[TrainingJob], folders: Sequence[Path], listener: Listener = silent
     ) -> list[TrainingReport]:
         started = time.monotonic()
+        self._latest = None
         with self._attention(self.base.layout):
             lanes = train_group(self.base, self.encoder, jobs, self._budget(_PASS_TOKENS), listener)
         seconds = time.monotonic() - started
@@ -125,8 +131,18 @@ class LocalEngine:
                 adapters.route([Slice(0, 0, 2**62)])
             return generate(base, self.encoder, requests, self._budget(_CACHE_TOKENS), listener)
         score = loglikelihoods if kind == "loglikelihood" else rolling_loglikelihoods
-        with self._attention(base.layout):
-            return score(base, self.encoder, requests, self._budget(_PASS_TOKENS), adapters, listener)
+        budget = self._budget(_PASS_TOKENS)
+        return score(base, self.encoder, requests, budget, adapters, listener, self._shortcuts(base))
+
+    def _shortcuts(self, base: Base) -> Shortcuts:
+        """What is right on this base, found once; an adapter put in by PEFT may change it."""
+        if base.layout != "stream":
+            return Shortcuts()
+        if base.model is not self.base.model or base is not self.base:
+            return find_shortcuts(base.model)
+        if self._own_shortcuts is None:
+            self._own_shortcuts = find_shortcuts(base.model)
+        return self._own_shortcuts
 
     @contextmanager
     def _applied(self, adapter: Path | None) -> Iterator[tuple[Base, Resident | None]]:
@@ -135,39 +151,46 @@ class LocalEngine:
         What is not plain LoRA (DoRA, whole modules beside it, other kinds) is put in by PEFT.
         """
         if adapter is None:
-            yield self.base, None
+            with widest_products(self.base.model):
+                yield self.base, None
             return
         if not is_plain(adapter):
-            with peft_applied(self.base, adapter) as base:
+            with peft_applied(self.base, adapter) as base, widest_products(self.base.model):
                 yield base, None
             return
-        weights = load_adapter(adapter, self._modules)
-        if self.base.model.dtype in (torch.float32, torch.float64) and not self._tied(weights):
-            with merged(self.base.model, weights):
-                yield self.base, None
-        else:
-            with torch.no_grad(), resident(self.base.model, [weights]) as adapters:
+        state = _state(adapter)
+        if self._latest is None or self._latest[0] != state:
+            self._latest = None  # before the next is made: memory holds one
+            self._latest = state, self._prepared(load_adapter(adapter, self._modules))
+        prepared = self._latest[1]
+        if isinstance(prepared, AdapterWeights):
+            with torch.no_grad(), resident(self.base.model, [prepared]) as adapters:
                 yield self.base, adapters
+        else:
+            with swapped(self._modules, prepared), widest_products(self.base.model):
+                yield self.base, None
+
+    def _prepared(self, weights: AdapterWeights) -> AdapterWeights | dict[str, torch.Tensor]:
+        """The merged weights of the modules that an adapter touches, or the adapter, to be hooked on."""
+        exact = self.base.model.dtype in (torch.float32, torch.float64)
+        return merged_weights(self._modules, weights) if exact and not self._tied(weights) else weights
 
     def _tied(self, weights: AdapterWeights) -> bool:
         """Whether the adapter touches a matrix that is the input embedding too: merging would change both."""
         embedding = self.base.model.get_input_embeddings().weight
         return any(self._modules[name].weight is embedding for name in weights.a)
 
-    @contextmanager
-    def _attention(self, layout: str) -> Iterator[None]:
-        if layout != "stream":
-            yield
-            return
-        own = self.base.model.config._attn_implementation
-        self.base.model.set_attn_implementation(attention.NAME)
-        try:
-            yield
-        finally:
-            self.base.model.set_attn_implementation(own)
+    def _attention(self, layout: str) -> AbstractContextManager[None]:
+        return attending(self.base.model, attention.NAME) if layout == "stream" else nullcontext()
 
     def _budget(self, table: Mapping[str, int]) -> int:
         return table[self.base.model.device.type]
+
+
+def _state(folder: Path) -> tuple[object, ...]:
+    """What tells whether an adapter's files are those that were read last."""
+    files = sorted(folder.iterdir())
+    return (folder.resolve(), *((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
 
 
 def linear_modules_of(base: Base) -> dict[str, torch.nn.Linear]:

@@ -13,6 +13,7 @@ from traitmap.data.records import Example, Request
 from traitmap.errors import ModelError
 
 Ids = NDArray[np.int64]
+_REMEMBERED = 2**22  # tokens of texts that were asked before: 16 MB
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,15 @@ class Encoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
+        self._known: dict[tuple[str, bool], NDArray[np.int32]] = {}
+        self._known_tokens = 0
         self.end = tokenizer.eos_token_id
         if self.end is None:
             raise ModelError(
                 "the tokenizer has no end-of-sequence token; set eos_token in tokenizer_config.json."
             )
         self.start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else self.end
+        self._prefix = tokenizer.decode(self.start)
         probe = tokenizer.encode("a")
         if probe and probe[-1] in tokenizer.all_special_ids:
             raise ModelError(
@@ -47,9 +51,31 @@ class Encoder:
 
     def encode(self, text: str) -> list[int]:
         """Ids with the tokenizer's own special tokens, none doubled where the text begins with one."""
-        prefix = self.tokenizer.decode(self.start)
-        begins = bool(prefix) and text.startswith(prefix)
-        return self.tokenizer.encode(text, **({"add_special_tokens": False} if begins else {}))
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=self._adds(text))
+        return ids
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text as ``encode`` gives them."""
+        return self._remembered([(text, self._adds(text)) for text in texts])
+
+    def _adds(self, text: str) -> bool:
+        """Whether the tokenizer puts its special tokens round the text: not where it begins with one."""
+        return not (bool(self._prefix) and text.startswith(self._prefix))
+
+    def _remembered(self, texts: Sequence[tuple[str, bool]]) -> list[list[int]]:
+        """Ids of texts with or without special tokens; the same texts are asked of every adapter."""
+        unknown = list(dict.fromkeys(text for text in texts if text not in self._known))
+        if self._known_tokens > _REMEMBERED:
+            self._known.clear()
+            self._known_tokens, unknown = 0, list(dict.fromkeys(texts))
+        for special in (True, False):
+            fresh = [text for text, adds in unknown if adds == special]
+            if fresh:
+                found = self.tokenizer(fresh, add_special_tokens=special)["input_ids"]
+                for text, ids in zip(fresh, found, strict=True):
+                    self._known[text, special] = np.asarray(ids, dtype=np.int32)
+                    self._known_tokens += len(ids)
+        return [self._known[text].tolist() for text in texts]
 
     def pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Context and continuation ids; spaces at the context's end go to the continuation.
@@ -58,17 +84,33 @@ class Encoder:
         that a completion is learnt under the very tokens under which it is scored.
         """
         if context == "":
-            ids = self.tokenizer.encode(continuation, add_special_tokens=False)
-            return (ids[:1], ids[1:]) if ids[:1] == [self.start] else ([self.start], ids)
-        spaces = len(context) - len(context.rstrip())
-        if spaces:
-            context, continuation = context[:-spaces], context[-spaces:] + continuation
-        head = self.encode(context)
-        return head, self.encode(context + continuation)[len(head) :]
+            return self._from_start(self.tokenizer.encode(continuation, add_special_tokens=False))
+        context, continuation = _moved_spaces(context, continuation)
+        head, whole = self.encode(context), self.encode(context + continuation)
+        return (head, whole[len(head) :]) if head else self._from_start(whole)
 
     def continuation(self, request: Request) -> tuple[list[int], list[int]]:
         """Context and continuation ids of a loglikelihood request."""
         return self.pair(request.context, request.continuation)
+
+    def continuations(self, requests: Sequence[Request]) -> list[tuple[list[int], list[int]]]:
+        """Context and continuation ids of loglikelihood requests, each as ``pair`` gives them."""
+        texts: list[tuple[str, bool]] = []
+        for request in requests:
+            context, continuation = _moved_spaces(request.context, request.continuation)
+            if request.context == "":
+                texts += [(continuation, False)] * 2
+            else:
+                texts += [(text, self._adds(text)) for text in (context, context + continuation)]
+        ids = self._remembered(texts)
+        return [
+            (head, whole[len(head) :]) if request.context and head else self._from_start(whole)
+            for request, head, whole in zip(requests, ids[::2], ids[1::2], strict=True)
+        ]
+
+    def _from_start(self, ids: list[int]) -> tuple[list[int], list[int]]:
+        """The split of a text without context: the start token before it, unless it brings its own."""
+        return (ids[:1], ids[1:]) if ids[:1] == [self.start] else ([self.start], ids)
 
     def example(self, example: Example, max_length: int, loss_on: str) -> TokenizedExample:
         """Ids of a training example with the end token behind it, cut at ``max_length`` from the right."""
@@ -87,6 +129,12 @@ class Encoder:
             flags = np.ones(len(ids), dtype=bool)
         cut = len(ids) > max_length
         return TokenizedExample(np.asarray(ids[:max_length], dtype=np.int64), flags[:max_length], cut)
+
+
+def _moved_spaces(context: str, continuation: str) -> tuple[str, str]:
+    """Spaces at the context's end go to the continuation."""
+    spaces = len(context) - len(context.rstrip())
+    return (context[:-spaces], context[-spaces:] + continuation) if spaces else (context, continuation)
 
 
 def learnt_positions(example: TokenizedExample) -> Ids:

@@ -1,0 +1,280 @@
+"""Attention of a stream of tokens to keys and values that were computed before it.
+
+Two plans. ``Groups``: rows that lie behind each other in the stream, those with the same prefix next to
+each other; a group of rows attends to its prefix and every row to itself, in one product with a mask.
+``Decoding``: one new token of each text in the making, attending to all that the text has so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AttentionInterface
+
+NAME = "traitmap_cached"
+_GROUP_TOKENS = {"cpu": 192, "cuda": 1024}  # a wider group wastes arithmetic on masked pairs
+
+
+@dataclass
+class Cached:
+    """Keys and values of a prefix, per layer (kv_heads, length, d)."""
+
+    length: int
+    keys: dict[int, torch.Tensor] = field(default_factory=dict)
+    values: dict[int, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Group:
+    """Rows ``start:stop`` of the stream behind one prefix.
+
+    own: (n, n) who may look at whom among the rows. positions: (n,) of the tokens in their texts.
+    """
+
+    start: int
+    stop: int
+    prefix: Cached | None
+    own: NDArray[np.bool_]
+    positions: NDArray[np.int64]
+    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+
+    def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor:
+        """(n, prefix + n) numbers to add to the scores: 0 or minus infinity."""
+        before = 0 if self.prefix is None else self.prefix.length
+        if window is not None and before + self.stop - self.start <= window:
+            window = None
+        if window not in self.masks:
+            seen = np.concatenate([np.ones((len(self.own), before), dtype=bool), self.own], axis=1)
+            if window is not None:
+                places = np.concatenate([np.arange(before), self.positions])
+                seen &= self.positions[:, None] - places[None, :] < window
+            added = torch.zeros(seen.shape, dtype=like.dtype)
+            added.masked_fill_(torch.from_numpy(~seen), -torch.inf)
+            self.masks[window] = added.to(like.device)
+        return self.masks[window]
+
+
+@dataclass
+class Groups:
+    """A stream in groups; what attention computes of keys and values is kept where ``keep`` is set."""
+
+    groups: list[Group]
+    keep: bool = False
+    kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+
+@dataclass
+class Slots:
+    """Room for the keys and values of texts in the making, per layer (slots, kv_heads, room, d).
+
+    lengths: (slots,) tokens of each text that are in, the shared prefix not counted.
+    """
+
+    slots: int
+    room: int
+    lengths: torch.Tensor
+    keys: dict[int, torch.Tensor] = field(default_factory=dict)
+    values: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def write(
+        self, slot: int, start: int, stop: int, kept: Mapping[int, tuple[torch.Tensor, torch.Tensor]]
+    ) -> None:
+        """Put tokens ``start:stop`` of a stream into a slot, from its beginning."""
+        for layer, (key, value) in kept.items():
+            if layer not in self.keys:
+                shape = (self.slots, key.shape[0], self.room, key.shape[2])
+                self.keys[layer], self.values[layer] = key.new_zeros(shape), value.new_zeros(shape)
+            self.keys[layer][slot, :, : stop - start] = key[:, start:stop]
+            self.values[layer][slot, :, : stop - start] = value[:, start:stop]
+        self.lengths[slot] = stop - start
+
+    def move(self, source: int, target: int) -> None:
+        """A text changes its slot."""
+        used = int(self.lengths[source])
+        for store in (self.keys, self.values):
+            for tensor in store.values():
+                tensor[target, :, :used] = tensor[source, :, :used]
+        self.lengths[target] = used
+
+
+@dataclass
+class Decoding:
+    """The next token of the texts in slots ``0:rows``, all behind one prefix.
+
+    seen: (rows, longest) which of a slot's places hold its text, the new token's own included.
+    """
+
+    slots: Slots
+    rows: int
+    longest: int
+    prefix: Cached | None
+    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+
+    def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor:
+        """(rows, prefix + longest) numbers to add to the scores: 0 or minus infinity."""
+        before = 0 if self.prefix is None else self.prefix.length
+        if window is not None and before + self.longest <= window:
+            window = None
+        if window not in self.masks:
+            here = self.slots.lengths[: self.rows, None] + before  # the new token's position
+            places = torch.arange(before + self.longest, device=like.device)[None, :]
+            seen = places <= here
+            if window is not None:
+                seen &= here - places < window
+            added = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
+            self.masks[window] = added.masked_fill_(~seen, -torch.inf)
+        return self.masks[window]
+
+
+_plan: ContextVar[Groups | Decoding | None] = ContextVar("traitmap_cached_plan", default=None)
+
+
+@contextmanager
+def planned(plan: Groups | Decoding) -> Iterator[None]:
+    """Attend by this plan inside the block."""
+    token = _plan.set(plan)
+    try:
+        yield
+    finally:
+        _plan.reset(token)
+
+
+def plan_groups(
+    lengths: Sequence[int],
+    positions: Sequence[NDArray[np.int64]],
+    branches: Sequence[NDArray[np.int64] | None],
+    prefixes: Sequence[Cached | None],
+    device: torch.device,
+    *,
+    keep: bool = False,
+) -> Groups:
+    """Groups of rows in the order given; rows with the same prefix must stand together."""
+    most, groups, begin, place = _GROUP_TOKENS.get(device.type, 1024), list[Group](), 0, 0
+    for row in range(1, len(lengths) + 1):
+        size = sum(lengths[begin:row])
+        full = row == len(lengths) or prefixes[row] is not prefixes[begin] or size + lengths[row] > most
+        if full:
+            own = _own_mask(lengths[begin:row], branches[begin:row])
+            where = np.concatenate(positions[begin:row])
+            groups.append(Group(place, place + size, prefixes[begin], own, where))
+            begin, place = row, place + size
+    return Groups(groups, keep)
+
+
+def _own_mask(lengths: Sequence[int], branches: Sequence[NDArray[np.int64] | None]) -> NDArray[np.bool_]:
+    """(n, n): a token sees those before it in its row, of its own branch or the trunk."""
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    branch = np.concatenate(
+        [
+            np.zeros(length, dtype=np.int64) if one is None else one
+            for length, one in zip(lengths, branches, strict=True)
+        ]
+    )
+    alike = (branch[:, None] == branch[None, :]) | (branch[None, :] == 0)
+    own: NDArray[np.bool_] = np.tril((row[:, None] == row[None, :]) & alike)
+    return own
+
+
+def cached_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface: query (1, heads, N, d), key and value (1, kv_heads, N, d).
+
+    Returns (1, N, heads, d). ValueError for options that change the arithmetic and are not implemented.
+    """
+    plan = _plan.get()
+    unknown = [name for name in ("softcap", "s_aux", "position_bias") if options.get(name) is not None]
+    if plan is None or unknown:
+        raise ValueError(f"cached attention does not implement {unknown or 'a pass without a plan'}")
+    # torch's bfloat16 attention on a CPU is up to three times slower than its float32 attention
+    wide = torch.float32 if query.device.type == "cpu" and query.dtype == torch.bfloat16 else query.dtype
+    q, k, v = (tensor[0].to(wide) for tensor in (query, key, value))
+    scale = q.shape[-1] ** -0.5 if scaling is None else scaling
+    if isinstance(plan, Groups):
+        out = _attend_groups(plan, module.layer_idx, q, k, v, scale, sliding_window)
+    else:
+        out = _attend_slots(plan, module.layer_idx, q, k, v, scale, sliding_window)
+    return out.unsqueeze(0).to(query.dtype), None
+
+
+def _attend_groups(
+    plan: Groups,
+    layer: int,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float,
+    window: int | None,
+) -> torch.Tensor:
+    """(N, heads, d) of a stream; q (heads, N, d), k and v (kv_heads, N, d)."""
+    if plan.keep:
+        plan.kept[layer] = (k, v)
+    outputs = []
+    for group in plan.groups:
+        own = slice(group.start, group.stop)
+        keys, values = k[:, own], v[:, own]
+        if group.prefix is not None:
+            keys = torch.cat([group.prefix.keys[layer], keys], dim=1)
+            values = torch.cat([group.prefix.values[layer], values], dim=1)
+        out = torch.nn.functional.scaled_dot_product_attention(
+            q[None, :, own],
+            keys[None],
+            values[None],
+            attn_mask=group.mask(window, q)[None, None],
+            scale=scale,
+            enable_gqa=q.shape[0] != k.shape[0],
+        )
+        outputs.append(out[0].transpose(0, 1))
+    return torch.cat(outputs)
+
+
+def _attend_slots(
+    plan: Decoding,
+    layer: int,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float,
+    window: int | None,
+) -> torch.Tensor:
+    """(rows, heads, d) of one token per text. The shared prefix is read once for all of them."""
+    slots, rows, heads = plan.slots, plan.rows, k.shape[0]
+    where = slots.lengths[:rows]
+    index = torch.arange(rows, device=q.device)
+    slots.keys[layer][index, :, where] = k.transpose(0, 1)
+    slots.values[layer][index, :, where] = v.transpose(0, 1)
+    keys, values = (
+        store[layer][:rows, :, : plan.longest] for store in (slots.keys, slots.values)
+    )  # (rows, kv_heads, longest, d)
+    asked = q.view(heads, -1, rows, q.shape[-1])  # kv_heads, heads of each, rows, d
+    scores = asked.permute(2, 0, 1, 3) @ keys.transpose(2, 3)  # rows, kv_heads, heads of each, longest
+    first = 0 if plan.prefix is None else plan.prefix.length
+    if plan.prefix is not None:
+        before = asked.reshape(heads, -1, q.shape[-1]) @ plan.prefix.keys[layer].transpose(1, 2)
+        before = before.view(heads, -1, rows, first).permute(2, 0, 1, 3)
+        scores = torch.cat([before, scores], dim=-1)
+    fine = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    weights = fine.mul_(scale).add_(plan.mask(window, fine)[:, None, None, :]).softmax(dim=-1).to(v.dtype)
+    out = weights[..., first:] @ values
+    if plan.prefix is not None:
+        shared = weights[..., :first].permute(1, 2, 0, 3).reshape(heads, -1, first)
+        out += (shared @ plan.prefix.values[layer]).view(heads, -1, rows, q.shape[-1]).permute(2, 0, 1, 3)
+    return out.reshape(rows, -1, q.shape[-1])
+
+
+AttentionInterface.register(NAME, cached_attention)

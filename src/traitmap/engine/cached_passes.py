@@ -1,0 +1,221 @@
+"""Forward passes behind keys and values that were computed before, and with no work that nobody reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from traitmap.engine import attention, cached_attention
+from traitmap.engine.cached_attention import Cached, Decoding, Groups, Slots, plan_groups, planned
+from traitmap.engine.lora import Resident, Slice
+from traitmap.engine.passes import Row, read_logits
+
+EVERYTHING = Slice(0, 0, 2**62)
+
+
+@dataclass(frozen=True)
+class Shortcuts:
+    """What was found to be right on this model, adapters included.
+
+    cached: passes behind computed keys and values. last: the last layer's feed-forward block, where its
+    outputs at places that are not read have no part in the logits at the others.
+    """
+
+    cached: bool = False
+    last: nn.Module | None = None
+
+
+def read_stream(
+    model: Any, rows: Sequence[Row], adapters: Resident | None, last: nn.Module | None
+) -> torch.Tensor:
+    """(P, V) logits of rows in a stream, as ``passes.read_logits`` gives them."""
+    starts = np.concatenate([[0], np.cumsum([len(row.ids) for row in rows])])[:-1]
+    reads = np.concatenate([row.reads + start for row, start in zip(rows, starts, strict=True)])
+    with only_where_read(last, reads):
+        if adapters is None or last is None:
+            return read_logits(model, "stream", rows, adapters)
+        adapters.route([EVERYTHING])  # the block of the last layer sees fewer tokens than there are
+        return read_logits(model, "stream", rows)
+
+
+def read_behind(
+    model: Any,
+    rows: Sequence[Row],
+    prefixes: Sequence[Cached | None],
+    adapters: Resident | None = None,
+    *,
+    last: nn.Module | None = None,
+    keep: bool = False,
+) -> tuple[torch.Tensor, Groups]:
+    """(P, V) logits at the reads of rows behind their prefixes, and the plan with what it kept.
+
+    Rows with the same prefix must stand together; all belong to one adapter.
+    """
+    device = model.device
+    lengths = [len(row.ids) for row in rows]
+    starts = np.concatenate([[0], np.cumsum(lengths)])[:-1]
+    positions = [
+        row.positions + (0 if prefix is None else prefix.length)
+        for row, prefix in zip(rows, prefixes, strict=True)
+    ]
+    plan = plan_groups(lengths, positions, [row.branches for row in rows], prefixes, device, keep=keep)
+    ids = np.concatenate([row.ids for row in rows])
+    reads = np.concatenate([row.reads + start for row, start in zip(rows, starts, strict=True)])
+    with only_where_read(last, reads):
+        return _forward(model, plan, ids, np.concatenate(positions), reads, adapters), plan
+
+
+def read_next(
+    model: Any, slots: Slots, tokens: Sequence[int], prefix: Cached | None, adapters: Resident | None
+) -> torch.Tensor:
+    """(rows, V) logits after one more token of the texts in slots ``0:rows``, which the slots then hold."""
+    rows = len(tokens)
+    lengths = slots.lengths[:rows]
+    longest = int(lengths.max()) + 1
+    plan = Decoding(slots, rows, longest, prefix)
+    positions = lengths.cpu().numpy() + (0 if prefix is None else prefix.length)
+    logits = _forward(model, plan, np.asarray(tokens), positions, np.arange(rows), adapters)
+    slots.lengths[:rows] += 1
+    return logits
+
+
+def compute_prefixes(
+    model: Any,
+    pieces: Sequence[tuple[Sequence[int], Cached | None]],
+    adapters: Resident | None = None,
+    *,
+    last: nn.Module | None = None,
+) -> list[Cached]:
+    """Keys and values of pieces of text, each behind the prefix before it, those prefixes included."""
+    rows = [Row(ids=np.asarray(ids, dtype=np.int64), reads=np.asarray([len(ids) - 1])) for ids, _ in pieces]
+    _, plan = read_behind(model, rows, [before for _, before in pieces], adapters, last=last, keep=True)
+    found, start = [], 0
+    for ids, before in pieces:
+        stop = start + len(ids)
+        made = Cached(len(ids) + (0 if before is None else before.length))
+        for layer, (key, value) in plan.kept.items():
+            old = ((), ()) if before is None else ((before.keys[layer],), (before.values[layer],))
+            made.keys[layer] = torch.cat([*old[0], key[:, start:stop]], dim=1)
+            made.values[layer] = torch.cat([*old[1], value[:, start:stop]], dim=1)
+        found.append(made)
+        start = stop
+    return found
+
+
+def _forward(
+    model: Any,
+    plan: Groups | Decoding,
+    ids: np.ndarray,
+    positions: np.ndarray,
+    reads: np.ndarray,
+    adapters: Resident | None,
+) -> torch.Tensor:
+    device = model.device
+    if adapters is not None:
+        adapters.route([EVERYTHING])
+    with planned(plan):
+        output = model(
+            input_ids=torch.from_numpy(ids).to(device)[None],
+            position_ids=torch.from_numpy(positions).to(device)[None],
+            logits_to_keep=torch.from_numpy(reads).to(device),
+            use_cache=False,
+        )
+    logits: torch.Tensor = output.logits[0]
+    return logits
+
+
+@contextmanager
+def attending(model: Any, name: str) -> Iterator[None]:
+    """The model's attention by another implementation inside the block."""
+    own = model.config._attn_implementation
+    model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(own)
+
+
+@contextmanager
+def only_where_read(last: nn.Module | None, reads: np.ndarray) -> Iterator[None]:
+    """Compute the last layer's feed-forward block at ``reads`` alone; elsewhere it gives zeros."""
+    if last is None:
+        yield
+        return
+    places = torch.from_numpy(np.unique(reads))
+
+    def take(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0].index_select(1, places.to(inputs[0].device)), *inputs[1:])
+
+    def put(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        width = (1, tokens[0], output.shape[-1])
+        whole = output.new_zeros(width)
+        whole[:, places.to(output.device)] = output
+        return whole
+
+    tokens = [0]
+
+    def count(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        tokens[0] = inputs[0].shape[1]
+
+    handles = [
+        last.register_forward_pre_hook(count),
+        last.register_forward_pre_hook(take),
+        last.register_forward_hook(put),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def find_shortcuts(model: Any) -> Shortcuts:
+    """Which shortcuts give this model's own logits: tried on a few short rows, not read off its name."""
+    generator = np.random.default_rng(0)
+    draws = [generator.integers(0, model.config.vocab_size, size) for size in (5, 9, 6)]
+    head, one, two = draws
+    rows = [Row(ids=np.concatenate([head, tail]), reads=np.array([7, 8, 9])) for tail in (one, two)]
+    with torch.no_grad():
+        with attending(model, attention.NAME):
+            expected = read_logits(model, "stream", rows).float()
+            last = _feed_forward(model)
+            if last is not None and not _close(lambda: read_stream(model, rows, None, last), expected, model):
+                last = None
+        cached = _close(lambda: _by_cache(model, head, (one, two)), expected, model)
+    return Shortcuts(cached, last)
+
+
+def _close(compute: Any, expected: torch.Tensor, model: Any) -> bool:
+    try:
+        found = compute().float()
+    except (ValueError, TypeError, RuntimeError, AttributeError, IndexError, KeyError):
+        return False
+    tolerance = 1e-4 if model.dtype in (torch.float32, torch.float64) else 5e-2
+    return bool((found - expected).abs().max() <= tolerance * expected.abs().max())
+
+
+def _by_cache(model: Any, head: np.ndarray, tails: Sequence[np.ndarray]) -> torch.Tensor:
+    """Logits after 3, 4 and 5 tokens of each tail: the first by a pass behind a prefix, then one by one."""
+    with attending(model, cached_attention.NAME):
+        (prefix,) = compute_prefixes(model, [(head.tolist(), None)])
+        rows = [Row(ids=tail[:3], reads=np.array([2])) for tail in tails]
+        first, plan = read_behind(model, rows, [prefix] * 2, keep=True)
+        slots = Slots(2, 8, torch.zeros(2, dtype=torch.long, device=model.device))
+        for slot in range(2):
+            slots.write(slot, 3 * slot, 3 * slot + 3, plan.kept)
+        steps = [read_next(model, slots, [int(t[i]) for t in tails], prefix, None) for i in (3, 4)]
+    return torch.stack([first, *steps], dim=1).flatten(0, 1)
+
+
+def _feed_forward(model: Any) -> nn.Module | None:
+    """The child ``mlp`` of the last decoder layer, where the model is built that way."""
+    count = getattr(model.config, "num_hidden_layers", None)
+    stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    block = getattr(stacks[0][-1], "mlp", None) if len(stacks) == 1 else None
+    return block if isinstance(block, nn.Module) else None
