@@ -16,7 +16,7 @@ from traitmap.matrix import TransferMatrix
 from traitmap.report import palette
 from traitmap.report.headline import headline
 from traitmap.report.heatmap import absolute_view, gain_view, layout, z_view
-from traitmap.report.reading import nice_limit, read, standardised
+from traitmap.report.reading import nice_limit, of_seed, read, standardised
 from traitmap.report.svg import element, shorten, text_width
 from traitmap.report.wording import (
     counted,
@@ -74,7 +74,7 @@ def test_shares_are_points_and_other_metrics_keep_their_unit() -> None:
     assert (perplexity.unit, perplexity.factor, perplexity.limit) == ("as given", 1.0, 2.0)
     whole = simulated.matrix(("a", "b"), ("a", "b"), items=30)
     cells = tuple(replace(cell, metric="bits_per_byte") for cell in whole.base_cells)
-    assert {t.unit for t in read(replace(whole, base_cells=cells)).targets} == {"bits_per_byte"}
+    assert {t.unit for t in read(replace(whole, base_cells=cells)).targets} == {"bits per byte"}
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,9 @@ def test_limit_is_the_next_round_number() -> None:
 @pytest.mark.parametrize("count", [1, 2, 10, 20, 23, 60])
 def test_layout_fills_the_page_and_not_more(count: int) -> None:
     names = [f"a_task_with_a_long_name_{i}" for i in range(count)]
-    sizes = layout(names, names)
+    rows = [[0.5] * count] * count
+    named = TransferMatrix(tuple(names), tuple(names), np.array(rows), np.array(rows[0]))
+    sizes = layout(read(named))
     assert sizes.numbers == (count <= 22)
     assert sizes.width <= 1200
     assert sizes.cell_width >= 13
@@ -197,3 +199,32 @@ def test_wording() -> None:
         "a, b and c",
         "a, b, c, d and 2 more",
     )
+
+
+def with_variation() -> TransferMatrix:
+    whole = simulated.matrix()
+    made = {"parents": ["stars"], "kind": "mislabel", "dose": 1.0}
+    return replace(whole, conditions={"sources": {"stars_mislabelled": {"variation": made}, "stars": {}}})
+
+
+def test_variations_of_a_source_are_told_apart_and_not_counted() -> None:
+    whole = with_variation()
+    reading = read(whole)
+    assert reading.variations == {10: "stars, mislabel 1"}
+    # The strongest of all, but a variation.
+    loud = simulated.with_cell(whole, "stars_mislabelled", "toxicity", gain=0.9, value=0.99, q=1e-9)
+    plain_found, found = headline(read(replace(loud, conditions={})), None), headline(read(loud), None)
+    assert plain_found.better[0].source == "stars_mislabelled"
+    assert all(one.source != "stars_mislabelled" for one in (*found.better, *found.worse))
+    assert found.tested == plain_found.tested - 10
+    assert (plain_found.varied, found.varied[:12]) == ("", "Not counted ")
+
+
+def test_a_seed_is_shown_on_the_scales_of_the_mean() -> None:
+    reading = read(simulated.matrix())
+    own = of_seed(reading, 1)
+    assert own.targets == reading.targets
+    assert {cell.seed for row in own.cells for cell in row} == {1}
+    missing = of_seed(reading, 7)
+    assert {cell.status for row in missing.cells for cell in row} == {"missing"}
+    assert not np.isfinite(missing.z).any()

@@ -82,7 +82,7 @@ def test_direction_and_unit_are_told() -> None:
     whole = replace(whole, base_cells=cells, conditions={"higher_is_better": {"loss_of_x": False}})
     text = printed(matrix_table(whole))
     assert "(lower)" in text
-    assert "word_perplexity" in text
+    assert "word perplexity" in text
 
 
 def test_piped_output_is_plain_and_terminal_output_is_not() -> None:

@@ -11,6 +11,7 @@ from traitmap.report.wording import interval, plain, sentence, signed, typeset
 if TYPE_CHECKING:
     from traitmap.analysis.cell_details import CellDetail, Example, Histogram, RunDetails, TargetDetail
     from traitmap.analysis.explanation.records import OddCell
+    from traitmap.analysis.reason import Reason
     from traitmap.report.reading import Reading
 
 
@@ -72,10 +73,11 @@ def _cell(cell: CellDetail, details: RunDetails, factor: float, digits: int) -> 
         found["counts"] = cell.counts.tolist()
     if cell.lengths is not None:
         found["lengths"] = _lengths(cell.lengths)
-    reasons = [clean(sentence(one.words)) for one in details.reasons.get(place, ()) if one.significant]
-    unsure = [clean(sentence(one.words)) for one in details.reasons.get(place, ()) if not one.significant]
-    if reasons or unsure:
-        found["reasons"] = [[typeset(words) for words in several] for several in (reasons, unsure)]
+    told = details.reasons.get(place, ())
+    if told:
+        found["reasons"] = [
+            [_said(one) for one in told if bool(one.significant) is sure] for sure in (True, False)
+        ]
     if place in details.odd:
         found["odd"] = _odd(details.odd[place], details.odd_unit)
     return found
@@ -89,7 +91,11 @@ def _odd(cell: OddCell, unit: str) -> list[str]:
     )
     if isfinite(cell.departure.low):
         said += f" {interval(cell.departure.low, cell.departure.high)}"
-    return [typeset(f"{said}."), *(typeset(clean(sentence(one.words))) for one in cell.reasons)]
+    return [typeset(f"{said}."), *map(_said, cell.reasons)]
+
+
+def _said(reason: Reason) -> str:
+    return typeset(clean(sentence(reason.words)).replace(" -> ", " → "))
 
 
 def _lengths(one: Histogram | None) -> list[Any] | None:

@@ -101,8 +101,8 @@ def summary(conditions: Mapping[str, Any], spent: Mapping[str, float]) -> tuple[
     identity = {
         "Seeds": ", ".join(map(str, conditions.get("seeds") or ())),
         "Base": find(conditions, "base", "model.path", "study.model.path"),
-        "Digest of the base": find(conditions, "base_digest", "digests.base"),
-        "Digest of the study": find(conditions, "study_digest", "digests.study"),
+        "Digest of the base": _short(find(conditions, "base_digest", "digests.base")),
+        "Digest of the study": _short(find(conditions, "study_digest", "digests.study")),
     }
     made = {
         "traitmap": find(conditions, "traitmap", "versions.traitmap") or __version__,
@@ -130,6 +130,11 @@ def summary(conditions: Mapping[str, Any], spent: Mapping[str, float]) -> tuple[
         for name, facts in groups
         if any(facts.values())
     )
+
+
+def _short(digest: str) -> str:
+    """Enough of a digest to tell it apart; the whole stands among all that was recorded."""
+    return digest if len(digest) <= 16 else f"{digest[:12]}…"
 
 
 def citation() -> str:

@@ -34,9 +34,11 @@ class Headline:
     """What a reader should take away.
 
     better, worse: strongest significant transfers off the diagonal, strongest first; of a matrix without
-        tests the largest ones, and their evidence says so.
-    significant, tested: off-diagonal cells at q < .05, of those with a test.
+        tests the largest ones, and their evidence says so. Of sources with data of their own alone: a
+        variation of a source is no further dataset.
+    significant, tested: off-diagonal cells of these sources at q < .05, of those with a test.
     raised, lowered: how many of the significant ones are better and worse.
+    varied: the same of the variations, in a sentence; empty where there are none.
     """
 
     better: tuple[Transfer, ...]
@@ -47,6 +49,7 @@ class Headline:
     raised: int
     lowered: int
     in_domain: str
+    varied: str
     traits: tuple[str, str]
     untold: tuple[str, ...]
 
@@ -58,6 +61,9 @@ def headline(reading: Reading, traits: Traits | None) -> Headline:
         for s, t in reading.transfers()
         if isfinite(reading.cells[s][t].gain) and not reading.is_predicted(s, t)
     ]
+    halves = [reading_half(reading, s, t) for s, t in places if isfinite(reading.cells[s][t].q)]
+    varied = [(s, t) for s, t in places if s in reading.variations]
+    places = [(s, t) for s, t in places if s not in reading.variations]
     tested = [(s, t) for s, t in places if isfinite(reading.cells[s][t].q)]
     standing = [(s, t) for s, t in tested if reading.significant(s, t)]
     ranked = sorted(standing if tested else places, key=lambda at: -_strength(reading, *at))
@@ -72,8 +78,9 @@ def headline(reading: Reading, traits: Traits | None) -> Headline:
         raised=len(better) if tested else 0,
         lowered=len(worse) if tested else 0,
         in_domain=_in_domain(reading),
+        varied=_varied(reading, varied),
         traits=traits_in_words(traits),
-        untold=tuple(_untold(reading, traits, [reading_half(reading, *at) for at in tested])),
+        untold=tuple(_untold(reading, traits, halves)),
     )
 
 
@@ -97,13 +104,25 @@ def _transfer(reading: Reading, s: int, t: int) -> Transfer:
     )
 
 
+def _varied(reading: Reading, places: list[tuple[int, int]]) -> str:
+    """What stands of the transfers of variations."""
+    tested = [(s, t) for s, t in places if isfinite(reading.cells[s][t].q)]
+    if not reading.variations:
+        return ""
+    count = counted(len(reading.variations), "variation")
+    if not tested:
+        return f"{count[:1].upper()}{count[1:]} of these sources not counted."
+    standing = sum(reading.significant(s, t) for s, t in tested)
+    return f"Not counted here: {count} of these sources, {standing} of {len(tested)} significant."
+
+
 def _in_domain(reading: Reading) -> str:
     """How many adapters are significantly better on their own target."""
     own = [
         (s, t)
         for s in range(len(reading.sources))
         for t in range(len(reading.targets))
-        if reading.in_domain(s, t) and isfinite(reading.cells[s][t].q)
+        if reading.in_domain(s, t) and s not in reading.variations and isfinite(reading.cells[s][t].q)
     ]
     if not own:
         return ""

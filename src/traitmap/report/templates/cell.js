@@ -133,7 +133,7 @@
     const found = [];
     if (cell.odd) found.push(list(cell.odd));
     if (cell.reasons?.[0].length) found.push(list(cell.reasons[0]));
-    if (cell.reasons?.[1].length) found.push(make("p", "hint", "Also seen, within noise:"), list(cell.reasons[1]));
+    if (cell.reasons?.[1].length) found.push(make("p", "hint", "Also seen, within noise or without a test:"), list(cell.reasons[1]));
     return found.length ? [make("h3", "", "What the answers show"), ...found] : null;
   };
 
