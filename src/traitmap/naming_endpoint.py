@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from http.client import HTTPException
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 
 import numpy as np
 
 from traitmap.analysis.records import Traits
 from traitmap.errors import UserError
+from traitmap.study.rules import url_fault
 
 SHOWN = 6  # strongest targets of a component that are shown to the model
 LONGEST = 60  # characters of a name
+LARGEST_ANSWER = 1 << 22  # bytes; the names of all components are less than a thousand
 QUESTION = """\
 Evaluation tasks load on latent traits of fine-tuned language models. For each component, give a name of
 one to four plain words for what the tasks with large positive loadings share and those with negative
@@ -64,7 +66,9 @@ def ask_names(
         ],
     }
     headers = {"Content-Type": "application/json"}
-    if key := os.environ.get(key_variable):
+    if key := os.environ.get(key_variable, "").strip():
+        if not key.isascii() or not key.isprintable():
+            raise UserError(f"the environment variable {key_variable} holds what no HTTP header may hold")
         headers["Authorization"] = f"Bearer {key}"
     answer = _post(f"{url.rstrip('/')}/chat/completions", body, headers, timeout)
     return _names_in(answer, count, url)
@@ -91,28 +95,34 @@ def _opener() -> OpenerDirector:
 
 def _post(url: str, body: object, headers: Mapping[str, str], timeout: float) -> object:
     """The endpoint's answer as JSON data."""
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise UserError(
-            f"{url}: the naming endpoint must be an http or https address, such as http://localhost:8000/v1"
-        )
+    if fault := url_fault(url):
+        raise UserError(f"the address of the naming endpoint: {fault}")
     request = Request(url, data=json.dumps(body).encode(), headers=dict(headers), method="POST")
     try:
         with _opener().open(request, timeout=timeout) as response:
-            return json.loads(response.read())
+            content = response.read(LARGEST_ANSWER + 1)
+        if len(content) > LARGEST_ANSWER:
+            raise UserError(f"{url} answered with more than {LARGEST_ANSWER:,} bytes instead of names")
+        return json.loads(_without_key(content.decode("utf-8"), headers))
     except HTTPError as error:
         with error:
-            told = error.read(300).decode("utf-8", "replace")
+            told = _without_key(error.read(300).decode("utf-8", "replace"), headers)
         raise UserError(
             f"{url} answered {error.code}: {told.strip()}; check model, address and key"
         ) from None
-    except (URLError, TimeoutError, ConnectionError) as error:
+    except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
         raise UserError(
             f"{url} cannot be reached ({error}); check the address, or name the traits yourself"
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(
             f"{url} did not answer with JSON; check that it speaks OpenAI's chat completions"
         ) from None
+
+
+def _without_key(words: str, headers: Mapping[str, str]) -> str:
+    key = headers.get("Authorization", "").removeprefix("Bearer ")
+    return words.replace(key, "***") if key else words
 
 
 def _names_in(answer: object, count: int, url: str) -> tuple[str, ...]:
@@ -124,8 +134,14 @@ def _names_in(answer: object, count: int, url: str) -> tuple[str, ...]:
         raise UserError(
             f"{url} did not answer with a JSON array of names; name the traits yourself"
         ) from None
-    if len(names) != count or not all(isinstance(name, str) and name.strip() for name in names):
+    sound = isinstance(names, list) and all(isinstance(name, str) and name.strip() for name in names)
+    if not sound or len(names) != count:
         raise UserError(
-            f"{url} answered {names!r}, but {count} names were asked for; name the traits yourself"
+            f"{url} answered {str(names)[:200]}, but {count} names were asked for; name the traits yourself"
         )
-    return tuple(" ".join(name.split())[:LONGEST] for name in names)
+    return tuple(_plain_name(name) for name in names)
+
+
+def _plain_name(name: str) -> str:
+    """One line of whole, printable characters: names are kept, shown in terminals and put into reports."""
+    return "".join(one for one in " ".join(name.split()) if one.isprintable())[:LONGEST]

@@ -236,7 +236,7 @@ class EndpointEngine:
     @cached_property
     def _max_length(self) -> int:
         told = (self._card or {}).get("max_model_len")
-        if isinstance(told, int):
+        if isinstance(told, int) and 1 <= told < 2**31:
             return told
         length = int(self.encoder.tokenizer.model_max_length) if self.encoder else 10**9
         return length if length < 10**9 else 2**31
@@ -289,7 +289,14 @@ def _listing(transport: Transport, *, retries: int | None = None) -> dict[str, d
     if not isinstance(cards, list):
         return None
     return {
-        str(card["id"]): {key: card.get(key) for key in _LISTED}
+        str(card["id"]): {key: _plain(card.get(key)) for key in _LISTED}
         for card in cards
         if isinstance(card, Mapping) and "id" in card
     }
+
+
+def _plain(value: Any) -> str | int | None:
+    """What a server lists, as something that can be kept and digested, whatever it is."""
+    if value is None or (isinstance(value, int) and abs(value) < 2**63):
+        return value
+    return str(value)[:200].encode("utf-8", "replace").decode()

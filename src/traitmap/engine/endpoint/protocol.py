@@ -14,6 +14,7 @@ from traitmap.errors import ModelError
 Prompt = str | list[int]
 CONVERSATION = "[conversation] "  # stands before a conversation that the server's own template renders
 _ROUNDING = 1e-6  # nats between a token's log-probability and the same one in the list of the likeliest
+_LARGEST = 1e300  # of a log-probability: what is beyond, or NaN, cannot be reckoned with
 _NO_LOGPROBS = (
     "the server gives no log-probabilities of the prompt (completions with echo and logprobs), without which "
     "multiple-choice and perplexity targets cannot be scored; vLLM and SGLang give them. Use such a server, "
@@ -65,14 +66,14 @@ def conversation_text(messages: Sequence[Mapping[str, str]]) -> str:
 def token_logprobs(answer: Any) -> TokenLogprobs:
     """The prompt's log-probabilities out of an answer to ``scoring_body``. ModelError where it has none."""
     told = _choice(answer).get("logprobs")
-    if not isinstance(told, Mapping) or not told.get("token_logprobs"):
+    if not isinstance(told, Mapping):
         raise ModelError(_NO_LOGPROBS)
-    logprobs, tokens = list(told["token_logprobs"]), list(told.get("tokens") or [])
+    logprobs = [_logprob(one) for one in _listed(told.get("token_logprobs"))]
+    tokens, likeliest = _listed(told.get("tokens")), _listed(told.get("top_logprobs"))
     count = _prompt_tokens(answer, len(logprobs))
-    likeliest = told.get("top_logprobs")
-    if count < 1 or len(tokens) != len(logprobs) or not likeliest or len(likeliest) != len(logprobs):
+    if count < 1 or len(tokens) != len(logprobs) or len(likeliest) != len(logprobs):
         raise ModelError(_NO_LOGPROBS)
-    offsets = told.get("text_offset") or []
+    offsets = [one for one in _listed(told.get("text_offset")) if isinstance(one, int)]
     return TokenLogprobs(
         tokens=tuple(map(str, tokens[:count])),
         logprobs=tuple(logprobs[:count]),
@@ -83,18 +84,38 @@ def token_logprobs(answer: Any) -> TokenLogprobs:
 
 def _prompt_tokens(answer: Mapping[str, Any], listed: int) -> int:
     """How many of the listed tokens are the prompt's: all but what was generated."""
-    usage = answer.get("usage") or {}
-    if isinstance(usage.get("prompt_tokens"), int):
-        count = usage["prompt_tokens"]
+    count, generated = _used(answer, "prompt_tokens"), _used(answer, "completion_tokens")
+    if count is not None:
         # a list no longer than what was generated holds none of the prompt
-        return count if count <= listed and listed > int(usage.get("completion_tokens") or 0) else 0
+        return count if count <= listed and listed > (generated or 0) else 0
     return listed - 1
+
+
+def _used(answer: Mapping[str, Any], what: str) -> int | None:
+    """A count of tokens that the answer tells, or None."""
+    usage = answer.get("usage")
+    count = usage.get(what) if isinstance(usage, Mapping) else None
+    return count if isinstance(count, int) and 0 <= count < 2**31 else None
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _logprob(value: Any) -> float | None:
+    """A log-probability, None where there is none. ModelError for anything that is no finite number."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
+        raise ModelError(f"the server gives {str(value)[:40]!r} for a log-probability, which is no number.")
+    return float(value)
 
 
 def _is_likeliest(logprob: float | None, likeliest: Any) -> bool | None:
     if logprob is None or not isinstance(likeliest, Mapping) or not likeliest:
         return None
-    return logprob >= max(likeliest.values()) - _ROUNDING
+    known = [found for one in likeliest.values() if (found := _logprob(one)) is not None]
+    return logprob >= max(known) - _ROUNDING if known else None
 
 
 def continuation_start(found: TokenLogprobs, prompt: str, continuation: str) -> int:
@@ -138,12 +159,15 @@ def generated(answer: Any, decoding: Decoding) -> tuple[str, int | None, bool]:
     choice = _choice(answer)
     message = choice.get("message")
     text = (message.get("content") if isinstance(message, Mapping) else choice.get("text")) or ""
+    if not isinstance(text, str):
+        raise ModelError("the server's answer holds no text where its text should stand.")
+    # half of a surrogate pair, which an escape can write and no file can hold
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     stopped = choice.get("finish_reason") not in ("length", None)
     for term in decoding.until:
         if term in text:
             text, stopped = text.split(term)[0], True
-    count = (answer.get("usage") or {}).get("completion_tokens")
-    return str(text), count if isinstance(count, int) else None, stopped
+    return text, _used(answer, "completion_tokens"), stopped
 
 
 def is_conversation(request: Request) -> bool:

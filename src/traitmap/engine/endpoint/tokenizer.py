@@ -30,7 +30,7 @@ def load_tokenizer(given: str, folder: Path) -> tuple[Any, str]:
 
     place = _located(given, folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as error:
         why = str(error).strip().splitlines()[0]
         raise ModelError(f"model.endpoint.tokenizer {given!r}: cannot be loaded: {why}") from error

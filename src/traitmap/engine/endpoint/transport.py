@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import threading
@@ -19,6 +20,8 @@ from traitmap.study.settings import Endpoint
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before the first repeat; they double up to the longest
 LONGEST_ASKED_WAIT = 600.0  # seconds that a Retry-After may ask for
 _BUSY = frozenset({408, 425, 429})
+LARGEST_ANSWER = 1 << 28  # bytes; log-probabilities of a prompt of 100,000 tokens are about 30 million
+_PATIENCE = 10  # times the timeout that a whole answer may take, however steadily it drips
 _SHOWN = 400  # characters of a server's own words in a message
 
 
@@ -95,26 +98,24 @@ class Transport:
             self._pace(stop)
             asked_wait = 0.0
             try:
-                response = self._client.request(method, address, json=body)
+                status, headers, content = self._answer(method, address, body)
             except httpx.RequestError as error:
                 reason = self._told(f"{type(error).__name__} {error}")
             else:
-                if response.status_code < 300:
+                if status < 300:
                     self.away = False
                     try:
-                        return response.json()
-                    except ValueError:
+                        return json.loads(content)
+                    except (ValueError, RecursionError):
                         if plain:
-                            return response.text
+                            return content.decode("utf-8", "replace")
                         reason = "its answer was no whole JSON"
-                elif response.status_code in _BUSY or response.status_code >= 500:
-                    reason = f"it answered {response.status_code}: {self._told(response.text)}"
-                    asked_wait = retry_after(response.headers.get("Retry-After"))
+                elif status in _BUSY or status >= 500:
+                    reason = f"it answered {status}: {self._told(content.decode('utf-8', 'replace'))}"
+                    asked_wait = retry_after(headers.get("Retry-After"))
                 else:
-                    told = self._told(response.text)
-                    raise RefusedError(
-                        f"{address} answered {response.status_code}: {told}", response.status_code
-                    )
+                    told = self._told(content.decode("utf-8", "replace"))
+                    raise RefusedError(f"{address} answered {status}: {told}", status)
             if attempt + 1 < tries:
                 _wait(max(self._backoff(attempt), asked_wait), stop)
         self.away = True
@@ -122,6 +123,26 @@ class Transport:
             f"{address} gave no answer in {tries} {'try' if tries == 1 else 'tries'}; at the last one "
             f"{reason}. Check the server and run again: what is finished is kept."
         )
+
+    def _answer(
+        self, method: str, address: str, body: Mapping[str, Any] | None
+    ) -> tuple[int, httpx.Headers, bytes]:
+        """Status, headers and the unpacked content, as long as both have an end.
+
+        A redirect is not followed, since the key would go along. RefusedError for an answer that is too large
+        or that never ends: the same server would send the same again.
+        """
+        begun, content = time.monotonic(), bytearray()
+        with self._client.stream(method, address, json=body) as response:
+            for part in response.iter_bytes():
+                content += part
+                if len(content) > LARGEST_ANSWER:
+                    raise RefusedError(f"{address} answered with more than {LARGEST_ANSWER:,} bytes", 200)
+                if time.monotonic() - begun > _PATIENCE * self.settings.timeout:
+                    raise RefusedError(f"{address} did not come to the end of its answer", 200)
+            # a server that repeats the key would have it kept with its answers
+            kept = bytes(content).replace(self._key.encode(), b"***") if self._key else bytes(content)
+            return response.status_code, response.headers, kept
 
     def _backoff(self, attempt: int) -> float:
         """Seconds to wait: doubled at every try, and drawn so that threads do not come back together."""
