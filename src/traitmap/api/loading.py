@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,18 +70,28 @@ def _is_cached(name: str, revision: str | None) -> bool:
     return any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in weights)
 
 
-def load_data(study: Study, engine: Engine | None) -> tuple[Sequence[LoadedSource], Sequence[LoadedTarget]]:
+def load_data(
+    study: Study, open_engine: Callable[[], Engine] | None
+) -> tuple[Sequence[LoadedSource], Sequence[LoadedTarget]]:
     """Sources and targets of a study, rendered; DataError holds all that is wrong with them.
 
-    engine: None where no base is at hand: conversations get a stand-in's form, tokens are guessed.
+    open_engine: called only where a text cannot be rendered or counted without the base, which takes
+        long to load; None where no base is at hand: conversations get a stand-in's form, tokens are guessed.
     """
     from traitmap.data.lineage import load_sources
     from traitmap.data.targets import load_targets
 
-    if engine is None:
+    if open_engine is None:
         from traitmap.data.render import plain_chat
         from traitmap.runs.cost import rough_token_counts
 
         return load_sources(study, plain_chat, rough_token_counts), load_targets(study, plain_chat)
-    sources = load_sources(study, engine.render_chat, engine.token_counts)
-    return sources, load_targets(study, engine.render_chat)
+
+    def render_chat(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+        return open_engine().render_chat(messages, add_generation_prompt)
+
+    def token_counts(texts: Sequence[str]) -> list[int]:
+        return open_engine().token_counts(texts)
+
+    sources = load_sources(study, render_chat, token_counts)
+    return sources, load_targets(study, render_chat)

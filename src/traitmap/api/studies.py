@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from traitmap.api.contamination import contamination_of, keep_contamination
 from traitmap.api.loading import base_of, engine_to_look_with, load_data, load_engine
 from traitmap.api.runs import Run
+from traitmap.errors import DataError
 from traitmap.progress import Listener, silent
 from traitmap.study.paths import resolve
 from traitmap.study.settings import Study
@@ -124,7 +126,7 @@ def check(
 
     study = _in_order(study, data)
     engine, absent = (engine, "") if engine else engine_to_look_with(study, download=measure)
-    sources, targets = load_data(study, engine)
+    sources, targets = _loaded(study, (lambda: engine) if engine else None)
     digest = engine.base_digest if engine else ""
     token_counts = engine.token_counts if engine else rough_token_counts
     plan = make_plan(study=study, sources=sources, targets=targets, base_digest=digest)
@@ -201,6 +203,11 @@ def run(
     budget: float | None = None,
     seed: int = 0,
     data: str | Path | None = None,
+    executor: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    group_size: int | None = None,
 ) -> Run:
     """Train, evaluate and store whatever of a study is not done yet.
 
@@ -208,8 +215,12 @@ def run(
     than the study's. budget: a share of the whole run's price, of training and of evaluation alike; the
     cells that tell most are measured for it and the others predicted (``Run.spent``, docs/budget.md).
     seed: of what a run on a budget draws. data: a folder with copies of hub datasets and of the base,
-    instead of the study's own. Raises StudyError with all faults of the study and its data.
+    instead of the study's own. executor: ``local``, or ``ray`` for workers on this machine or, with
+    ``address``, on a cluster; workers: how many (default: one for each GPU, else as many as fit);
+    threads: of each (docs/cluster.md). group_size: adapters trained together at most, for those that no
+    earlier run has put into groups. Raises StudyError with all faults of the study and its data.
     """
+    from traitmap.api.cluster import check_executor, cluster_engine
     from traitmap.runs.execute import execute
     from traitmap.runs.progress_file import kept_progress
     from traitmap.runs.store import run_folder
@@ -217,15 +228,20 @@ def run(
     study = _in_order(study, data)
     if output is not None:
         study = study.model_copy(update={"output": str(output)})
-    engine = engine or load_engine(study)
-    sources, targets = load_data(study, engine)
+    check_executor(executor, address, workers, threads, engine=engine is not None)
+    if executor == "ray":
+        with cluster_engine(study, address=address, workers=workers, threads=threads) as many:
+            return run(study, listener, many, budget=budget, seed=seed, group_size=group_size)
+    open_engine = cache(lambda: engine or load_engine(study))
+    sources, targets = _loaded(study, open_engine)
+    base = open_engine()
     with kept_progress(run_folder(study), listener) as heard:
         if budget is not None:
             from traitmap.api.budget import run_on_budget
 
-            store, _ = run_on_budget(study, engine, sources, targets, heard, share=budget, seed=seed)
+            store, _ = run_on_budget(study, base, sources, targets, heard, share=budget, seed=seed)
         else:
-            store = execute(study, engine, sources, targets, heard)
+            store = execute(study, base, sources, targets, heard, group_size=group_size)
         keep_contamination(store.folder, sources, targets, heard)
     return Run(store.folder)
 
@@ -248,9 +264,24 @@ def _known(value: Any) -> Any:
 
 
 def _in_order(study: Study | str | Path, data: str | Path | None = None) -> Study:
+    """The study, its file and all folders that it names looked at; the rows are ``_loaded``'s."""
+    from traitmap.data.faults import check_file
+
     if not isinstance(study, Study):
-        return load_checked(study, data)
+        return check_file(study, data=data, rows=False)
     data = study.data if data is None else os.path.abspath(data)
     if study.path is not None and study.path.is_file():
-        load_checked(study.path, resolve(data, study.folder) if data else None)
+        check_file(study.path, data=resolve(data, study.folder) if data else None, rows=False)
     return study.model_copy(update={"data": str(data)}) if data else study
+
+
+def _loaded(
+    study: Study, open_engine: Callable[[], Engine] | None
+) -> tuple[Sequence[LoadedSource], Sequence[LoadedTarget]]:
+    """Sources and targets, rendered once. Where that fails, StudyError with every fault at its place."""
+    try:
+        return load_data(study, open_engine)
+    except DataError:
+        if study.path is not None and study.path.is_file():
+            load_checked(study.path, resolve(study.data, study.folder) if study.data else None)
+        raise

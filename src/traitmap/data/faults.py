@@ -23,16 +23,24 @@ _FEW = 50
 
 
 def check_file(
-    path: str | Path, render_chat: RenderChat | None = None, data: str | Path | None = None
+    path: str | Path,
+    render_chat: RenderChat | None = None,
+    data: str | Path | None = None,
+    *,
+    rows: bool = True,
 ) -> Study:
     """The study in a file whose data is all in order, or StudyError with every fault of file and data.
 
     render_chat: ``Engine.render_chat`` where a base is at hand; without it conversations are looked
         at, but not rendered as the base would. data: another folder of copies than the study's ``data``.
+    rows: False where the caller loads all rows next and comes back if that fails: then they are looked at
+        only where something else is wrong already, so that all faults are told at once.
     """
     draft = read_draft(path)
     if data is not None:
         draft = _reading(draft, os.path.abspath(data))
+    if not rows and draft.study is not None and not draft.faults and not place_faults(draft):
+        return draft.study
     faults = [*draft.faults, *data_faults(draft, render_chat)]
     if draft.study is None or faults:
         raise StudyError(str(path), faults)
@@ -49,13 +57,17 @@ def data_faults(draft: Draft, render_chat: RenderChat | None = None) -> list[Fau
     """Faults of what a study file names, for those of its parts that are in order themselves."""
     study = _stand_in(draft)
     found = [
-        *_model_faults(draft),
-        *_include_faults(draft, study),
-        *_copies_faults(study),
+        *place_faults(draft),
         *_source_faults(draft, study, render_chat),
         *_target_faults(draft, study, render_chat),
     ]
     return [draft.fault(place, message) for place, message in found]
+
+
+def place_faults(draft: Draft) -> list[Found]:
+    """Faults of the folders that a study file names: the base, its tasks, its copies. Reads no rows."""
+    study = _stand_in(draft)
+    return [*_model_faults(draft), *_include_faults(draft, study), *_copies_faults(study)]
 
 
 def _stand_in(draft: Draft) -> Study:
