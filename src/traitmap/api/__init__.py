@@ -4,6 +4,7 @@ from traitmap.api.advice import recommend
 from traitmap.api.cells import cell_details
 from traitmap.api.explanation import explain
 from traitmap.api.exporting import export
+from traitmap.api.figures import figure, figure_names
 from traitmap.api.importing import ImportReport, import_results
 from traitmap.api.profiles import profile, write_profile
 from traitmap.api.recommendation import evaluate_recommenders
@@ -21,6 +22,8 @@ __all__ = [
     "evaluate_recommenders",
     "explain",
     "export",
+    "figure",
+    "figure_names",
     "gc",
     "import_results",
     "load_checked",

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 import typer
 
 from traitmap.cli import (
     explanation,
+    figures,
     importing,
     matrices,
     profiling,
@@ -26,6 +28,7 @@ from traitmap.cli.app import app
 __all__ = [
     "app",
     "explanation",
+    "figures",
     "importing",
     "main",
     "matrices",
@@ -39,25 +42,31 @@ __all__ = [
 # The order of `traitmap --help` is the order of the work, not of the imports.
 _ORDER = (
     *("init", "check", "run", "status", "matrix", "traits", "profile", "explain", "recommend", "report"),
-    *("view", "import_", "export", "query", "gc"),
+    *("figure", "view", "import_", "export", "query", "gc"),
 )
 app.registered_commands.sort(
     key=lambda one: (*_ORDER, one.callback.__name__).index(one.callback.__name__) if one.callback else 0
 )
 
 
-def main() -> None:
-    """Entry point of ``traitmap``: errors that the user can mend end in one message and exit code 2."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Entry point of ``traitmap``: errors that the user can mend end in one message and exit code 2.
+
+    words: what follows ``traitmap``; default: this process's own arguments.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from traitmap.errors import UserError
 
     try:
-        app()
+        app(args=None if words is None else list(words))
     except UserError as error:
         typer.echo(str(error), err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. What is finished is kept; the same command goes on from there.", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # Ctrl-C, which Typer turns into this code without a word
+            typer.echo(
+                "Interrupted. What is finished is kept; the same command goes on from there.", err=True
+            )
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

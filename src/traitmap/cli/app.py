@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from traitmap.cli.completing import run_folders
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -26,9 +28,16 @@ app = typer.Typer(
 )
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file (YAML).")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/mini.")]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/mini.", autocompletion=run_folders)
+]
 MatrixOrRun = Annotated[
-    Path, typer.Argument(metavar="MATRIX_OR_RUN", help="A run folder, or a CSV or Parquet matrix.")
+    Path,
+    typer.Argument(
+        metavar="MATRIX_OR_RUN",
+        help="A run folder, or a CSV or Parquet matrix.",
+        autocompletion=run_folders,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -83,6 +92,36 @@ def shown_progress() -> Iterator[Listener]:
             )
 
         yield listen
+
+
+@contextmanager
+def shown_wait(what: str) -> Iterator[None]:
+    """Seconds of a step that cannot tell how far it is, on a terminal alone and only where it takes two."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    import threading
+    import time
+
+    over, started = threading.Event(), time.monotonic()
+
+    def count() -> None:
+        if over.wait(2.0):
+            return
+        with console.status("") as shown:
+            while not over.wait(0.5):
+                shown.update(f"{what}: {time.monotonic() - started:.0f} s")
+
+    counter = threading.Thread(target=count, daemon=True)
+    counter.start()
+    try:
+        yield
+    finally:
+        over.set()
+        counter.join()
 
 
 def _plain_listener(write: Callable[[str], None]) -> Listener:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from traitmap.cli.app import AsJson, MatrixOrRun, app, listed, print_json
+from traitmap.cli.app import AsJson, MatrixOrRun, app, listed, print_json, shown_wait
 
 
 @app.command(name="import")
@@ -36,7 +36,8 @@ def import_(
     from traitmap.report.wording import counted
 
     metrics = dict(_pair(one) for one in metric or [])
-    done = api.import_results(paths, output, base=base, metrics=metrics, allow=listed(allow))
+    with shown_wait("import"):
+        done = api.import_results(paths, output, base=base, metrics=metrics, allow=listed(allow))
     if as_json:
         print_json(done.to_json())
         return
@@ -72,6 +73,7 @@ def export(
     source: Annotated[
         list[str] | None, typer.Option(help="Only these model cards; may be given again.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """A run as lm-eval results, Every Eval Ever records, tables, model cards, or in a tracker's local store.
 
@@ -79,5 +81,6 @@ def export(
     """
     from traitmap import api
 
-    for place in api.export(run, output, format=format_, sources=source or ()):
-        typer.echo(str(place))
+    with shown_wait("export"):
+        written = [str(place) for place in api.export(run, output, format=format_, sources=source or ())]
+    print_json(written) if as_json else typer.echo("\n".join(written))

@@ -17,6 +17,7 @@ from traitmap.cli.app import (
     print_json,
     print_table,
     shown_progress,
+    shown_wait,
 )
 
 SCALES = ("standard", "center", "logit", "gain", "double")
@@ -41,7 +42,8 @@ def matrix(
     from traitmap import api
     from traitmap import matrix_exports as records
 
-    found = api.matrix_of(run, predicted=not measured_only)
+    with shown_wait("matrix"):
+        found = api.matrix_of(run, predicted=not measured_only)
     if csv is not None:
         records.to_csv(found, csv)
         if found.predicted.any():
@@ -91,17 +93,16 @@ def traits(
     from traitmap.analysis.traits_json import to_json
 
     reading: dict[str, Any] = {"orientation": orientation, "row_name": row_name, "drop": listed(drop)}
-    table = api.matrix_of(run, **reading)
-    found = decompose(
-        table,
-        names=api.trait_names(table),
-        claimed_share=claimed_share,
-        scale=one_of("scale", scale, SCALES),
-        components=components_of(components),
-        rotate=one_of("rotate", rotate, ROTATIONS),
-        mask_diagonal=MASKS[one_of("mask-diagonal", mask_diagonal, tuple(MASKS))],
-        seed=seed,
-    )
+    asked = {
+        "scale": one_of("scale", scale, SCALES),
+        "components": components_of(components),
+        "rotate": one_of("rotate", rotate, ROTATIONS),
+        "mask_diagonal": MASKS[one_of("mask-diagonal", mask_diagonal, tuple(MASKS))],
+    }
+    with shown_wait("traits"):
+        table = api.matrix_of(run, **reading)
+        names = api.trait_names(table)
+        found = decompose(table, names=names, claimed_share=claimed_share, seed=seed, **asked)
     if as_json:
         print_json(to_json(found))
         return
@@ -114,6 +115,7 @@ def traits(
 def report(
     run: RunFolder,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write it.")] = None,
+    as_json: AsJson = False,
     fast: Annotated[
         bool, typer.Option("--fast", help="Leave out why and which source, which take longest.")
     ] = False,
@@ -126,7 +128,7 @@ def report(
 
     with shown_progress() as listener:
         written = api.open_run(run).report(output, fast=fast, listener=listener)
-    typer.echo(str(written))
+    print_json({"report": str(written)}) if as_json else typer.echo(str(written))
 
 
 def components_of(text: str) -> Any:

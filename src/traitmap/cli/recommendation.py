@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from traitmap.cli.app import AsJson, app, listed, one_of, print_json, print_table, shown_progress
+from traitmap.cli.app import AsJson, app, listed, one_of, print_json, print_table, shown_progress, shown_wait
+from traitmap.cli.completing import run_folders, targets_of_run
 
 VALUES = ("score", "relchange")
 
@@ -16,11 +17,19 @@ VALUES = ("score", "relchange")
 def recommend(
     run: Annotated[
         Path | None,
-        typer.Argument(metavar="RUN_OR_MATRIX", help="A run folder, or a CSV or Parquet matrix."),
+        typer.Argument(
+            metavar="RUN_OR_MATRIX",
+            help="A run folder, or a CSV or Parquet matrix.",
+            autocompletion=run_folders,
+        ),
     ] = None,
     as_json: AsJson = False,
     target: Annotated[
-        str | None, typer.Option(help="A target of the matrix; its column is hidden from the prediction.")
+        str | None,
+        typer.Option(
+            help="A target of the matrix; its column is hidden from the prediction.",
+            autocompletion=targets_of_run,
+        ),
     ] = None,
     examples: Annotated[
         Path | None,
@@ -80,18 +89,20 @@ def recommend(
             param_hint="RUN_OR_MATRIX or --evaluate",
         )
     if run is not None:
-        advised = api.recommend(
-            run,
-            target=target,
-            examples=examples,
-            texts=texts,
-            labels=labels,
-            probe=probe,
-            care=listed(care),
-            top=top,
-            values=one_of("values", values, VALUES),
-            seed=seed,
-        )
+        unit = one_of("values", values, VALUES)
+        with shown_wait("recommend"):
+            advised = api.recommend(
+                run,
+                target=target,
+                examples=examples,
+                texts=texts,
+                labels=labels,
+                probe=probe,
+                care=listed(care),
+                top=top,
+                values=unit,
+                seed=seed,
+            )
         if as_json:
             print_json(advised.to_json())
             return

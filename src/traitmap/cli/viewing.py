@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
-from traitmap.cli.app import RunFolder, app
+from traitmap.cli.app import AsJson, RunFolder, app, print_json
 
 
 @app.command()
@@ -14,6 +15,7 @@ def view(
     run: RunFolder,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: a free one.")] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the report on this machine alone, and follow a run in progress until there is one.
 
@@ -22,12 +24,9 @@ def view(
     from traitmap import api
 
     with api.view(run, port=port) as viewing:
-        typer.echo(viewing.address)
+        print_json({"address": viewing.address}) if as_json else typer.echo(viewing.address)
+        sys.stdout.flush()
         typer.echo("Only this machine can reach it. Ctrl-C ends the view, not the run.", err=True)
         if open_:
             typer.launch(viewing.address)
-        try:
-            viewing.wait()
-        except KeyboardInterrupt:
-            typer.echo("The view has ended.", err=True)
-            raise typer.Exit(130) from None
+        viewing.wait()
