@@ -167,7 +167,8 @@ def test_result_does_not_depend_on_the_group_even_with_dropout(checkpoints) -> N
             assert (value - weights_of(other)[name]).abs().max() < 1e-8
 
 
-def test_dropout_gradient_equals_autograds_through_the_same_mask() -> None:
+@pytest.mark.parametrize("way", ["fused", "added"])
+def test_dropout_gradient_equals_autograds_through_the_same_mask(way: str) -> None:
     """Published multi-LoRA backward passes are wrong with dropout; this one is held against autograd."""
     from traitmap.engine import lora as module
 
@@ -175,17 +176,16 @@ def test_dropout_gradient_equals_autograds_through_the_same_mask() -> None:
     linear = torch.nn.Linear(6, 5).double().requires_grad_(False)
     adapter = module.new_adapter({"": linear}, Lora(r=3, lora_dropout=0.5), torch.Generator().manual_seed(1))
     with torch.no_grad():
-        adapter.a[""], adapter.b[""] = (
-            torch.randn(3, 6).double().requires_grad_(),
-            torch.randn(5, 3).double().requires_grad_(),
-        )
+        adapter.a[""].copy_(torch.randn(3, 6))
+        adapter.b[""].copy_(torch.randn(5, 3))
     piece = module.Slice(0, 0, 7, rows=((11, 4), (12, 3)))
     x = torch.randn(7, 6, dtype=torch.float64, requires_grad=True)
     stack = module.Resident([adapter])
     stack.training = True
     stack.route([piece])
     weight = torch.randn(7, 5, dtype=torch.float64)
-    (stack.add_to("", x, linear(x)) * weight).sum().backward()
+    y = stack.add_to("", x, linear(x)) if way == "added" else stack.product("", linear, x)
+    (y * weight).sum().backward()
     found = (x.grad.clone(), adapter.a[""].grad.clone(), adapter.b[""].grad.clone())
     mask = module._dropout_mask(adapter, piece, "", x.detach())
     assert 0 < float((mask == 0).double().mean()) < 1

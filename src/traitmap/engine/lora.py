@@ -1,23 +1,25 @@
 """Several LoRA adapters resident on one frozen base.
 
 The rows of a batch are sorted by adapter, so the tokens of adapter k form one slice S_k of the
-flattened hidden states. A forward hook on every adapted ``nn.Linear`` adds
+flattened hidden states. Every adapted ``nn.Linear`` adds
 ``y[S_k] += scale_k * (dropout_k(x[S_k]) A_k^T) B_k^T``; the base weights are never touched and the
-model is as it was once the hooks are gone. Gradients of adapter k see slice S_k alone, so the sum
+model is as it was after the block. Gradients of adapter k see slice S_k alone, so the sum
 of the adapters' own losses trains each as if it were alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from traitmap.engine.linear import product
 from traitmap.errors import ModelError
 from traitmap.study.settings import Lora
 
@@ -38,17 +40,20 @@ class Slice:
 
 @dataclass
 class AdapterWeights:
-    """One adapter: module name -> (A (r, in), B (out, r), scale)."""
+    """One adapter: module name -> (A (r, in), B (out, r), scale).
+
+    flat: an adapter in training has all of its numbers in one vector, of which A and B are views (module
+    by module A, then B transposed), so that one optimizer step, one norm and one cast serve them all.
+    gradient: the vector beside it, of which the ``.grad`` of A and B are views.
+    """
 
     a: dict[str, torch.Tensor]
     b: dict[str, torch.Tensor]
     scale: dict[str, float]
     dropout: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
-
-    def parameters(self) -> list[torch.Tensor]:
-        """A and B of every module, in module order."""
-        return [tensor for name in self.a for tensor in (self.a[name], self.b[name])]
+    flat: torch.Tensor | None = None
+    gradient: torch.Tensor | None = None
 
 
 def linear_modules(model: nn.Module, target_modules: str | Sequence[str]) -> dict[str, nn.Linear]:
@@ -88,15 +93,20 @@ def new_adapter(modules: dict[str, nn.Linear], lora: Lora, generator: torch.Gene
     The draws come from ``generator`` on the CPU in module order, so that an adapter's start depends
     on its seed and on nothing else.
     """
-    a, b = {}, {}
+    first = next(iter(modules.values()))
+    wide = torch.float64 if first.weight.dtype == torch.float64 else torch.float32
+    shapes = {name: (lora.r, module.in_features, module.out_features) for name, module in modules.items()}
+    size = sum(rank * (width + height) for rank, width, height in shapes.values())
+    flat = torch.zeros(size, dtype=wide, device=first.weight.device)
+    gradient = torch.zeros_like(flat)
+    a, b = _views(flat, shapes)
+    a_gradient, b_gradient = _views(gradient, shapes)
     for name, module in modules.items():
-        dtype = torch.promote_types(module.weight.dtype, torch.float32)
         bound = 1 / math.sqrt(module.in_features)
-        draw = torch.empty(lora.r, module.in_features, dtype=dtype)
-        draw.uniform_(-bound, bound, generator=generator)
-        a[name] = draw.to(module.weight.device).requires_grad_()
-        zero = torch.zeros(module.out_features, lora.r, dtype=dtype, device=module.weight.device)
-        b[name] = zero.requires_grad_()
+        draw = torch.empty(lora.r, module.in_features, dtype=wide)
+        a[name].copy_(draw.uniform_(-bound, bound, generator=generator))
+        a[name].requires_grad_().grad = a_gradient[name]
+        b[name].requires_grad_().grad = b_gradient[name]
     scale = lora.lora_alpha / (math.sqrt(lora.r) if lora.use_rslora else lora.r)
     return AdapterWeights(
         a=a,
@@ -104,61 +114,97 @@ def new_adapter(modules: dict[str, nn.Linear], lora: Lora, generator: torch.Gene
         scale=dict.fromkeys(a, scale),
         dropout=lora.lora_dropout,
         settings={"r": lora.r, "lora_alpha": lora.lora_alpha, "use_rslora": lora.use_rslora},
+        flat=flat,
+        gradient=gradient,
     )
 
 
-class _SlicedProduct(torch.autograd.Function):
-    """Adds every adapter's low-rank product to its own slice of y, in place.
+def _views(
+    flat: torch.Tensor, shapes: Mapping[str, tuple[int, int, int]]
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A (r, in) and B (out, r) of every module as views of a vector; shapes: (r, in, out) by module."""
+    a, b, place = {}, {}, 0
+    for name, (rank, width, height) in shapes.items():
+        a[name] = flat[place : place + rank * width].view(rank, width)
+        place += rank * width
+        b[name] = flat[place : place + rank * height].view(rank, height).T
+        place += rank * height
+    return a, b
 
-    y (N, out) stands first, as autograd demands of a view that is changed in place; x (N, in).
-    ``anchor`` is a dummy leaf that makes autograd call backward even where x
-    needs no gradient (the first layer). Gradients of A_k and B_k are accumulated straight into
-    ``.grad`` in the adapter's own precision; only dx travels on.
+
+@dataclass(frozen=True)
+class _Piece:
+    """What one module's product needs of one adapter: the tokens, the weights as they are computed with,
+    the tensors whose ``.grad`` is accumulated, and what the dropout mask is drawn from."""
+
+    tokens: slice
+    a: torch.Tensor
+    b: torch.Tensor
+    scale: float
+    owner: AdapterWeights
+    name: str
+    masked: Slice | None
+
+
+class _AdaptedLinear(torch.autograd.Function):
+    """y = x W^T + bias, plus every adapter's low-rank product on its own tokens; x (N, in), y (N, out).
+
+    One function for base and adapters, so that neither y nor dx is ever copied: products are added in
+    place. weight None leaves the base's part out. ``anchor`` is a dummy leaf that makes autograd call
+    backward even where x needs no gradient (the first layer). Gradients of A and B are accumulated
+    straight into ``.grad`` in the adapter's own precision; only dx travels on.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        y: torch.Tensor,
         x: torch.Tensor,
         anchor: torch.Tensor,
-        name: str,
-        pieces: list[tuple[AdapterWeights, Slice]],
-        train: bool,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        height: int,
+        pieces: list[_Piece],
     ) -> torch.Tensor:
+        y = x.new_zeros(len(x), height) if weight is None else product(x, weight, bias)
         saved: list[torch.Tensor] = [x]
-        for adapter, piece in pieces:
-            part = x[piece.start : piece.stop]
-            mask = _dropout_mask(adapter, piece, name, part) if train and adapter.dropout else None
-            dropped = part * mask if mask is not None else part
-            low = dropped @ adapter.a[name].to(x.dtype).T
-            y[piece.start : piece.stop].addmm_(low, adapter.b[name].to(x.dtype).T, alpha=adapter.scale[name])
-            saved += [low] if mask is None else [low, mask]
-        ctx.mark_dirty(y)
+        for piece in pieces:
+            part = x[piece.tokens]
+            if piece.masked is None:
+                low = torch.mm(part, piece.a.T)
+            else:
+                mask = _dropout_mask(piece.owner, piece.masked, piece.name, part)
+                low = torch.mm(part * mask, piece.a.T)
+                saved.append(mask)
+            if piece.scale != 1:
+                low.mul_(piece.scale)
+            y[piece.tokens].addmm_(low, piece.b.T)
+            saved.append(low)
         ctx.save_for_backward(*saved)
-        ctx.name, ctx.pieces, ctx.train = name, pieces, train
+        ctx.weight, ctx.pieces = weight, pieces
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
-        covered = sum(piece.stop - piece.start for _, piece in ctx.pieces) == len(x)
-        dx = (torch.empty_like if covered else torch.zeros_like)(x) if ctx.needs_input_grad[1] else None
-        rest = iter(saved)
-        for adapter, piece in ctx.pieces:
-            a, b, scale = adapter.a[ctx.name], adapter.b[ctx.name], adapter.scale[ctx.name]
+        dy, dx, rest = dy.contiguous(), None, iter(saved)
+        if ctx.needs_input_grad[0]:
+            dx = torch.zeros_like(x) if ctx.weight is None else product(dy, ctx.weight.T, None)
+        for piece in ctx.pieces:
+            part, dpart = x[piece.tokens], dy[piece.tokens]
+            mask = None if piece.masked is None else next(rest)
             low = next(rest)
-            mask = next(rest) if ctx.train and adapter.dropout else None
-            part = x[piece.start : piece.stop]
-            dropped = part * mask if mask is not None else part
-            dpart = dy[piece.start : piece.stop]
-            dlow = (dpart @ b.to(x.dtype)).mul_(scale)
-            _accumulate(b, (dpart.T @ low).mul_(scale))
-            _accumulate(a, dlow.T @ dropped)
-            if dx is not None:
-                dinput = dlow @ a.to(x.dtype)
-                dx[piece.start : piece.stop] = dinput * mask if mask is not None else dinput
-        return dy if ctx.needs_input_grad[0] else None, dx, None, None, None, None
+            dlow = torch.mm(dpart, piece.b)
+            if piece.scale != 1:
+                dlow.mul_(piece.scale)
+            _accumulate(piece.owner.b[piece.name], torch.mm(low.T, dpart).T)
+            _accumulate(piece.owner.a[piece.name], torch.mm(dlow.T, part if mask is None else part * mask))
+            if dx is None:
+                continue
+            if mask is None:
+                dx[piece.tokens].addmm_(dlow, piece.a)
+            else:
+                dx[piece.tokens].addcmul_(torch.mm(dlow, piece.a), mask)
+        return dx, None, None, None, None, None
 
 
 def _dropout_mask(adapter: AdapterWeights, piece: Slice, name: str, part: torch.Tensor) -> torch.Tensor:
@@ -174,8 +220,10 @@ def _dropout_mask(adapter: AdapterWeights, piece: Slice, name: str, part: torch.
 
 
 def _accumulate(parameter: torch.Tensor, gradient: torch.Tensor) -> None:
-    gradient = gradient.to(parameter.dtype)
-    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+    if parameter.grad is None:
+        parameter.grad = gradient.to(parameter.dtype)
+    else:
+        parameter.grad.add_(gradient)
 
 
 class Resident:
@@ -186,42 +234,91 @@ class Resident:
         self.slices: tuple[Slice, ...] = ()
         self.training = False
         self._anchor = torch.zeros((), requires_grad=True)
+        self._cast: dict[int, tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]] = {}
 
     def route(self, slices: Sequence[Slice]) -> None:
         """Set the owners of the next forward pass's tokens."""
         self.slices = tuple(slices)
 
+    def refresh(self) -> None:
+        """Cast the adapters anew at the next pass: their weights have changed."""
+        self._cast.clear()
+
     def add_to(self, name: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """y plus every owner's low-rank product of x at module ``name``."""
-        pieces = [
-            (self.adapters[piece.owner], piece)
-            for piece in self.slices
-            if name in self.adapters[piece.owner].a
-        ]
+        pieces = self._pieces(name, x.dtype)
         if not pieces:
             return y
-        flat_x, flat_y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
-        out = _SlicedProduct.apply(flat_y, flat_x, self._anchor, name, pieces, self.training)
-        return out.view(y.shape)
+        flat = x.reshape(-1, x.shape[-1])
+        return y + _AdaptedLinear.apply(flat, self._anchor, None, None, y.shape[-1], pieces).view(y.shape)
+
+    def product(self, name: str, module: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        """The module's output for x with every owner's low-rank product added."""
+        pieces, height = self._pieces(name, x.dtype), module.out_features
+        flat = x.reshape(-1, x.shape[-1])
+        out = _AdaptedLinear.apply(flat, self._anchor, module.weight, module.bias, height, pieces)
+        return out.view(*x.shape[:-1], height)
+
+    def _pieces(self, name: str, dtype: torch.dtype) -> list[_Piece]:
+        pieces = []
+        for piece in self.slices:
+            owner = self.adapters[piece.owner]
+            if name in owner.a:
+                a, b = self._weights(piece.owner, dtype)
+                masked = piece if self.training and owner.dropout else None
+                tokens = slice(piece.start, piece.stop)
+                pieces.append(_Piece(tokens, a[name], b[name], owner.scale[name], owner, name, masked))
+        return pieces
+
+    def _weights(
+        self, index: int, dtype: torch.dtype
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """A and B of an adapter in the precision of the pass, cast once until ``refresh``."""
+        adapter = self.adapters[index]
+        if index not in self._cast or next(iter(self._cast[index][0].values())).dtype != dtype:
+            with torch.no_grad():
+                self._cast[index] = _cast(adapter, dtype)
+        return self._cast[index]
+
+
+def _cast(
+    adapter: AdapterWeights, dtype: torch.dtype
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    if adapter.flat is None:
+        a = {name: tensor.detach().to(dtype) for name, tensor in adapter.a.items()}
+        return a, {name: tensor.detach().to(dtype) for name, tensor in adapter.b.items()}
+    shapes = {name: (a.shape[0], a.shape[1], len(adapter.b[name])) for name, a in adapter.a.items()}
+    return _views(adapter.flat.to(dtype), shapes)
 
 
 @contextmanager
 def resident(model: nn.Module, adapters: Sequence[AdapterWeights]) -> Iterator[Resident]:
-    """Hook adapters onto the model for the duration of the block."""
+    """Put adapters onto the model for the duration of the block.
+
+    A plain frozen ``nn.Linear`` computes base and adapters in one function; what is derived from it (a
+    quantised layer) computes its own part and a hook adds the adapters'.
+    """
     stack = Resident(adapters)
-    names = {name for adapter in adapters for name in adapter.a}
     modules = dict(model.named_modules())
-    handles = [
-        modules[name].register_forward_hook(
-            lambda _module, inputs, output, name=name: stack.add_to(name, inputs[0], output)
-        )
-        for name in sorted(names)
-    ]
+    handles, replaced = [], []
+    for name in sorted({name for adapter in adapters for name in adapter.a}):
+        module = modules[name]
+        if type(module) is nn.Linear and "forward" not in vars(module) and not module.weight.requires_grad:
+            vars(module)["forward"] = partial(stack.product, name, module)
+            replaced.append(module)
+        else:
+            handles.append(
+                module.register_forward_hook(
+                    lambda _module, inputs, output, name=name: stack.add_to(name, inputs[0], output)
+                )
+            )
     try:
         yield stack
     finally:
         for handle in handles:
             handle.remove()
+        for module in replaced:
+            del vars(module)["forward"]
 
 
 @contextmanager

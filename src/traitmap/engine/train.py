@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from traitmap.engine.base import Base
 from traitmap.engine.contract import TrainingJob, TrainingReport
+from traitmap.engine.cross_entropy import backward_from
 from traitmap.engine.lora import AdapterWeights, Resident, linear_modules, new_adapter, resident
 from traitmap.engine.passes import Row, batches_by_tokens, read_logits
 from traitmap.engine.schedule import batch_schedule, learning_rate
@@ -84,19 +85,20 @@ def open_lane(base: Base, encoder: Encoder, job: TrainingJob) -> Lane:
 
 
 def _optimizer(lanes: Sequence[Lane]) -> torch.optim.AdamW:
-    """One AdamW, a parameter group per adapter. It skips parameters without gradients, so that an
-    adapter that sits a step out keeps its state and its step count."""
+    """One AdamW, a parameter group of one vector per adapter. It skips vectors without a gradient, so
+    that an adapter that sits a step out keeps its state and its step count."""
     return torch.optim.AdamW(
         [
             {
-                "params": lane.adapter.parameters(),
+                "params": [lane.adapter.flat],
                 "lr": lane.job.training.learning_rate,
                 "betas": (lane.job.training.adam_beta1, lane.job.training.adam_beta2),
                 "eps": lane.job.training.adam_epsilon,
                 "weight_decay": lane.job.training.weight_decay,
             }
             for lane in lanes
-        ]
+        ],
+        fused=True,
     )
 
 
@@ -105,32 +107,39 @@ def _step(
 ) -> int:
     """One optimizer step of every active adapter. Returns the token budget, halved if memory ran out."""
     while True:
+        for lane in lanes:
+            _gradient(lane).zero_()
         try:
             losses = _accumulate_gradients(base, lanes, adapters, budget)
             break
         except torch.OutOfMemoryError as error:
-            optimizer.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
             budget //= 2
             if budget < 64:
                 raise EngineError(
                     "memory does not hold one training row; lower training.max_length."
                 ) from error
-    for index, lane in enumerate(lanes):
-        if lane.active:
-            optimizer.param_groups[index]["lr"] = learning_rate(
-                len(lane.losses), len(lane.schedule), lane.job.training
-            )
-            _settle(lane, losses[index])
+    active = [index for index, lane in enumerate(lanes) if lane.active]
+    norms = torch.stack([torch.linalg.vector_norm(_gradient(lanes[index])) for index in active]).tolist()
+    for index, norm in zip(active, norms, strict=True):
+        lane = lanes[index]
+        rate = learning_rate(len(lane.losses), len(lane.schedule), lane.job.training)
+        optimizer.param_groups[index]["lr"] = rate
+        _settle(lane, losses[index], norm)
     optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    for lane in lanes:
+        lane.adapter.flat.grad = None  # type: ignore[union-attr]
+    adapters.refresh()
     return budget
 
 
-def _settle(lane: Lane, loss: float) -> None:
+def _gradient(lane: Lane) -> torch.Tensor:
+    assert lane.adapter.gradient is not None
+    return lane.adapter.gradient
+
+
+def _settle(lane: Lane, loss: float, norm: float) -> None:
     """Clip by the adapter's own norm and book its loss; an adapter that diverged is taken out."""
-    parameters = [parameter for parameter in lane.adapter.parameters() if parameter.grad is not None]
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, lane.job.training.max_grad_norm))
     step = len(lane.losses)
     lane.tokens += sum(len(lane.examples[i].ids) for i in lane.schedule[step])
     lane.losses.append(loss)
@@ -138,8 +147,10 @@ def _settle(lane: Lane, loss: float) -> None:
         lane.failure = (
             f"diverged at step {step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}; lower learning_rate"
         )
-        for parameter in parameters:
-            parameter.grad = None
+        return
+    share = lane.job.training.max_grad_norm / (norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_ has it
+    gradient = _gradient(lane)
+    lane.adapter.flat.grad = gradient.mul_(share) if share < 1 else gradient  # type: ignore[union-attr]
 
 
 def _accumulate_gradients(
@@ -154,12 +165,9 @@ def _accumulate_gradients(
         logits = read_logits(base.model, base.layout, chosen, adapters)
         wanted = torch.from_numpy(np.concatenate([targets[i] for i in order])).to(logits.device)
         scale = np.concatenate([np.full(len(rows[i].reads), weights[rows[i].owner]) for i in order])
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        nll = torch.nn.functional.cross_entropy(logits.to(wide), wanted, reduction="none")
-        weighted = nll * torch.from_numpy(scale).to(nll)
-        weighted.sum().backward()
+        nll = backward_from(logits, wanted, torch.from_numpy(scale).to(logits.device))
         owners = np.concatenate([np.full(len(rows[i].reads), rows[i].owner) for i in order])
-        sums = np.bincount(owners, weights=weighted.detach().double().cpu().numpy(), minlength=len(lanes))
+        sums = np.bincount(owners, weights=nll.double().cpu().numpy(), minlength=len(lanes))
         for index in losses:
             losses[index] += float(sums[index])
     return losses
