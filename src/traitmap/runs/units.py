@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from traitmap.data.records import ServedAdapter
 from traitmap.engine.contract import Engine, TrainingJob, TrainingReport
-from traitmap.errors import ModelError, TraitmapError
+from traitmap.errors import ModelError, TraitmapError, UserError
 from traitmap.progress import Listener, silent
 from traitmap.runs.cells import outcome_table
 from traitmap.runs.keys import adapter_digest
@@ -28,10 +28,14 @@ _OUT_OF_MEMORY = frozenset({"OutOfMemoryError", "MemoryError", "ArrayMemoryError
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a unit gave no result. memory: memory ran out, so that a smaller group may do."""
+    """Why a unit gave no result.
+
+    memory: memory ran out, so that a smaller group may do. final: another try would fail as well.
+    """
 
     reason: str
     memory: bool = False
+    final: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def failure_of(error: BaseException) -> Failure:
     """Why a unit failed, in one line."""
     memory = ran_out_of_memory(error)
     if isinstance(error, TraitmapError):
-        return Failure(str(error), memory)
+        return Failure(str(error), memory, final=isinstance(error, UserError))
     if memory:
         return Failure(f"memory ran out ({type(error).__name__}: {' '.join(str(error).split())[:200]})", True)
     frames = traceback.extract_tb(error.__traceback__)

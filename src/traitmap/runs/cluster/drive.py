@@ -1,0 +1,233 @@
+"""The driver: hands units to free workers, and what comes back to the one writer of the run."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from traitmap.data.portable import modules_of_files, portable
+from traitmap.data.records import ServedAdapter
+from traitmap.progress import Listener, Progress
+from traitmap.runs.cluster.pool import Member, Pool
+from traitmap.runs.cluster.worker import SentAdapter, SentJob, SentTarget, read_files, write_files
+from traitmap.runs.cost import ASSUMED, request_tokens, rough_token_counts
+from traitmap.runs.one_writer import Group, OpenRun
+from traitmap.runs.plan import CellUnit
+from traitmap.runs.scheduling import Scheduler, Task
+from traitmap.runs.store import TrainedAdapter
+from traitmap.runs.units import CellResult, Failure
+
+LEDGER_EVERY = 5.0  # seconds; what is finished counts before that, by its files
+LOOK_EVERY = 1.0  # seconds between looks for workers that join
+KEPT_ADAPTERS = 64  # whose files stay in the object store though no cell needs them at the moment
+
+Place = tuple[str, int | None]
+
+
+@dataclass
+class Drive:
+    """One pass over some groups and cells. Every result goes through ``run`` in this process."""
+
+    pool: Pool
+    run: OpenRun
+    listener: Listener
+    scheduler: Scheduler = field(default_factory=Scheduler)
+    in_flight: dict[Any, tuple[Member, Any]] = field(default_factory=dict)
+    idle: dict[int, Member] = field(default_factory=dict)
+    rows: dict[Place, list[CellUnit]] = field(default_factory=dict)
+    reasons: dict[Any, str] = field(default_factory=dict)
+    examples: dict[str, Any] = field(default_factory=dict)
+    targets: dict[str, SentTarget] = field(default_factory=dict)
+    adapters: OrderedDict[str, SentAdapter] = field(default_factory=OrderedDict)
+    work: dict[str, list[float]] = field(default_factory=lambda: {"train": [0, 0], "evaluate": [0, 0]})
+    written: float = field(default_factory=time.monotonic)
+
+    def work_off(self, groups: Sequence[Group], cells: Sequence[CellUnit]) -> None:
+        """Train the groups, and evaluate each cell as soon as its adapter is there."""
+        for group in groups:
+            self._add_group(group)
+            self.work["train"][1] += self.run.rough_tokens(group)
+        for unit in cells:
+            self.rows.setdefault((unit.source, unit.seed), []).append(unit)
+            if self.run.cells[unit].status != "done":
+                self.work["evaluate"][1] += len(self.run.targets[unit.target].requests)
+        to_come = {(unit.source, unit.seed) for group in groups for unit in group}
+        for place in self.rows:
+            if place not in to_come:
+                self._open_row(place)
+        self._welcome([*self.pool.members.values()])
+        while self.scheduler.open:
+            self._welcome(self.pool.refresh())
+            self._hand_out()
+            self._collect()
+            self._write_sometimes()
+
+    def _add_group(self, group: Group) -> None:
+        size = self.run.rough_tokens(group) / ASSUMED.training
+        self.scheduler.add(Task(group, size, 0, "train"))
+
+    def _open_row(self, place: Place) -> None:
+        """What can be evaluated now that the row's adapter is there, or is known not to come."""
+        for unit in self.rows.get(place, ()):
+            if self.run.cells[unit].status == "done":
+                continue
+            self.run.find_cell(unit)
+            done = self.run.cells[unit].status == "done" or self.run.cells[unit].key is None
+            if done or self.run.settle_unasked(unit):
+                self._progress("evaluate", len(self.run.targets[unit.target].requests))
+            else:
+                self.scheduler.add(Task(unit, self._size(unit), 1, unit.target))
+
+    def _size(self, unit: CellUnit) -> float:
+        """Seconds of a cell on the machine of which costs are assumed; larger ones go first."""
+        target = self.run.targets[unit.target]
+        read, written = request_tokens(target.requests, rough_token_counts, ASSUMED)
+        return read / ASSUMED.scoring + written / ASSUMED.generating
+
+    def _welcome(self, members: Sequence[Member]) -> None:
+        for member in members:
+            self.scheduler.join(member.name)
+            if not any(member is busy for busy, _ in self.in_flight.values()):
+                self.idle[member.name] = member
+
+    def _hand_out(self) -> None:
+        for member in list(self.idle.values()):
+            while (task := self.scheduler.take(member.name, time.monotonic())) is not None:
+                name: Any = task.name
+                if isinstance(name, CellUnit) and self.run.settle_unasked(name):
+                    self.scheduler.remove(name)
+                    self._progress("evaluate", len(self.run.targets[name.target].requests))
+                    continue
+                reference = self._send_cell(member, name) if isinstance(name, CellUnit) else None
+                self.in_flight[reference or self._send_group(member, name)] = member, name
+                del self.idle[member.name]
+                break
+
+    def _send_group(self, member: Member, group: Group) -> Any:
+        jobs = []
+        for unit, job in zip(group, self.run.jobs(group), strict=True):
+            if unit.source not in self.examples:
+                self.examples[unit.source] = self.pool.ray.put(job.examples)
+            jobs.append(SentJob(replace(job, examples=()), self.examples[unit.source]))
+        return member.handle.train.remote([unit.key for unit in group], jobs)
+
+    def _send_cell(self, member: Member, unit: CellUnit) -> Any:
+        target = self.run.targets[unit.target]
+        if target.digest not in self.targets:
+            for module in modules_of_files():
+                self.pool.ray.cloudpickle.register_pickle_by_value(module)
+            self.targets[target.digest] = SentTarget(target.digest, self.pool.ray.put(portable(target)))
+        return member.handle.score.remote(self.targets[target.digest], self._sent_adapter(unit))
+
+    def _sent_adapter(self, unit: CellUnit) -> SentAdapter | ServedAdapter | None:
+        place = self.run.adapter_of(unit)
+        if place is None or isinstance(place, ServedAdapter):
+            return place
+        digest = self.run.adapters[unit.source, unit.seed].digest
+        assert digest is not None
+        if digest not in self.adapters:
+            self.adapters[digest] = SentAdapter(digest, self.pool.ray.put(read_files(place)))
+            if len(self.adapters) > KEPT_ADAPTERS:
+                self.adapters.popitem(last=False)
+        self.adapters.move_to_end(digest)
+        return self.adapters[digest]
+
+    def _collect(self) -> None:
+        """Wait for results, for a moment, and take in all that are there."""
+        ray, now = self.pool.ray, time.monotonic()
+        patience = max(
+            0.01, min(LOOK_EVERY, self.scheduler.next_late(now) - now if self.idle else LOOK_EVERY)
+        )
+        if not self.in_flight:
+            if self.scheduler.open and not self.idle:
+                self._progress("evaluate" if not self.work["train"][1] else "train", 0)
+                time.sleep(min(patience, 0.2))
+            return
+        ray.wait(list(self.in_flight), num_returns=1, timeout=patience)
+        ready, _ = ray.wait(list(self.in_flight), num_returns=len(self.in_flight), timeout=0)
+        cells: list[tuple[CellUnit, CellResult]] = []
+        for reference in ready:
+            member, name = self.in_flight.pop(reference)
+            try:
+                result = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                self._broken(member, name, error)
+                continue
+            self.idle[member.name] = member
+            if isinstance(result, Failure):
+                self._failed(member, name, result)
+            elif self.scheduler.finish(name, member.name, time.monotonic()):
+                if isinstance(result, CellResult):
+                    cells.append((name, result))
+                else:
+                    self._commit_group(name, result)
+        if cells:
+            self.run.commit_cells(cells)
+            for unit, _ in cells:
+                self._progress("evaluate", len(self.run.targets[unit.target].requests))
+
+    def _commit_group(self, group: Group, result: Sequence[Any]) -> None:
+        found: list[TrainedAdapter | Failure] = []
+        for folder, one in zip(self.run.stage(group), result, strict=True):
+            if isinstance(one, Failure):
+                found.append(one)
+                continue
+            trained, files = one
+            write_files(folder, files, trained.digest)
+            found.append(trained)
+        self.run.commit_group(group, found)
+        self._after_group(group)
+
+    def _after_group(self, group: Group) -> None:
+        self.run.write()
+        self._progress("train", self.run.rough_tokens(group))
+        for unit in group:
+            self._open_row((unit.source, unit.seed))
+
+    def _failed(self, member: Member, name: Any, failure: Failure, *, crashed: bool = False) -> None:
+        """A unit has failed: once more elsewhere, in halves where memory ran out, or for good."""
+        if name not in self.scheduler.states:  # a copy of what another worker has done
+            return
+        divisible = not isinstance(name, CellUnit) and len(name) > 1
+        again = self.scheduler.failures(name) + 1 >= self.scheduler.tries - 1
+        if divisible and (failure.memory or (crashed and again)):
+            self.scheduler.remove(name)
+            for half in self.run.split(name):
+                self._add_group(half)
+            self.run.write()
+            return
+        if not self.scheduler.fail(name, member.name, final=failure.final):
+            return
+        reason = failure.reason if failure.final else f"{failure.reason} (tried {self.scheduler.tries} times)"
+        if isinstance(name, CellUnit):
+            self.run.fail_cell(name, reason)
+            self._progress("evaluate", len(self.run.targets[name.target].requests))
+        else:
+            self.run.fail_group(name, reason)
+            self._after_group(name)
+
+    def _broken(self, member: Member, name: Any, error: Exception) -> None:
+        """A worker ended, or its result went with its machine."""
+        told = " ".join(str(error).split())
+        memory = "OutOfMemory" in type(error).__name__ or "out of memory" in told.lower()
+        by_itself = self.pool.drop(member) and "node has died" not in told and "node was" not in told
+        failure = Failure(f"a worker ended while it was at it ({type(error).__name__}: {told[:200]})", memory)
+        if by_itself or memory:
+            self._failed(member, name, failure, crashed=True)
+        self.scheduler.lose(member.name)
+
+    def _progress(self, stage: str, more: float) -> None:
+        done = self.work[stage]
+        done[0] = min(done[0] + more, done[1])
+        if done[1]:
+            workers = len(self.pool.members)
+            detail = f"{workers} worker{'s' if workers != 1 else ''}" if workers else "waiting for workers"
+            self.listener(Progress(stage, done[0], done[1], detail))
+
+    def _write_sometimes(self) -> None:
+        if time.monotonic() - self.written > LEDGER_EVERY:
+            self.run.write()
+            self.written = time.monotonic()

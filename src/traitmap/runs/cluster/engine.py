@@ -1,0 +1,144 @@
+"""The engine that is a cluster: it says what its workers say, and drives their work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from traitmap.data.records import Answer, Request, ServedAdapter
+from traitmap.engine.contract import Engine, TrainingJob, TrainingReport
+from traitmap.errors import EngineError, RunError
+from traitmap.progress import Listener, silent
+from traitmap.runs.cluster.drive import Drive
+from traitmap.runs.cluster.pool import Member, Pool, Slots
+from traitmap.runs.cluster.session import ray_session
+from traitmap.runs.cluster.worker import About, SentAdapter, SentJob, read_files, write_files
+from traitmap.runs.keys import adapter_digest
+from traitmap.runs.one_writer import Group, OpenRun
+from traitmap.runs.plan import CellUnit
+from traitmap.runs.units import Failure
+from traitmap.study.settings import Lora, Training
+
+
+class ClusterEngine:
+    """Implements ``engine.contract.Engine`` by asking a worker, and ``execute.Workforce`` with all of them.
+
+    This process needs no base of its own, and no GPU.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.about: About = pool.wait_for_one().about
+        self._largest: dict[tuple[str, str], int | None] = {}
+
+    @property
+    def base_digest(self) -> str:
+        return self.about.base
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        return self.about.conditions
+
+    def drive(
+        self, run: OpenRun, groups: Sequence[Group], cells: Sequence[CellUnit], listener: Listener
+    ) -> None:
+        """Do all of these units on the workers, whoever of them comes and goes."""
+        Drive(self.pool, run, listener).work_off(groups, cells)
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        return list(self._ask("token_counts", list(texts)))
+
+    def render_chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+        return str(self._ask("render_chat", [dict(one) for one in messages], add_generation_prompt))
+
+    def largest_group(self, lora: Lora, training: Training) -> int:
+        """Adapters that a worker's memory holds in one training pass."""
+        asked = lora.model_dump_json(), training.model_dump_json()
+        if asked not in self._largest:
+            self._largest[asked] = self._ask("largest_group", lora, training)
+        return self._largest[asked] or 10**6
+
+    def train(
+        self, jobs: Sequence[TrainingJob], folders: Sequence[Path], listener: Listener = silent
+    ) -> list[TrainingReport]:
+        keys = [f"{number}" for number in range(len(jobs))]
+        found = self._ask("train", keys, [SentJob(job, self.pool.ray.put(job.examples)) for job in jobs])
+        reports = []
+        for folder, one in zip(folders, found, strict=True):
+            if isinstance(one, Failure):
+                reports.append(TrainingReport((), 0, 0, 0, 0.0, one.reason))
+                continue
+            trained, files = one
+            write_files(folder, files, trained.digest)
+            reports.append(TrainingReport(**trained.report))
+        return reports
+
+    def answer(
+        self,
+        requests: Sequence[Request],
+        adapter: Path | ServedAdapter | None = None,
+        listener: Listener = silent,
+    ) -> list[Answer]:
+        sent: SentAdapter | ServedAdapter | None = None
+        if isinstance(adapter, Path):
+            sent = SentAdapter(adapter_digest(adapter), self.pool.ray.put(read_files(adapter)))
+        else:
+            sent = adapter
+        return list(self._ask("answer", list(requests), sent))
+
+    def _ask(self, method: str, *given: Any) -> Any:
+        """One worker's answer; another one is asked where it ends before it has answered."""
+        for _ in range(3):
+            member: Member = self.pool.wait_for_one()
+            try:
+                found = self.pool.ray.get(getattr(member.handle, method).remote(*given))
+            except self.pool.ray.exceptions.RayActorError:
+                self.pool.drop(member)
+                continue
+            if isinstance(found, Failure):
+                raise EngineError(found.reason)
+            return found
+        raise RunError("three workers ended one after the other; see the logs of Ray for the reason.")
+
+
+@contextmanager
+def open_cluster(
+    opener: Callable[[], Engine],
+    *,
+    address: str | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    gpus: bool = True,
+) -> Iterator[ClusterEngine]:
+    """Workers on a Ray cluster, or on this machine where ``address`` is None, until the block ends.
+
+    opener: loads the engine in each worker. workers: how many there shall be; None: one for each GPU, or, if
+    there is none, as many as fit with their threads, whoever joins or leaves. threads: of a worker's
+    arithmetic; None: its share of the smallest machine. gpus: False leaves GPUs alone.
+    Raises RunError where Ray cannot be had and ModelError where no worker can load the base.
+    """
+    for name, value in (("workers", workers), ("threads", threads)):
+        if value is not None and value < 1:
+            raise RunError(f"{name} {value}: give a number of at least 1, or leave it out.")
+    with ray_session(address) as ray:
+        pool = Pool(ray, opener, slots_of(ray, workers, threads, gpus), workers)
+        try:
+            yield ClusterEngine(pool)
+        finally:
+            pool.close()
+
+
+def slots_of(ray: Any, workers: int | None, threads: int | None, gpus: bool) -> Slots:
+    """What one worker takes: a GPU where there are any, and its share of cores."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    with_gpu = [node for node in nodes if gpus and node.get("GPU", 0) >= 1]
+    if with_gpu:
+        share = min(int(node.get("CPU", 0) // node["GPU"]) for node in with_gpu)
+        return Slots(cpus=min(share, threads or share), gpus=1, threads=threads or max(1, share))
+    cores = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
+    if not cores:
+        raise RunError("the Ray cluster has no CPU and no GPU to give; start machines with `ray start`.")
+    share = min(cores) if workers is None else max(1, min(min(cores), sum(cores) // workers))
+    return Slots(cpus=min(threads or share, min(cores)), gpus=0, threads=threads or share)
