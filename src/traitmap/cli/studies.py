@@ -94,6 +94,15 @@ def run(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of what a run on a budget draws.")] = 0,
     data: Copies = None,
+    executor: Annotated[
+        str, typer.Option(help="local, or ray: workers here or, with --address, on a cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster: host:port, or auto for the one that is here.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="How many; by default one for each GPU.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of a worker's arithmetic.")] = None,
+    group_size: Annotated[int | None, typer.Option(help="Adapters trained together, at most.")] = None,
 ) -> None:
     """Train, evaluate, store. Run it again after an interruption: nothing finished is lost.
 
@@ -102,7 +111,10 @@ def run(
     from traitmap import api
 
     with shown_progress() as listener:
-        done = api.run(study, listener, output=output, budget=budget, seed=seed, data=data)
+        done = api.run(
+            study, listener, output=output, budget=budget, seed=seed, data=data, executor=executor,
+            address=address, workers=workers, threads=threads, group_size=group_size,
+        )  # fmt: skip
     if budget is not None:
         from traitmap.report.spending import spending_table
 
