@@ -11,18 +11,18 @@ from markupsafe import Markup
 from traitmap.report.plot import Scale, around, name_text, round_ticks, tick_text, x_axis, y_axis
 from traitmap.report.svg import element, figure, join
 
-_WIDE, _TALL, _LEFT, _HEAD, _FOOT, _GAP = 250.0, 132.0, 44.0, 42.0, 26.0, 22.0
+_WIDE, _TALL, _LEFT, _HEAD, _FOOT, _GAP = 254.0, 128.0, 44.0, 58.0, 26.0, 24.0
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Points with intervals. title, said: above it. tone: ``better``, ``worse``, ``neutral``, ``quiet``.
+    """Points with intervals. title, said (two lines at most): above it. tone: ``neutral`` or ``quiet``.
 
     low, high: NaN where an interval is unknown.
     """
 
     title: str
-    said: str
+    said: tuple[str, ...]
     at: tuple[float, ...]
     values: tuple[float, ...]
     low: tuple[float, ...]
@@ -61,8 +61,11 @@ def _panel(panel: Curve) -> list[Markup]:
     y = Scale(low, high, bottom, _HEAD)
     return [
         name_text(panel.title, 0, 12, _WIDE, anchor="start", style="group"),
-        name_text(panel.said, 0, 29, _WIDE, anchor="start", style="tick"),
-        y_axis(y, round_ticks(low, high, 4), left=_LEFT, right=right),
+        *(
+            name_text(line, 0, 28 + 15 * at, _WIDE + 6, anchor="start", style="tick")
+            for at, line in enumerate(panel.said[:2])
+        ),
+        y_axis(y, round_ticks(low, high, 5), left=_LEFT, right=right),
         _doses(x, panel.at, bottom),
         element("g", {"class": f"line {panel.tone}"}, *points(panel, x, y)),
     ]
@@ -75,7 +78,7 @@ def _doses(x: Scale, at: Sequence[float], bottom: float) -> Markup:
             continue
         last = x(value)
         place = {"x": last, "y": bottom + 16, "class": "tick", "text-anchor": "middle"}
-        texts.append(element("text", place, tick_text(value)))
+        texts.append(element("text", place, tick_text(float(f"{value:.3g}"))))
     return element("g", {"class": "axis"}, *texts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from traitmap.analysis.explanation.answered import AnsweredCurve
 from traitmap.analysis.explanation.dose import DoseResponse
@@ -43,6 +43,7 @@ def dose_response(found: Families) -> Shown | None:
         panels,
         len(told),
         len(some),
+        min(one.response.seeds for one in some),
         _table([(f"{clean(o.parent)} → {clean(o.target)}", clean(o.meaning), o.response, o.q) for o in some]),
     )
 
@@ -63,6 +64,7 @@ def answered_dose(found: Families) -> Shown | None:
         panels,
         len(told),
         len(some),
+        min(one.response.seeds for one in some),
         _table([(_measure(one), clean(one.response.dose), one.response, one.q) for one in some]),
     )
 
@@ -72,7 +74,14 @@ def _measure(one: AnsweredCurve) -> str:
 
 
 def _curves_shown(
-    name: str, title: str, what: str, panels: Sequence[Curve], told: int, count: int, table: TextTable
+    name: str,
+    title: str,
+    what: str,
+    panels: Sequence[Curve],
+    told: int,
+    count: int,
+    seeds: int,
+    table: TextTable,
 ) -> Shown:
     said = f"{what} Of {counted(count, 'curve')}, {told or 'none'} can be told after correction"
     said += f"; the {len(panels)} clearest are shown." if count > len(panels) else "."
@@ -89,9 +98,9 @@ def _curves_shown(
         ),
         table=table,
         distrust=(
-            "Each panel has axes of its own: compare numbers, not slopes. Two seeds give intervals that are "
-            "mostly "
-            "wider than the curve; a grey curve says nothing, whichever way it goes."
+            f"Each panel has axes of its own: compare numbers, not slopes. From {counted(seeds, 'seed')} "
+            "intervals are often wider than the curve (beyond five times its range they are cut); a grey "
+            "curve says nothing, whichever way it goes."
         ),
         key=(("dot-solid", "follows the dose (q < .05)"), ("dot-quiet", "cannot tell")),
         tag="" if told else "cannot tell",
@@ -102,7 +111,7 @@ def _curves_shown(
 def _panel(title: str, dose: str, response: DoseResponse, q: float, told: bool) -> Curve:
     return Curve(
         title=title,
-        said=f"{clean(dose)}: {response.verdict if told else 'cannot tell'}, {related('q', q)}",
+        said=(clean(dose), f"{response.verdict if told else 'cannot tell'}, {related('q', q)}"),
         at=response.doses,
         values=tuple(one.value for one in response.effects),
         low=_within([one.low for one in response.effects], response),
@@ -125,8 +134,7 @@ def _table(some: Sequence[tuple[str, str, DoseResponse, float]]) -> TextTable:
     most = max(len(response.doses) for _, _, response, _ in some)
     return TextTable(
         caption="Each dose with its number and 95 % interval beneath; then the straight line's change over "
-        "the "
-        "range of doses, p and q of no trend, and the verdict.",
+        "the range of doses, p and q of no trend, and the verdict.",
         heads=("curve", "dose", *(f"dose {at + 1}" for at in range(most)), "change", "p", "q", "verdict"),
         rows=tuple(
             (
@@ -153,48 +161,56 @@ def _dose_entry(response: DoseResponse, at: int) -> Entry:
     return Entry(typeset(f"{response.doses[at]:.4g}: {plain(one.value, 3)}"), typeset(ends.strip()))
 
 
-def format_parts(found: Families) -> Shown | None:
-    """How much of each gain an adapter gives that has learnt the format and nothing else."""
-    some = sorted(found.format, key=lambda one: (one.q, one.source, one.target))
+def format_parts(found: Families, points: Collection[str]) -> Shown | None:
+    """How much of each gain an adapter gives that has learnt the format and nothing else.
+
+    points: targets that are measured in points; where there are some, only these are drawn.
+    """
+    some = sorted(found.format, key=lambda one: (one.target not in points, one.q, one.source, one.target))
     if not some:
         return None
+    drawn = [one for one in some if one.target in points] or some
+    factor = 100 if drawn[0].target in points else 1
+    digits = 1 if factor == 100 else 2
     content = [one for one in some if one.verdict == "content"]
     only = [one for one in some if one.verdict == "format only"]
     lines = [
         Line(
             label=f"{clean(one.source)} → {clean(one.target)}",
-            value=one.rest.value,
-            low=one.rest.low,
-            high=one.rest.high,
-            tick=one.format.value,
-            texts=(_amount(one.gain, 2), _amount(one.format, 2), _amount(one.rest, 2), one.verdict),
+            value=factor * one.rest.value,
+            low=factor * one.rest.low,
+            high=factor * one.rest.high,
+            tick=factor * one.format.value,
+            texts=(
+                *(_amount(_times(part, factor), digits) for part in (one.gain, one.format, one.rest)),
+                one.verdict,
+            ),
             tone="neutral" if one.verdict != "cannot tell" else "quiet",
             solid=one.verdict == "content",
         )
-        for one in some[:MOST]
+        for one in drawn[:MOST]
     ]
     return Shown(
         name="format",
         title="Content or format",
         said=typeset(
             "A control adapter learnt the format of a source and nothing else. What is left of a gain "
-            "without it "
-            f"is content: beyond noise in {len(content)} of {counted(len(some), 'gain')}, format only in "
-            f"{len(only)}, and of the rest it cannot be told."
+            f"without it is content: beyond noise in {len(content)} of {counted(len(some), 'gain')}, "
+            f"format only in {len(only)}, and of the rest it cannot be told."
         ),
         svg=row_chart(
             lines,
             key="format",
             title="Gains less what their format alone gives",
             description=f"{counted(len(lines), 'gain')} split into format and rest. The same numbers stand "
-            "in the "
-            "table.",
+            "in the table.",
             heads=("gain", "format", "rest", "verdict"),
-            axis="gain less the format's, in the unit of the score",
-            width=980,
+            axis=f"gain less the format's, in {'points' if factor == 100 else 'the unit of the score'}",
+            width=1040,
         ),
         table=TextTable(
-            caption="Gain, the format's part, and the rest, with 95 % intervals; q of no rest.",
+            caption="Gain, the format's part, and the rest, in the score's own unit, with 95 % intervals; q "
+            "of no rest.",
             heads=("pair", "control", "gain", "format", "rest", "q", "verdict"),
             rows=tuple(
                 (
@@ -217,6 +233,11 @@ def format_parts(found: Families) -> Shown | None:
         ),
         wide=True,
     )
+
+
+def _times(one: Interval, factor: float) -> Interval:
+    """In another unit."""
+    return Interval(factor * one.value, factor * one.low, factor * one.high, one.reason)
 
 
 def _amount(one: Interval, digits: int) -> str:

@@ -42,6 +42,11 @@ def unit_words(found: Explanation) -> str:
     return "standard deviations of the target" if standard else "points"
 
 
+def _digits(found: Explanation) -> int:
+    """Decimals of a gain in the unit of the explanation."""
+    return 2 if found.conditions.get("units") == "standard" else 1
+
+
 def effects(found: Explanation) -> Shown | None:
     """Standardised effects of properties of pairs, beside each other and each by itself."""
     if not (found.joint or found.alone):
@@ -55,8 +60,8 @@ def effects(found: Explanation) -> Shown | None:
     told = [one for one in found.joint if one.verdict == "yes"]
     if told:
         said += "Held beside each other, " + "; ".join(
-            f"{_name(one)} goes with {'higher' if one.effect.value > 0 else 'lower'} gains "
-            f"({_amount(one.effect, 2)} SD, {related('q', one.q)})"
+            f"{_name(one)} ({clean(one.words)}) goes with {'higher' if one.effect.value > 0 else 'lower'} "
+            f"gains ({_amount(one.effect, 2)} SD, {related('q', one.q)})"
             for one in told
         )
         rest = [one for one in found.joint if one.verdict == "cannot tell"]
@@ -74,19 +79,18 @@ def effects(found: Explanation) -> Shown | None:
             key="effects",
             title="Effects of properties of pairs on gains",
             description=f"{counted(len(found.joint) + len(found.alone), 'property', 'properties')} with "
-            "effect, "
-            "95 % interval and what could not have been seen. The same numbers stand in the table.",
+            "effect, 95 % interval and what could not have been seen. The same numbers stand in the "
+            "table.",
             heads=("effect in SD", "q", "verdict"),
             axis="standard deviations of gain for one standard deviation of the property",
-            width=920,
+            width=1040,
         ),
         table=_effects_table((*found.joint, *found.alone)),
         distrust=(
             f"Pairs share their tasks, so {counted(found.pairs, 'pair')} count for little more than "
-            f"{counted(len(set(found.sources) | set(found.targets)), 'task')}: q comes from permuting tasks, "
-            f"{found.permutations:,} times. Distrust a filled dot that lies within its grey band, and any "
-            "cause: "
-            "these are correlations, and only changed sources (below) are experiments."
+            f"{counted(len(set(found.sources) | set(found.targets)), 'task')}: q comes from permuting "
+            f"tasks, {found.permutations:,} times. Distrust a filled dot that lies within its grey band, "
+            "and any cause: these are correlations, and only changed sources (below) are experiments."
         ),
         key=(
             ("dot-solid", "goes with gains (q < .05)"),
@@ -147,8 +151,8 @@ def _effects_table(some: Sequence[FeatureEffect]) -> TextTable:
     return TextTable(
         caption=(
             "Effects with 95 % intervals; p and q by permuting tasks. R²: of the property on the others. "
-            "Mantel: "
-            "no effects of sources and targets taken out; naive: every pair taken for a new observation."
+            "Mantel: no effects of sources and targets taken out; naive: every pair taken for a new "
+            "observation."
         ),
         heads=heads,
         rows=tuple(
@@ -205,12 +209,11 @@ def shares(found: Explanation) -> Shown | None:
             key="shares",
             title="Shares of the variance between pairs",
             description="Share that each group of properties explains, beside what the same properties "
-            "explain "
-            "when tasks are permuted. The same numbers stand in the table.",
+            "explain when tasks are permuted. The same numbers stand in the table.",
             heads=("share", "beyond chance", "p"),
             axis="share of the variance between pairs, after effects of sources and targets",
             unit=" %",
-            width=720,
+            width=530,
             ends=(0.0, 100.0) if rest > 0.5 else None,
         ),
         table=TextTable(
@@ -248,9 +251,9 @@ def shares(found: Explanation) -> Shown | None:
             ),
         ),
         distrust=(
-            "Any property explains something by chance: only what lies beyond the grey band counts. Size is "
-            "a "
-            "property of a source alone; where it is missing here, the sources' own strengths hold it."
+            "Any property explains something by chance: only what lies beyond the grey band counts. Size "
+            "is a property of a source alone; where it is missing here, the sources' own strengths hold "
+            "it."
         ),
         key=(
             ("dot-solid", "beyond chance"),
@@ -287,9 +290,9 @@ def odd_cells(found: Explanation) -> Shown | None:
     if not some:
         return None
     unit, odd = unit_words(found), len(found.odd.odd)
-    lines = [_odd_line(one, bool(found.odd.odd)) for one in some[:MOST_PAIRS]]
+    lines = [_odd_line(one, bool(found.odd.odd), _digits(found)) for one in some[:MOST_PAIRS]]
     said = (
-        f"Surface similarity predicts each pair's gain from the others (it explains "
+        "Surface similarity predicts each pair's gain from the others (it explains "
         f"{share(found.odd.r_squared)} of the variance). "
     )
     if odd:
@@ -310,21 +313,20 @@ def odd_cells(found: Explanation) -> Shown | None:
             key="odd-cells",
             title="Gain against what surface similarity predicts",
             description=f"{counted(len(lines), 'pair')} with predicted and measured gain, and the interval "
-            "of "
-            "the departure. The same numbers stand in the table, with reasons.",
+            "of the departure. The same numbers stand in the table, with reasons.",
             heads=("departs by", "q"),
             axis=f"gain in {unit}",
             width=820,
         ),
-        table=_odd_table(some, unit),
+        table=_odd_table(some, unit, _digits(found)),
         distrust=(
-            "A departure of noisy cells is no finding: its interval must leave the prediction out. Reasons "
-            "are "
-            "what else is unusual of the pair, not proof."
+            "A departure of noisy cells is no finding: its interval must leave the prediction out. "
+            "Reasons are what else is unusual of the pair, not proof."
         ),
         key=(
-            ("dot-solid", "measured, odd beyond noise"),
-            ("dot-open", "measured, not beyond noise"),
+            ("dot-better", "measured, more than predicted"),
+            ("dot-worse", "less than predicted"),
+            ("dot-open", "not beyond noise"),
             ("tick", "predicted from surface similarity"),
         ),
         tag="" if odd else "none beyond noise",
@@ -332,7 +334,7 @@ def odd_cells(found: Explanation) -> Shown | None:
     )
 
 
-def _odd_line(one: OddCell, odd: bool) -> Line:
+def _odd_line(one: OddCell, odd: bool, digits: int) -> Line:
     q = one.q_noise if isfinite(one.q_noise) else one.q_scatter
     return Line(
         label=f"{clean(one.source)} → {clean(one.target)}",
@@ -340,27 +342,26 @@ def _odd_line(one: OddCell, odd: bool) -> Line:
         low=one.predicted + one.departure.low,
         high=one.predicted + one.departure.high,
         tick=one.predicted,
-        texts=(_amount(one.departure, 1), probability(q)),
+        texts=(_amount(one.departure, digits), probability(q)),
         tone=("better" if one.departure.value > 0 else "worse") if odd else "quiet",
         solid=odd,
     )
 
 
-def _odd_table(some: Sequence[OddCell], unit: str) -> TextTable:
+def _odd_table(some: Sequence[OddCell], unit: str, digits: int) -> TextTable:
     return TextTable(
         caption=(
             f"Gains in {unit}; predicted from surface similarity without the pair itself; departure with "
-            "the 95 % "
-            "interval of noise; q of noise, and among the scatter of all pairs."
+            "the 95 % interval of noise; q of noise, and among the scatter of all pairs."
         ),
         heads=("pair", "gain", "predicted", "departs by", "q noise", "q scatter", "reasons"),
         rows=tuple(
             (
                 f"{clean(one.source)} → {clean(one.target)}",
                 (
-                    Entry(typeset(signed(one.gain))),
-                    Entry(typeset(signed(one.predicted))),
-                    Entry(typeset(_amount(one.departure, 1))),
+                    Entry(typeset(signed(one.gain, digits))),
+                    Entry(typeset(signed(one.predicted, digits))),
+                    Entry(typeset(_amount(one.departure, digits))),
                     Entry(probability(one.q_noise)),
                     Entry(probability(one.q_scatter)),
                     Entry(reasons_text(one)),
@@ -396,28 +397,28 @@ def asymmetry(found: Explanation) -> Shown | None:
     )
     if not pairs:
         return None
-    unit = unit_words(found)
+    unit, digits = unit_words(found), _digits(found)
     beyond = [one for one in pairs if one.q < LEVEL]
     back, names = found.asymmetry.reciprocity, counted(len(pairs), "pair")
     said = f"{len(beyond) or 'None'} of {names} of tasks that are both source and target "
     said += f"{'is' if len(beyond) < 2 else 'are'} asymmetric beyond noise. "
     if back.known:
         said += (
-            f"Over all pairs, the gain in one direction says "
-            f"{'something' if found.asymmetry.p < LEVEL else 'nothing that can be told'} of the other: "
-            f"r = {_amount(back, 2)}, {related('p', found.asymmetry.p)}."
+            "Over all pairs, the gain in one direction says "
+            f"{'something' if found.asymmetry.p < LEVEL else 'nothing that can be told'} of the other: r "
+            f"= {_amount(back, 2)}, {related('p', found.asymmetry.p)}."
         )
     return Shown(
         name="asymmetry",
         title="One way and back",
         said=typeset(said),
         svg=row_chart(
-            [_pair_line(one) for one in pairs[:MOST_PAIRS]],
+            [_pair_line(one, digits) for one in pairs[:MOST_PAIRS]],
             key="asymmetry",
             title="Asymmetry of transfer",
             description=f"The {counted(min(len(pairs), MOST_PAIRS), 'pair')} of tasks that differ most "
-            "surely: gain "
-            "one way less gain back, with its 95 % interval. The same numbers stand in the table.",
+            "surely: gain one way less gain back, with its 95 % interval. The same numbers stand in the "
+            "table.",
             heads=("there", "back", "difference", "q"),
             axis=f"gain there less gain back, in {unit}",
             width=920,
@@ -429,9 +430,9 @@ def asymmetry(found: Explanation) -> Shown | None:
                 (
                     f"{clean(one.first)} → {clean(one.second)}",
                     (
-                        Entry(typeset(signed(one.forward))),
-                        Entry(typeset(signed(one.backward))),
-                        Entry(typeset(_amount(one.difference, 1))),
+                        Entry(typeset(signed(one.forward, digits))),
+                        Entry(typeset(signed(one.backward, digits))),
+                        Entry(typeset(_amount(one.difference, digits))),
                         Entry(probability(one.p)),
                         Entry(probability(one.q)),
                     ),
@@ -440,9 +441,8 @@ def asymmetry(found: Explanation) -> Shown | None:
             ),
         ),
         distrust=(
-            "A target that is near its floor or ceiling cannot move as far as the other: that alone makes a "
-            "pair "
-            "asymmetric. With two seeds the intervals are long."
+            "A target that is near its floor or ceiling cannot move as far as the other: that alone "
+            "makes a pair asymmetric. With few seeds the intervals are long."
         ),
         key=(("dot-solid", "beyond noise (q < .05)"), ("dot-open", "not")),
         tag="" if beyond else "none beyond noise",
@@ -455,14 +455,19 @@ def _last(value: float) -> float:
     return value if isfinite(value) else 2.0
 
 
-def _pair_line(one: AsymmetricPair) -> Line:
+def _pair_line(one: AsymmetricPair, digits: int) -> Line:
     solid = one.q < LEVEL
     return Line(
         label=f"{clean(one.first)} → {clean(one.second)}",
         value=one.difference.value,
         low=one.difference.low,
         high=one.difference.high,
-        texts=(signed(one.forward), signed(one.backward), _amount(one.difference, 1), probability(one.q)),
+        texts=(
+            signed(one.forward, digits),
+            signed(one.backward, digits),
+            _amount(one.difference, digits),
+            probability(one.q),
+        ),
         tone="neutral" if solid else "quiet",
         solid=solid,
     )
@@ -492,11 +497,10 @@ def strengths(found: Explanation, side: str) -> Shown | None:
             key=side,
             title=f"Strength of every {noun}",
             description=f"{counted(len(some), noun)} with mean gain against the others, 95 % interval and "
-            "chance "
-            "band. The same numbers stand in the table.",
+            "chance band. The same numbers stand in the table.",
             heads=("strength", "q"),
             axis=f"mean gain against the average {noun}, in {unit}",
-            width=560,
+            width=530,
         ),
         table=TextTable(
             caption=f"Strength in {unit} with 95 % interval; the 95 % band of chance; p and q of none.",

@@ -56,7 +56,11 @@ def _figures(contents: ReportContents) -> Mapping[str, Callable[[], Markup]]:
     for at, (card, _) in enumerate(adapter_figures(contents.matrix, contents.traits), start=1):
         if card.figure is not None:
             found[f"profile-{at}"] = partial(_drawn, card.figure)
-    shown = [one for group in why_groups(contents.profile, contents.explanation) for one in group.figures]
+    shown = [
+        one
+        for group in why_groups(contents.matrix, contents.profile, contents.explanation)
+        for one in group.figures
+    ]
     if contents.evaluation is not None:
         shown += [*which_figures(contents.evaluation), *rankings(contents.evaluation)]
     return found | {one.name: partial(_drawn, one.svg) for one in shown}

@@ -36,8 +36,8 @@ def likeness(
 
     marked: (R, C) cells with a dot. Values are written where there is room, and left out where unknown.
     """
-    width = 44.0 if len(columns) <= 16 else 26.0 if len(columns) <= 30 else 15.0
-    height = 26.0 if len(rows) <= 30 else 15.0
+    width = _side(len(columns), 44.0)
+    height = _side(len(rows), 26.0)
     left = room_for(rows, most=_ROOM) + 8
     longest = room_for([shorten(one, NAME_SIZE, _ROOM) for one in columns])
     top = longest * 0.71 + 14
@@ -67,6 +67,11 @@ def likeness(
         content=join(*parts, element("g", {"class": "grid"}, *cells)),
         style="likeness",
     )
+
+
+def _side(count: int, widest: float) -> float:
+    """Px of a cell by how many there are beside each other."""
+    return widest if count <= 16 else 26.0 if count <= 30 else 22.0 if count <= MANY else 15.0
 
 
 def _style(value: float, limit: float | None) -> str:

@@ -13,7 +13,8 @@ from traitmap.analysis.biplot import Biplot, ellipse
 from traitmap.report.plot import NAME_SIZE, Scale, around, round_ticks, x_axis, y_axis
 from traitmap.report.svg import element, figure, join, shorten, text_width
 
-_SIZE, _LEFT, _TOP, _BOTTOM = 620.0, 56.0, 10.0, 40.0
+_SMALL, _LARGE, _LEFT, _TOP, _BOTTOM = 462.0, 760.0, 56.0, 10.0, 40.0
+CROWDED = 24  # points from which a plane needs the page's whole width
 
 
 def biplot(
@@ -35,8 +36,9 @@ def biplot(
     longest = float(np.nanmax(np.linalg.norm(arrows, axis=1))) if np.isfinite(arrows).any() else 1.0
     stretch = reach / max(longest, 1e-12)
     span = 1.28 * reach
-    x = Scale(-span, span, _LEFT, _LEFT + _SIZE)
-    y = Scale(-span, span, _TOP + _SIZE, _TOP)
+    size = _LARGE if len(sources) + len(targets) > CROWDED else _SMALL
+    x = Scale(-span, span, _LEFT, _LEFT + size)
+    y = Scale(-span, span, _TOP + size, _TOP)
     ticks = round_ticks(-span, span, 7)
     shapes = [
         *_ellipses(arrows * stretch, plane.loadings_covariance * stretch**2, x, y, "target"),
@@ -45,20 +47,20 @@ def biplot(
     clip = element(
         "clipPath",
         {"id": f"{key}-frame"},
-        element("rect", {"x": _LEFT, "y": _TOP, "width": _SIZE, "height": _SIZE}),
+        element("rect", {"x": _LEFT, "y": _TOP, "width": size, "height": size}),
     )
     labels = [(name, place) for name, place in zip(targets, arrows * stretch, strict=True)]
     return figure(
         key=key,
         title=title,
         description=description,
-        width=_LEFT + _SIZE + 8,
-        height=_TOP + _SIZE + _BOTTOM,
+        width=_LEFT + size + 8,
+        height=_TOP + size + _BOTTOM,
         style="plane",
         content=join(
             element("defs", None, clip),
-            x_axis(x, ticks, top=_TOP, bottom=_TOP + _SIZE, title=axes[0]),
-            y_axis(y, ticks, left=_LEFT, right=_LEFT + _SIZE, title=axes[1]),
+            x_axis(x, ticks, top=_TOP, bottom=_TOP + size, title=axes[0]),
+            y_axis(y, ticks, left=_LEFT, right=_LEFT + size, title=axes[1]),
             element("g", {"clip-path": f"url(#{key}-frame)"}, *shapes),
             element("g", None, *(_arrow(place, x, y) for _, place in labels if np.isfinite(place).all())),
             element("g", None, *(_dot(place, x, y) for place in dots if np.isfinite(place).all())),
@@ -172,7 +174,7 @@ def against(
     title: str,
     description: str,
     axes: tuple[str, str],
-    size: float = 480.0,
+    size: float = 462.0,
 ) -> Markup:
     """Measured (up) against predicted (right), each with its interval; on the diagonal they are the same."""
     known = [one for one in guesses if isfinite(one.predicted) and isfinite(one.measured)]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
+from math import isfinite, log2
 
 import numpy as np
 
+from traitmap.analysis.explanation.families import variations_of
 from traitmap.analysis.profiles.datasets import DatasetProfile
 from traitmap.analysis.profiles.lengths import Distribution
 from traitmap.analysis.profiles.record import Profile
@@ -49,22 +50,20 @@ def output_lengths(found: Profile) -> Shown | None:
         name="output-lengths",
         title="Length of outputs",
         said=typeset(
-            f"How long the outputs are that each source teaches, and that each target asks for. Medians run "
-            "from "
-            f"{plain(low[0], 0)} {unit} ({clean(low[1])}) to {plain(high[0], 0)} ({clean(high[1])}). A "
-            "source far "
-            "from a target on this axis teaches it to say too much or too little."
+            "How long the outputs are that each source teaches, and that each target asks for: from a "
+            f"median of {plain(low[0], 0)} ({name_of(found, low[1])}) to one of {plain(high[0], 0)} "
+            f"{unit} ({name_of(found, high[1])}). A source far from a target on this axis teaches it to "
+            "say too much or too little."
         ),
         svg=ridges(
             rows,
             key="output-lengths",
             title="Output lengths of every dataset",
             description=f"Density of output lengths of {counted(len(drawn), 'dataset')} on a logarithmic "
-            "axis. The "
-            "same numbers stand in the table.",
+            "axis. The same numbers stand in the table.",
             axis=f"{unit} of an output",
             heads=("median", "texts"),
-            width=720,
+            width=1000,
         ),
         table=_lengths_table([(name_of(found, one.name), one.lengths.output) for one in drawn], unit),
         distrust=(
@@ -141,8 +140,7 @@ def label_lengths(found: Profile) -> Shown | None:
         title="Length of inputs, class by class",
         said=typeset(
             "Where the inputs of one class are longer than those of another, an adapter can learn length "
-            "in place "
-            "of the class. "
+            "in place of the class. "
             + (
                 f"The classes of {most[1]} are furthest apart: the longest median is {most[0]:.1f} times "
                 "the shortest."
@@ -155,11 +153,10 @@ def label_lengths(found: Profile) -> Shown | None:
             key="label-lengths",
             title="Input lengths by class",
             description=f"Density of input lengths of {counted(len(listed_rows), 'class', 'classes')}. The "
-            "same "
-            "numbers stand in the table.",
+            "same numbers stand in the table.",
             axis=f"{unit} of an input",
             heads=("median", "texts"),
-            width=640,
+            width=530,
         ),
         table=_lengths_table(listed_rows, unit),
         distrust="A class of few texts has a ridge as high as any other: look at the number of texts.",
@@ -185,13 +182,13 @@ def class_shares(found: Profile) -> Shown | None:
     bars = [
         Bar(
             label=name_of(found, one.name) + (" (target)" if found.roles.get(one.name) == "target" else ""),
-            parts=tuple((clean(word), value) for word, value in one.classes.shares.items()),
+            parts=tuple((clean(word), value) for word, value in sorted(one.classes.shares.items())),
             text=f"{plain(one.classes.entropy, 2)} bits",
         )
         for one in some[:MOST_DATASETS]
     ]
     sources = [one for one in some if found.roles.get(one.name) != "target"]
-    heavy = [one for one in sources if one.classes.majority * one.classes.number > 1.5]
+    heavy = [one for one in sources if _uneven(one)]
     uneven = [f"{name_of(found, one.name)} ({share(one.classes.majority)} one class)" for one in heavy]
     return Shown(
         name="class-shares",
@@ -199,8 +196,8 @@ def class_shares(found: Profile) -> Shown | None:
         said=typeset(
             "Shares of the classes in the training texts of each source and in the items of each target. "
             + (
-                f"Far from even in {listed(uneven)}: "
-                "an adapter trained there may answer with the common class whatever it is asked."
+                f"Far from even in {listed(uneven)}: an adapter trained there may answer with the common "
+                "class whatever it is asked."
                 if heavy
                 else "Every source is near even."
             )
@@ -209,12 +206,10 @@ def class_shares(found: Profile) -> Shown | None:
             bars,
             key="class-shares",
             title="Shares of classes",
-            description=f"{counted(len(bars), 'dataset')} with classes, commonest first. The same numbers "
-            "stand in "
-            "the table.",
+            description=f"{counted(len(bars), 'dataset')} with classes. The same numbers stand in the table.",
         ),
         table=TextTable(
-            caption="Share of each class, commonest first; entropy in bits (0: one class only).",
+            caption="Share of each class; entropy in bits (0: one class only).",
             heads=("dataset", "texts", "classes", "entropy", "majority", "shares"),
             rows=tuple(
                 (
@@ -235,6 +230,11 @@ def class_shares(found: Profile) -> Shown | None:
     )
 
 
+def _uneven(one: DatasetProfile) -> bool:
+    """Whether the classes hold less than nine tenths of the entropy that even ones would."""
+    return one.classes.number > 1 and one.classes.entropy < 0.9 * log2(one.classes.number)
+
+
 def style(found: Profile) -> Shown | None:
     """Cosine of every two datasets in style."""
     values = found.comparison.encoded_style_cosine
@@ -249,9 +249,8 @@ def style(found: Profile) -> Shown | None:
         title="Style",
         how=f"Cosine in style ({how})",
         distrust=(
-            "Without an encoder, style is told against the mean of these datasets: adding one dataset moves "
-            "all. "
-            "There is no null for a cosine; read blocks, not single cells."
+            "Without an encoder, style is told against the mean of these datasets: adding one dataset "
+            "moves all. There is no null for a cosine; read blocks, not single cells."
         ),
     )
 
@@ -269,14 +268,12 @@ def meaning(found: Profile) -> Shown | None:
         how="Cosine in meaning of the mean text",
         marked=even,
         extra=(
-            f"{int(even.sum()) // 2} of {int((np.isfinite(apart.p) & off).sum()) // 2} pairs cannot be told "
-            "apart "
-            f"by their texts (dots; MMD, p > .05, {apart.permutations} permutations)."
+            f"{int(even.sum()) // 2} of {int((np.isfinite(apart.p) & off).sum()) // 2} pairs cannot be "
+            f"told apart by their texts (dots; MMD, p > .05, {apart.permutations} permutations)."
         ),
         distrust=(
             f"Measured by {clean(found.comparison.semantic_kind)}. Words are not meanings: texts that say "
-            "the same "
-            "in other words look apart, unless an encoder of sentences was given."
+            "the same in other words look apart, unless an encoder of sentences was given."
             if "TF-IDF" in found.comparison.semantic_kind
             else f"Measured by {clean(found.comparison.semantic_kind)}, over {apart.texts} texts of each."
         ),
@@ -362,11 +359,13 @@ def _short_name(found: Profile, dataset: str) -> str:
 def _nearest(found: Profile, values: Array) -> str:
     """The likest two datasets of different tasks, in words."""
     names = found.comparison.names
+    made = variations_of(found.matrix) if found.matrix is not None else {}
     best: tuple[float, str, str] | None = None
     for r, row in enumerate(names):
         for c in range(r):
             value = float(values[r, c])
-            same = found.tasks.get(row, row) == found.tasks.get(names[c], names[c])
+            tasks = (found.tasks.get(row, row), found.tasks.get(names[c], names[c]))
+            same = tasks[0] == tasks[1] or bool(made.keys() & set(tasks))
             if isfinite(value) and not same and (best is None or value > best[0]):
                 best = (value, names[c], row)
     if best is None:
@@ -398,9 +397,8 @@ def relations(found: Profile, most: int = 16) -> Shown | None:
         name="relations",
         title="Syntactic relations",
         said=typeset(
-            f"Share of parsed texts that have each relation ({clean(first.scheme)}), those that differ most "
-            "between "
-            f"datasets: most of all {clean(labels[int(np.argmax(spread))])}."
+            f"Share of parsed texts that have each relation ({clean(first.scheme)}), those that differ "
+            f"most between datasets: most of all {clean(labels[int(np.argmax(spread))])}."
         ),
         svg=likeness(
             names,
@@ -409,8 +407,7 @@ def relations(found: Profile, most: int = 16) -> Shown | None:
             key="relations",
             title="Syntactic relations in the datasets",
             description=f"{counted(len(names), 'dataset')} and {counted(len(kept), 'relation')}. The same "
-            "numbers "
-            "stand in the table.",
+            "numbers stand in the table.",
             limit=None,
             percent=True,
         ),

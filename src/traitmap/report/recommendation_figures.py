@@ -7,7 +7,7 @@ from math import isfinite, nan
 
 from traitmap.analysis.interval import Interval
 from traitmap.analysis.recommendation.advice import Advice, Recommendation
-from traitmap.analysis.recommendation.held_out import POINTS, HeldOut
+from traitmap.analysis.recommendation.held_out import POINTS, HeldOut, judgeable
 from traitmap.report.alternative import Entry, TextTable
 from traitmap.report.plane import Guess, against
 from traitmap.report.row_chart import Line, row_chart
@@ -25,46 +25,58 @@ _PICKS = (
 
 def picks(found: HeldOut) -> Shown | None:
     """What the first pick gave on each target, beside popularity's, the best there was, and the average."""
-    some = [one for one in found.recommendations if one.measured]
+    some = [one for one in found.recommendations if judgeable(one)]
     if not some:
         return None
-    ordered = sorted(some, key=lambda one: -_known(one.measured["best"]))
-    beaten = sum(_known(one.measured["first"]) > _known(one.measured["first_of_popularity"]) for one in some)
-    level = sum(one.measured["first"] == one.measured["first_of_popularity"] for one in some)
+    unit = POINTS if any(one.unit == POINTS for one in some) else sorted(one.unit for one in some)[0]
+    ordered = sorted(some, key=lambda one: (one.unit != unit, one.unit, -one.measured["best"]))
+    drawn = [one for one in ordered if one.unit == unit]
+    apart = [one.measured["first"] - one.measured["first_of_popularity"] for one in some]
     said = (
-        f"Each target was hidden, its sources were ranked from all others, and then the first pick was held "
-        "against "
-        f"what had been measured. It did better than popularity's pick on {beaten} of "
-        f"{counted(len(some), 'target')}, "
-        f"the same on {level}."
+        "Each target was hidden, its sources were ranked from all others, and then the first pick was "
+        f"held against what had been measured. Of {counted(len(some), 'target')}, it did better than "
+        f"popularity's pick on {sum(one > 0 for one in apart)}, worse on {sum(one < 0 for one in apart)}, "
+        f"and gave the same on {sum(one == 0 for one in apart)}."
     )
-    unsure = sum(one.verdict == "cannot tell" for one in found.recommendations)
+    unsure = sum(one.verdict == "cannot tell" for one in some)
     if unsure:
-        said += f" On {unsure} it said itself that it cannot tell."
-    unit = {one.unit for one in some}
+        said += f" On {'all' if unsure == len(some) else unsure} it said itself that it cannot tell."
+    if len(drawn) < len(some):
+        said += f" {counted(len(some) - len(drawn), 'target')} in other units stand in the table only."
     return Shown(
         name="recommendation",
         title="What following the recommendation gives",
         said=typeset(said),
         svg=row_chart(
-            [_pick_line(one) for one in ordered],
+            [_pick_line(one) for one in drawn],
             key="recommendation",
             title="Measured gain of the first picks",
-            description=f"{counted(len(some), 'target')} with the measured gain of the recommender's first "
-            "source, of "
-            "popularity's, of the average source and of the best. The same numbers stand in the table.",
+            description=f"{counted(len(drawn), 'target')} with the measured gain of the recommender's first "
+            "source, of popularity's, of the average source and of the best. The same numbers stand in "
+            "the table.",
             heads=("first pick", "gain", "verdict"),
-            axis=f"measured gain in {' and '.join(sorted(map(clean, unit)))}",
-            width=980,
+            axis=f"measured gain in {clean(unit)}",
+            width=1040,
         ),
         table=TextTable(
             caption="Measured gain of the first pick, of popularity's, of the average source and of the "
             "best one.",
-            heads=("target", "first pick", "gave", "popularity's pick", "gave", "average", "best", "verdict"),
+            heads=(
+                "target",
+                "unit",
+                "first pick",
+                "gave",
+                "popularity's pick",
+                "gave",
+                "average",
+                "best",
+                "verdict",
+            ),
             rows=tuple(
                 (
                     clean(one.target),
                     (
+                        Entry(clean(one.unit)),
                         Entry(clean(one.ranked[0].source)),
                         Entry(typeset(signed(one.measured["first"]))),
                         Entry(clean(one.popular[0])),
@@ -80,8 +92,7 @@ def picks(found: HeldOut) -> Shown | None:
         ),
         distrust=(
             "A pick is judged by one measured cell, noisy as it is, and the best of many noisy cells is "
-            "flattered. The "
-            "target's own training set is never ranked."
+            "flattered. The target's own training set is never ranked."
         ),
         key=(
             ("dot-solid", "the recommender's first, with its 95 % interval"),
@@ -91,10 +102,6 @@ def picks(found: HeldOut) -> Shown | None:
         ),
         wide=True,
     )
-
-
-def _known(value: float) -> float:
-    return value if isfinite(value) else 0.0
 
 
 def _pick_line(one: Recommendation) -> Line:
@@ -140,7 +147,7 @@ def regret(found: HeldOut) -> Shown | None:
             description="Mean regret over targets with 95 % interval. The same numbers stand in the table.",
             heads=("points lost",),
             axis="points below the best source, mean over targets",
-            width=560,
+            width=530,
         ),
         table=TextTable(
             caption="Means over targets with 95 % bootstrap intervals over targets.",
@@ -182,8 +189,8 @@ def predicted(found: HeldOut) -> Shown | None:
     guesses = [
         Guess(
             name=typeset(
-                f"{clean(advice.source)} → {clean(one.target)}: predicted {_amount(advice.gain)}, measured "
-                f"{_amount(advice.measured)}"
+                f"{clean(advice.source)} → {clean(one.target)}: predicted {_amount(advice.gain)}, "
+                f"measured {_amount(advice.measured)}"
             ),
             predicted=advice.gain.value,
             low=advice.gain.low,
@@ -212,8 +219,7 @@ def predicted(found: HeldOut) -> Shown | None:
             key="predicted",
             title="Measured against predicted gains",
             description=f"{counted(len(guesses), 'pair')} with 90 % intervals of prediction. The same "
-            "numbers stand in "
-            "the table.",
+            "numbers stand in the table.",
             axes=("predicted gain in points", "measured gain in points"),
         ),
         table=TextTable(
@@ -236,14 +242,13 @@ def predicted(found: HeldOut) -> Shown | None:
             ),
         ),
         distrust=(
-            "A cloud that lies flat means that predictions shrink to the mean: the order may still be "
-            "right. Many "
-            "orange dots mean that the intervals promise too much."
+            "A cloud that stands upright means that predictions shrink to the mean: the order may still "
+            "be right. Many orange dots mean that the intervals promise too much."
         ),
         key=(
             ("held", "within its 90 % interval"),
             ("missed", "outside"),
-            ("tick", "the diagonal: predicted is measured"),
+            ("diagonal", "predicted is measured"),
         ),
         tag="" if sure else "cannot tell",
     )
@@ -292,18 +297,17 @@ def _ranking(one: Recommendation, number: int, ends: tuple[float, float]) -> Sho
             key=f"recommendation-{number}",
             title=f"Sources for {clean(one.target)}",
             description=f"The first {min(MOST_SOURCES, len(one.ranked))} of "
-            f"{counted(len(one.ranked), 'source')} with "
-            "predicted gain, 90 % interval, popularity and what was measured. The same numbers stand in the "
-            "table.",
+            f"{counted(len(one.ranked), 'source')} with predicted gain, 90 % interval, popularity and "
+            "what was measured. The same numbers stand in the table.",
             heads=("predicted", "measured"),
-            width=420,
+            width=500,
             ends=ends,
         ),
         table=TextTable(
             caption=(
                 f"In {clean(one.unit)}: predicted with 90 % interval while the target was hidden, what "
-                "popularity "
-                "predicts, probability of harm and of being the best, and what was measured (95 %)."
+                "popularity predicts, probability of harm and of being the best, and what was measured "
+                "(95 %)."
             ),
             heads=("source", "predicted", "by popularity", "harm", "is best", "measured", "why"),
             rows=tuple(

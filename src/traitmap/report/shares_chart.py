@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from traitmap.report.plot import NAME_SIZE, TICK_SIZE, Scale, name_text, room_for, x_axis
-from traitmap.report.svg import element, figure, join, shorten, text_width
+from traitmap.report.plot import TICK_SIZE, Scale, name_text, room_for, x_axis
+from traitmap.report.svg import element, figure, join, text_width
 from traitmap.report.wording import share
 
 _ROW, _BAR, _KINDS = 25.0, 17.0, 8
@@ -59,8 +59,7 @@ def _bar(bar: Bar, y: float, scale: Scale) -> list[Markup]:
         style = f"part k{kind % _KINDS}"
         box = {"class": style, "x": x, "y": y, "width": max(end - x - 1, 0.5), "height": _BAR, "rx": 2}
         found.append(element("rect", box, element("title", None, f"{bar.label}, {name}: {share(value)}")))
-        told = shorten(name, TICK_SIZE, end - x - 8)
-        if end - x > 26 and text_width(told, NAME_SIZE) <= end - x - 2:
+        if text_width(name, TICK_SIZE) <= end - x - 7:
             place = {"x": x + 5, "y": y + 12.5, "class": f"part-name k{kind % _KINDS}"}
-            found.append(element("text", place, told))
+            found.append(element("text", place, name))
     return found

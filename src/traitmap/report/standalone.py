@@ -30,6 +30,7 @@ _WRITTEN = frozenset(
         "stroke-dasharray",
         "stroke-linejoin",
         "opacity",
+        "paint-order",
         "font-size",
         "font-style",
         "font-weight",

@@ -12,6 +12,7 @@ from traitmap.report import alternative
 from traitmap.report.alternative import Entry, TextTable
 from traitmap.report.curves import Curve, curve_with_choice
 from traitmap.report.loadings import component_name
+from traitmap.report.plane import CROWDED
 from traitmap.report.plane import biplot as biplot_figure
 from traitmap.report.row_chart import Line, row_chart
 from traitmap.report.scree import scree as scree_figure
@@ -29,9 +30,9 @@ def scree(traits: Traits, said: str) -> Shown:
         svg=scree_figure(traits),
         table=alternative.scree_table(traits),
         distrust=(
-            "A stem within its noise box is what a table without any structure shows. Each box is for its "
-            "own place "
-            "in the order: one strong first component leaves less for all others, also where they are real."
+            "A stem within its noise box is what a table without any structure shows. Each box is for "
+            "its own place in the order: one strong first component leaves less for all others, also "
+            "where they are real."
         ),
         key=(
             ("supported", "supported"),
@@ -61,8 +62,7 @@ def cross_validation(traits: Traits) -> Shown | None:
     table = TextTable(
         caption=(
             "Mean squared error of held-out cells in units of the scale (1: as bad as the mean of a "
-            "standardised "
-            "target), and the standard error of its difference from the best number."
+            "standardised target), and the standard error of its difference from the best number."
         ),
         heads=("components", "error", "standard error", "divisions that choose it"),
         rows=tuple(
@@ -84,7 +84,7 @@ def cross_validation(traits: Traits) -> Shown | None:
         svg=curve_with_choice(
             Curve(
                 title="",
-                said="",
+                said=(),
                 at=tuple(float(k) for k in range(len(errors))),
                 values=tuple(errors),
                 low=tuple(e - s if s > 0 else nan for e, s in zip(errors, spread, strict=True)),
@@ -94,14 +94,13 @@ def cross_validation(traits: Traits) -> Shown | None:
             key="cross-validation",
             title="Error on held-out cells",
             description=f"Error of held-out cells for 0 to {len(errors) - 1} components. The same numbers "
-            "stand in "
-            "the table.",
+            "stand in the table.",
             axes=("components", "error of held-out cells"),
         ),
         table=table,
         distrust=(
-            "The curve ends where more components had become worse. A flat curve cannot tell how many there "
-            "are"
+            "The curve ends where more components had become worse. A flat curve cannot tell how many "
+            "there are"
             + (
                 f"; here the divisions disagree ({min(found.by_seed)} to {max(found.by_seed)})."
                 if len(votes) > 1
@@ -126,11 +125,14 @@ def biplot(traits: Traits) -> Shown | None:
     said = "Adapters (dots) and targets (arrows) on the first two components. "
     said += (
         f"The ellipses of {len(apart)} of {counted(len(order), 'adapter')} leave out the middle, furthest "
-        f"{listed([clean(traits.sources[at]) for at in apart[:3]])}: these differ from the average adapter "
-        "beyond noise."
+        f"{listed([clean(traits.sources[at]) for at in apart[:3]])}: these stand apart from the average "
+        "adapter."
         if apart
         else "No adapter's ellipse leaves out the middle: none can be told from the average adapter."
     )
+    if loose := _loose(traits):
+        said += f" But {listed(loose)} moves" if len(loose) == 1 else f" But {listed(loose)} move"
+        said += " as much as axes of noise do: read who stands near whom, not where."
     if used < 2:
         said += " The data do not support " + ("either" if used == 0 else "the second") + " component: "
         said += "read nothing into " + ("this plane." if used == 0 else "the up and down of it.")
@@ -144,8 +146,7 @@ def biplot(traits: Traits) -> Shown | None:
             [clean(name) for name in traits.targets],
             axes=(axes[0], axes[1]),
             description=f"{counted(len(order), 'adapter')} and {counted(len(traits.targets), 'target')} "
-            "with 95 % "
-            "ellipses. The same numbers stand in the table.",
+            "with 95 % ellipses. The same numbers stand in the table.",
         ),
         table=_biplot_table(traits),
         distrust=(
@@ -161,8 +162,17 @@ def biplot(traits: Traits) -> Shown | None:
             ("ellipse", "95 % of where it may lie"),
         ),
         tag="" if used >= 2 else "not supported" if used == 0 else "second component not supported",
-        wide=True,
+        wide=len(traits.sources) + len(traits.targets) > CROWDED,
     )
+
+
+def _loose(traits: Traits) -> list[str]:
+    """Which of the two components move under resampled adapters as much as those of noise."""
+    one = traits.stability.resamplings.get("adapters")
+    if one is None:
+        return []
+    count = min(2, len(one.congruence_mean))
+    return [component_name(traits, c) for c in range(count) if one.congruence_mean[c] < one.noise_p95[c]]
 
 
 def _apart_from_origin(point: np.ndarray, covariance: np.ndarray) -> bool:
@@ -251,22 +261,19 @@ def stability(traits: Traits) -> Shown | None:
             key="stability",
             title="Congruence of components under resampling",
             description="Tucker's congruence: mean, 5th percentile, and what tables without structure "
-            "reach. The same "
-            "numbers stand in the table.",
+            "reach. The same numbers stand in the table.",
             heads=("mean", "5 %", "noise 95 %"),
             axis="congruence with the component of the whole table",
             ends=(0.0, 1.0),
-            width=720,
+            width=530,
         ),
         table=table,
         distrust=(
             "Components of pure noise also agree with their own bootstrap: stable means beyond the grey "
-            "band and near "
-            "1, not merely high."
+            "band and near 1, not merely high."
         ),
         key=(
             ("dot-solid", "mean; the line reaches down to the 5th percentile"),
             ("noise", "what noise reaches (95th percentile)"),
         ),
-        wide=True,
     )

@@ -64,8 +64,7 @@ def _card(found: HeldOut) -> Finding:
     sure = saved.low > 0 or saved.high < 0
     words = (
         f"The recommender's first picks give {signed(saved.value)} points {ends} against those of "
-        "popularity, over "
-        f"{counted(found.targets, 'hidden target')}."
+        f"popularity, over {counted(found.targets, 'hidden target')}."
     )
     return Finding(
         heading="Which source",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from traitmap.report import dose_figures, explanation_figures, profile_figures
+from traitmap.report.reading import read
 from traitmap.report.shown import Group, Shown
 from traitmap.report.svg import clean
 from traitmap.report.wording import typeset
@@ -25,7 +26,7 @@ def why_part(
     """
     if profile is None and explanation is None and not missing:
         return {"why": None, "findings": ()}
-    groups = why_groups(profile, explanation)
+    groups = why_groups(matrix, profile, explanation)
     return {
         "why": {
             "groups": groups,
@@ -40,8 +41,11 @@ def why_part(
     }
 
 
-def why_groups(profile: Profile | None, explanation: Explanation | None) -> tuple[Group, ...]:
+def why_groups(
+    matrix: TransferMatrix, profile: Profile | None, explanation: Explanation | None
+) -> tuple[Group, ...]:
     """The figures of the section under their headings."""
+    points = {target.name for target in read(matrix).targets if target.unit == "points"}
     groups = []
     if explanation is not None:
         groups.append(
@@ -62,12 +66,11 @@ def why_groups(profile: Profile | None, explanation: Explanation | None) -> tupl
             Group(
                 "Changed sources",
                 "Copies of a source in which one thing was changed: what differs between their adapters, "
-                "that "
-                "change has done.",
+                "that change has done.",
                 _there(
                     dose_figures.dose_response(explanation.families),
                     dose_figures.answered_dose(explanation.families),
-                    dose_figures.format_parts(explanation.families),
+                    dose_figures.format_parts(explanation.families, points),
                 ),
             )
         )

@@ -90,12 +90,12 @@ def judged(
     recommendations: Sequence[Recommendation], impossible: Mapping[str, str] | None = None, *, seed: int = 0
 ) -> HeldOut:
     """Recommendations beside what was measured on their targets."""
-    in_points = [one for one in recommendations if one.unit == POINTS and _measured(one)]
+    in_points = [one for one in recommendations if one.unit == POINTS and judgeable(one)]
     losses = {
         name: np.array([one.measured["best"] - one.measured[key] for one in in_points])
         for name, key in (("model", "first"), ("popularity", "first_of_popularity"), ("random", "random"))
     }
-    told = [one for one in recommendations if _measured(one)]
+    told = [one for one in recommendations if judgeable(one)]
     return HeldOut(
         recommendations=tuple(recommendations),
         impossible=MappingProxyType(dict(impossible or {})),
@@ -108,7 +108,7 @@ def judged(
     )
 
 
-def _measured(one: Recommendation) -> bool:
+def judgeable(one: Recommendation) -> bool:
     """Whether both first picks were measured, so that they can be compared."""
     return bool(one.measured) and all(map(isfinite, one.measured.values()))
 
