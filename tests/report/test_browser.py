@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import io
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import simulated
 
+from traitmap import api
+from traitmap.analysis.cell_details import CellDetail, MetricTable, RunDetails, TargetDetail, target_details
+from traitmap.analysis.order import clustered_order
+from traitmap.analysis.reason import Reason
+from traitmap.data.records import Outcome
+from traitmap.data.texts import TaskText
+from traitmap.matrix import TransferMatrix
 from traitmap.report.html import write_report
 
-REPOSITORY = Path(__file__).parents[2]
+pytest.importorskip("playwright", reason="playwright is not installed")
+axe_module = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+
+SCREENSHOT = Path(__file__).parents[2] / "docs" / "screenshot.py"
+NASTY = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title='owned'\">"
+LIGHT, DARK = "rgb(251, 250, 247)", "rgb(20, 22, 26)"
 
 
 def load(path: Path) -> ModuleType:
@@ -25,11 +42,31 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-screenshot = load(REPOSITORY / "docs" / "screenshot.py")
+screenshot = load(SCREENSHOT)
+
+
+class Opened:
+    """A page, what it said on the console, and what it asked for beyond the file itself."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("request", lambda request: self.asked.append(request.url))
+
+    def quiet(self, report: Path) -> bool:
+        """Whether nothing was said, and nothing asked for but the file and what the page made itself."""
+        others = [
+            url for url in self.asked if url != report.as_uri() and not url.startswith(("data:", "blob:"))
+        ]
+        assert (self.said, others) == ([], [])
+        return True
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Any]:
+def browser() -> Iterator[Any]:
     if screenshot.find_chromium() is None:
         pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
     with screenshot.chromium() as opened:
@@ -37,75 +74,210 @@ def page() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
+def run_report(prepared_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a small finished run, with every section that a run has."""
+    return api.open_run(prepared_run).report(tmp_path_factory.mktemp("whole") / "report.html")
+
+
+@pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    nasty = "<script>document.title = 'owned'</script>"
-    sources = (*simulated.NAMES, nasty)
+    """A simulated matrix with a failed cell, nasty names and texts, variations, metrics and cell details."""
+    sources = (*simulated.NAMES, NASTY)
     whole = simulated.failed(simulated.matrix(sources, simulated.NAMES, items=60), "stars", "toxicity")
+    made = {"parents": ["stars"], "kind": "mislabel", "dose": 1.0}
+    conditions = {"name": NASTY, "seeds": [0, 1], "sources": {NASTY: {"variation": made}}}
+    whole = replace(whole, conditions=conditions)
     path = tmp_path_factory.mktemp("report") / "report.html"
-    return write_report(path, whole, simulated.traits(whole), {"name": nasty, **{"seeds": [0, 1]}})
+    return write_report(path, whole, simulated.traits(whole), conditions, cells=details(whole))
+
+
+def details(whole: TransferMatrix) -> RunDetails:
+    """Made-up answers of three classes on ten items, of every measured cell."""
+    rng = np.random.default_rng(0)
+    labels = ("no", "yes", NASTY)
+    cells: dict[tuple[str, str], CellDetail] = {}
+    targets: dict[str, TargetDetail] = {}
+    for target in whole.targets:
+        texts = [TaskText(f"{NASTY} item {i}", labels[i % 3], labels) for i in range(30)]
+        outcomes = {("__baseline__", None): _answers(rng, labels)}
+        outcomes |= {(source, 0): _answers(rng, labels) for source in whole.sources}
+        found = target_details(target, outcomes, texts, whole.sources)
+        assert found is not None
+        targets[target] = found[0]
+        cells |= {(one.source, one.target): one for one in found[1]}
+    reasons = {("stars", "inference"): (Reason("length", f"outputs moved {NASTY} 3 -> 9", 0.5, True),)}
+    half = MetricTable(
+        "macro_f1", whole.values / 2, whole.baseline / 2, whole.values * np.nan, whole.values * np.nan
+    )
+    return RunDetails(
+        cells, targets, measured=110, reasons=reasons, metrics=(half,), spent={"training seconds": 99.0}
+    )
+
+
+def _answers(rng: np.random.Generator, labels: tuple[str, ...]) -> list[Outcome]:
+    said = [labels[int(one)] for one in rng.integers(0, 3, 30)]
+    return [
+        Outcome(
+            item=i,
+            item_digest=str(i),
+            score=float(one == labels[i % 3]),
+            correct=one == labels[i % 3],
+            prediction=one,
+            gold=labels[i % 3],
+            choice_logprobs=None,
+            text=one * int(rng.integers(1, 4)),
+            parsed=True,
+            output_tokens=3,
+            stopped=True,
+        )
+        for i, one in enumerate(said)
+    ]
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Any]:
+    """Open a report; every page is closed afterwards."""
+    pages = []
+
+    def go(path: Path, *, width: int = 1440, theme: str = "light", hash: str = "") -> Opened:
+        page = browser.new_page(
+            viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce"
+        )
+        page.set_default_timeout(10_000)
+        pages.append(page)
+        found = Opened(page)
+        page.goto(path.as_uri() + hash)
+        return found
+
+    yield go
+    for page in pages:
+        page.close()
+
+
+def choose(page: Any, name: str) -> None:
+    """Click one of the switches of the matrix."""
+    page.locator(".switch label", has_text=name).click()
 
 
 def texts(page: Any) -> list[str]:
     return page.evaluate("[...document.querySelectorAll('.cell:not(.base) text')].map(t => t.textContent)")
 
 
-@pytest.mark.parametrize("width", [1440, 390])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_opens_quietly_and_fits(page: Any, report: Path, width: int, theme: str) -> None:
-    page.open(report, width=width, theme=theme)
-    assert page.problems() == []
-    assert page.requests() == [report.resolve().as_uri()]
+def faults(page: Any, within: str = "body") -> list[str]:
+    """What axe-core calls serious or critical: rule and elements."""
+    found = axe_module.Axe().run(page, within).response["violations"]
+    grave = [one for one in found if one["impact"] in ("serious", "critical")]
+    return [f"{one['id']}: {node['html'][:200]}" for one in grave for node in one["nodes"]]
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (1440, "dark"), (390, "light"), (390, "dark")])
+def test_a_runs_report_opens_quietly_and_whole(visit: Any, run_report: Path, width: int, theme: str) -> None:
+    opened = visit(run_report, width=width, theme=theme)
+    page = opened.page
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert "owned" not in page.evaluate("document.title").split("·")[-1]
-    assert page.evaluate("document.querySelector('h1').textContent").startswith("<script>")
-    hidden = page.evaluate(
-        "[...document.querySelectorAll('main > section')].filter(s => !s.offsetHeight).length"
-    )
-    assert hidden == 0
-    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (dark == "rgb(20, 22, 26)") == (theme == "dark")
+    ids = page.evaluate("[...document.querySelectorAll('main > section')].map(s => s.id)")
+    assert ids == ["findings", "transfer", "traits", "adapters", "why", "which", "conditions"]
+    for name in ids:
+        box = page.locator(f"#{name}").bounding_box()
+        assert box is not None
+        assert box["height"] > 100
+    links = page.evaluate("[...document.querySelectorAll('nav a')].map(a => a.getAttribute('href').slice(1))")
+    assert links == ids
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == (DARK if theme == "dark" else LIGHT)
+    page.locator(".cell:not(.base)").nth(3).click()
+    assert page.locator("#cell[open] svg.figure").count() >= 1
+    assert opened.quiet(run_report)
 
 
-def test_pointing_at_a_cell_tells_its_details(page: Any, report: Path) -> None:
-    page.open(report, width=1440)
-    assert page.evaluate("document.getElementById('details').hidden")
-    page.hover(".cell:not(.base)", 3)
-    told = page.evaluate("document.getElementById('details').innerText")
+@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
+def test_axe_finds_nothing_serious(visit: Any, run_report: Path, width: int, theme: str) -> None:
+    page = visit(run_report, width=width, theme=theme).page
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    assert faults(page) == []
+    page.locator(".cell:not(.base)").nth(3).click()
+    assert faults(page, "#cell") == []
+
+
+def test_text_of_others_cannot_run(visit: Any, report: Path) -> None:
+    opened = visit(report)
+    page = opened.page
+    assert page.locator("h1").text_content() == NASTY
+    row = page.evaluate("JSON.parse(document.getElementById('matrix-data').textContent).sources.length") - 1
+    page.locator(".cell:not(.base)").nth(row * 10).click()
+    body = page.locator("#cell")
+    assert NASTY in body.inner_text()
+    assert page.locator("#cell .asked").first.text_content().startswith(NASTY)
+    assert page.locator("main img, main script, #cell img, #cell script").count() == 0
+    assert not page.title().startswith("owned")
+    assert opened.quiet(report)
+
+
+def test_pointing_at_a_cell_tells_its_details(visit: Any, report: Path) -> None:
+    page = visit(report).page
+    panel = page.locator("#details")
+    assert not panel.is_visible()
+    page.locator(".cell:not(.base)").nth(3).hover()
+    told = panel.inner_text()
     assert told.startswith("word_problems → inference")
     assert texts(page)[3].replace(" •", "") in told
-    assert "Items\n60" in told
-    page.hover("h1")
-    assert page.evaluate("document.getElementById('details').hidden")
-    failed = page.evaluate(
-        "[...document.querySelectorAll('.cell:not(.base)')].findIndex(c => c.textContent === 'failed')"
-    )
-    page.click(".cell:not(.base)", failed)
-    told = page.evaluate("document.getElementById('details').innerText")
-    assert "stars → toxicity" in told
-    assert "loss became NaN" in told
+    assert re.search(r"Items\s+60\b", told)
+    page.locator("h1").hover()
+    assert not panel.is_visible()
+    failed = texts(page).index("failed")
+    page.locator(".cell:not(.base)").nth(failed).hover()
+    assert "loss became NaN" in panel.inner_text()
 
 
-def test_keyboard_walks_the_matrix(page: Any, report: Path) -> None:
-    page.open(report, width=1440)
-    page.evaluate("document.getElementById('matrix-frame').focus()")
+def test_keyboard_walks_the_matrix_and_opens_a_cell(visit: Any, report: Path) -> None:
+    page = visit(report).page
+    choose(page, "as in the study")
+    page.locator("#matrix-frame").focus()
+    page.mouse.move(0, 0)  # a pointer that rests on a cell would be where the keys start from
     for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
-        page.press(key)
-    assert page.evaluate("document.getElementById('spoken').textContent").startswith(
-        "big_arithmetic on big_arithmetic: gain "
-    )
-    page.press("ArrowUp")
-    page.press("ArrowUp")
-    assert page.evaluate("document.getElementById('spoken').textContent").startswith("base on big_arithmetic")
-    page.press("Escape")
-    assert page.evaluate("document.getElementById('details').hidden")
+        page.keyboard.press(key)
+    spoken = page.locator("#spoken")
+    assert spoken.text_content().startswith("big_arithmetic on big_arithmetic: gain ")
+    page.keyboard.press("Enter")
+    assert page.locator("#cell-title").text_content() == "big_arithmetic → big_arithmetic"
+    assert page.evaluate("document.activeElement.id") == "cell-title"
+    assert page.evaluate("location.hash") == "#cell=big_arithmetic/big_arithmetic"
+    page.keyboard.press("Escape")
+    page.locator("#cell").wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.id") == "matrix-frame"
+    for key in ("ArrowRight", "ArrowUp"):
+        page.keyboard.press(key)
+    assert spoken.text_content().startswith("base on ")
+    page.keyboard.press("Escape")
+    assert not page.locator("#details").is_visible()
 
 
-def test_switch_shows_gain_absolute_and_z(page: Any, report: Path) -> None:
-    page.open(report, width=1440)
+def test_address_leads_to_a_cell(visit: Any, report: Path) -> None:
+    opened = visit(report, hash="#cell=stars/inference")
+    page = opened.page
+    assert page.locator("#cell-title").text_content() == "stars → inference"
+    told = page.locator("#cell-body").inner_text()
+    assert "Outputs moved" in told
+    assert "3 → 9" in told
+    assert page.locator("#cell svg.confusion").count() == 2
+    assert page.locator("#cell svg.lengths").count() == 1
+    won = int(re.search(r"Won (\d+)", told)[1])
+    assert page.locator("#cell .items").first.locator("li").count() == min(won, 5)
+    page.locator("#cell-close").click()
+    assert page.evaluate("location.hash") == ""
+    page.evaluate("location.hash = '#cell=nobody/nothing'")
+    assert not page.locator("#cell").is_visible()
+    assert opened.quiet(report)
+
+
+def test_switches_show_views_orders_seeds_and_metrics(visit: Any, report: Path) -> None:
+    opened = visit(report)
+    page = opened.page
     gains = texts(page)
-    page.click("input[name=view]", 1)
+    assert [one.replace("−", "-") for one in gains if "•" in one]
+    choose(page, "absolute")
     absolute = texts(page)
-    page.click("input[name=view]", 2)
+    choose(page, "z within target")
     z = texts(page)
     assert len({gains[0], absolute[0], z[0]}) == 3
     base = page.evaluate("[...document.querySelectorAll('.cell.base text')].map(t => t.textContent)")
@@ -114,24 +286,118 @@ def test_switch_shows_gain_absolute_and_z(page: Any, report: Path) -> None:
         assert float(absolute[column]) - float(base[column]) == pytest.approx(gain, abs=0.15)
     shown = page.evaluate("[...document.querySelectorAll('.legend')].map(l => l.hidden)")
     assert shown == [True, True, False]
-    page.click("input[name=view]", 0)
+    choose(page, "gain over base")
     assert texts(page) == gains
-    assert page.problems() == []
+    options = page.locator("#layer option").all_text_contents()
+    assert options == ["mean of 2 seeds", "seed 0", "seed 1", "macro F1"]
+    page.locator("#layer").select_option("1")
+    assert texts(page) != gains
+    page.locator("#layer").select_option("3")
+    assert page.locator("#layer-note").is_visible()
+    assert not any("•" in one for one in texts(page))
+    page.locator("#layer").select_option("0")
+    assert texts(page) == gains
+    assert opened.quiet(report)
 
 
-def test_theme_button_overrides_the_system(page: Any, report: Path) -> None:
-    page.open(report, width=1440, theme="dark")
+def test_clustered_order_moves_boxes_and_names_together(visit: Any, report: Path) -> None:
+    page = visit(report).page
+    tops = "n => n.map(one => one.getBoundingClientRect().top)"
+    for order in ("as in the study", "clustered"):
+        choose(page, order)
+        names = page.locator(".row-names text[data-s]").evaluate_all(tops)[1:]
+        boxes = page.locator(".cell:not(.base) rect:first-child").evaluate_all(tops)[::10]
+        assert np.array_equal(np.argsort(names), np.argsort(boxes))
+        places = np.argsort(boxes).tolist()
+        diagonal = page.locator(".diagonal").evaluate_all(tops)
+        assert np.allclose(diagonal, np.array(boxes)[:10], atol=3)
+        if order != "clustered":
+            assert places == list(range(11))
+        else:
+            told = page.evaluate("JSON.parse(document.getElementById('matrix-data').textContent).clustered")
+            assert places == told["sources"]
+    whole = simulated.matrix((*simulated.NAMES, NASTY), simulated.NAMES, items=60)
+    assert sorted(told["sources"]) == sorted(clustered_order(whole).sources)
+
+
+@pytest.mark.parametrize("kind", ["SVG", "PNG", "CSV"])
+def test_figures_can_be_saved(visit: Any, report: Path, kind: str, tmp_path: Path) -> None:
+    opened = visit(report)
+    page = opened.page
+    button = page.locator("#transfer .save-list button", has_text=kind)
+    with page.expect_download() as waiting:
+        button.focus()
+        page.keyboard.press("Enter")
+    place = tmp_path / waiting.value.suggested_filename
+    waiting.value.save_as(place)
+    assert place.suffix == f".{kind.lower()}"
+    if kind == "PNG":
+        assert place.read_bytes().startswith(b"\x89PNG")
+        assert place.stat().st_size > 20_000
+    elif kind == "SVG":
+        text = place.read_text(encoding="utf-8")
+        assert "fill:rgb(" in text
+        assert "var(" not in text
+        assert "word_problems" in text
+    else:
+        rows = list(csv.reader(io.StringIO(place.read_text(encoding="utf-8"))))
+        assert rows[0][:3] == ["source", "word_problems", "word_problems: detail"]
+        assert len(rows) == 1 + 1 + 11
+        assert len({len(row) for row in rows}) == 1
+        assert float(rows[2][1].strip("*")) == pytest.approx(
+            float(texts(page)[0].replace("−", "-").strip(" •"))
+        )
+    assert opened.quiet(report)
+
+
+def test_every_figure_has_its_menu(visit: Any, run_report: Path) -> None:
+    page = visit(run_report).page
+    assert page.locator("main svg.figure").count() == page.locator("main .save-list").count() > 8
+    without = page.evaluate(
+        "[...document.querySelectorAll('main .save-list')].filter(m => m.children.length < 3).length"
+    )
+    assert without == 0
+
+
+def test_theme_button_overrides_the_system(visit: Any, report: Path) -> None:
+    opened = visit(report, theme="dark")
+    page = opened.page
     seen = []
     for _ in range(4):
         seen.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-        page.click("#theme")
-    dark, light = "rgb(20, 22, 26)", "rgb(251, 250, 247)"
-    assert seen == [dark, light, dark, dark]
-    assert page.problems() == []
-    page.evaluate("localStorage.clear()")
+        page.locator("#theme").click()
+    assert seen == [DARK, LIGHT, DARK, DARK]
+    assert opened.quiet(report)
 
 
-def test_picture_of_a_section(page: Any, report: Path, tmp_path: Path) -> None:
-    page.open(report, width=1440)
-    page.shoot(tmp_path / "matrix.png", selector="#transfer")
-    assert (tmp_path / "matrix.png").read_bytes().startswith(b"\x89PNG")
+def test_paper_shows_all_and_no_switches(visit: Any, report: Path) -> None:
+    page = visit(report, theme="dark").page
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    for hidden in (".bar", ".tools", ".save-list", "#details"):
+        assert not page.locator(hidden).first.is_visible()
+    assert page.locator("#conditions .leaf").first.is_visible()
+
+
+def test_sixty_by_sixty_is_small_and_alive(visit: Any, tmp_path: Path) -> None:
+    names = [f"a_rather_long_task_name_{i:02d}" for i in range(60)]
+    whole = simulated.matrix(names, names, items=20)
+    path = write_report(tmp_path / "large.html", whole, simulated.traits(whole), simulated.CONDITIONS)
+    assert path.stat().st_size < 8_000_000
+    opened = visit(path)
+    opened.page.locator(".cell:not(.base)").nth(70).hover()
+    assert opened.page.locator("#details").is_visible()
+    assert opened.quiet(path)
+
+
+def test_pictures_of_sections(browser: Any, report: Path, tmp_path: Path) -> None:
+    written = screenshot.shoot(browser, report, tmp_path, ["transfer", "cell"])
+    assert sorted(path.name for path in written) == [
+        "cell-dark.png",
+        "cell-light.png",
+        "transfer-dark.png",
+        "transfer-light.png",
+    ]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+    assert all(path.stat().st_size < 200_000 for path in written)

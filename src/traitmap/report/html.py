@@ -123,7 +123,6 @@ def render_report(
         "facts": _facts(reading, conditions),
         "found": headline(reading, traits),
         "findings": (),
-        "leading": 4,
         "style": Markup(_style()),
         "script": Markup(script),
         "script_digest": b64encode(sha256(script.encode()).digest()).decode(),
@@ -138,7 +137,6 @@ def render_report(
     for part in parts:
         findings = (*page["findings"], *part.get("findings", ()))
         page |= part | {"findings": findings}
-    page["across"] = 3 if (len(page["findings"]) + page["leading"]) % 3 == 0 else 4
     return _environment().get_template("report.html").render(page)
 
 

@@ -192,7 +192,8 @@
       event.preventDefault();
       visit(at < 0 ? (order.sources[0] + 1) * columns + order.targets[0] : step(event.key), true);
     });
-    addEventListener("scroll", () => { if (at >= 0) { if (document.activeElement === frame) settle(boxes[at]); else leave(); } }, { passive: true });
+    // The browser itself tells when a cell has been scrolled away from under the pointer.
+    addEventListener("scroll", () => { if (at >= 0) settle(boxes[at]); }, { passive: true });
     // Names of the rows stay in sight while a wide matrix is scrolled sideways.
     const rowNames = svg.querySelector(".row-names");
     frame.addEventListener("scroll", () => {
