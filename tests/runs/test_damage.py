@@ -15,6 +15,7 @@ from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
 from traitmap.matrix import build_matrix
 from traitmap.matrix_exports import to_json
+from traitmap.runs.cells import read_outcomes
 from traitmap.runs.contamination import read_contamination, write_contamination
 from traitmap.runs.damage import damaged_files
 from traitmap.runs.execute import execute
@@ -59,6 +60,8 @@ def told(store: RunStore) -> dict[str, object]:
         known = cell.status == "measured"
         place = f"{cell.source} {cell.seed} {cell.target}"
         found |= {f"{place} {n}": getattr(cell, n) if known else None for n in ("value", "n", "stderr")}
+    for entry in read_ledger(store).cells:
+        found[f"{entry.source} {entry.target} outcomes"] = outcomes_of(store, str(entry.key))
     for entry in read_ledger(store).adapters:
         found[f"{entry.source} training"] = dict(entry.report) or None
     for reader in (read_run_texts, read_contamination):
@@ -67,6 +70,13 @@ def told(store: RunStore) -> dict[str, object]:
         except RunError:
             found[reader.__name__] = None
     return found
+
+
+def outcomes_of(store: RunStore, key: str) -> object:
+    try:
+        return read_outcomes(store.cell(key))
+    except RunError:
+        return None
 
 
 @pytest.mark.parametrize("kind", KINDS)
