@@ -197,6 +197,7 @@ def format_parts(found: Families, points: Collection[str]) -> Shown | None:
             "A control adapter learnt the format of a source and nothing else. What is left of a gain "
             f"without it is content: beyond noise in {len(content)} of {counted(len(some), 'gain')}, "
             f"format only in {len(only)}, and of the rest it cannot be told."
+            + ("" if len(drawn) == len(some) else " Drawn are targets in points; the table has all.")
         ),
         svg=row_chart(
             lines,

@@ -317,7 +317,10 @@ def _alike(
     return Shown(
         name=name,
         title=title,
-        said=typeset(f"{how}; datasets that are alike stand together. {best} {extra}".strip()),
+        said=typeset(
+            f"{how}; datasets that are alike stand together, and (t) marks the items of a target. "
+            f"{best} {extra}".strip()
+        ),
         svg=likeness(
             names,
             names,

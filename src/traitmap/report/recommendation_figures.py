@@ -40,7 +40,7 @@ def picks(found: HeldOut) -> Shown | None:
     )
     unsure = sum(one.verdict == "cannot tell" for one in some)
     if unsure:
-        said += f" On {'all' if unsure == len(some) else unsure} it said itself that it cannot tell."
+        said += f" On {'all of them' if unsure == len(some) else unsure} it said itself that it cannot tell."
     if len(drawn) < len(some):
         said += f" {counted(len(some) - len(drawn), 'target')} in other units stand in the table only."
     return Shown(

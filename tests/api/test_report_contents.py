@@ -1,0 +1,75 @@
+"""All that a run's report shows: computed as far as the run allows, with progress, the same every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import prepared_run as prepared
+from traitmap import api
+from traitmap.api.report_contents import report_contents
+from traitmap.engine.fake import FakeEngine
+from traitmap.errors import RunError
+from traitmap.progress import Progress
+from traitmap.report.figures import figure_names
+
+
+def test_a_run_has_all_parts_and_shows_how_far_it_is(prepared_run: Path) -> None:
+    heard: list[Progress] = []
+    found = report_contents(prepared_run, cells=True, listener=heard.append)
+    assert not found.missing
+    assert found.explanation is not None
+    assert found.profile is not None
+    assert found.evaluation is not None
+    assert [one.target for one in found.evaluation.recommendations] == list(found.matrix.targets)
+    assert found.cells is not None
+    stages = {one.stage for one in heard}
+    assert {"traits", "profile", "why", "which", "recommend"} <= stages
+    assert all(any(one.done == one.total for one in heard if one.stage == stage) for stage in stages)
+    assert {"effects", "shares", "output-lengths", "recommendation-1"} <= set(figure_names(found))
+
+
+def test_what_explain_says_alone_is_what_the_report_says(prepared_run: Path) -> None:
+    found = report_contents(prepared_run, which=False)
+    alone = api.explain(prepared_run, n_permutations=2000)
+    assert found.explanation is not None
+    assert [one.effect for one in found.explanation.joint] == [one.effect for one in alone.joint]
+    assert [one.q for one in found.explanation.alone] == [one.q for one in alone.alone]
+    assert found.evaluation is None
+
+
+def test_a_recommendation_in_the_report_is_what_recommend_says(prepared_run: Path) -> None:
+    found = report_contents(prepared_run, why=False).evaluation
+    assert found is not None
+    target = found.recommendations[0].target
+    alone = api.recommend(prepared_run, target=target)
+    assert [one.source for one in found.recommendations[0].ranked] == [one.source for one in alone.ranked]
+    ours = np.array([one.gain.value for one in found.recommendations[0].ranked])
+    np.testing.assert_allclose(ours, [one.gain.value for one in alone.ranked], rtol=1e-6, atol=1e-9)
+
+
+def test_a_fast_report_leaves_out_what_takes_long(prepared_run: Path, tmp_path: Path) -> None:
+    page = api.open_run(prepared_run).report(tmp_path / "fast.html", fast=True).read_text(encoding="utf-8")
+    assert 'id="traits"' in page
+    assert 'id="which"' not in page
+
+
+def test_a_run_that_is_too_small_says_why(tmp_path: Path) -> None:
+    study = prepared.prepared_study(
+        tmp_path, sources=("arithmetic", "stars"), targets=("arithmetic", "stars"), seeds=(0,)
+    )
+    folder = api.run(study, engine=FakeEngine()).folder
+    found = report_contents(folder)
+    assert found.explanation is None
+    assert found.evaluation is None
+    assert "3" in found.missing["why"]
+    assert "3" in found.missing["which"]
+    page = api.open_run(folder).report(tmp_path / "small.html").read_text(encoding="utf-8")
+    assert page.count('class="missing"') == 2
+
+
+def test_a_folder_that_is_no_run_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(RunError):
+        report_contents(tmp_path / "absent")

@@ -1,0 +1,76 @@
+"""Scales, ticks and densities that figures stand on."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from traitmap.report.plot import Scale, around, log_ticks, round_ticks
+from traitmap.report.ridges import density
+from traitmap.report.row_chart import Line, row_chart
+from traitmap.report.standalone import standalone
+
+numbers = st.floats(-1e6, 1e6, allow_nan=False)
+
+
+@given(numbers, st.floats(1e-3, 1e6))
+def test_ticks_are_round_evenly_spaced_and_within(low: float, span: float) -> None:
+    high = low + span
+    ticks = round_ticks(low, high)
+    assert 1 <= len(ticks) <= 7
+    room = 1e-6 * max(1.0, abs(low), abs(high))
+    assert all(low - room <= tick <= high + room for tick in ticks)
+    gaps = np.diff(ticks)
+    assert np.allclose(gaps, gaps[0] if len(gaps) else 0, rtol=1e-5, atol=room)
+
+
+@given(st.floats(0.01, 1e5), st.floats(1.5, 1e6))
+def test_logarithmic_ticks_lie_within(low: float, times: float) -> None:
+    assert all(low * 0.999 <= tick <= low * times * 1.001 for tick in log_ticks(low, low * times))
+
+
+@given(st.lists(numbers, min_size=1, max_size=9))
+def test_an_axis_holds_all_values_and_nought(values: list[float]) -> None:
+    low, high = around([*values, float("nan")], zero=True)
+    assert low <= min([*values, 0.0])
+    assert high >= max([*values, 0.0])
+
+
+def test_scales_are_straight_or_logarithmic_and_hold_what_lies_beyond() -> None:
+    straight, logarithmic = Scale(0, 10, 100, 200), Scale(1, 100, 0, 50, logarithmic=True)
+    assert [straight(v) for v in (0, 5, 10, 99, -7)] == [100, 150, 200, 200, 100]
+    assert logarithmic(10) == pytest.approx(25)
+
+
+def test_density_has_its_mode_where_most_texts_lie() -> None:
+    sample = np.concatenate([np.full(900, 8.0), np.full(100, 200.0)])
+    at, heights = density(np.percentile(sample, np.arange(101)), 1.0, 1000.0)
+    assert 10 ** at[int(heights.argmax())] == pytest.approx(8, rel=0.06)
+    assert heights.max() == 1
+    assert heights[np.abs(at - np.log10(200)).argmin()] == pytest.approx(0.1, abs=0.03)
+
+
+def test_an_interval_far_beyond_all_dots_is_cut_with_an_arrow() -> None:
+    lines = [
+        Line("near", 1.0, 0.5, 1.5),
+        Line("far", 2.0, -400.0, 500.0),
+        Line("unknown", texts=("unknown",)),
+    ]
+    svg = row_chart(lines, key="k", title="t", description="d", heads=("value",))
+    root = ElementTree.fromstring(svg)
+    assert sum(one.get("class") == "beyond" for one in root.iter()) == 2
+    assert sum("dot" in one.get("class", "") for one in root.iter()) == 2
+
+
+def test_styles_are_written_onto_elements_by_weight_and_inheritance() -> None:
+    lines = [Line("a", 1.0, 0.5, 1.5, tone="better", solid=True), Line("b", -1.0, tone="worse")]
+    root = ElementTree.fromstring(standalone(str(row_chart(lines, key="k", title="t", description="d"))))
+    circles = [one for one in root.iter() if one.tag.endswith("circle")]
+    assert [one.get("fill") for one in circles] == ["#1766a8", "#ffffff"]
+    assert [one.get("stroke") for one in circles] == ["#1766a8", "#b1510b"]
+    texts = [one for one in root.iter() if one.tag.endswith("text")]
+    assert all((one.get("fill") or "").startswith("#") for one in texts)
