@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from statistics import median
+from types import MappingProxyType
+from urllib.parse import quote
 
+from traitmap.analysis.reason import Reason
 from traitmap.analysis.records import Traits
 from traitmap.report.heatmap import scaled_interval
 from traitmap.report.reading import Reading
@@ -13,13 +17,14 @@ from traitmap.report.svg import clean
 from traitmap.report.wording import UNKNOWN, counted, listed, plain, related, share, signed, typeset
 
 EACH = 3
+_AS_IN_SCRIPTS = "!~*'()"  # what encodeURIComponent leaves as it is
 # From this share of unparsed answers on, a gain may be learning to answer in the right form.
 UNPARSED = 0.10
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """One transfer in words."""
+    """One transfer in words. caution: what in the answers makes it less than it seems. link: its page."""
 
     source: str
     target: str
@@ -27,6 +32,8 @@ class Transfer:
     unit: str
     interval: str
     evidence: str
+    caution: str
+    link: str
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,12 @@ class Headline:
     untold: tuple[str, ...]
 
 
-def headline(reading: Reading, traits: Traits | None) -> Headline:
-    """Pick and count."""
+def headline(
+    reading: Reading,
+    traits: Traits | None,
+    reasons: Mapping[tuple[str, str], Sequence[Reason]] = MappingProxyType({}),
+) -> Headline:
+    """Pick and count. reasons: (source, target) -> what the answers of the cell show beyond its score."""
     places = [
         (s, t)
         for s, t in reading.transfers()
@@ -70,8 +81,8 @@ def headline(reading: Reading, traits: Traits | None) -> Headline:
     better = [at for at in ranked if reading.improvement(*at) > 0]
     worse = [at for at in reversed(ranked) if reading.improvement(*at) < 0]
     return Headline(
-        better=tuple(_transfer(reading, *at) for at in better[:EACH]),
-        worse=tuple(_transfer(reading, *at) for at in worse[:EACH]),
+        better=tuple(_transfer(reading, *at, reasons) for at in better[:EACH]),
+        worse=tuple(_transfer(reading, *at, reasons) for at in worse[:EACH]),
         significant=len(standing),
         tested=len(tested),
         known=len(places),
@@ -89,7 +100,9 @@ def _strength(reading: Reading, s: int, t: int) -> float:
     return reading.improvement(s, t) / reading.targets[t].limit
 
 
-def _transfer(reading: Reading, s: int, t: int) -> Transfer:
+def _transfer(
+    reading: Reading, s: int, t: int, reasons: Mapping[tuple[str, str], Sequence[Reason]]
+) -> Transfer:
     cell, target = reading.cells[s][t], reading.targets[t]
     test = related("q", cell.q) if isfinite(cell.q) else "not tested"
     evidence = ", ".join([*([f"n = {cell.n}"] if cell.n else []), test])
@@ -101,7 +114,17 @@ def _transfer(reading: Reading, s: int, t: int) -> Transfer:
         unit=clean(target.unit),
         interval="" if shown == UNKNOWN else typeset(shown),
         evidence=evidence,
+        caution=_caution(reasons.get((cell.source, cell.target), ())),
+        link="#cell="
+        + "/".join(quote(clean(name), safe=_AS_IN_SCRIPTS) for name in (cell.source, cell.target)),
     )
+
+
+def _caution(reasons: Sequence[Reason]) -> str:
+    """A collapse onto one answer, or a change of the answers' shares alone; empty where there is neither."""
+    told = {one.kind: one.words for one in reasons if one.significant is not False}
+    found = told.get("collapse") or told.get("metric") or ""
+    return typeset(clean(found.replace(" -> ", " → ")))
 
 
 def _varied(reading: Reading, places: list[tuple[int, int]]) -> str:

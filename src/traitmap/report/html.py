@@ -121,7 +121,7 @@ def render_report(
     page: dict[str, Any] = {
         "title": find(conditions, "name", "study.name", "study") or "Transfer matrix",
         "facts": _facts(reading, conditions),
-        "found": headline(reading, traits),
+        "found": headline(reading, traits, cells.reasons if cells else {}),
         "findings": (),
         "style": Markup(_style()),
         "script": Markup(script),

@@ -79,6 +79,8 @@
     if (!cell.lengths) return null;
     const rows = [["Base", part.baseLengths, "neutral"], [source, cell.lengths, "adapter"], ["Gold", part.goldLengths, "gold"]].filter((row) => row[1]);
     const edges = part.edges;
+    const filled = new Set(rows.flatMap(([, [counts]]) => counts.flatMap((count, bin) => (count ? [bin] : []))));
+    if (filled.size < 2) return null;
     const width = 640, left = 110, height = 62, inner = width - left - 12;
     const x = (value) => left + ((Math.min(value, edges.at(-1)) - edges[0]) / (edges.at(-1) - edges[0])) * inner;
     const svg = draw("svg", { class: "figure lengths", role: "img", "aria-label": "Lengths of answers; the same numbers stand in the table below",
@@ -113,8 +115,12 @@
     const line = (name, value, style) => list.append(make("dt", "", name), make("dd", style || "", value || "(nothing)"));
     if (gold) line("gold", gold, "gold");
     if (base || adapter) { line("base", base, kind === "won" ? "wrong" : "right"); line("adapter", adapter, kind === "won" ? "right" : "wrong"); }
-    const numbers = `Item ${number}${seed === null ? "" : `, seed ${seed}`}: ${typeset(before)} → ${typeset(after)}`;
-    return make("li", "", asked ? make("p", "asked", asked) : null, list, make("p", "evidence", numbers));
+    const binary = new Set([before, after, "0.0", "100.0"]).size === 2 && (base || adapter);
+    const scores = binary ? "" : `: score ${typeset(before)} → ${typeset(after)}`;
+    const numbers = make("p", "evidence", `Item ${number}${seed === null ? "" : `, seed ${seed}`}${scores}`);
+    const frame = asked ? make("p", "asked", asked) : null;
+    if (frame && asked.length > 300) frame.tabIndex = 0;
+    return make("li", "", frame, list, numbers);
   };
 
   const items = (part, cell) => {
