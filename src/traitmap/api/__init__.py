@@ -5,6 +5,7 @@ from traitmap.api.cells import cell_details
 from traitmap.api.explanation import explain
 from traitmap.api.exporting import export
 from traitmap.api.figures import figure, figure_names
+from traitmap.api.growth import plan_growth
 from traitmap.api.importing import ImportReport, import_results
 from traitmap.api.profiles import profile, write_profile
 from traitmap.api.recommendation import evaluate_recommenders
@@ -29,6 +30,7 @@ __all__ = [
     "load_checked",
     "matrix_of",
     "open_run",
+    "plan_growth",
     "pretrain",
     "profile",
     "query",

@@ -47,7 +47,7 @@ def init(
 
 @app.command()
 def check(
-    study: StudyFile,
+    study: Annotated[Path | None, typer.Argument(metavar="STUDY", help="A study file (YAML).")] = None,
     as_json: AsJson = False,
     measure: Annotated[
         bool,
@@ -56,12 +56,38 @@ def check(
         ),
     ] = True,
     data: Copies = None,
+    plan: Annotated[
+        str | None,
+        typer.Option(metavar="200x100", help="Adapters x targets: what such a matrix would cost, on paper."),
+    ] = None,
+    model_shape: Annotated[
+        str | None, typer.Option(help="With --plan: llama-1b, llama-3b or llama-8b on 80 GB GPUs.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(help="With --plan: GPUs, or workers of any kind.")] = 1,
+    items: Annotated[int | None, typer.Option(help="With --plan: items of each target.")] = None,
+    group_size: Annotated[
+        int | None, typer.Option(help="With --plan: adapters trained together, at most.")
+    ] = None,
 ) -> None:
     """Find all faults at once; show what will be trained and evaluated, time and disk.
+
+    With --plan, what a matrix of any size would take on many GPUs: by the costs that a run of STUDY measured,
+    or, without one, by those assumed of --model-shape.
 
     Example: traitmap check my-study/study.yaml
     """
     from traitmap import api
+
+    if plan is not None:
+        from traitmap.report.growth_table import growth_table
+
+        grown = api.plan_growth(
+            plan, workers=gpus, model_shape=model_shape, study=study, items=items, group_size=group_size
+        )
+        print_json(grown.to_json()) if as_json else print_table(growth_table(grown))
+        return
+    if study is None:
+        raise typer.BadParameter("missing; it may be left out only with --plan", param_hint="STUDY")
     from traitmap.report.preview import check_preview
 
     found = api.check(study, measure=measure, data=data)
