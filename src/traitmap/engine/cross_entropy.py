@@ -21,9 +21,11 @@ def backward_from(logits: torch.Tensor, wanted: torch.Tensor, weights: torch.Ten
         for start in range(0, len(gradient), rows):
             piece, aim = gradient[start : start + rows], wanted[start : start + rows, None]
             weight = weights[start : start + rows, None]
-            logs = torch.log_softmax(piece, dim=-1, dtype=wide)
-            terms.append(logs.gather(1, aim).neg_().mul_(weight).squeeze(1))
-            shares = logs.exp_().mul_(weight)
-            piece.copy_(shares.scatter_add_(1, aim, -weight))
+            exact = piece.to(wide)
+            top, own = exact.amax(dim=1, keepdim=True), exact.gather(1, aim)
+            shares = exact.sub(top).exp_()
+            total = shares.sum(dim=1, keepdim=True)
+            terms.append((total.log() + top - own).mul_(weight).squeeze(1))
+            piece.copy_(shares.mul_(weight / total).scatter_add_(1, aim, -weight))
     logits.backward(gradient)
     return torch.cat(terms)

@@ -133,26 +133,39 @@ def _views(
 
 
 @dataclass(frozen=True)
+class _Part:
+    """One module's share of an adapter's product: rows ``ranks`` of the joint A, B, and the scale.
+
+    module: its place among those that are computed together. name: its name in the model.
+    """
+
+    module: int
+    name: str
+    ranks: slice
+    b: torch.Tensor
+    scale: float
+
+
+@dataclass(frozen=True)
 class _Piece:
-    """What one module's product needs of one adapter: the tokens, the weights as they are computed with,
-    the tensors whose ``.grad`` is accumulated, and what the dropout mask is drawn from."""
+    """What the product needs of one adapter: its tokens, the A of all modules that read the same input
+    below each other, their parts, and what the dropout mask is drawn from (then there is one part)."""
 
     tokens: slice
     a: torch.Tensor
-    b: torch.Tensor
-    scale: float
+    parts: tuple[_Part, ...]
     owner: AdapterWeights
-    name: str
     masked: Slice | None
 
 
 class _AdaptedLinear(torch.autograd.Function):
-    """y = x W^T + bias, plus every adapter's low-rank product on its own tokens; x (N, in), y (N, out).
+    """y_m = x W_m^T + bias_m plus every adapter's low-rank product on its own tokens, for every module m
+    that reads x; x (N, in), y_m (N, out_m).
 
     One function for base and adapters, so that neither y nor dx is ever copied: products are added in
-    place. weight None leaves the base's part out. ``anchor`` is a dummy leaf that makes autograd call
-    backward even where x needs no gradient (the first layer). Gradients of A and B are accumulated
-    straight into ``.grad`` in the adapter's own precision; only dx travels on.
+    place. A module without a weight leaves the base's part out. ``anchor`` is a dummy leaf that makes
+    autograd call backward even where x needs no gradient (the first layer). Gradients of A and B are
+    accumulated straight into ``.grad`` in the adapter's own precision; only dx travels on.
     """
 
     @staticmethod
@@ -160,51 +173,81 @@ class _AdaptedLinear(torch.autograd.Function):
         ctx: Any,
         x: torch.Tensor,
         anchor: torch.Tensor,
-        weight: torch.Tensor | None,
-        bias: torch.Tensor | None,
-        height: int,
-        pieces: list[_Piece],
-    ) -> torch.Tensor:
-        y = x.new_zeros(len(x), height) if weight is None else product(x, weight, bias)
+        bases: Sequence[_Frozen],
+        pieces: Sequence[_Piece],
+    ) -> tuple[torch.Tensor, ...]:
+        ys = [base.output(x) for base in bases]
         saved: list[torch.Tensor] = [x]
         for piece in pieces:
             part = x[piece.tokens]
-            if piece.masked is None:
-                low = torch.mm(part, piece.a.T)
-            else:
-                mask = _dropout_mask(piece.owner, piece.masked, piece.name, part)
-                low = torch.mm(part * mask, piece.a.T)
+            if piece.masked is not None:
+                mask = _dropout_mask(piece.owner, piece.masked, piece.parts[0].name, part)
+                part = part * mask
                 saved.append(mask)
-            if piece.scale != 1:
-                low.mul_(piece.scale)
-            y[piece.tokens].addmm_(low, piece.b.T)
+            low = torch.mm(part, piece.a.T)
+            _scale(low, piece.parts)
+            for each in piece.parts:
+                ys[each.module][piece.tokens].addmm_(low[:, each.ranks], each.b.T)
             saved.append(low)
         ctx.save_for_backward(*saved)
-        ctx.weight, ctx.pieces = weight, pieces
-        return y
+        ctx.bases, ctx.pieces = bases, pieces
+        return tuple(ys)
 
     @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
-        dy, dx, rest = dy.contiguous(), None, iter(saved)
-        if ctx.needs_input_grad[0]:
-            dx = torch.zeros_like(x) if ctx.weight is None else product(dy, ctx.weight.T, None)
+        dys, rest = [slope.contiguous() for slope in slopes], iter(saved)
+        dx = _input_gradient(x, ctx.bases, dys) if ctx.needs_input_grad[0] else None
         for piece in ctx.pieces:
-            part, dpart = x[piece.tokens], dy[piece.tokens]
+            part = x[piece.tokens]
             mask = None if piece.masked is None else next(rest)
             low = next(rest)
-            dlow = torch.mm(dpart, piece.b)
-            if piece.scale != 1:
-                dlow.mul_(piece.scale)
-            _accumulate(piece.owner.b[piece.name], torch.mm(low.T, dpart).T)
-            _accumulate(piece.owner.a[piece.name], torch.mm(dlow.T, part if mask is None else part * mask))
+            dlow = torch.empty_like(low)
+            for each in piece.parts:
+                dpart = dys[each.module][piece.tokens]
+                torch.mm(dpart, each.b, out=dlow[:, each.ranks])
+                _accumulate(piece.owner.b[each.name], torch.mm(low[:, each.ranks].T, dpart).T)
+            _scale(dlow, piece.parts)
+            da = torch.mm(dlow.T, part if mask is None else part * mask)
+            for each in piece.parts:
+                _accumulate(piece.owner.a[each.name], da[each.ranks])
             if dx is None:
                 continue
             if mask is None:
                 dx[piece.tokens].addmm_(dlow, piece.a)
             else:
                 dx[piece.tokens].addcmul_(torch.mm(dlow, piece.a), mask)
-        return dx, None, None, None, None, None
+        return dx, None, None, None
+
+
+@dataclass(frozen=True)
+class _Frozen:
+    """A base module's own part: weight (out, in) and bias, or None and the number of outputs."""
+
+    weight: torch.Tensor | None
+    bias: torch.Tensor | None
+    height: int
+
+    def output(self, x: torch.Tensor) -> torch.Tensor:
+        return x.new_zeros(len(x), self.height) if self.weight is None else product(x, self.weight, self.bias)
+
+
+def _input_gradient(x: torch.Tensor, bases: Sequence[_Frozen], dys: Sequence[torch.Tensor]) -> torch.Tensor:
+    total: torch.Tensor | None = None
+    for base, dy in zip(bases, dys, strict=True):
+        if base.weight is not None:
+            part = product(dy, base.weight.T, None)
+            total = part if total is None else total.add_(part)
+    return torch.zeros_like(x) if total is None else total
+
+
+def _scale(low: torch.Tensor, parts: Sequence[_Part]) -> None:
+    """Multiply the columns of each part by its scale, in place."""
+    if len({part.scale for part in parts}) == 1:
+        low.mul_(parts[0].scale)
+    else:
+        for part in parts:
+            low[:, part.ranks].mul_(part.scale)
 
 
 def _dropout_mask(adapter: AdapterWeights, piece: Slice, name: str, part: torch.Tensor) -> torch.Tensor:
@@ -227,47 +270,80 @@ def _accumulate(parameter: torch.Tensor, gradient: torch.Tensor) -> None:
 
 
 class Resident:
-    """Adapters hooked onto a model; ``route`` says which tokens belong to whom."""
+    """Adapters hooked onto a model; ``route`` says which tokens belong to whom.
 
-    def __init__(self, adapters: Sequence[AdapterWeights]) -> None:
+    siblings: module -> all modules that may read the very same input, itself among them. The first that
+    is called computes for all; the others find their output waiting.
+    """
+
+    def __init__(
+        self,
+        adapters: Sequence[AdapterWeights],
+        siblings: Mapping[str, Mapping[str, nn.Linear]] | None = None,
+    ) -> None:
         self.adapters = list(adapters)
         self.slices: tuple[Slice, ...] = ()
         self.training = False
+        self._siblings = siblings or {}
         self._anchor = torch.zeros((), requires_grad=True)
         self._cast: dict[int, tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]] = {}
+        self._joint: dict[tuple[int, tuple[str, ...]], torch.Tensor] = {}
+        self._waiting: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def route(self, slices: Sequence[Slice]) -> None:
         """Set the owners of the next forward pass's tokens."""
         self.slices = tuple(slices)
+        self._waiting.clear()
 
     def refresh(self) -> None:
         """Cast the adapters anew at the next pass: their weights have changed."""
         self._cast.clear()
+        self._joint.clear()
 
     def add_to(self, name: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """y plus every owner's low-rank product of x at module ``name``."""
-        pieces = self._pieces(name, x.dtype)
+        pieces = self._pieces((name,), x.dtype)
         if not pieces:
             return y
-        flat = x.reshape(-1, x.shape[-1])
-        return y + _AdaptedLinear.apply(flat, self._anchor, None, None, y.shape[-1], pieces).view(y.shape)
+        flat, base = x.reshape(-1, x.shape[-1]), _Frozen(None, None, y.shape[-1])
+        return y + _AdaptedLinear.apply(flat, self._anchor, [base], pieces)[0].view(y.shape)
 
     def product(self, name: str, module: nn.Linear, x: torch.Tensor) -> torch.Tensor:
         """The module's output for x with every owner's low-rank product added."""
-        pieces, height = self._pieces(name, x.dtype), module.out_features
-        flat = x.reshape(-1, x.shape[-1])
-        out = _AdaptedLinear.apply(flat, self._anchor, module.weight, module.bias, height, pieces)
-        return out.view(*x.shape[:-1], height)
+        for_input, output = self._waiting.pop(name, (None, None))
+        if output is not None and for_input is x:
+            return output
+        group = self._siblings.get(name, {name: module})
+        if self.training and any(adapter.dropout for adapter in self.adapters):
+            group = {name: module}  # every module drops its own share of the input
+        bases = [_Frozen(each.weight, each.bias, each.out_features) for each in group.values()]
+        pieces = self._pieces(tuple(group), x.dtype)
+        outputs = _AdaptedLinear.apply(x.reshape(-1, x.shape[-1]), self._anchor, bases, pieces)
+        found = {each: y.view(*x.shape[:-1], -1) for each, y in zip(group, outputs, strict=True)}
+        self._waiting.update((each, (x, y)) for each, y in found.items() if each != name)
+        return found[name]
 
-    def _pieces(self, name: str, dtype: torch.dtype) -> list[_Piece]:
+    def _pieces(self, names: tuple[str, ...], dtype: torch.dtype) -> list[_Piece]:
         pieces = []
         for piece in self.slices:
             owner = self.adapters[piece.owner]
-            if name in owner.a:
-                a, b = self._weights(piece.owner, dtype)
-                masked = piece if self.training and owner.dropout else None
-                tokens = slice(piece.start, piece.stop)
-                pieces.append(_Piece(tokens, a[name], b[name], owner.scale[name], owner, name, masked))
+            there = tuple(name for name in names if name in owner.a)
+            if not there:
+                continue
+            a, b = self._weights(piece.owner, dtype)
+            parts, start = list[_Part](), 0
+            for name in there:
+                ranks = slice(start, start + len(a[name]))
+                parts.append(_Part(names.index(name), name, ranks, b[name], owner.scale[name]))
+                start = ranks.stop
+            joint = a[there[0]]
+            if len(there) > 1:
+                key = (piece.owner, there)
+                if key not in self._joint:
+                    self._joint[key] = torch.cat([a[name] for name in there])
+                joint = self._joint[key]
+            masked = piece if self.training and owner.dropout else None
+            pieces.append(_Piece(slice(piece.start, piece.stop), joint, tuple(parts), owner, masked))
         return pieces
 
     def _weights(
@@ -276,6 +352,7 @@ class Resident:
         """A and B of an adapter in the precision of the pass, cast once until ``refresh``."""
         adapter = self.adapters[index]
         if index not in self._cast or next(iter(self._cast[index][0].values())).dtype != dtype:
+            self._joint.clear()
             with torch.no_grad():
                 self._cast[index] = _cast(adapter, dtype)
         return self._cast[index]
@@ -298,27 +375,42 @@ def resident(model: nn.Module, adapters: Sequence[AdapterWeights]) -> Iterator[R
     A plain frozen ``nn.Linear`` computes base and adapters in one function; what is derived from it (a
     quantised layer) computes its own part and a hook adds the adapters'.
     """
-    stack = Resident(adapters)
     modules = dict(model.named_modules())
-    handles, replaced = [], []
-    for name in sorted({name for adapter in adapters for name in adapter.a}):
-        module = modules[name]
-        if type(module) is nn.Linear and "forward" not in vars(module) and not module.weight.requires_grad:
-            vars(module)["forward"] = partial(stack.product, name, module)
-            replaced.append(module)
-        else:
-            handles.append(
-                module.register_forward_hook(
-                    lambda _module, inputs, output, name=name: stack.add_to(name, inputs[0], output)
-                )
-            )
+    names = sorted({name for adapter in adapters for name in adapter.a})
+    plain = {name: module for name in names if _is_plain(module := modules[name])}
+    stack = Resident(adapters, _siblings(plain))
+    for name, module in plain.items():
+        module.__dict__["forward"] = partial(stack.product, name, module)
+    handles = [
+        modules[name].register_forward_hook(
+            lambda _module, inputs, output, name=name: stack.add_to(name, inputs[0], output)
+        )
+        for name in names
+        if name not in plain
+    ]
     try:
         yield stack
     finally:
         for handle in handles:
             handle.remove()
-        for module in replaced:
-            del vars(module)["forward"]
+        for module in plain.values():
+            del module.__dict__["forward"]
+
+
+def _is_plain(module: nn.Module) -> bool:
+    return type(module) is nn.Linear and "forward" not in vars(module) and not module.weight.requires_grad
+
+
+def _siblings(modules: Mapping[str, nn.Linear]) -> dict[str, dict[str, nn.Linear]]:
+    """For every module those of the same parent that read the same input by their usual names."""
+    found: dict[str, dict[str, nn.Linear]] = {}
+    for name in modules:
+        parent, _, own = name.rpartition(".")
+        for together in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")):
+            if own in together:
+                full = [f"{parent}.{each}" if parent else each for each in together]
+                found[name] = {each: modules[each] for each in full if each in modules}
+    return found
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from traitmap.engine.base import Base
 from traitmap.engine.contract import TrainingJob, TrainingReport
 from traitmap.engine.cross_entropy import backward_from
+from traitmap.engine.fused import fused_blocks
 from traitmap.engine.lora import AdapterWeights, Resident, linear_modules, new_adapter, resident
 from traitmap.engine.passes import Row, batches_by_tokens, read_logits
 from traitmap.engine.schedule import batch_schedule, learning_rate
@@ -57,7 +58,7 @@ def train_group(
     """Train all jobs together; ``budget`` is the number of tokens computed in one pass."""
     lanes = [open_lane(base, encoder, job) for job in jobs]
     goal, started = sum(lane.total_tokens for lane in lanes), time.monotonic()
-    with resident(base.model, [lane.adapter for lane in lanes]) as adapters:
+    with fused_blocks(base.model), resident(base.model, [lane.adapter for lane in lanes]) as adapters:
         adapters.training = True
         optimizer = _optimizer(lanes)
         while any(lane.active for lane in lanes):
