@@ -1,4 +1,4 @@
-"""What mkdocs does beside reading the pages: the page of commands, what pages leave out, links out of them."""
+"""What mkdocs does beside reading the pages: commands, what pages leave out, links that lead out of them."""
 
 from __future__ import annotations
 

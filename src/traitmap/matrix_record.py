@@ -90,3 +90,9 @@ class TransferMatrix:
         """Direction of each target's metric where it is known; higher is better where it is not."""
         known: Mapping[str, bool] = self.conditions.get("higher_is_better") or {}
         return known
+
+    def _repr_html_(self) -> str:
+        """A small heat map, for notebooks."""
+        from traitmap.matrix_html import matrix_html
+
+        return matrix_html(self)

@@ -196,3 +196,9 @@ class Traits:
     factor_correlation: Array | None = None
     rotated_variance_ratio: Array | None = None
     biplot: Biplot | None = None
+
+    def _repr_html_(self) -> str:
+        """Small tables, for notebooks."""
+        from traitmap.analysis.traits_html import traits_html
+
+        return traits_html(self)

@@ -219,3 +219,9 @@ class Explanation:
         from traitmap.analysis.explanation.explanation_json import to_json
 
         return to_json(self)
+
+    def _repr_html_(self) -> str:
+        """Verdicts and effects, for notebooks."""
+        from traitmap.analysis.explanation.explanation_html import explanation_html
+
+        return explanation_html(self)

@@ -103,6 +103,12 @@ class Recommendation:
         found: dict[str, Any] = _plain({**asdict(self), **listed})
         return found
 
+    def _repr_html_(self) -> str:
+        """A small table, for notebooks."""
+        from traitmap.analysis.recommendation.advice_html import advice_html
+
+        return advice_html(self)
+
     def __str__(self) -> str:
         lines = [f"Sources for {self.target} ({self.unit}): {self.words}"]
         for place, one in enumerate(self.ranked, start=1):
