@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,17 @@ if TYPE_CHECKING:
 _ROWS = ("dataset", "task_docs", "_training_docs", "_fewshot_docs", "sampler")
 
 
-def portable(target: LoadedTarget) -> LoadedTarget:
-    """The same target, which scores as before and cannot be rendered again.
+@dataclass(frozen=True)
+class FileModule:
+    """A module that lm-eval has read from a file by its path, so that nobody else can import it."""
 
-    Functions of the user's own task files travel by value, since their modules are not installed elsewhere.
-    """
+    name: str
+    file: str
+    source: str
+
+
+def portable(target: LoadedTarget) -> LoadedTarget:
+    """The same target, which scores as before and cannot be rendered again."""
     task = getattr(target, "_task", None)
     if task is None:
         return target
@@ -31,13 +38,21 @@ def portable(target: LoadedTarget) -> LoadedTarget:
     return replace(target, _task=light)
 
 
-def modules_of_files() -> Iterator[ModuleType]:
-    """Modules that lm-eval has read from files by their path, which no other machine can import."""
+def file_modules() -> tuple[FileModule, ...]:
+    """Modules of task files that are in use here. Another machine needs them before it gets a target."""
     known: dict[str, Any] = dict(sys.modules)
-    for name, module in known.items():
-        if (
-            isinstance(module, ModuleType)
-            and hasattr(module, "__mtime__")
-            and not name.startswith("lm_eval.")
-        ):
-            yield module
+    return tuple(
+        FileModule(name, str(module.__file__), Path(str(module.__file__)).read_text(encoding="utf-8"))
+        for name, module in known.items()
+        if isinstance(module, ModuleType) and hasattr(module, "__mtime__")
+    )
+
+
+def install(modules: Iterable[FileModule]) -> None:
+    """Have the modules of another machine's task files, under their names there."""
+    for one in modules:
+        if one.name not in sys.modules:
+            module = ModuleType(one.name)
+            module.__file__ = one.file
+            sys.modules[one.name] = module
+            exec(compile(one.source, one.file, "exec"), vars(module))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from traitmap.data.portable import modules_of_files, portable
+from traitmap.data.portable import file_modules, portable
 from traitmap.data.records import ServedAdapter
 from traitmap.progress import Listener, Progress
 from traitmap.runs.cluster.pool import Member, Pool
@@ -117,9 +117,8 @@ class Drive:
     def _send_cell(self, member: Member, unit: CellUnit) -> Any:
         target = self.run.targets[unit.target]
         if target.digest not in self.targets:
-            for module in modules_of_files():
-                self.pool.ray.cloudpickle.register_pickle_by_value(module)
-            self.targets[target.digest] = SentTarget(target.digest, self.pool.ray.put(portable(target)))
+            sent = self.pool.ray.put(portable(target))
+            self.targets[target.digest] = SentTarget(target.digest, sent, file_modules())
         return member.handle.score.remote(self.targets[target.digest], self._sent_adapter(unit))
 
     def _sent_adapter(self, unit: CellUnit) -> SentAdapter | ServedAdapter | None:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from traitmap.data.portable import FileModule, install
 from traitmap.data.records import Answer, Request, ServedAdapter
 from traitmap.engine.contract import Engine, TrainingJob
 from traitmap.errors import ModelError
@@ -64,10 +65,11 @@ class SentAdapter:
 
 @dataclass(frozen=True)
 class SentTarget:
-    """A target that lies in the object store."""
+    """A target that lies in the object store. modules: that it needs, and that are not installed."""
 
     digest: str
     target: Any
+    modules: tuple[FileModule, ...] = ()
 
 
 def fetch(reference: Any) -> Any:
@@ -172,6 +174,7 @@ class Worker:
 
     def _target(self, sent: SentTarget) -> LoadedTarget:
         if sent.digest not in self.targets:
+            install(sent.modules)
             self.targets[sent.digest] = fetch(sent.target)
             if len(self.targets) > KEPT_TARGETS:
                 self.targets.popitem(last=False)
