@@ -72,25 +72,37 @@ class Groups:
 
 @dataclass
 class Slots:
-    """Room for the keys and values of texts in the making, per layer (slots, kv_heads, room, d).
+    """Room for the keys and values of texts in the making, per layer (count, kv_heads, room, d).
 
-    lengths: (slots,) tokens of each text that are in, the shared prefix not counted.
+    lengths: (count,) tokens of each text that are in, the shared prefix not counted.
     """
 
-    slots: int
-    room: int
+    count: int
     lengths: torch.Tensor
+    room: int = 0
     keys: dict[int, torch.Tensor] = field(default_factory=dict)
     values: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def make_room(self, needed: int, like: Mapping[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Places for texts of ``needed`` tokens. Grows by half at least, so it is seldom done."""
+        if needed <= self.room:
+            return
+        room = max(needed, self.room + self.room // 2, 64)
+        for layer, pair in like.items():
+            for store, tensor in zip((self.keys, self.values), pair, strict=True):
+                heads, width = (tensor.shape[0], tensor.shape[-1])
+                wider = tensor.new_zeros(self.count, heads, room, width)
+                if layer in store:
+                    wider[:, :, : self.room] = store[layer]
+                store[layer] = wider
+        self.room = room
 
     def write(
         self, slot: int, start: int, stop: int, kept: Mapping[int, tuple[torch.Tensor, torch.Tensor]]
     ) -> None:
         """Put tokens ``start:stop`` of a stream into a slot, from its beginning."""
+        self.make_room(stop - start + 1, kept)
         for layer, (key, value) in kept.items():
-            if layer not in self.keys:
-                shape = (self.slots, key.shape[0], self.room, key.shape[2])
-                self.keys[layer], self.values[layer] = key.new_zeros(shape), value.new_zeros(shape)
             self.keys[layer][slot, :, : stop - start] = key[:, start:stop]
             self.values[layer][slot, :, : stop - start] = value[:, start:stop]
         self.lengths[slot] = stop - start

@@ -78,6 +78,9 @@ def read_next(
     rows = len(tokens)
     lengths = slots.lengths[:rows]
     longest = int(lengths.max()) + 1
+    if longest > slots.room:
+        pairs = zip(slots.keys.items(), slots.values.values(), strict=True)
+        slots.make_room(longest, {layer: (key[0], value[0]) for (layer, key), value in pairs})
     plan = Decoding(slots, rows, longest, prefix)
     positions = lengths.cpu().numpy() + (0 if prefix is None else prefix.length)
     logits = _forward(model, plan, np.asarray(tokens), positions, np.arange(rows), adapters)
@@ -206,7 +209,7 @@ def _by_cache(model: Any, head: np.ndarray, tails: Sequence[np.ndarray]) -> torc
         (prefix,) = compute_prefixes(model, [(head.tolist(), None)])
         rows = [Row(ids=tail[:3], reads=np.array([2])) for tail in tails]
         first, plan = read_behind(model, rows, [prefix] * 2, keep=True)
-        slots = Slots(2, 8, torch.zeros(2, dtype=torch.long, device=model.device))
+        slots = Slots(2, torch.zeros(2, dtype=torch.long, device=model.device))
         for slot in range(2):
             slots.write(slot, 3 * slot, 3 * slot + 3, plan.kept)
         steps = [read_next(model, slots, [int(t[i]) for t in tails], prefix, None) for i in (3, 4)]

@@ -1,73 +1,48 @@
 """Generation as lm-evaluation-harness asks for it: greedy or sampled, with stop strings.
 
-Rows of similar length decode together over a key-value cache; a finished row leaves the batch at
-once. Sampling draws from a generator of the request's own, so an item's text does not depend on its
-neighbours.
+Sampling draws from a generator of the request's own, so an item's text does not depend on its
+neighbours. Models that take the stream layout decode continuously; others in padded batches of similar
+length, from which finished rows leave at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from transformers import DynamicCache
-from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from traitmap.data.records import Answer, Request
 from traitmap.engine.base import Base
-from traitmap.engine.decoding import Decoding, decoding_of
+from traitmap.engine.cached_passes import EVERYTHING
+from traitmap.engine.continuous import Decoder, decode
+from traitmap.engine.drafts import Draft, Ends, drafts_of, next_tokens
 from traitmap.engine.passes import Row, read_logits
 from traitmap.engine.tokens import Encoder
-from traitmap.errors import ModelError
 from traitmap.progress import Listener, Progress
 
 
-@dataclass
-class Draft:
-    """A text in the making."""
-
-    index: int
-    prompt: list[int]
-    decoding: Decoding
-    generator: torch.Generator
-    tokens: list[int] = field(default_factory=list)
-    stopped: bool = False
-
-    @property
-    def finished(self) -> bool:
-        return self.stopped or len(self.tokens) >= self.decoding.max_tokens
-
-
 def generate(
-    base: Base, encoder: Encoder, requests: Sequence[Request], budget: int, listener: Listener
+    decoder: Decoder, encoder: Encoder, requests: Sequence[Request], listener: Listener
 ) -> list[Answer]:
-    """Answers to ``generate_until`` requests, in order; ``budget`` tokens fit the cache of one batch."""
-    drafts = [_draft(base, encoder, index, request) for index, request in enumerate(requests)]
-    answers: list[Answer | None] = [None] * len(requests)
-    ends = _end_tokens(base)
-    done = 0
-    for batch in _batches(drafts, budget):
+    """Answers to ``generate_until`` requests, in order."""
+    drafts = drafts_of(decoder.base, encoder, requests)
+    answers: dict[int, Answer] = {}
+    finished = decode(decoder, drafts) if decoder.shortcuts.cached else _padded(decoder, drafts)
+    for draft in finished:
+        answers[draft.index] = decoder.ends.answer(draft)
+        listener(Progress("evaluate", len(answers), len(requests)))
+    return [answers[index] for index in range(len(requests))]
+
+
+def _padded(decoder: Decoder, drafts: Sequence[Draft]) -> Iterator[Draft]:
+    if decoder.adapters is not None:
+        decoder.adapters.route([EVERYTHING])
+    for batch in _batches(drafts, decoder.cache_tokens):
         with torch.inference_mode():
-            (_decode_batch if base.cached else _decode_anew)(base, batch, ends)
-        for draft in batch:
-            answers[draft.index] = _answer(base, draft, ends)
-        done += len(batch)
-        listener(Progress("evaluate", done, len(requests)))
-    return [answer for answer in answers if answer is not None]
-
-
-def _draft(base: Base, encoder: Encoder, index: int, request: Request) -> Draft:
-    decoding = decoding_of(request.generation)
-    room = base.max_length - decoding.max_tokens
-    if room <= 0:
-        raise ModelError(
-            f"generation_kwargs: max_gen_toks {decoding.max_tokens} leaves no room for a prompt in the "
-            f"model's {base.max_length} tokens; lower it in the task file."
-        )
-    prompt = (encoder.encode(request.context) or [encoder.start])[-room:]
-    return Draft(index, prompt, decoding, torch.Generator().manual_seed(request.seed))
+            (_decode_batch if decoder.base.cached else _decode_anew)(decoder.base, batch, decoder.ends)
+        yield from batch
 
 
 def _batches(drafts: Sequence[Draft], budget: int) -> list[list[Draft]]:
@@ -84,14 +59,7 @@ def _batches(drafts: Sequence[Draft], budget: int) -> list[list[Draft]]:
     return batches
 
 
-def _end_tokens(base: Base) -> frozenset[int]:
-    """All tokens that end a text: the tokenizer's, and those of the generation config."""
-    configured = getattr(base.model.generation_config, "eos_token_id", None)
-    several = configured if isinstance(configured, list) else [configured]
-    return frozenset(token for token in [base.tokenizer.eos_token_id, *several] if token is not None)
-
-
-def _decode_batch(base: Base, drafts: Sequence[Draft], ends: frozenset[int]) -> None:
+def _decode_batch(base: Base, drafts: Sequence[Draft], ends: Ends) -> None:
     """Decode until every draft is finished."""
     model, device = base.model, base.model.device
     longest = max(len(draft.prompt) for draft in drafts)
@@ -112,9 +80,7 @@ def _decode_batch(base: Base, drafts: Sequence[Draft], ends: frozenset[int]) -> 
             use_cache=True,
             logits_to_keep=1,
         )
-        for draft, token in zip(active, _next_tokens(output.logits[:, -1], active), strict=True):
-            draft.tokens.append(token)
-            draft.stopped = token in ends or _hits_stop(base, draft)
+        ends.extend(active, next_tokens(output.logits[:, -1], active))
         keep = [row for row, draft in enumerate(active) if not draft.finished]
         if len(keep) < len(active):
             rows = torch.tensor(keep, device=device, dtype=torch.long)
@@ -128,56 +94,11 @@ def _decode_batch(base: Base, drafts: Sequence[Draft], ends: frozenset[int]) -> 
         positions = positions[:, -1:] + 1
 
 
-def _decode_anew(base: Base, drafts: Sequence[Draft], ends: frozenset[int]) -> None:
+def _decode_anew(base: Base, drafts: Sequence[Draft], ends: Ends) -> None:
     """Decode without a cache, every text anew at every step: slow, and right behind virtual tokens."""
     active = list(drafts)
     while active:
         texts = [np.asarray(draft.prompt + draft.tokens, dtype=np.int64) for draft in active]
         rows = [Row(ids=ids, reads=np.asarray([len(ids) - 1])) for ids in texts]
-        logits = read_logits(base.model, base.layout, rows)
-        for draft, token in zip(active, _next_tokens(logits, active), strict=True):
-            draft.tokens.append(token)
-            draft.stopped = token in ends or _hits_stop(base, draft)
+        ends.extend(active, next_tokens(read_logits(base.model, base.layout, rows), active))
         active = [draft for draft in active if not draft.finished]
-
-
-def _next_tokens(logits: torch.Tensor, drafts: Sequence[Draft]) -> list[int]:
-    """The next token of each row; logits (rows, V)."""
-    greedy = logits.argmax(dim=-1).tolist()
-    return [
-        _sample(logits[row], draft) if draft.decoding.sample else greedy[row]
-        for row, draft in enumerate(drafts)
-    ]
-
-
-def _sample(logits: torch.Tensor, draft: Draft) -> int:
-    """One draw after temperature, top-k and top-p, in transformers' order."""
-    decoding = draft.decoding
-    scores = logits[None].float().cpu()
-    nothing = torch.empty(1, 0, dtype=torch.long)
-    scores = TemperatureLogitsWarper(decoding.temperature)(nothing, scores)
-    if decoding.top_k > 0:
-        scores = TopKLogitsWarper(decoding.top_k)(nothing, scores)
-    if decoding.top_p < 1.0:
-        scores = TopPLogitsWarper(decoding.top_p)(nothing, scores)
-    return int(torch.multinomial(scores.softmax(dim=-1), 1, generator=draft.generator))
-
-
-def _hits_stop(base: Base, draft: Draft) -> bool:
-    """Whether the newest token completes a stop string. Looks at the tail, then makes sure on the whole."""
-    if not draft.decoding.until:
-        return False
-    reach = max(len(term.encode()) for term in draft.decoding.until) + 4
-    tail = base.tokenizer.decode(draft.tokens[-reach:], skip_special_tokens=True)
-    if not any(term in tail for term in draft.decoding.until):
-        return False
-    whole = base.tokenizer.decode(draft.tokens, skip_special_tokens=True)
-    return any(term in whole for term in draft.decoding.until)
-
-
-def _answer(base: Base, draft: Draft, ends: frozenset[int]) -> Answer:
-    kept = [token for token in draft.tokens if token not in ends]
-    text = base.tokenizer.decode(kept, skip_special_tokens=True)
-    for term in draft.decoding.until:
-        text = text.split(term)[0]
-    return Answer(text=text, tokens=len(draft.tokens), stopped=draft.stopped)

@@ -16,10 +16,13 @@ from traitmap.data.records import Answer, Request, ServedAdapter
 from traitmap.engine import attention
 from traitmap.engine.base import Base, load_base
 from traitmap.engine.cached_passes import Shortcuts, attending, find_shortcuts
+from traitmap.engine.continuous import Decoder
 from traitmap.engine.contract import TrainingJob, TrainingReport
+from traitmap.engine.drafts import Ends
 from traitmap.engine.generate import generate
 from traitmap.engine.linear import widest_products
-from traitmap.engine.lora import AdapterWeights, Resident, Slice, resident
+from traitmap.engine.lora import AdapterWeights, Resident, resident
+from traitmap.engine.memory import largest_group
 from traitmap.engine.merging import merged_weights, swapped
 from traitmap.engine.peft_files import is_plain, load_adapter, save_adapter
 from traitmap.engine.score import loglikelihoods, rolling_loglikelihoods
@@ -28,7 +31,7 @@ from traitmap.engine.tokens import Encoder
 from traitmap.engine.train import report_of, train_group
 from traitmap.errors import ModelError
 from traitmap.progress import Listener, silent
-from traitmap.study.settings import Model
+from traitmap.study.settings import Lora, Model, Training
 
 _PASS_TOKENS = {"cpu": 2048, "cuda": 32768}  # tokens computed in one pass: a CPU pass that fits its caches
 _CACHE_TOKENS = {"cpu": 16384, "cuda": 262144}  # tokens in the key-value cache of one generation batch
@@ -85,6 +88,9 @@ class LocalEngine:
                 save_adapter(folder, lane.adapter, self.base.path, self.base.revision)
         return [report_of(lane, seconds) for lane in lanes]
 
+    def largest_group(self, lora: Lora, training: Training) -> int:
+        return largest_group(self.base.model, lora, training, self._budget(_PASS_TOKENS))
+
     def answer(
         self,
         requests: Sequence[Request],
@@ -126,13 +132,13 @@ class LocalEngine:
         adapters: Resident | None,
         listener: Listener,
     ) -> list[Answer]:
+        shortcuts, budget = self._shortcuts(base), self._budget(_PASS_TOKENS)
         if kind == "generate_until":
-            if adapters is not None:
-                adapters.route([Slice(0, 0, 2**62)])
-            return generate(base, self.encoder, requests, self._budget(_CACHE_TOKENS), listener)
+            cache = self._budget(_CACHE_TOKENS)
+            decoder = Decoder(base, Ends(base, self.encoder), adapters, shortcuts, budget, cache)
+            return generate(decoder, self.encoder, requests, listener)
         score = loglikelihoods if kind == "loglikelihood" else rolling_loglikelihoods
-        budget = self._budget(_PASS_TOKENS)
-        return score(base, self.encoder, requests, budget, adapters, listener, self._shortcuts(base))
+        return score(base, self.encoder, requests, budget, adapters, listener, shortcuts)
 
     def _shortcuts(self, base: Base) -> Shortcuts:
         """What is right on this base, found once; an adapter put in by PEFT may change it."""

@@ -1,0 +1,192 @@
+"""Decoding with a full batch: the place of a finished text is taken by the next one in the queue.
+
+Prompts are computed unpadded, what many of them begin with once. A text has a slot in a cache that was
+made beforehand; every step computes one token of each text in a slot, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from traitmap.engine import cached_attention
+from traitmap.engine.base import Base
+from traitmap.engine.cached_attention import Cached, Slots
+from traitmap.engine.cached_passes import Shortcuts, attending, compute_prefixes, read_behind, read_next
+from traitmap.engine.drafts import Draft, Ends, next_tokens
+from traitmap.engine.halving import out_of_memory
+from traitmap.engine.lora import Resident
+from traitmap.engine.passes import Row
+from traitmap.engine.prefixes import shared_prefixes
+from traitmap.errors import EngineError
+
+_MOST_SLOTS = {"cpu": 64, "cuda": 256}
+_FEWEST = 16  # texts for which a prefix of their own is worth a queue of their own
+_REFILL = 8  # a pass over new prompts is worth its start when this part of the slots is free
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Drafts whose prompts all begin with ``prefix`` (which may be empty), the longest first."""
+
+    prefix: tuple[int, ...]
+    drafts: list[Draft]
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What decoding needs of its surroundings. pass_tokens, cache_tokens: what may be computed and kept."""
+
+    base: Base
+    ends: Ends
+    adapters: Resident | None
+    shortcuts: Shortcuts
+    pass_tokens: int
+    cache_tokens: int
+
+
+def decode(decoder: Decoder, drafts: Sequence[Draft]) -> Iterator[Draft]:
+    """Every draft as it is finished. EngineError where memory does not hold a single one."""
+    for queue in queues_of(drafts):
+        slots, left = _slot_count(decoder, queue), {draft.index: draft for draft in queue.drafts}
+        while left:
+            full = False
+            try:
+                for draft in _through(decoder, Queue(queue.prefix, list(left.values())), slots):
+                    del left[draft.index]
+                    yield draft
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                full = True
+            if full:  # outside the except block, which would keep the failed pass's tensors
+                for draft in [draft for draft in left.values() if draft.finished]:
+                    yield left.pop(draft.index)
+                slots = _fewer(slots, list(left.values()))
+
+
+def _fewer(slots: int, left: Sequence[Draft]) -> int:
+    if slots == 1 and left:
+        longest = max(len(draft.prompt) + draft.decoding.max_tokens for draft in left)
+        raise EngineError(
+            f"memory does not hold one text of {longest} tokens; lower max_gen_toks in the task file, use "
+            "fewer examples in its prompts, a smaller base, or a device with more memory."
+        )
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return slots // 2
+
+
+def queues_of(drafts: Sequence[Draft]) -> list[Queue]:
+    """Drafts by the longest beginning that enough of them share."""
+    ordered = sorted(drafts, key=lambda draft: (-len(draft.prompt), draft.index))
+    # the last token of a prompt stays out: its own logits are read
+    prefixes, homes = shared_prefixes([tuple(draft.prompt[:-1]) for draft in ordered])
+    sizes = [0] * len(prefixes)
+    for home in homes:
+        while home is not None:
+            sizes[home] += 1
+            home = prefixes[home].parent
+    found: dict[int | None, list[Draft]] = {}
+    for draft, home in zip(ordered, homes, strict=True):
+        while home is not None and sizes[home] < _FEWEST:
+            home = prefixes[home].parent
+        found.setdefault(home, []).append(draft)
+    return [
+        Queue(tuple(own[0].prompt[: prefixes[home].stop]) if home is not None else (), own)
+        for home, own in found.items()
+    ]
+
+
+def _slot_count(decoder: Decoder, queue: Queue) -> int:
+    device = decoder.base.model.device.type
+    first = len(queue.prefix)
+    longest = max(len(draft.prompt) - first + draft.decoding.max_tokens for draft in queue.drafts)
+    fitting = max(1, (decoder.cache_tokens - first) // longest)
+    return min(_MOST_SLOTS.get(device, 64), fitting, len(queue.drafts))
+
+
+def _through(decoder: Decoder, queue: Queue, count: int) -> Iterator[Draft]:
+    """Drafts of one queue through ``count`` slots, of which those in use are the first."""
+    model, first = decoder.base.model, len(queue.prefix)
+    waiting, active = list(queue.drafts), list[Draft]()
+    with torch.inference_mode(), attending(model, cached_attention.NAME):
+        prefix = _prefix(decoder, queue.prefix)
+        slots = Slots(count, torch.zeros(count, dtype=torch.long, device=model.device))
+    while waiting or active:
+        done = list[Draft]()
+        with torch.inference_mode(), attending(model, cached_attention.NAME):
+            free = count - len(active)
+            if waiting and (not active or free * _REFILL >= count or free >= len(waiting)):
+                fresh = _fitting(waiting, free, first, decoder.pass_tokens)
+                done += _begin(decoder, slots, fresh, active, prefix, first)
+                del waiting[: len(fresh)]
+            if active:
+                done += _step(decoder, slots, active, prefix)
+        yield from done
+
+
+def _prefix(decoder: Decoder, ids: Sequence[int]) -> Cached | None:
+    if not ids:
+        return None
+    last = decoder.shortcuts.last
+    return compute_prefixes(decoder.base.model, [(ids, None)], decoder.adapters, last=last)[0]
+
+
+def _fitting(waiting: Sequence[Draft], free: int, first: int, budget: int) -> list[Draft]:
+    """The next drafts, as many as there are slots and as one pass computes; at least one."""
+    fresh, used = list[Draft](), 0
+    for draft in waiting[:free]:
+        used += len(draft.prompt) + len(draft.tokens) - first
+        if fresh and used > budget:
+            break
+        fresh.append(draft)
+    return fresh
+
+
+def _begin(
+    decoder: Decoder,
+    slots: Slots,
+    fresh: Sequence[Draft],
+    active: list[Draft],
+    prefix: Cached | None,
+    first: int,
+) -> list[Draft]:
+    """Compute the prompts of fresh drafts and their next tokens; those that go on get a slot."""
+    texts = [np.asarray((draft.prompt + draft.tokens)[first:], dtype=np.int64) for draft in fresh]
+    rows = [Row(ids=ids, reads=np.asarray([len(ids) - 1])) for ids in texts]
+    logits, plan = read_behind(
+        decoder.base.model,
+        rows,
+        [prefix] * len(rows),
+        decoder.adapters,
+        last=decoder.shortcuts.last,
+        keep=True,
+    )
+    decoder.ends.extend(fresh, next_tokens(logits, fresh))
+    start = 0
+    for draft, ids in zip(fresh, texts, strict=True):
+        if not draft.finished:
+            slots.write(len(active), start, start + len(ids), plan.kept)
+            active.append(draft)
+        start += len(ids)
+    return [draft for draft in fresh if draft.finished]
+
+
+def _step(decoder: Decoder, slots: Slots, active: list[Draft], prefix: Cached | None) -> list[Draft]:
+    """One more token of every text in a slot; the finished ones leave."""
+    last = [draft.tokens[-1] for draft in active]
+    logits = read_next(decoder.base.model, slots, last, prefix, decoder.adapters)
+    decoder.ends.extend(active, next_tokens(logits, active))
+    done = list[Draft]()
+    for slot in reversed(range(len(active))):
+        if active[slot].finished:
+            done.append(active[slot])
+            mover = active.pop()
+            if slot < len(active):
+                slots.move(len(active), slot)
+                active[slot] = mover
+    return done[::-1]

@@ -1,0 +1,111 @@
+"""Continuous decoding: every text is what it would be alone, whatever shares the batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_score import ARCHITECTURES, engine_for
+from test_shortcuts import HEADER, PARTS
+from test_train import jobs
+
+from traitmap.data.records import Answer, Request
+from traitmap.engine.cached_passes import Shortcuts
+from traitmap.engine.continuous import queues_of
+from traitmap.engine.drafts import _overlap, drafts_of
+from traitmap.engine.local import LocalEngine
+from traitmap.errors import EngineError
+
+GREEDY = {"until": ["e", "\n"], "max_gen_toks": 20, "do_sample": False}
+SAMPLED = {**GREEDY, "until": [" a", "0"], "do_sample": True, "temperature": 0.8, "top_p": 0.95}
+
+
+def asked(generation: dict, count: int = 38) -> list[Request]:
+    """Prompts of many lengths; 16 behind a header, 16 behind a longer one, the others by themselves."""
+    beginnings = [HEADER, HEADER + PARTS[0], ""]
+    return [
+        Request("generate_until", beginnings[min(n // 16, 2)] + f"Review: {'cat ' * (n % 5)}{n}",
+                generation=generation, item=n, seed=n)
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def alone(engine: LocalEngine, requests: list[Request], adapter: Path | None = None) -> list[Answer]:
+    """One text at a time, by the padded way over transformers' own cache."""
+    engine._own_shortcuts = Shortcuts()
+    return [engine.answer([request], adapter)[0] for request in requests]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("generation", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_a_text_does_not_depend_on_its_neighbours(checkpoints, monkeypatch, architecture, generation) -> None:
+    requests = asked(generation)
+    expected = alone(engine_for(checkpoints[architecture], dtype="float64"), requests)
+    assert len({answer.tokens for answer in expected}) > 3  # they end at different lengths
+    assert {answer.stopped for answer in expected} == {True, False}
+    engine = engine_for(checkpoints[architecture], dtype="float64")
+    drafts = drafts_of(engine.base, engine.encoder, requests)
+    assert sorted(bool(queue.prefix) for queue in queues_of(drafts)) == [False, True, True]
+    for slots in (3, 64):
+        monkeypatch.setattr("traitmap.engine.continuous._MOST_SLOTS", {"cpu": slots})
+        assert engine.answer(requests) == expected
+        assert engine._own_shortcuts is not None
+        assert engine._own_shortcuts.cached
+    assert engine.answer(requests[::-1]) == expected[::-1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_adapters_write_the_same_texts_either_way(checkpoints, tmp_path: Path, dtype: str) -> None:
+    folders = [tmp_path / str(number) for number in range(3)]
+    for folder in folders:
+        folder.mkdir()
+    engine, requests = engine_for(checkpoints["llama"], dtype=dtype), asked(GREEDY, 20)
+    engine.train(jobs(), folders)
+    found = engine.answer(requests, folders[0])
+    expected = alone(engine, requests, folders[0])
+    same = np.mean([one.text == other.text for one, other in zip(found, expected, strict=True)])
+    assert same == 1 if dtype == "float32" else same > 0.6  # roundings of bfloat16 decide near ties
+
+
+@pytest.mark.parametrize("generation", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_memory_that_runs_out_costs_no_text(checkpoints, generation) -> None:
+    engine, requests = engine_for(checkpoints["llama"], dtype="float64"), asked(generation)
+    expected = engine.answer(requests)
+    rows, most = list[int](), 5
+
+    def memory(_module, _inputs, options) -> None:
+        positions = options["position_ids"][0]
+        rows.append(int((positions.diff() != 1).sum()) + 1)
+        if rows[-1] > most and len(rows) > 12:
+            raise torch.OutOfMemoryError("a device of 5 texts")
+
+    handle = engine.base.model.register_forward_pre_hook(memory, with_kwargs=True)
+    assert engine.answer(requests) == expected
+    assert sum(number > most for number in rows[12:]) < 12
+    most = 0
+    with pytest.raises(EngineError, match="memory does not hold one text of"):
+        engine.answer(requests)
+    handle.remove()
+
+
+def test_stop_strings_are_found_over_token_boundaries() -> None:
+    assert _overlap("x\n\ny", "\n\n")
+    assert _overlap("\ny", "\n\n")
+    assert _overlap(" b", "a b c b")
+    assert not _overlap("xa", "ab")
+    assert not _overlap("", "ab")
+
+
+def test_a_stop_string_of_several_tokens_ends_a_text_at_once(checkpoints) -> None:
+    engine = engine_for(checkpoints["llama"], dtype="float64")
+    free = {"until": [], "max_gen_toks": 20, "do_sample": False}
+    (whole,) = engine.answer([Request("generate_until", "a b c", generation=free)])
+    assert whole.text is not None
+    ids = engine.encoder.tokenizer.encode(whole.text)
+    term = engine.encoder.tokenizer.decode(ids[3:6])
+    (cut,) = engine.answer([Request("generate_until", "a b c", generation={**free, "until": [term, "zzz"]})])
+    assert cut.text == whole.text.split(term)[0]
+    assert cut.stopped
+    assert cut.tokens <= 6
