@@ -57,8 +57,10 @@ def opened(browser: Browser, report: Path, *, theme: str, size: tuple[int, int] 
         viewport={"width": size[0], "height": size[1]}, color_scheme=theme, reduced_motion="reduce"
     )
     page.goto(report.resolve().as_uri())
+    # Nothing sticks to the window's top, and what is far from the window is painted too.
     page.add_style_tag(
         content=".bar { position: static !important; } main > section { border: 0 !important; }"
+        "* { content-visibility: visible !important; }"
     )
     return page
 

@@ -47,6 +47,7 @@ def likeness(
     ]
     written = width >= 44 and len(rows) <= 30
     cells = []
+    many: dict[str, list[str]] = {}
     for r, row in enumerate(rows):
         for c, column in enumerate(columns):
             place = (left + c * width, top + r * height, width - 1, height - 1)
@@ -54,17 +55,25 @@ def likeness(
             text = f"{plain(100 * value, 0)} %" if percent else signed(value, digits)
             told = f"{row}, {column}: {typeset(text)}" if len(rows) <= MANY else None
             style = _style(value, limit)
-            cells.append(_cell(place, style, told, typeset(text) if written and isfinite(value) else None))
+            if told is None:  # one path of each colour: a page holds tens of thousands of boxes badly
+                many.setdefault(style, []).append(
+                    f"M{place[0]:g} {place[1]:g}h{width - 1:g}v{height - 1:g}h{1 - width:g}z"
+                )
+            else:
+                cells.append(
+                    _cell(place, style, told, typeset(text) if written and isfinite(value) else None)
+                )
             if marked is not None and marked[r, c]:
                 dot = {"class": f"even {style}", "cx": place[0] + width - 6, "cy": place[1] + 6, "r": 2}
                 cells.append(element("circle", dot))
+    boxes = [element("path", {"class": f"box {style}", "d": "".join(d)}) for style, d in sorted(many.items())]
     return figure(
         key=key,
         title=title,
         description=description,
         width=left + len(columns) * width + longest * 0.71 + 8,
         height=top + len(rows) * height + 4,
-        content=join(*parts, element("g", {"class": "grid"}, *cells)),
+        content=join(*parts, element("g", {"class": "grid"}, *boxes, *cells)),
         style="likeness",
     )
 
@@ -83,12 +92,12 @@ def _column_name(name: str, x: float, y: float) -> Markup:
     return element("text", place, shorten(name, NAME_SIZE, _ROOM))
 
 
-def _cell(place: tuple[float, float, float, float], style: str, told: str | None, text: str | None) -> Markup:
+def _cell(place: tuple[float, float, float, float], style: str, told: str, text: str | None) -> Markup:
     x, y, width, height = place
     box = element(
         "rect",
         {"class": f"box {style}", "x": x, "y": y, "width": width, "height": height},
-        element("title", None, told) if told else None,
+        element("title", None, told),
     )
     if text is None:
         return box
