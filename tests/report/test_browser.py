@@ -193,8 +193,8 @@ def test_a_runs_report_opens_quietly_and_whole(visit: Any, run_report: Path, wid
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
 def test_axe_finds_nothing_serious(visit: Any, run_report: Path, width: int, theme: str) -> None:
     page = visit(run_report, width=width, theme=theme).page
-    page.evaluate(
-        "document.querySelectorAll('section').forEach(one => one.querySelector('details')?.setAttribute('open', ''))"
+    page.locator("section > details > summary, figure > details > summary").evaluate_all(
+        "several => several.forEach(one => { one.parentElement.open = true; })"
     )
     page.add_style_tag(content="* { content-visibility: visible !important; }")
     assert faults(page) == []
