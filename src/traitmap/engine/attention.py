@@ -67,6 +67,11 @@ def streaming(plan: StreamPlan) -> Iterator[None]:
         _plan.reset(token)
 
 
+def current_plan() -> StreamPlan | None:
+    """The plan of the block that this is called in."""
+    return _plan.get()
+
+
 def plan_stream(
     lengths: Sequence[int],
     positions: Sequence[NDArray[np.int64]],

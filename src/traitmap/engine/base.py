@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,13 +49,14 @@ def load_base(settings: Model, study_folder: Path) -> Base:
     device = _device(settings.device)
     dtype = _dtype(settings.dtype, device)
     trust = settings.trust_remote_code
+    quantised = _four_bits(device, dtype) if settings.load_in_4bit else {}
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, trust_remote_code=trust, use_safetensors=True
+            folder, config=config, dtype=dtype, trust_remote_code=trust, use_safetensors=True, **quantised
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -64,7 +66,9 @@ def load_base(settings: Model, study_folder: Path) -> Base:
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
-    model.to(device).eval().requires_grad_(False)
+    if not quantised:
+        model.to(device)
+    model.eval().requires_grad_(False)
     return Base(
         model=model,
         tokenizer=tokenizer,
@@ -73,7 +77,7 @@ def load_base(settings: Model, study_folder: Path) -> Base:
         else settings.path,
         revision=settings.revision,
         layout=choose_layout(model),
-        digest=_digest(folder, dtype),
+        digest=_digest(folder, f"{dtype} nf4" if quantised else str(dtype)),
         max_length=_max_length(model.config, tokenizer),
     )
 
@@ -146,6 +150,28 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return dtype
 
 
+def _four_bits(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """What from_pretrained needs for NormalFloat4 weights, quantised twice (Dettmers et al., 2023)."""
+    if device.type != "cuda":
+        raise ModelError(
+            f"model.load_in_4bit: weights in 4 bits are computed on CUDA only, the device is {device.type}; "
+            "set it to false, or use dtype: bfloat16 to save memory."
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            "model.load_in_4bit: needs the package bitsandbytes: pip install bitsandbytes, or use false."
+        )
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
 def _max_length(config: Any, tokenizer: Any) -> int:
     for attribute in ("n_positions", "max_position_embeddings", "n_ctx"):
         if getattr(config, attribute, None):
@@ -154,9 +180,9 @@ def _max_length(config: Any, tokenizer: Any) -> int:
     return length if length < 10**9 else 2048
 
 
-def _digest(folder: Path, dtype: torch.dtype) -> str:
-    """SHA-256 over names and bytes of all files that make the model, and the dtype it runs in."""
-    total = hashlib.sha256(str(dtype).encode())
+def _digest(folder: Path, arithmetic: str) -> str:
+    """SHA-256 over names and bytes of all files that make the model, and the arithmetic it runs in."""
+    total = hashlib.sha256(arithmetic.encode())
     files = sorted(
         {path for pattern in _FILES for path in folder.glob(pattern)} - {folder / n for n in _NOT_THE_MODEL}
     )

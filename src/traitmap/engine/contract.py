@@ -64,6 +64,9 @@ class Engine(Protocol):
         reported with ``failure`` and leaves its folder empty; the others go on.
         """
 
+    def largest_group(self, lora: Lora, training: Training) -> int:
+        """Adapters with these settings that may be trained together here, at least 1."""
+
     def answer(
         self,
         requests: Sequence[Request],

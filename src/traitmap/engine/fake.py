@@ -26,6 +26,7 @@ from traitmap.engine.contract import TrainingJob, TrainingReport
 from traitmap.errors import EngineError, ModelError
 from traitmap.progress import Listener, Progress, silent
 from traitmap.study.digest import digest
+from traitmap.study.settings import Lora, Training
 
 BUCKETS = 4096  # slots of the hashed counts; words that share one are taken for the same word
 KEPT_COMPLETIONS = 32  # commonest completions of a training set, the candidates of generation
@@ -73,6 +74,9 @@ class FakeEngine:
             done += _words_in_all(job.examples)
             listener(Progress("train", done, total, f"{job.name} seed {job.seed}"))
         return reports
+
+    def largest_group(self, lora: Lora, training: Training) -> int:
+        return 64
 
     def answer(
         self,

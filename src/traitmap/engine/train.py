@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,10 +18,13 @@ import torch
 from numpy.typing import NDArray
 
 from traitmap.engine.base import Base
+from traitmap.engine.checkpointing import recomputed_layers
 from traitmap.engine.contract import TrainingJob, TrainingReport
 from traitmap.engine.cross_entropy import backward_from
 from traitmap.engine.fused import fused_blocks
+from traitmap.engine.halving import out_of_memory
 from traitmap.engine.lora import AdapterWeights, Resident, linear_modules, new_adapter, resident
+from traitmap.engine.memory import plan_passes
 from traitmap.engine.passes import Row, batches_by_tokens, read_logits
 from traitmap.engine.schedule import batch_schedule, learning_rate
 from traitmap.engine.tokens import Encoder, TokenizedExample, learnt_positions
@@ -53,20 +57,60 @@ class Lane:
 
 
 def train_group(
-    base: Base, encoder: Encoder, jobs: Sequence[TrainingJob], budget: int, listener: Listener
+    base: Base,
+    encoder: Encoder,
+    jobs: Sequence[TrainingJob],
+    budget: int,
+    listener: Listener,
+    *,
+    checkpointing: bool | None = None,
 ) -> list[Lane]:
-    """Train all jobs together; ``budget`` is the number of tokens computed in one pass."""
+    """Train all jobs together; ``budget`` is the number of tokens computed in one pass, at most.
+
+    checkpointing: whether layers are computed twice; by default where memory asks for it.
+    """
     lanes = [open_lane(base, encoder, job) for job in jobs]
     goal, started = sum(lane.total_tokens for lane in lanes), time.monotonic()
+    passes = _Passes(base, lanes, budget, checkpointing)
     with fused_blocks(base.model), resident(base.model, [lane.adapter for lane in lanes]) as adapters:
         adapters.training = True
         optimizer = _optimizer(lanes)
         while any(lane.active for lane in lanes):
-            budget = _step(base, lanes, adapters, optimizer, budget)
+            _step(base, lanes, adapters, optimizer, passes)
             done = sum(lane.tokens for lane in lanes if lane.failure is None)
             skipped = sum(lane.total_tokens for lane in lanes if lane.failure)
             listener(Progress("train", done + skipped, goal, _detail(lanes, time.monotonic() - started)))
     return lanes
+
+
+class _Passes:
+    """How big passes are and whether layers are computed twice: as planned, less after memory ran out."""
+
+    def __init__(
+        self, base: Base, lanes: Sequence[Lane], budget: int, checkpointing: bool | None = None
+    ) -> None:
+        self.longest = max((len(example.ids) for lane in lanes for example in lane.examples), default=1)
+        widest = max((lane.job.lora for lane in lanes), key=lambda lora: lora.r)
+        plan = plan_passes(base.model, widest, len(lanes), self.longest, budget)
+        self.budget = plan.budget
+        self.checkpointing = plan.checkpointing if checkpointing is None else checkpointing
+
+    def shrink(self, error: BaseException) -> None:
+        """Halve the passes down to single rows, then compute layers twice, then give up."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if self.budget > self.longest:
+            self.budget = max(self.longest, self.budget // 2)
+        elif not self.checkpointing:
+            self.checkpointing = True
+        else:
+            raise EngineError(
+                f"out of memory: a training row of {self.longest} tokens does not fit beside these adapters; "
+                "train fewer of them together, or lower training.max_length."
+            ) from MemoryError(str(error))
+
+    def layers(self, model: torch.nn.Module) -> AbstractContextManager[None]:
+        return recomputed_layers(model) if self.checkpointing else nullcontext()
 
 
 def open_lane(base: Base, encoder: Encoder, job: TrainingJob) -> Lane:
@@ -104,22 +148,24 @@ def _optimizer(lanes: Sequence[Lane]) -> torch.optim.AdamW:
 
 
 def _step(
-    base: Base, lanes: Sequence[Lane], adapters: Resident, optimizer: torch.optim.AdamW, budget: int
-) -> int:
-    """One optimizer step of every active adapter. Returns the token budget, halved if memory ran out."""
-    while True:
+    base: Base,
+    lanes: Sequence[Lane],
+    adapters: Resident,
+    optimizer: torch.optim.AdamW,
+    passes: _Passes,
+) -> None:
+    """One optimizer step of every active adapter; done again in smaller passes if memory runs out."""
+    losses: dict[int, float] | None = None
+    while losses is None:
         for lane in lanes:
             _gradient(lane).zero_()
         try:
-            losses = _accumulate_gradients(base, lanes, adapters, budget)
-            break
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            budget //= 2
-            if budget < 64:
-                raise EngineError(
-                    "memory does not hold one training row; lower training.max_length."
-                ) from error
+            with passes.layers(base.model):
+                losses = _accumulate_gradients(base, lanes, adapters, passes.budget)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            passes.shrink(error)
     active = [index for index, lane in enumerate(lanes) if lane.active]
     norms = torch.stack([torch.linalg.vector_norm(_gradient(lanes[index])) for index in active]).tolist()
     for index, norm in zip(active, norms, strict=True):
@@ -131,7 +177,6 @@ def _step(
     for lane in lanes:
         lane.adapter.flat.grad = None  # type: ignore[union-attr]
     adapters.refresh()
-    return budget
 
 
 def _gradient(lane: Lane) -> torch.Tensor:

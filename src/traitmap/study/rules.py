@@ -70,7 +70,8 @@ def model_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
     """Settings of this machine, which a server does not heed."""
     if given.get("endpoint") is None:
         return
-    for key, usual in (("dtype", "auto"), ("device", "auto"), ("trust_remote_code", False)):
+    usual_values = {"dtype": "auto", "device": "auto", "trust_remote_code": False, "load_in_4bit": False}
+    for key, usual in usual_values.items():
         if given.get(key, usual) != usual:
             yield Conflict(key, f"{key} has no effect on a model with endpoint; remove it")
 

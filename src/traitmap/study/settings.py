@@ -219,6 +219,7 @@ class Model(Settings):
         Adapters are always trained in float32 (float64 with a float64 base).
     device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     trust_remote_code: whether the model may bring Python code of its own, which then runs on this machine.
+    load_in_4bit: keep the frozen base's weights in 4 bits (NF4, by bitsandbytes); on CUDA only.
     endpoint: a server that answers in place of this machine; nothing can be trained on it.
 
     A plain string is short for ``path``.
@@ -229,6 +230,7 @@ class Model(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     device: Text = "auto"
     trust_remote_code: bool = False
+    load_in_4bit: bool = False
     endpoint: Endpoint | None = None
 
     @model_validator(mode="before")
@@ -456,8 +458,9 @@ class Study(Settings):
     sample_seed: seed of drawing the examples of sources with a ``limit``, and of variations.
     include_path: folders with further lm-eval task files.
     data: a folder with copies of hub datasets and of the base, ``org__name/`` each, used in place of the hub.
-    allow_code: whether targets may run the programs that a model writes, in a sandbox; without it the cells
-        of such targets stay missing.
+    allow_code: whether code may run that comes with the study: Python functions that its own task files name
+        (``!function``), on this machine, and programs that a model writes, in a sandbox. Without it such task
+        files are refused, and the cells of such targets stay missing.
     output: folder that holds runs; the run lies in ``output/name``.
     trait_names: names that you give to the first traits, in their order.
     path: the file that the study was read from; relative paths in it are relative to that file. Set by

@@ -23,7 +23,7 @@ from traitmap.engine.tokens import Encoder
 from traitmap.errors import ModelError
 from traitmap.progress import Listener, Progress, silent
 from traitmap.study.digest import digest
-from traitmap.study.settings import Model
+from traitmap.study.settings import Lora, Model, Training
 
 _NO_SUCH_CALL = frozenset({404, 405, 501})
 _LISTED = ("id", "root", "max_model_len")  # of what a server says of a model: no times, no random ids
@@ -102,6 +102,10 @@ class EndpointEngine:
             f"{', '.join(job.name for job in jobs)}: a server cannot train an adapter; give served_as or "
             "adapter, or remove model.endpoint to train on this machine."
         )
+
+    def largest_group(self, lora: Lora, training: Training) -> int:
+        """1: nothing is trained here."""
+        return 1
 
     def answer(
         self,

@@ -1,0 +1,250 @@
+"""Every fast way of training gives what the plain way gives."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_train import engine_for, examples, jobs, weights_of
+from transformers import AutoModelForCausalLM
+
+from traitmap.engine import attention
+from traitmap.engine.checkpointing import layers_of, recomputed_layers
+from traitmap.engine.contract import TrainingJob
+from traitmap.engine.cross_entropy import backward_from
+from traitmap.engine.flops import scoring_flops, training_flops
+from traitmap.engine.fused import fused_blocks
+from traitmap.engine.local import LocalEngine
+from traitmap.engine.lora import resident
+from traitmap.engine.memory import largest_group, plan_passes, shape_of
+from traitmap.engine.passes import Row, read_logits
+from traitmap.engine.train import Lane, train_group
+from traitmap.errors import EngineError, ModelError
+from traitmap.progress import silent
+from traitmap.study.settings import Lora, Model, Training
+
+
+def mixed_jobs(dropout: float = 0.0) -> list[TrainingJob]:
+    """Ranks, scales, targets and lengths that differ; the second ends early."""
+    settings = [
+        Lora(r=4, lora_alpha=8, lora_dropout=dropout),
+        Lora(r=8, lora_alpha=8, lora_dropout=dropout, use_rslora=True),
+        Lora(r=2, lora_alpha=32, lora_dropout=dropout, target_modules=("q_proj", "down_proj", "v_proj")),
+    ]
+    return [
+        TrainingJob(job.name, job.seed, job.examples, lora, job.training)
+        for job, lora in zip(jobs(), settings, strict=True)
+    ]
+
+
+def trained(engine: LocalEngine, some: list[TrainingJob], budget: int = 150, **options) -> list[Lane]:
+    with engine._attention(engine.base.layout):
+        return train_group(engine.base, engine.encoder, some, budget, silent, **options)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("dtype", "loss_bound", "weight_bound"), [("float64", 1e-9, 1e-7), ("float32", 1e-3, None)]
+)
+def test_ranks_scales_and_targets_may_differ_in_a_group(
+    checkpoints, dropout: float, dtype: str, loss_bound: float, weight_bound: float | None
+) -> None:
+    engine = engine_for(checkpoints["llama"], dtype)
+    together = trained(engine, mixed_jobs(dropout))
+    alone = [trained(engine, [job], 10_000)[0] for job in mixed_jobs(dropout)]
+    for one, other in zip(together, alone, strict=True):
+        assert len(one.losses) == len(one.schedule)
+        assert np.abs(np.subtract(one.losses, other.losses)).max() < loss_bound
+        for name, value in weights_of(one).items():
+            if weight_bound is not None:
+                assert (value - weights_of(other)[name]).abs().max() < weight_bound
+
+
+def test_bfloat16_follows_float32_within_its_rounding(checkpoints) -> None:
+    exact = trained(engine_for(checkpoints["llama"]), mixed_jobs())
+    rounded = trained(engine_for(checkpoints["llama"], "bfloat16"), mixed_jobs())
+    for one, other in zip(exact, rounded, strict=True):
+        assert other.adapter.flat is not None
+        assert other.adapter.flat.dtype == torch.float32
+        assert np.abs(np.subtract(one.losses[:5], other.losses[:5])).max() < 0.1
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])
+def test_layers_computed_twice_give_the_same_adapter_dropout_included(checkpoints, architecture: str) -> None:
+    engine = engine_for(checkpoints[architecture], "float64")
+    some = jobs(Lora(r=4, lora_alpha=8, lora_dropout=0.3))
+    once, twice = (trained(engine, some, checkpointing=way) for way in (False, True))
+    for one, other in zip(once, twice, strict=True):
+        assert np.allclose(one.losses, other.losses, rtol=0, atol=1e-12)
+        assert torch.allclose(one.adapter.flat, other.adapter.flat, rtol=0, atol=1e-10)
+
+
+def test_layers_computed_twice_keep_less(checkpoints) -> None:
+    """Counted in what autograd saves: the layers' inputs in place of all that is inside them."""
+    engine = engine_for(checkpoints["llama"])
+    row = Row(ids=np.arange(2, 60), reads=np.arange(58))
+    kept = {}
+    for way in (False, True):
+        saved: list[int] = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda t, s=saved: s.append(t.numel()) or t, lambda t: t
+        )
+        (lane,) = [trained(engine, jobs()[:1])[0]]
+        with (
+            engine._attention("stream"),
+            resident(engine.base.model, [lane.adapter]) as adapters,
+            recomputed_layers(engine.base.model) if way else nullcontext(),
+            hooks,
+        ):
+            adapters.training = True
+            read_logits(engine.base.model, "stream", [row], adapters)
+        kept[way] = sum(saved)
+    assert len(layers_of(engine.base.model)) == 2
+    assert kept[True] < 0.5 * kept[False]
+
+
+class Cramped(torch.nn.Module):
+    """A linear layer's double that runs out of memory above so many tokens."""
+
+    def __init__(self, inner: torch.nn.Module, most: int) -> None:
+        super().__init__()
+        self.inner, self.most = inner, most
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.numel() // x.shape[-1] > self.most:
+            raise torch.OutOfMemoryError("double of a full device")
+        return self.inner(x)
+
+
+def test_passes_are_halved_when_memory_runs_out_and_nothing_is_lost(checkpoints) -> None:
+    engine = engine_for(checkpoints["llama"], "float64")
+    expected = trained(engine, jobs(), 10_000)
+    norm = engine.base.model.model.norm
+    engine.base.model.model.norm = Cramped(norm, 90)
+    found = trained(engine, jobs(), 10_000)
+    for one, other in zip(expected, found, strict=True):
+        assert np.allclose(one.losses, other.losses, rtol=0, atol=1e-10)
+    engine.base.model.model.norm = Cramped(norm, 3)
+    with pytest.raises(EngineError, match="out of memory: a training row of") as told:
+        trained(engine, jobs(), 10_000)
+    assert isinstance(told.value.__cause__, MemoryError)
+
+
+def test_the_model_is_as_it_was_after_training(checkpoints) -> None:
+    engine = engine_for(checkpoints["llama"])
+    plain = AutoModelForCausalLM.from_pretrained(checkpoints["llama"])
+    trained(engine, jobs()[:1], checkpointing=True)
+    assert not [name for name, module in engine.base.model.named_modules() if "forward" in vars(module)]
+    assert not [module for module in engine.base.model.modules() if module._forward_hooks]
+    ids = torch.arange(2, 40)[None]
+    with torch.no_grad():
+        assert torch.equal(plain(ids).logits, engine.base.model(ids).logits)
+
+
+def logits_and_slope(model, fused: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    start = model.get_input_embeddings()(torch.arange(2, 40)[None]).detach().requires_grad_()
+    with fused_blocks(model) if fused else nullcontext():
+        assert any("forward" in vars(module) for module in model.modules()) == fused
+        y = model(inputs_embeds=start).logits
+        y.float().square().mean().backward()
+    return y.detach().float(), start.grad.float()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral"])
+def test_fused_norms_and_rotations_are_transformers_own(checkpoints, architecture: str) -> None:
+    """Equal in float32; in bfloat16 not further from float32 than transformers' own, by a third at most."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoints[architecture]).requires_grad_(False)
+    for one, other in zip(logits_and_slope(model, False), logits_and_slope(model, True), strict=True):
+        assert (one - other).abs().max() < 2e-5 * one.abs().max()
+    model.to(torch.bfloat16)
+    own, fused = logits_and_slope(model, False), logits_and_slope(model, True)
+    exact = logits_and_slope(model.to(torch.float32), False)
+    for truth, theirs, ours in zip(exact, own, fused, strict=True):
+        assert (ours - truth).norm() < 1.33 * (theirs - truth).norm()
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.bfloat16, 3e-2)])
+def test_short_attention_is_torchs_forward_and_backward(dtype: torch.dtype, bound: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((3, 4, 9, 8), (3, 2, 9, 8), (3, 2, 9, 8))
+    parts = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+    found = []
+    for way in (True, False):
+        q, k, v = (part.clone().requires_grad_() for part in parts)
+        if way:
+            y = attention._short(q, k, v, 0.3)
+        else:
+            y = torch.nn.functional.scaled_dot_product_attention(
+                q, k, v, is_causal=True, scale=0.3, enable_gqa=True
+            )
+        y.square().sum().backward()
+        found.append([y.detach(), q.grad, k.grad, v.grad])
+    for one, other in zip(*found, strict=True):
+        assert (one - other).abs().max() <= bound * other.abs().max()
+
+
+def test_cross_entropy_in_place_is_torchs_in_pieces_too() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = 30 * torch.randn(7, 11, dtype=torch.float64, generator=generator)
+    wanted, weights = torch.arange(7) % 11, torch.linspace(0.1, 2, 7, dtype=torch.float64)
+    one, other = (start.clone().requires_grad_() for _ in range(2))
+    terms = backward_from(one * 1.0, wanted, weights, piece=25)
+    expected = torch.nn.functional.cross_entropy(other, wanted, reduction="none") * weights
+    expected.sum().backward()
+    assert torch.allclose(terms, expected.detach(), atol=1e-12)
+    assert torch.allclose(one.grad, other.grad, atol=1e-12)
+
+
+def test_attention_pads_little_and_the_rest_nothing() -> None:
+    generator = np.random.default_rng(0)
+    lengths = [int(n) for n in generator.integers(8, 400, 60)]
+    rows = [np.arange(n) for n in lengths]
+    plan = attention.plan_stream(lengths, rows, [None] * len(lengths), torch.device("cpu"))
+    assert len(plan.back) == sum(lengths)
+    assert 0 < plan.padding < 0.13
+    stream = torch.arange(sum(lengths))
+    assert torch.equal(stream[plan.gather][plan.back], stream)
+
+
+def test_a_group_is_as_large_as_memory_allows(checkpoints) -> None:
+    model = engine_for(checkpoints["llama"]).base.model
+    small, large = Lora(r=4), Lora(r=1024)
+    assert largest_group(model, small, Training(), 2048) == 64
+    one = shape_of(model, large).adapter
+    layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not model.lm_head]
+    assert one == 16 * 1024 * sum(m.in_features + m.out_features for m in layers)
+    huge = Lora(r=4_000_000)
+    assert largest_group(model, huge, Training(), 2048) == 1
+    assert plan_passes(model, small, 8, 100, 2048) == plan_passes(model, small, 8, 300, 2048)
+    assert plan_passes(model, huge, 8, 100, 2048).checkpointing
+    assert plan_passes(model, huge, 8, 100, 2048).budget >= 100
+
+
+def test_operations_are_counted_from_the_shapes(checkpoints) -> None:
+    model = engine_for(checkpoints["llama"]).base.model
+    layers = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)  # two of 4 heads and 2 key heads
+    head = model.lm_head.weight.numel()
+    low = 2 * 4 * (64 + 48 + 48 + 64 + 3 * 80)
+    assert training_flops(model, Lora(r=4)) == 2 * (2 * layers + 2 * head + 3 * low)
+    assert scoring_flops(model, read=0.0) == 2 * layers
+    assert training_flops(model, Lora(r=4), checkpointing=True) == 2 * (3 * layers + 2 * head + 4 * low)
+
+
+def test_four_bits_are_refused_where_they_cannot_be_computed(checkpoints) -> None:
+    with pytest.raises(ModelError, match=r"load_in_4bit.*CUDA only"):
+        LocalEngine.open(Model(path=str(checkpoints["llama"]), device="cpu", load_in_4bit=True))
+
+
+def test_a_diverging_rank_leaves_the_others_alone(checkpoints, tmp_path: Path) -> None:
+    engine = engine_for(checkpoints["llama"])
+    some = mixed_jobs()
+    wild = some[1].training.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0})
+    some[1] = TrainingJob(some[1].name, 1, examples(1, 7, 30), some[1].lora, wild)
+    lanes = trained(engine, some)
+    assert [lane.failure is None for lane in lanes] == [True, False, True]
+    for index in (0, 2):
+        (alone,) = trained(engine, [some[index]])
+        assert np.allclose(alone.losses, lanes[index].losses, atol=1e-3)
