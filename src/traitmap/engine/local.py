@@ -178,7 +178,8 @@ class LocalEngine:
 
     def _prepared(self, weights: AdapterWeights) -> AdapterWeights | dict[str, torch.Tensor]:
         """The merged weights of the modules that an adapter touches, or the adapter, to be hooked on."""
-        exact = self.base.model.dtype in (torch.float32, torch.float64)
+        quantised = getattr(self.base.model, "is_quantized", False)
+        exact = self.base.model.dtype in (torch.float32, torch.float64) and not quantised
         return merged_weights(self._modules, weights) if exact and not self._tied(weights) else weights
 
     def _tied(self, weights: AdapterWeights) -> bool:
