@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 
 from traitmap.data.records import Outcome
 from traitmap.errors import RunError
-from traitmap.runs.cells import SCHEMA, is_intact, read_outcomes, read_scores, write_cell
+from traitmap.runs.cells import (
+    BATCH,
+    SCHEMA,
+    NewCell,
+    is_intact,
+    outcome_table,
+    read_aggregates,
+    read_outcomes,
+    read_scores,
+    write_cell,
+    write_cells,
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 OUTCOME = st.builds(
@@ -58,6 +69,7 @@ def test_scores_conditions_and_aggregates(tmp_path: Path) -> None:
     assert found.conditions == {"base": "x"}
     assert found.aggregates["acc,none"] == 0.5
     assert isnan(found.aggregates["f1,none"])
+    assert repr(read_aggregates(path)) == repr(dict(found.aggregates))
 
 
 def test_a_score_that_is_neither_right_nor_wrong_is_not_binary(tmp_path: Path) -> None:
@@ -98,3 +110,21 @@ def test_a_cell_under_another_name_is_refused(tmp_path: Path) -> None:
     assert not is_intact(tmp_path / "other.parquet")
     with pytest.raises(RunError, match="no such cell"):
         read_outcomes(path)
+
+
+def test_many_cells_are_written_like_one_by_one(tmp_path: Path) -> None:
+    """More than a batch; and where one cannot be written, none of its batch is there."""
+    (tmp_path / "many").mkdir()
+    made = [
+        NewCell(tmp_path / "many" / f"{number}.parquet", outcome_table(THREE), {"acc,none": 0.5}, {})
+        for number in range(BATCH + 3)
+    ]
+    assert write_cells(iter(made)) == BATCH + 3
+    for number in (0, BATCH + 2):
+        path = tmp_path / f"{number}.parquet"
+        write_cell(path, outcomes=THREE, aggregates={"acc,none": 0.5}, conditions={})
+        assert path.read_bytes() == (tmp_path / "many" / path.name).read_bytes()
+    wrong = NewCell(tmp_path / "bad.parquet", outcome_table(THREE), {}, {"unknown": nan})
+    with pytest.raises(ValueError):
+        write_cells([NewCell(tmp_path / "good.parquet", outcome_table(THREE), {}, {}), wrong])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.parquet", f"{BATCH + 2}.parquet", "many"]

@@ -54,7 +54,7 @@ def cell_details(
     targets: dict[str, TargetDetail] = {}
     for target, sources in _by_target(matrix, chosen):
         found = target_details(
-            target, _outcomes(store, ledger, target), texts.get(target, ()), sources, seed=seed
+            target, _outcomes(store, ledger, target, sources), texts.get(target, ()), sources, seed=seed
         )
         if found is not None:
             targets[target] = found[0]
@@ -95,12 +95,21 @@ def _texts(store: RunStore) -> Mapping[str, Sequence[TaskText]]:
 
 
 def _outcomes(
-    store: RunStore, ledger: Ledger, target: str
+    store: RunStore, ledger: Ledger, target: str, sources: Sequence[str]
 ) -> dict[tuple[str, int | None], Sequence[Outcome]]:
-    """(source, seed) -> outcomes of one target; cells without items are left out."""
-    from traitmap.runs.cells import read_outcomes
+    """(source, seed) -> outcomes of one target, of the base and some sources.
 
-    done = [c for c in ledger.cells if c.target == target and c.status == "done" and c.key is not None]
+    Cells without items are left out.
+    """
+    from traitmap.runs.cells import read_outcomes
+    from traitmap.study.settings import BASELINE
+
+    asked = {BASELINE, *sources}
+    done = [
+        cell
+        for cell in ledger.cells
+        if cell.target == target and cell.source in asked and cell.status == "done" and cell.key is not None
+    ]
     found: dict[tuple[str, int | None], Sequence[Outcome]] = {
         (cell.source, cell.seed): read_outcomes(store.cell(cell.key or "")) for cell in done
     }
@@ -152,12 +161,12 @@ def _aggregates(
     store: RunStore, ledger: Ledger
 ) -> dict[tuple[str | None, int | None, str], dict[str, float]]:
     """(source, seed, target) -> the harness' own values; the base's under (None, None, target)."""
-    from traitmap.runs.cells import read_scores
+    from traitmap.runs.cells import read_aggregates
     from traitmap.study.settings import BASELINE
 
     return {
         (None if cell.source == BASELINE else cell.source, cell.seed, cell.target): dict(
-            read_scores(store.cell(cell.key)).aggregates
+            read_aggregates(store.cell(cell.key))
         )
         for cell in ledger.cells
         if cell.status == "done" and cell.key is not None

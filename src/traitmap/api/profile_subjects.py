@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from traitmap.study.settings import Model, Study
 
 Kind = Literal["texts", "study", "run"]
+MOST_OUTCOMES = 4_000_000  # of a run, held as records at once: about 3 GB
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,24 @@ def _of_run(place: Path) -> Subject:
 
 
 def outcomes_of_run(store: RunStore) -> dict[tuple[str, int | None, str], tuple[Outcome, ...]]:
-    """(source, seed, target) -> outcomes of every cell that is done, the base first."""
+    """(source, seed, target) -> outcomes of every cell that is done, the base first.
+
+    RunError where they are more than ``MOST_OUTCOMES``, which would not fit the memory.
+    """
+    from traitmap.errors import RunError
     from traitmap.runs.cells import read_outcomes
     from traitmap.runs.ledger import read_ledger
     from traitmap.study.settings import BASELINE
 
-    done = [cell for cell in read_ledger(store).cells if cell.status == "done" and cell.key is not None]
+    ledger = read_ledger(store)
+    items = {target["name"]: target["items"] for target in ledger.targets}
+    done = [cell for cell in ledger.cells if cell.status == "done" and cell.key is not None]
+    count = sum(items[cell.target] for cell in done)
+    if count > MOST_OUTCOMES:
+        raise RunError(
+            f"{store.folder}: {count:,} outcomes are more than the {MOST_OUTCOMES:,} that are held in memory "
+            "at once to say what answers look like; `traitmap query` reads them from the disk."
+        )
     done.sort(key=lambda cell: cell.source != BASELINE)  # the order of the study within
     return {(cell.source, cell.seed, cell.target): read_outcomes(store.cell(cell.key or "")) for cell in done}
 

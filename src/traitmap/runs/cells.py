@@ -135,9 +135,14 @@ def read_scores(path: Path) -> CellScores:
         scores=scores,
         parsed=np.asarray(table["parsed"]).astype(bool),
         binary=bool(np.array_equal(correct, known) and np.isin(scores[known], (0.0, 1.0)).all()),
-        aggregates={name: nan if value is None else value for name, value in told["aggregates"].items()},
+        aggregates=_aggregates(told),
         conditions=told["conditions"],
     )
+
+
+def read_aggregates(path: Path) -> dict[str, float]:
+    """The harness' own values of a cell (``CellScores.aggregates``). RunError where the file is damaged."""
+    return _aggregates(json.loads(_read(path, []).schema.metadata[METADATA]))
 
 
 def cell_fault(path: Path) -> str:
@@ -152,6 +157,10 @@ def cell_fault(path: Path) -> str:
 def is_intact(path: Path) -> bool:
     """Whether a cell's file reads back as it was written, by its checksums."""
     return not cell_fault(path)
+
+
+def _aggregates(told: Mapping[str, Any]) -> dict[str, float]:
+    return {name: nan if value is None else value for name, value in told["aggregates"].items()}
 
 
 def _write_partial(cell: NewCell) -> None:

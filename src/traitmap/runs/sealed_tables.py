@@ -39,11 +39,11 @@ def encode_sealed(table: pa.Table, told: bytes, *, dictionaries: Sequence[str]) 
 
 
 def read_sealed(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    """Some columns of a file (all of the schema by default), checked, with the metadata.
+    """Some columns of a file (all of the schema by default, or none), checked, with the metadata.
 
     FileNotFoundError where it is not there; ValueError, in words, where it is damaged or was not sealed.
     """
-    names = list(columns or schema.names)
+    names = list(schema.names if columns is None else columns)
     try:
         # the file alone: a folder of that name would be read as a dataset
         with pq.ParquetFile(path) as file:
