@@ -15,16 +15,20 @@ from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
 from traitmap.matrix import build_matrix
 from traitmap.matrix_exports import to_json
+from traitmap.matrix_record import Cell
 from traitmap.runs.cells import read_outcomes
 from traitmap.runs.contamination import read_contamination, write_contamination
 from traitmap.runs.damage import damaged_files
 from traitmap.runs.execute import execute
 from traitmap.runs.ledger import read_ledger
+from traitmap.runs.parts import Selection, read_parts
+from traitmap.runs.plan import CellUnit
 from traitmap.runs.quarantine import quarantine, quarantined
 from traitmap.runs.sealed_json import read_sealed_json, write_sealed_json
 from traitmap.runs.status import run_status
 from traitmap.runs.store import RunStore, file_name, locked_store, open_store
 from traitmap.runs.texts import read_run_texts
+from traitmap.study.settings import BASELINE
 
 KINDS = ("run.json", "study.json", "contamination.json", "groups/*", "cells/*", "texts/*", "adapters/*/*")
 DRAWS = 25  # of each kind
@@ -201,3 +205,24 @@ def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> 
     for place in (store.cell, store.adapter, file_name):
         with pytest.raises(RunError, match="no name of a file"):
             place(name)
+
+
+@pytest.mark.parametrize("source", [BASELINE, "sums"])
+def test_a_damaged_cell_of_some_items_is_missing_with_the_reason(tmp_path: Path, source: str) -> None:
+    asked = study(tmp_path, seeds=(0,))
+    units = (CellUnit(BASELINE, None, "sums"), CellUnit("sums", 0, "sums"))
+    chosen = Selection(frozenset({("sums", 0)}), units, {"sums": (0, 2, 5, 7, 11)})
+    store = execute(asked, FakeEngine(), sources(asked), targets(count=12), selection=chosen)
+
+    def cell() -> Cell:
+        matrix = build_matrix(store)
+        rows = (*matrix.base_cells, *matrix.cells)
+        return next(one for one in rows if (one.source, one.target) == (source, "sums"))
+
+    assert (cell().status, cell().n) == ("measured", 5)
+    entry = next(one for one in read_parts(store).cells if one.source == source)
+    place = store.cell(str(entry.key))
+    place.write_bytes(place.read_bytes()[:-200])
+    assert cell().status == "missing"
+    assert np.isnan(cell().value)
+    assert "damaged" in cell().reason
