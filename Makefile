@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test lint mini-base bench bench-recommend bench-explain bench-budget clean
+.PHONY: demo test test-cluster lint docs audit mini-base bench bench-recommend bench-explain bench-budget clean
 
 demo: $(STAMP)
 	$(BIN)/traitmap run src/traitmap/mini/study.yaml --output runs
@@ -16,11 +16,23 @@ demo: $(STAMP)
 test: $(DEV) lint
 	$(BIN)/python -m pytest
 
+# On a cluster of two nodes that is started on this machine.
+test-cluster: $(DEV)
+	$(BIN)/python -m pytest -m cluster tests/cluster
+
 lint: $(DEV)
 	$(BIN)/ruff check src tests docs benchmarks
 	$(BIN)/ruff format --check src tests docs benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(DEV)
+	$(BIN)/mkdocs build --strict
+
+# Known faults of the pinned packages; asks a public database.
+audit: $(DEV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[audit]"
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 # The bundled base, from nothing: its corpus is generated, and the same machine gives the same weights.
 mini-base: $(STAMP)
