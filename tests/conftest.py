@@ -20,3 +20,11 @@ def prepared_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from prepared_run import prepare_run
 
     return prepare_run(tmp_path_factory.mktemp("prepared") / "runs")
+
+
+@pytest.fixture(scope="session")
+def workspace(prepared_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder with the files that the docs and the help of the commands name; made once."""
+    from workspace import make_workspace
+
+    return make_workspace(tmp_path_factory.mktemp("workspace"), prepared_run)

@@ -19,11 +19,7 @@ def traits_html(traits: Traits) -> str:
     title = (
         f"{used or 'No'} {plural} supported by {len(traits.sources)} sources × {len(traits.targets)} targets"
     )
-    names = [
-        traits.names[c] if c < len(traits.names) and traits.names[c] not in ("", f"PC{c}") else ""
-        for c in shown
-    ]
-    heads = [f"PC{c}" + (f": {name}" if name else "") for c, name in zip(shown, names, strict=True)]
+    heads = [_head(traits, c, c < used) for c in shown]
     shares = [
         (
             "explained",
@@ -38,10 +34,18 @@ def traits_html(traits: Traits) -> str:
         ),
     ]
     loadings = [(target, [_loading(traits, t, c) for c in shown]) for t, target in enumerate(traits.targets)]
-    warnings = [f"! {one.message} {one.action}".strip() for one in traits.warnings]
+    warnings = [
+        f"! {'; '.join(part for part in (one.message, one.action) if part)}." for one in traits.warnings
+    ]
     return page(
         title, Rows("share of variance", heads, shares), Rows("loading", heads, loadings), notes=warnings
     )
+
+
+def _head(traits: Traits, c: int, supported: bool) -> str:
+    """``PC0: reviews``, or ``PC0`` where nothing names it."""
+    named = supported and c < len(traits.naming) and traits.naming[c].origin != "none"
+    return f"PC{c}: {traits.names[c]}" if named else f"PC{c}"
 
 
 def _loading(traits: Traits, t: int, c: int) -> Entry:
