@@ -13,12 +13,18 @@ from traitmap.api.report_contents import report_contents
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
 from traitmap.progress import Progress
+from traitmap.report.contents import ReportContents
 from traitmap.report.figures import figure_names
 
 
-def test_a_run_has_all_parts_and_shows_how_far_it_is(prepared_run: Path) -> None:
+@pytest.fixture(scope="module")
+def told(prepared_run: Path) -> tuple[ReportContents, list[Progress]]:
     heard: list[Progress] = []
-    found = report_contents(prepared_run, cells=True, listener=heard.append)
+    return report_contents(prepared_run, cells=True, listener=heard.append), heard
+
+
+def test_a_run_has_all_parts_and_shows_how_far_it_is(told: tuple[ReportContents, list[Progress]]) -> None:
+    found, heard = told
     assert not found.missing
     assert found.explanation is not None
     assert found.profile is not None
@@ -26,22 +32,25 @@ def test_a_run_has_all_parts_and_shows_how_far_it_is(prepared_run: Path) -> None
     assert [one.target for one in found.evaluation.recommendations] == list(found.matrix.targets)
     assert found.cells is not None
     stages = {one.stage for one in heard}
-    assert {"traits", "profile", "why", "which", "recommend"} <= stages
+    assert {"traits", "profile", "features", "why", "recommend", "cells"} <= stages
     assert all(any(one.done == one.total for one in heard if one.stage == stage) for stage in stages)
     assert {"effects", "shares", "output-lengths", "recommendation-1"} <= set(figure_names(found))
 
 
-def test_what_explain_says_alone_is_what_the_report_says(prepared_run: Path) -> None:
-    found = report_contents(prepared_run, which=False)
+def test_what_explain_says_alone_is_what_the_report_says(
+    prepared_run: Path, told: tuple[ReportContents, list[Progress]]
+) -> None:
+    found = told[0]
     alone = api.explain(prepared_run, n_permutations=2000)
     assert found.explanation is not None
     assert [one.effect for one in found.explanation.joint] == [one.effect for one in alone.joint]
     assert [one.q for one in found.explanation.alone] == [one.q for one in alone.alone]
-    assert found.evaluation is None
 
 
-def test_a_recommendation_in_the_report_is_what_recommend_says(prepared_run: Path) -> None:
-    found = report_contents(prepared_run, why=False).evaluation
+def test_a_recommendation_in_the_report_is_what_recommend_says(
+    prepared_run: Path, told: tuple[ReportContents, list[Progress]]
+) -> None:
+    found = told[0].evaluation
     assert found is not None
     target = found.recommendations[0].target
     alone = api.recommend(prepared_run, target=target)

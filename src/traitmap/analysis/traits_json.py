@@ -53,6 +53,7 @@ def to_json(traits: Traits) -> dict[str, Any]:
         "effects_low": by_source(traits.effects_low),
         "effects_high": by_source(traits.effects_high),
         "leverage": by_source(traits.leverage),
+        "biplot": _biplot(traits),
         "cross_validation": plain(asdict(traits.cross_validation)),
         "stability": _stability(traits),
         "noise": {
@@ -82,6 +83,21 @@ def _keyed(names: Sequence[str]) -> Any:
         return {name: plain(row) for name, row in zip(names, array, strict=True)}
 
     return keyed
+
+
+def _biplot(traits: Traits) -> dict[str, Any] | None:
+    """The first two components as a plane, with the covariance of each point."""
+    plane = traits.biplot
+    if plane is None:
+        return None
+    by_source, by_target = _keyed(traits.sources), _keyed(traits.targets)
+    return {
+        "scores": by_source(plane.scores),
+        "loadings": by_target(plane.loadings),
+        "scores_covariance": by_source(plane.scores_covariance),
+        "loadings_covariance": by_target(plane.loadings_covariance),
+        "draws": plane.draws,
+    }
 
 
 def _stability(traits: Traits) -> dict[str, Any]:

@@ -80,13 +80,16 @@ class _Parts:
 
     def tried(self, name: str, compute: Callable[[], Part]) -> Part | None:
         """What is computed, or None where the run does not allow it."""
-        self.listener(Progress(name, 0, 1))
+        told = name != "which"  # which tells of every target itself
+        if told:
+            self.listener(Progress(name, 0, 1))
         try:
             found = compute()
         except UserError as error:
             self.missing[name] = str(error)
             found = None
-        self.listener(Progress(name, 1, 1))
+        if told:
+            self.listener(Progress(name, 1, 1))
         return found
 
     def profile(self) -> Profile:

@@ -14,6 +14,7 @@ from traitmap.report.plot import NAME_SIZE, Scale, around, round_ticks, x_axis, 
 from traitmap.report.svg import element, figure, join, shorten, text_width
 
 _SMALL, _LARGE, _LEFT, _TOP, _BOTTOM = 462.0, 760.0, 56.0, 10.0, 40.0
+MANY = 1000  # points from which each has no tooltip of its own: the table has the names
 CROWDED = 24  # points from which a plane needs the page's whole width
 
 
@@ -194,7 +195,8 @@ def against(
         for one in group:
             place = {"cx": x(one.predicted), "cy": y(one.measured), "r": 3}
             style_of = {"class": f"dot solid {style}", **place}
-            parts.append(element("circle", style_of, element("title", None, one.name)))
+            told = element("title", None, one.name) if len(known) <= MANY else None
+            parts.append(element("circle", style_of, told))
     return figure(
         key=key,
         title=title,

@@ -319,15 +319,20 @@ def _ranking(one: Recommendation, number: int, ends: tuple[float, float]) -> Sho
                         Entry(share(advice.harm)),
                         Entry(share(advice.best)),
                         Entry(typeset(_amount(advice.measured))),
-                        Entry(typeset("; ".join(clean(reason.words) for reason in advice.reasons[:2]))),
+                        Entry(typeset(_why(advice) if place < MOST_SOURCES else "")),
                     ),
                 )
-                for advice in one.ranked
+                for place, advice in enumerate(one.ranked)
             ),
         ),
         tag=one.verdict,
         faint=one.verdict == "cannot tell",
     )
+
+
+def _why(one: Advice) -> str:
+    """The two strongest reasons."""
+    return "; ".join(clean(reason.words) for reason in one.reasons[:2])
 
 
 def _advice_line(one: Advice) -> Line:
