@@ -95,7 +95,7 @@ def test_training_examples_are_prompt_and_gold_answer():
     ]
     sums = training_examples(open_task("tiny_votes", [TASKS]))[0]
     assert (sums.prompt, sums.completion, sums.label) == ("2 + 3 = So", " 2 and 3 make 5 #### 5", None)
-    text = training_examples(open_task("tiny_text", [TASKS]))[0]
+    text = training_examples(open_task("tiny_text", [TASKS], allow_code=True))[0]
     assert (text.prompt, text.completion) == ("", "a joy from start to end")
 
 

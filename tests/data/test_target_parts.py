@@ -16,6 +16,7 @@ NAMES = sorted(path.stem for path in TASKS.glob("*.yaml") if path.stem not in ("
 def load(name: str):
     target = Target(name="target", task=name)
     study = Study(
+        allow_code=True,
         name="tiny",
         model=Model(path="builtin:mini"),
         sources=(Source(name="any", task="tiny_review"),),

@@ -21,6 +21,7 @@ NOT_METRICS = ("alias", "name", "sample_len", "sample_count")
 
 def study(*targets: Target, folder: Path = TASKS, limit: int | None = None) -> Study:
     return Study(
+        allow_code=True,
         name="tiny",
         model=Model(path="builtin:mini"),
         sources=(Source(name="any", task="tiny_review"),),

@@ -19,18 +19,23 @@ from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml  # no public way to read a task file without building it
-from lm_eval.utils import env
 
 from traitmap.data.code_tests import executes_unsafely
 from traitmap.data.local_copies import network_advice, no_network, offline_where_unreachable, read_from_copy
 from traitmap.data.records import Example, Segment
+from traitmap.data.task_code import (
+    require_allowed,
+    require_known_metrics,
+    require_plain_data,
+    sandboxed_templates,
+)
 from traitmap.errors import DataError
 from traitmap.study.paths import is_task_file, resolve
 from traitmap.study.settings import Study
 
 BUNDLED = Path(__file__).parent / "tasks"
 FEWSHOT_SEED = DEFAULT_OTHER_SEED
-FILE_FORMATS = ("arrow", "csv", "json", "pandas", "parquet", "text")  # what `datasets` reads from plain files
+FILE_FORMATS = ("arrow", "csv", "json", "parquet", "text")  # what `datasets` reads from plain files
 
 
 def open_task(
@@ -38,6 +43,8 @@ def open_task(
     include_path: Sequence[str | Path] = (),
     num_fewshot: int | None = None,
     copies: Path | None = None,
+    *,
+    allow_code: bool = False,
 ) -> Task:
     """An lm-eval Task by name or by YAML file, as ``lm_eval`` would load and seed it.
 
@@ -45,13 +52,17 @@ def open_task(
         include_path wins over a bundled one, and that over an installed one.
     num_fewshot: examples in the prompt; None leaves it to the task (0 where it has no wish).
     copies: a folder with copies of hub datasets (`data.local_copies`).
+    allow_code: whether functions may run that a task file names which is not installed here.
 
     A relative ``data_files``, ``data_dir`` or ``./`` dataset path is meant from the folder of the YAML
     file (and, as lm-eval has it, from the working directory where the first does not exist).
     Raises DataError for groups and tags, unknown names, multimodal tasks, tasks that execute
-    generated code outside the sandbox, and whatever keeps the task from loading.
+    generated code outside the sandbox, code that is not allowed, and whatever keeps the task from loading.
     """
-    config = read_from_copy(_find_config(name, include_path), copies)
+    sandboxed_templates()
+    config = read_from_copy(_find_config(name, include_path, allow_code), copies)
+    require_plain_data(name, config)
+    require_known_metrics(name, config)
     with quiet(), reproducible(), offline_where_unreachable():
         try:
             loaded = TaskManager(include_defaults=False).load(config)["tasks"]
@@ -71,7 +82,7 @@ def open_study_task(study: Study, name: str, num_fewshot: int | None = None) -> 
     include = [resolve(path, study.folder) for path in study.include_path]
     file = str(resolve(name, study.folder)) if is_task_file(name) else name
     copies = resolve(study.data, study.folder) if study.data else None
-    return open_task(file, include, num_fewshot, copies)
+    return open_task(file, include, num_fewshot, copies, allow_code=study.allow_code)
 
 
 def training_rows(task: Task) -> int:
@@ -141,6 +152,7 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def compiled_once() -> Iterator[None]:
     """lm-eval compiles a task's template anew for every row, a millisecond each; in this block, once."""
+    env = sandboxed_templates()
     before = env.__dict__.get("from_string")
     vars(env)["from_string"] = functools.cache(env.from_string)
     try:
@@ -165,12 +177,12 @@ def reproducible() -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
-def _find_config(name: str, include_path: Sequence[str | Path]) -> dict[str, Any]:
+def _find_config(name: str, include_path: Sequence[str | Path], allow_code: bool) -> dict[str, Any]:
     if is_task_file(name):
         path = Path(name).expanduser()
         if not path.is_file():
             raise DataError(f"task file {name} does not exist")
-        return _read_config(path)
+        return _read_config(path, allow_code)
     for folder in include_path:
         if not Path(folder).is_dir():
             raise DataError(f"include_path {str(folder)!r} is not a folder")
@@ -184,7 +196,7 @@ def _find_config(name: str, include_path: Sequence[str | Path]) -> dict[str, Any
         raise DataError(
             _not_one_task(name, entry.kind.name.lower(), sorted(entry.tags) or _members(entry.cfg))
         )
-    return _read_config(Path(entry.yaml_path))
+    return _read_config(Path(entry.yaml_path), allow_code)
 
 
 @functools.cache
@@ -238,12 +250,13 @@ def _unsafe(name: str) -> str:
     )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path, allow_code: bool) -> dict[str, Any]:
     try:
         with quiet():
             # first without its functions: importing those of lm-eval's code tasks runs a program
             if executes_unsafely(load_yaml(path, resolve_func=False)):
                 raise DataError(_unsafe(path.stem))
+            require_allowed(path, allow_code)
             config = load_yaml(path)
     except DataError:
         raise

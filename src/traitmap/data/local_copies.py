@@ -15,7 +15,7 @@ from urllib.request import getproxies
 from traitmap.study.paths import DATA_SUFFIXES, is_local_data
 
 _CARD = "README.md"
-_PLAIN = ("arrow", "csv", "json", "pandas", "parquet", "text")  # dataset_path of tasks over plain files
+_PLAIN = ("arrow", "csv", "json", "parquet", "text")  # dataset_path of tasks over plain files
 
 
 @dataclass(frozen=True)

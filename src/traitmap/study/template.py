@@ -1,4 +1,4 @@
-"""The Jinja of a study file: sandboxed, and strict about what is not there."""
+"""The Jinja of a study file: sandboxed, on a budget, and strict about what is not there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from jinja2 import StrictUndefined, Template, TemplateError, nodes, pass_context
 from jinja2.meta import TrackingCodeGenerator
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from traitmap.study.bounded_template import BoundedEnvironment, written
 
 
 class MissingValueError(TemplateError):
@@ -23,10 +25,14 @@ def _written(_: Context, value: Any) -> Any:
     """
     if value is None:
         raise MissingValueError("a null value would be written")
-    return value
+    return written(value)
 
 
-_SANDBOX = ImmutableSandboxedEnvironment(
+class _StudyEnvironment(BoundedEnvironment, ImmutableSandboxedEnvironment):
+    """A row that a template reads stays as it is."""
+
+
+_SANDBOX = _StudyEnvironment(
     undefined=StrictUndefined, keep_trailing_newline=True, finalize=_written, optimized=False
 )
 
