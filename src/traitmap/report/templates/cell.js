@@ -60,8 +60,8 @@
     const frame = make("div", "scroll", svg);
     frame.tabIndex = 0;
     frame.setAttribute("role", "group");
-    frame.setAttribute("aria-label", title);
-    return make("figure", "", make("figcaption", "", make("h4", "", title), make("p", "", note)), frame, ...after);
+    frame.setAttribute("aria-label", title || note);
+    return make("figure", "", make("figcaption", "", title ? make("h4", "", title) : null, make("p", "", note)), frame, ...after);
   };
 
   const answers = (source, part, cell) => {
@@ -104,7 +104,7 @@
         `${edges[edge]}${edge === last ? " and more" : ""}`));
     }
     const chosen = part.unit === "tokens" ? "Length of the chosen answer" : "Length of the answers";
-    return [make("h3", "", chosen), figure(`In ${part.unit}`, `Share of answers by length; the line is the mean.`, svg,
+    return [make("h3", "", chosen), figure("", `Share of answers by length in ${part.unit}; the line is the mean.`, svg,
       table(`Number of answers by length in ${part.unit}.`, ["from", ...rows.map((row) => row[0])],
         edges.slice(0, -1).map((edge, bin) => [String(edge), ...rows.map((row) => row[1][0][bin])])))];
   };
