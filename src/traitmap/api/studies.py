@@ -164,8 +164,24 @@ def check(
         adapters_to_train=len(adapters),
         cells_to_evaluate=len(cells),
         estimate=expected,
-        notes=(*_of_the_base(study, absent), *notes),
+        notes=(*_code_that_runs(study), *_of_the_base(study, absent), *notes),
     )
+
+
+def _code_that_runs(study: Study) -> tuple[str, ...]:
+    """What of other people's Python this study lets run on this machine."""
+    found = []
+    if study.model.trust_remote_code:
+        found.append(
+            f"trust_remote_code: the base {study.model.path!r} brings Python code of its own, which runs on "
+            "this machine, outside any sandbox."
+        )
+    if study.allow_code:
+        found.append(
+            "allow_code: functions of the study's own task files run on this machine, outside any sandbox; "
+            "programs that a model writes run in the sandbox."
+        )
+    return tuple(found)
 
 
 def _of_the_base(study: Study, absent: str) -> tuple[str, ...]:

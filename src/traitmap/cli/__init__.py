@@ -24,6 +24,7 @@ from traitmap.cli import (
     viewing,
 )
 from traitmap.cli.app import app
+from traitmap.cli.printable import printable
 
 __all__ = [
     "app",
@@ -60,7 +61,7 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         app(args=None if words is None else list(words))
     except UserError as error:
-        typer.echo(str(error), err=True)
+        typer.echo(printable(str(error)), err=True)
         sys.exit(2)
     except SystemExit as end:
         if end.code == 130:  # Ctrl-C, which Typer turns into this code without a word

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from traitmap.cli.completing import run_folders
+from traitmap.cli.printable import Printable, printable, printable_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,11 +47,12 @@ def print_table(renderable: RenderableType) -> None:
     from rich.console import Console
 
     console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 80)
-    console.print(renderable)
+    console.print(Printable(renderable))
 
 
 def print_json(data: Any) -> None:
-    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(printable_json(text) + "\n")
 
 
 def listed(text: str) -> tuple[str, ...]:
@@ -70,16 +72,16 @@ def shown_progress() -> Iterator[Listener]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _plain_listener(lambda line: typer.echo(line, err=True))
+        yield _plain_listener(lambda line: typer.echo(printable(line), err=True))
         return
     from rich import progress as bars
 
     columns = (
-        bars.TextColumn("{task.description}"),
+        bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(),
         bars.TaskProgressColumn(),
         bars.TimeRemainingColumn(elapsed_when_finished=True),
-        bars.TextColumn("{task.fields[detail]}", style="dim"),
+        bars.TextColumn("{task.fields[detail]}", style="dim", markup=False),
     )
     with bars.Progress(*columns, console=console) as shown:
         stages: dict[str, bars.TaskID] = {}
@@ -88,7 +90,10 @@ def shown_progress() -> Iterator[Listener]:
             if report.stage not in stages:
                 stages[report.stage] = shown.add_task(report.stage, total=report.total, detail="")
             shown.update(
-                stages[report.stage], completed=report.done, total=report.total, detail=report.detail
+                stages[report.stage],
+                completed=report.done,
+                total=report.total,
+                detail=printable(report.detail),
             )
 
         yield listen

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from traitmap.cli.app import AsJson, MatrixOrRun, app, listed, print_json, shown_wait
+from traitmap.cli.printable import printable
 
 
 @app.command(name="import")
@@ -42,7 +43,7 @@ def import_(
         print_json(done.to_json())
         return
     for note in done.notes:
-        typer.echo(note, err=True)
+        typer.echo(printable(note), err=True)
     known = f"base {done.base}" if done.base else "no base model (give --base)"
     size = f"{counted(len(done.sources), 'source')}, {counted(len(done.metrics), 'target')}"
     typer.echo(
