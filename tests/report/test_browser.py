@@ -362,6 +362,14 @@ def test_every_figure_has_its_menu(visit: Any, run_report: Path) -> None:
     assert without == 0
 
 
+def test_what_is_wider_than_the_window_fades_at_its_edge(visit: Any, report: Path) -> None:
+    frame = visit(report, width=390).page.locator("#matrix-frame")
+    frame.and_(frame.page.locator(".more")).wait_for()
+    frame.evaluate("one => { one.scrollLeft = one.scrollWidth; }")
+    frame.and_(frame.page.locator(":not(.more)")).wait_for()
+    assert "more" not in visit(report).page.locator("#matrix-frame").get_attribute("class")
+
+
 def test_theme_button_overrides_the_system(visit: Any, report: Path) -> None:
     opened = visit(report, theme="dark")
     page = opened.page

@@ -156,7 +156,8 @@
     for (const made of [reasons(cell), answers(all.sources[row], part, cell), lengths(all.sources[row], part, cell), items(part, cell)]) {
       if (made) body.append(make("section", "", ...made));
     }
-    traitmap.addSaving?.(body);
+    traitmap.addSaving(body);
+    traitmap.watchEdges(body);
   };
 
   let returnTo = null;

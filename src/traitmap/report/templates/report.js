@@ -42,8 +42,17 @@ const traitmap = {};
   // Hyphens that are minus signs, as the page writes them.
   traitmap.typeset = (text) => text.replace(/(^|[\s[(,])-(?=\d)/g, "$1−");
 
+  // What is wider than its frame fades at the edge behind which there is more.
+  const edge = (frame) => frame.classList.toggle("more", frame.scrollWidth - frame.clientWidth - frame.scrollLeft > 2);
+  const sizes = new ResizeObserver((entries) => entries.forEach((entry) => edge(entry.target)));
+  traitmap.watchEdges = (within) => within.querySelectorAll(".scroll").forEach((frame) => {
+    sizes.observe(frame);
+    frame.addEventListener("scroll", () => edge(frame), { passive: true });
+  });
+
   document.addEventListener("DOMContentLoaded", () => {
     apply();
+    traitmap.watchEdges(document);
     document.getElementById("theme").addEventListener("click", () => {
       theme = themes[(themes.indexOf(theme) + 1) % themes.length];
       keep(theme);
