@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import nan
 
 import numpy as np
@@ -25,6 +26,8 @@ from traitmap.analysis.explanation.records import (
 from traitmap.analysis.interval import Interval, unknown
 from traitmap.analysis.profiles.datasets import profile_datasets
 from traitmap.analysis.profiles.record import Profile
+from traitmap.analysis.profiles.syntax_parser import Relations
+from traitmap.analysis.profiles.syntax_records import RelationEffect, RelationEffects
 from traitmap.analysis.reason import Reason
 from traitmap.analysis.recommendation.advice import Advice, Recommendation, SetAside
 from traitmap.analysis.recommendation.held_out import HeldOut, judged
@@ -181,6 +184,27 @@ def profile() -> Profile:
         roles=roles,
         tasks={name: name for name in some},
         comparison=profile_datasets(some, permutations=19),
+    )
+
+
+def parsed_profile() -> Profile:
+    """With relations of two datasets, and two tests of which one stands."""
+
+    def relations(object_in: int) -> Relations:
+        counts = np.ones((4, 2), dtype=np.int32)
+        counts[object_in:, 1] = 0
+        where = np.arange(4)
+        return Relations("blank", "UD", {}, ("nsubj", "obj"), counts, where, 4, np.full(4, 5))
+
+    gap = Interval(0.21, 0.1, 0.32)
+    stands = RelationEffect("sums", "reviews", "obj", 12, 12, difference=gap, p=0.001, q=0.002, p_within=0.01)
+    falls = RelationEffect(
+        "sums", "reviews", "nsubj", 9, 15, difference=Interval(0.0, -0.2, 0.2), p=0.9, q=0.9
+    )
+    return replace(
+        profile(),
+        relations={"reviews": relations(2), "sums": relations(4)},
+        effects=RelationEffects((stands, falls), {}),
     )
 
 

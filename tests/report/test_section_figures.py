@@ -18,7 +18,13 @@ from traitmap.analysis.interval import unknown
 from traitmap.analysis.recommendation.held_out import judged
 from traitmap.analysis.records import CrossValidation, Resampling, Stability, Traits
 from traitmap.errors import UserError
-from traitmap.report import explanation_figures, profile_figures, recommendation_figures, traits_figures
+from traitmap.report import (
+    explanation_figures,
+    profile_figures,
+    recommendation_figures,
+    relation_figures,
+    traits_figures,
+)
 from traitmap.report.contents import ReportContents
 from traitmap.report.figures import figure_names, figure_svg
 from traitmap.report.html import render_report
@@ -337,3 +343,22 @@ def test_an_interval_that_is_unknown_is_not_drawn() -> None:
     assert shown is not None
     assert len(dots(shown, "interval")) == 2
     assert "unknown" in str(shown.svg)
+
+
+def test_relations_are_shown_where_a_parser_told_them() -> None:
+    bare = some.profile()
+    assert relation_figures.relations(bare) is None
+    assert relation_figures.relation_effects(bare) is None
+    shown = relation_figures.relations(some.parsed_profile())
+    assert shown is not None
+    assert shown.table is not None
+    rows = {name: [entry.text for entry in entries] for name, entries in shown.table.rows}
+    at = shown.table.heads.index("obj") - 1
+    assert rows["reviews"][at] == "50 %"
+    effects = relation_figures.relation_effects(some.parsed_profile())
+    assert effects is not None
+    assert effects.said.count("1 of 2 tests") == 1
+    zero, one = scale_of(effects)
+    assert [float(dot.get("cx", "nan")) for dot in dots(effects)] == pytest.approx(
+        [zero + 0.21 * one], abs=0.1
+    )

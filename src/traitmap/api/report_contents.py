@@ -29,26 +29,32 @@ def report_contents(
     why: bool = True,
     which: bool = True,
     cells: bool = False,
+    parser: str | Path | None = None,
     seed: int = 0,
     listener: Listener = silent,
 ) -> ReportContents:
     """All records of a run's report: traits, profile, explanation, recommendations for hidden targets.
 
     why, which, cells: whether to compute those sections, and details of single cells; traits are always
-    computed. A part that the run does not allow (too few tasks, no texts) is None, and ``missing`` says why.
-    The same run gives the same records. Raises RunError where there is no run.
+    computed. parser: a spaCy pipeline, by path or installed name, for syntactic relations too. A part that
+    the run does not allow (too few tasks, no texts) is None, and ``missing`` says why. The same run gives the
+    same records. Raises RunError where there is no run, and UserError for a parser that cannot be loaded.
     """
     from traitmap.api.completion import with_predictions
     from traitmap.api.runs import open_run, traits_if_any
     from traitmap.report.contents import ReportContents
 
     run = open_run(folder)
+    if parser is not None:  # its faults are the user's to mend, not a part that is missing
+        from traitmap.analysis.profiles.syntax_parser import load_parser
+
+        load_parser(parser)
     listener(Progress("traits", 0, 1))
     measured = run.matrix()
     matrix = with_predictions(measured, run.folder)
     traits = traits_if_any(matrix)
     listener(Progress("traits", 1, 1))
-    parts = _Parts(run.folder, seed, listener, {})
+    parts = _Parts(run.folder, parser, seed, listener, {})
     profile = explanation = evaluation = None
     if why:
         profile = parts.tried("profile", parts.profile)
@@ -74,6 +80,7 @@ class _Parts:
     """The parts of one run's report; missing: part -> why it could not be computed."""
 
     folder: Path
+    parser: str | Path | None
     seed: int
     listener: Listener
     missing: dict[str, str]
@@ -95,7 +102,7 @@ class _Parts:
     def profile(self) -> Profile:
         from traitmap.api.profiles import profile
 
-        return profile(self.folder, seed=self.seed)
+        return profile(self.folder, parser=self.parser, seed=self.seed, listener=self.listener)
 
     def features(self, matrix: TransferMatrix) -> PairFeatures:
         """Of all pairs, as ``explain`` and ``recommend`` compute them from the run's texts."""

@@ -81,17 +81,25 @@ class Run:
         return self.matrix().conditions
 
     def report(
-        self, path: str | Path | None = None, *, fast: bool = False, listener: Listener = silent
+        self,
+        path: str | Path | None = None,
+        *,
+        fast: bool = False,
+        parser: str | Path | None = None,
+        listener: Listener = silent,
     ) -> Path:
         """Write the HTML report, by default ``report.html`` in the run folder.
 
         fast: leave out why gains are what they are and which source to take, which need minutes on large
-        runs. The same run gives the same report. UserError where it cannot be written.
+        runs. parser: a spaCy pipeline, for syntactic relations too. The same run gives the same report.
+        UserError where it cannot be written, or the parser cannot be loaded.
         """
         from traitmap.api.report_contents import report_contents
         from traitmap.report.html import write_report
 
-        found = report_contents(self.folder, why=not fast, which=not fast, cells=True, listener=listener)
+        found = report_contents(
+            self.folder, why=not fast, which=not fast, cells=True, parser=parser, listener=listener
+        )
         return write_report(
             Path(path) if path is not None else self.folder / "report.html",
             found.matrix,

@@ -119,6 +119,9 @@ def report(
     fast: Annotated[
         bool, typer.Option("--fast", help="Leave out why and which source, which take longest.")
     ] = False,
+    parser: Annotated[
+        str | None, typer.Option(help="A spaCy pipeline, by name or folder, for syntactic relations too.")
+    ] = None,
 ) -> None:
     """Write the report: one HTML file that needs nothing else.
 
@@ -127,7 +130,7 @@ def report(
     from traitmap import api
 
     with shown_progress() as listener:
-        written = api.open_run(run).report(output, fast=fast, listener=listener)
+        written = api.open_run(run).report(output, fast=fast, parser=parser, listener=listener)
     print_json({"report": str(written)}) if as_json else typer.echo(str(written))
 
 

@@ -520,7 +520,12 @@ def strengths(found: Explanation, side: str) -> Shown | None:
         ),
         distrust=f"The interval is over {'targets' if donors else 'sources'}; one extreme cell can carry a "
         "mean.",
-        key=(("dot-solid", "beyond chance"), ("dot-open", "not"), ("noise", "chance, 95 %")),
+        key=(
+            ("dot-better", "more beyond chance"),
+            ("dot-worse", "less beyond chance"),
+            ("dot-open", "neither"),
+            ("noise", "chance, 95 %"),
+        ),
         tag="" if beyond else "cannot tell",
     )
 

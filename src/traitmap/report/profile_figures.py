@@ -18,7 +18,7 @@ from traitmap.report.ridges import Ridge, ridges
 from traitmap.report.shares_chart import Bar, shares_chart
 from traitmap.report.shown import Shown
 from traitmap.report.svg import clean
-from traitmap.report.wording import UNKNOWN, counted, listed, plain, share, signed, typeset
+from traitmap.report.wording import counted, listed, plain, share, signed, typeset
 
 MOST_DATASETS = 60
 MOST_LABELLED = 16
@@ -310,7 +310,7 @@ def _alike(
     if len(values) < 2 or not np.isfinite(values).any():
         return None
     order = _order(values, found.comparison.names)
-    names = [_short_name(found, found.comparison.names[at]) for at in order]
+    names = [short_name(found, found.comparison.names[at]) for at in order]
     square = np.ix_(order, order)
     shown = values[square]
     best = _nearest(found, values)
@@ -354,7 +354,7 @@ def _alike(
     )
 
 
-def _short_name(found: Profile, dataset: str) -> str:
+def short_name(found: Profile, dataset: str) -> str:
     target = found.roles.get(dataset) == "target"
     return name_of(found, dataset) + (" (t)" if target else "")
 
@@ -374,54 +374,6 @@ def _nearest(found: Profile, values: Array) -> str:
     if best is None:
         return ""
     return (
-        f"Of different tasks, {_short_name(found, best[1])} and {_short_name(found, best[2])} are likest "
+        f"Of different tasks, {short_name(found, best[1])} and {short_name(found, best[2])} are likest "
         f"({signed(best[0], 2)})."
-    )
-
-
-def relations(found: Profile, most: int = 16) -> Shown | None:
-    """Share of texts that have each syntactic relation, where a parser was given."""
-    some = found.relations
-    if not some:
-        return None
-    labels = sorted({label for one in some.values() for label in one.labels})
-    table = np.full((len(some), len(labels)), np.nan)
-    for r, one in enumerate(some.values()):
-        for c, label in enumerate(labels):
-            if len(one.texts):
-                has = label in one.labels
-                table[r, c] = one.present[:, one.labels.index(label)].mean() if has else 0.0
-    spread = np.nanstd(table, axis=0)
-    keep = sorted(sorted(range(len(labels)), key=lambda c: (-spread[c], labels[c]))[:most])
-    names = [_short_name(found, name) for name in some]
-    shown, kept = table[:, keep], [labels[c] for c in keep]
-    first = next(iter(some.values()))
-    return Shown(
-        name="relations",
-        title="Syntactic relations",
-        said=typeset(
-            f"Share of parsed texts that have each relation ({clean(first.scheme)}), those that differ "
-            f"most between datasets: most of all {clean(labels[int(np.argmax(spread))])}."
-        ),
-        svg=likeness(
-            names,
-            kept,
-            shown,
-            key="relations",
-            title="Syntactic relations in the datasets",
-            description=f"{counted(len(names), 'dataset')} and {counted(len(kept), 'relation')}. The same "
-            "numbers stand in the table.",
-            limit=None,
-            percent=True,
-        ),
-        table=TextTable(
-            caption=f"Share of parsed texts with each relation ({clean(first.parser)}).",
-            heads=("dataset", *map(clean, kept)),
-            rows=tuple(
-                (name, tuple(Entry(share(float(value)) if isfinite(value) else UNKNOWN) for value in row))
-                for name, row in zip(names, shown, strict=True)
-            ),
-        ),
-        distrust="A parser errs, most of all on code, numbers and chat; shares are of its reading.",
-        wide=True,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from traitmap.report import dose_figures, explanation_figures, profile_figures
+from traitmap.report import dose_figures, explanation_figures, profile_figures, relation_figures
 from traitmap.report.reading import read
 from traitmap.report.shown import Group, Shown
 from traitmap.report.svg import clean
@@ -85,7 +85,8 @@ def why_groups(
                     profile_figures.class_shares(profile),
                     profile_figures.style(profile),
                     profile_figures.meaning(profile),
-                    profile_figures.relations(profile),
+                    relation_figures.relations(profile),
+                    relation_figures.relation_effects(profile),
                 ),
             )
         )
