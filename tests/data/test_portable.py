@@ -47,6 +47,7 @@ def judged(folder: Path) -> LoadedTarget:
     (folder / "judged.yaml").write_text(TASK.format(rows=rows))
     study = Study(
         name="s",
+        allow_code=True,
         model={"path": "fake"},
         sources=(Source(name="s", path="s.csv"),),
         targets=(Target(name="judged", task=str(folder / "judged.yaml")),),
