@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,13 @@ def test_the_shell_completes_runs_targets_and_figures(prepared_run: Path, tmp_pa
     assert targets_of_run(Typed(run=prepared_run), "re") == ["reviews"]
     assert targets_of_run(Typed(run=tmp_path), "") == []
     assert targets_of_run(Typed(), "") == []
+    words = f"traitmap recommend {prepared_run} --target re"
+    code = "import sys; sys.argv[0] = 'traitmap'; from traitmap.cli import main; main()"
+    asked = {"_TRAITMAP_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "4"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["reviews"]
     assert figures_of_run(Typed(run=tmp_path), "") == ["matrix"]
     api.open_run(prepared_run).report(tmp_path / "report.html", fast=True)
     assert {"matrix", "scree"} <= set(figures_of_run(Typed(run=tmp_path), ""))

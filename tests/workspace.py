@@ -16,13 +16,11 @@ from traitmap.study.init import write_template
 
 def make_workspace(folder: Path, run: Path) -> Path:
     """runs/mini, runs/my-study, my-study/, scores.csv and matrix.csv, texts.jsonl and tasks.jsonl,
-    my-task.jsonl and new-task.jsonl, lm_eval_results/, results.json and table.csv."""
+    my-task.jsonl and new-task.jsonl, lm_eval_results/ and results.json."""
     shutil.copytree(run, folder / "runs" / "mini")
     matrix = api.open_run(run).matrix()
     for name in ("scores.csv", "matrix.csv"):
         to_csv(matrix, folder / name)
-    head, _, *rows = (folder / "scores.csv").read_text(encoding="utf-8").splitlines()
-    (folder / "table.csv").write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")  # without a base
     for name in ("texts.jsonl", "tasks.jsonl"):
         _write(folder / name, _texts(run))
     for name in ("my-task.jsonl", "new-task.jsonl"):

@@ -167,12 +167,11 @@ def test_a_taken_port_and_no_run_are_the_users_to_mend(finished: Path, tmp_path:
         pass
 
 
-def test_a_report_older_than_its_run_is_written_anew(finished: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "mini"
-    shutil.copytree(finished, folder)
+def test_a_report_older_than_its_run_is_written_anew(tmp_path: Path) -> None:
+    folder = api.run(prepared_study(tmp_path, **FEW), engine=FakeEngine()).folder
+    (folder / "report.html").write_text(REPORT)
     later = time.time_ns() + 10**9
-    (folder / "run.json").touch()
-    os.utime(folder / "run.json", ns=(later - 5 * 10**8, later - 5 * 10**8))
+    os.utime(folder / "run.json", ns=(later, later))
     with view(folder) as served:
         wait_for(lambda: httpx.get(served.address + "progress.json").json()["report"]["state"] == "ready")
         assert "mini" in httpx.get(served.address + "report.html").text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ def figures_of_run(ctx: Any, incomplete: str) -> list[str]:
     import re
 
     try:
-        page = (Path(ctx.params["run"]) / "report.html").read_text(encoding="utf-8")
-    except (OSError, KeyError, TypeError):
+        page = (_run_of(ctx) / "report.html").read_text(encoding="utf-8")
+    except OSError:
         page = ""
     names = re.findall(r'<svg [^>]*class="figure[^>]* id="([\w-]+)"', page) or ["matrix"]
     return sorted({name for name in names if name.startswith(incomplete)})
@@ -43,11 +44,17 @@ def _listed(ctx: Any, key: str) -> list[str]:
     """Names in a list of the ledger of the run on the command line; none where that cannot be read."""
     import json
 
-    place = ctx.params.get("run")
-    if not place:
-        return []
     try:
-        told = json.loads((Path(place) / "run.json").read_text(encoding="utf-8"))
+        told = json.loads((_run_of(ctx) / "run.json").read_text(encoding="utf-8"))
         return [str(one["name"]) for one in told[key]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def _run_of(ctx: Any) -> Path:
+    """The run on the command line: as it was understood, else the first word of it that is a run folder."""
+    if ctx.params.get("run"):
+        return Path(ctx.params["run"])
+    # An option that still waits for its value keeps the words before it from being understood.
+    typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    return next((Path(word) for word in typed.split() if (Path(word) / "run.json").is_file()), Path("."))

@@ -16,7 +16,9 @@ from traitmap.cli.app import (
     print_json,
     print_table,
     shown_progress,
+    shown_wait,
 )
+from traitmap.cli.printable import printable
 
 if TYPE_CHECKING:
     from traitmap.runs.status import RunStatus
@@ -90,7 +92,8 @@ def check(
         raise typer.BadParameter("missing; it may be left out only with --plan", param_hint="STUDY")
     from traitmap.report.preview import check_preview
 
-    found = api.check(study, measure=measure, data=data)
+    with shown_wait("check"):
+        found = api.check(study, measure=measure, data=data)
     if as_json:
         print_json(found.to_json())
         return
@@ -120,6 +123,7 @@ def run(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of what a run on a budget draws.")] = 0,
     data: Copies = None,
+    as_json: AsJson = False,
     executor: Annotated[
         str, typer.Option(help="local, or ray: workers here or, with --address, on a cluster.")
     ] = "local",
@@ -141,10 +145,12 @@ def run(
             study, listener, output=output, budget=budget, seed=seed, data=data, executor=executor,
             address=address, workers=workers, threads=threads, group_size=group_size,
         )  # fmt: skip
-    if budget is not None:
+    if budget is not None and not as_json:
         from traitmap.report.spending import spending_table
 
         print_table(spending_table(done.spent() or {}))
+    if as_json:
+        print_json({**done.status().to_json(), "spent": done.spent() if budget is not None else None})
     tell_end(done.status())
 
 
@@ -159,7 +165,7 @@ def tell_end(status: RunStatus) -> None:
     if status.failed:
         for failure in status.failures:
             where = failure.source if failure.target is None else f"{failure.source} -> {failure.target}"
-            typer.echo(f"  {where}: {failure.reason}", err=True)
+            typer.echo(printable(f"  {where}: {failure.reason}"), err=True)
         raise typer.Exit(3)
 
 
