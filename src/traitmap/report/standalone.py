@@ -88,10 +88,7 @@ def _dress(
     """Write the winning styles onto an element and everything below it."""
     tag = node.tag.rsplit("}", 1)[-1]
     here = (*above, (tag, frozenset(node.get("class", "").split()), first))
-    found: dict[str, str] = {}
-    for rule in _rules():
-        if _fits(rule.path, here):
-            found.update(rule.sets)
+    found = _styles(here)
     properties = {**known, **{name: text for name, text in found.items() if name.startswith("--")}}
     for name, text in found.items():
         if name in _WRITTEN:
@@ -99,8 +96,20 @@ def _dress(
     node.attrib.pop("class", None)
     for name in [name for name in node.attrib if name.startswith(("data-", "aria-"))]:
         del node.attrib[name]
+    for child in [one for one in node if "backdrop" in one.get("class", "").split()]:
+        node.remove(child)  # it hides what scrolls beneath names, and nothing scrolls in a file
     for at, child in enumerate(node):
         _dress(child, here, properties, at == 0)
+
+
+@lru_cache(maxsize=4096)
+def _styles(here: tuple[tuple[str, frozenset[str], bool], ...]) -> Mapping[str, str]:
+    """What the style sheets set on an element below these ancestors; a figure has many that are alike."""
+    found: dict[str, str] = {}
+    for rule in _rules():
+        if _fits(rule.path, here):
+            found.update(rule.sets)
+    return found
 
 
 def _resolved(text: str, known: Mapping[str, str]) -> str:
