@@ -62,6 +62,7 @@ def fits(told: Told) -> None:
     """Nothing on standard output is wider than 80 columns, and nothing at all has a control sequence."""
     assert "\x1b" not in told.out + told.err
     assert "Traceback" not in told.err
+    assert not set("┏┃┡│└─━") & set(told.out), "rules of a table belong to a terminal"
     wide = [line for line in told.out.splitlines() if cell_len(line) > 80]
     assert not wide, wide
 
@@ -108,6 +109,13 @@ def test_tables_of_data_fit(command: str, workspace: Path) -> None:
     fits(told)
     assert told.out.strip()
     assert not any(line.endswith(" ") and not line.strip() for line in told.out.splitlines())
+
+
+def test_a_plan_on_paper_fits_and_is_plain() -> None:
+    told = traitmap("check", "--plan", "200x100", "--model-shape", "llama-3b", "--gpus", "8")
+    assert told.code == 0
+    fits(told)
+    assert "outcomes" in told.out
 
 
 def test_every_command_that_prints_data_takes_json() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,18 @@ def test_yaml_can_be_read(block: Block) -> None:
 
     Loader.add_constructor("!function", lambda loader, node: node.value)
     assert yaml.load(block.body, Loader)
+
+
+def test_every_figure_of_the_report_is_told_with_when_to_distrust_it() -> None:
+    told = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    sources = "\n".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "src" / "traitmap" / "report").glob("*.py")
+    )
+    names = {"matrix", "profile-1", *re.findall(r'\bname="([a-z]+(?:-[a-z]+)*)",\n\s+title=', sources)}
+    names |= {f"{one}-1" for one in re.findall(r'\bname=f"([a-z]+)-\{', sources)}
+    assert {"scree", "effects", "loadings-1", "recommendation-1"} <= names
+    missing = {name for name in names if f"`{name}`" not in told}
+    assert not missing, f"docs/report.md: say what these show and when to distrust them: {missing}"
 
 
 def test_what_is_not_run_says_why() -> None:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def growth_table(found: Growth) -> Group:
     """What it would take, then what that rests on."""
-    table = Table(title=f"{found.adapters} adapters x {found.targets} targets, {found.workers} workers")
+    title = f"{found.adapters} adapters x {found.targets} targets, {found.workers} workers"
+    # No box: rules of a box are noise in a pipe.
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("what")
     table.add_column("how much", justify="right")
     rows = (
