@@ -212,7 +212,7 @@ def open_run(
         base_digest=engine.base_digest,
         group_size=group_size,
         token_budget=token_budget,
-        largest_group=getattr(engine, "largest_group", None),
+        largest_group=engine.largest_group,
         recorded={key: number for key, number in groups.items() if number is not None},
     )
     by_name = {source.name: source for source in sources}

@@ -31,7 +31,7 @@ class ClusterEngine:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.about: About = pool.wait_for_one().about
-        self._largest: dict[tuple[str, str], int | None] = {}
+        self._largest: dict[tuple[str, str], int] = {}
 
     @property
     def base_digest(self) -> str:
@@ -57,8 +57,8 @@ class ClusterEngine:
         """Adapters that a worker's memory holds in one training pass."""
         asked = lora.model_dump_json(), training.model_dump_json()
         if asked not in self._largest:
-            self._largest[asked] = self._ask("largest_group", lora, training)
-        return self._largest[asked] or 10**6
+            self._largest[asked] = int(self._ask("largest_group", lora, training))
+        return self._largest[asked]
 
     def train(
         self, jobs: Sequence[TrainingJob], folders: Sequence[Path], listener: Listener = silent

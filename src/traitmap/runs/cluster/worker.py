@@ -167,10 +167,8 @@ class Worker:
         except Exception as error:
             return failure_of(error)
 
-    def largest_group(self, lora: Lora, training: Training) -> int | None:
-        """What the engine's memory model says; None where it has none."""
-        found = getattr(self.engine, "largest_group", None)
-        return int(found(lora, training)) if found else None
+    def largest_group(self, lora: Lora, training: Training) -> int:
+        return int(self.engine.largest_group(lora, training))
 
     def _target(self, sent: SentTarget) -> LoadedTarget:
         if sent.digest not in self.targets:
