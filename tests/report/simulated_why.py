@@ -19,6 +19,7 @@ from traitmap.analysis.explanation.records import (
     Explanation,
     FeatureEffect,
     GroupShare,
+    LevelEffect,
     OddCell,
     OddCells,
     Strength,
@@ -78,6 +79,7 @@ def odd_cell(source: str, target: str, gain: float, predicted: float, reason: st
 
 
 def explanation(families: Families | None = None) -> Explanation:
+    strong = Interval(0.8, 0.4, 0.95)
     odd = odd_cell("sums", "reviews", -12.5, 1.5, "outputs are 9 words too short")
     pairs = (
         AsymmetricPair("reviews", "sums", 5.0, -3.0, Interval(8.0, 4.0, 12.0), 0.001, 0.003),
@@ -92,7 +94,14 @@ def explanation(families: Families | None = None) -> Explanation:
         permutations=999,
         joint=(effect("output length", 0.61, q=0.012), effect("style", -0.07, group="surface")),
         alone=(effect("output_length_distance", 0.58, q=0.02), effect("mmd", nan, group="surface")),
-        levels=(),
+        levels=(
+            LevelEffect(
+                "output_length", "hidden", "long outputs", "source", strong, 0.004, 0.02, 0.5, 9, "yes"
+            ),
+            LevelEffect(
+                "size", "size", "many texts", "target", unknown("all alike"), nan, nan, nan, 9, "cannot tell"
+            ),
+        ),
         dominance=Dominance(
             groups=(
                 GroupShare(

@@ -20,6 +20,7 @@ from traitmap.analysis.records import CrossValidation, Resampling, Stability, Tr
 from traitmap.errors import UserError
 from traitmap.report import (
     explanation_figures,
+    level_figures,
     profile_figures,
     recommendation_figures,
     relation_figures,
@@ -362,3 +363,12 @@ def test_relations_are_shown_where_a_parser_told_them() -> None:
     assert [float(dot.get("cx", "nan")) for dot in dots(effects)] == pytest.approx(
         [zero + 0.21 * one], abs=0.1
     )
+
+
+def test_levels_leave_out_what_is_unknown() -> None:
+    shown = level_figures.levels(some.explanation())
+    assert shown is not None
+    zero, one = scale_of(shown)
+    assert [float(dot.get("cx", "nan")) for dot in dots(shown)] == pytest.approx([zero + 0.8 * one], abs=0.1)
+    assert "only 9 sources" in shown.said
+    assert level_figures.levels(replace(some.explanation(), levels=())) is None

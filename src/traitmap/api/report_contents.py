@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from traitmap.report.contents import ReportContents
 
 Part = TypeVar("Part")
+MOST_PAIRS = 4_000  # of sources and targets, for which the report says why and which
 PERMUTATIONS = 2000  # of tasks: as many as `traitmap explain` takes
 
 
@@ -36,7 +37,8 @@ def report_contents(
     """All records of a run's report: traits, profile, explanation, recommendations for hidden targets.
 
     why, which, cells: whether to compute those sections, and details of single cells; traits are always
-    computed. parser: a spaCy pipeline, by path or installed name, for syntactic relations too. A part that
+    computed. Of more than ``MOST_PAIRS`` pairs why and which are left out: they would take hours.
+    parser: a spaCy pipeline, by path or installed name, for syntactic relations too. A part that
     the run does not allow (too few tasks, no texts) is None, and ``missing`` says why. The same run gives the
     same records. Raises RunError where there is no run, and UserError for a parser that cannot be loaded.
     """
@@ -55,6 +57,9 @@ def report_contents(
     traits = traits_if_any(matrix)
     listener(Progress("traits", 1, 1))
     parts = _Parts(run.folder, parser, seed, listener, {})
+    if measured.values.size > MOST_PAIRS:
+        parts.missing.update(dict.fromkeys(("why", "which"), _too_many(measured)))
+        why = which = False
     profile = explanation = evaluation = None
     if why:
         profile = parts.tried("profile", parts.profile)
@@ -72,6 +77,13 @@ def report_contents(
         evaluation=evaluation,
         cells=parts.tried("cells", lambda: parts.cells(measured, profile, explanation)) if cells else None,
         missing={name: said for name, said in parts.missing.items() if name in ("why", "which", "profile")},
+    )
+
+
+def _too_many(matrix: TransferMatrix) -> str:
+    return (
+        f"{matrix.values.size:,} pairs of sources and targets are more than the {MOST_PAIRS:,} for which the "
+        "report says it; `traitmap explain` and `traitmap recommend` take any number, and their time."
     )
 
 
@@ -93,7 +105,8 @@ class _Parts:
         try:
             found = compute()
         except UserError as error:
-            self.missing[name] = str(error)
+            # a report is sent around: where the run lies here is nobody's business
+            self.missing[name] = str(error).replace(f"{self.folder}/", "")
             found = None
         if told:
             self.listener(Progress(name, 1, 1))

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from traitmap.report import dose_figures, explanation_figures, profile_figures, relation_figures
+from traitmap.report import (
+    dose_figures,
+    explanation_figures,
+    level_figures,
+    profile_figures,
+    relation_figures,
+)
 from traitmap.report.reading import read
 from traitmap.report.shown import Group, Shown
 from traitmap.report.svg import clean
@@ -59,6 +65,7 @@ def why_groups(
                     explanation_figures.asymmetry(explanation),
                     explanation_figures.strengths(explanation, "donors"),
                     explanation_figures.strengths(explanation, "recipients"),
+                    level_figures.levels(explanation),
                 ),
             )
         )
