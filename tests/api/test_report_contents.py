@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,18 @@ def test_a_run_that_is_too_small_says_why(tmp_path: Path) -> None:
     assert "3" in found.missing["which"]
     page = api.open_run(folder).report(tmp_path / "small.html").read_text(encoding="utf-8")
     assert page.count('class="missing"') == 2
+
+
+def test_a_matrix_of_very_many_pairs_has_its_report_without_what_takes_hours(tmp_path: Path) -> None:
+    """More sources than any run has here: made up by the store's benchmark, of two items each."""
+    script = Path(__file__).parents[2] / "benchmarks" / "store_size.py"
+    size = ["--adapters", "201", "--targets", "20", "--items", "2", "--stages", "write"]
+    subprocess.run([sys.executable, script, tmp_path, *size], check=True, capture_output=True)
+    found = report_contents(tmp_path / "size", cells=True)
+    assert (found.explanation, found.evaluation) == (None, None)
+    assert "4,020 pairs" in found.missing["why"]
+    assert found.missing["which"] == found.missing["why"]
+    assert found.cells is not None
 
 
 def test_a_folder_that_is_no_run_is_told_so(tmp_path: Path) -> None:
