@@ -14,7 +14,7 @@ from lm_eval import utils
 from lm_eval.utils import regex_replace
 
 from traitmap.errors import DataError
-from traitmap.study.bounded_template import BoundedEnvironment, guarded
+from traitmap.study.bounded_template import BoundedEnvironment, guarded, paid
 
 _OURS = Path(__file__).parents[1]
 _TRUSTED = (
@@ -27,7 +27,9 @@ _JUDGE = "traitmap.data.code_tests."  # functions of ours that task files may na
 @lru_cache(maxsize=1)
 def sandboxed_templates() -> BoundedEnvironment:
     """Put lm-eval's templates into a sandbox with an end, once: by themselves they may run any code."""
-    found = BoundedEnvironment(loader=BaseLoader(), undefined=StrictUndefined, keep_trailing_newline=True)
+    found = BoundedEnvironment(
+        loader=BaseLoader(), undefined=StrictUndefined, keep_trailing_newline=True, finalize=paid
+    )
     found.filters["regex_replace"] = guarded(regex_replace, "regex_replace")
     utils.env = found
     return found

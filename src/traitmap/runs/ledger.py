@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from traitmap.errors import RunError
 from traitmap.runs.sealed_json import read_sealed_json, write_sealed_json
 from traitmap.runs.store import RunStore, trained_adapters
+from traitmap.study.settings import BASELINE
 
 if TYPE_CHECKING:
     from traitmap.data.sources import LoadedSource, Variation
@@ -148,6 +150,7 @@ def read_ledger(store: RunStore) -> Ledger:
         for several in ("seeds", "sources", "targets"):
             raw[several] = tuple(raw[several])
         ledger = Ledger(adapters=adapters, cells=cells, **raw)
+        _check_shapes(ledger)
     except FileNotFoundError:
         raise RunError(f"{store.folder}: holds no run.json, so it is no run folder.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -155,6 +158,38 @@ def read_ledger(store: RunStore) -> Ledger:
     return replace(
         ledger, adapters=_current_adapters(store, ledger.adapters), cells=_current_cells(store, ledger.cells)
     )
+
+
+_KEY = re.compile(r"[0-9a-f]{32}")  # of an adapter or cell: it becomes a file name
+
+
+def _check_shapes(ledger: Ledger) -> None:
+    """ValueError where a run that somebody else made holds what no run holds, or a key that is a path."""
+    for text in (ledger.name, ledger.study, ledger.base):
+        _require(isinstance(text, str), "a name is no text")
+    _require(all(type(seed) is int for seed in ledger.seeds), "a seed is no whole number")
+    _require(isinstance(ledger.model, dict) and isinstance(ledger.conditions, dict), "it has no conditions")
+    for one in (*ledger.sources, *ledger.targets):
+        _require(isinstance(one, dict) and isinstance(one.get("name"), str), "a source or target has no name")
+    sources = {BASELINE, *(one["name"] for one in ledger.sources)}
+    targets = {one["name"] for one in ledger.targets}
+    for entry in (*ledger.adapters, *ledger.cells):
+        _require(entry.source in sources, f"{entry.source!r} is none of its sources")
+        _require(entry.seed is None or type(entry.seed) is int, "a seed is no whole number")
+        _require(entry.key is None or _is_key(entry.key), f"{entry.key!r} is no key")
+        _require(isinstance(entry.reason, str), "a reason is no text")
+        _require(entry.status in ("done", "failed", "missing"), f"{entry.status!r} is no status")
+    for cell in ledger.cells:
+        _require(cell.target in targets, f"{cell.target!r} is none of its targets")
+
+
+def _is_key(key: object) -> bool:
+    return isinstance(key, str) and _KEY.fullmatch(key) is not None
+
+
+def _require(sound: bool, message: str) -> None:
+    if not sound:
+        raise ValueError(message)
 
 
 def _current_adapters(store: RunStore, entries: Sequence[AdapterEntry]) -> tuple[AdapterEntry, ...]:

@@ -120,11 +120,17 @@ def text_files(store: RunStore, ledger: Ledger) -> tuple[Path, ...]:
 
 
 def _source_file(folder: Path, name: str) -> Path:
-    return folder / f"source-{quote(name, safe=_PLAIN)}.parquet"
+    return folder / f"source-{_file_name(name)}.parquet"
 
 
 def _target_file(folder: Path, name: str) -> Path:
-    return folder / f"target-{quote(name, safe=_PLAIN)}.parquet"
+    return folder / f"target-{_file_name(name)}.parquet"
+
+
+def _file_name(name: str) -> str:
+    """A name that leads nowhere else, whatever is in it, and is no longer than files may be named."""
+    quoted = quote(name, safe=_PLAIN)
+    return quoted if len(quoted) <= 200 else f"{quoted[:150]}.{digest(name, 16)}"
 
 
 def _write(place: Path, texts: Sequence[TaskText], name: str, *, total: int) -> None:

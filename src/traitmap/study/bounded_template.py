@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from jinja2 import Environment, Template, nodes
+from jinja2 import Environment, Template, nodes, pass_context
 from jinja2.nodes import EvalContext
 from jinja2.runtime import Context
 from jinja2.sandbox import SandboxedEnvironment, SecurityError
@@ -60,7 +60,7 @@ class BoundedEnvironment(SandboxedEnvironment):
     intercepted_binops = frozenset({"*", "**", "+", "%"})
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(optimized=False, **options)
         self.globals.pop("lipsum", None)  # writes at random
         for name, filter_ in list(self.filters.items()):
             self.filters[name] = guarded(filter_, name)
@@ -102,6 +102,12 @@ class _OnBudget(NodeTransformer):
 
 def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+
+
+@pass_context
+def paid(_: Context, value: Any) -> Any:
+    """``written`` for Jinja's ``finalize``; the context keeps it from computing constants while it reads."""
+    return written(value)
 
 
 def written(value: Any) -> Any:

@@ -34,6 +34,7 @@ from traitmap.study.variations import all_source_conflicts, lineage_conflicts
 
 BASELINE = "__baseline__"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # of Windows
 
 
 class Settings(BaseModel):
@@ -71,6 +72,8 @@ def _safe_name(name: str) -> str:
             f"{name!r} cannot be a name, since names become file names: use letters a-z and A-Z, digits and "
             ". _ - (at most 100, no dot in front)"
         )
+    if _DEVICE.fullmatch(name):
+        raise _told(f"{name!r} is a device on Windows, so no file there can have this name; choose another")
     return name
 
 

@@ -32,9 +32,7 @@ class _StudyEnvironment(BoundedEnvironment, ImmutableSandboxedEnvironment):
     """A row that a template reads stays as it is."""
 
 
-_SANDBOX = _StudyEnvironment(
-    undefined=StrictUndefined, keep_trailing_newline=True, finalize=_written, optimized=False
-)
+_SANDBOX = _StudyEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_written)
 
 
 def syntax_fault(text: str) -> str | None:
