@@ -15,6 +15,8 @@ from traitmap.data.records import Request
 from traitmap.engine import linear
 from traitmap.engine.cached_passes import Shortcuts
 from traitmap.engine.local import LocalEngine
+from traitmap.engine.merging import merged_weights
+from traitmap.engine.peft_files import load_adapter
 from traitmap.engine.prefixes import shared_prefixes
 from traitmap.engine.tokens import Encoder
 from traitmap.errors import EngineError
@@ -90,6 +92,21 @@ def test_adapters_take_the_same_shortcuts(checkpoints, adapters, dtype, bound) -
     assert np.abs(np.array(found) - expected).max() < bound
     assert np.abs(found[0] - base).max() > bound
     assert np.array_equal(logprobs(engine_for(checkpoints["llama"], dtype=dtype), requests), base)
+
+
+def test_only_what_survives_bfloat16_is_merged_into_it(checkpoints, adapters) -> None:
+    exact, engine = (engine_for(checkpoints["llama"], dtype=dtype) for dtype in ("float64", "bfloat16"))
+    large = load_adapter(adapters[0], exact._modules)
+    merged = merged_weights(engine._modules, large)
+    assert merged is not None
+    for name, weight in merged.items():
+        sum_of_both = (
+            engine._modules[name].weight.double() + large.scale[name] * large.b[name] @ large.a[name]
+        )
+        assert (weight - sum_of_both).abs().max() < 2**-8 * sum_of_both.abs().max()
+    small = replace(large, scale=dict.fromkeys(large.scale, 1e-4))
+    assert merged_weights(exact._modules, small) is not None
+    assert merged_weights(engine._modules, small) is None
 
 
 def test_an_adapter_leaves_the_base_bit_for_bit(checkpoints, adapters) -> None:

@@ -80,8 +80,9 @@ class LocalEngine:
     ) -> list[TrainingReport]:
         started = time.monotonic()
         self._latest = None
+        last, budget = self._shortcuts(self.base).last, self._budget(_PASS_TOKENS)
         with self._attention(self.base.layout):
-            lanes = train_group(self.base, self.encoder, jobs, self._budget(_PASS_TOKENS), listener)
+            lanes = train_group(self.base, self.encoder, jobs, budget, listener, last=last)
         seconds = time.monotonic() - started
         for lane, folder in zip(lanes, folders, strict=True):
             if lane.failure is None:
@@ -178,9 +179,9 @@ class LocalEngine:
 
     def _prepared(self, weights: AdapterWeights) -> AdapterWeights | dict[str, torch.Tensor]:
         """The merged weights of the modules that an adapter touches, or the adapter, to be hooked on."""
-        quantised = getattr(self.base.model, "is_quantized", False)
-        exact = self.base.model.dtype in (torch.float32, torch.float64) and not quantised
-        return merged_weights(self._modules, weights) if exact and not self._tied(weights) else weights
+        packed = not all(self._modules[name].weight.is_floating_point() for name in weights.a)  # 4 bits
+        merged = None if packed or self._tied(weights) else merged_weights(self._modules, weights)
+        return weights if merged is None else merged
 
     def _tied(self, weights: AdapterWeights) -> bool:
         """Whether the adapter touches a matrix that is the input embedding too: merging would change both."""

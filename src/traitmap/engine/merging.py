@@ -10,22 +10,28 @@ from torch import nn
 
 from traitmap.engine.lora import AdapterWeights
 
+LOST = 0.25  # share of an update that rounding the sum may cost
 
-def merged_weights(modules: Mapping[str, nn.Linear], adapter: AdapterWeights) -> dict[str, torch.Tensor]:
+
+def merged_weights(
+    modules: Mapping[str, nn.Linear], adapter: AdapterWeights
+) -> dict[str, torch.Tensor] | None:
     """``W + scale B A`` of every module that the adapter touches, (out, in), in the base's precision.
 
-    Exact to rounding in float32 and float64. In bfloat16 small updates would be lost in the sum.
+    The sum is formed in float32 at least. None where rounding it loses more than ``LOST`` of the update
+    (Frobenius norm, over all modules): so small an update must stay beside the weights. What is lost below
+    that is no more than rounding the base to its precision has cost, and has no direction.
     """
+    merged, update, lost = dict[str, torch.Tensor](), 0.0, 0.0
     with torch.no_grad():
-        return {
-            name: torch.addmm(
-                modules[name].weight,
-                adapter.b[name].to(modules[name].weight.dtype),
-                adapter.a[name].to(modules[name].weight.dtype),
-                alpha=adapter.scale[name],
-            )
-            for name in adapter.a
-        }
+        for name in adapter.a:
+            weight, a, b = modules[name].weight, adapter.a[name], adapter.b[name]
+            wide = torch.addmm(weight.to(b.dtype), b, a, alpha=adapter.scale[name])
+            merged[name] = wide.to(weight.dtype)
+            if weight.dtype != b.dtype:
+                lost += float((wide - merged[name]).square_().sum())
+                update += float(wide.sub_(weight).square_().sum())
+    return merged if lost <= LOST**2 * update else None
 
 
 @contextmanager
