@@ -173,7 +173,8 @@ def _check_shapes(ledger: Ledger) -> None:
         _require(isinstance(one, dict) and isinstance(one.get("name"), str), "a source or target has no name")
     sources = {BASELINE, *(one["name"] for one in ledger.sources)}
     targets = {one["name"] for one in ledger.targets}
-    for entry in (*ledger.adapters, *ledger.cells):
+    entries: list[AdapterEntry | CellEntry] = [*ledger.adapters, *ledger.cells]
+    for entry in entries:
         _require(entry.source in sources, f"{entry.source!r} is none of its sources")
         _require(entry.seed is None or type(entry.seed) is int, "a seed is no whole number")
         _require(entry.key is None or _is_key(entry.key), f"{entry.key!r} is no key")
