@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from traitmap.analysis.explanation.answered import AnsweredCurve
+from traitmap.analysis.explanation.contrast import FormatPart
 from traitmap.analysis.explanation.dose import DoseResponse
 from traitmap.analysis.explanation.families import Families
 from traitmap.analysis.interval import Interval
@@ -171,25 +172,9 @@ def format_parts(found: Families, points: Collection[str]) -> Shown | None:
         return None
     drawn = [one for one in some if one.target in points] or some
     factor = 100 if drawn[0].target in points else 1
-    digits = 1 if factor == 100 else 2
     content = [one for one in some if one.verdict == "content"]
     only = [one for one in some if one.verdict == "format only"]
-    lines = [
-        Line(
-            label=f"{clean(one.source)} → {clean(one.target)}",
-            value=factor * one.rest.value,
-            low=factor * one.rest.low,
-            high=factor * one.rest.high,
-            tick=factor * one.format.value,
-            texts=(
-                *(_amount(_times(part, factor), digits) for part in (one.gain, one.format, one.rest)),
-                one.verdict,
-            ),
-            tone="neutral" if one.verdict != "cannot tell" else "quiet",
-            solid=one.verdict == "content",
-        )
-        for one in drawn[:MOST]
-    ]
+    lines = [_format_line(one, factor) for one in drawn[:MOST]]
     return Shown(
         name="format",
         title="Content or format",
@@ -209,23 +194,7 @@ def format_parts(found: Families, points: Collection[str]) -> Shown | None:
             axis=f"gain less the format's, in {'points' if factor == 100 else 'the unit of the score'}",
             width=1040,
         ),
-        table=TextTable(
-            caption="Gain, the format's part, and the rest, in the score's own unit, with 95 % intervals; q "
-            "of no rest.",
-            heads=("pair", "control", "gain", "format", "rest", "q", "verdict"),
-            rows=tuple(
-                (
-                    f"{clean(one.source)} → {clean(one.target)}",
-                    (
-                        Entry(clean(one.control)),
-                        *(Entry(typeset(_amount(part, 3))) for part in (one.gain, one.format, one.rest)),
-                        Entry(probability(one.q)),
-                        Entry(one.verdict),
-                    ),
-                )
-                for one in some
-            ),
-        ),
+        table=_format_table(some),
         distrust="It is the named control's format: one that teaches other words would give other parts.",
         key=(
             ("dot-solid", "content beyond noise"),
@@ -233,6 +202,43 @@ def format_parts(found: Families, points: Collection[str]) -> Shown | None:
             ("tick", "what the format alone gives"),
         ),
         wide=True,
+    )
+
+
+def _format_line(one: FormatPart, factor: float) -> Line:
+    digits = 1 if factor == 100 else 2
+    return Line(
+        label=f"{clean(one.source)} → {clean(one.target)}",
+        value=factor * one.rest.value,
+        low=factor * one.rest.low,
+        high=factor * one.rest.high,
+        tick=factor * one.format.value,
+        texts=(
+            *(_amount(_times(part, factor), digits) for part in (one.gain, one.format, one.rest)),
+            one.verdict,
+        ),
+        tone="neutral" if one.verdict != "cannot tell" else "quiet",
+        solid=one.verdict == "content",
+    )
+
+
+def _format_table(some: Sequence[FormatPart]) -> TextTable:
+    return TextTable(
+        caption="Gain, the format's part, and the rest, in the score's own unit, with 95 % intervals; q "
+        "of no rest.",
+        heads=("pair", "control", "gain", "format", "rest", "q", "verdict"),
+        rows=tuple(
+            (
+                f"{clean(one.source)} → {clean(one.target)}",
+                (
+                    Entry(clean(one.control)),
+                    *(Entry(typeset(_amount(part, 3))) for part in (one.gain, one.format, one.rest)),
+                    Entry(probability(one.q)),
+                    Entry(one.verdict),
+                ),
+            )
+            for one in some
+        ),
     )
 
 

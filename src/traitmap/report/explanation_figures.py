@@ -184,26 +184,10 @@ def shares(found: Explanation) -> Shown | None:
     rest = found.dominance.unexplained
     lines = [_share_line(one) for one in groups]
     lines.append(Line("unexplained", value=100 * rest, texts=(share(rest), "", ""), tone="quiet"))
-    parts = [
-        f"{one.group} {share(one.share)} (chance gives {share(one.null_mean)}, {related('p', one.p)})"
-        for one in groups
-    ]
-    apart = found.dominance.hidden_less_surface
-    told = (
-        f"Hidden explains more than surface: {_points(apart)}."
-        if found.dominance.verdict == "yes" and apart.value > 0
-        else f"Surface explains more than hidden: {_points(apart)}."
-        if found.dominance.verdict == "yes"
-        else f"Which of hidden and surface explains more cannot be told: {_points(apart)}."
-        if apart.known
-        else ""
-    )
     return Shown(
         name="shares",
         title="Hidden against surface",
-        said=typeset(
-            f"Of the variance of gains between pairs, {listed(parts)}; {share(rest)} is unexplained. {told}"
-        ),
+        said=typeset(_shares_said(found)),
         svg=row_chart(
             lines,
             key="shares",
@@ -216,40 +200,7 @@ def shares(found: Explanation) -> Shown | None:
             width=530,
             ends=(0.0, 100.0) if rest > 0.5 else None,
         ),
-        table=TextTable(
-            caption=(
-                "Shares by general dominance, with what chance gives (tasks permuted): mean and 95th "
-                "percentile."
-            ),
-            heads=("group", "properties", "share", "chance", "chance 95 %", "beyond chance", "p", "verdict"),
-            rows=(
-                *(
-                    (
-                        one.group,
-                        (
-                            Entry(clean(", ".join(one.features))),
-                            *(Entry(share(value)) for value in (one.share, one.null_mean, one.null_p95)),
-                            Entry(typeset(_points(one.beyond))),
-                            Entry(probability(one.p)),
-                            Entry(one.verdict),
-                        ),
-                    )
-                    for one in groups
-                ),
-                (
-                    "unexplained",
-                    (
-                        Entry(""),
-                        Entry(share(rest)),
-                        Entry(""),
-                        Entry(""),
-                        Entry(typeset(_points(found.dominance.unexplained_beyond))),
-                        Entry(""),
-                        Entry(""),
-                    ),
-                ),
-            ),
-        ),
+        table=_shares_table(found),
         distrust=(
             "Any property explains something by chance: only what lies beyond the grey band counts. Size "
             "is a property of a source alone; where it is missing here, the sources' own strengths hold "
@@ -260,6 +211,62 @@ def shares(found: Explanation) -> Shown | None:
             ("dot-open", "not"),
             ("noise", "chance: up to its 95th percentile"),
             ("tick", "chance on average"),
+        ),
+    )
+
+
+def _shares_said(found: Explanation) -> str:
+    """What the figure shows and what was found, in sentences."""
+    parts = [
+        f"{one.group} {share(one.share)} (chance gives {share(one.null_mean)}, {related('p', one.p)})"
+        for one in found.dominance.groups
+    ]
+    apart = found.dominance.hidden_less_surface
+    told = (
+        f"Hidden explains more than surface: {_points(apart)}."
+        if found.dominance.verdict == "yes" and apart.value > 0
+        else f"Surface explains more than hidden: {_points(apart)}."
+        if found.dominance.verdict == "yes"
+        else f"Which of hidden and surface explains more cannot be told: {_points(apart)}."
+        if apart.known
+        else ""
+    )
+    rest = share(found.dominance.unexplained)
+    return f"Of the variance of gains between pairs, {listed(parts)}; {rest} is unexplained. {told}"
+
+
+def _shares_table(found: Explanation) -> TextTable:
+    return TextTable(
+        caption=(
+            "Shares by general dominance, with what chance gives (tasks permuted): mean and 95th percentile."
+        ),
+        heads=("group", "properties", "share", "chance", "chance 95 %", "beyond chance", "p", "verdict"),
+        rows=(
+            *(
+                (
+                    one.group,
+                    (
+                        Entry(clean(", ".join(one.features))),
+                        *(Entry(share(value)) for value in (one.share, one.null_mean, one.null_p95)),
+                        Entry(typeset(_points(one.beyond))),
+                        Entry(probability(one.p)),
+                        Entry(one.verdict),
+                    ),
+                )
+                for one in found.dominance.groups
+            ),
+            (
+                "unexplained",
+                (
+                    Entry(""),
+                    Entry(share(found.dominance.unexplained)),
+                    Entry(""),
+                    Entry(""),
+                    Entry(typeset(_points(found.dominance.unexplained_beyond))),
+                    Entry(""),
+                    Entry(""),
+                ),
+            ),
         ),
     )
 

@@ -31,7 +31,10 @@ def levels(found: Explanation) -> Shown | None:
     seen = [one.detectable for one in some if isfinite(one.detectable)]
     if seen:
         said += f"Correlations below {plain(min(seen), 2)} could not have been seen: there are only "
-        said += " and ".join(sorted({counted(one.n, f"{one.side}") for one in some})) + "."
+        most = {
+            side: max((one.n for one in some if one.side == side), default=0) for side in ("source", "target")
+        }
+        said += " and ".join(counted(count, side) for side, count in most.items() if count) + "."
     return Shown(
         name="levels",
         title="What strong sources and targets have in common",
@@ -69,7 +72,8 @@ def _last(value: float) -> float:
 
 
 def _name(one: LevelEffect) -> str:
-    return f"{clean(one.name).replace('_', ' ')}, {one.side}s"
+    name = clean(one.name).replace("_", " ")
+    return name if name.startswith(one.side) else f"{one.side} {name}"
 
 
 def _line(one: LevelEffect) -> Line:

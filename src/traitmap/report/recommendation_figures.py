@@ -31,22 +31,10 @@ def picks(found: HeldOut) -> Shown | None:
     unit = POINTS if any(one.unit == POINTS for one in some) else sorted(one.unit for one in some)[0]
     ordered = sorted(some, key=lambda one: (one.unit != unit, one.unit, -one.measured["best"]))
     drawn = [one for one in ordered if one.unit == unit]
-    apart = [one.measured["first"] - one.measured["first_of_popularity"] for one in some]
-    said = (
-        "Each target was hidden, its sources were ranked from all others, and then the first pick was "
-        f"held against what had been measured. Of {counted(len(some), 'target')}, it did better than "
-        f"popularity's pick on {sum(one > 0 for one in apart)}, worse on {sum(one < 0 for one in apart)}, "
-        f"and gave the same on {sum(one == 0 for one in apart)}."
-    )
-    unsure = sum(one.verdict == "cannot tell" for one in some)
-    if unsure:
-        said += f" On {'all of them' if unsure == len(some) else unsure} it said itself that it cannot tell."
-    if len(drawn) < len(some):
-        said += f" {counted(len(some) - len(drawn), 'target')} in other units stand in the table only."
     return Shown(
         name="recommendation",
         title="What following the recommendation gives",
-        said=typeset(said),
+        said=typeset(_picks_said(some, len(some) - len(drawn))),
         svg=row_chart(
             [_pick_line(one) for one in drawn],
             key="recommendation",
@@ -58,38 +46,7 @@ def picks(found: HeldOut) -> Shown | None:
             axis=f"measured gain in {clean(unit)}",
             width=1040,
         ),
-        table=TextTable(
-            caption="Measured gain of the first pick, of popularity's, of the average source and of the "
-            "best one.",
-            heads=(
-                "target",
-                "unit",
-                "first pick",
-                "gave",
-                "popularity's pick",
-                "gave",
-                "average",
-                "best",
-                "verdict",
-            ),
-            rows=tuple(
-                (
-                    clean(one.target),
-                    (
-                        Entry(clean(one.unit)),
-                        Entry(clean(one.ranked[0].source)),
-                        Entry(typeset(signed(one.measured["first"]))),
-                        Entry(clean(one.popular[0])),
-                        *(
-                            Entry(typeset(signed(one.measured[name])))
-                            for name in ("first_of_popularity", "random", "best")
-                        ),
-                        Entry(one.verdict),
-                    ),
-                )
-                for one in ordered
-            ),
-        ),
+        table=_picks_table(ordered),
         distrust=(
             "A pick is judged by one measured cell, noisy as it is, and the best of many noisy cells is "
             "flattered. The target's own training set is never ranked."
@@ -101,6 +58,58 @@ def picks(found: HeldOut) -> Shown | None:
             ("dot-open", "best there was"),
         ),
         wide=True,
+    )
+
+
+def _picks_said(some: Sequence[Recommendation], elsewhere: int) -> str:
+    """How often the first pick was better than popularity's. elsewhere: targets that are not drawn."""
+    apart = [one.measured["first"] - one.measured["first_of_popularity"] for one in some]
+    said = (
+        "Each target was hidden, its sources were ranked from all others, and then the first pick was "
+        f"held against what had been measured. Of {counted(len(some), 'target')}, it did better than "
+        f"popularity's pick on {sum(one > 0 for one in apart)}, worse on {sum(one < 0 for one in apart)}, "
+        f"and gave the same on {sum(one == 0 for one in apart)}."
+    )
+    unsure = sum(one.verdict == "cannot tell" for one in some)
+    if unsure:
+        said += f" On {'all of them' if unsure == len(some) else unsure} it said itself that it cannot tell."
+    if elsewhere:
+        said += f" {counted(elsewhere, 'target')} in other units stand in the table only."
+    return said
+
+
+def _picks_table(ordered: Sequence[Recommendation]) -> TextTable:
+    return TextTable(
+        caption="Measured gain of the first pick, of popularity's, of the average source and of the "
+        "best one.",
+        heads=(
+            "target",
+            "unit",
+            "first pick",
+            "gave",
+            "popularity's pick",
+            "gave",
+            "average",
+            "best",
+            "verdict",
+        ),
+        rows=tuple(
+            (
+                clean(one.target),
+                (
+                    Entry(clean(one.unit)),
+                    Entry(clean(one.ranked[0].source)),
+                    Entry(typeset(signed(one.measured["first"]))),
+                    Entry(clean(one.popular[0])),
+                    *(
+                        Entry(typeset(signed(one.measured[name])))
+                        for name in ("first_of_popularity", "random", "best")
+                    ),
+                    Entry(one.verdict),
+                ),
+            )
+            for one in ordered
+        ),
     )
 
 
@@ -204,16 +213,11 @@ def predicted(found: HeldOut) -> Shown | None:
     ]
     if len(guesses) < 3:
         return None
-    rank, covered = found.rank, found.covered
-    sure = isfinite(rank.low) and rank.low > 0
-    said = f"{counted(len(guesses), 'pair')}, each predicted while its target was hidden. "
-    said += f"Within a target, predicted and measured order agree with r = {_amount(rank, 2)}"
-    said += "" if sure else ", which cannot be told from no agreement"
-    said += f"; {_amount(covered, 0, sign=False)} % of measured gains lie within their 90 % interval."
+    sure = isfinite(found.rank.low) and found.rank.low > 0
     return Shown(
         name="predicted",
         title="Predicted against measured",
-        said=typeset(said),
+        said=typeset(_predicted_said(found, len(guesses), sure)),
         svg=against(
             guesses,
             key="predicted",
@@ -222,25 +226,7 @@ def predicted(found: HeldOut) -> Shown | None:
             "numbers stand in the table.",
             axes=("predicted gain in points", "measured gain in points"),
         ),
-        table=TextTable(
-            caption="Gains in points: predicted with 90 % interval while the target was hidden; measured "
-            "with 95 %.",
-            heads=("pair", "predicted", "measured", "by popularity"),
-            rows=tuple(
-                (
-                    f"{clean(advice.source)} → {clean(one.target)}",
-                    (
-                        Entry(typeset(_amount(advice.gain))),
-                        Entry(typeset(_amount(advice.measured))),
-                        Entry(typeset(signed(advice.popularity))),
-                    ),
-                )
-                for one in found.recommendations
-                if one.unit == POINTS
-                for advice in one.ranked
-                if advice.gain.known and advice.measured.known
-            ),
-        ),
+        table=_predicted_table(found),
         distrust=(
             "A cloud that stands upright means that predictions shrink to the mean: the order may still "
             "be right. Many orange dots mean that the intervals promise too much."
@@ -251,6 +237,38 @@ def predicted(found: HeldOut) -> Shown | None:
             ("diagonal", "predicted is measured"),
         ),
         tag="" if sure else "cannot tell",
+    )
+
+
+def _predicted_said(found: HeldOut, count: int, sure: bool) -> str:
+    """How well predictions agree with what was measured. sure: whether the order does beyond noise."""
+    rank, covered = found.rank, found.covered
+    said = f"{counted(count, 'pair')}, each predicted while its target was hidden. "
+    said += f"Within a target, predicted and measured order agree with r = {_amount(rank, 2)}"
+    said += "" if sure else ", which cannot be told from no agreement"
+    said += f"; {_amount(covered, 0, sign=False)} % of measured gains lie within their 90 % interval."
+    return said
+
+
+def _predicted_table(found: HeldOut) -> TextTable:
+    return TextTable(
+        caption="Gains in points: predicted with 90 % interval while the target was hidden; measured "
+        "with 95 %.",
+        heads=("pair", "predicted", "measured", "by popularity"),
+        rows=tuple(
+            (
+                f"{clean(advice.source)} → {clean(one.target)}",
+                (
+                    Entry(typeset(_amount(advice.gain))),
+                    Entry(typeset(_amount(advice.measured))),
+                    Entry(typeset(signed(advice.popularity))),
+                ),
+            )
+            for one in found.recommendations
+            if one.unit == POINTS
+            for advice in one.ranked
+            if advice.gain.known and advice.measured.known
+        ),
     )
 
 

@@ -7,7 +7,7 @@ from math import isfinite, nan
 import numpy as np
 
 from traitmap.analysis.biplot import ellipse
-from traitmap.analysis.records import Traits
+from traitmap.analysis.records import CrossValidation, Resampling, Traits
 from traitmap.report import alternative
 from traitmap.report.alternative import Entry, TextTable
 from traitmap.report.curves import Curve, curve_with_choice
@@ -50,37 +50,10 @@ def cross_validation(traits: Traits) -> Shown | None:
         return None
     spread = [float(value) for value in found.stderr]
     votes = [found.by_seed.count(k) for k in sorted(set(found.by_seed))]
-    said = f"Held-out cells are predicted best by {counted(found.best, 'component')} "
-    said += f"(error {plain(errors[found.best], 2)}, with none {plain(errors[0], 2)}). "
-    if found.chosen < found.best:
-        said += f"{counted(found.chosen, 'component').capitalize()} "
-        said += "do" if found.chosen != 1 else "does"
-        said += " as well within one standard error, so no more are claimed. "
-    if len(found.by_seed) > 1:
-        same = found.by_seed.count(found.chosen)
-        said += f"{same} of {len(found.by_seed)} divisions of the cells alone choose the same number."
-    table = TextTable(
-        caption=(
-            "Mean squared error of held-out cells in units of the scale (1: as bad as the mean of a "
-            "standardised target), and the standard error of its difference from the best number."
-        ),
-        heads=("components", "error", "standard error", "divisions that choose it"),
-        rows=tuple(
-            (
-                str(k),
-                (
-                    Entry(plain(errors[k], 3)),
-                    Entry(plain(spread[k], 3) if k != found.best else "best"),
-                    Entry(str(found.by_seed.count(k))),
-                ),
-            )
-            for k in range(len(errors))
-        ),
-    )
     return Shown(
         name="cross-validation",
         title="Cells held out",
-        said=typeset(said),
+        said=typeset(_validation_said(found)),
         svg=curve_with_choice(
             Curve(
                 title="",
@@ -97,7 +70,7 @@ def cross_validation(traits: Traits) -> Shown | None:
             "stand in the table.",
             axes=("components", "error of held-out cells"),
         ),
-        table=table,
+        table=_validation_table(found),
         distrust=(
             "The curve ends where more components had become worse. A flat curve cannot tell how many "
             "there are"
@@ -108,6 +81,41 @@ def cross_validation(traits: Traits) -> Shown | None:
             )
         ),
         key=(("dot-solid", "error, with one standard error against the best"), ("chosen", "chosen")),
+    )
+
+
+def _validation_said(found: CrossValidation) -> str:
+    errors = found.errors
+    said = f"Held-out cells are predicted best by {counted(found.best, 'component')} "
+    said += f"(error {plain(float(errors[found.best]), 2)}, with none {plain(float(errors[0]), 2)}). "
+    if found.chosen < found.best:
+        said += f"{counted(found.chosen, 'component').capitalize()} "
+        said += "do" if found.chosen != 1 else "does"
+        said += " as well within one standard error, so no more are claimed. "
+    if len(found.by_seed) > 1:
+        same = found.by_seed.count(found.chosen)
+        said += f"{same} of {len(found.by_seed)} divisions of the cells alone choose the same number."
+    return said
+
+
+def _validation_table(found: CrossValidation) -> TextTable:
+    return TextTable(
+        caption=(
+            "Mean squared error of held-out cells in units of the scale (1: as bad as the mean of a "
+            "standardised target), and the standard error of its difference from the best number."
+        ),
+        heads=("components", "error", "standard error", "divisions that choose it"),
+        rows=tuple(
+            (
+                str(k),
+                (
+                    Entry(plain(float(found.errors[k]), 3)),
+                    Entry(plain(float(found.stderr[k]), 3) if k != found.best else "best"),
+                    Entry(str(found.by_seed.count(k))),
+                ),
+            )
+            for k in range(len(found.errors))
+        ),
     )
 
 
@@ -229,26 +237,10 @@ def stability(traits: Traits) -> Shown | None:
         tag = "" if c < used else " (not supported)"
         lines.append(Line(f"{component_name(traits, c)}{tag}", heading=True))
         for one in traits.stability.resamplings.values():
-            mean, low, noise = (
-                float(part[c]) for part in (one.congruence_mean, one.congruence_p05, one.noise_p95)
-            )
-            beyond = isfinite(noise) and low > noise
-            lines.append(
-                Line(
-                    label=f"{clean(one.kind).replace('_', ' ')} ({one.draws:,})",
-                    value=mean,
-                    low=low,
-                    high=mean if isfinite(low) else nan,
-                    band=(0.0, noise) if isfinite(noise) else (nan, nan),
-                    texts=(plain(mean, 2), plain(low, 2), plain(noise, 2)),
-                    tone="neutral" if beyond else "quiet",
-                    solid=beyond,
-                )
-            )
+            lines.append(_stability_line(one, c))
             if c < used and one.kind == "adapters":
-                firm.append(
-                    f"{component_name(traits, c)} keeps {plain(mean, 2)} (noise reaches {plain(noise, 2)})"
-                )
+                mean, noise = float(one.congruence_mean[c]), float(one.noise_p95[c])
+                firm.append(f"{component_name(traits, c)} keeps {plain(mean, 2)} (noise: {plain(noise, 2)})")
     said = "How like itself each component stays when adapters, items or seeds are drawn again, or a source "
     said += "or target is left out: 1 is the same component. "
     said += f"Of the supported ones, {listed(firm)} over adapters." if firm else "No component is supported."
@@ -276,4 +268,20 @@ def stability(traits: Traits) -> Shown | None:
             ("dot-solid", "mean; the line reaches down to the 5th percentile"),
             ("noise", "what noise reaches (95th percentile)"),
         ),
+    )
+
+
+def _stability_line(one: Resampling, c: int) -> Line:
+    """Congruence of one component under one kind of resampling."""
+    mean, low, noise = (float(part[c]) for part in (one.congruence_mean, one.congruence_p05, one.noise_p95))
+    beyond = isfinite(noise) and low > noise
+    return Line(
+        label=f"{clean(one.kind).replace('_', ' ')} ({one.draws:,})",
+        value=mean,
+        low=low,
+        high=mean if isfinite(low) else nan,
+        band=(0.0, noise) if isfinite(noise) else (nan, nan),
+        texts=(plain(mean, 2), plain(low, 2), plain(noise, 2)),
+        tone="neutral" if beyond else "quiet",
+        solid=beyond,
     )
