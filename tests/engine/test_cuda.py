@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_continuous import GREEDY, SAMPLED, alone, asked
 from test_score import choice_requests
+from test_shortcuts import few_shot, logprobs, plain
 from test_train import jobs
 
 from traitmap.engine.local import LocalEngine
@@ -53,3 +55,23 @@ def test_the_automatic_dtype_is_bfloat16_and_generation_runs(checkpoints) -> Non
         [Request("generate_until", "a b c", generation={"until": [], "max_gen_toks": 8})]
     )
     assert answer.tokens == 8 or answer.stopped
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt_neox", "mistral"])
+@pytest.mark.parametrize(("dtype", "bound"), [("float64", 1e-9), ("float32", 1e-3), ("bfloat16", 0.6)])
+def test_shared_prefixes_change_no_score_on_cuda(checkpoints, architecture, dtype, bound) -> None:
+    engine, requests = engine_on("cuda", dtype, checkpoints[architecture]), few_shot()
+    found = logprobs(engine, requests)
+    assert engine._own_shortcuts is not None
+    assert engine._own_shortcuts.cached
+    assert np.abs(found - logprobs(plain(engine), requests)).max() < bound
+
+
+@pytest.mark.parametrize("generation", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_continuous_decoding_on_cuda_writes_what_each_text_is_alone(checkpoints, generation) -> None:
+    engine, requests = engine_on("cuda", "float64", checkpoints["llama"]), asked(generation)
+    found = engine.answer(requests)
+    assert found == alone(engine, requests)
+    low = engine_on("cuda", "bfloat16", checkpoints["llama"])
+    same = [a.text == b.text for a, b in zip(low.answer(requests), alone(low, requests), strict=True)]
+    assert np.mean(same) > 0.5  # roundings of bfloat16 decide near ties
