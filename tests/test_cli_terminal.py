@@ -21,7 +21,7 @@ from typer.main import get_command
 from told import Told, traitmap
 from traitmap.cli import app
 from traitmap.engine.fake import FakeEngine
-from workspace import clear_output
+from workspace import clear_output, quick
 
 COMMANDS = get_command(app).commands
 # Examples of the help that are not run here, and why.
@@ -30,6 +30,7 @@ NOT_RUN = {
     "traitmap view runs/mini --open": "a server that waits; tests/api/test_viewing.py drives it",
     "traitmap pretrain corpus.txt -o my-base --steps 2000": "it trains for minutes",
     "traitmap profile texts.jsonl --parser en_core_web_sm --csv profiles.csv": "a parser to be downloaded",
+    "traitmap recommend --evaluate matrix.csv --texts texts.jsonl": "the docs run it",
     "traitmap run my-study/study.yaml --budget 0.25": "it trains; tests/api/test_budget.py runs budgets",
 }
 
@@ -49,13 +50,6 @@ WITH_JSON = [
 
 def words_of(line: str) -> list[str]:
     return shlex.split(line)[1:]
-
-
-def quick(words: list[str]) -> list[str]:
-    """The same command without its costly part: test_docs_code.py runs that."""
-    if words[0] == "figure":
-        words = [word if word != "runs/mini" else "scores.csv" for word in words]
-    return words + {"check": ["--no-measure"], "report": ["--fast"]}.get(words[0], [])
 
 
 def fits(told: Told) -> None:
@@ -102,9 +96,9 @@ def test_json_is_all_that_stands_on_standard_output(line: str, workspace: Path) 
     assert "\x1b" not in told.out + told.err
 
 
-@pytest.mark.parametrize("command", ["matrix", "traits", "status", "explain", "profile"])
-def test_tables_of_data_fit(command: str, workspace: Path) -> None:
-    told = traitmap(command, "runs/mini", cwd=workspace)
+@pytest.mark.parametrize("place", ["runs/mini", "scores.csv"])
+def test_the_matrix_fits(place: str, workspace: Path) -> None:
+    told = traitmap("matrix", place, cwd=workspace)
     assert told.code == 0
     fits(told)
     assert told.out.strip()
