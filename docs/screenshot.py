@@ -71,13 +71,14 @@ def sections(page: Page) -> list[str]:
     return found
 
 
-def strongest(page: Page) -> int:
-    """Place of a marked cell, else of any, among those that are not the base's."""
-    found: int = page.evaluate(
-        "Math.max(0, [...document.querySelectorAll('.cell:not(.base)')]"
-        ".findIndex(one => one.classList.contains('sig')))"
-    )
-    return found
+def open_cell(page: Page) -> None:
+    """Open the cell that the headline names first, else the first marked one, else the first."""
+    for selector in ("#findings .route a", ".cell.sig", ".cell:not(.base)"):
+        found = page.locator(selector)
+        if found.count():
+            found.first.click()
+            page.locator("#cell").wait_for(state="visible")
+            return
 
 
 def shoot(browser: Browser, report: Path, out: Path, wanted: list[str] | None = None) -> list[Path]:
@@ -90,7 +91,7 @@ def shoot(browser: Browser, report: Path, out: Path, wanted: list[str] | None = 
             if not wanted or name in wanted:
                 written.append(_of_section(page, name, out / f"{name}-{theme}.png"))
         if not wanted or "cell" in wanted:
-            page.locator(".cell:not(.base)").nth(strongest(page)).click()
+            open_cell(page)
             written.append(_save(page.screenshot(), out / f"cell-{theme}.png"))
         page.close()
         if not wanted or "narrow" in wanted:

@@ -9,7 +9,17 @@ from math import nan
 import numpy as np
 from scipy.stats import norm
 
+from traitmap.analysis.cell_details import (
+    CellDetail,
+    MetricTable,
+    RunDetails,
+    TargetDetail,
+    chosen_cells,
+    target_details,
+)
 from traitmap.analysis.records import CrossValidation, Noise, Stability, Traits, TraitWarning
+from traitmap.data.records import Outcome
+from traitmap.data.texts import TaskText
 from traitmap.matrix import Cell, TransferMatrix
 
 NAMES = (
@@ -181,6 +191,60 @@ def traits(whole: TransferMatrix, used: int = 2) -> Traits:
         ),
         conditions={"scale": "standard", "draws": 2000},
     )
+
+
+def details(
+    whole: TransferMatrix,
+    *,
+    labels: Sequence[str] = ("no", "yes", "maybe"),
+    asked: str = "is it so?",
+    items: int = 30,
+    most: int = 400,
+) -> RunDetails:
+    """Answers drawn at random, one seed each, of the cells that matter most."""
+    rng = np.random.default_rng(0)
+    chosen = chosen_cells(whole, most=most)
+    cells: dict[tuple[str, str], CellDetail] = {}
+    targets: dict[str, TargetDetail] = {}
+    for target in whole.targets:
+        sources = [source for source, own in chosen if own == target]
+        texts = [TaskText(f"{asked} item {i}", labels[i % len(labels)], tuple(labels)) for i in range(items)]
+        outcomes = {(one, None): _answers(rng, labels, items) for one in ("__baseline__", *sources)}
+        found = target_details(target, outcomes, texts, sources)
+        if found is not None and sources:
+            targets[target] = found[0]
+            cells |= {(one.source, one.target): one for one in found[1]}
+    measured = sum(cell.seed is None and cell.status == "measured" for cell in whole.cells)
+    some = "those with the smallest q" if len(chosen) < measured else ""
+    return RunDetails(cells, targets, measured=measured, chosen=some)
+
+
+def _answers(rng: np.random.Generator, labels: Sequence[str], items: int) -> list[Outcome]:
+    said = [labels[int(one)] for one in rng.integers(0, len(labels), items)]
+    return [
+        Outcome(
+            item=i,
+            item_digest=str(i),
+            score=float(one == labels[i % len(labels)]),
+            correct=one == labels[i % len(labels)],
+            prediction=one,
+            gold=labels[i % len(labels)],
+            choice_logprobs=None,
+            text=" ".join([one] * int(rng.integers(1, 40))),
+            parsed=True,
+            output_tokens=3,
+            stopped=True,
+        )
+        for i, one in enumerate(said)
+    ]
+
+
+def halved(whole: TransferMatrix) -> MetricTable:
+    """The matrix in another metric, half of its own everywhere; unknown on the first target."""
+    values, baseline = whole.values / 2, whole.baseline / 2
+    values[:, 0] = baseline[0] = nan
+    none = np.full(values.shape, nan)
+    return MetricTable("macro_f1", values, baseline, none, none)
 
 
 CONDITIONS = {

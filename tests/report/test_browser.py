@@ -17,11 +17,9 @@ import pytest
 import simulated
 
 from traitmap import api
-from traitmap.analysis.cell_details import CellDetail, MetricTable, RunDetails, TargetDetail, target_details
+from traitmap.analysis.cell_details import RunDetails
 from traitmap.analysis.order import clustered_order
 from traitmap.analysis.reason import Reason
-from traitmap.data.records import Outcome
-from traitmap.data.texts import TaskText
 from traitmap.matrix import TransferMatrix
 from traitmap.report.html import write_report
 
@@ -92,46 +90,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def details(whole: TransferMatrix) -> RunDetails:
-    """Made-up answers of three classes on ten items, of every measured cell."""
-    rng = np.random.default_rng(0)
-    labels = ("no", "yes", NASTY)
-    cells: dict[tuple[str, str], CellDetail] = {}
-    targets: dict[str, TargetDetail] = {}
-    for target in whole.targets:
-        texts = [TaskText(f"{NASTY} item {i}", labels[i % 3], labels) for i in range(30)]
-        outcomes = {("__baseline__", None): _answers(rng, labels)}
-        outcomes |= {(source, 0): _answers(rng, labels) for source in whole.sources}
-        found = target_details(target, outcomes, texts, whole.sources)
-        assert found is not None
-        targets[target] = found[0]
-        cells |= {(one.source, one.target): one for one in found[1]}
+    """Made-up answers with a metric, a reason and a price, and texts that would run if they could."""
     reasons = {("stars", "inference"): (Reason("length", f"outputs moved {NASTY} 3 -> 9", 0.5, True),)}
-    half = MetricTable(
-        "macro_f1", whole.values / 2, whole.baseline / 2, whole.values * np.nan, whole.values * np.nan
+    return replace(
+        simulated.details(whole, labels=("no", "yes", NASTY), asked=NASTY),
+        reasons=reasons,
+        metrics=(simulated.halved(whole),),
+        spent={"training seconds": 99.0},
     )
-    return RunDetails(
-        cells, targets, measured=110, reasons=reasons, metrics=(half,), spent={"training seconds": 99.0}
-    )
-
-
-def _answers(rng: np.random.Generator, labels: tuple[str, ...]) -> list[Outcome]:
-    said = [labels[int(one)] for one in rng.integers(0, 3, 30)]
-    return [
-        Outcome(
-            item=i,
-            item_digest=str(i),
-            score=float(one == labels[i % 3]),
-            correct=one == labels[i % 3],
-            prediction=one,
-            gold=labels[i % 3],
-            choice_logprobs=None,
-            text=one * int(rng.integers(1, 4)),
-            parsed=True,
-            output_tokens=3,
-            stopped=True,
-        )
-        for i, one in enumerate(said)
-    ]
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 import simulated
 from page import SVG, cells, figures, parse
 
+from traitmap.analysis.cell_details import RunDetails
 from traitmap.analysis.order import clustered_order
 from traitmap.errors import UserError
 from traitmap.matrix import TransferMatrix
@@ -38,8 +39,10 @@ def page(matrix: TransferMatrix) -> str:
 
 def data(page: str, key: str) -> dict:
     """What a script element of the page holds."""
-    (element,) = parse(page).all("script", id=key)
-    return json.loads(element.words())
+    (found,) = re.findall(
+        rf'<script type="application/json" id="{key}">(.*?)</script>', page, flags=re.DOTALL
+    )
+    return json.loads(found)
 
 
 def amount(text: str) -> float:
@@ -183,6 +186,34 @@ def test_each_seed_has_its_own_matrix(page: str, matrix: TransferMatrix) -> None
             assert float(text) == pytest.approx(100 * cell.gain, abs=0.0501)
 
 
+def test_another_metric_has_gains_and_no_marks(matrix: TransferMatrix) -> None:
+    table = simulated.halved(matrix)
+    page = render_report(matrix, None, {}, cells=RunDetails({}, {}, metrics=(table,)))
+    assert data(page, "matrix-data")["layers"][-1] == ["metric", "macro F1"]
+    own, halved = data(page, "layer-0"), data(page, "layer-3")
+    assert set(halved["marks"]) == {"?", "."}
+    assert [at for at, mark in enumerate(halved["marks"]) if mark == "?"] == [
+        at for at in range(110) if at % 10 == 0 or own["marks"][at] == "?"
+    ]
+    for at, text in enumerate(halved["texts"]["gain"]):
+        if halved["marks"][at] == ".":
+            assert float(text) == pytest.approx(float(own["texts"]["gain"][at]) / 2, abs=0.11)
+
+
+def test_details_of_a_cell_are_those_of_the_record(matrix: TransferMatrix) -> None:
+    details = simulated.details(matrix)
+    page = render_report(matrix, None, {}, cells=details)
+    for t, target in enumerate(matrix.targets):
+        part = data(page, f"cells-{t}")
+        assert part["base"] == details.targets[target].base_counts.tolist()
+        for s, cell in part["cells"].items():
+            record = details.cells[matrix.sources[int(s)], target]
+            assert (cell["won"], cell["lost"]) == (record.won, record.lost)
+            assert cell["counts"] == record.counts.tolist()
+            assert [one[0] for one in cell["wonItems"]] == [one.item for one in record.won_examples]
+            assert all(str(one[0]) in part["texts"] for one in (*cell["wonItems"], *cell["lostItems"]))
+
+
 def test_boxes_stand_in_the_order_of_clusters(page: str, matrix: TransferMatrix) -> None:
     told = data(page, "matrix-data")
     order = clustered_order(matrix)
@@ -250,7 +281,12 @@ def test_report_that_cannot_be_written_is_the_users_to_mend(tmp_path: Path, matr
 def test_size_of_large_reports(count: int, most: int) -> None:
     names = [f"a_rather_long_task_name_{i:02d}" for i in range(count)]
     whole = simulated.matrix(names, names, items=20)
-    page = render_report(whole, simulated.traits(whole), simulated.CONDITIONS)
+    details = simulated.details(whole, asked="why? " * 80, items=60)
+    page = render_report(whole, simulated.traits(whole), simulated.CONDITIONS, cells=details)
+    assert len(details.cells) == 400
+    told = sum(len(data(page, f"cells-{t}")["cells"]) for t in range(count) if f'"cells-{t}"' in page)
+    assert told == 400
+    assert ("400 of 3600 measured cells" in page) == (count == 60)
     assert len(cells(figures(page)[0])) == count**2
     assert len(page.encode()) < most
 

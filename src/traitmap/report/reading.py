@@ -252,7 +252,7 @@ def _targets(
                 metric=metrics[t],
                 factor=factor,
                 unit=units[t],
-                digits=1 if shares[t] or limit >= 10 else 2 if limit >= 0.5 else 3,
+                digits=1 if shares[t] or limit >= 100 else 2 if limit >= 0.5 else 3,
                 better=better[t],
                 limit=limit,
                 low=low,
