@@ -12,6 +12,7 @@ from test_train import engine_for, examples, jobs, weights_of
 from transformers import AutoModelForCausalLM
 
 from traitmap.engine import attention
+from traitmap.engine.cached_passes import find_shortcuts
 from traitmap.engine.checkpointing import layers_of, recomputed_layers
 from traitmap.engine.contract import TrainingJob
 from traitmap.engine.cross_entropy import backward_from
@@ -70,6 +71,17 @@ def test_bfloat16_follows_float32_within_its_rounding(checkpoints) -> None:
         assert other.adapter.flat is not None
         assert other.adapter.flat.dtype == torch.float32
         assert np.abs(np.subtract(one.losses[:5], other.losses[:5])).max() < 0.1
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])
+def test_the_last_layer_where_it_is_read_gives_the_same_adapter(checkpoints, architecture: str) -> None:
+    engine = engine_for(checkpoints[architecture], "float64")
+    last = find_shortcuts(engine.base.model).last
+    everywhere, read = trained(engine, jobs()), trained(engine, jobs(), last=last)
+    assert last is not None
+    for one, other in zip(everywhere, read, strict=True):
+        assert np.allclose(one.losses, other.losses, rtol=0, atol=1e-11)
+        assert torch.allclose(one.adapter.flat, other.adapter.flat, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])

@@ -283,6 +283,7 @@ class Resident:
     ) -> None:
         self.adapters = list(adapters)
         self.slices: tuple[Slice, ...] = ()
+        self._read: tuple[Slice, ...] = ()
         self.training = False
         self._siblings = siblings or {}
         self._anchor = torch.zeros((), requires_grad=True)
@@ -295,6 +296,10 @@ class Resident:
         self.slices = tuple(slices)
         self._waiting.clear()
 
+    def route_read(self, slices: Sequence[Slice]) -> None:
+        """Set the owners of the tokens in modules that see only those that are read; none for no such."""
+        self._read = tuple(slices)
+
     def refresh(self) -> None:
         """Cast the adapters anew at the next pass: their weights have changed."""
         self._cast.clear()
@@ -302,7 +307,7 @@ class Resident:
 
     def add_to(self, name: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """y plus every owner's low-rank product of x at module ``name``."""
-        pieces = self._pieces((name,), x.dtype)
+        pieces = self._pieces((name,), x)
         if not pieces:
             return y
         flat, base = x.reshape(-1, x.shape[-1]), _Frozen(None, None, y.shape[-1])
@@ -317,15 +322,16 @@ class Resident:
         if self.training and any(adapter.dropout for adapter in self.adapters):
             group = {name: module}  # every module drops its own share of the input
         bases = [_Frozen(each.weight, each.bias, each.out_features) for each in group.values()]
-        pieces = self._pieces(tuple(group), x.dtype)
+        pieces = self._pieces(tuple(group), x)
         outputs = _AdaptedLinear.apply(x.reshape(-1, x.shape[-1]), self._anchor, bases, pieces)
         found = {each: y.view(*x.shape[:-1], -1) for each, y in zip(group, outputs, strict=True)}
         self._waiting.update((each, (x, y)) for each, y in found.items() if each != name)
         return found[name]
 
-    def _pieces(self, names: tuple[str, ...], dtype: torch.dtype) -> list[_Piece]:
-        pieces = []
-        for piece in self.slices:
+    def _pieces(self, names: tuple[str, ...], x: torch.Tensor) -> list[_Piece]:
+        pieces, dtype = [], x.dtype
+        only_read = self._read and x.numel() == self._read[-1].stop * x.shape[-1]
+        for piece in self._read if only_read else self.slices:
             owner = self.adapters[piece.owner]
             there = tuple(name for name in names if name in owner.a)
             if not there:

@@ -55,11 +55,11 @@ def read_logits(
     """
     if adapters is not None:
         longest = max(len(row.ids) for row in rows)
-        adapters.route(_slices(rows, [len(row.ids) if layout == "stream" else longest for row in rows]))
+        adapters.route(slices_of(rows, [len(row.ids) if layout == "stream" else longest for row in rows]))
     return _stream(model, rows) if layout == "stream" else _padded(model, rows)
 
 
-def _slices(rows: Sequence[Row], widths: Sequence[int]) -> list[Slice]:
+def slices_of(rows: Sequence[Row], widths: Sequence[int]) -> list[Slice]:
     """One slice per run of rows with the same owner."""
     slices, place = list[Slice](), 0
     for owner, run in groupby(zip(rows, widths, strict=True), key=lambda pair: pair[0].owner):

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from traitmap.engine.base import Base
+from traitmap.engine.cached_passes import only_where_read
 from traitmap.engine.checkpointing import recomputed_layers
 from traitmap.engine.contract import TrainingJob, TrainingReport
 from traitmap.engine.cross_entropy import backward_from
@@ -25,7 +26,7 @@ from traitmap.engine.fused import fused_blocks
 from traitmap.engine.halving import out_of_memory
 from traitmap.engine.lora import AdapterWeights, Resident, linear_modules, new_adapter, resident
 from traitmap.engine.memory import plan_passes
-from traitmap.engine.passes import Row, batches_by_tokens, read_logits
+from traitmap.engine.passes import Row, batches_by_tokens, read_logits, slices_of
 from traitmap.engine.schedule import batch_schedule, learning_rate
 from traitmap.engine.tokens import Encoder, TokenizedExample, learnt_positions
 from traitmap.errors import EngineError
@@ -64,14 +65,18 @@ def train_group(
     listener: Listener,
     *,
     checkpointing: bool | None = None,
+    last: torch.nn.Module | None = None,
 ) -> list[Lane]:
     """Train all jobs together; ``budget`` is the number of tokens computed in one pass, at most.
 
     checkpointing: whether layers are computed twice; by default where memory asks for it.
+    last: the last layer's feed-forward block where it may be computed only where logits are read
+    (``cached_passes.find_shortcuts``); with dropout or layers computed twice it is computed everywhere.
     """
     lanes = [open_lane(base, encoder, job) for job in jobs]
     goal, started = sum(lane.total_tokens for lane in lanes), time.monotonic()
     passes = _Passes(base, lanes, budget, checkpointing)
+    passes.last = None if any(job.lora.lora_dropout for job in jobs) else last
     with fused_blocks(base.model), resident(base.model, [lane.adapter for lane in lanes]) as adapters:
         adapters.training = True
         optimizer = _optimizer(lanes)
@@ -89,6 +94,7 @@ class _Passes:
     def __init__(
         self, base: Base, lanes: Sequence[Lane], budget: int, checkpointing: bool | None = None
     ) -> None:
+        self.last: torch.nn.Module | None = None
         self.longest = max((len(example.ids) for lane in lanes for example in lane.examples), default=1)
         widest = max((lane.job.lora for lane in lanes), key=lambda lora: lora.r)
         plan = plan_passes(base.model, widest, len(lanes), self.longest, budget)
@@ -161,7 +167,7 @@ def _step(
             _gradient(lane).zero_()
         try:
             with passes.layers(base.model):
-                losses = _accumulate_gradients(base, lanes, adapters, passes.budget)
+                losses = _accumulate_gradients(base, lanes, adapters, passes)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -200,15 +206,15 @@ def _settle(lane: Lane, loss: float, norm: float) -> None:
 
 
 def _accumulate_gradients(
-    base: Base, lanes: Sequence[Lane], adapters: Resident, budget: int
+    base: Base, lanes: Sequence[Lane], adapters: Resident, passes: _Passes
 ) -> dict[int, float]:
     """Gradients of each active adapter's mean loss over its batch. Returns the losses by lane, in nats."""
     rows, weights, targets = _rows_of_step(lanes)
     losses = {index: 0.0 for index, lane in enumerate(lanes) if lane.active}
-    for batch in batches_by_tokens([len(row.ids) for row in rows], budget, base.layout):
+    for batch in batches_by_tokens([len(row.ids) for row in rows], passes.budget, base.layout):
         order = sorted(batch, key=lambda i: (rows[i].owner, i))
         chosen = [rows[i] for i in order]
-        logits = read_logits(base.model, base.layout, chosen, adapters)
+        logits = _logits(base, chosen, adapters, None if passes.checkpointing else passes.last)
         wanted = torch.from_numpy(np.concatenate([targets[i] for i in order])).to(logits.device)
         scale = np.concatenate([np.full(len(rows[i].reads), weights[rows[i].owner]) for i in order])
         nll = backward_from(logits, wanted, torch.from_numpy(scale).to(logits.device))
@@ -217,6 +223,19 @@ def _accumulate_gradients(
         for index in losses:
             losses[index] += float(sums[index])
     return losses
+
+
+def _logits(
+    base: Base, rows: Sequence[Row], adapters: Resident, last: torch.nn.Module | None
+) -> torch.Tensor:
+    if last is None or base.layout != "stream":
+        adapters.route_read(())
+        return read_logits(base.model, base.layout, rows, adapters)
+    starts = np.concatenate([[0], np.cumsum([len(row.ids) for row in rows])])[:-1]
+    reads = np.concatenate([row.reads + start for row, start in zip(rows, starts, strict=True)])
+    adapters.route_read(slices_of(rows, [len(row.reads) for row in rows]))
+    with only_where_read(last, reads):
+        return read_logits(base.model, base.layout, rows, adapters)
 
 
 def _rows_of_step(lanes: Sequence[Lane]) -> tuple[list[Row], dict[int, float], list[NDArray[np.int64]]]:
