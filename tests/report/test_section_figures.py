@@ -30,7 +30,8 @@ from traitmap.report.contents import ReportContents
 from traitmap.report.figures import figure_names, figure_svg
 from traitmap.report.html import render_report
 from traitmap.report.shown import Shown
-from traitmap.report.why import why_groups
+from traitmap.report.which import which_part
+from traitmap.report.why import why_groups, why_part
 
 NASTY = '<script>alert("x")</script>'
 
@@ -372,3 +373,17 @@ def test_levels_leave_out_what_is_unknown() -> None:
     assert [float(dot.get("cx", "nan")) for dot in dots(shown)] == pytest.approx([zero + 0.8 * one], abs=0.1)
     assert "only 9 sources" in shown.said
     assert level_figures.levels(replace(some.explanation(), levels=())) is None
+
+
+def test_the_headline_tells_what_was_found_or_that_nothing_can_be_told() -> None:
+    found = some.explanation()
+    card = why_part(simulated.matrix(), None, found)["findings"][0]
+    assert card.big == "output length"
+    assert "hidden properties explain 21 % (chance 4 %)" in card.words
+    dull = replace(found, joint=(some.effect("style", 0.1),))
+    assert why_part(simulated.matrix(), None, dull)["findings"][0].big == "nothing that can be told"
+    held = some.held_out()
+    assert which_part(simulated.matrix(), None, held)["findings"][0].big.startswith(
+        "no better than popularity"
+    )
+    assert which_part(simulated.matrix(), None, None) == {"which": None, "findings": ()}

@@ -10,7 +10,17 @@ from traitmap.report.alternative import Entry, TextTable
 from traitmap.report.row_chart import Line, row_chart
 from traitmap.report.shown import Shown
 from traitmap.report.svg import clean
-from traitmap.report.wording import UNKNOWN, counted, interval, listed, plain, probability, signed, typeset
+from traitmap.report.wording import (
+    UNKNOWN,
+    counted,
+    interval,
+    listed,
+    plain,
+    probability,
+    sentence,
+    signed,
+    typeset,
+)
 
 MOST = 16
 
@@ -25,7 +35,7 @@ def levels(found: Explanation) -> Shown | None:
     told = [one for one in some if one.verdict == "yes"]
     said = "What strong sources, or targets that gain much, have in common. "
     if told:
-        said += f"{listed([f'{_name(one)} ({_amount(one.r)})' for one in told])} can be told. "
+        said += sentence(f"{listed([f'{_name(one)} ({_amount(one.r)})' for one in told])} can be told") + " "
     else:
         said += f"Of {counted(len(some), 'property', 'properties')}, none can be told. "
     seen = [one.detectable for one in some if isfinite(one.detectable)]

@@ -12,10 +12,11 @@ from traitmap.report import (
     profile_figures,
     relation_figures,
 )
+from traitmap.report.finding import Finding
 from traitmap.report.reading import read
 from traitmap.report.shown import Group, Shown
 from traitmap.report.svg import clean
-from traitmap.report.wording import typeset
+from traitmap.report.wording import counted, listed, share, typeset
 
 if TYPE_CHECKING:
     from traitmap.analysis.explanation.records import Explanation
@@ -43,8 +44,27 @@ def why_part(
             "notes": profile.all_notes() if profile else (),
             "relations": bool(profile and profile.relations),
         },
-        "findings": (),
+        "findings": (_card(explanation),) if explanation and explanation.joint else (),
     }
+
+
+def _card(found: Explanation) -> Finding:
+    """The headline's card: what goes with gains once everything else is held constant."""
+    told = [clean(one.name).replace("_", " ") for one in found.joint if one.verdict == "yes"]
+    shares = [
+        f"{one.group} properties explain {share(one.share)} (chance {share(one.null_mean)})"
+        for one in found.dominance.groups
+    ]
+    words = f"Of the variance between {counted(found.pairs, 'pair')}, {listed(shares)}; "
+    words += f"{share(found.dominance.unexplained)} is unexplained."
+    return Finding(
+        heading="Why",
+        big=listed(told) if told else "nothing that can be told",
+        words=("" if not told else f"{'Goes' if len(told) == 1 else 'Go'} with how much a pair gains. ")
+        + words,
+        wordy=True,
+        link="why",
+    )
 
 
 def why_groups(
