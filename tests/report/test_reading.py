@@ -12,6 +12,7 @@ import simulated
 from hypothesis import given
 from hypothesis import strategies as st
 
+from traitmap.analysis.reason import Reason
 from traitmap.matrix import TransferMatrix
 from traitmap.report import palette
 from traitmap.report.headline import headline
@@ -228,3 +229,18 @@ def test_a_seed_is_shown_on_the_scales_of_the_mean() -> None:
     missing = of_seed(reading, 7)
     assert {cell.status for row in missing.cells for cell in row} == {"missing"}
     assert not np.isfinite(missing.z).any()
+
+
+def test_a_lift_by_one_answer_for_all_says_so() -> None:
+    whole = simulated.matrix()
+    first, second = headline(read(whole), None).better[:2]
+    said = Reason("collapse", "answers 'a' 10 % -> 100 %; collapsed", 0.9, True)
+    noise = replace(said, significant=False)
+    reasons = {(first.source, first.target): (said,), (second.source, second.target): (noise,)}
+    found = headline(read(whole), None, reasons).better
+    assert (found[0].caution, found[0].beware) == (
+        "answers 'a' 10 % → 100 %; collapsed",
+        "one answer for all",
+    )
+    assert (found[1].caution, found[1].beware) == ("", "")
+    assert found[0].link == f"#cell={first.source}/{first.target}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def _cell(cell: CellDetail, details: RunDetails, factor: float, digits: int) -> 
         found["counts"] = cell.counts.tolist()
     if cell.lengths is not None:
         found["lengths"] = _lengths(cell.lengths)
-    told = details.reasons.get(place, ())
+    told = _not_said_before(details.reasons.get(place, ()), details.odd.get(place))
     if told:
         found["reasons"] = [
             [_said(one) for one in told if bool(one.significant) is sure] for sure in (True, False)
@@ -92,6 +93,12 @@ def _odd(cell: OddCell, unit: str) -> list[str]:
     if isfinite(cell.departure.low):
         said += f" {interval(cell.departure.low, cell.departure.high)}"
     return [typeset(f"{said}."), *map(_said, cell.reasons)]
+
+
+def _not_said_before(told: Sequence[Reason], odd: OddCell | None) -> list[Reason]:
+    """Reasons that the odd cell's own list does not hold already."""
+    before = {one.words for one in odd.reasons} if odd is not None else set()
+    return [one for one in told if one.words not in before]
 
 
 def _said(reason: Reason) -> str:

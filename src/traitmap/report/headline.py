@@ -24,7 +24,8 @@ UNPARSED = 0.10
 
 @dataclass(frozen=True)
 class Transfer:
-    """One transfer in words. caution: what in the answers makes it less than it seems. link: its page."""
+    """One transfer in words. caution: what in the answers makes it less than it seems, and ``beware`` the same
+    in a word or two. link: its page."""
 
     source: str
     target: str
@@ -33,6 +34,7 @@ class Transfer:
     interval: str
     evidence: str
     caution: str
+    beware: str
     link: str
 
 
@@ -105,6 +107,7 @@ def _transfer(
 ) -> Transfer:
     cell, target = reading.cells[s][t], reading.targets[t]
     test = related("q", cell.q) if isfinite(cell.q) else "not tested"
+    caution, beware = _caution(reasons.get((cell.source, cell.target), ()))
     evidence = ", ".join([*([f"n = {cell.n}"] if cell.n else []), test])
     shown = scaled_interval(cell, target)
     return Transfer(
@@ -114,17 +117,20 @@ def _transfer(
         unit=clean(target.unit),
         interval="" if shown == UNKNOWN else typeset(shown),
         evidence=evidence,
-        caution=_caution(reasons.get((cell.source, cell.target), ())),
+        caution=caution,
+        beware=beware,
         link="#cell="
         + "/".join(quote(clean(name), safe=_AS_IN_SCRIPTS) for name in (cell.source, cell.target)),
     )
 
 
-def _caution(reasons: Sequence[Reason]) -> str:
+def _caution(reasons: Sequence[Reason]) -> tuple[str, str]:
     """A collapse onto one answer, or a change of the answers' shares alone; empty where there is neither."""
     told = {one.kind: one.words for one in reasons if one.significant is not False}
-    found = told.get("collapse") or told.get("metric") or ""
-    return typeset(clean(found.replace(" -> ", " → ")))
+    for kind, beware in (("collapse", "one answer for all"), ("metric", "class shares alone")):
+        if kind in told:
+            return typeset(clean(told[kind].replace(" -> ", " → "))), beware
+    return "", ""
 
 
 def _varied(reading: Reading, places: list[tuple[int, int]]) -> str:
