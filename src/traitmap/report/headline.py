@@ -24,8 +24,10 @@ UNPARSED = 0.10
 
 @dataclass(frozen=True)
 class Transfer:
-    """One transfer in words. caution: what in the answers makes it less than it seems, and ``beware`` the same
-    in a word or two. link: its page."""
+    """One transfer in words.
+
+    caution: what in the answers makes it less than it seems; beware: the same in a few words. link: its page.
+    """
 
     source: str
     target: str
