@@ -5,9 +5,11 @@ processor seconds, and the descriptor that is told when the walls stand. The pro
 """
 
 import ctypes
+import errno
 import os
 import resource
 import signal
+import struct
 import sys
 
 _NOBODIES = 2_000_000_000  # user numbers from here on belong to nobody
@@ -18,6 +20,25 @@ _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND = 1, 2, 4, 8, 32, 4096
 _REC, _PRIVATE = 16384, 1 << 18
 _DETACH = 2
 _PDEATHSIG, _NO_NEW_PRIVS = 1, 38
+_SECCOMP, _FILTER = 22, 2
+_LOAD, _EQUAL, _AT_LEAST, _ANY_OF, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_KILL, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
+_CLONE3 = 435
+_EVERYWHERE = (425, 426, 427, 434, 438)  # io_uring, pidfd_open, pidfd_getfd
+# architecture; ptrace, unshare, setns, mount, umount2, pivot_root, add_key, request_key, keyctl, bpf,
+# perf_event_open, userfaultfd, process_vm_readv and -writev, init_module, finit_module, kexec_load; clone
+_FILTERED = {
+    "x86_64": (
+        0xC000003E,
+        (101, 272, 308, 165, 166, 155, 248, 249, 250, 321, 298, 323, 310, 311, 175, 313, 246, *_EVERYWHERE),
+        56,
+    ),
+    "aarch64": (
+        0xC00000B7,
+        (117, 97, 268, 40, 39, 41, 217, 218, 219, 280, 241, 282, 270, 271, 105, 273, 104, *_EVERYWHERE),
+        220,
+    ),
+}
 _PARTS = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/etc/ld.so.cache")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -41,6 +62,7 @@ def shut_in(memory_mb: int, processes: int, disk_mb: int, seconds: int) -> None:
         os.setgid(nobody)
         os.setuid(nobody)
     _call("prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
+    _refuse_calls()
     megabyte = 1 << 20
     for what, most in (
         (resource.RLIMIT_AS, memory_mb * megabyte),
@@ -51,6 +73,38 @@ def shut_in(memory_mb: int, processes: int, disk_mb: int, seconds: int) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(what, (most, most))
+
+
+def _refuse_calls() -> None:
+    """A filter of system calls: no keys of the user, no other namespaces, none that attack the kernel itself.
+
+    Keyrings are inherited and belong to no namespace; a new user namespace would give back, inside itself,
+    the rights over mounts and network that were taken away here.
+    """
+    architecture, numbers, clone = _FILTERED[os.uname().machine]
+    steps = [
+        (_LOAD, 0, 0, 4),  # the architecture that the call was made for
+        (_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, 0),  # its number
+        (_AT_LEAST, 0, 1, 0x40000000),  # the other numbering of x86-64
+        (_RETURN, 0, 0, _ERRNO | errno.ENOSYS),
+    ]
+    for number in numbers:
+        steps += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
+    steps += [
+        (_EQUAL, 0, 1, _CLONE3),  # its flags cannot be seen; the C library then takes clone
+        (_RETURN, 0, 0, _ERRNO | errno.ENOSYS),
+        (_EQUAL, 0, 3, clone),
+        (_LOAD, 0, 0, 16),  # its flags
+        (_ANY_OF, 0, 1, _NEW),
+        (_RETURN, 0, 0, _ERRNO | errno.EPERM),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+    program = b"".join(struct.pack("=HBBI", *step) for step in steps)
+    kept = ctypes.create_string_buffer(program, len(program))
+    given = struct.pack("@HP", len(steps), ctypes.addressof(kept))
+    _call("prctl", _SECCOMP, _FILTER, ctypes.create_string_buffer(given, len(given)), 0, 0)
 
 
 def _wait_for_inner() -> None:
@@ -139,8 +193,8 @@ def main() -> None:
         os.write(ready, b"in")
         os.set_inheritable(ready, False)
         os.execve(sys.executable, command, {})
-    except OSError as error:
-        sys.stderr.write(f"{error.strerror or error}\n")
+    except (OSError, KeyError) as error:
+        sys.stderr.write(f"{getattr(error, 'strerror', None) or error}\n")
         os._exit(1)
 
 
