@@ -8,14 +8,17 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from small_study import sources, study, targets
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
 from traitmap.matrix import build_matrix
+from traitmap.report.tables import status_table
 from traitmap.runs.atomic import disk_trouble, write_whole
 from traitmap.runs.execute import execute
 from traitmap.runs.status import run_status
@@ -162,3 +165,20 @@ def test_the_status_says_who_runs_it(tmp_path: Path) -> None:
         found = run_status(store)
     assert (found.running, found.host) == (os.getpid(), os.uname().nodename)
     assert json.loads(json.dumps(found.to_json()))["host"] == found.host
+
+
+def test_the_status_names_quarantine_and_damage_in_words(tmp_path: Path) -> None:
+    store = run(tmp_path)
+    first, second = sorted(store.cells.iterdir())[:2]
+    first.write_bytes(b"")
+    run(tmp_path)
+    second.write_bytes(b"PAR1")
+    console = Console(width=500, file=StringIO())
+    console.print(status_table(run_status(store, verify=True)))
+    said = console.file.getvalue()
+    assert f"damaged and moved to quarantine/{first.name}.1: cells/{first.name}: " in said
+    assert f"damaged: cells/{second.name}: " in said
+    assert "makes what is damaged anew" in said
+    run(tmp_path)
+    console.print(status_table(run_status(store, verify=True)))
+    assert "Every file agrees with its checksum.\nComplete." in console.file.getvalue()

@@ -168,7 +168,7 @@ def status_table(status: RunStatus) -> RenderableType:
             words(f"! damaged and moved to quarantine/{kept.kept}: {kept.path}: {kept.reason}", "yellow")
         )
     for path, why in status.damaged or ():
-        parts.append(words(f"! damaged: {path}: {why}; the next run makes it anew", "yellow"))
+        parts.append(words(f"! damaged: {path}: {why}", "yellow"))
     if status.damaged == ():
         parts.append(words("Every file agrees with its checksum."))
     parts.append(words(_next_step(status)))
@@ -184,6 +184,8 @@ def _tally(tally: Tally) -> tuple[Text, ...]:
 
 
 def _next_step(status: RunStatus) -> str:
+    if status.damaged:
+        return "`traitmap run` with the study makes what is damaged anew."
     if status.complete:
         return "Complete."
     if status.running is not None:
