@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     day = datetime.now(UTC).strftime("%Y-%m-%d")
-    for name in ("training", "scoring"):
+    for name in ("training", "scoring", "growth"):
         output = HERE / "results" / f"{day}-{name}.json"
         subprocess.run([sys.executable, HERE / f"{name}.py", "--output", output], check=True)
         print(f"wrote {output}")
