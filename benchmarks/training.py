@@ -233,7 +233,9 @@ def main() -> None:
     parser.add_argument("--adapters", default=None)
     parser.add_argument("--rows", default="1,4,16")
     parser.add_argument("--threads", type=int, help="of torch (default: all cores)")
-    parser.add_argument("--quick", action="store_true", help="K = 1, 8, 10, three pairs, few steps")
+    parser.add_argument(
+        "--quick", action="store_true", help="K = 1, 8, 10, three pairs, few steps, T at 1 and 4 rows"
+    )
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     if options.threads:
@@ -247,7 +249,8 @@ def main() -> None:
     for count in map(int, counts.split(",")):
         for rows in map(int, options.rows.split(",")):
             steps = max(1, math.ceil((4 if options.quick else 24) / rows))
-            results.append(compare(sides, count, rows, steps, pairs, with_trainer=True))
+            with_trainer = not (options.quick and rows > 4)
+            results.append(compare(sides, count, rows, steps, pairs, with_trainer))
             print(json.dumps(results[-1]), flush=True)
     save(
         options.output, {"benchmark": "training", "shape": options.shape, **conditions(), "results": results}
