@@ -91,7 +91,10 @@ class Pool:
         return any(node["NodeID"] == member.about.node for node in self.alive())
 
     def close(self) -> None:
-        """End all workers."""
+        """End all workers. Those at work are not waited for; the next ones clean up after them."""
+        closing = [member.handle.close.remote() for member in self.members.values()]
+        if closing:
+            self.ray.wait(closing, num_returns=len(closing), timeout=2.0)
         for handle in [member.handle for member in self.members.values()]:
             self.ray.kill(handle, no_restart=True)
         for _, handle in self.starting.values():

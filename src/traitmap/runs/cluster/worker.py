@@ -156,6 +156,10 @@ class Worker:
         except Exception as error:
             return failure_of(error)
 
+    def close(self) -> None:
+        """Remove what it has been sent."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         return list(self.engine.token_counts(texts))
 
