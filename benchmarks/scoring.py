@@ -53,9 +53,9 @@ PACKAGE = Path(__file__).parent.parent / "src" / "traitmap"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ONE, SEVERAL = (" a", " b", " c", " d"), (" a b c", " d e", " f g h i", " j k")
 TASK = "mini_word_problems"
-ITEMS = {"labels": 200, "zero-shot": 60, "five-shot": 40, "generation": 128}
-QUICK = {"labels": 64, "zero-shot": 16, "five-shot": 16, "generation": 48}
-FEWEST = {"labels": 16, "zero-shot": 8, "five-shot": 12, "generation": 16}  # items where adapters are many
+ITEMS = {"labels": 200, "zero-shot": 60, "five-shot": 40, "generation": 250}
+QUICK = {"labels": 64, "zero-shot": 16, "five-shot": 16, "generation": 128}
+FEWEST = {"labels": 16, "zero-shot": 8, "five-shot": 12, "generation": 64}  # items where adapters are many
 Scores = list[list[Any]]  # per adapter, per request: a log-likelihood or a text
 
 
