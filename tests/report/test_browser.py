@@ -313,6 +313,9 @@ def test_figures_can_be_saved(visit: Any, report: Path, kind: str, tmp_path: Pat
         assert rows[0][:3] == ["source", "word_problems", "word_problems: detail"]
         assert len(rows) == 1 + 1 + 11
         assert len({len(row) for row in rows}) == 1
+        amounts = [entry for row in rows for entry in row if entry[:1] in "-−"]
+        assert any(entry.startswith("-") for entry in amounts)
+        assert not any(entry.startswith("−") for entry in amounts)
         assert float(rows[2][1].strip("*")) == pytest.approx(
             float(texts(page)[0].replace("−", "-").strip(" •"))
         )
