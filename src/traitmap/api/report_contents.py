@@ -37,7 +37,7 @@ def report_contents(
     """All records of a run's report: traits, profile, explanation, recommendations for hidden targets.
 
     why, which, cells: whether to compute those sections, and details of single cells; traits are always
-    computed. Of more than ``MOST_PAIRS`` pairs why and which are left out: they would take hours.
+    computed. Of more than ``MOST_PAIRS`` pairs why and which are left out: they take long.
     parser: a spaCy pipeline, by path or installed name, for syntactic relations too. A part that
     the run does not allow (too few tasks, no texts) is None, and ``missing`` says why. The same run gives the
     same records. Raises RunError where there is no run, and UserError for a parser that cannot be loaded.
@@ -83,7 +83,8 @@ def report_contents(
 def _too_many(matrix: TransferMatrix) -> str:
     return (
         f"{matrix.values.size:,} pairs of sources and targets are more than the {MOST_PAIRS:,} for which the "
-        "report says it; `traitmap explain` and `traitmap recommend` take any number, and their time."
+        "report says it; `traitmap recommend` answers for one target, and `traitmap explain` takes a part of the "
+        "matrix as a CSV file."
     )
 
 
