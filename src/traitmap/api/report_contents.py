@@ -83,8 +83,8 @@ def report_contents(
 def _too_many(matrix: TransferMatrix) -> str:
     return (
         f"{matrix.values.size:,} pairs of sources and targets are more than the {MOST_PAIRS:,} for which the "
-        "report says it; `traitmap recommend` answers for one target, and `traitmap explain` takes a part of the "
-        "matrix as a CSV file."
+        "report says it; `traitmap recommend` answers for one target, and `traitmap explain` takes a part "
+        "of the matrix as a CSV file."
     )
 
 
