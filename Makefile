@@ -27,7 +27,7 @@ lint: $(DEV)
 	$(BIN)/lint-imports
 
 docs: $(DEV)
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
 
 # Known faults of the pinned packages; asks a public database.
 audit: $(DEV)

@@ -197,7 +197,9 @@ def compare(sides: Sides, count: int, rows: int, steps: int, pairs: int, with_tr
             ratios[side]["wall"].append(their_wall / wall)
             speeds[side].append(tokens / their_cpu)
     base = sides.engines[mine].base
-    work = training_flops(base.model, jobs[0].lora) * statistics.median(speeds["ours"])
+    share, length = learnt_share(sides.engines[mine], jobs)
+    per_token = training_flops(base.model, jobs[0].lora, length=length, learnt=share)
+    work = per_token * statistics.median(speeds["ours"])
     return {
         "adapters": count,
         "rows": rows,
@@ -217,6 +219,13 @@ def compare(sides: Sides, count: int, rows: int, steps: int, pairs: int, with_tr
         "gflop_per_cpu_second": work / 1e9,
         "share_of_matmul_ceiling": work / measured_ceiling(base.model),
     }
+
+
+def learnt_share(engine: LocalEngine, jobs: list[TrainingJob]) -> tuple[float, float]:
+    """Share of the tokens at which logits are computed, and the mean tokens of a row."""
+    rows = [example for job in jobs for example in open_lane(engine.base, engine.encoder, job).examples]
+    tokens = sum(len(row.ids) for row in rows)
+    return sum(int(row.learn[1:].sum()) for row in rows) / tokens, tokens / len(rows)
 
 
 def spread(values: list[float]) -> list[float]:
