@@ -74,7 +74,8 @@ class Fuzzing:
         if self.faults[where] > 1:
             return
         kept = self.keep / self.name / hashlib.sha256(where.encode()).hexdigest()[:8]
-        shutil.copytree(folder, kept, dirs_exist_ok=True)
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(folder, kept)
         said = "".join(traceback.format_exception(error)).strip().splitlines()
         print("\n".join(["FAULT " + where, str(kept), *said[-12:]]), file=sys.stderr, flush=True)
 

@@ -166,8 +166,10 @@ def _direction(content: Mapping[str, Any], task: str, metric: str, path: Path) -
 
 def _samples(path: Path, task: str, stamp: str | None) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
     """filter -> rows of the samples file beside the results; one line per document and filter."""
-    file = path.with_name(f"samples_{task}_{stamp}.jsonl")
-    if stamp is None or not file.is_file():
+    wanted = f"samples_{task}_{stamp}.jsonl"
+    # looked for among what lies there: the task's name comes from the file and may be no file name
+    file = next((one for one in path.parent.iterdir() if one.name == wanted and one.is_file()), None)
+    if stamp is None or file is None:
         return {}
     by_filter: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for place, row in read_lines(file):
