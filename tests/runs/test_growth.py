@@ -30,6 +30,8 @@ def test_work_is_the_sum_of_all_units_and_one_worker_needs_as_long() -> None:
     assert found.hours == pytest.approx(seconds / 3600)
     assert found.busy == pytest.approx(1.0)
     assert found.unlucky_hours > found.hours
+    asked = grow(UNIT, adapters=8, targets=4, workers=3, group_size=2)
+    assert (asked.adapters, asked.targets, asked.workers, asked.group_size) == (8, 4, 3, 2)
 
 
 def test_more_workers_take_less_time_for_the_same_work_until_a_chain_bounds_it() -> None:
