@@ -110,7 +110,7 @@ def _source(name: str, imported: Imported) -> dict[str, Any]:
         "examples": 0,
         "available": 0,
         "label_counts": {},
-        "adapter": None if seeded else next((one.adapter or one.model for one in rows), name),
+        "adapter": None if seeded else next((one.adapter or one.model for one in rows), "") or name,
         "lora": {},
         "training": {},
         "tags": [],
