@@ -66,7 +66,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     raw = yaml.safe_load(STUDY.read_text())
     raw["sources"] = raw["sources"][: options.sources]
-    raw["targets"] = raw["targets"][-options.targets :]
+    raw["targets"] = raw["targets"][:: max(1, len(raw["targets"]) // options.targets)][: options.targets]
     raw["limit"] = options.limit
     raw["training"] |= {"max_steps": options.steps}
     raw["model"] = {"path": raw["model"], "dtype": options.dtype}
@@ -95,6 +95,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "limit": options.limit,
         "batch_size": options.batch_size,
         "train_dtype": options.strong_train_dtype,
+        "train_attention": "eager" if options.strong_train_dtype == "bfloat16" else "sdpa",
         "score_dtype": options.strong_score_dtype,
     }
     (folder / "plan.json").write_text(json.dumps(plan))

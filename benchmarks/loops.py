@@ -98,7 +98,9 @@ def strong(options: argparse.Namespace) -> None:
 
 def train_all(plan: dict[str, Any], sources: dict[str, list]) -> dict[str, dict[str, torch.Tensor]]:
     """The state of each source's adapter: a plain loop, rows of a batch padded to their longest."""
-    model = AutoModelForCausalLM.from_pretrained(plan["base"], dtype=DTYPES[plan["train_dtype"]])
+    model = AutoModelForCausalLM.from_pretrained(
+        plan["base"], dtype=DTYPES[plan["train_dtype"]], attn_implementation=plan["train_attention"]
+    )
     adapters = {}
     for number, (name, examples) in enumerate(sources.items()):
         torch.manual_seed(number)
@@ -114,7 +116,7 @@ def train_one(peft: torch.nn.Module, examples: list[dict[str, list[int]]], train
     from transformers import get_scheduler
 
     parameters = [parameter for parameter in peft.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=training["learning_rate"], weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameters, lr=training["learning_rate"], weight_decay=0.0, fused=True)
     schedule = get_scheduler(
         training["lr_scheduler_type"],
         optimizer,

@@ -1,6 +1,6 @@
-"""Every timing of the project, into benchmarks/results/.
+"""Every timing of the engine, into benchmarks/results/.
 
-python benchmarks/run.py        # what `make bench` calls
+python benchmarks/run.py        # what `make bench` calls; hours on two cores, each script has shorter ways
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
+
 HERE = Path(__file__).parent
+SCRIPTS = ("training", "scoring", "growth", "where_time_goes", "end_to_end")
 
 
 def main() -> None:
     day = datetime.now(UTC).strftime("%Y-%m-%d")
-    for name in ("training", "scoring", "growth"):
-        output = HERE / "results" / f"{day}-{name}.json"
+    for name in (*SCRIPTS, *(("cuda",) if torch.cuda.is_available() else ())):
+        output = HERE / "results" / f"{day}-{name.replace('_', '-')}.json"
         subprocess.run([sys.executable, HERE / f"{name}.py", "--output", output], check=True)
         print(f"wrote {output}")
 

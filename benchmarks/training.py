@@ -6,7 +6,8 @@ S, the strongest loop that one would write by hand with PEFT: plain PyTorch, pad
 the batch, logits at every position as transformers computes them, the better of float32 and bfloat16 and
 of torch's and the plain attention. T, what people run: transformers' Trainer for every adapter, with TRL's
 defaults where they differ from Trainer's (gradient checkpointing on, bfloat16 on; dtype of the base
-float32), padding by a collator. The base is loaded once on every side and only training is timed.
+float32), padding by a collator. The base is loaded once on every side; training and the writing of the
+adapters are timed.
 Same examples, order, batches, steps and tokens; S and ours start from the same weights and their last
 losses must agree. Tokens of data per CPU second: padding does not count.
 """
@@ -97,6 +98,7 @@ def peft_loop(model: Any, engine: LocalEngine, jobs: list[TrainingJob]) -> list[
             optimizer.step()
             optimizer.zero_grad()
         losses.append(float(loss.detach()))
+        peft.save_pretrained(workloads.temporary_folder(), selected_adapters=[str(number)])
         model = peft.unload()
     return losses
 
@@ -131,6 +133,7 @@ def trainer_loop(model: Any, engine: LocalEngine, jobs: list[TrainingJob]) -> li
             data_collator=lambda batch, lane=lane: padded(lane, batch),
         )
         losses.append(float(trainer.train().training_loss))
+        peft.save_pretrained(workloads.temporary_folder(), selected_adapters=[str(number)])
         model = peft.unload()
         model.gradient_checkpointing_disable()
         model.disable_input_require_grads()
@@ -257,7 +260,7 @@ def main() -> None:
     results = []
     for count in map(int, counts.split(",")):
         for rows in map(int, options.rows.split(",")):
-            steps = max(1, math.ceil((4 if options.quick else 24) / rows))
+            steps = max(1, math.ceil((6 if options.quick else 24) / rows))
             with_trainer = not (options.quick and rows > 4)
             results.append(compare(sides, count, rows, steps, pairs, with_trainer))
             print(json.dumps(results[-1]), flush=True)
