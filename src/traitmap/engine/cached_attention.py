@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from transformers import AttentionInterface
 
 NAME = "traitmap_cached"
+_CPU_ROOM = 16  # slots on a CPU have places for a multiple of this
 _GROUP_TOKENS = {"cpu": 192, "cuda": 1024}  # a wider group wastes arithmetic on masked pairs
 
 
@@ -84,10 +85,16 @@ class Slots:
     values: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def make_room(self, needed: int, like: Mapping[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Places for texts of ``needed`` tokens. Grows by half at least, so it is seldom done."""
+        """Places for texts of ``needed`` tokens; like: keys and values (kv_heads, any, d) of every layer.
+
+        Room grows by half at least, so it is seldom done; on a CPU by little, because slots are read from
+        memory twice as fast where there are no gaps between what is read.
+        """
         if needed <= self.room:
             return
         room = max(needed, self.room + self.room // 2, 64)
+        if self.lengths.device.type == "cpu":
+            room = -(-needed // _CPU_ROOM) * _CPU_ROOM
         for layer, pair in like.items():
             for store, tensor in zip((self.keys, self.values), pair, strict=True):
                 heads, width = (tensor.shape[0], tensor.shape[-1])
@@ -95,6 +102,16 @@ class Slots:
                 if layer in store:
                     wider[:, :, : self.room] = store[layer]
                 store[layer] = wider
+        self.room = room
+
+    def narrow(self, longest: int) -> None:
+        """Give up room that no text needs any more, where that is most of it; for a CPU, as above."""
+        room = -(-longest // _CPU_ROOM) * _CPU_ROOM
+        if 2 * room > self.room or self.lengths.device.type != "cpu":
+            return
+        for store in (self.keys, self.values):
+            for layer, tensor in store.items():
+                store[layer] = tensor[:, :, :room].contiguous()
         self.room = room
 
     def write(
@@ -128,6 +145,15 @@ class Decoding:
     longest: int
     prefix: Cached | None
     masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+    where: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def places(self, heads: int) -> torch.Tensor:
+        """(rows * heads,) where the new token goes in a layer's slots, seen as one row of vectors."""
+        if heads not in self.where:
+            used = self.slots.lengths[: self.rows, None]
+            each = torch.arange(self.rows * heads, device=used.device).view(self.rows, heads)
+            self.where[heads] = (each * self.slots.room + used).flatten()
+        return self.where[heads]
 
     def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor:
         """(rows, prefix + longest) numbers to add to the scores: 0 or minus infinity."""
@@ -220,7 +246,8 @@ def cached_attention(
     if isinstance(plan, Groups):
         out = _attend_groups(plan, module.layer_idx, q, k, v, scale, sliding_window)
     else:
-        out = _attend_slots(plan, module.layer_idx, q, k, v, scale, sliding_window)
+        q, k, v = (tensor.transpose(0, 1) for tensor in (q, k, v))
+        out = attend_slots(plan, module.layer_idx, q, k, v, scale, sliding_window)
     return out.unsqueeze(0).to(query.dtype), None
 
 
@@ -255,7 +282,7 @@ def _attend_groups(
     return torch.cat(outputs)
 
 
-def _attend_slots(
+def attend_slots(
     plan: Decoding,
     layer: int,
     q: torch.Tensor,
@@ -264,29 +291,34 @@ def _attend_slots(
     scale: float,
     window: int | None,
 ) -> torch.Tensor:
-    """(rows, heads, d) of one token per text. The shared prefix is read once for all of them."""
-    slots, rows, heads = plan.slots, plan.rows, k.shape[0]
-    where = slots.lengths[:rows]
-    index = torch.arange(rows, device=q.device)
-    slots.keys[layer][index, :, where] = k.transpose(0, 1)
-    slots.values[layer][index, :, where] = v.transpose(0, 1)
+    """(rows, heads, d) of one token per text; q (rows, heads, d), k and v (rows, kv_heads, d).
+
+    The shared prefix is read once for all of them, and no slot is copied.
+    """
+    slots, rows, (heads, width) = plan.slots, plan.rows, k.shape[1:]
+    where = plan.places(heads)
+    for store, new in ((slots.keys, k), (slots.values, v)):
+        store[layer].view(-1, width).index_copy_(0, where, new.reshape(-1, width).to(store[layer].dtype))
     keys, values = (
-        store[layer][:rows, :, : plan.longest] for store in (slots.keys, slots.values)
-    )  # (rows, kv_heads, longest, d)
-    asked = q.view(heads, -1, rows, q.shape[-1])  # kv_heads, heads of each, rows, d
-    scores = asked.permute(2, 0, 1, 3) @ keys.transpose(2, 3)  # rows, kv_heads, heads of each, longest
-    first = 0 if plan.prefix is None else plan.prefix.length
+        store[layer].view(-1, slots.room, width)[: rows * heads, : plan.longest]
+        for store in (slots.keys, slots.values)
+    )  # (rows * kv_heads, longest, d)
+    asked = q.reshape(rows * heads, -1, width).to(keys.dtype)  # heads of each kv_head in the middle
+    scores = torch.bmm(asked, keys.transpose(1, 2)).view(rows, heads, -1, plan.longest)
     if plan.prefix is not None:
-        before = asked.reshape(heads, -1, q.shape[-1]) @ plan.prefix.keys[layer].transpose(1, 2)
-        before = before.view(heads, -1, rows, first).permute(2, 0, 1, 3)
-        scores = torch.cat([before, scores], dim=-1)
+        first = plan.prefix.length
+        together = asked.view(rows, heads, -1, width).transpose(0, 1).reshape(heads, -1, width)
+        before = together @ plan.prefix.keys[layer].transpose(1, 2)
+        scores = torch.cat([before.view(heads, rows, -1, first).transpose(0, 1), scores], dim=-1)
     fine = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    weights = fine.mul_(scale).add_(plan.mask(window, fine)[:, None, None, :]).softmax(dim=-1).to(v.dtype)
-    out = weights[..., first:] @ values
-    if plan.prefix is not None:
-        shared = weights[..., :first].permute(1, 2, 0, 3).reshape(heads, -1, first)
-        out += (shared @ plan.prefix.values[layer]).view(heads, -1, rows, q.shape[-1]).permute(2, 0, 1, 3)
-    return out.reshape(rows, -1, q.shape[-1])
+    weights = fine.mul_(scale).add_(plan.mask(window, fine)[:, None, None, :]).softmax(dim=-1).to(keys.dtype)
+    if plan.prefix is None:
+        return torch.bmm(weights.view(rows * heads, -1, plan.longest), values).view(rows, -1, width)
+    out = torch.bmm(weights[..., first:].reshape(rows * heads, -1, plan.longest), values)
+    shared = weights[..., :first].transpose(0, 1).reshape(heads, -1, first) @ plan.prefix.values[layer]
+    return out.view(rows, -1, width).add_(
+        shared.view(heads, rows, -1, width).transpose(0, 1).reshape(rows, -1, width)
+    )
 
 
 AttentionInterface.register(NAME, cached_attention)

@@ -13,6 +13,7 @@ from torch import nn
 
 from traitmap.engine import attention, cached_attention
 from traitmap.engine.cached_attention import Cached, Decoding, Groups, Slots, plan_groups, planned
+from traitmap.engine.lean import Lean
 from traitmap.engine.lora import Resident, Slice
 from traitmap.engine.passes import Row, read_logits
 
@@ -72,20 +73,43 @@ def read_behind(
 
 
 def read_next(
-    model: Any, slots: Slots, tokens: Sequence[int], prefix: Cached | None, adapters: Resident | None
+    model: Any,
+    slots: Slots,
+    tokens: Sequence[int],
+    prefix: Cached | None,
+    adapters: Resident | None,
+    lean: Lean | None = None,
 ) -> torch.Tensor:
     """(rows, V) logits after one more token of the texts in slots ``0:rows``, which the slots then hold."""
-    rows = len(tokens)
+    plan, positions = _plan_next(slots, len(tokens), prefix)
+    if lean is None:
+        reads = np.arange(len(tokens))
+        logits = _forward(model, plan, np.asarray(tokens), positions.cpu().numpy(), reads, adapters)
+    else:
+        logits = lean.logits(plan, torch.tensor(tokens), positions)
+    slots.lengths[: len(tokens)] += 1
+    return logits
+
+
+def is_right(lean: Lean, model: Any, slots: Slots, tokens: Sequence[int], prefix: Cached | None) -> bool:
+    """Whether the lean way gives the model's own logits for these tokens, which the slots do not keep."""
+    plan, positions = _plan_next(slots, len(tokens), prefix)
+    reads = np.arange(len(tokens))
+    expected = _forward(model, plan, np.asarray(tokens), positions.cpu().numpy(), reads, None)
+    return _close(lambda: lean.logits(plan, torch.tensor(tokens), positions), expected.float(), model)
+
+
+def _plan_next(slots: Slots, rows: int, prefix: Cached | None) -> tuple[Decoding, torch.Tensor]:
+    """The plan of one more token of each text, and the tokens' positions (rows,)."""
     lengths = slots.lengths[:rows]
     longest = int(lengths.max()) + 1
     if longest > slots.room:
         pairs = zip(slots.keys.items(), slots.values.values(), strict=True)
         slots.make_room(longest, {layer: (key[0], value[0]) for (layer, key), value in pairs})
-    plan = Decoding(slots, rows, longest, prefix)
-    positions = lengths.cpu().numpy() + (0 if prefix is None else prefix.length)
-    logits = _forward(model, plan, np.asarray(tokens), positions, np.arange(rows), adapters)
-    slots.lengths[:rows] += 1
-    return logits
+    slots.narrow(longest)
+    if lengths.device.type == "cpu":
+        longest = slots.room  # a slot's end is read at no cost, a gap is not
+    return Decoding(slots, rows, longest, prefix), lengths + (0 if prefix is None else prefix.length)
 
 
 def compute_prefixes(

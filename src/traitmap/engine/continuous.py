@@ -1,13 +1,15 @@
 """Decoding with a full batch: the place of a finished text is taken by the next one in the queue.
 
 Prompts are computed unpadded, what many of them begin with once. A text has a slot in a cache that was
-made beforehand; every step computes one token of each text in a slot, and nothing else.
+made beforehand; every step computes one token of each text in a slot, and nothing else: by the lean way
+where that is right (``lean``), else by the model's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,9 +17,17 @@ import torch
 from traitmap.engine import cached_attention
 from traitmap.engine.base import Base
 from traitmap.engine.cached_attention import Cached, Slots
-from traitmap.engine.cached_passes import Shortcuts, attending, compute_prefixes, read_behind, read_next
+from traitmap.engine.cached_passes import (
+    Shortcuts,
+    attending,
+    compute_prefixes,
+    is_right,
+    read_behind,
+    read_next,
+)
 from traitmap.engine.drafts import Draft, Ends, next_tokens
 from traitmap.engine.halving import out_of_memory
+from traitmap.engine.lean import Lean
 from traitmap.engine.lora import Resident
 from traitmap.engine.passes import Row
 from traitmap.engine.prefixes import shared_prefixes
@@ -25,7 +35,7 @@ from traitmap.errors import EngineError
 
 _MOST_SLOTS = {"cpu": 64, "cuda": 256}
 _FEWEST = 16  # texts for which a prefix of their own is worth a queue of their own
-_REFILL = 8  # a pass over new prompts is worth its start when this part of the slots is free
+_REFILL = {"cpu": 4, "cuda": 8}  # a pass over new prompts is worth its start when this part of slots is free
 
 
 @dataclass(frozen=True)
@@ -48,14 +58,37 @@ class Decoder:
     cache_tokens: int
 
 
+@dataclass
+class _Steps:
+    """How the next tokens are computed. lean: not where it was tried and gave other numbers."""
+
+    lean: Lean | None
+    tried: bool = False
+
+
+@dataclass
+class _Places:
+    """Texts and where they are: waiting, or active in slots, text n in slot n."""
+
+    slots: Slots
+    prefix: Cached | None
+    waiting: list[Draft]
+    active: list[Draft] = field(default_factory=list)
+
+    @property
+    def left(self) -> bool:
+        return bool(self.waiting or self.active)
+
+
 def decode(decoder: Decoder, drafts: Sequence[Draft]) -> Iterator[Draft]:
     """Every draft as it is finished. EngineError where memory does not hold a single one."""
+    steps = _Steps(_lean(decoder, drafts))
     for queue in queues_of(drafts):
         slots, left = _slot_count(decoder, queue), {draft.index: draft for draft in queue.drafts}
         while left:
             full = False
             try:
-                for draft in _through(decoder, Queue(queue.prefix, list(left.values())), slots):
+                for draft in _through(decoder, steps, Queue(queue.prefix, list(left.values())), slots):
                     del left[draft.index]
                     yield draft
             except RuntimeError as error:
@@ -66,6 +99,14 @@ def decode(decoder: Decoder, drafts: Sequence[Draft]) -> Iterator[Draft]:
                 for draft in [draft for draft in left.values() if draft.finished]:
                     yield left.pop(draft.index)
                 slots = _fewer(slots, list(left.values()))
+
+
+def _lean(decoder: Decoder, drafts: Sequence[Draft]) -> Lean | None:
+    if decoder.adapters is not None or not drafts:
+        return None
+    with torch.inference_mode():
+        longest = max(len(draft.prompt) + draft.decoding.max_tokens for draft in drafts)
+        return Lean.of(decoder.base.model, longest)
 
 
 def _fewer(slots: int, left: Sequence[Draft]) -> int:
@@ -109,24 +150,34 @@ def _slot_count(decoder: Decoder, queue: Queue) -> int:
     return min(_MOST_SLOTS.get(device, 64), fitting, len(queue.drafts))
 
 
-def _through(decoder: Decoder, queue: Queue, count: int) -> Iterator[Draft]:
-    """Drafts of one queue through ``count`` slots, of which those in use are the first."""
-    model, first = decoder.base.model, len(queue.prefix)
-    waiting, active = list(queue.drafts), list[Draft]()
+def _through(decoder: Decoder, steps: _Steps, queue: Queue, count: int) -> Iterator[Draft]:
+    """Drafts of one queue through ``count`` slots."""
+    model = decoder.base.model
     with torch.inference_mode(), attending(model, cached_attention.NAME):
-        prefix = _prefix(decoder, queue.prefix)
         slots = Slots(count, torch.zeros(count, dtype=torch.long, device=model.device))
-    while waiting or active:
+        places = _Places(slots, _prefix(decoder, queue.prefix), list(queue.drafts))
+    while places.left:
         done = list[Draft]()
-        with torch.inference_mode(), attending(model, cached_attention.NAME):
-            free = count - len(active)
-            if waiting and (not active or free * _REFILL >= count or free >= len(waiting)):
-                fresh = _fitting(waiting, free, first, decoder.pass_tokens)
-                done += _begin(decoder, slots, fresh, active, prefix, first)
-                del waiting[: len(fresh)]
-            if active:
-                done += _step(decoder, slots, active, prefix)
+        by_model = steps.lean is None or not steps.tried
+        with torch.inference_mode(), attending(model, cached_attention.NAME) if by_model else nullcontext():
+            while places.left and not done:
+                done += _round(decoder, steps, places, len(queue.prefix))
         yield from done
+
+
+def _round(decoder: Decoder, steps: _Steps, places: _Places, first: int) -> list[Draft]:
+    """Fill free slots, then one more token of every text in a slot; those that are finished."""
+    waiting, active, count = places.waiting, places.active, places.slots.count
+    done, free = list[Draft](), count - len(active)
+    refill = _REFILL.get(places.slots.lengths.device.type, 4)
+    if waiting and (not active or free * refill >= count or free >= len(waiting)):
+        fresh = _fitting(waiting, free, first, decoder.pass_tokens)
+        with attending(decoder.base.model, cached_attention.NAME):
+            done += _begin(decoder, places, fresh, first)
+        del waiting[: len(fresh)]
+    if active:
+        done += _step(decoder, steps, places)
+    return done
 
 
 def _prefix(decoder: Decoder, ids: Sequence[int]) -> Cached | None:
@@ -147,21 +198,14 @@ def _fitting(waiting: Sequence[Draft], free: int, first: int, budget: int) -> li
     return fresh
 
 
-def _begin(
-    decoder: Decoder,
-    slots: Slots,
-    fresh: Sequence[Draft],
-    active: list[Draft],
-    prefix: Cached | None,
-    first: int,
-) -> list[Draft]:
+def _begin(decoder: Decoder, places: _Places, fresh: Sequence[Draft], first: int) -> list[Draft]:
     """Compute the prompts of fresh drafts and their next tokens; those that go on get a slot."""
     texts = [np.asarray((draft.prompt + draft.tokens)[first:], dtype=np.int64) for draft in fresh]
     rows = [Row(ids=ids, reads=np.asarray([len(ids) - 1])) for ids in texts]
     logits, plan = read_behind(
         decoder.base.model,
         rows,
-        [prefix] * len(rows),
+        [places.prefix] * len(rows),
         decoder.adapters,
         last=decoder.shortcuts.last,
         keep=True,
@@ -170,16 +214,20 @@ def _begin(
     start = 0
     for draft, ids in zip(fresh, texts, strict=True):
         if not draft.finished:
-            slots.write(len(active), start, start + len(ids), plan.kept)
-            active.append(draft)
+            places.slots.write(len(places.active), start, start + len(ids), plan.kept)
+            places.active.append(draft)
         start += len(ids)
     return [draft for draft in fresh if draft.finished]
 
 
-def _step(decoder: Decoder, slots: Slots, active: list[Draft], prefix: Cached | None) -> list[Draft]:
+def _step(decoder: Decoder, steps: _Steps, places: _Places) -> list[Draft]:
     """One more token of every text in a slot; the finished ones leave."""
+    model, slots, active = decoder.base.model, places.slots, places.active
     last = [draft.tokens[-1] for draft in active]
-    logits = read_next(decoder.base.model, slots, last, prefix, decoder.adapters)
+    if steps.lean is not None and not steps.tried:
+        steps.lean = steps.lean if is_right(steps.lean, model, slots, last, places.prefix) else None
+        steps.tried = True
+    logits = read_next(model, slots, last, places.prefix, decoder.adapters, steps.lean)
     decoder.ends.extend(active, next_tokens(logits, active))
     done = list[Draft]()
     for slot in reversed(range(len(active))):

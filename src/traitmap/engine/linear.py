@@ -41,6 +41,21 @@ def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) ->
     return nn.functional.linear(x, weight, bias)
 
 
+def packed(weight: torch.Tensor) -> torch.Tensor:
+    """A weight as ``product`` reads it fastest, in oneDNN's own order where that is used."""
+    if weight.dtype == torch.float32 and weight.device.type == "cpu" and _onednn_is_wider():
+        ordered: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
+        return ordered
+    return weight
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module computes what its class says: no hooks, and no other forward than the one above."""
+    own = vars(module).get("forward")
+    hooks = (module._forward_hooks, module._forward_pre_hooks)
+    return not any(hooks) and (own is None or getattr(own, "func", None) is _product)
+
+
 def _product(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, "none", [], "")
     return product
