@@ -106,7 +106,7 @@ def test_a_damaged_file_says_how_to_mend_it(tmp_path: Path, content: str) -> Non
     asked = study(tmp_path, seeds=(0,))
     store = execute(asked, FakeEngine(), sources(asked)[2:3], targets()[2:3])
     (store.folder / "contamination.json").write_text(content)
-    with pytest.raises(RunError, match="remove it|compares again"):
+    with pytest.raises(RunError, match=r"remove it|compares again"):
         read_contamination(store)
     keep_contamination(store.folder, sources(asked)[2:3], targets()[2:3])
     assert contamination_in(store.folder) is not None
