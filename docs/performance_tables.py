@@ -70,8 +70,8 @@ def scoring(found: Result) -> str:
                 f"{one['items_per_cpu_second_ours']:.1f}",
                 ratio(one["ratio_cpu_best"]),
                 ratio(one["ratio_wall_best"]),
-                ratio(one["ratio_cpu_float32"]),
-                ratio(one["ratio_cpu_bfloat16"]),
+                ratio(one.get("ratio_cpu_float32")),
+                ratio(one.get("ratio_cpu_bfloat16")),
                 "–" if usual is None else f"{usual:.0f}",
                 f"{one['best_dtype']['ours']}; {one['best_dtype']['S']}",
             ]
@@ -121,9 +121,11 @@ def where_time_goes(found: Result) -> str:
 TABLES: dict[str, Callable[[Result], str]] = {
     "training": training,
     "scoring": scoring,
+    "scoring-generation": scoring,
     "growth": growth,
     "where-time-goes": where_time_goes,
     "end-to-end": end_to_end,
+    "end-to-end-small": end_to_end,
 }
 
 
