@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM
 from traitmap.data.records import Example, Segment
 from traitmap.engine.contract import TrainingJob
 from traitmap.engine.local import LocalEngine
-from traitmap.engine.lora import merged, resident
+from traitmap.engine.lora import resident
+from traitmap.engine.merging import merged_weights, swapped
 from traitmap.engine.passes import Row, read_logits
 from traitmap.engine.peft_files import load_adapter
 from traitmap.engine.schedule import learning_rate
@@ -144,7 +145,9 @@ def test_saved_adapter_gives_the_same_logits_in_peft(checkpoints, tmp_path: Path
             adapter = load_adapter(folder, engine._modules)
             with resident(engine.base.model, [adapter]) as adapters:
                 hooked = read_logits(engine.base.model, "padded", [row], adapters)
-            with merged(engine.base.model, adapter):
+            weights = merged_weights(engine._modules, adapter)
+            assert weights is not None
+            with swapped(engine._modules, weights):
                 folded = read_logits(engine.base.model, "padded", [row])
             after = read_logits(engine.base.model, "padded", [row])
         assert (expected - base).abs().max() > 1e-2

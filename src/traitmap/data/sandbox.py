@@ -14,8 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Literal
 
-from traitmap.errors import DataError
-
 _CHILD = Path(__file__).with_name("sandboxed.py")
 _TOLD = 2000  # characters of what a program printed on standard error
 
@@ -85,16 +83,6 @@ def why_no_sandbox() -> str | None:
         return f"the sandbox needs Linux namespaces; this is {sys.platform}"
     found = run_code("pass")
     return None if found.status == "passed" else (found.reason or found.status)
-
-
-def require_sandbox() -> None:
-    """DataError where programs cannot be shut in."""
-    reason = why_no_sandbox()
-    if reason is not None:
-        raise DataError(
-            f"programs cannot be run safely on this machine ({reason}); leave out targets that execute code, "
-            "or allow user namespaces (Linux: sysctl user.max_user_namespaces)"
-        )
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -417,26 +417,3 @@ def _siblings(modules: Mapping[str, nn.Linear]) -> dict[str, dict[str, nn.Linear
                 full = [f"{parent}.{each}" if parent else each for each in together]
                 found[name] = {each: modules[each] for each in full if each in modules}
     return found
-
-
-@contextmanager
-def merged(model: nn.Module, adapter: AdapterWeights) -> Iterator[None]:
-    """Add one adapter into the base weights for the block, and put the very same weights back after it.
-
-    Faster than hooks where many items are scored by one adapter; exact to rounding in float32 and
-    float64. In bfloat16 small updates would be lost in the sum: use ``resident`` there.
-    """
-    modules = dict(model.named_modules())
-    originals: dict[str, torch.Tensor] = {}
-    try:
-        with torch.no_grad():
-            for name in adapter.a:
-                weight = modules[name].weight
-                originals[name] = weight.detach().clone()
-                update = (adapter.b[name] @ adapter.a[name]).mul_(adapter.scale[name])
-                weight.add_(update.to(weight.dtype))
-        yield
-    finally:
-        with torch.no_grad():
-            for name, original in originals.items():
-                modules[name].weight.copy_(original)

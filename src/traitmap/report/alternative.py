@@ -8,7 +8,7 @@ from math import isfinite
 
 from traitmap.analysis.records import Traits
 from traitmap.report.heatmap import scaled_interval
-from traitmap.report.loadings import component_name, loading_text
+from traitmap.report.loadings import component_name
 from traitmap.report.overlaps import MARK
 from traitmap.report.reading import Reading
 from traitmap.report.scree import MOST
@@ -81,26 +81,6 @@ def scree_table(traits: Traits) -> TextTable:
         rows=tuple(
             (f"PC{c}", tuple(Entry(plain(100 * float(column[c]))) for column in columns))
             for c in range(count)
-        ),
-    )
-
-
-def loadings_table(traits: Traits, count: int) -> TextTable:
-    """Loadings of the first ``count`` components with their intervals."""
-    return TextTable(
-        caption="Loadings with 95 % intervals.",
-        heads=("target", *(component_name(traits, c) for c in range(count))),
-        rows=tuple(
-            (
-                clean(target),
-                tuple(
-                    Entry(typeset(loading_text(*map(float, triple))))
-                    for triple in _triples(
-                        traits.loadings[t], traits.loadings_low[t], traits.loadings_high[t], count
-                    )
-                ),
-            )
-            for t, target in enumerate(traits.targets)
         ),
     )
 

@@ -37,8 +37,3 @@ class Group:
     title: str
     said: str
     figures: tuple[Shown, ...] = ()
-
-
-def names_of(groups: tuple[Group, ...]) -> tuple[str, ...]:
-    """Names of all figures, in order."""
-    return tuple(one.name for group in groups for one in group.figures)
