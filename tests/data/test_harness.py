@@ -1,3 +1,4 @@
+import json
 import logging
 import random
 import shutil
@@ -9,6 +10,7 @@ import pytest
 
 from hub_layouts import write_copies
 from traitmap.data.harness import BUNDLED, gold_choices, open_task, quiet, training_examples, training_rows
+from traitmap.data.task_code import sandboxed_templates
 from traitmap.errors import DataError
 
 TASKS = Path(__file__).parent / "tasks"
@@ -121,6 +123,37 @@ def test_rows_are_rendered_as_drawn():
     whole = training_examples(task)
     assert training_rows(task) == len(whole) == 4
     assert training_examples(task, [2, 0]) == [whole[2], whole[0]]
+
+
+def test_rows_read_together_are_those_read_one_by_one(tmp_path):
+    rows = [
+        {"text": f"row {n}", "label": n % 2, "parts": [{"of": n, "in": ["a"] * (n % 3)}], "note": None}
+        for n in range(1, 2300)
+    ]
+    rows[7]["note"] = "seven"
+    lines = "\n".join(json.dumps(row) for row in rows)
+    for split in ("train", "test"):
+        (tmp_path / f"reviews_{split}.jsonl").write_text(lines)
+    review = (TASKS / "tiny_review.yaml").read_text()
+    (tmp_path / "nested.yaml").write_text(
+        review.replace("Review: {{text}}", "{{text}} {{parts[0].of}} {{parts[0]['in'] | length}} {{note}}")
+    )
+    task = open_task(str(tmp_path / "nested.yaml"))
+    drawn = [5, 2298, 7, 0, *range(1000, 2100)]
+    docs = [task.dataset["train"][row] for row in drawn]
+    assert [one.prompt for one in training_examples(task, drawn)] == [task.doc_to_text(doc) for doc in docs]
+    assert training_examples(task, [7])[0].prompt.startswith("row 8 8 2 seven")
+
+
+def test_a_template_is_compiled_once_for_all_rows():
+    environment = sandboxed_templates()
+    assert environment.from_string("{{text}}") is environment.from_string("{{text}}")
+
+
+def test_a_task_that_shows_no_examples_keeps_none_and_one_that_shows_some_has_them_all():
+    assert not open_task("tiny_review", [TASKS]).sampler.df
+    assert len(open_task("tiny_review", [TASKS], num_fewshot=1).sampler.df) == 4
+    assert len(open_task("tiny_review_shots", [TASKS]).sampler.df) == 4
 
 
 def test_what_cannot_be_learnt_is_refused(tmp_path):

@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy.stats import binomtest
 
+from traitmap.analysis.crossed_samples import wilson
 from traitmap.analysis.interval import Interval
 from traitmap.analysis.overlap_index import ItemIndex, build_index, candidates
 from traitmap.analysis.overlap_text import (
@@ -181,12 +181,12 @@ def find_contamination(
 
 @dataclass(frozen=True)
 class _Training:
-    """A source's texts: as given, as words, and what each of them equals an item by."""
+    """A source's texts: as given, as words, those without template, and what each equals an item by."""
 
     given: tuple[str, ...]
     words: tuple[Words, ...]
     keys: tuple[frozenset[str], ...]
-    cores: tuple[Words, ...]
+    prompts: tuple[Wording, ...]
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def _training(texts: Sequence[TaskText]) -> _Training:
             for words, text in zip(prompts, texts, strict=True)
         ),
         keys=tuple(keys),
-        cores=tuple(one.content for one in worded_prompts),
+        prompts=tuple(worded_prompts),
     )
 
 
@@ -289,9 +289,10 @@ def _compare(item: Wording, training: _Training, text: int) -> _Match | None:
     share = _taken_over(item, searched)
     if share is None or not same_numbers(item, words):
         return None
-    core = training.cores[text]
-    if item.size < LONG and _taken_over(Wording(core, ((0, len(core)),)), joined(item.words)) is None:
-        return None
+    if item.size < LONG:
+        core = training.prompts[text].content
+        if _taken_over(Wording(core, ((0, len(core)),)), joined(item.words)) is None:
+            return None
     return _Match(text, "near", share)
 
 
@@ -312,7 +313,6 @@ def _overlap(
 ) -> Overlap:
     touched = tuple(sorted(found))
     kinds = [found[item].kind for item in touched]
-    low, high = binomtest(len(touched), compared).proportion_ci(method="wilson")
     return Overlap(
         source=source,
         target=target,
@@ -321,7 +321,7 @@ def _overlap(
         contained=kinds.count("contained"),
         near=kinds.count("near"),
         short=sum(items[item].size < SHORT for item in touched),
-        share=Interval(len(touched) / compared, float(low), float(high)),
+        share=wilson(len(touched), compared),
         touched=touched,
         examples=tuple(
             Duplicate(

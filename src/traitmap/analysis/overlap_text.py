@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 
 Words = tuple[str, ...]
 
@@ -26,6 +28,11 @@ class Template:
     tail: Words = ()
     middle: frozenset[Words] = frozenset()
 
+    @cached_property
+    def begins(self) -> frozenset[str]:
+        """First words of the phrases in between."""
+        return frozenset(phrase[0] for phrase in self.middle)
+
 
 @dataclass(frozen=True)
 class Wording:
@@ -42,7 +49,7 @@ class Wording:
     @property
     def content(self) -> Words:
         """The words beyond the template."""
-        return tuple(word for start, end in self.fields for word in self.words[start:end])
+        return tuple(chain.from_iterable(self.words[start:end] for start, end in self.fields))
 
     @property
     def longest(self) -> Words:
@@ -75,12 +82,10 @@ def worded(words: Words, template: Template) -> Wording:
     own = [True] * len(words)
     head = _agreement(words, template.head)
     tail = min(_agreement(words[::-1], template.tail[::-1]), len(words) - head)
-    for position in (*range(head), *range(len(words) - tail, len(words))):
-        own[position] = False
-    for length in (1, 2, 3):
-        for start in range(len(words) - length + 1):
-            if words[start : start + length] in template.middle:
-                own[start : start + length] = [False] * length
+    own[:head] = [False] * head
+    own[len(words) - tail :] = [False] * tail
+    for phrase, start in _found(words, template.middle, template.begins):
+        own[start : start + len(phrase)] = [False] * len(phrase)
     return Wording(words, tuple(_runs(own)))
 
 
@@ -137,9 +142,10 @@ def _phrases(texts: Sequence[Words]) -> frozenset[Words]:
     """Phrases of one to three words that stand equally often in nine in ten texts."""
     first = Counter(gram for text in texts[:_ENOUGH] for gram in set(_grams(text)))
     likely = {gram for gram, count in first.items() if count >= 0.7 * _ENOUGH}
+    begins = frozenset(gram[0] for gram in likely)
     times: dict[Words, Counter[int]] = {gram: Counter() for gram in likely}
     for text in texts:
-        for gram, count in Counter(gram for gram in _grams(text) if gram in likely).items():
+        for gram, count in Counter(gram for gram, _ in _found(text, likely, begins)).items():
             times[gram][count] += 1
     least = _SHARED * len(texts)
     return frozenset(gram for gram, counts in times.items() if counts and max(counts.values()) >= least)
@@ -147,6 +153,16 @@ def _phrases(texts: Sequence[Words]) -> frozenset[Words]:
 
 def _grams(words: Words) -> Iterable[Words]:
     return (words[start : start + length] for length in (1, 2, 3) for start in range(len(words) - length + 1))
+
+
+def _found(words: Words, phrases: Set[Words], begins: frozenset[str]) -> Iterable[tuple[Words, int]]:
+    """Every place where one of the phrases, of one to three words, stands; begins: their first words."""
+    for start, word in enumerate(words):
+        if word in begins:
+            for length in range(1, min(3, len(words) - start) + 1):
+                phrase = words[start : start + length]
+                if phrase in phrases:
+                    yield phrase, start
 
 
 def _agreement(words: Words, other: Words) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from traitmap.collector import passing_over, paused
 from traitmap.study.paths import model_location, resolve
 from traitmap.study.settings import Model, Study
 
@@ -78,14 +79,15 @@ def load_data(
     open_engine: called only where a text cannot be rendered or counted without the base, which takes
         long to load; None where no base is at hand: conversations get a stand-in's form, tokens are guessed.
     """
-    from traitmap.data.lineage import load_sources
-    from traitmap.data.targets import load_targets
-
-    if open_engine is None:
+    with paused():
+        from traitmap.data.lineage import load_sources
         from traitmap.data.render import plain_chat
+        from traitmap.data.targets import load_targets
         from traitmap.runs.cost import rough_token_counts
 
-        return load_sources(study, plain_chat, rough_token_counts), load_targets(study, plain_chat)
+    if open_engine is None:
+        with passing_over():
+            return load_sources(study, plain_chat, rough_token_counts), load_targets(study, plain_chat)
 
     def render_chat(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
         return open_engine().render_chat(messages, add_generation_prompt)
@@ -93,5 +95,5 @@ def load_data(
     def token_counts(texts: Sequence[str]) -> list[int]:
         return open_engine().token_counts(texts)
 
-    sources = load_sources(study, render_chat, token_counts)
-    return sources, load_targets(study, render_chat)
+    with passing_over():
+        return load_sources(study, render_chat, token_counts), load_targets(study, render_chat)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from traitmap.api.contamination import contamination_of, keep_contamination
 from traitmap.api.loading import base_of, engine_to_look_with, load_data, load_engine
 from traitmap.api.runs import Run
+from traitmap.collector import passing_over
 from traitmap.errors import DataError
 from traitmap.progress import Listener, silent
 from traitmap.study.paths import resolve
@@ -251,7 +252,7 @@ def run(
     open_engine = cache(lambda: engine or load_engine(study))
     sources, targets = _loaded(study, open_engine)
     base = open_engine()
-    with kept_progress(run_folder(study), listener) as heard:
+    with passing_over(), kept_progress(run_folder(study), listener) as heard:
         if budget is not None:
             from traitmap.api.budget import run_on_budget
 

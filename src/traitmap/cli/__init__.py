@@ -6,6 +6,8 @@ that the user can mend, 3 finished with failed parts, 130 interrupted.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -56,6 +58,7 @@ def main(words: Sequence[str] | None = None) -> None:
     words: what follows ``traitmap``; default: this process's own arguments.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    atexit.register(gc.freeze)  # else the end of the process looks through a million objects, for a second
     from traitmap.errors import UserError
 
     try:

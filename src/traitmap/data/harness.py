@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.tasks import TaskManager
@@ -35,6 +36,8 @@ from traitmap.study.settings import Study
 
 BUNDLED = Path(__file__).parent / "tasks"
 FEWSHOT_SEED = DEFAULT_OTHER_SEED
+_READ_AT_ONCE = 1000  # rows of a dataset
+_OWN_EXAMPLES = ("fewshot_config", "fewshot_split", "process_docs", "class")  # keys that may matter to them
 FILE_FORMATS = ("arrow", "csv", "json", "parquet", "text")  # what `datasets` reads from plain files
 
 
@@ -65,8 +68,11 @@ def open_task(
     require_known_metrics(name, config)
     with quiet(), reproducible(), offline_where_unreachable():
         try:
-            loaded = TaskManager(include_defaults=False).load(config)["tasks"]
+            asked = _with_no_more_examples(config, num_fewshot)
+            loaded = TaskManager(include_defaults=False).load(asked)["tasks"]
             task: Task = next(iter(loaded.values()))
+            if asked is not config:
+                Task.fewshot_docs(task)  # a split of examples must be there, though none of them is read
         except Exception as fault:
             raise DataError(f"task {name!r} cannot be loaded: {_why(fault, config)}") from fault
         if getattr(task, "MULTIMODAL", False):
@@ -100,8 +106,9 @@ def training_examples(task: Task, rows: Iterable[int] | None = None) -> list[Exa
     has no training split, writes its choices into the context, or has a row without a gold answer.
     """
     docs = _training_docs(task)
-    with quiet(), reproducible(), compiled_once():
-        return [_example(task, row, docs[row]) for row in (range(len(docs)) if rows is None else rows)]
+    with quiet(), reproducible():
+        wanted = range(len(docs)) if rows is None else list(rows)
+        return [_example(task, row, doc) for row, doc in zip(wanted, _documents(docs, wanted), strict=True)]
 
 
 def gold_choices(task: Task, doc: Mapping[str, Any], choices: Sequence[str]) -> tuple[int, ...]:
@@ -147,21 +154,6 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextmanager
-def compiled_once() -> Iterator[None]:
-    """lm-eval compiles a task's template anew for every row, a millisecond each; in this block, once."""
-    env = sandboxed_templates()
-    before = env.__dict__.get("from_string")
-    vars(env)["from_string"] = functools.cache(env.from_string)
-    try:
-        yield
-    finally:
-        if before is None:
-            del vars(env)["from_string"]
-        else:
-            vars(env)["from_string"] = before
 
 
 @contextmanager
@@ -294,6 +286,17 @@ def _anchor(value: Any, folder: Path) -> Any:
     return value if not beside_yaml and path.exists() else str((folder / path).absolute())
 
 
+def _with_no_more_examples(config: dict[str, Any], num_fewshot: int | None) -> dict[str, Any]:
+    """lm-eval keeps every row of a training split to draw examples from, even where none is ever shown.
+
+    Where rows go through a function first, they stay, since that function may draw random numbers.
+    """
+    shown = config.get("num_fewshot") if num_fewshot is None else num_fewshot
+    if shown or any(config.get(key) is not None for key in _OWN_EXAMPLES):
+        return config
+    return {**config, "fewshot_config": {"samples": []}}
+
+
 def _set_fewshot(task: Task, name: str, num_fewshot: int | None) -> None:
     """As ``lm_eval.simple_evaluate`` does it, but what it would ignore is refused."""
     own = task.config.num_fewshot
@@ -324,6 +327,16 @@ def _training_docs(task: Task) -> Sequence[Mapping[str, Any]]:
     with quiet(), reproducible():
         docs = task.training_docs()
         return docs if hasattr(docs, "__getitem__") else list(docs)
+
+
+def _documents(docs: Sequence[Mapping[str, Any]], rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
+    """Rows of a split in this order; a dataset gives many at once far faster than each alone."""
+    if not isinstance(docs, Dataset) or docs.format["type"] is not None or not docs.column_names:
+        yield from (docs[row] for row in rows)
+        return
+    for start in range(0, len(rows), _READ_AT_ONCE):
+        columns = docs[list(rows[start : start + _READ_AT_ONCE])]
+        yield from (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
 
 
 def _example(task: Task, row: int, doc: Mapping[str, Any]) -> Example:

@@ -25,6 +25,7 @@ from traitmap.errors import DataError, EngineError
 # Metrics of lm-eval that say right or wrong about each item; others are judged by their values.
 ACCURACIES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
 RIGHT_OR_WRONG = (*ACCURACIES, "exact_match")
+_UNCHANGING = frozenset({str, int, float, bool, type(None)})  # kinds of values that need no copy
 NO_ANSWER = "[invalid]"  # fallback of lm-eval's extraction filters
 
 
@@ -167,7 +168,7 @@ def _process_all(task: Task, items: Sequence[Item], filter_name: str) -> list[di
 
 def _process(task: Task, item: Item, filter_name: str) -> dict[str, Any]:
     """lm-eval's metrics of one item. The document is copied, since tasks may write into it."""
-    doc = copy.deepcopy(item.instances[0].doc)
+    doc = _copied(item.instances[0].doc)
     try:
         found = task.process_results(doc, [one.filtered_resps[filter_name] for one in item.instances])
     except Exception as fault:
@@ -175,6 +176,12 @@ def _process(task: Task, item: Item, filter_name: str) -> dict[str, Any]:
             f"task {task.task_name!r}: scoring of item {item.index} fails: {reason(fault)}"
         ) from fault
     return dict(found)
+
+
+def _copied(doc: Any) -> Any:
+    if type(doc) is dict and all(type(value) in _UNCHANGING for value in doc.values()):
+        return dict(doc)
+    return copy.deepcopy(doc)
 
 
 def _aggregates(
@@ -251,12 +258,14 @@ def _chosen(metric: str, logprobs: Sequence[float], choices: Sequence[str]) -> i
     """The choice that the metric judges: lm-eval normalises the log-probabilities differently for each."""
     count = len(choices)
     values = np.array(logprobs[:count])
+    if metric not in ("acc_norm", "acc_bytes", "acc_mutual_info"):
+        return int(values.argmax())
     with np.errstate(divide="ignore", invalid="ignore"):
         if metric == "acc_norm":
             values = values / np.array([float(len(choice)) for choice in choices])
         elif metric == "acc_bytes":
             values = values / np.array([float(len(choice.encode())) for choice in choices])
-        elif metric == "acc_mutual_info":
+        else:
             values = values - np.array(logprobs[count:])
     return int(np.argmax(values))
 

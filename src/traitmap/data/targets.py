@@ -20,7 +20,6 @@ from lm_eval.api.task import Task
 from traitmap.data import code_tests
 from traitmap.data.harness import (
     FEWSHOT_SEED,
-    compiled_once,
     gold_choices,
     gold_text,
     open_study_task,
@@ -189,7 +188,7 @@ def _ask(task: Task, target: Target, limit: int | None, render_chat: RenderChat 
     if target.apply_chat_template and render_chat is None:
         raise DataError("apply_chat_template needs a base model with a chat template")
     try:
-        with quiet(), reproducible(), compiled_once():
+        with quiet(), reproducible():
             task.build_all_requests(
                 limit=limit,
                 apply_chat_template=target.apply_chat_template,

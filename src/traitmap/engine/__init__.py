@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from traitmap.collector import paused
 from traitmap.study.settings import Model
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def open_engine(model: Model, folder: Path | None = None) -> LocalEngine:
     # oneDNN keeps a compiled kernel for each shape of a product, 1,024 by default, and rows of all lengths
     # have new shapes all the time: 64 take 0.5 GB less in training, at the same speed.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-    from traitmap.engine.local import LocalEngine
+    with paused():
+        from traitmap.engine.local import LocalEngine
 
     return LocalEngine.open(model, folder)
