@@ -1,7 +1,8 @@
-"""Lean decoding steps give the model's own numbers, for the models that they are known to fit."""
+"""Lean passes give the model's own numbers, for the models that they are known to fit."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,19 @@ from test_score import engine_for
 from transformers import GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config
 from transformers.models.auto import AutoModelForCausalLM
 
-from traitmap.engine import cached_attention, lean
+from traitmap.engine import attention, cached_attention, cached_passes, lean, rectangles
 from traitmap.engine.cached_attention import Slots
-from traitmap.engine.cached_passes import attending, compute_prefixes, is_right, read_behind, read_next
+from traitmap.engine.cached_passes import (
+    attending,
+    compute_prefixes,
+    find_shortcuts,
+    read_behind,
+    read_next,
+    read_rectangles,
+)
 from traitmap.engine.lean import Lean
-from traitmap.engine.passes import Row
+from traitmap.engine.passes import Row, read_logits
+from traitmap.engine.rectangles import plan_rectangles
 
 SHAPE = {
     "vocab_size": 97,
@@ -57,19 +66,43 @@ def model_of(config: Any, dtype: torch.dtype = torch.float64) -> Any:
     return model
 
 
-def begun(model: Any, prefixed: bool) -> tuple[Slots, Any]:
-    """Three texts of different lengths in slots, behind a prefix or not."""
+def steps_of(model: Any, prefixed: bool, lean_way: Lean | None) -> torch.Tensor:
+    """(30, 3, V) logits of three texts of different lengths, token by token, behind a prefix or not."""
     draw = np.random.default_rng(0)
     with attending(model, cached_attention.NAME):
-        prefix = compute_prefixes(model, [(draw.integers(0, 97, 7).tolist(), None)])[0] if prefixed else None
+        pieces = [(draw.integers(0, 97, 7).tolist(), None)]
+        prefix = compute_prefixes(model, pieces, lean=lean_way)[0] if prefixed else None
         lengths = (5, 21, 12)
         rows = [Row(ids=draw.integers(0, 97, size), reads=np.array([size - 1])) for size in lengths]
-        _, plan = read_behind(model, rows, [prefix] * 3, keep=True)
-    slots, start = Slots(4, torch.zeros(4, dtype=torch.long)), 0
-    for slot, size in enumerate(lengths):
-        slots.write(slot, start, start + size, plan.kept)
-        start += size
-    return slots, prefix
+        _, plan = read_behind(model, rows, [prefix] * 3, keep=True, lean=lean_way)
+        slots, start = Slots(4, torch.zeros(4, dtype=torch.long)), 0
+        for slot, size in enumerate(lengths):
+            slots.write(slot, start, start + size, plan.kept)
+            start += size
+        tokens = [[n, 90 - n, 3] for n in range(30)]
+        found = torch.stack([read_next(model, slots, some, prefix, None, lean_way) for some in tokens])
+    assert slots.lengths.tolist() == [35, 51, 42, 0]
+    return found
+
+
+def some_rows() -> list[Row]:
+    """Rows of many lengths, some with one beginning, some the same, some with branches, in no order."""
+    draw = np.random.default_rng(0)
+    head = draw.integers(0, 97, 6)
+    plain = [np.concatenate([head, draw.integers(0, 97, size)]) for size in (1, 9, 3, 30, 3)]
+    plain += [draw.integers(0, 97, size) for size in (1, 120, 8)] + [plain[1]]
+    rows = [Row(ids=ids, reads=np.unique([0, len(ids) // 2, len(ids) - 1])) for ids in plain]
+    for trunk in (4, 11):
+        branches = np.array([0] * trunk + [1] * 3 + [2] * 2 + [3])
+        ids = np.concatenate([head, draw.integers(0, 97, len(branches))])[: len(branches)]
+        ids[trunk + 3] = ids[trunk]  # two branches begin alike
+        rows.append(Row(ids=ids, reads=np.arange(trunk - 1, len(ids)), branches=branches))
+    return [rows[index] for index in draw.permutation(len(rows))]
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, bound: float) -> bool:
+    assert expected.std() > 0.1
+    return bool((found - expected).abs().max() < bound * expected.abs().max())
 
 
 @pytest.mark.parametrize("prefixed", [False, True], ids=["alone", "prefixed"])
@@ -77,33 +110,67 @@ def begun(model: Any, prefixed: bool) -> tuple[Slots, Any]:
 @torch.inference_mode()
 def test_lean_steps_give_the_models_own_logits(name: str, prefixed: bool) -> None:
     model = model_of(CONFIGS[name])
-    steps = Lean.of(model, 64)
-    assert steps is not None
-    found = []
-    for way in (None, steps):
-        slots, prefix = begun(model, prefixed)
-        with attending(model, cached_attention.NAME):
-            found.append(
-                torch.stack([read_next(model, slots, [n, 90 - n, 3], prefix, None, way) for n in range(30)])
-            )
-        assert slots.lengths.tolist() == [35, 51, 42, 0]
-    assert (found[0] - found[1]).abs().max() < 1e-6 * found[0].abs().max()  # norms are in float32 either way
-    assert found[0].std() > 0.1
+    way = Lean.of(model)
+    assert way is not None
+    assert close(steps_of(model, prefixed, way), steps_of(model, prefixed, None), 1e-6)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.inference_mode()
+def test_rectangles_give_the_models_own_logits(name: str) -> None:
+    model, rows = model_of(CONFIGS[name]), some_rows()
+    way, plan = Lean.of(model), plan_rectangles(rows)
+    assert way is not None
+    with attending(model, attention.NAME):
+        expected = read_logits(model, "stream", rows)
+    assert close(read_rectangles(way, plan), expected, 1e-6)
+    assert len(plan.ids) < sum(len(row.ids) for row in rows) - 6 * 5  # what is shared is computed once
+    assert len(plan.parts) > 3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("long", [False, True])
 @torch.inference_mode()
-def test_other_precisions_agree_to_their_rounding(dtype: torch.dtype) -> None:
-    model = model_of(CONFIGS["biases"], dtype)
-    steps, (slots, prefix) = Lean.of(model, 64), begun(model, True)
-    assert steps is not None
-    with attending(model, cached_attention.NAME):
-        assert is_right(steps, model, slots, [1, 2, 3], prefix)
-        model.model.norm.weight.mul_(1.3)  # the lean copy of a scale is the model's own, of a product not
-        assert is_right(steps, model, slots, [1, 2, 3], prefix)
-        model.model.layers[1].mlp.down_proj.weight.mul_(1.3)
-        assert not is_right(steps, model, slots, [1, 2, 3], prefix)
-    assert slots.lengths.tolist() == [5, 21, 12, 0]
+def test_other_precisions_agree_to_their_rounding(monkeypatch, dtype: torch.dtype, long: bool) -> None:
+    """Also where rows count as long, which torch's own attention takes."""
+    if long:
+        monkeypatch.setattr(rectangles, "LONGEST", 5)
+        monkeypatch.setattr(rectangles, "LONGEST_WIDE", 5)
+    model, rows = model_of(CONFIGS["biases"], dtype), some_rows()
+    way, exact = Lean.of(model), copy.deepcopy(model).double()
+    assert way is not None
+    bound = 1e-5 if dtype == torch.float32 else 0.05
+    with attending(exact, attention.NAME):
+        expected = read_logits(exact, "stream", rows)
+    assert close(read_rectangles(way, plan_rectangles(rows)).double(), expected, bound)
+    assert close(steps_of(model, True, way).double(), steps_of(exact, True, None), bound)
+
+
+@torch.inference_mode()
+def test_tokens_that_only_fill_up_change_nothing(monkeypatch) -> None:
+    """Products for more tokens than there are, slots without a text: no answer sees them."""
+    model, rows, found = model_of(CONFIGS["grouped"]), some_rows(), []
+    way = Lean.of(model)
+    assert way is not None
+    for size in (lambda count: count, lambda count: 3 * count + 5):
+        monkeypatch.setattr(lean, "_size", size)
+        monkeypatch.setattr(cached_passes, "few", size)
+        found.append((read_rectangles(way, plan_rectangles(rows)), steps_of(model, False, way)))
+    for one, other in zip(*found, strict=True):
+        assert close(one, other, 1e-12)
+
+
+@torch.inference_mode()
+def test_a_way_that_gives_other_numbers_is_not_taken(monkeypatch) -> None:
+    model = model_of(CONFIGS["grouped"])
+    assert find_shortcuts(model).lean
+    for place, other in (("_paired", lambda x, _width: x), ("_norm_of", lambda _module: lambda x: x)):
+        with monkeypatch.context() as wrong:
+            wrong.setattr(lean, place, other)
+            found = find_shortcuts(model)
+        assert found.cached
+        assert not found.lean
+    assert not find_shortcuts(model_of(GPTNeoXConfig(**SHAPE))).lean
 
 
 def test_only_what_is_known_is_taken_over(monkeypatch) -> None:
@@ -116,37 +183,34 @@ def test_only_what_is_known_is_taken_over(monkeypatch) -> None:
         Qwen2Config(**SHAPE, use_sliding_window=True, sliding_window=8, max_window_layers=1),
     ]
     with torch.inference_mode():
-        assert [Lean.of(model_of(config), 64) for config in unknown] == [None] * len(unknown)
+        assert [Lean.of(model_of(config)) for config in unknown] == [None] * len(unknown)
         model = model_of(CONFIGS["grouped"])
-        assert Lean.of(model, 64) is not None
+        assert Lean.of(model) is not None
         handle = model.model.layers[1].mlp.register_forward_hook(lambda _module, _inputs, output: output * 2)
-        assert Lean.of(model, 64) is None
+        assert Lean.of(model) is None
         handle.remove()
-        assert Lean.of(model, 64) is not None
+        assert Lean.of(model) is not None
         model.lm_head.forward = lambda x: x
-        assert Lean.of(model, 64) is None
+        assert Lean.of(model) is None
         del model.lm_head.forward
         monkeypatch.setattr(lean, "MOST_PARAMETERS", 1000)
-        assert Lean.of(model, 64) is None
+        assert Lean.of(model) is None
 
 
 @pytest.mark.parametrize("generation", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
-def test_texts_are_the_same_with_lean_steps_without_and_with_wrong_ones(
+def test_texts_are_the_same_the_lean_way_and_the_models_own(
     checkpoints, monkeypatch, architecture: str, generation: dict
 ) -> None:
     engine, requests = engine_for(checkpoints[architecture], dtype="float64"), asked(generation)
-    steps, own = list[int](), Lean.logits
-    monkeypatch.setattr(Lean, "logits", lambda *given: steps.append(1) or own(*given))
+    passes, own = list[int](), Lean.logits
+    monkeypatch.setattr(Lean, "logits", lambda *given: passes.append(1) or own(*given))
     found = engine.answer(requests)
-    assert len(steps) > 30
-    steps.clear()
-    monkeypatch.setattr(lean, "_rotated", lambda qk, _cos, _sin: qk)
-    assert engine.answer(requests) == found
-    assert len(steps) == 1  # tried once, and left
+    assert len(passes) > 30
+    passes.clear()
     monkeypatch.setattr(lean, "MOST_PARAMETERS", 0)
     assert engine.answer(requests) == found
-    assert len(steps) == 1
+    assert not passes
 
 
 def test_slots_lose_room_that_no_text_needs() -> None:
@@ -159,6 +223,11 @@ def test_slots_lose_room_that_no_text_needs() -> None:
     assert slots.room == room
     slots.narrow(21)
     assert slots.room == 32
-    for store, whole in ((slots.keys, kept[0][0]), (slots.values, kept[0][1])):
-        assert store[0].shape == (2, 3, 32, 8)
-        assert torch.equal(store[0][1, :, :20], whole[:, :20])
+    assert torch.equal(slots.keys[0][1, :, :20], kept[0][0][:, :20])
+    assert torch.equal(slots.values[0][1, ..., :20], kept[0][1][:, :20].transpose(1, 2))
+    slots.count = 1  # the other text is finished, and is not taken along
+    slots.make_room(33, kept)
+    assert slots.keys[0].shape == (1, 3, 64, 8)
+    assert slots.values[0].shape == (1, 3, 8, 64)
+    assert torch.equal(slots.keys[0][0, :, :32], kept[0][0][:, :32])
+    assert not slots.values[0][..., 32:].any()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from transformers import AttentionInterface
 
 NAME = "traitmap_cached"
-_CPU_ROOM = 16  # slots on a CPU have places for a multiple of this
+_CPU_ROOM = 32  # slots on a CPU have places for a multiple of this
 _GROUP_TOKENS = {"cpu": 192, "cuda": 1024}  # a wider group wastes arithmetic on masked pairs
 
 
@@ -30,6 +30,13 @@ class Cached:
     length: int
     keys: dict[int, torch.Tensor] = field(default_factory=dict)
     values: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def to(self, dtype: torch.dtype | None) -> Cached:
+        """The same in another precision; None leaves it."""
+        if dtype is None:
+            return self
+        stores = ({n: one.to(dtype) for n, one in store.items()} for store in (self.keys, self.values))
+        return Cached(self.length, *stores)
 
 
 @dataclass
@@ -73,13 +80,17 @@ class Groups:
 
 @dataclass
 class Slots:
-    """Room for the keys and values of texts in the making, per layer (count, kv_heads, room, d).
+    """Room for keys (count, kv_heads, room, d) and values (count, kv_heads, d, room) of each layer, for texts
+    in the making: either way round a CPU reads them fastest.
 
-    lengths: (count,) tokens of each text that are in, the shared prefix not counted.
+    count: slots in use or to be used; it may be lowered when no more texts will come.
+    lengths: (count,) tokens of each text that are in, the shared prefix not counted; 0 where there is no
+    text. dtype: of keys and values, or None for that in which they are computed.
     """
 
     count: int
     lengths: torch.Tensor
+    dtype: torch.dtype | None = None
     room: int = 0
     keys: dict[int, torch.Tensor] = field(default_factory=dict)
     values: dict[int, torch.Tensor] = field(default_factory=dict)
@@ -95,13 +106,16 @@ class Slots:
         room = max(needed, self.room + self.room // 2, 64)
         if self.lengths.device.type == "cpu":
             room = -(-needed // _CPU_ROOM) * _CPU_ROOM
-        for layer, pair in like.items():
-            for store, tensor in zip((self.keys, self.values), pair, strict=True):
-                heads, width = (tensor.shape[0], tensor.shape[-1])
-                wider = tensor.new_zeros(self.count, heads, room, width)
-                if layer in store:
-                    wider[:, :, : self.room] = store[layer]
-                store[layer] = wider
+        for layer, (key, _) in like.items():
+            heads, width, dtype = key.shape[0], key.shape[-1], self.dtype or key.dtype
+            keys = torch.empty((self.count, heads, room, width), dtype=dtype, device=key.device)
+            values = torch.empty((self.count, heads, width, room), dtype=dtype, device=key.device)
+            if layer in self.keys:
+                keys[:, :, : self.room] = self.keys[layer][: self.count]
+                values[..., : self.room] = self.values[layer][: self.count]
+            keys[:, :, self.room :] = 0  # what is not there yet is looked at, with a weight of nothing
+            values[..., self.room :] = 0
+            self.keys[layer], self.values[layer] = keys, values
         self.room = room
 
     def narrow(self, longest: int) -> None:
@@ -109,51 +123,61 @@ class Slots:
         room = -(-longest // _CPU_ROOM) * _CPU_ROOM
         if 2 * room > self.room or self.lengths.device.type != "cpu":
             return
-        for store in (self.keys, self.values):
-            for layer, tensor in store.items():
-                store[layer] = tensor[:, :, :room].contiguous()
+        for layer, key in self.keys.items():
+            self.keys[layer] = key[: self.count, :, :room].contiguous()
+            self.values[layer] = self.values[layer][: self.count, ..., :room].contiguous()
         self.room = room
 
     def write(
         self, slot: int, start: int, stop: int, kept: Mapping[int, tuple[torch.Tensor, torch.Tensor]]
     ) -> None:
-        """Put tokens ``start:stop`` of a stream into a slot, from its beginning."""
+        """Put tokens ``start:stop`` of a stream (kv_heads, N, d) into a slot, from its beginning."""
         self.make_room(stop - start + 1, kept)
         for layer, (key, value) in kept.items():
             self.keys[layer][slot, :, : stop - start] = key[:, start:stop]
-            self.values[layer][slot, :, : stop - start] = value[:, start:stop]
+            self.values[layer][slot, :, :, : stop - start] = value[:, start:stop].transpose(1, 2)
         self.lengths[slot] = stop - start
+
+    def write_rows(
+        self, slots: Sequence[int], blocks: Mapping[int, tuple[torch.Tensor, torch.Tensor]]
+    ) -> None:
+        """Put whole rows (rows, L, kv_heads, d) into slots, from their beginning; sets no ``lengths``."""
+        chosen = torch.tensor(slots, device=self.lengths.device)
+        for layer, (key, value) in blocks.items():
+            length = key.shape[1]
+            self.keys[layer][chosen, :, :length] = key.transpose(1, 2).to(self.keys[layer].dtype)
+            self.values[layer][chosen, :, :, :length] = value.permute(0, 2, 3, 1).to(self.values[layer].dtype)
+
+    def put(self, layer: int, rows: torch.Tensor, places: torch.Tensor, *new: torch.Tensor) -> None:
+        """One more key and value of each text, (rows, kv_heads, d), at its place."""
+        key, value = (one.to(self.keys[layer].dtype) for one in new)
+        self.keys[layer][rows, :, places] = key
+        self.values[layer][rows, :, :, places] = value
 
     def move(self, source: int, target: int) -> None:
         """A text changes its slot."""
         used = int(self.lengths[source])
-        for store in (self.keys, self.values):
-            for tensor in store.values():
-                tensor[target, :, :used] = tensor[source, :, :used]
+        for tensor in self.keys.values():
+            tensor[target, :, :used] = tensor[source, :, :used]
+        for tensor in self.values.values():
+            tensor[target, :, :, :used] = tensor[source, :, :, :used]
         self.lengths[target] = used
 
 
 @dataclass
 class Decoding:
-    """The next token of the texts in slots ``0:rows``, all behind one prefix.
-
-    seen: (rows, longest) which of a slot's places hold its text, the new token's own included.
-    """
+    """The next token of the texts in slots ``0:rows``, all behind one prefix; slots without a text may be
+    among them, and what comes out of those means nothing."""
 
     slots: Slots
     rows: int
     longest: int
     prefix: Cached | None
     masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
-    where: dict[int, torch.Tensor] = field(default_factory=dict)
+    numbers: torch.Tensor = field(init=False)
 
-    def places(self, heads: int) -> torch.Tensor:
-        """(rows * heads,) where the new token goes in a layer's slots, seen as one row of vectors."""
-        if heads not in self.where:
-            used = self.slots.lengths[: self.rows, None]
-            each = torch.arange(self.rows * heads, device=used.device).view(self.rows, heads)
-            self.where[heads] = (each * self.slots.room + used).flatten()
-        return self.where[heads]
+    def __post_init__(self) -> None:
+        self.numbers = torch.arange(self.rows, device=self.slots.lengths.device)
 
     def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor:
         """(rows, prefix + longest) numbers to add to the scores: 0 or minus infinity."""
@@ -244,14 +268,14 @@ def cached_attention(
     q, k, v = (tensor[0].to(wide) for tensor in (query, key, value))
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
     if isinstance(plan, Groups):
-        out = _attend_groups(plan, module.layer_idx, q, k, v, scale, sliding_window)
+        out = attend_groups(plan, module.layer_idx, q, k, v, scale, sliding_window)
     else:
         q, k, v = (tensor.transpose(0, 1) for tensor in (q, k, v))
         out = attend_slots(plan, module.layer_idx, q, k, v, scale, sliding_window)
     return out.unsqueeze(0).to(query.dtype), None
 
 
-def _attend_groups(
+def attend_groups(
     plan: Groups,
     layer: int,
     q: torch.Tensor,
@@ -268,8 +292,8 @@ def _attend_groups(
         own = slice(group.start, group.stop)
         keys, values = k[:, own], v[:, own]
         if group.prefix is not None:
-            keys = torch.cat([group.prefix.keys[layer], keys], dim=1)
-            values = torch.cat([group.prefix.values[layer], values], dim=1)
+            keys = torch.cat([group.prefix.keys[layer].to(k.dtype), keys], dim=1)
+            values = torch.cat([group.prefix.values[layer].to(v.dtype), values], dim=1)
         out = torch.nn.functional.scaled_dot_product_attention(
             q[None, :, own],
             keys[None],
@@ -296,13 +320,9 @@ def attend_slots(
     The shared prefix is read once for all of them, and no slot is copied.
     """
     slots, rows, (heads, width) = plan.slots, plan.rows, k.shape[1:]
-    where = plan.places(heads)
-    for store, new in ((slots.keys, k), (slots.values, v)):
-        store[layer].view(-1, width).index_copy_(0, where, new.reshape(-1, width).to(store[layer].dtype))
-    keys, values = (
-        store[layer].view(-1, slots.room, width)[: rows * heads, : plan.longest]
-        for store in (slots.keys, slots.values)
-    )  # (rows * kv_heads, longest, d)
+    slots.put(layer, plan.numbers, slots.lengths[:rows], k, v)
+    keys = slots.keys[layer][:rows, :, : plan.longest].flatten(0, 1)  # (rows * kv_heads, longest, d)
+    values = slots.values[layer][:rows, ..., : plan.longest].flatten(0, 1)  # (rows * kv_heads, d, longest)
     asked = q.reshape(rows * heads, -1, width).to(keys.dtype)  # heads of each kv_head in the middle
     scores = torch.bmm(asked, keys.transpose(1, 2)).view(rows, heads, -1, plan.longest)
     if plan.prefix is not None:
@@ -313,12 +333,19 @@ def attend_slots(
     fine = scores.to(torch.promote_types(scores.dtype, torch.float32))
     weights = fine.mul_(scale).add_(plan.mask(window, fine)[:, None, None, :]).softmax(dim=-1).to(keys.dtype)
     if plan.prefix is None:
-        return torch.bmm(weights.view(rows * heads, -1, plan.longest), values).view(rows, -1, width)
-    out = torch.bmm(weights[..., first:].reshape(rows * heads, -1, plan.longest), values)
+        return _mixed(weights.view(rows * heads, -1, plan.longest), values).view(rows, -1, width)
+    out = _mixed(weights[..., first:].reshape(rows * heads, -1, plan.longest), values)
     shared = weights[..., :first].transpose(0, 1).reshape(heads, -1, first) @ plan.prefix.values[layer]
     return out.view(rows, -1, width).add_(
         shared.view(heads, rows, -1, width).transpose(0, 1).reshape(rows, -1, width)
     )
+
+
+def _mixed(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """(B, n, d) of weights (B, n, L) and values (B, d, L), the way round that is the faster one."""
+    if weights.dtype == torch.float32 and weights.shape[1] == 1:
+        return torch.bmm(values, weights.transpose(1, 2)).transpose(1, 2)
+    return torch.bmm(weights, values.transpose(1, 2))
 
 
 AttentionInterface.register(NAME, cached_attention)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,21 @@ import torch
 from torch import nn
 
 from traitmap.engine import attention, cached_attention
-from traitmap.engine.cached_attention import Cached, Decoding, Groups, Slots, plan_groups, planned
+from traitmap.engine.cached_attention import (
+    Cached,
+    Decoding,
+    Groups,
+    Slots,
+    attend_groups,
+    attend_slots,
+    plan_groups,
+    planned,
+)
 from traitmap.engine.lean import Lean
 from traitmap.engine.lora import Resident, Slice
 from traitmap.engine.passes import Row, read_logits
+from traitmap.engine.rectangles import Rectangles, plan_rectangles
+from traitmap.engine.shapes import few
 
 EVERYTHING = Slice(0, 0, 2**62)
 
@@ -25,11 +37,12 @@ class Shortcuts:
     """What was found to be right on this model, adapters included.
 
     cached: passes behind computed keys and values. last: the last layer's feed-forward block, where its
-    outputs at places that are not read have no part in the logits at the others.
+    outputs at places that are not read have no part in the logits at the others. lean: passes by ``lean``.
     """
 
     cached: bool = False
     last: nn.Module | None = None
+    lean: bool = False
 
 
 def read_stream(
@@ -45,6 +58,23 @@ def read_stream(
         return read_logits(model, "stream", rows)
 
 
+def read_rectangles(
+    lean: Lean, plan: Rectangles, kept: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None
+) -> torch.Tensor:
+    """(P, V) logits at the reads of rows by themselves, the lean way.
+
+    kept: gets keys and values (N, kv_heads, d) of every layer where it is given.
+    """
+    dtype = lean.embedding.dtype
+
+    def attend(number: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        if kept is not None:
+            kept[number] = (k, v)
+        return plan.attend(q, k, v, lean.scale, dtype)
+
+    return lean.logits(plan.ids, plan.positions, plan.longest, attend, plan.reads)
+
+
 def read_behind(
     model: Any,
     rows: Sequence[Row],
@@ -53,6 +83,7 @@ def read_behind(
     *,
     last: nn.Module | None = None,
     keep: bool = False,
+    lean: Lean | None = None,
 ) -> tuple[torch.Tensor, Groups]:
     """(P, V) logits at the reads of rows behind their prefixes, and the plan with what it kept.
 
@@ -69,7 +100,7 @@ def read_behind(
     ids = np.concatenate([row.ids for row in rows])
     reads = np.concatenate([row.reads + start for row, start in zip(rows, starts, strict=True)])
     with only_where_read(last, reads):
-        return _forward(model, plan, ids, np.concatenate(positions), reads, adapters), plan
+        return _forward(model, plan, ids, np.concatenate(positions), reads, adapters, lean), plan
 
 
 def read_next(
@@ -81,22 +112,13 @@ def read_next(
     lean: Lean | None = None,
 ) -> torch.Tensor:
     """(rows, V) logits after one more token of the texts in slots ``0:rows``, which the slots then hold."""
-    plan, positions = _plan_next(slots, len(tokens), prefix)
-    if lean is None:
-        reads = np.arange(len(tokens))
-        logits = _forward(model, plan, np.asarray(tokens), positions.cpu().numpy(), reads, adapters)
-    else:
-        logits = lean.logits(plan, torch.tensor(tokens), positions)
-    slots.lengths[: len(tokens)] += 1
-    return logits
-
-
-def is_right(lean: Lean, model: Any, slots: Slots, tokens: Sequence[int], prefix: Cached | None) -> bool:
-    """Whether the lean way gives the model's own logits for these tokens, which the slots do not keep."""
-    plan, positions = _plan_next(slots, len(tokens), prefix)
-    reads = np.arange(len(tokens))
-    expected = _forward(model, plan, np.asarray(tokens), positions.cpu().numpy(), reads, None)
-    return _close(lambda: lean.logits(plan, torch.tensor(tokens), positions), expected.float(), model)
+    count = len(tokens)
+    rows = count if lean is None else min(few(count), slots.count)
+    plan, positions = _plan_next(slots, rows, prefix)
+    ids, reads = np.asarray([*tokens, *[0] * (rows - count)]), np.arange(rows)
+    logits = _forward(model, plan, ids, positions.cpu().numpy(), reads, adapters, lean)
+    slots.lengths[:count] += 1
+    return logits[:count]
 
 
 def _plan_next(slots: Slots, rows: int, prefix: Cached | None) -> tuple[Decoding, torch.Tensor]:
@@ -104,8 +126,7 @@ def _plan_next(slots: Slots, rows: int, prefix: Cached | None) -> tuple[Decoding
     lengths = slots.lengths[:rows]
     longest = int(lengths.max()) + 1
     if longest > slots.room:
-        pairs = zip(slots.keys.items(), slots.values.values(), strict=True)
-        slots.make_room(longest, {layer: (key[0], value[0]) for (layer, key), value in pairs})
+        slots.make_room(longest, {layer: (key[0], key[0]) for layer, key in slots.keys.items()})
     slots.narrow(longest)
     if lengths.device.type == "cpu":
         longest = slots.room  # a slot's end is read at no cost, a gap is not
@@ -118,10 +139,12 @@ def compute_prefixes(
     adapters: Resident | None = None,
     *,
     last: nn.Module | None = None,
+    lean: Lean | None = None,
 ) -> list[Cached]:
     """Keys and values of pieces of text, each behind the prefix before it, those prefixes included."""
     rows = [Row(ids=np.asarray(ids, dtype=np.int64), reads=np.asarray([len(ids) - 1])) for ids, _ in pieces]
-    _, plan = read_behind(model, rows, [before for _, before in pieces], adapters, last=last, keep=True)
+    prefixes = [prefix for _, prefix in pieces]
+    _, plan = read_behind(model, rows, prefixes, adapters, last=last, keep=True, lean=lean)
     found, start = [], 0
     for ids, before in pieces:
         stop = start + len(ids)
@@ -142,8 +165,13 @@ def _forward(
     positions: np.ndarray,
     reads: np.ndarray,
     adapters: Resident | None,
+    lean: Lean | None,
 ) -> torch.Tensor:
     device = model.device
+    if lean is not None:
+        own, places = torch.from_numpy(ids), torch.from_numpy(positions)
+        read = None if isinstance(plan, Decoding) else torch.from_numpy(reads)
+        return lean.logits(own, places, int(positions.max()) + 1, partial(_attend, plan, lean.scale), read)
     if adapters is not None:
         adapters.route([EVERYTHING])
     with planned(plan):
@@ -155,6 +183,21 @@ def _forward(
         )
     logits: torch.Tensor = output.logits[0]
     return logits
+
+
+def _attend(
+    plan: Groups | Decoding,
+    scale: float,
+    number: int,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+) -> torch.Tensor:
+    """(N, heads, d) of a lean pass; q (N, heads, d), k and v (N, kv_heads, d)."""
+    if isinstance(plan, Decoding):
+        return attend_slots(plan, number, q, k, v, scale, None)
+    q, k, v = (one.transpose(0, 1).to(q.dtype) for one in (q, k, v))
+    return attend_groups(plan, number, q, k, v, scale, None)
 
 
 @contextmanager
@@ -214,8 +257,20 @@ def find_shortcuts(model: Any) -> Shortcuts:
             last = _feed_forward(model)
             if last is not None and not _close(lambda: read_stream(model, rows, None, last), expected, model):
                 last = None
-        cached = _close(lambda: _by_cache(model, head, (one, two)), expected, model)
-    return Shortcuts(cached, last)
+        cached = _close(lambda: _by_cache(model, head, (one, two), None), expected, model)
+        lean = Lean.of(model) if cached else None
+        right = lean is not None and all(
+            _close(compute, expected, model)
+            for compute in (
+                partial(_by_rectangles, lean, rows),
+                partial(_by_cache, model, head, (one, two), lean),
+            )
+        )
+    return Shortcuts(cached, last, right)
+
+
+def _by_rectangles(lean: Lean, rows: Sequence[Row]) -> torch.Tensor:
+    return read_rectangles(lean, plan_rectangles(rows))
 
 
 def _close(compute: Any, expected: torch.Tensor, model: Any) -> bool:
@@ -227,16 +282,16 @@ def _close(compute: Any, expected: torch.Tensor, model: Any) -> bool:
     return bool((found - expected).abs().max() <= tolerance * expected.abs().max())
 
 
-def _by_cache(model: Any, head: np.ndarray, tails: Sequence[np.ndarray]) -> torch.Tensor:
+def _by_cache(model: Any, head: np.ndarray, tails: Sequence[np.ndarray], lean: Lean | None) -> torch.Tensor:
     """Logits after 3, 4 and 5 tokens of each tail: the first by a pass behind a prefix, then one by one."""
     with attending(model, cached_attention.NAME):
-        (prefix,) = compute_prefixes(model, [(head.tolist(), None)])
+        (prefix,) = compute_prefixes(model, [(head.tolist(), None)], lean=lean)
         rows = [Row(ids=tail[:3], reads=np.array([2])) for tail in tails]
-        first, plan = read_behind(model, rows, [prefix] * 2, keep=True)
+        first, plan = read_behind(model, rows, [prefix] * 2, keep=True, lean=lean)
         slots = Slots(2, torch.zeros(2, dtype=torch.long, device=model.device))
         for slot in range(2):
             slots.write(slot, 3 * slot, 3 * slot + 3, plan.kept)
-        steps = [read_next(model, slots, [int(t[i]) for t in tails], prefix, None) for i in (3, 4)]
+        steps = [read_next(model, slots, [int(t[i]) for t in tails], prefix, None, lean) for i in (3, 4)]
     return torch.stack([first, *steps], dim=1).flatten(0, 1)
 
 

@@ -8,7 +8,7 @@ where that is right (``lean``), else by the model's own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,9 +21,9 @@ from traitmap.engine.cached_passes import (
     Shortcuts,
     attending,
     compute_prefixes,
-    is_right,
     read_behind,
     read_next,
+    read_rectangles,
 )
 from traitmap.engine.drafts import Draft, Ends, next_tokens
 from traitmap.engine.halving import out_of_memory
@@ -31,9 +31,11 @@ from traitmap.engine.lean import Lean
 from traitmap.engine.lora import Resident
 from traitmap.engine.passes import Row
 from traitmap.engine.prefixes import shared_prefixes
+from traitmap.engine.rectangles import plan_rectangles
+from traitmap.engine.shapes import few
 from traitmap.errors import EngineError
 
-_MOST_SLOTS = {"cpu": 64, "cuda": 256}
+_MOST_SLOTS = {"cpu": 256, "cuda": 256}
 _FEWEST = 16  # texts for which a prefix of their own is worth a queue of their own
 _REFILL = {"cpu": 4, "cuda": 8}  # a pass over new prompts is worth its start when this part of slots is free
 
@@ -54,16 +56,9 @@ class Decoder:
     ends: Ends
     adapters: Resident | None
     shortcuts: Shortcuts
+    lean: Lean | None
     pass_tokens: int
     cache_tokens: int
-
-
-@dataclass
-class _Steps:
-    """How the next tokens are computed. lean: not where it was tried and gave other numbers."""
-
-    lean: Lean | None
-    tried: bool = False
 
 
 @dataclass
@@ -82,13 +77,12 @@ class _Places:
 
 def decode(decoder: Decoder, drafts: Sequence[Draft]) -> Iterator[Draft]:
     """Every draft as it is finished. EngineError where memory does not hold a single one."""
-    steps = _Steps(_lean(decoder, drafts))
     for queue in queues_of(drafts):
         slots, left = _slot_count(decoder, queue), {draft.index: draft for draft in queue.drafts}
         while left:
             full = False
             try:
-                for draft in _through(decoder, steps, Queue(queue.prefix, list(left.values())), slots):
+                for draft in _through(decoder, Queue(queue.prefix, list(left.values())), slots):
                     del left[draft.index]
                     yield draft
             except RuntimeError as error:
@@ -99,14 +93,6 @@ def decode(decoder: Decoder, drafts: Sequence[Draft]) -> Iterator[Draft]:
                 for draft in [draft for draft in left.values() if draft.finished]:
                     yield left.pop(draft.index)
                 slots = _fewer(slots, list(left.values()))
-
-
-def _lean(decoder: Decoder, drafts: Sequence[Draft]) -> Lean | None:
-    if decoder.adapters is not None or not drafts:
-        return None
-    with torch.inference_mode():
-        longest = max(len(draft.prompt) + draft.decoding.max_tokens for draft in drafts)
-        return Lean.of(decoder.base.model, longest)
 
 
 def _fewer(slots: int, left: Sequence[Draft]) -> int:
@@ -150,33 +136,39 @@ def _slot_count(decoder: Decoder, queue: Queue) -> int:
     return min(_MOST_SLOTS.get(device, 64), fitting, len(queue.drafts))
 
 
-def _through(decoder: Decoder, steps: _Steps, queue: Queue, count: int) -> Iterator[Draft]:
+def _through(decoder: Decoder, queue: Queue, count: int) -> Iterator[Draft]:
     """Drafts of one queue through ``count`` slots."""
     model = decoder.base.model
-    with torch.inference_mode(), attending(model, cached_attention.NAME):
-        slots = Slots(count, torch.zeros(count, dtype=torch.long, device=model.device))
-        places = _Places(slots, _prefix(decoder, queue.prefix), list(queue.drafts))
+    with torch.inference_mode(), _way(decoder):
+        lengths = torch.zeros(count, dtype=torch.long, device=model.device)
+        slots = Slots(count, lengths, None if decoder.lean is None else model.dtype)
+        prefix = _prefix(decoder, queue.prefix)
+        places = _Places(slots, None if prefix is None else prefix.to(slots.dtype), list(queue.drafts))
     while places.left:
         done = list[Draft]()
-        by_model = steps.lean is None or not steps.tried
-        with torch.inference_mode(), attending(model, cached_attention.NAME) if by_model else nullcontext():
+        with torch.inference_mode(), _way(decoder):
             while places.left and not done:
-                done += _round(decoder, steps, places, len(queue.prefix))
+                done += _round(decoder, places, len(queue.prefix))
         yield from done
 
 
-def _round(decoder: Decoder, steps: _Steps, places: _Places, first: int) -> list[Draft]:
+def _way(decoder: Decoder) -> AbstractContextManager[None]:
+    """The model's attention as its own way needs it; nothing for the lean way."""
+    by_model = decoder.lean is None
+    return attending(decoder.base.model, cached_attention.NAME) if by_model else nullcontext()
+
+
+def _round(decoder: Decoder, places: _Places, first: int) -> list[Draft]:
     """Fill free slots, then one more token of every text in a slot; those that are finished."""
     waiting, active, count = places.waiting, places.active, places.slots.count
     done, free = list[Draft](), count - len(active)
     refill = _REFILL.get(places.slots.lengths.device.type, 4)
     if waiting and (not active or free * refill >= count or free >= len(waiting)):
         fresh = _fitting(waiting, free, first, decoder.pass_tokens)
-        with attending(decoder.base.model, cached_attention.NAME):
-            done += _begin(decoder, places, fresh, first)
+        done += _begin(decoder, places, fresh, first)
         del waiting[: len(fresh)]
     if active:
-        done += _step(decoder, steps, places)
+        done += _step(decoder, places)
     return done
 
 
@@ -184,7 +176,9 @@ def _prefix(decoder: Decoder, ids: Sequence[int]) -> Cached | None:
     if not ids:
         return None
     last = decoder.shortcuts.last
-    return compute_prefixes(decoder.base.model, [(ids, None)], decoder.adapters, last=last)[0]
+    return compute_prefixes(
+        decoder.base.model, [(ids, None)], decoder.adapters, last=last, lean=decoder.lean
+    )[0]
 
 
 def _fitting(waiting: Sequence[Draft], free: int, first: int, budget: int) -> list[Draft]:
@@ -202,6 +196,8 @@ def _begin(decoder: Decoder, places: _Places, fresh: Sequence[Draft], first: int
     """Compute the prompts of fresh drafts and their next tokens; those that go on get a slot."""
     texts = [np.asarray((draft.prompt + draft.tokens)[first:], dtype=np.int64) for draft in fresh]
     rows = [Row(ids=ids, reads=np.asarray([len(ids) - 1])) for ids in texts]
+    if decoder.lean is not None and places.prefix is None:
+        return _begin_lean(decoder.lean, decoder.ends, places, fresh, rows)
     logits, plan = read_behind(
         decoder.base.model,
         rows,
@@ -209,6 +205,7 @@ def _begin(decoder: Decoder, places: _Places, fresh: Sequence[Draft], first: int
         decoder.adapters,
         last=decoder.shortcuts.last,
         keep=True,
+        lean=decoder.lean,
     )
     decoder.ends.extend(fresh, next_tokens(logits, fresh))
     start = 0
@@ -220,14 +217,31 @@ def _begin(decoder: Decoder, places: _Places, fresh: Sequence[Draft], first: int
     return [draft for draft in fresh if draft.finished]
 
 
-def _step(decoder: Decoder, steps: _Steps, places: _Places) -> list[Draft]:
+def _begin_lean(
+    lean: Lean, ends: Ends, places: _Places, fresh: Sequence[Draft], rows: Sequence[Row]
+) -> list[Draft]:
+    """As ``_begin``, for prompts with no prefix before them."""
+    plan, kept = plan_rectangles(rows), dict[int, tuple[torch.Tensor, torch.Tensor]]()
+    ends.extend(fresh, next_tokens(read_rectangles(lean, plan, kept), fresh))
+    slots, active = places.slots, places.active
+    slots.make_room(plan.longest + 1, {n: (k.transpose(0, 1), v) for n, (k, v) in kept.items()})
+    for part in plan.parts:
+        going = [line for line, index in enumerate(part.members) if not fresh[index].finished]
+        if going:
+            where = range(len(active), len(active) + len(going))
+            chosen = {n: (part.block(k)[going], part.block(v)[going]) for n, (k, v) in kept.items()}
+            slots.write_rows(where, chosen)
+            indices = [part.members[line] for line in going]
+            slots.lengths[where.start : where.stop] = torch.tensor([len(rows[i].ids) for i in indices])
+            active += [fresh[index] for index in indices]
+    return [draft for draft in fresh if draft.finished]
+
+
+def _step(decoder: Decoder, places: _Places) -> list[Draft]:
     """One more token of every text in a slot; the finished ones leave."""
     model, slots, active = decoder.base.model, places.slots, places.active
     last = [draft.tokens[-1] for draft in active]
-    if steps.lean is not None and not steps.tried:
-        steps.lean = steps.lean if is_right(steps.lean, model, slots, last, places.prefix) else None
-        steps.tried = True
-    logits = read_next(model, slots, last, places.prefix, decoder.adapters, steps.lean)
+    logits = read_next(model, slots, last, places.prefix, decoder.adapters, decoder.lean)
     decoder.ends.extend(active, next_tokens(logits, active))
     done = list[Draft]()
     for slot in reversed(range(len(active))):
@@ -237,4 +251,7 @@ def _step(decoder: Decoder, steps: _Steps, places: _Places) -> list[Draft]:
             if slot < len(active):
                 slots.move(len(active), slot)
                 active[slot] = mover
+            slots.lengths[len(active)] = 0
+    if done and not places.waiting:
+        slots.count = min(slots.count, few(len(active)))  # the others are not taken along when room grows
     return done[::-1]

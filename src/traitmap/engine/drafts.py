@@ -11,6 +11,7 @@ from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, T
 from traitmap.data.records import Answer, Request
 from traitmap.engine.base import Base
 from traitmap.engine.decoding import Decoding, decoding_of
+from traitmap.engine.questions import best_tokens
 from traitmap.engine.tokens import Encoder
 from traitmap.errors import ModelError
 
@@ -105,7 +106,7 @@ class Ends:
 
 def next_tokens(logits: torch.Tensor, drafts: Sequence[Draft]) -> list[int]:
     """The next token of each row; logits (rows, V)."""
-    tokens: list[int] = logits.argmax(dim=-1).tolist()
+    tokens: list[int] = best_tokens(logits).tolist()
     sampled: dict[Decoding, list[int]] = {}
     for row, draft in enumerate(drafts):
         if draft.decoding.sample:

@@ -1,8 +1,9 @@
-"""One more token of every text in the making, for Llama-like decoders on a CPU: the steps that count, alone.
+"""Passes through Llama-like decoders on a CPU with the steps that count, alone.
 
 transformers takes some fifty small operators a layer, which cost more than the products of a small base.
-Here there are about fifteen. What is taken over is known by its classes; ``continuous`` compares the first
-logits with the model's own and keeps to the model's way where they differ.
+Here there are about fifteen, and what follows a product (swish, the sum with what came before) is a part of
+it. What is taken over is known by its classes; ``cached_passes.find_shortcuts`` compares its logits with the
+model's own and keeps to the model's way where they differ.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from transformers.models.llama import modeling_llama
 from transformers.models.mistral import modeling_mistral
 from transformers.models.qwen2 import modeling_qwen2
 
-from traitmap.engine.cached_attention import Decoding, attend_slots
 from traitmap.engine.linear import is_plain, packed, product
+from traitmap.engine.shapes import close, fair, few
 
 MOST_PARAMETERS = (
     100_000_000  # above it products dwarf the rest, and a second copy of the weights costs memory
@@ -29,6 +30,9 @@ _FAMILIES = ((modeling_llama, "Llama"), (modeling_mistral, "Mistral"), (modeling
 _PARTS = ("ForCausalLM", "Model", "DecoderLayer", "Attention", "MLP", "RMSNorm", "RotaryEmbedding")
 _COMMON = {nn.Linear, nn.Embedding, nn.ModuleList, nn.SiLU, SiLUActivation}
 _FIXED_ROPE = {"default", "linear", "llama3", "yarn"}  # frequencies that do not depend on a text's length
+
+Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""A layer's number, q (N, heads, d), k and v (N, kv_heads, d) -> (N, heads, d)."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,21 @@ class _Product:
     bias: torch.Tensor | None
 
     @classmethod
-    def of(cls, *modules: nn.Linear) -> _Product:
+    def of(cls, *modules: nn.Linear, turned: int = 0, width: int = 0) -> _Product:
+        """turned: how many of the modules give heads of ``width`` numbers that are turned by position."""
         weights: list[torch.Tensor] = [module.weight for module in modules]
         biases: list[torch.Tensor] = [module.bias for module in modules if module.bias is not None]
+        for parts in (weights, biases):
+            parts[:turned] = [_paired(part, width) for part in parts[:turned]]
         return cls(packed(torch.cat(weights)), torch.cat(biases) if len(biases) == len(modules) else None)
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return product(x, self.weight, self.bias)
+    def __call__(self, x: torch.Tensor, **then: Any) -> torch.Tensor:
+        return product(x, self.weight, self.bias, **then)
+
+
+def _paired(rows: torch.Tensor, width: int) -> torch.Tensor:
+    """Rows of heads of ``width``, place i next to i + width / 2: the two that a rotation turns together."""
+    return rows.unflatten(0, (-1, 2, width // 2)).transpose(1, 2).flatten(0, 2)
 
 
 @dataclass(frozen=True)
@@ -54,93 +66,147 @@ class _Layer:
     qkv: _Product
     out: _Product
     before_feed_forward: Callable[[torch.Tensor], torch.Tensor]
-    gate_up: _Product
+    gate: _Product
+    up: _Product
     down: _Product
+
+
+class Turns:
+    """What queries and keys are turned by at each position, as complex numbers: a table that grows."""
+
+    def __init__(self, model: Any) -> None:
+        self._rotary, self._like = model.model.rotary_emb, model.model.embed_tokens.weight
+        self._table = torch.empty(0)
+
+    def at(self, positions: torch.Tensor, longest: int) -> torch.Tensor:
+        """(N, 1, d / 2) at positions (N,), all of them below ``longest``."""
+        if longest > len(self._table):
+            places = torch.arange(max(longest, 2 * len(self._table), 256))[None]
+            wide = torch.promote_types(self._like.dtype, torch.float32)  # rounded first, as the model does
+            cos, sin = (table[0].to(wide).chunk(2, dim=-1)[0] for table in self._rotary(self._like, places))
+            self._table = torch.complex(cos.contiguous(), sin.contiguous())[:, None]
+        return self._table.index_select(0, positions)
 
 
 @dataclass(frozen=True)
 class Lean:
-    """A decoder's weights as they are now, an adapter merged into them included, ready for single tokens.
+    """A decoder's weights as they are now, an adapter merged into them included, ready for lean passes.
 
-    cos, sin: (length, 1, d) of each position; the first half of sin has its sign turned.
+    Queries and keys have the two numbers of a rotation next to each other, so keys that one way computed
+    are of no use to the other.
     """
 
     embedding: torch.Tensor
     layers: list[_Layer]
     norm: Callable[[torch.Tensor], torch.Tensor]
     head: _Product
-    cos: torch.Tensor
-    sin: torch.Tensor
+    turns: Turns
     heads: int
     kv_heads: int
     scale: float
 
     @classmethod
-    def of(cls, model: Any, length: int) -> Lean | None:
-        """For texts of up to ``length`` tokens. None where this model is not known to be built that way."""
-        if not _is_known(model):
+    def of(cls, model: Any) -> Lean | None:
+        """None where this model is not known to be built that way."""
+        if not is_known(model):
             return None
-        stack, attention = model.model, model.model.layers[0].self_attn
-        places = torch.arange(length)[None]
-        cos, sin = (table[0, :, None] for table in stack.rotary_emb(stack.embed_tokens.weight, places))
-        half = sin.shape[-1] // 2
+        stack = model.model
         return cls(
             stack.embed_tokens.weight,
             [_layer_of(layer) for layer in stack.layers],
             _norm_of(stack.norm),
             _Product.of(model.lm_head),
-            cos,
-            torch.cat([-sin[..., :half], sin[..., half:]], dim=-1),
+            Turns(model),
             model.config.num_attention_heads,
             model.config.num_key_value_heads,
-            attention.scaling,
+            stack.layers[0].self_attn.scaling,
         )
 
-    def logits(self, plan: Decoding, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """(rows, V) after one more token of each text; tokens and positions (rows,)."""
-        x = functional.embedding(tokens, self.embedding)
-        cos, sin = self.cos[positions], self.sin[positions]
-        rows, width, turned = len(tokens), cos.shape[-1], self.heads + self.kv_heads
+    def logits(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        longest: int,
+        attend: Attend,
+        reads: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(P, V) at the places ``reads`` (P,), or at all; ids and positions (N,), these below ``longest``.
+
+        Products are computed for a few more tokens than there are, whose outputs nobody reads, so that they
+        come in few shapes (``shapes``).
+        """
+        tokens, turns = len(ids), self.turns.at(positions, longest)
+        x = functional.embedding(_filled(ids, _size(tokens)), self.embedding)
         for number, layer in enumerate(self.layers):
-            qkv = layer.qkv(layer.before_attention(x)).view(rows, -1, width)
-            qk = _rotated(qkv[:, :turned], cos, sin)
-            attended = attend_slots(
-                plan, number, qk[:, : self.heads], qk[:, self.heads :], qkv[:, turned:], self.scale, None
-            )
-            x = layer.out(attended.to(x.dtype).view(rows, -1)).add_(x)
-            gate, up = layer.gate_up(layer.before_feed_forward(x)).chunk(2, dim=-1)
-            x = layer.down(functional.silu(gate).mul_(up)).add_(x)
-        return self.head(self.norm(x))
+            attended = self._attended(number, layer, x, tokens, turns, attend)
+            if number == len(self.layers) - 1 and reads is not None:
+                places = _filled(reads, _size(len(reads)))
+                attended, x = attended.index_select(0, places), x.index_select(0, places)
+            x = layer.out(attended, plus=x)
+            y = layer.before_feed_forward(x)
+            x = layer.down(layer.up(y, times=layer.gate(y, swish=True)), plus=x)
+        return self.head(self.norm(x))[: tokens if reads is None else len(reads)]
+
+    def _attended(
+        self, number: int, layer: _Layer, x: torch.Tensor, tokens: int, turns: torch.Tensor, attend: Attend
+    ) -> torch.Tensor:
+        """(N, heads * d) of a layer, with rows of zeros where x has more rows than there are tokens."""
+        qkv = layer.qkv(layer.before_attention(x))
+        turned, width = self.heads + self.kv_heads, 2 * turns.shape[-1]
+        split = qkv[:tokens].view(tokens, -1, width)
+        qk = split[:, :turned]
+        qk = qk if qk.dtype == turns.real.dtype else qk.to(turns.real.dtype)
+        torch.view_as_complex(qk.unflatten(-1, (-1, 2))).mul_(turns)
+        attended = attend(number, qk[:, : self.heads], qk[:, self.heads :], split[:, turned:])
+        attended = attended.reshape(tokens, -1)
+        if len(x) == tokens:
+            return attended.to(x.dtype)
+        whole = x.new_empty(len(x), attended.shape[-1])
+        whole[:tokens] = attended
+        whole[tokens:] = 0
+        return whole
 
 
-def _rotated(qk: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """qk * cos + rotate_half(qk) * sin, with rotate_half's sign in ``sin``; qk (rows, heads, d)."""
-    swapped = qk.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
-    return (qk * cos).addcmul_(swapped, sin)
+def _size(tokens: int) -> int:
+    """How many tokens products are computed for; short ones wait for the weights, not for arithmetic."""
+    return few(tokens) if tokens <= 128 else fair(tokens) if tokens <= 512 else close(tokens)
+
+
+def _filled(places: torch.Tensor, size: int) -> torch.Tensor:
+    return functional.pad(places, (0, size - len(places))) if size > len(places) else places
 
 
 def _layer_of(layer: Any) -> _Layer:
     attention, feed_forward = layer.self_attn, layer.mlp
+    qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
     return _Layer(
         _norm_of(layer.input_layernorm),
-        _Product.of(attention.q_proj, attention.k_proj, attention.v_proj),
+        _Product.of(*qkv, turned=2, width=attention.head_dim),
         _Product.of(attention.o_proj),
         _norm_of(layer.post_attention_layernorm),
-        _Product.of(feed_forward.gate_proj, feed_forward.up_proj),
+        _Product.of(feed_forward.gate_proj),
+        _Product.of(feed_forward.up_proj),
         _Product.of(feed_forward.down_proj),
     )
 
 
 def _norm_of(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Llama's normalisation, rounded where Llama rounds: in float32, whatever x is."""
-    weight, epsilon = module.weight, module.variance_epsilon
-    shape = tuple(weight.shape)
-    if weight.dtype == torch.float32:
-        return lambda x: functional.rms_norm(x, shape, weight, epsilon)
-    return lambda x: functional.rms_norm(x.float(), shape, None, epsilon).to(x.dtype).mul_(weight)
+    """Llama's normalisation: in float32, whatever x is."""
+    own, epsilon = module.weight, module.variance_epsilon
+    weight, shape = own.to(torch.promote_types(own.dtype, torch.float32)), tuple(own.shape)
+
+    def normed(x: torch.Tensor) -> torch.Tensor:
+        return functional.rms_norm(x.to(torch.float32), shape, weight, epsilon).to(x.dtype)
+
+    def exactly(x: torch.Tensor) -> torch.Tensor:
+        wide = x.to(torch.float32)
+        wide = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + epsilon)
+        return wide.to(x.dtype) * weight
+
+    return exactly if weight.dtype == torch.float64 else normed
 
 
-def _is_known(model: Any) -> bool:
+def is_known(model: Any) -> bool:
     """Whether every module is of a known family's own classes and nothing was put in or hooked on."""
     family = [
         {getattr(module, name + part) for part in _PARTS} | _COMMON

@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ from traitmap.engine.continuous import Decoder
 from traitmap.engine.contract import TrainingJob, TrainingReport
 from traitmap.engine.drafts import Ends
 from traitmap.engine.generate import generate
+from traitmap.engine.kept import Kept
+from traitmap.engine.lean import Lean, is_known
 from traitmap.engine.linear import widest_products
 from traitmap.engine.lora import AdapterWeights, Resident, resident
 from traitmap.engine.memory import largest_group
 from traitmap.engine.merging import merged_weights, swapped
 from traitmap.engine.peft_files import is_plain, load_adapter, save_adapter
-from traitmap.engine.score import loglikelihoods, rolling_loglikelihoods
+from traitmap.engine.score import Reader, loglikelihoods, rolling_loglikelihoods
 from traitmap.engine.through_peft import peft_applied
 from traitmap.engine.tokens import Encoder
 from traitmap.engine.train import report_of, train_group
@@ -35,7 +38,17 @@ from traitmap.study.settings import Lora, Model, Training
 
 _PASS_TOKENS = {"cpu": 2048, "cuda": 32768}  # tokens computed in one pass: a CPU pass that fits its caches
 _CACHE_TOKENS = {"cpu": 16384, "cuda": 262144}  # tokens in the key-value cache of one generation batch
+_CACHE_BYTES = 2**28  # where so much holds more of them, on a CPU
 _PACKAGES = ("torch", "transformers", "peft", "lm_eval", "numpy")
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """An adapter at work: hooked on as ``adapters``, or by weights ``merged``, or neither."""
+
+    base: Base
+    adapters: Resident | None = None
+    merged: Mapping[str, torch.Tensor] | None = None
 
 
 class LocalEngine:
@@ -47,6 +60,8 @@ class LocalEngine:
         self._modules = linear_modules_of(base)
         self._own_shortcuts: Shortcuts | None = None
         self._latest: tuple[object, AdapterWeights | dict[str, torch.Tensor]] | None = None
+        self._lean: tuple[object, Lean | None] | None = None
+        self._kept = Kept()
 
     @classmethod
     def open(cls, model: Model, folder: Path | None = None) -> LocalEngine:
@@ -79,7 +94,7 @@ class LocalEngine:
         self, jobs: Sequence[TrainingJob], folders: Sequence[Path], listener: Listener = silent
     ) -> list[TrainingReport]:
         started = time.monotonic()
-        self._latest = None
+        self._latest = self._lean = None
         last, budget = self._shortcuts(self.base).last, self._budget(_PASS_TOKENS)
         with self._attention(self.base.layout):
             lanes = train_group(self.base, self.encoder, jobs, budget, listener, last=last)
@@ -101,11 +116,11 @@ class LocalEngine:
         if isinstance(adapter, ServedAdapter):
             raise ModelError(f"{adapter.name}: adapters on a server need model.endpoint in the study.")
         answers: dict[int, Answer] = {}
-        with self._applied(adapter) as (base, adapters):
+        with self._applied(adapter) as applied:
             for kind in dict.fromkeys(request.kind for request in requests):
                 chosen = [index for index, request in enumerate(requests) if request.kind == kind]
                 asked = [requests[index] for index in chosen]
-                found = self._answer_kind(kind, asked, base, adapters, listener)
+                found = self._answer_kind(kind, asked, applied, listener)
                 answers.update(zip(chosen, found, strict=True))
         return [answers[index] for index in range(len(requests))]
 
@@ -129,17 +144,30 @@ class LocalEngine:
         self,
         kind: str,
         requests: Sequence[Request],
-        base: Base,
-        adapters: Resident | None,
+        applied: _Applied,
         listener: Listener,
     ) -> list[Answer]:
-        shortcuts, budget = self._shortcuts(base), self._budget(_PASS_TOKENS)
+        base, adapters, budget = applied.base, applied.adapters, self._budget(_PASS_TOKENS)
+        shortcuts = self._shortcuts(base)
+        lean = self._lean_way(applied, shortcuts)
         if kind == "generate_until":
-            cache = self._budget(_CACHE_TOKENS)
-            decoder = Decoder(base, Ends(base, self.encoder), adapters, shortcuts, budget, cache)
+            cache = max(self._budget(_CACHE_TOKENS), _CACHE_BYTES // self._bytes_of_a_token())
+            decoder = Decoder(base, Ends(base, self.encoder), adapters, shortcuts, lean, budget, cache)
             return generate(decoder, self.encoder, requests, listener)
+        reader = Reader(base, self.encoder, adapters, shortcuts, lean, budget, self._kept)
         score = loglikelihoods if kind == "loglikelihood" else rolling_loglikelihoods
-        return score(base, self.encoder, requests, budget, adapters, listener, shortcuts)
+        return score(reader, requests, listener)
+
+    def _lean_way(self, applied: _Applied, shortcuts: Shortcuts) -> Lean | None:
+        """The weights as they are now, ready for lean passes, where those are right on this base."""
+        model = applied.base.model
+        if not shortcuts.lean or applied.adapters is not None or not is_known(model):
+            return None
+        if self._lean is None or self._lean[0] is not applied.merged:
+            self._lean = None  # before the next is made: memory holds one
+            with torch.inference_mode():
+                self._lean = applied.merged, Lean.of(model)
+        return self._lean[1]
 
     def _shortcuts(self, base: Base) -> Shortcuts:
         """What is right on this base, found once; an adapter put in by PEFT may change it."""
@@ -152,18 +180,18 @@ class LocalEngine:
         return self._own_shortcuts
 
     @contextmanager
-    def _applied(self, adapter: Path | None) -> Iterator[tuple[Base, Resident | None]]:
+    def _applied(self, adapter: Path | None) -> Iterator[_Applied]:
         """The adapter at work: merged where that is exact to rounding, hooked on where it is not.
 
         What is not plain LoRA (DoRA, whole modules beside it, other kinds) is put in by PEFT.
         """
         if adapter is None:
             with widest_products(self.base.model):
-                yield self.base, None
+                yield _Applied(self.base)
             return
         if not is_plain(adapter):
             with peft_applied(self.base, adapter) as base, widest_products(self.base.model):
-                yield base, None
+                yield _Applied(base)
             return
         state = _state(adapter)
         if self._latest is None or self._latest[0] != state:
@@ -172,10 +200,10 @@ class LocalEngine:
         prepared = self._latest[1]
         if isinstance(prepared, AdapterWeights):
             with torch.no_grad(), resident(self.base.model, [prepared]) as adapters:
-                yield self.base, adapters
+                yield _Applied(self.base, adapters)
         else:
             with swapped(self._modules, prepared), widest_products(self.base.model):
-                yield self.base, None
+                yield _Applied(self.base, merged=prepared)
 
     def _prepared(self, weights: AdapterWeights) -> AdapterWeights | dict[str, torch.Tensor]:
         """The merged weights of the modules that an adapter touches, or the adapter, to be hooked on."""
@@ -190,6 +218,11 @@ class LocalEngine:
 
     def _attention(self, layout: str) -> AbstractContextManager[None]:
         return attending(self.base.model, attention.NAME) if layout == "stream" else nullcontext()
+
+    def _bytes_of_a_token(self) -> int:
+        """Of its keys and values in all layers, at most."""
+        config, width = self.base.model.config.get_text_config(), self.base.model.dtype.itemsize
+        return max(1, 2 * width * config.num_hidden_layers * config.hidden_size)
 
     def _budget(self, table: Mapping[str, int]) -> int:
         return table[self.base.model.device.type]

@@ -8,12 +8,15 @@ contexts begin with (the examples of a few-shot prompt) is computed once, and it
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from traitmap.data.records import Answer, Request
 from traitmap.engine import attention, cached_attention
+from traitmap.engine.asked import Asked, Rows, asked_of
 from traitmap.engine.base import Base
 from traitmap.engine.cached_attention import Cached
 from traitmap.engine.cached_passes import (
@@ -21,13 +24,16 @@ from traitmap.engine.cached_passes import (
     attending,
     compute_prefixes,
     read_behind,
+    read_rectangles,
     read_stream,
 )
 from traitmap.engine.halving import in_batches
+from traitmap.engine.kept import Kept
+from traitmap.engine.lean import Lean
 from traitmap.engine.lora import Resident
 from traitmap.engine.passes import read_logits
-from traitmap.engine.prefixes import Prefix, shared_prefixes
-from traitmap.engine.questions import Continuation, Question, answers_from, questions_of, row_of
+from traitmap.engine.prefixes import Prefix
+from traitmap.engine.questions import Continuation, Question, answers_from, questions_of
 from traitmap.engine.tokens import Encoder
 from traitmap.progress import Listener, Progress
 
@@ -35,36 +41,46 @@ Found = list[tuple[int, Answer]]
 _KEPT = 4  # keys and values of this many passes' tokens are kept at a time
 
 
-def loglikelihoods(
-    base: Base,
-    encoder: Encoder,
-    requests: Sequence[Request],
-    budget: int,
-    adapters: Resident | None,
-    listener: Listener,
-    shortcuts: Shortcuts,
-) -> list[Answer]:
-    """Answers to ``loglikelihood`` requests, in order; ``budget`` tokens are computed in one pass."""
-    questions = questions_of(encoder.continuations(requests), base.max_length, base.layout)
+@dataclass(frozen=True)
+class Reader:
+    """The base with an adapter at work, and the ways through it that are right.
+
+    adapters: those that are hooked on, not merged. lean: None where that way is not right. budget: tokens
+    computed in one pass. kept: what earlier calls with the same requests worked out.
+    """
+
+    base: Base
+    encoder: Encoder
+    adapters: Resident | None
+    shortcuts: Shortcuts
+    lean: Lean | None
+    budget: int
+    kept: Kept
+
+    def asked(self, kind: str, requests: Sequence[Request]) -> Asked:
+        base, shared = self.base, self.shortcuts.cached
+
+        def make() -> Asked:
+            pairs = self.encoder.continuations(requests)
+            return asked_of(questions_of(pairs, base.max_length, base.layout), shared=shared)
+
+        return self.kept.of((kind, base.layout, shared), requests, make, lambda asked: asked.tokens)
+
+
+def loglikelihoods(reader: Reader, requests: Sequence[Request], listener: Listener) -> list[Answer]:
+    """Answers to ``loglikelihood`` requests, in order."""
     answers: dict[int, Answer] = {}
-    for found in _answered(base, questions, budget, adapters, shortcuts):
+    for found in _answered(reader, reader.asked("loglikelihood", requests)):
         answers.update(found)
         listener(Progress("evaluate", len(answers), len(requests)))
     return [answers[index] for index in range(len(requests))]
 
 
-def rolling_loglikelihoods(
-    base: Base,
-    encoder: Encoder,
-    requests: Sequence[Request],
-    budget: int,
-    adapters: Resident | None,
-    listener: Listener,
-    shortcuts: Shortcuts,
-) -> list[Answer]:
+def rolling_loglikelihoods(reader: Reader, requests: Sequence[Request], listener: Listener) -> list[Answer]:
     """Answers to ``loglikelihood_rolling`` requests: whole texts in lm-eval's disjoint windows."""
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+    base, encoder = reader.base, reader.encoder
     questions, owners = list[Question](), list[int]()
     for index, ids in enumerate(encoder.encode_all([request.context for request in requests])):
         windows = get_rolling_token_windows(ids, encoder.start, base.max_length, 1)
@@ -73,7 +89,7 @@ def rolling_loglikelihoods(
             questions.append(Question(tuple(context), (piece,)))
             owners.append(index)
     sums, tokens = np.zeros(len(requests)), np.zeros(len(requests), dtype=int)
-    for found in _answered(base, questions, budget, adapters, shortcuts):
+    for found in _answered(reader, asked_of(questions, shared=reader.shortcuts.cached)):
         for window, answer in found:
             sums[owners[window]] += answer.logprob
             tokens[owners[window]] += answer.tokens
@@ -81,93 +97,60 @@ def rolling_loglikelihoods(
     return [Answer(logprob=float(sums[i]), tokens=int(tokens[i])) for i in range(len(requests))]
 
 
-def _answered(
-    base: Base,
-    questions: Sequence[Question],
-    budget: int,
-    adapters: Resident | None,
-    shortcuts: Shortcuts,
-) -> Iterator[Found]:
+def _answered(reader: Reader, asked: Asked) -> Iterator[Found]:
     """Answers of all questions, batch by batch, each with the number of its request."""
-    if base.layout != "stream":
-        yield from _padded(base, questions, budget, adapters)
-        return
-    # the last token of a context stays out: its own logits are read
-    heads = [question.context[:-1] for question in questions] if shortcuts.cached else []
-    prefixes, homes = shared_prefixes(heads)
-    alone = [q for q, home in zip(questions, homes, strict=True) if home is None] if heads else questions
-    yield from _streamed(base, alone, budget, adapters, shortcuts)
-    for asked, needed in _waves(prefixes, budget * _KEPT):
-        own = [(q, home) for q, home in zip(questions, homes, strict=True) if home in asked]
-        yield from _behind(base, prefixes, needed, own, budget, adapters, shortcuts)
+    yield from _alone(reader, asked.alone)
+    for homes, needed in _waves(asked.prefixes, reader.budget * _KEPT):
+        yield from _behind(reader, asked.prefixes, needed, asked.behind, homes)
 
 
-def _padded(
-    base: Base, questions: Sequence[Question], budget: int, adapters: Resident | None
-) -> Iterator[Found]:
-    rows = [row_of(question) for question in questions]
-
-    def compute(batch: list[int]) -> Found:
-        with torch.inference_mode():
-            logits = read_logits(base.model, "padded", [rows[i] for i in batch], adapters)
-            return answers_from(logits, [questions[i] for i in batch])
-
-    yield from in_batches([len(row.ids) for row in rows], budget, "padded", compute)
-
-
-def _streamed(
-    base: Base,
-    questions: Sequence[Question],
-    budget: int,
-    adapters: Resident | None,
-    shortcuts: Shortcuts,
-) -> Iterator[Found]:
+def _alone(reader: Reader, rows: Rows) -> Iterator[Found]:
     """Questions that share no beginning with others."""
-    rows = [row_of(question) for question in questions]
+    model, layout = reader.base.model, reader.base.layout
 
     def compute(batch: list[int]) -> Found:
-        with torch.inference_mode(), attending(base.model, attention.NAME):
-            logits = read_stream(base.model, [rows[i] for i in batch], adapters, shortcuts.last)
-            return answers_from(logits, [questions[i] for i in batch])
+        chosen = [rows.rows[index] for index in batch]
+        with torch.inference_mode():
+            if reader.lean is not None:
+                logits = read_rectangles(reader.lean, rows.rectangles(batch))
+            elif layout == "stream":
+                with attending(model, attention.NAME):
+                    logits = read_stream(model, chosen, reader.adapters, reader.shortcuts.last)
+            else:
+                logits = read_logits(model, layout, chosen, reader.adapters)
+            return answers_from(logits, rows.wanted(batch))
 
-    yield from in_batches([len(row.ids) for row in rows], budget, "stream", compute)
+    yield from in_batches(rows.lengths, reader.budget, layout, compute)
 
 
 def _behind(
-    base: Base,
-    prefixes: Sequence[Prefix],
-    wave: Sequence[int],
-    asked: Sequence[tuple[Question, int | None]],
-    budget: int,
-    adapters: Resident | None,
-    shortcuts: Shortcuts,
+    reader: Reader, prefixes: Sequence[Prefix], wave: Sequence[int], rows: Rows, homes: Sequence[int]
 ) -> Iterator[Found]:
     """Questions behind prefixes whose keys and values fit into memory together."""
+    model, last, lean = reader.base.model, reader.shortcuts.last, reader.lean
+    way = nullcontext if lean is not None else lambda: attending(model, cached_attention.NAME)
     kept: dict[int | None, Cached] = {}
     for generation in _generations(prefixes, wave):
 
         def keep(batch: list[int], generation: Sequence[int] = generation) -> list[tuple[int, Cached]]:
             chosen = [generation[place] for place in batch]
             pieces = [(prefixes[one].ids, kept.get(prefixes[one].parent)) for one in chosen]
-            with torch.inference_mode(), attending(base.model, cached_attention.NAME):
-                made = compute_prefixes(base.model, pieces, adapters, last=shortcuts.last)
+            with torch.inference_mode(), way():
+                made = compute_prefixes(model, pieces, reader.adapters, last=last, lean=lean)
             return list(zip(chosen, made, strict=True))
 
         sizes = [len(prefixes[one].ids) for one in generation]
-        for made in in_batches(sizes, budget, "stream", keep, order=range(len(sizes))):
+        for made in in_batches(sizes, reader.budget, "stream", keep, order=range(len(sizes))):
             kept.update(made)
-    asked = sorted(asked, key=lambda pair: (pair[1], -len(pair[0].context)))
-    rows = [row_of(question, kept[home].length) for question, home in asked]
 
     def compute(batch: list[int]) -> Found:
-        before = [kept[asked[i][1]] for i in batch]
-        with torch.inference_mode(), attending(base.model, cached_attention.NAME):
-            chosen = [rows[i] for i in batch]
-            logits, _ = read_behind(base.model, chosen, before, adapters, last=shortcuts.last)
-            return answers_from(logits, [asked[i][0] for i in batch])
+        before, chosen = [kept[rows.homes[i]] for i in batch], [rows.rows[i] for i in batch]
+        with torch.inference_mode(), way():
+            logits, _ = read_behind(model, chosen, before, reader.adapters, last=last, lean=lean)
+            return answers_from(logits, rows.wanted(batch))
 
-    lengths = [len(row.ids) for row in rows]
-    yield from in_batches(lengths, budget, "stream", compute, order=range(len(rows)))
+    own = [index for index, home in enumerate(rows.homes) if home in set(homes)]
+    yield from in_batches(rows.lengths, reader.budget, "stream", compute, order=own)
 
 
 def _waves(prefixes: Sequence[Prefix], room: int) -> list[tuple[list[int], list[int]]]:
