@@ -19,9 +19,10 @@ from traitmap.engine.cross_entropy import backward_from
 from traitmap.engine.flops import scoring_flops, training_flops
 from traitmap.engine.fused import fused_blocks
 from traitmap.engine.local import LocalEngine
-from traitmap.engine.lora import resident
+from traitmap.engine.lora import Resident, Slice, new_adapter, resident
 from traitmap.engine.memory import largest_group, plan_passes, shape_of
-from traitmap.engine.passes import Row, read_logits
+from traitmap.engine.passes import Row, batches_by_owner, only_at, read_logits
+from traitmap.engine.shapes import close, fair, few
 from traitmap.engine.train import Lane, train_group
 from traitmap.errors import EngineError, ModelError
 from traitmap.progress import silent
@@ -210,15 +211,119 @@ def test_cross_entropy_in_place_is_torchs_in_pieces_too() -> None:
     assert torch.allclose(one.grad, other.grad, atol=1e-12)
 
 
-def test_attention_pads_little_and_the_rest_nothing() -> None:
+def test_attention_pads_little_and_finds_every_token_again() -> None:
     generator = np.random.default_rng(0)
     lengths = [int(n) for n in generator.integers(8, 400, 60)]
     rows = [np.arange(n) for n in lengths]
-    plan = attention.plan_stream(lengths, rows, [None] * len(lengths), torch.device("cpu"))
-    assert len(plan.back) == sum(lengths)
-    assert 0 < plan.padding < 0.13
-    stream = torch.arange(sum(lengths))
-    assert torch.equal(stream[plan.gather][plan.back], stream)
+    plan = attention.plan_stream(lengths, rows, [None] * len(lengths), torch.device("cpu"), sum(lengths) + 5)
+    assert len(plan.places) == sum(lengths)
+    assert plan.size == sum(lengths) + 5
+    assert 0 < plan.padding < 0.2
+    stream = torch.arange(3 * sum(lengths))  # three heads
+    gather, back = plan.by_head(3)
+    assert len(gather) == 3 * sum(bucket.index.numel() for bucket in plan.buckets)
+    assert torch.equal(stream[gather][back], stream)
+    first = plan.buckets[0]
+    of_first = gather[: 3 * first.index.numel()].view(len(first.index), 3, -1)
+    assert torch.equal(of_first[:, 2], 3 * first.index + 2)
+
+
+def test_sizes_are_few_and_not_far_above() -> None:
+    for up, count, most in ((few, 4, 1.25), (fair, 8, 1.125), (close, 16, 1.0625)):
+        sizes = [up(n) for n in range(1, 4097)]
+        assert all(n <= size < max(n + 1, most * n) for n, size in enumerate(sizes, 1))
+        assert len({size for size in sizes if 512 < size <= 1024}) == count
+        assert sizes == sorted(sizes)
+
+
+def test_an_owners_rows_stay_together_where_they_fit() -> None:
+    generator = np.random.default_rng(1)
+    owners = [int(owner) for owner in generator.integers(0, 5, 80)]
+    lengths = [int(n) for n in generator.integers(5, 60, 80)]
+    totals = {owner: sum(n for n, o in zip(lengths, owners, strict=True) if o == owner) for owner in range(5)}
+    budget = max(totals.values()) + 50
+    batches = batches_by_owner(owners, lengths, budget)
+    assert sorted(index for batch in batches for index in batch) == list(range(80))
+    assert all(sum(lengths[i] for i in batch) <= budget for batch in batches)
+    assert sum(len({owners[i] for i in batch}) for batch in batches) == 5
+    small = batches_by_owner([*owners, 2], [*lengths, 500], 100)
+    assert sorted(index for batch in small for index in batch) == list(range(81))
+    assert all(batch == [80] or sum([*lengths, 500][i] for i in batch) <= 100 for batch in small)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_products_that_reach_into_others_tokens_leave_them_alone(dtype: torch.dtype) -> None:
+    """Three adapters on 100 tokens, whose products come in round sizes, against autograd one by one."""
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(24, 20).to(dtype).requires_grad_(False)
+    adapters = [
+        new_adapter({"up_proj": linear}, Lora(r=3, lora_alpha=9), torch.Generator().manual_seed(k))
+        for k in range(3)
+    ]
+    slices = [Slice(0, 0, 37), Slice(1, 37, 55), Slice(2, 55, 100)]
+    x = torch.randn(100, 24, dtype=dtype, requires_grad=True)
+    weight = torch.randn(100, 20, dtype=dtype)
+    with torch.no_grad():
+        for adapter in adapters:
+            adapter.b["up_proj"].copy_(torch.randn(20, 3))
+    stack = Resident(adapters)
+    stack.route(slices)
+    ranges = stack._ranges_of(100)
+    assert [(r.tokens.stop - r.tokens.start, r.before, r.after) for r in ranges] == [
+        (40, 0, 3),
+        (20, 0, 2),
+        (48, 3, 0),
+    ]
+    y = stack.product("up_proj", linear, x)
+    (y * weight).sum().backward()
+    stack.collect()
+    for adapter, piece in zip(adapters, slices, strict=True):
+        part = x.detach()[piece.start : piece.stop].double().requires_grad_()
+        a, b = (t.detach().double().requires_grad_() for t in (adapter.a["up_proj"], adapter.b["up_proj"]))
+        exact = part @ linear.weight.double().T + linear.bias.double() + 3.0 * part @ a.T @ b.T
+        (exact * weight[piece.start : piece.stop].double()).sum().backward()
+        bound = 1e-6 if dtype == torch.float64 else 2e-2
+        for mine, truth in (
+            (y[piece.start : piece.stop], exact),
+            (x.grad[piece.start : piece.stop], part.grad),
+            (adapter.a["up_proj"].grad, a.grad),
+            (adapter.b["up_proj"].grad, b.grad),
+        ):
+            assert (mine.double() - truth).abs().max() < bound * truth.abs().max()
+
+
+def test_what_is_not_finite_stays_with_its_adapter_where_products_are_exact() -> None:
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(24, 20).requires_grad_(False)
+    adapters = [new_adapter({"": linear}, Lora(r=3), torch.Generator().manual_seed(k)) for k in range(2)]
+    x = torch.randn(100, 24)
+    x[37:] = torch.nan
+    found = {}
+    for exact in (False, True):
+        stack = Resident(adapters)
+        stack.exact = exact
+        stack.route([Slice(0, 0, 37), Slice(1, 37, 100)])
+        adapters[0].gradient.zero_()
+        stack.product("", linear, x.clone().requires_grad_()).sum().backward()
+        found[exact] = bool(adapters[0].gradient.isfinite().all())
+    assert found == {False: False, True: True}
+
+
+def test_a_block_at_some_places_is_the_block_there_forward_and_backward() -> None:
+    torch.manual_seed(0)
+    block = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.Tanh()).double()
+    x = torch.randn(1, 60, 6, dtype=torch.float64, requires_grad=True)
+    places = np.arange(3, 60, 3)[:17]  # computed as 18
+    with only_at(block, places):
+        y = block(x)
+    y.square().sum().backward()
+    other = x.detach().clone().requires_grad_()
+    expected = block(other[:, torch.from_numpy(places)])
+    expected.square().sum().backward()
+    assert torch.equal(y[:, torch.from_numpy(places)], expected)
+    assert float(y.detach().abs().sum()) == pytest.approx(float(expected.detach().abs().sum()))
+    assert torch.allclose(x.grad, other.grad, atol=1e-14)
+    assert not block._forward_hooks
 
 
 def test_a_group_is_as_large_as_memory_allows(checkpoints) -> None:

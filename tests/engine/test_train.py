@@ -190,7 +190,7 @@ def test_dropout_gradient_equals_autograds_through_the_same_mask(way: str) -> No
     y = stack.add_to("", x, linear(x)) if way == "added" else stack.product("", linear, x)
     (y * weight).sum().backward()
     found = (x.grad.clone(), adapter.a[""].grad.clone(), adapter.b[""].grad.clone())
-    mask = module._dropout_mask(adapter, piece, "", x.detach())
+    mask = module._dropout_mask(adapter, "", piece, x.detach())
     assert 0 < float((mask == 0).double().mean()) < 1
     a, b, x2 = (t.detach().clone().requires_grad_() for t in (adapter.a[""], adapter.b[""], x))
     ((linear(x2) + adapter.scale[""] * ((x2 * mask) @ a.T @ b.T)) * weight).sum().backward()

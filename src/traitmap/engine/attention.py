@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,18 @@ import torch
 from numpy.typing import NDArray
 from transformers import AttentionInterface
 
+from traitmap.engine.shapes import fair
+
 NAME = "traitmap_stream"
 WASTE = 1.15  # a bucket's padded size may exceed its real size by this factor
+_VECTOR = 32  # numbers in bfloat16 that a processor takes at once
 LONGEST, LONGEST_WIDE = 512, 96  # tokens of a row up to which plain products win on a CPU: bfloat16, wider
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Rows of similar length. index: (rows, length) places in the stream, padding points at 0.
+    """Rows of similar length. index: (rows, length) places in the stream, padding points at 0. There may be
+    rows of nothing but padding at the end, for a common shape.
 
     mask: (rows, 1, length, length) of who may look at whom, or None where rows are plain causal.
     positions: (rows, length) positions of the tokens in their row, for sliding windows.
@@ -40,18 +44,32 @@ class Bucket:
 class StreamPlan:
     """How a stream falls into buckets.
 
-    gather: (M,) places in the stream of all buckets behind each other, padding included; back: (N,) finds
-    each token of the stream there.
+    rows: (N,) where the row of each token of the rows begins among all buckets behind each other, padding
+    included; places: (N,) its place in the row; widths: (N,) the length of the row, padding included.
+    size: tokens of the stream, N and some at its end that belong to no row.
     """
 
     buckets: tuple[Bucket, ...]
-    gather: torch.Tensor
-    back: torch.Tensor
+    rows: torch.Tensor
+    places: torch.Tensor
+    widths: torch.Tensor
+    size: int
+    _found: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     @property
     def padding(self) -> float:
-        """Share of the tokens computed in attention that are padding; elsewhere there is none."""
-        return 1 - len(self.back) / len(self.gather)
+        """Share of the tokens computed in attention that are padding; elsewhere there is next to none."""
+        return 1 - len(self.places) / sum(bucket.index.numel() for bucket in self.buckets)
+
+    def by_head(self, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(M heads,) where in (size heads,) to look up buckets of (rows, heads, length), one behind the
+        other, and (N heads,) where each token's heads are there."""
+        if heads not in self._found:
+            head = torch.arange(heads, device=self.places.device)
+            there = [bucket.index[:, None] * heads + head[:, None] for bucket in self.buckets]
+            back = (self.rows * heads + self.places)[:, None] + self.widths[:, None] * head
+            self._found[heads] = torch.cat([one.reshape(-1) for one in there]), back.reshape(-1)
+        return self._found[heads]
 
 
 _plan: ContextVar[StreamPlan | None] = ContextVar("traitmap_stream_plan", default=None)
@@ -77,31 +95,38 @@ def plan_stream(
     positions: Sequence[NDArray[np.int64]],
     branches: Sequence[NDArray[np.int64] | None],
     device: torch.device,
+    size: int | None = None,
 ) -> StreamPlan:
     """Buckets for rows that lie behind each other in the stream, in the order given.
 
     branches: per row None (plain causal), or (L,) with 0 for the shared trunk and b > 0 for branch b:
-    a branch sees the trunk and itself, never another branch.
+    a branch sees the trunk and itself, never another branch. size: tokens of the stream where it is longer
+    than its rows.
     """
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    back = np.empty(int(starts[-1]), dtype=np.int64)
+    real = int(starts[-1])
+    row_starts, widths = np.empty(real, dtype=np.int64), np.empty(real, dtype=np.int64)
     buckets, offset = [], 0
     for rows in _group_by_length(lengths, [branch is not None for branch in branches]):
-        longest = max(lengths[row] for row in rows)
-        index = np.zeros((len(rows), longest), dtype=np.int64)
-        where = np.zeros((len(rows), longest), dtype=np.int64)
+        plain, longest = branches[rows[0]] is None, max(lengths[row] for row in rows)
+        high, longest = (fair(len(rows)), fair(longest)) if plain else (len(rows), longest)
+        index = np.zeros((high, longest), dtype=np.int64)
+        where = np.zeros((high, longest), dtype=np.int64)
         for place, row in enumerate(rows):
-            length = lengths[row]
-            index[place, :length] = np.arange(starts[row], starts[row] + length)
+            length, own = lengths[row], slice(starts[row], starts[row + 1])
+            index[place, :length] = np.arange(starts[row], starts[row + 1])
             where[place, :length] = positions[row]
-            back[starts[row] : starts[row] + length] = offset + place * longest + np.arange(length)
+            row_starts[own], widths[own] = offset + place * longest, longest
         mask = None
-        if branches[rows[0]] is not None:
+        if not plain:
             mask = torch.from_numpy(_branch_masks([branches[row] for row in rows], longest)).to(device)
         buckets.append(Bucket(torch.from_numpy(index).to(device), mask, torch.from_numpy(where).to(device)))
-        offset += len(rows) * longest
-    gather = torch.cat([bucket.index.reshape(-1) for bucket in buckets])
-    return StreamPlan(tuple(buckets), gather, torch.from_numpy(back).to(device))
+        offset += index.size
+    places = np.concatenate([np.arange(length) for length in lengths])
+    rows_at, places_at, widths_at = (
+        torch.from_numpy(values).to(device) for values in (row_starts, places, widths)
+    )
+    return StreamPlan(tuple(buckets), rows_at, places_at, widths_at, real if size is None else size)
 
 
 def _group_by_length(lengths: Sequence[int], branched: Sequence[bool]) -> list[list[int]]:
@@ -158,16 +183,19 @@ def stream_attention(
     on_cpu, low = query.device.type == "cpu", query.dtype == torch.bfloat16
     # torch's bfloat16 attention on a CPU is up to three times slower than its float32 attention
     wide = torch.float32 if on_cpu and low else query.dtype
-    q_all, k_all, v_all = (
-        _Gather.apply(tensor[0].transpose(0, 1), plan.gather, plan.back) for tensor in (query, key, value)
-    )
-    sizes = [bucket.index.numel() for bucket in plan.buckets]
+    heads = {"q": query.shape[1], "k": key.shape[1], "v": value.shape[1]}
+    streams = [
+        _Gather.apply(tensor[0].transpose(0, 1), *plan.by_head(tensor.shape[1]))
+        for tensor in (query, key, value)
+    ]
+    sizes = [[bucket.index.numel() * count for bucket in plan.buckets] for count in heads.values()]
+    split = [stream.split(each) for stream, each in zip(streams, sizes, strict=True)]
     outputs = []
-    for bucket, *parts in zip(
-        plan.buckets, *(part.split(sizes) for part in (q_all, k_all, v_all)), strict=True
-    ):
+    for bucket, *parts in zip(plan.buckets, *split, strict=True):
         rows, length = bucket.index.shape
-        q, k, v = (part.view(rows, length, part.shape[1], -1).transpose(1, 2) for part in parts)
+        q, k, v = (
+            part.view(rows, count, length, -1) for part, count in zip(parts, heads.values(), strict=True)
+        )
         mask = _windowed(bucket, length, sliding_window)
         if mask is None and not dropout and on_cpu and length <= (LONGEST if low else LONGEST_WIDE):
             out = _short(q, k, v, scaling)
@@ -182,8 +210,10 @@ def stream_attention(
                 scale=scaling,
                 enable_gqa=q.shape[1] != k.shape[1],
             ).to(query.dtype)
-        outputs.append(out.transpose(1, 2).reshape(rows * length, q.shape[1], -1))
-    return _Scatter.apply(torch.cat(outputs), plan.back).unsqueeze(0), None
+        outputs.append(out.reshape(rows * q.shape[1] * length, -1))
+    whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    back = plan.by_head(heads["q"])[1]
+    return _Scatter.apply(whole, back, plan.size, heads["q"]).unsqueeze(0), None
 
 
 def _windowed(bucket: Bucket, length: int, window: int | None) -> torch.Tensor | None:
@@ -196,32 +226,43 @@ def _windowed(bucket: Bucket, length: int, window: int | None) -> torch.Tensor |
 
 
 class _Gather(torch.autograd.Function):
-    """x[gather]; the gradient of padding is nothing, so backward is a look-up too: dy[back]."""
+    """(tokens, heads, d) looked up as (M heads, d); padding has no gradient, so backward is a look-up too."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, gather: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(back)
-        return x.index_select(0, gather)
+        ctx.shape = x.shape
+        return x.reshape(-1, x.shape[-1]).index_select(0, gather)
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (back,) = ctx.saved_tensors
-        return dy.index_select(0, back), None, None
+        return _looked_up(dy, back, ctx.shape), None, None
 
 
 class _Scatter(torch.autograd.Function):
-    """x[back]: every token's own output; padding gets a gradient of zero."""
+    """Every token's own output, (size, heads, d), from (M heads, d); padding gets a gradient of zero."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, back: torch.Tensor, size: int, heads: int) -> torch.Tensor:
         ctx.save_for_backward(back)
         ctx.size = len(x)
-        return x.index_select(0, back)
+        return _looked_up(x, back, torch.Size((size, heads, x.shape[-1])))
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (back,) = ctx.saved_tensors
-        return dy.new_zeros(ctx.size, *dy.shape[1:]).index_copy_(0, back, dy), None
+        own = dy.reshape(-1, dy.shape[-1])[: len(back)]
+        return dy.new_zeros(ctx.size, dy.shape[-1]).index_copy_(0, back, own), None, None, None
+
+
+def _looked_up(x: torch.Tensor, places: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """x[places] as ``shape``, zero behind what there are places for."""
+    whole = x.new_empty(shape)
+    flat = whole.view(-1, x.shape[-1])
+    torch.index_select(x, 0, places, out=flat[: len(places)])
+    flat[len(places) :].zero_()
+    return whole
 
 
 class _CausalAttention(torch.autograd.Function):
@@ -234,7 +275,11 @@ class _CausalAttention(torch.autograd.Function):
     def forward(
         ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, hidden: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        shares = torch.softmax(torch.baddbmm(hidden, q, k.transpose(1, 2), alpha=scale), dim=-1)
+        scores = torch.baddbmm(hidden, q, k.transpose(1, 2), alpha=scale)
+        if scores.dtype == torch.bfloat16 and scores.shape[-1] % _VECTOR:  # then torch's is two times slower
+            shares = torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
+        else:
+            shares = torch.softmax(scores, dim=-1)
         ctx.save_for_backward(q, k, v, shares)
         ctx.scale = scale
         return torch.bmm(shares, v)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -37,33 +38,73 @@ class _RmsNorm(torch.autograd.Function):
 
 
 class _Rotation(torch.autograd.Function):
-    """x * cos + rotate_half(x) * sin over the last dimension; backward turns the other way round."""
+    """x * cos + rotate_half(x) * sin over the last dimension; backward turns the other way round.
+
+    x (batch, heads, tokens, d) where (batch, tokens, heads, d) lies in one piece; cos and the signed sin
+    (batch * tokens, heads * d) as a ``_Turn`` has them.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(cos, sin)
-        y = x * cos
-        half = x.shape[-1] // 2
-        y[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
-        y[..., half:].addcmul_(x[..., :half], sin[..., half:])
-        return y
+    def forward(ctx: Any, x: torch.Tensor, turn: _Turn) -> torch.Tensor:
+        ctx.turn = turn
+        return _turned(x, turn.cos, turn.sin)
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        cos, sin = ctx.saved_tensors
-        dx = dy * cos
-        half = dy.shape[-1] // 2
-        dx[..., :half].addcmul_(dy[..., half:], sin[..., half:])
-        dx[..., half:].addcmul_(dy[..., :half], sin[..., :half], value=-1)
-        return dx, None, None
+        return _turned(dy, ctx.turn.cos, ctx.turn.back), None
 
 
-def _rotated(
-    q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, unsqueeze_dim: int = 1
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """As ``apply_rotary_pos_emb`` of transformers' Llama."""
-    cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
-    return _Rotation.apply(q, cos, sin), _Rotation.apply(k, cos, sin)
+@dataclass(frozen=True)
+class _Turn:
+    """cos, sin, back: (batch * tokens, heads * d); the first half of a head's sin is negative, back is the
+    sin with its halves exchanged, which turns the other way."""
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+    back: torch.Tensor
+
+
+def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    batch, heads, tokens, width = x.shape
+    flat = x.transpose(1, 2)
+    turned = torch.addcmul(flat.reshape(cos.shape) * cos, _exchanged(flat).view(cos.shape), sin)
+    return turned.view(batch, tokens, heads, width).transpose(1, 2)
+
+
+def _exchanged(x: torch.Tensor) -> torch.Tensor:
+    """The halves of the last dimension exchanged, in one piece of memory."""
+    low, high = x.chunk(2, dim=-1)
+    return torch.cat((high, low), dim=-1).contiguous()
+
+
+class _Rotary:
+    """As ``apply_rotary_pos_emb`` of transformers' Llama; sines are laid out once for all layers."""
+
+    def __init__(self) -> None:
+        self._angles: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._turns: dict[int, _Turn] = {}
+
+    def __call__(
+        self, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, unsqueeze_dim: int = 1
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        assert unsqueeze_dim == 1, "Llama's layers have their heads there"
+        if self._angles is None or self._angles[0] is not cos or self._angles[1] is not sin:
+            self._angles, self._turns = (cos, sin), {}
+        return _Rotation.apply(q, self._turn(q)), _Rotation.apply(k, self._turn(k))
+
+    def _turn(self, x: torch.Tensor) -> _Turn:
+        assert self._angles is not None
+        heads, width = x.shape[1], x.shape[3]
+        if heads not in self._turns:
+            cos, sin = self._angles
+            signed = torch.cat((-sin[..., : width // 2], sin[..., width // 2 :]), dim=-1)
+            self._turns[heads] = _Turn(
+                *(
+                    part.unsqueeze(2).expand(x.shape[0], x.shape[2], heads, width).reshape(-1, heads * width)
+                    for part in (cos, signed, _exchanged(signed))
+                )
+            )
+        return self._turns[heads]
 
 
 def _normalised(module: Any, x: torch.Tensor) -> torch.Tensor:
@@ -80,11 +121,11 @@ def fused_blocks(model: nn.Module) -> Iterator[None]:
     norms = [module for module in model.modules() if _is_rms_norm(module)]
     places = {type(module).__module__ for module in model.modules()}
     rotating = [sys.modules[place] for place in places if _rotates_like_llama(sys.modules.get(place))]
-    own = [(module, module.apply_rotary_pos_emb) for module in rotating]
+    own, rotary = [(module, module.apply_rotary_pos_emb) for module in rotating], _Rotary()
     for norm in norms:
         vars(norm)["forward"] = partial(_normalised, norm)
     for module in rotating:
-        module.apply_rotary_pos_emb = _rotated  # type: ignore[attr-defined]
+        module.apply_rotary_pos_emb = rotary  # type: ignore[attr-defined]
     try:
         yield
     finally:

@@ -20,8 +20,13 @@ import torch
 from torch import nn
 
 from traitmap.engine.linear import product
+from traitmap.engine.shapes import few
 from traitmap.errors import ModelError
 from traitmap.study.settings import Lora
+
+# Modules that read the very same input, by their usual names
+_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+_LEAST = 16  # tokens of an adapter's product
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,8 @@ class Slice:
 class AdapterWeights:
     """One adapter: module name -> (A (r, in), B (out, r), scale).
 
-    flat: an adapter in training has all of its numbers in one vector, of which A and B are views (module
-    by module A, then B transposed), so that one optimizer step, one norm and one cast serve them all.
+    flat: an adapter in training has all of its numbers in one vector, of which A and B are views (all A,
+    then all B transposed), so that one optimizer step, one norm and one cast serve them all.
     gradient: the vector beside it, of which the ``.grad`` of A and B are views.
     """
 
@@ -96,8 +101,7 @@ def new_adapter(modules: dict[str, nn.Linear], lora: Lora, generator: torch.Gene
     first = next(iter(modules.values()))
     wide = torch.float64 if first.weight.dtype == torch.float64 else torch.float32
     shapes = {name: (lora.r, module.in_features, module.out_features) for name, module in modules.items()}
-    size = sum(rank * (width + height) for rank, width, height in shapes.values())
-    flat = torch.zeros(size, dtype=wide, device=first.weight.device)
+    flat = torch.zeros(_size(shapes), dtype=wide, device=first.weight.device)
     gradient = torch.zeros_like(flat)
     a, b = _views(flat, shapes)
     a_gradient, b_gradient = _views(gradient, shapes)
@@ -106,7 +110,8 @@ def new_adapter(modules: dict[str, nn.Linear], lora: Lora, generator: torch.Gene
         draw = torch.empty(lora.r, module.in_features, dtype=wide)
         a[name].copy_(draw.uniform_(-bound, bound, generator=generator))
         a[name].requires_grad_().grad = a_gradient[name]
-        b[name].requires_grad_().grad = b_gradient[name]
+        b[name] = b[name].T.requires_grad_()
+        b[name].grad = b_gradient[name].T
     scale = lora.lora_alpha / (math.sqrt(lora.r) if lora.use_rslora else lora.r)
     return AdapterWeights(
         a=a,
@@ -119,43 +124,150 @@ def new_adapter(modules: dict[str, nn.Linear], lora: Lora, generator: torch.Gene
     )
 
 
-def _views(
-    flat: torch.Tensor, shapes: Mapping[str, tuple[int, int, int]]
-) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """A (r, in) and B (out, r) of every module as views of a vector; shapes: (r, in, out) by module."""
-    a, b, place = {}, {}, 0
-    for name, (rank, width, height) in shapes.items():
-        a[name] = flat[place : place + rank * width].view(rank, width)
-        place += rank * width
-        b[name] = flat[place : place + rank * height].view(rank, height).T
-        place += rank * height
-    return a, b
+Shapes = Mapping[str, tuple[int, int, int]]  # module -> rank, width of its input, width of its output
+
+
+def _size(shapes: Shapes) -> int:
+    return sum(rank * (width + height) for rank, width, height in shapes.values())
+
+
+def _views(flat: torch.Tensor, shapes: Shapes) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A (r, in) and B transposed (r, out) of every module as views of a vector: all A, then all B.
+
+    Modules that read the same input stand behind each other, so that their A are one matrix.
+    """
+    order, place = [each for name in shapes for each in _family(name) if each in shapes], 0
+    a, b = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
+    for views, side in ((a, 1), (b, 2)):
+        for name in dict.fromkeys(order):
+            rank, width = shapes[name][0], shapes[name][side]
+            views[name] = flat[place : place + rank * width].view(rank, width)
+            place += rank * width
+    return {name: a[name] for name in shapes}, {name: b[name] for name in shapes}
+
+
+def _family(name: str) -> list[str]:
+    """The modules of the same parent that read the same input by their usual names, itself among them."""
+    parent, _, own = name.rpartition(".")
+    together = next((names for names in _TOGETHER if own in names), (own,))
+    return [f"{parent}.{each}" if parent else each for each in together]
+
+
+class _Working:
+    """An adapter as passes read it: in their precision, A times its scale, and room for gradients.
+
+    slope: where gradients of a pass are added up, laid out as the adapter is; its own ``gradient`` where
+    that has the same precision. Everything stays where it is when the weights change.
+    """
+
+    def __init__(self, adapter: AdapterWeights, dtype: torch.dtype) -> None:
+        self.adapter, self.fresh = adapter, False
+        shapes = {name: (len(a), a.shape[1], len(adapter.b[name])) for name, a in adapter.a.items()}
+        device = next(iter(adapter.a.values())).device
+        self._flat = torch.empty(_size(shapes), dtype=dtype, device=device)
+        self._a, self._b = _views(self._flat, shapes)
+        own = adapter.gradient
+        self.slope = own if own is None or own.dtype == dtype else torch.zeros_like(self._flat)
+        self._a_slope, self._b_slope = ({}, {}) if self.slope is None else _views(self.slope, shapes)
+        self._joint: dict[tuple[str, ...], _Joint | None] = {}
+
+    def refresh(self) -> None:
+        """Take the adapter's numbers as they are now."""
+        with torch.no_grad():
+            for name, a in self.adapter.a.items():
+                if self.adapter.flat is None:
+                    torch.mul(a.to(self._flat.dtype), self.adapter.scale[name], out=self._a[name])
+                    self._b[name].copy_(self.adapter.b[name].T)
+            if self.adapter.flat is not None:
+                size = sum(a.numel() for a in self._a.values())
+                self._flat.copy_(self.adapter.flat)
+                self._flat[:size].mul_(next(iter(self.adapter.scale.values())))
+        self.fresh = True
+
+    def collect(self) -> None:
+        """Add what a pass has found to the adapter's gradient."""
+        if self.slope is not None and self.slope is not self.adapter.gradient:
+            self.adapter.gradient.add_(self.slope)  # type: ignore[union-attr]
+            self.slope.zero_()
+
+    def drop(self) -> None:
+        """Forget what a pass has found that was not collected."""
+        if self.slope is not None:
+            self.slope.zero_()
+
+    def joint(self, names: tuple[str, ...]) -> _Joint | None:
+        """The share of these modules in one product, or None where the adapter touches none of them."""
+        if names not in self._joint:
+            self._joint[names] = self._join(names)
+        return self._joint[names]
+
+    def _join(self, names: tuple[str, ...]) -> _Joint | None:
+        there = [name for name in names if name in self._a]
+        if not there:
+            return None
+        parts, start = list[_Part](), 0
+        for name in there:
+            ranks = slice(start, start + len(self._a[name]))
+            parts.append(_Part(names.index(name), ranks, self._b[name], self._b_slope.get(name)))
+            start = ranks.stop
+        scale, a_slope = self.adapter.scale[there[0]], None
+        if self.slope is not None:
+            a_slope = _behind_each_other([self._a_slope[name] for name in there])
+        return _Joint(_behind_each_other([self._a[name] for name in there]), a_slope, scale, tuple(parts))
+
+
+def _behind_each_other(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Matrices (r_i, in) that follow each other in memory as one, (sum r_i, in)."""
+    rows, width = sum(len(part) for part in parts), parts[0].shape[1]
+    return parts[0].as_strided((rows, width), (width, 1))
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One module's share of an adapter's product: rows ``ranks`` of the joint A, B, and the scale.
-
-    module: its place among those that are computed together. name: its name in the model.
-    """
+    """One module's share of an adapter's product: its place among the modules, rows ``ranks`` of the joint
+    A, B transposed (r, out) and where that one's gradient is added up."""
 
     module: int
-    name: str
     ranks: slice
     b: torch.Tensor
+    b_slope: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class _Joint:
+    """What modules that read the same input need of one adapter: their A below each other, times scale."""
+
+    a: torch.Tensor
+    a_slope: torch.Tensor | None
     scale: float
+    parts: tuple[_Part, ...]
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Tokens that an adapter's products read: its own, and ``before`` and ``after`` them some that are
+    others', so that products come in few shapes. What they give is thrown away."""
+
+    tokens: slice
+    before: int
+    after: int
+    piece: Slice
+
+    def blank(self, low: torch.Tensor) -> None:
+        if self.before:
+            low[: self.before].zero_()
+        if self.after:
+            low[-self.after :].zero_()
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """What the product needs of one adapter: its tokens, the A of all modules that read the same input
-    below each other, their parts, and what the dropout mask is drawn from (then there is one part)."""
+    """One adapter's share of a product. masked: its weights and the module's name where the input is
+    dropped in part; then there is one part."""
 
-    tokens: slice
-    a: torch.Tensor
-    parts: tuple[_Part, ...]
-    owner: AdapterWeights
-    masked: Slice | None
+    range: _Range
+    joint: _Joint
+    masked: tuple[AdapterWeights, str] | None
 
 
 class _AdaptedLinear(torch.autograd.Function):
@@ -179,15 +291,16 @@ class _AdaptedLinear(torch.autograd.Function):
         ys = [base.output(x) for base in bases]
         saved: list[torch.Tensor] = [x]
         for piece in pieces:
-            part = x[piece.tokens]
+            tokens, joint = piece.range.tokens, piece.joint
+            part = x[tokens]
             if piece.masked is not None:
-                mask = _dropout_mask(piece.owner, piece.masked, piece.parts[0].name, part)
+                mask = _dropout_mask(*piece.masked, piece.range.piece, part)
                 part = part * mask
                 saved.append(mask)
-            low = torch.mm(part, piece.a.T)
-            _scale(low, piece.parts)
-            for each in piece.parts:
-                ys[each.module][piece.tokens].addmm_(low[:, each.ranks], each.b.T)
+            low = torch.mm(part, joint.a.T)
+            piece.range.blank(low)
+            for each in joint.parts:
+                ys[each.module][tokens].addmm_(low[:, each.ranks], each.b)
             saved.append(low)
         ctx.save_for_backward(*saved)
         ctx.bases, ctx.pieces = bases, pieces
@@ -199,25 +312,35 @@ class _AdaptedLinear(torch.autograd.Function):
         dys, rest = [slope.contiguous() for slope in slopes], iter(saved)
         dx = _input_gradient(x, ctx.bases, dys) if ctx.needs_input_grad[0] else None
         for piece in ctx.pieces:
-            part = x[piece.tokens]
             mask = None if piece.masked is None else next(rest)
-            low = next(rest)
-            dlow = torch.empty_like(low)
-            for each in piece.parts:
-                dpart = dys[each.module][piece.tokens]
-                torch.mm(dpart, each.b, out=dlow[:, each.ranks])
-                _accumulate(piece.owner.b[each.name], torch.mm(low[:, each.ranks].T, dpart).T)
-            _scale(dlow, piece.parts)
-            da = torch.mm(dlow.T, part if mask is None else part * mask)
-            for each in piece.parts:
-                _accumulate(piece.owner.a[each.name], da[each.ranks])
-            if dx is None:
-                continue
-            if mask is None:
-                dx[piece.tokens].addmm_(dlow, piece.a)
-            else:
-                dx[piece.tokens].addcmul_(torch.mm(dlow, piece.a), mask)
+            _piece_backward(piece, x, dys, dx, next(rest), mask)
         return dx, None, None, None
+
+
+def _piece_backward(
+    piece: _Piece,
+    x: torch.Tensor,
+    dys: Sequence[torch.Tensor],
+    dx: torch.Tensor | None,
+    low: torch.Tensor,
+    mask: torch.Tensor | None,
+) -> None:
+    """Add one adapter's gradients where they are added up, and to dx what goes through it."""
+    tokens, joint = piece.range.tokens, piece.joint
+    part = x[tokens] if mask is None else x[tokens] * mask
+    dlow = torch.empty_like(low)
+    for each in joint.parts:
+        dpart = dys[each.module][tokens]
+        torch.mm(dpart, each.b.T, out=dlow[:, each.ranks])
+        each.b_slope.addmm_(low[:, each.ranks].T, dpart)  # type: ignore[union-attr]
+    piece.range.blank(dlow)
+    joint.a_slope.addmm_(dlow.T, part, alpha=joint.scale)  # type: ignore[union-attr]
+    if dx is None:
+        return
+    if mask is None:
+        dx[tokens].addmm_(dlow, joint.a)
+    else:
+        dx[tokens].addcmul_(torch.mm(dlow, joint.a), mask)
 
 
 @dataclass(frozen=True)
@@ -235,22 +358,18 @@ class _Frozen:
 def _input_gradient(x: torch.Tensor, bases: Sequence[_Frozen], dys: Sequence[torch.Tensor]) -> torch.Tensor:
     total: torch.Tensor | None = None
     for base, dy in zip(bases, dys, strict=True):
-        if base.weight is not None:
-            part = product(dy, base.weight.T, None)
-            total = part if total is None else total.add_(part)
+        if base.weight is None:
+            continue
+        if total is None:
+            total = product(dy, base.weight.T, None)
+        elif x.dtype == torch.bfloat16:
+            total.addmm_(dy, base.weight)
+        else:
+            total.add_(product(dy, base.weight.T, None))
     return torch.zeros_like(x) if total is None else total
 
 
-def _scale(low: torch.Tensor, parts: Sequence[_Part]) -> None:
-    """Multiply the columns of each part by its scale, in place."""
-    if len({part.scale for part in parts}) == 1:
-        low.mul_(parts[0].scale)
-    else:
-        for part in parts:
-            low[:, part.ranks].mul_(part.scale)
-
-
-def _dropout_mask(adapter: AdapterWeights, piece: Slice, name: str, part: torch.Tensor) -> torch.Tensor:
+def _dropout_mask(adapter: AdapterWeights, name: str, piece: Slice, part: torch.Tensor) -> torch.Tensor:
     """Inverted dropout mask (tokens, in) of a slice, row by row from each row's own key."""
     keep = 1.0 - adapter.dropout
     module = list(adapter.a).index(name)
@@ -262,18 +381,12 @@ def _dropout_mask(adapter: AdapterWeights, piece: Slice, name: str, part: torch.
     return (torch.cat(draws) < keep).to(part.device, part.dtype).div_(keep)
 
 
-def _accumulate(parameter: torch.Tensor, gradient: torch.Tensor) -> None:
-    if parameter.grad is None:
-        parameter.grad = gradient.to(parameter.dtype)
-    else:
-        parameter.grad.add_(gradient)
-
-
 class Resident:
     """Adapters hooked onto a model; ``route`` says which tokens belong to whom.
 
     siblings: module -> all modules that may read the very same input, itself among them. The first that
-    is called computes for all; the others find their output waiting.
+    is called computes for all; the others find their output waiting. exact: no product reads a token that
+    is not its adapter's, as numbers that are not finite would go from one to the other.
     """
 
     def __init__(
@@ -282,28 +395,41 @@ class Resident:
         siblings: Mapping[str, Mapping[str, nn.Linear]] | None = None,
     ) -> None:
         self.adapters = list(adapters)
-        self.slices: tuple[Slice, ...] = ()
-        self._read: tuple[Slice, ...] = ()
         self.training = False
+        self.exact = False
+        self._slices: tuple[Slice, ...] = ()
+        self._read: tuple[Slice, ...] = ()
         self._siblings = siblings or {}
         self._anchor = torch.zeros((), requires_grad=True)
-        self._cast: dict[int, tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]] = {}
-        self._joint: dict[tuple[int, tuple[str, ...]], torch.Tensor] = {}
+        self._working: dict[tuple[int, torch.dtype], _Working] = {}
+        self._ranges: dict[int, list[_Range]] = {}
         self._waiting: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def route(self, slices: Sequence[Slice]) -> None:
         """Set the owners of the next forward pass's tokens."""
-        self.slices = tuple(slices)
+        self._slices = tuple(slices)
+        self._ranges.clear()
         self._waiting.clear()
 
     def route_read(self, slices: Sequence[Slice]) -> None:
         """Set the owners of the tokens in modules that see only those that are read; none for no such."""
         self._read = tuple(slices)
+        self._ranges.clear()
 
     def refresh(self) -> None:
         """Cast the adapters anew at the next pass: their weights have changed."""
-        self._cast.clear()
-        self._joint.clear()
+        for working in self._working.values():
+            working.fresh = False
+
+    def collect(self) -> None:
+        """Add what the passes since the last call have found to the adapters' gradients."""
+        for working in self._working.values():
+            working.collect()
+
+    def drop(self) -> None:
+        """Forget what was found since then."""
+        for working in self._working.values():
+            working.drop()
 
     def add_to(self, name: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """y plus every owner's low-rank product of x at module ``name``."""
@@ -329,49 +455,36 @@ class Resident:
         return found[name]
 
     def _pieces(self, names: tuple[str, ...], x: torch.Tensor) -> list[_Piece]:
-        pieces, dtype = [], x.dtype
-        only_read = self._read and x.numel() == self._read[-1].stop * x.shape[-1]
-        for piece in self._read if only_read else self.slices:
-            owner = self.adapters[piece.owner]
-            there = tuple(name for name in names if name in owner.a)
-            if not there:
-                continue
-            a, b = self._weights(piece.owner, dtype)
-            parts, start = list[_Part](), 0
-            for name in there:
-                ranks = slice(start, start + len(a[name]))
-                parts.append(_Part(names.index(name), name, ranks, b[name], owner.scale[name]))
-                start = ranks.stop
-            joint = a[there[0]]
-            if len(there) > 1:
-                key = (piece.owner, there)
-                if key not in self._joint:
-                    self._joint[key] = torch.cat([a[name] for name in there])
-                joint = self._joint[key]
-            masked = piece if self.training and owner.dropout else None
-            pieces.append(_Piece(slice(piece.start, piece.stop), joint, tuple(parts), owner, masked))
+        pieces = []
+        for each in self._ranges_of(x.numel() // x.shape[-1]):
+            index, key = each.piece.owner, (each.piece.owner, x.dtype)
+            working = self._working.get(key)
+            if working is None:
+                working = self._working[key] = _Working(self.adapters[index], x.dtype)
+            if not working.fresh:
+                working.refresh()
+            joint = working.joint(names)
+            if joint is not None:
+                owner = self.adapters[index]
+                masked = (owner, names[joint.parts[0].module]) if self.training and owner.dropout else None
+                pieces.append(_Piece(each, joint, masked))
         return pieces
 
-    def _weights(
-        self, index: int, dtype: torch.dtype
-    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """A and B of an adapter in the precision of the pass, cast once until ``refresh``."""
-        adapter = self.adapters[index]
-        if index not in self._cast or next(iter(self._cast[index][0].values())).dtype != dtype:
-            self._joint.clear()
-            with torch.no_grad():
-                self._cast[index] = _cast(adapter, dtype)
-        return self._cast[index]
+    def _ranges_of(self, tokens: int) -> list[_Range]:
+        """Who owns what of an input of so many tokens, and how far each one's products reach."""
+        if tokens not in self._ranges:
+            slices = self._read if self._read and tokens == self._read[-1].stop else self._slices
+            exact = self.exact or (self.training and any(adapter.dropout for adapter in self.adapters))
+            self._ranges[tokens] = [_range(piece, tokens, exact) for piece in slices]
+        return self._ranges[tokens]
 
 
-def _cast(
-    adapter: AdapterWeights, dtype: torch.dtype
-) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    if adapter.flat is None:
-        a = {name: tensor.detach().to(dtype) for name, tensor in adapter.a.items()}
-        return a, {name: tensor.detach().to(dtype) for name, tensor in adapter.b.items()}
-    shapes = {name: (a.shape[0], a.shape[1], len(adapter.b[name])) for name, a in adapter.a.items()}
-    return _views(adapter.flat.to(dtype), shapes)
+def _range(piece: Slice, tokens: int, exact: bool) -> _Range:
+    size = few(max(_LEAST, piece.stop - piece.start))
+    if exact or size >= tokens:
+        return _Range(slice(piece.start, piece.stop), 0, 0, piece)
+    start = min(piece.start, tokens - size)
+    return _Range(slice(start, start + size), piece.start - start, start + size - piece.stop, piece)
 
 
 @contextmanager
@@ -384,7 +497,7 @@ def resident(model: nn.Module, adapters: Sequence[AdapterWeights]) -> Iterator[R
     modules = dict(model.named_modules())
     names = sorted({name for adapter in adapters for name in adapter.a})
     plain = {name: module for name in names if _is_plain(module := modules[name])}
-    stack = Resident(adapters, _siblings(plain))
+    stack = Resident(adapters, _siblings(plain, names))
     for name, module in plain.items():
         module.__dict__["forward"] = partial(stack.product, name, module)
     handles = [
@@ -407,13 +520,12 @@ def _is_plain(module: nn.Module) -> bool:
     return type(module) is nn.Linear and "forward" not in vars(module) and not module.weight.requires_grad
 
 
-def _siblings(modules: Mapping[str, nn.Linear]) -> dict[str, dict[str, nn.Linear]]:
-    """For every module those of the same parent that read the same input by their usual names."""
+def _siblings(modules: Mapping[str, nn.Linear], names: Sequence[str]) -> dict[str, dict[str, nn.Linear]]:
+    """For every module those that are computed with it: its family, where all of it that adapters touch
+    (``names``) is among the modules."""
     found: dict[str, dict[str, nn.Linear]] = {}
     for name in modules:
-        parent, _, own = name.rpartition(".")
-        for together in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")):
-            if own in together:
-                full = [f"{parent}.{each}" if parent else each for each in together]
-                found[name] = {each: modules[each] for each in full if each in modules}
+        family = [each for each in _family(name) if each in names]
+        if all(each in modules for each in family):
+            found[name] = {each: modules[each] for each in family}
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from traitmap.engine import attention
 from traitmap.engine.lora import Resident, Slice
+from traitmap.engine.shapes import close
 
 Ids = NDArray[np.int64]
 
@@ -50,42 +52,66 @@ def read_logits(
 ) -> torch.Tensor:
     """(P, V) logits at every read of every row, rows in order. Rows must be sorted by owner.
 
-    layout: ``stream`` (no padding) or ``padded`` (for models without an attention interface; rows
-    must have no branches).
+    layout: ``stream`` (no padding but a few tokens at the end) or ``padded`` (for models without an
+    attention interface; rows must have no branches).
     """
+    if layout == "stream":
+        return read_stream_logits(model, rows, adapters)[: sum(len(row.reads) for row in rows)]
     if adapters is not None:
         longest = max(len(row.ids) for row in rows)
-        adapters.route(slices_of(rows, [len(row.ids) if layout == "stream" else longest for row in rows]))
-    return _stream(model, rows) if layout == "stream" else _padded(model, rows)
+        adapters.route(slices_of(rows, [longest] * len(rows)))
+    return _padded(model, rows)
 
 
-def slices_of(rows: Sequence[Row], widths: Sequence[int]) -> list[Slice]:
-    """One slice per run of rows with the same owner."""
+def read_stream_logits(model: Any, rows: Sequence[Row], adapters: Resident | None = None) -> torch.Tensor:
+    """(P', V): ``read_logits`` of a stream, and behind them some that mean nothing, for a common shape."""
+    if adapters is not None:
+        adapters.route(slices_of(rows, [len(row.ids) for row in rows], rounded=True))
+    return _stream(model, rows)
+
+
+def slices_of(rows: Sequence[Row], widths: Sequence[int], *, rounded: bool = False) -> list[Slice]:
+    """One slice per run of rows with the same owner. rounded: the last takes in the stream's padding."""
     slices, place = list[Slice](), 0
+    padding = close(sum(widths)) - sum(widths) if rounded else 0
     for owner, run in groupby(zip(rows, widths, strict=True), key=lambda pair: pair[0].owner):
         keys = tuple((row.key, width) for row, width in run)
         stop = place + sum(width for _, width in keys)
+        if padding and stop == sum(widths):
+            keys, stop = (*keys, (0, padding)), stop + padding
         slices.append(Slice(owner, place, stop, keys))
         place = stop
     return slices
 
 
+def read_places(rows: Sequence[Row]) -> Ids:
+    """(P,) places in the stream of all reads, rows in order."""
+    starts = np.concatenate([[0], np.cumsum([len(row.ids) for row in rows])])[:-1]
+    return np.concatenate([row.reads + start for row, start in zip(rows, starts, strict=True)])
+
+
+def padded_to(values: NDArray[Any], size: int) -> NDArray[Any]:
+    """(size, ...) values followed by the last of them again and again."""
+    return np.concatenate([values, np.repeat(values[-1:], size - len(values), axis=0)])
+
+
 def _stream(model: Any, rows: Sequence[Row]) -> torch.Tensor:
     device = model.device
     lengths = [len(row.ids) for row in rows]
-    starts = np.concatenate([[0], np.cumsum(lengths)])[:-1]
+    size = close(sum(lengths))
     positions = [row.positions for row in rows]
-    plan = attention.plan_stream(lengths, positions, [row.branches for row in rows], device)
-    ids = torch.from_numpy(np.concatenate([row.ids for row in rows])).to(device)
-    reads = np.concatenate([row.reads + start for row, start in zip(rows, starts, strict=True)])
+    plan = attention.plan_stream(lengths, positions, [row.branches for row in rows], device, size)
+    ids = padded_to(np.concatenate([row.ids for row in rows]), size)
+    reads = read_places(rows)
     with attention.streaming(plan):
         output = model(
-            input_ids=ids[None],
-            position_ids=torch.from_numpy(np.concatenate(positions)).to(device)[None],
-            logits_to_keep=torch.from_numpy(reads).to(device),
+            input_ids=torch.from_numpy(ids).to(device)[None],
+            position_ids=torch.from_numpy(padded_to(np.concatenate(positions), size)).to(device)[None],
+            logits_to_keep=torch.from_numpy(padded_to(reads, close(len(reads)))).to(device),
             use_cache=False,
         )
-    return output.logits[0]
+    logits: torch.Tensor = output.logits[0]
+    return logits
 
 
 def _padded(model: Any, rows: Sequence[Row]) -> torch.Tensor:
@@ -122,3 +148,83 @@ def batches_by_tokens(lengths: Sequence[int], budget: int, layout: str) -> Itera
         used += size
     if batch:
         yield batch
+
+
+def batches_by_owner(owners: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of rows in batches of at most ``budget`` tokens, an owner's rows together where they fit.
+
+    So that products of one adapter are few and large. An owner's rows that do not fit are divided, rows of
+    like length together; a row longer than the budget is a batch of its own.
+    """
+    pieces: list[tuple[int, list[int]]] = []
+    for owner in dict.fromkeys(owners):
+        own = [index for index, each in enumerate(owners) if each == owner]
+        parts = -(-sum(lengths[index] for index in own) // budget)
+        share = sum(lengths[index] for index in own) / parts
+        for batch in batches_by_tokens([lengths[index] for index in own], int(max(share, 1)) + 1, "stream"):
+            chosen = [own[place] for place in batch]
+            pieces.append((sum(lengths[index] for index in chosen), chosen))
+    batches: list[tuple[int, list[int]]] = []
+    for size, chosen in sorted(pieces, key=lambda piece: -piece[0]):
+        place = next((i for i, (used, _) in enumerate(batches) if used + size <= budget), None)
+        if place is None:
+            batches.append((size, chosen))
+        else:
+            batches[place] = (batches[place][0] + size, batches[place][1] + chosen)
+    return [chosen for _, chosen in batches]
+
+
+class _Take(torch.autograd.Function):
+    """x[:, places]; the gradient of what is taken again behind ``count`` counts once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, places: torch.Tensor, count: int) -> torch.Tensor:
+        ctx.save_for_backward(places)
+        ctx.shape, ctx.count = x.shape, count
+        return x.index_select(1, places)
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (places,) = ctx.saved_tensors
+        dx = dy.new_zeros(ctx.shape).index_copy_(1, places[: ctx.count], dy[:, : ctx.count])
+        return dx, None, None
+
+
+class _Put(torch.autograd.Function):
+    """(1, tokens, width) zeros with y[:, :count] at places."""
+
+    @staticmethod
+    def forward(ctx: Any, y: torch.Tensor, places: torch.Tensor, count: int, tokens: int) -> torch.Tensor:
+        ctx.save_for_backward(places)
+        ctx.count = count
+        whole = y.new_zeros(1, tokens, y.shape[-1])
+        return whole.index_copy_(1, places[:count], y[:, :count])
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (places,) = ctx.saved_tensors
+        dx = dy.index_select(1, places)
+        dx[:, ctx.count :].zero_()
+        return dx, None, None, None
+
+
+@contextmanager
+def only_at(block: torch.nn.Module, places: Ids) -> Iterator[None]:
+    """Compute a block at these places of the stream alone, each named once; elsewhere it gives zeros."""
+    taken = torch.from_numpy(padded_to(places, close(len(places))))
+    tokens = [0]
+
+    def take(_module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        tokens[0] = inputs[0].shape[1]
+        return (_Take.apply(inputs[0], taken.to(inputs[0].device), len(places)), *inputs[1:])
+
+    def put(_module: Any, _inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        whole: torch.Tensor = _Put.apply(output, taken.to(output.device), len(places), tokens[0])
+        return whole
+
+    handles = [block.register_forward_pre_hook(take), block.register_forward_hook(put)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 
 from traitmap.engine.base import Base
-from traitmap.engine.cached_passes import only_where_read
 from traitmap.engine.checkpointing import recomputed_layers
 from traitmap.engine.contract import TrainingJob, TrainingReport
 from traitmap.engine.cross_entropy import backward_from
@@ -26,7 +25,17 @@ from traitmap.engine.fused import fused_blocks
 from traitmap.engine.halving import out_of_memory
 from traitmap.engine.lora import AdapterWeights, Resident, linear_modules, new_adapter, resident
 from traitmap.engine.memory import plan_passes
-from traitmap.engine.passes import Row, batches_by_tokens, read_logits, slices_of
+from traitmap.engine.passes import (
+    Row,
+    batches_by_owner,
+    batches_by_tokens,
+    only_at,
+    padded_to,
+    read_logits,
+    read_places,
+    read_stream_logits,
+    slices_of,
+)
 from traitmap.engine.schedule import batch_schedule, learning_rate
 from traitmap.engine.tokens import Encoder, TokenizedExample, learnt_positions
 from traitmap.errors import EngineError
@@ -161,10 +170,31 @@ def _step(
     passes: _Passes,
 ) -> None:
     """One optimizer step of every active adapter; done again in smaller passes if memory runs out."""
+    losses, norms = _gradients(base, lanes, adapters, passes)
+    if not all(map(math.isfinite, (*losses.values(), *norms.values()))):
+        adapters.exact = True  # what is not finite may have come from another adapter's tokens
+        losses, norms = _gradients(base, lanes, adapters, passes)
+        adapters.exact = False
+    for index, loss in losses.items():
+        lane = lanes[index]
+        rate = learning_rate(len(lane.losses), len(lane.schedule), lane.job.training)
+        optimizer.param_groups[index]["lr"] = rate
+        _settle(lane, loss, norms[index])
+    optimizer.step()
+    for lane in lanes:
+        lane.adapter.flat.grad = None  # type: ignore[union-attr]
+    adapters.refresh()
+
+
+def _gradients(
+    base: Base, lanes: Sequence[Lane], adapters: Resident, passes: _Passes
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Loss and norm of the gradient of every active adapter, the gradients being in place."""
     losses: dict[int, float] | None = None
     while losses is None:
         for lane in lanes:
             _gradient(lane).zero_()
+        adapters.drop()
         try:
             with passes.layers(base.model):
                 losses = _accumulate_gradients(base, lanes, adapters, passes)
@@ -172,17 +202,8 @@ def _step(
             if not out_of_memory(error):
                 raise
             passes.shrink(error)
-    active = [index for index, lane in enumerate(lanes) if lane.active]
-    norms = torch.stack([torch.linalg.vector_norm(_gradient(lanes[index])) for index in active]).tolist()
-    for index, norm in zip(active, norms, strict=True):
-        lane = lanes[index]
-        rate = learning_rate(len(lane.losses), len(lane.schedule), lane.job.training)
-        optimizer.param_groups[index]["lr"] = rate
-        _settle(lane, losses[index], norm)
-    optimizer.step()
-    for lane in lanes:
-        lane.adapter.flat.grad = None  # type: ignore[union-attr]
-    adapters.refresh()
+    norms = torch.stack([torch.linalg.vector_norm(_gradient(lanes[index])) for index in losses]).tolist()
+    return losses, dict(zip(losses, norms, strict=True))
 
 
 def _gradient(lane: Lane) -> torch.Tensor:
@@ -211,31 +232,44 @@ def _accumulate_gradients(
     """Gradients of each active adapter's mean loss over its batch. Returns the losses by lane, in nats."""
     rows, weights, targets = _rows_of_step(lanes)
     losses = {index: 0.0 for index, lane in enumerate(lanes) if lane.active}
-    for batch in batches_by_tokens([len(row.ids) for row in rows], passes.budget, base.layout):
+    for batch in _batches(base, rows, passes):
         order = sorted(batch, key=lambda i: (rows[i].owner, i))
         chosen = [rows[i] for i in order]
         logits = _logits(base, chosen, adapters, None if passes.checkpointing else passes.last)
-        wanted = torch.from_numpy(np.concatenate([targets[i] for i in order])).to(logits.device)
+        wanted = padded_to(np.concatenate([targets[i] for i in order]), len(logits))
         scale = np.concatenate([np.full(len(rows[i].reads), weights[rows[i].owner]) for i in order])
-        nll = backward_from(logits, wanted, torch.from_numpy(scale).to(logits.device))
+        meant = np.zeros(len(logits))
+        meant[: len(scale)] = scale
+        device = logits.device
+        nll = backward_from(logits, torch.from_numpy(wanted).to(device), torch.from_numpy(meant).to(device))
+        adapters.collect()
         owners = np.concatenate([np.full(len(rows[i].reads), rows[i].owner) for i in order])
-        sums = np.bincount(owners, weights=nll.double().cpu().numpy(), minlength=len(lanes))
+        told = nll[: len(scale)].double().cpu().numpy()
+        sums = np.bincount(owners, weights=told, minlength=len(lanes))
         for index in losses:
             losses[index] += float(sums[index])
     return losses
 
 
+def _batches(base: Base, rows: Sequence[Row], passes: _Passes) -> Iterable[list[int]]:
+    lengths = [len(row.ids) for row in rows]
+    if base.layout == "stream":
+        return batches_by_owner([row.owner for row in rows], lengths, passes.budget)
+    return batches_by_tokens(lengths, passes.budget, base.layout)
+
+
 def _logits(
     base: Base, rows: Sequence[Row], adapters: Resident, last: torch.nn.Module | None
 ) -> torch.Tensor:
-    if last is None or base.layout != "stream":
-        adapters.route_read(())
+    """(P', V) logits at the reads of rows; behind them there may be some that mean nothing."""
+    adapters.route_read(())
+    if base.layout != "stream":
         return read_logits(base.model, base.layout, rows, adapters)
-    starts = np.concatenate([[0], np.cumsum([len(row.ids) for row in rows])])[:-1]
-    reads = np.concatenate([row.reads + start for row, start in zip(rows, starts, strict=True)])
-    adapters.route_read(slices_of(rows, [len(row.reads) for row in rows]))
-    with only_where_read(last, reads):
-        return read_logits(base.model, base.layout, rows, adapters)
+    if last is None:
+        return read_stream_logits(base.model, rows, adapters)
+    adapters.route_read(slices_of(rows, [len(row.reads) for row in rows], rounded=True))
+    with only_at(last, read_places(rows)):
+        return read_stream_logits(base.model, rows, adapters)
 
 
 def _rows_of_step(lanes: Sequence[Lane]) -> tuple[list[Row], dict[int, float], list[NDArray[np.int64]]]:
