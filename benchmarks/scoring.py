@@ -9,8 +9,8 @@ one generation target of the mini study, whose adapter was trained until its ans
 S, the strongest loop by hand: HFLM in this process, base loaded once, for every adapter the fastest of
 batch size 1, 16 and 64, merged or not, found by trial in each dtype. T, what people run: an ``lm_eval``
 command per adapter with ``peft=``, in the checkpoint's dtype, 16 rows at a time; it runs once per target.
-Ours forgets tokens and merged weights before each turn. Sides take turns; seconds are of processor time,
-wall time beside it. In float32 log-likelihoods must agree to 1e-3 and texts but for near ties.
+Ours forgets tokens, plans and merged weights before each turn. Sides take turns; seconds are of processor
+time, wall time beside it. In float32 log-likelihoods must agree to 1e-3 and texts but for near ties.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from transformers.utils import logging as transformers_logging
 from traitmap.api.loading import load_data, load_engine
 from traitmap.data.records import Answer, Request
 from traitmap.engine.contract import TrainingJob
+from traitmap.engine.kept import Kept
 from traitmap.engine.local import LocalEngine
 from traitmap.engine.tokens import Encoder
 from traitmap.study.load import load_study
@@ -162,7 +163,8 @@ def timed(work: Callable[[], Scores]) -> tuple[Scores, float, float]:
 
 def ours(workload: Workload, engine: LocalEngine, adapters: int) -> Scores:
     engine.encoder = Encoder(engine.base.tokenizer)
-    engine._latest = None
+    engine._kept = Kept()
+    engine._latest = engine._lean = None
 
     def plain(answer: Answer) -> Any:
         return answer.text if workload.generated else answer.logprob

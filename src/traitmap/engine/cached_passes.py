@@ -65,12 +65,12 @@ def read_rectangles(
 
     kept: gets keys and values (N, kv_heads, d) of every layer where it is given.
     """
-    dtype = lean.embedding.dtype
+    attended = plan.attention(lean.scale, lean.embedding.dtype)
 
     def attend(number: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         if kept is not None:
             kept[number] = (k, v)
-        return plan.attend(q, k, v, lean.scale, dtype)
+        return attended(q, k, v)
 
     return lean.logits(plan.ids, plan.positions, plan.longest, attend, plan.reads)
 

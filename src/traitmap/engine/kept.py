@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from traitmap.data.records import Request
 
 Made = TypeVar("Made")
-MOST = 2**21  # tokens of requests of which anything is kept: some 100 MB
+MOST = 2**20  # tokens of requests of which anything is kept: some 100 MB
 
 
 @dataclass

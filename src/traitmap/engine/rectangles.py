@@ -7,8 +7,9 @@ length make a rectangle, whose tokens are looked up in the stream.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,13 +26,13 @@ class Rectangle:
     """Rows of nearly one length. members: (rows,) which they are. where: (rows * L,) their places in the
     stream, row by row; what is padded points anywhere.
 
-    hidden: (rows, L, L) what a token must not look at, where rows have branches; else what comes after it.
+    branches: (rows, L) as in ``attention.plan_stream``, -1 where padded; None where rows have none.
     """
 
     members: tuple[int, ...]
     where: torch.Tensor
     length: int
-    hidden: torch.Tensor | None
+    branches: torch.Tensor | None
 
     @property
     def rows(self) -> int:
@@ -40,6 +41,14 @@ class Rectangle:
     def block(self, stream: torch.Tensor) -> torch.Tensor:
         """(rows, L, ...) the rectangle's tokens of a stream (N, ...)."""
         return stream.index_select(0, self.where).unflatten(0, (self.rows, self.length))
+
+    def hidden(self) -> torch.Tensor | None:
+        """(rows, L, L) what a token must not look at: other branches, and what comes after it. None where
+        rows have no branches."""
+        if self.branches is None:
+            return None
+        own = (self.branches[:, :, None] == self.branches[:, None]) | (self.branches[:, None] == 0)
+        return own.tril_().logical_not_()
 
 
 @dataclass(frozen=True)
@@ -55,58 +64,58 @@ class Rectangles:
     parts: tuple[Rectangle, ...]
     back: torch.Tensor
     longest: int
-    _added: dict[tuple[int, torch.dtype], torch.Tensor] = field(default_factory=dict)
 
-    def attend(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, dtype: torch.dtype
-    ) -> torch.Tensor:
-        """(N, heads, d) in ``dtype``, from q (N, heads, d), k and v (N, kv_heads, d) in any."""
-        out = torch.empty(sum(len(part.where) for part in self.parts), *q.shape[1:], dtype=dtype)
-        start = 0
-        for number, part in enumerate(self.parts):
-            found = self._rectangle(number, *map(part.block, (q, k, v)), scale=scale, dtype=dtype)
-            stop = start + len(part.where)
-            out[start:stop].view(found.shape).copy_(found)
-            start = stop
-        return out.index_select(0, self.back)
+    def attention(self, scale: float, dtype: torch.dtype) -> Callable[..., torch.Tensor]:
+        """For one pass: from q (N, heads, d), k and v (N, kv_heads, d) to (N, heads, d) in ``dtype``."""
+        hidden = [part.hidden() for part in self.parts]
 
-    def _rectangle(
-        self,
-        number: int,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        *,
-        scale: float,
-        dtype: torch.dtype,
-    ) -> torch.Tensor:
-        """(rows, L, heads, d) of q (rows, L, heads, d), k and v (rows, L, kv_heads, d)."""
-        rows, length, heads, width = q.shape
-        kv_heads, part = k.shape[2], self.parts[number]
-        if length > (LONGEST if dtype == torch.bfloat16 else LONGEST_WIDE):
-            return _long(part, q, k, v, scale)
-        group = heads // kv_heads  # heads that share keys lie behind each other, as rows of one product
-        asked = q.unflatten(2, (kv_heads, group)).permute(0, 2, 3, 1, 4)
-        asked = _packed(asked, dtype).view(rows * kv_heads, group * length, width)
-        keys, values = (_packed(one.transpose(1, 2), dtype).view(-1, length, width) for one in (k, v))
-        if part.hidden is None:
-            scores = torch.baddbmm(
-                self._after(length, group, dtype), asked, keys.transpose(1, 2), alpha=scale
-            )
-        else:
-            scores = torch.bmm(asked, keys.transpose(1, 2)).mul_(scale)
-            scores.view(rows, heads, length, length).masked_fill_(part.hidden[:, None], -torch.inf)
-        # softmax in bfloat16 takes a CPU four times as long as there and back
-        shares = scores.to(torch.promote_types(dtype, torch.float32)).softmax(dim=-1).to(dtype)
-        found = torch.bmm(shares, values).view(rows, kv_heads, group, length, width)
-        return found.permute(0, 3, 1, 2, 4).flatten(2, 3)
+        def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            out = torch.empty(sum(len(part.where) for part in self.parts), *q.shape[1:], dtype=dtype)
+            start = 0
+            for part, unseen in zip(self.parts, hidden, strict=True):
+                own, keys, values = (part.block(one) for one in (q, k, v))
+                found = _attended(own, keys, values, unseen, scale=scale, dtype=dtype)
+                stop = start + len(part.where)
+                out[start:stop].view(found.shape).copy_(found)
+                start = stop
+            return out.index_select(0, self.back)
 
-    def _after(self, length: int, group: int, dtype: torch.dtype) -> torch.Tensor:
-        """(group * L, L) numbers to add to scores: minus infinity for what comes after a token."""
-        if (length, dtype) not in self._added:
-            added = torch.full((length, length), -torch.inf, dtype=dtype).triu_(1)
-            self._added[length, dtype] = added.repeat(group, 1)
-        return self._added[length, dtype]
+        return attend
+
+
+def _attended(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    hidden: torch.Tensor | None,
+    *,
+    scale: float,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """(rows, L, heads, d) of q (rows, L, heads, d), k and v (rows, L, kv_heads, d)."""
+    rows, length, heads, width = q.shape
+    if length > (LONGEST if dtype == torch.bfloat16 else LONGEST_WIDE):
+        return _long(q, k, v, hidden, scale)
+    kv_heads = k.shape[2]
+    group = heads // kv_heads  # heads that share keys lie behind each other, as rows of one product
+    asked = q.unflatten(2, (kv_heads, group)).permute(0, 2, 3, 1, 4)
+    asked = _packed(asked, dtype).view(rows * kv_heads, group * length, width)
+    keys, values = (_packed(one.transpose(1, 2), dtype).view(-1, length, width) for one in (k, v))
+    if hidden is None:
+        scores = torch.baddbmm(_after(length, group, dtype), asked, keys.transpose(1, 2), alpha=scale)
+    else:
+        scores = torch.bmm(asked, keys.transpose(1, 2)).mul_(scale)
+        scores.view(rows, heads, length, length).masked_fill_(hidden[:, None], -torch.inf)
+    # softmax in bfloat16 takes a CPU four times as long as there and back
+    shares = scores.to(torch.promote_types(dtype, torch.float32)).softmax(dim=-1).to(dtype)
+    found = torch.bmm(shares, values).view(rows, kv_heads, group, length, width)
+    return found.permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+
+@functools.lru_cache(maxsize=16)
+def _after(length: int, group: int, dtype: torch.dtype) -> torch.Tensor:
+    """(group * L, L) numbers to add to scores: minus infinity for what comes after a token."""
+    return torch.full((length, length), -torch.inf, dtype=dtype).triu_(1).repeat(group, 1)
 
 
 def plan_rectangles(rows: Sequence[Row]) -> Rectangles:
@@ -121,8 +130,8 @@ def plan_rectangles(rows: Sequence[Row]) -> Rectangles:
             own = nodes[index]
             where[line, : len(own)] = own
             back[own] = start + line * length + np.arange(len(own))
-        hidden = _hidden([rows[index] for index in group], length)
-        parts.append(Rectangle(tuple(group), torch.from_numpy(where.ravel()), length, hidden))
+        branches = _branches([rows[index] for index in group], length)
+        parts.append(Rectangle(tuple(group), torch.from_numpy(where.ravel()), length, branches))
         start += where.size
     reads = np.concatenate([own[row.reads] for own, row in zip(nodes, rows, strict=True)])
     return Rectangles(
@@ -175,20 +184,19 @@ def _groups(lengths: Sequence[int], branched: Sequence[bool]) -> list[list[int]]
     return groups
 
 
-def _hidden(rows: Sequence[Row], length: int) -> torch.Tensor | None:
-    """(rows, L, L) where rows have branches: a token sees those before it of its own branch and the trunk."""
+def _branches(rows: Sequence[Row], length: int) -> torch.Tensor | None:
     if rows[0].branches is None:
         return None
-    seen = np.zeros((len(rows), length, length), dtype=bool)
-    for place, row in enumerate(rows):
+    found = np.full((len(rows), length), -1, dtype=np.int32)
+    for line, row in enumerate(rows):
         assert row.branches is not None
-        size, branch = len(row.ids), row.branches
-        seen[place, :size, :size] = (branch[:, None] == branch) | (branch == 0)
-    seen |= np.eye(length, dtype=bool)  # what is padded sees itself, so that it is a number
-    return torch.from_numpy(~np.tril(seen))
+        found[line, : len(row.branches)] = row.branches
+    return torch.from_numpy(found)
 
 
-def _long(part: Rectangle, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
+def _long(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, hidden: torch.Tensor | None, scale: float
+) -> torch.Tensor:
     """By torch's own attention, which keeps no scores; in float32, where it is faster on a CPU."""
     wide = torch.promote_types(q.dtype, torch.float32)
     query, key, value = (one.transpose(1, 2).to(wide) for one in (q, k, v))
@@ -196,8 +204,8 @@ def _long(part: Rectangle, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sc
         query,
         key,
         value,
-        attn_mask=None if part.hidden is None else ~part.hidden[:, None],
-        is_causal=part.hidden is None,
+        attn_mask=None if hidden is None else ~hidden[:, None],
+        is_causal=hidden is None,
         scale=scale,
         enable_gqa=q.shape[2] != k.shape[2],
     )
