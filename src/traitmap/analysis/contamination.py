@@ -217,7 +217,7 @@ def _keys_of_items(items: Sequence[Wording]) -> dict[str, list[int]]:
 
 def _keys(text: Wording) -> frozenset[str]:
     """What two texts that are the same have in common: all words, or the fields between template words."""
-    if not text.size:
+    if not text.fields:
         return frozenset()
     fields = " | ".join(" ".join(text.words[start:end]) for start, end in text.fields)
     return frozenset({fields, " ".join(text.words)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 
 import numpy as np
@@ -14,6 +15,7 @@ from traitmap.analysis.overlap_text import RUN, Wording, Words
 _SIZES = (3, 4, RUN)  # a field of three or four words is a run of its own
 # A run that stands in more texts than these shares (and than a few) is a phrase of its task, not a copy.
 _COMMON_ITEMS, _COMMON_TEXTS, _FEW = 0.05, 0.005, 5
+_LOW_BITS = np.uint64(2**20 - 1)
 _ODD = np.random.default_rng(20_011).integers(1, 2**63, size=(RUN + 1, RUN), dtype=np.uint64) * 2 + 1
 
 Numbers = NDArray[np.uint64]
@@ -45,6 +47,13 @@ class ItemIndex:
     starts: Counts
     sizes: Counts
     numbers: _WordNumbers
+
+    @cached_property
+    def low_bits(self) -> NDArray[np.bool_]:
+        """Whether some run's hash ends in these bits, which spares most searches for others."""
+        found = np.zeros(int(_LOW_BITS) + 1, dtype=bool)
+        found[self.hashes & _LOW_BITS] = True
+        return found
 
 
 def build_index(targets: Sequence[Sequence[Wording]], *, smallest: int) -> ItemIndex:
@@ -143,8 +152,10 @@ def _hits(index: ItemIndex, ids: Numbers, owner: Counts, length: int) -> tuple[C
     """(run, text) for every run of the index that stands in a text, each once."""
     made = _hash(ids, length)
     first, last = owner[: len(made)], owner[length - 1 :][: len(made)]
+    likely = np.flatnonzero(index.low_bits[made & _LOW_BITS] & (first == last))
+    made, first = made[likely], first[likely]
     place = np.minimum(np.searchsorted(index.hashes, made), len(index.hashes) - 1)
-    there = (index.hashes[place] == made) & (first == last) & (index.lengths[place] == length)
+    there = (index.hashes[place] == made) & (index.lengths[place] == length)
     texts = int(owner[-1]) + 1
     run, text = np.divmod(np.unique(place[there] * texts + first[there]), texts)
     return run, text

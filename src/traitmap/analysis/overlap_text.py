@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
 Words = tuple[str, ...]
+Phrases = Mapping[str, tuple[Words, ...]]  # by their first words
 
 RUN = 5  # words in a row that hardly two texts share by chance
 FINE = 3  # words in a row that tell, in a text that is suspect already
@@ -29,9 +30,9 @@ class Template:
     middle: frozenset[Words] = frozenset()
 
     @cached_property
-    def begins(self) -> frozenset[str]:
-        """First words of the phrases in between."""
-        return frozenset(phrase[0] for phrase in self.middle)
+    def phrases(self) -> Phrases:
+        """The phrases in between by their first words."""
+        return _by_first_word(self.middle)
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,13 @@ def find_template(texts: Sequence[Words]) -> Template:
 
 def worded(words: Words, template: Template) -> Wording:
     """A text with its template's words marked."""
-    own = [True] * len(words)
+    own = bytearray(b"\1" * len(words))
     head = _agreement(words, template.head)
-    tail = min(_agreement(words[::-1], template.tail[::-1]), len(words) - head)
-    own[:head] = [False] * head
-    own[len(words) - tail :] = [False] * tail
-    for phrase, start in _found(words, template.middle, template.begins):
-        own[start : start + len(phrase)] = [False] * len(phrase)
+    tail = min(_common_end(words, template.tail), len(words) - head)
+    own[:head] = bytes(head)
+    own[len(words) - tail :] = bytes(tail)
+    for phrase, start in _found(words, template.phrases):
+        own[start : start + len(phrase)] = bytes(len(phrase))
     return Wording(words, tuple(_runs(own)))
 
 
@@ -142,10 +143,10 @@ def _phrases(texts: Sequence[Words]) -> frozenset[Words]:
     """Phrases of one to three words that stand equally often in nine in ten texts."""
     first = Counter(gram for text in texts[:_ENOUGH] for gram in set(_grams(text)))
     likely = {gram for gram, count in first.items() if count >= 0.7 * _ENOUGH}
-    begins = frozenset(gram[0] for gram in likely)
+    searched = _by_first_word(likely)
     times: dict[Words, Counter[int]] = {gram: Counter() for gram in likely}
     for text in texts:
-        for gram, count in Counter(gram for gram, _ in _found(text, likely, begins)).items():
+        for gram, count in Counter(gram for gram, _ in _found(text, searched)).items():
             times[gram][count] += 1
     least = _SHARED * len(texts)
     return frozenset(gram for gram, counts in times.items() if counts and max(counts.values()) >= least)
@@ -155,32 +156,40 @@ def _grams(words: Words) -> Iterable[Words]:
     return (words[start : start + length] for length in (1, 2, 3) for start in range(len(words) - length + 1))
 
 
-def _found(words: Words, phrases: Set[Words], begins: frozenset[str]) -> Iterable[tuple[Words, int]]:
-    """Every place where one of the phrases, of one to three words, stands; begins: their first words."""
-    for start, word in enumerate(words):
-        if word in begins:
-            for length in range(1, min(3, len(words) - start) + 1):
-                phrase = words[start : start + length]
-                if phrase in phrases:
-                    yield phrase, start
+def _by_first_word(phrases: Iterable[Words]) -> Phrases:
+    found: dict[str, tuple[Words, ...]] = {}
+    for phrase in phrases:
+        found[phrase[0]] = (*found.get(phrase[0], ()), phrase)
+    return found
+
+
+def _found(words: Words, phrases: Phrases) -> list[tuple[Words, int]]:
+    """Every place where one of the phrases stands."""
+    return [
+        (phrase, start)
+        for start, word in enumerate(words)
+        if word in phrases
+        for phrase in phrases[word]
+        if len(phrase) == 1 or words[start : start + len(phrase)] == phrase
+    ]
 
 
 def _agreement(words: Words, other: Words) -> int:
     """Length of the common beginning."""
-    count = 0
-    for one, two in zip(words, other, strict=False):
-        if one != two:
-            break
-        count += 1
-    return count
+    if words[: len(other)] == other:
+        return len(other)
+    return next(place for place, one in enumerate(other) if words[place : place + 1] != (one,))
 
 
-def _runs(own: Sequence[bool]) -> Iterable[tuple[int, int]]:
-    """Maximal runs of True."""
-    start = None
-    for position, mine in enumerate((*own, False)):
-        if mine and start is None:
-            start = position
-        elif not mine and start is not None:
-            yield start, position
-            start = None
+def _common_end(words: Words, other: Words) -> int:
+    """Length of the common end."""
+    return len(other) if words[-len(other) :] == other else _agreement(words[::-1], other[::-1])
+
+
+def _runs(own: bytearray) -> Iterable[tuple[int, int]]:
+    """Maximal runs of ones."""
+    end = 0
+    while (start := own.find(1, end)) >= 0:
+        end = own.find(0, start)
+        end = len(own) if end < 0 else end
+        yield start, end

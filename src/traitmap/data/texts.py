@@ -74,19 +74,12 @@ def read_examples(path: str | Path) -> tuple[TaskText, ...]:
 
 def texts_of_sources(sources: Iterable[LoadedSource]) -> dict[str, tuple[TaskText, ...]]:
     """Training examples of every source that has any; an adapter that existed before has none."""
-    return {
-        source.name: tuple(
-            TaskText(
-                input=example.prompt,
-                output=example.completion,
-                choices=tuple(source.label_counts),
-                label=example.label,
-            )
-            for example in source.examples
-        )
-        for source in sources
-        if source.examples
-    }
+    return {source.name: _texts_of(source) for source in sources if source.examples}
+
+
+def _texts_of(source: LoadedSource) -> tuple[TaskText, ...]:
+    choices = tuple(source.label_counts)
+    return tuple(TaskText(one.prompt, one.completion, choices, one.label) for one in source.examples)
 
 
 def texts_of_targets(targets: Iterable[LoadedTarget]) -> dict[str, tuple[TaskText, ...]]:
