@@ -99,19 +99,13 @@ def write_cells(cells: Iterable[NewCell]) -> int:
     to the disk once for all: a disk that takes 10 ms for each would not take more than 100 cells a second.
     """
     stream, count = iter(cells), 0
-    with ThreadPoolExecutor(_WRITERS) as pool:
-        while some := list(islice(stream, BATCH)):
-            waiting = [pool.submit(_write_partial, cell) for cell in some]
-            errors = [error for one in waiting if (error := one.exception())]
-            if errors:
-                for cell in some:
-                    partial_path(cell.path).unlink(missing_ok=True)
-                raise errors[0]
-            for cell in some:
-                os.replace(partial_path(cell.path), cell.path)
-            for folder in {cell.path.parent for cell in some}:
-                sync(folder)
-            count += len(some)
+    while some := list(islice(stream, BATCH)):
+        _write_partials(some)
+        for cell in some:
+            os.replace(partial_path(cell.path), cell.path)
+        for folder in {cell.path.parent for cell in some}:
+            sync(folder)
+        count += len(some)
     return count
 
 
@@ -161,6 +155,20 @@ def is_intact(path: Path) -> bool:
 
 def _aggregates(told: Mapping[str, Any]) -> dict[str, float]:
     return {name: nan if value is None else value for name, value in told["aggregates"].items()}
+
+
+def _write_partials(cells: Sequence[NewCell]) -> None:
+    """Cells under their temporary names: all of them or none."""
+    if len(cells) == 1:
+        _write_partial(cells[0])
+        return
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        waiting = [pool.submit(_write_partial, cell) for cell in cells]
+        errors = [error for one in waiting if (error := one.exception())]
+    if errors:
+        for cell in cells:
+            partial_path(cell.path).unlink(missing_ok=True)
+        raise errors[0]
 
 
 def _write_partial(cell: NewCell) -> None:
