@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,14 +68,22 @@ class Encoder:
         if self._known_tokens > _REMEMBERED:
             self._known.clear()
             self._known_tokens, unknown = 0, list(dict.fromkeys(texts))
-        for special in (True, False):
-            fresh = [text for text, adds in unknown if adds == special]
-            if fresh:
-                found = self.tokenizer(fresh, add_special_tokens=special)["input_ids"]
-                for text, ids in zip(fresh, found, strict=True):
-                    self._known[text, special] = np.asarray(ids, dtype=np.int32)
-                    self._known_tokens += len(ids)
+        for text, ids in self._in_one_call(unknown).items():
+            self._known[text] = np.asarray(ids, dtype=np.int32)
+            self._known_tokens += len(ids)
         return [self._known[text].tolist() for text in texts]
+
+    def _in_one_call(self, texts: Sequence[tuple[str, bool]]) -> dict[tuple[str, bool], list[int]]:
+        """Ids of texts with or without special tokens: many at a time take a third of one by one."""
+        found: dict[tuple[str, bool], list[int]] = {}
+        for special in (True, False):
+            fresh = [text for text, adds in texts if adds == special]
+            if fresh:
+                ids = self.tokenizer(fresh, add_special_tokens=special, return_attention_mask=False)
+                found.update(
+                    ((text, special), one) for text, one in zip(fresh, ids["input_ids"], strict=True)
+                )
+        return found
 
     def pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Context and continuation ids; spaces at the context's end go to the continuation.
@@ -114,11 +122,27 @@ class Encoder:
 
     def example(self, example: Example, max_length: int, loss_on: str) -> TokenizedExample:
         """Ids of a training example with the end token behind it, cut at ``max_length`` from the right."""
+        return self.examples([example], max_length, loss_on)[0]
+
+    def examples(self, examples: Sequence[Example], max_length: int, loss_on: str) -> list[TokenizedExample]:
+        """Every training example as ``example`` gives it."""
+        texts = dict.fromkeys(text for example in examples for text in _texts_of(example))
+        known = self._in_one_call([(text, self._adds(text)) for text in texts])
+        ids = {text: known[text, self._adds(text)] for text in texts}
+        return [self._example(example, ids, max_length, loss_on) for example in examples]
+
+    def _example(
+        self, example: Example, known_ids: Mapping[str, list[int]], max_length: int, loss_on: str
+    ) -> TokenizedExample:
         text, ids, learn = "", list[int](), list[bool]()
         for segment in example.segments:
             if not segment.text:
                 continue
-            kept, fresh = self.pair(text, segment.text) if text else ([], self.encode(segment.text))
+            kept, fresh = list[int](), known_ids.get(segment.text, [])
+            if text:
+                context, continuation = _moved_spaces(text, segment.text)
+                head, whole = known_ids[context], known_ids[context + continuation]
+                kept, fresh = (head, whole[len(head) :]) if head else self._from_start(whole)
             known = (learn + learn[-1:] * len(kept))[: len(kept)]
             ids, learn = kept + fresh, known + [segment.learn] * len(fresh)
             text += segment.text
@@ -129,6 +153,18 @@ class Encoder:
             flags = np.ones(len(ids), dtype=bool)
         cut = len(ids) > max_length
         return TokenizedExample(np.asarray(ids[:max_length], dtype=np.int64), flags[:max_length], cut)
+
+
+def _texts_of(example: Example) -> Iterator[str]:
+    """The texts whose ids make an example: its beginning, then what is before each part and with it."""
+    text = ""
+    for segment in example.segments:
+        if text and segment.text:
+            context, continuation = _moved_spaces(text, segment.text)
+            yield from (context, context + continuation)
+        elif segment.text:
+            yield segment.text
+        text += segment.text
 
 
 def _moved_spaces(context: str, continuation: str) -> tuple[str, str]:

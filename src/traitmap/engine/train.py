@@ -131,7 +131,7 @@ class _Passes:
 def open_lane(base: Base, encoder: Encoder, job: TrainingJob) -> Lane:
     """Tokenize a job, start its adapter, and lay out its steps. All draws are the job's own."""
     limit = min(job.training.max_length, base.max_length)
-    tokenized = [encoder.example(example, limit, job.training.loss_on) for example in job.examples]
+    tokenized = encoder.examples(job.examples, limit, job.training.loss_on)
     examples = [example for example in tokenized if len(learnt_positions(example))]
     root = int(digest(["adapter", job.seed, job.name])[:12], 16)
     generator = torch.Generator().manual_seed(root)
