@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,11 @@ def test_rectangles_give_the_models_own_logits(name: str) -> None:
     with attending(model, attention.NAME):
         expected = read_logits(model, "stream", rows)
     assert close(read_rectangles(way, plan), expected, 1e-6)
+    ends = [replace(row, reads=np.array([len(row.ids) - 1]), branches=None) for row in rows]
+    with attending(model, attention.NAME):
+        expected = read_logits(model, "stream", ends)
+    assert plan_rectangles(ends).ends is not None
+    assert close(read_rectangles(way, plan_rectangles(ends)), expected, 1e-6)
     assert len(plan.ids) < sum(len(row.ids) for row in rows) - 6 * 5  # what is shared is computed once
     assert len(plan.parts) > 3
 
@@ -153,9 +159,12 @@ def test_tokens_that_only_fill_up_change_nothing(monkeypatch) -> None:
     way = Lean.of(model)
     assert way is not None
     for size in (lambda count: count, lambda count: 3 * count + 5):
-        monkeypatch.setattr(lean, "_size", size)
+        monkeypatch.setattr(lean, "padded", size)
+        monkeypatch.setattr(rectangles, "padded", size)
         monkeypatch.setattr(cached_passes, "few", size)
-        found.append((read_rectangles(way, plan_rectangles(rows)), steps_of(model, False, way)))
+        ends = [replace(row, reads=np.array([len(row.ids) - 1]), branches=None) for row in rows]
+        passes = [read_rectangles(way, plan_rectangles(some)) for some in (rows, ends)]
+        found.append((*passes, steps_of(model, False, way)))
     for one, other in zip(*found, strict=True):
         assert close(one, other, 1e-12)
 

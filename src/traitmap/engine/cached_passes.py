@@ -65,12 +65,12 @@ def read_rectangles(
 
     kept: gets keys and values (N, kv_heads, d) of every layer where it is given.
     """
-    attended = plan.attention(lean.scale, lean.embedding.dtype)
+    attended = plan.attention(lean.heads, lean.kv_heads, lean.scale)
 
-    def attend(number: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def attend(number: int, qkv: torch.Tensor, only: bool) -> torch.Tensor:
         if kept is not None:
-            kept[number] = (k, v)
-        return attended(q, k, v)
+            kept[number] = (qkv[:, lean.heads : -lean.kv_heads], qkv[:, -lean.kv_heads :])
+        return attended(qkv, only)
 
     return lean.logits(plan.ids, plan.positions, plan.longest, attend, plan.reads)
 
@@ -171,7 +171,7 @@ def _forward(
     if lean is not None:
         own, places = torch.from_numpy(ids), torch.from_numpy(positions)
         read = None if isinstance(plan, Decoding) else torch.from_numpy(reads)
-        return lean.logits(own, places, int(positions.max()) + 1, partial(_attend, plan, lean.scale), read)
+        return lean.logits(own, places, int(positions.max()) + 1, partial(_attend, plan, lean, read), read)
     if adapters is not None:
         adapters.route([EVERYTHING])
     with planned(plan):
@@ -187,17 +187,20 @@ def _forward(
 
 def _attend(
     plan: Groups | Decoding,
-    scale: float,
+    lean: Lean,
+    reads: torch.Tensor | None,
     number: int,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
+    qkv: torch.Tensor,
+    only: bool,
 ) -> torch.Tensor:
-    """(N, heads, d) of a lean pass; q (N, heads, d), k and v (N, kv_heads, d)."""
+    """Attention of a lean pass behind what was computed before; see ``lean.Attend``."""
+    q, k, v = qkv.split([lean.heads, lean.kv_heads, lean.kv_heads], dim=1)
     if isinstance(plan, Decoding):
-        return attend_slots(plan, number, q, k, v, scale, None)
-    q, k, v = (one.transpose(0, 1).to(q.dtype) for one in (q, k, v))
-    return attend_groups(plan, number, q, k, v, scale, None)
+        return attend_slots(plan, number, q, k, v, lean.scale, None).to(qkv.dtype)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    q, k, v = (one.transpose(0, 1).to(wide) for one in (q, k, v))
+    out = attend_groups(plan, number, q, k, v, lean.scale, None)
+    return (out if reads is None or not only else out.index_select(0, reads)).to(qkv.dtype)
 
 
 @contextmanager

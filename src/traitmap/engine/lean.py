@@ -31,8 +31,9 @@ _PARTS = ("ForCausalLM", "Model", "DecoderLayer", "Attention", "MLP", "RMSNorm",
 _COMMON = {nn.Linear, nn.Embedding, nn.ModuleList, nn.SiLU, SiLUActivation}
 _FIXED_ROPE = {"default", "linear", "llama3", "yarn"}  # frequencies that do not depend on a text's length
 
-Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""A layer's number, q (N, heads, d), k and v (N, kv_heads, d) -> (N, heads, d)."""
+Attend = Callable[[int, torch.Tensor, bool], torch.Tensor]
+"""A layer's number, (N, heads + 2 kv_heads, d) of queries, keys and values, whether only the places that are
+read are wanted -> (N or a few more, heads, d), or (P, heads, d) of those places."""
 
 
 @dataclass(frozen=True)
@@ -136,38 +137,31 @@ class Lean:
         come in few shapes (``shapes``).
         """
         tokens, turns = len(ids), self.turns.at(positions, longest)
-        x = functional.embedding(_filled(ids, _size(tokens)), self.embedding)
+        x = functional.embedding(_filled(ids, padded(tokens)), self.embedding)
         for number, layer in enumerate(self.layers):
-            attended = self._attended(number, layer, x, tokens, turns, attend)
-            if number == len(self.layers) - 1 and reads is not None:
-                places = _filled(reads, _size(len(reads)))
-                attended, x = attended.index_select(0, places), x.index_select(0, places)
+            only = number == len(self.layers) - 1 and reads is not None
+            attended = attend(number, self._turned(layer, x, tokens, turns), only).flatten(1)
+            if only and reads is not None:
+                x = x.index_select(0, _filled(reads, padded(len(reads))))
+            if len(attended) < len(x):
+                attended = functional.pad(attended, (0, 0, 0, len(x) - len(attended)))
             x = layer.out(attended, plus=x)
             y = layer.before_feed_forward(x)
             x = layer.down(layer.up(y, times=layer.gate(y, swish=True)), plus=x)
         return self.head(self.norm(x))[: tokens if reads is None else len(reads)]
 
-    def _attended(
-        self, number: int, layer: _Layer, x: torch.Tensor, tokens: int, turns: torch.Tensor, attend: Attend
-    ) -> torch.Tensor:
-        """(N, heads * d) of a layer, with rows of zeros where x has more rows than there are tokens."""
-        qkv = layer.qkv(layer.before_attention(x))
-        turned, width = self.heads + self.kv_heads, 2 * turns.shape[-1]
-        split = qkv[:tokens].view(tokens, -1, width)
-        qk = split[:, :turned]
-        qk = qk if qk.dtype == turns.real.dtype else qk.to(turns.real.dtype)
-        torch.view_as_complex(qk.unflatten(-1, (-1, 2))).mul_(turns)
-        attended = attend(number, qk[:, : self.heads], qk[:, self.heads :], split[:, turned:])
-        attended = attended.reshape(tokens, -1)
-        if len(x) == tokens:
-            return attended.to(x.dtype)
-        whole = x.new_empty(len(x), attended.shape[-1])
-        whole[:tokens] = attended
-        whole[tokens:] = 0
-        return whole
+    def _turned(self, layer: _Layer, x: torch.Tensor, tokens: int, turns: torch.Tensor) -> torch.Tensor:
+        """(N, heads + 2 kv_heads, d) of a layer, queries and keys turned by their positions."""
+        qkv = layer.qkv(layer.before_attention(x))[:tokens].view(tokens, -1, 2 * turns.shape[-1])
+        own = qkv[:, : self.heads + self.kv_heads]
+        wide = own.to(turns.real.dtype)  # the same tensor, but for bfloat16
+        torch.view_as_complex(wide.unflatten(-1, (-1, 2))).mul_(turns)
+        if wide.dtype != own.dtype:
+            own.copy_(wide)
+        return qkv
 
 
-def _size(tokens: int) -> int:
+def padded(tokens: int) -> int:
     """How many tokens products are computed for; short ones wait for the weights, not for arithmetic."""
     return few(tokens) if tokens <= 128 else fair(tokens) if tokens <= 512 else close(tokens)
 

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from traitmap.engine.attention import LONGEST, LONGEST_WIDE
+from traitmap.engine.lean import padded
 from traitmap.engine.passes import Ids, Row
 
 WASTE = 1.04  # a rectangle may have this many times the tokens of its rows
@@ -55,7 +56,8 @@ class Rectangle:
 class Rectangles:
     """A stream of rows, in rectangles. ids, positions: (N,); reads: (P,), in the order of the rows given.
 
-    back: (N,) a place of each token in all rectangles behind each other. longest: above all positions.
+    back: (N and a few more,) a place of each token in all rectangles behind each other. longest: above all
+    positions. ends: (rows,) the place of each row's last token, where all are read there and nowhere else.
     """
 
     ids: torch.Tensor
@@ -64,52 +66,70 @@ class Rectangles:
     parts: tuple[Rectangle, ...]
     back: torch.Tensor
     longest: int
+    ends: torch.Tensor | None
 
-    def attention(self, scale: float, dtype: torch.dtype) -> Callable[..., torch.Tensor]:
-        """For one pass: from q (N, heads, d), k and v (N, kv_heads, d) to (N, heads, d) in ``dtype``."""
+    def attention(self, heads: int, kv_heads: int, scale: float) -> Callable[..., torch.Tensor]:
+        """For one pass: from (N, heads + 2 kv_heads, d) of queries, keys and values to (N or a few more,
+        heads, d), or where ``only`` is set, to (P, heads, d) at the reads."""
         hidden = [part.hidden() for part in self.parts]
 
-        def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            out = torch.empty(sum(len(part.where) for part in self.parts), *q.shape[1:], dtype=dtype)
+        def attend(qkv: torch.Tensor, only: bool) -> torch.Tensor:
+            if only and self.ends is not None:
+                return self._at_ends(qkv, heads, kv_heads, scale)
+            out = qkv.new_empty(sum(len(part.where) for part in self.parts), heads, qkv.shape[-1])
             start = 0
             for part, unseen in zip(self.parts, hidden, strict=True):
-                own, keys, values = (part.block(one) for one in (q, k, v))
-                found = _attended(own, keys, values, unseen, scale=scale, dtype=dtype)
+                found = _attended(part.block(qkv), unseen, heads, kv_heads, scale)
                 stop = start + len(part.where)
                 out[start:stop].view(found.shape).copy_(found)
                 start = stop
-            return out.index_select(0, self.back)
+            return out.index_select(0, self.back[self.reads] if only else self.back)
 
         return attend
 
+    def _at_ends(self, qkv: torch.Tensor, heads: int, kv_heads: int, scale: float) -> torch.Tensor:
+        """(P, heads, d) where every row is read at its last token alone."""
+        assert self.ends is not None
+        out = qkv.new_empty(len(self.reads), heads, qkv.shape[-1])
+        for part in self.parts:
+            members = torch.tensor(part.members)
+            asked = qkv[:, :heads].index_select(0, self.reads[members])  # (rows, heads, d)
+            own = part.block(qkv[:, heads:])  # (rows, L, 2 kv_heads, d)
+            both = own.permute(2, 0, 3, 1).contiguous()  # (2 kv_heads, rows, d, L)
+            keys, values = both[:kv_heads].flatten(0, 1), both[kv_heads:].flatten(0, 1)
+            grouped = asked.unflatten(1, (kv_heads, -1)).transpose(0, 1).flatten(0, 1)
+            scores = torch.bmm(grouped, keys).unflatten(0, (kv_heads, part.rows))
+            after = torch.arange(part.length) > self.ends[members][:, None]
+            wide = scores.to(torch.promote_types(scores.dtype, torch.float32)).mul_(scale)
+            shares = wide.masked_fill_(after[:, None], -torch.inf).softmax(dim=-1).to(scores.dtype)
+            found = torch.bmm(shares.flatten(0, 1), values.transpose(1, 2))
+            out[members] = found.unflatten(0, (kv_heads, part.rows)).transpose(0, 1).flatten(1, 2)
+        return out
+
 
 def _attended(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    hidden: torch.Tensor | None,
-    *,
-    scale: float,
-    dtype: torch.dtype,
+    qkv: torch.Tensor, hidden: torch.Tensor | None, heads: int, kv_heads: int, scale: float
 ) -> torch.Tensor:
-    """(rows, L, heads, d) of q (rows, L, heads, d), k and v (rows, L, kv_heads, d)."""
-    rows, length, heads, width = q.shape
+    """(rows, L, heads, d) of rows (rows, L, heads + 2 kv_heads, d)."""
+    rows, length, _, width = qkv.shape
+    dtype, group = qkv.dtype, heads // kv_heads
     if length > (LONGEST if dtype == torch.bfloat16 else LONGEST_WIDE):
+        q, k, v = qkv.split([heads, kv_heads, kv_heads], dim=2)
         return _long(q, k, v, hidden, scale)
-    kv_heads = k.shape[2]
-    group = heads // kv_heads  # heads that share keys lie behind each other, as rows of one product
-    asked = q.unflatten(2, (kv_heads, group)).permute(0, 2, 3, 1, 4)
-    asked = _packed(asked, dtype).view(rows * kv_heads, group * length, width)
-    keys, values = (_packed(one.transpose(1, 2), dtype).view(-1, length, width) for one in (k, v))
+    # heads that share keys lie behind each other, as rows of one product
+    own = qkv.permute(2, 0, 1, 3).contiguous()  # (heads + 2 kv_heads, rows, L, d)
+    asked, keys, values = own.split([heads, kv_heads, kv_heads])
+    asked = asked.unflatten(0, (kv_heads, group)).transpose(1, 2).reshape(kv_heads * rows, -1, width)
+    keys, values = keys.flatten(0, 1), values.flatten(0, 1)
     if hidden is None:
         scores = torch.baddbmm(_after(length, group, dtype), asked, keys.transpose(1, 2), alpha=scale)
     else:
         scores = torch.bmm(asked, keys.transpose(1, 2)).mul_(scale)
-        scores.view(rows, heads, length, length).masked_fill_(hidden[:, None], -torch.inf)
+        scores.view(kv_heads, rows, group, length, length).masked_fill_(hidden[:, None], -torch.inf)
     # softmax in bfloat16 takes a CPU four times as long as there and back
     shares = scores.to(torch.promote_types(dtype, torch.float32)).softmax(dim=-1).to(dtype)
-    found = torch.bmm(shares, values).view(rows, kv_heads, group, length, width)
-    return found.permute(0, 3, 1, 2, 4).flatten(2, 3)
+    found = torch.bmm(shares, values).view(kv_heads, rows, group, length, width)
+    return found.permute(1, 3, 0, 2, 4).flatten(2, 3)
 
 
 @functools.lru_cache(maxsize=16)
@@ -134,13 +154,15 @@ def plan_rectangles(rows: Sequence[Row]) -> Rectangles:
         parts.append(Rectangle(tuple(group), torch.from_numpy(where.ravel()), length, branches))
         start += where.size
     reads = np.concatenate([own[row.reads] for own, row in zip(nodes, rows, strict=True)])
+    at_ends = all(row.reads.tolist() == [len(row.ids) - 1] and row.branches is None for row in rows)
     return Rectangles(
         torch.tensor(trie.ids),
         torch.tensor(trie.positions),
         torch.from_numpy(reads),
         tuple(parts),
-        torch.from_numpy(back),
+        functional.pad(torch.from_numpy(back), (0, padded(len(back)) - len(back))),
         longest=max(trie.positions) + 1,
+        ends=torch.tensor([len(row.ids) - 1 for row in rows]) if at_ends else None,
     )
 
 
@@ -210,8 +232,3 @@ def _long(
         enable_gqa=q.shape[2] != k.shape[2],
     )
     return out.transpose(1, 2)
-
-
-def _packed(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """x in one piece, in the order that it is seen in, and in ``dtype``: one copy for both."""
-    return torch.empty(x.shape, dtype=dtype).copy_(x)
