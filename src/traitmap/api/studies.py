@@ -15,6 +15,7 @@ from traitmap.api.loading import base_of, engine_to_look_with, load_data, load_e
 from traitmap.api.runs import Run
 from traitmap.collector import passing_over
 from traitmap.errors import DataError
+from traitmap.freed_memory import giving_back
 from traitmap.progress import Listener, silent
 from traitmap.study.paths import resolve
 from traitmap.study.settings import Study
@@ -252,7 +253,7 @@ def run(
     open_engine = cache(lambda: engine or load_engine(study))
     sources, targets = _loaded(study, open_engine)
     base = open_engine()
-    with passing_over(), kept_progress(run_folder(study), listener) as heard:
+    with passing_over(), kept_progress(run_folder(study), giving_back(listener)) as heard:
         if budget is not None:
             from traitmap.api.budget import run_on_budget
 
