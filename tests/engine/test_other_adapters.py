@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from traitmap.data.records import Request
+from traitmap.engine.cached_passes import find_shortcuts
 from traitmap.engine.local import LocalEngine
 from traitmap.errors import ModelError
 from traitmap.study.settings import Model
@@ -143,3 +144,17 @@ def test_a_real_adapter_directory_is_read(shared: Path) -> None:
     (folder,) = (shared / "fixtures").glob("peft_*")
     assert adapter_problem(folder) is None
     assert any("as its base" in warning for warning in adapter_warnings(folder, "another/model"))
+
+
+def test_what_is_right_is_tried_once_for_each_adapter(checkpoints, tmp_path: Path, monkeypatch) -> None:
+    engine = LocalEngine.open(Model(path=str(checkpoints["llama"]), device="cpu"))
+    tried, own = list[int](), find_shortcuts
+    monkeypatch.setattr("traitmap.engine.local.find_shortcuts", lambda model: tried.append(1) or own(model))
+    dora, other = (made(kind, checkpoints["llama"], tmp_path / kind) for kind in ("dora", "loha"))
+    first = [engine.answer(requests(), dora) for _ in range(3)]
+    assert len(tried) == 1
+    assert first[0] == first[1] == first[2]
+    assert engine.answer(requests(), other) != first[0]
+    assert len(tried) == 2
+    assert engine.answer(requests(), dora) == first[0]
+    assert len(tried) == 3

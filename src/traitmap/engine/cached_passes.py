@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -43,6 +43,10 @@ class Shortcuts:
     cached: bool = False
     last: nn.Module | None = None
     lean: bool = False
+
+    def on(self, model: Any) -> Shortcuts:
+        """The same for another model that is built alike."""
+        return replace(self, last=None if self.last is None else _feed_forward(model))
 
 
 def read_stream(

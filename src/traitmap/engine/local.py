@@ -44,11 +44,15 @@ _PACKAGES = ("torch", "transformers", "peft", "lm_eval", "numpy")
 
 @dataclass(frozen=True)
 class _Applied:
-    """An adapter at work: hooked on as ``adapters``, or by weights ``merged``, or neither."""
+    """An adapter at work: hooked on as ``adapters``, or by weights ``merged``, or neither.
+
+    state: of the files of one that PEFT put in.
+    """
 
     base: Base
     adapters: Resident | None = None
     merged: Mapping[str, torch.Tensor] | None = None
+    state: object = None
 
 
 class LocalEngine:
@@ -59,6 +63,7 @@ class LocalEngine:
         self.encoder = Encoder(base.tokenizer)
         self._modules = linear_modules_of(base)
         self._own_shortcuts: Shortcuts | None = None
+        self._put_in: tuple[object, Shortcuts] | None = None
         self._latest: tuple[object, AdapterWeights | dict[str, torch.Tensor]] | None = None
         self._lean: tuple[object, Lean | None] | None = None
         self._kept = Kept()
@@ -95,7 +100,7 @@ class LocalEngine:
     ) -> list[TrainingReport]:
         started = time.monotonic()
         self._latest = self._lean = None
-        last, budget = self._shortcuts(self.base).last, self._budget(_PASS_TOKENS)
+        last, budget = self._shortcuts(_Applied(self.base)).last, self._budget(_PASS_TOKENS)
         with self._attention(self.base.layout):
             lanes = train_group(self.base, self.encoder, jobs, budget, listener, last=last)
         seconds = time.monotonic() - started
@@ -148,7 +153,7 @@ class LocalEngine:
         listener: Listener,
     ) -> list[Answer]:
         base, adapters, budget = applied.base, applied.adapters, self._budget(_PASS_TOKENS)
-        shortcuts = self._shortcuts(base)
+        shortcuts = self._shortcuts(applied)
         lean = self._lean_way(applied, shortcuts)
         if kind == "generate_until":
             cache = max(self._budget(_CACHE_TOKENS), _CACHE_BYTES // self._bytes_of_a_token())
@@ -169,14 +174,17 @@ class LocalEngine:
                 self._lean = applied.merged, Lean.of(model)
         return self._lean[1]
 
-    def _shortcuts(self, base: Base) -> Shortcuts:
+    def _shortcuts(self, applied: _Applied) -> Shortcuts:
         """What is right on this base, found once; an adapter put in by PEFT may change it."""
-        if base.layout != "stream":
+        model = applied.base.model
+        if applied.base.layout != "stream":
             return Shortcuts()
-        if base.model is not self.base.model or base is not self.base:
-            return find_shortcuts(base.model)
+        if applied.base is not self.base:
+            if self._put_in is None or self._put_in[0] != applied.state:
+                self._put_in = applied.state, find_shortcuts(model)
+            return self._put_in[1].on(model)
         if self._own_shortcuts is None:
-            self._own_shortcuts = find_shortcuts(base.model)
+            self._own_shortcuts = find_shortcuts(model)
         return self._own_shortcuts
 
     @contextmanager
@@ -191,7 +199,7 @@ class LocalEngine:
             return
         if not is_plain(adapter):
             with peft_applied(self.base, adapter) as base, widest_products(self.base.model):
-                yield _Applied(base)
+                yield _Applied(base, state=_state(adapter))
             return
         state = _state(adapter)
         if self._latest is None or self._latest[0] != state:
