@@ -161,12 +161,14 @@ def _way(decoder: Decoder) -> AbstractContextManager[None]:
 def _round(decoder: Decoder, places: _Places, first: int) -> list[Draft]:
     """Fill free slots, then one more token of every text in a slot; those that are finished."""
     waiting, active, count = places.waiting, places.active, places.slots.count
-    done, free = list[Draft](), count - len(active)
+    done = list[Draft]()
     refill = _REFILL.get(places.slots.lengths.device.type, 4)
-    if waiting and (not active or free * refill >= count or free >= len(waiting)):
-        fresh = _fitting(waiting, free, first, decoder.pass_tokens)
-        done += _begin(decoder, places, fresh, first)
-        del waiting[: len(fresh)]
+    enough = max(1, min(-(-count // refill), len(waiting)))  # free slots that are worth a pass, or all
+    if not active or count - len(active) >= enough:
+        while waiting and len(active) < count:
+            fresh = _fitting(waiting, count - len(active), first, decoder.pass_tokens)
+            done += _begin(decoder, places, fresh, first)
+            del waiting[: len(fresh)]
     if active:
         done += _step(decoder, places)
     return done
