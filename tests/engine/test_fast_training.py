@@ -218,7 +218,7 @@ def test_attention_pads_little_and_finds_every_token_again() -> None:
     plan = attention.plan_stream(lengths, rows, [None] * len(lengths), torch.device("cpu"), sum(lengths) + 5)
     assert len(plan.places) == sum(lengths)
     assert plan.size == sum(lengths) + 5
-    assert 0 < plan.padding < 0.2
+    assert 0 < plan.padding < 0.3
     stream = torch.arange(3 * sum(lengths))  # three heads
     gather, back = plan.by_head(3)
     assert len(gather) == 3 * sum(bucket.index.numel() for bucket in plan.buckets)
@@ -229,7 +229,7 @@ def test_attention_pads_little_and_finds_every_token_again() -> None:
 
 
 def test_sizes_are_few_and_not_far_above() -> None:
-    for up, count, most in ((few, 4, 1.25), (fair, 8, 1.125), (close, 16, 1.0625)):
+    for up, count, most in ((few, 2, 1.5), (fair, 4, 1.25), (close, 16, 1.0625)):
         sizes = [up(n) for n in range(1, 4097)]
         assert all(n <= size < max(n + 1, most * n) for n, size in enumerate(sizes, 1))
         assert len({size for size in sizes if 512 < size <= 1024}) == count
@@ -270,8 +270,8 @@ def test_products_that_reach_into_others_tokens_leave_them_alone(dtype: torch.dt
     stack.route(slices)
     ranges = stack._ranges_of(100)
     assert [(r.tokens.stop - r.tokens.start, r.before, r.after) for r in ranges] == [
-        (40, 0, 3),
-        (20, 0, 2),
+        (48, 0, 11),
+        (24, 0, 6),
         (48, 3, 0),
     ]
     y = stack.product("up_proj", linear, x)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 
 def few(count: int) -> int:
-    """The least of few sizes that is not below: four to every doubling, at most a quarter above."""
-    return _up(count, 4)
+    """The least of few sizes that is not below: two to every doubling, at most half above."""
+    return _up(count, 2)
 
 
 def fair(count: int) -> int:
-    """The least of eight sizes to every doubling that is not below: at most an eighth above."""
-    return _up(count, 8)
+    """The least of four sizes to every doubling that is not below: at most a quarter above."""
+    return _up(count, 4)
 
 
 def close(count: int) -> int:
