@@ -98,6 +98,7 @@ def some_rows() -> list[Row]:
         ids = np.concatenate([head, draw.integers(0, 97, len(branches))])[: len(branches)]
         ids[trunk + 3] = ids[trunk]  # two branches begin alike
         rows.append(Row(ids=ids, reads=np.arange(trunk - 1, len(ids)), branches=branches))
+        rows.append(Row(ids=ids, reads=np.arange(trunk - 1, len(ids))))  # the same tokens in one line
     return [rows[index] for index in draw.permutation(len(rows))]
 
 
