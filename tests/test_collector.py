@@ -52,12 +52,17 @@ def test_what_becomes_garbage_in_the_block_is_collected_and_what_was_there_waits
     assert gc.get_freeze_count() == 0
 
 
-def test_a_process_of_the_command_line_ends_without_a_last_look_through_all_objects() -> None:
+@pytest.mark.parametrize(
+    ("first", "frozen"), [("", True), ("import duckdb; duckdb.sql('select 1').fetchall()", False)]
+)
+def test_a_process_of_the_command_line_ends_at_once_and_without_a_word(first: str, frozen: bool) -> None:
     code = (
         "import atexit, gc\n"
         "atexit.register(lambda: print(gc.get_freeze_count() > 0))\n"  # the last to be called
+        f"{first}\n"
         "from traitmap.cli import main\n"
         "main(['status', '--help'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "True"
+    assert done.stdout.splitlines()[-1] == str(frozen)
+    assert not done.stderr

@@ -58,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> None:
     words: what follows ``traitmap``; default: this process's own arguments.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    atexit.register(gc.freeze)  # else the end of the process looks through a million objects, for a second
+    atexit.register(_end_at_once)
     from traitmap.errors import UserError
 
     try:
@@ -74,3 +74,12 @@ def main(words: Sequence[str] | None = None) -> None:
         raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end_at_once() -> None:
+    """No last look through a million objects, which takes a second at the end of a run.
+
+    DuckDB's bindings print what then is left of them, so a process that has used them looks once more.
+    """
+    if "_duckdb" not in sys.modules:
+        gc.freeze()
