@@ -16,7 +16,7 @@ from pathlib import Path
 from traitmap.progress import Listener, Progress
 
 GROWTH = 64 * 2**20  # bytes beyond the last time from which it is worth the trouble
-PATIENCE = 50  # times as long as it took: giving back, and taking again, cost a few hundredths of the time
+PATIENCE = 20  # times as long as it took: giving back, and taking again, cost a few hundredths of the time
 
 
 def giving_back(

@@ -38,7 +38,7 @@ from traitmap.study.settings import Lora, Model, Training
 
 _PASS_TOKENS = {"cpu": 2048, "cuda": 32768}  # tokens computed in one pass: a CPU pass that fits its caches
 _CACHE_TOKENS = {"cpu": 16384, "cuda": 262144}  # tokens in the key-value cache of one generation batch
-_CACHE_BYTES = 2**28  # where so much holds more of them, on a CPU
+_CACHE_BYTES = 2**27  # where so much holds more of them, on a CPU
 _PACKAGES = ("torch", "transformers", "peft", "lm_eval", "numpy")
 
 

@@ -277,7 +277,7 @@ class _AdaptedLinear(torch.autograd.Function):
     One function for base and adapters, so that neither y nor dx is ever copied: products are added in
     place. A module without a weight leaves the base's part out. ``anchor`` is a dummy leaf that makes
     autograd call backward even where x needs no gradient (the first layer). Gradients of A and B are
-    accumulated straight into ``.grad`` in the adapter's own precision; only dx travels on.
+    added up in ``_Working.slope``; only dx travels on.
     """
 
     @staticmethod

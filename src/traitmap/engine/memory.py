@@ -19,7 +19,8 @@ from traitmap.study.settings import Lora, Training
 
 SHARE = {"cpu": 0.6, "cuda": 0.9}  # of the memory that is planned with; the rest is others' and for surprises
 LARGEST = 64  # adapters of one group: beyond it nothing is gained
-_STATE = 4 * 4  # bytes per number of an adapter: itself, its gradient, two moments, in float32
+_STATE = 4 * 4  # bytes per number of an adapter: itself, its gradient, two moments, in float32; beside them
+# the numbers as passes read them and, in another precision, the gradients of a pass
 _KEPT = 1.5  # kept activations, in units of what the linear modules read and write
 _LEAST = 512  # tokens of a pass below which layers are rather computed twice
 
@@ -56,7 +57,7 @@ def shape_of(model: Any, lora: Lora) -> Shape:
     kept = int(_KEPT * wide * size)
     hidden = model.config.get_text_config().hidden_size * size
     return Shape(
-        adapter=numbers * (_STATE + (0 if model.dtype == torch.float32 else 2 * size)),
+        adapter=numbers * (_STATE + (size if model.dtype == torch.float32 else 2 * size)),
         token=kept + vocabulary,
         checkpointed=layers * hidden + kept // layers + vocabulary,
         base=sum(p.numel() * p.element_size() for p in model.parameters()),
