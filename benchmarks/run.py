@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
-SCRIPTS = ("training", "scoring", "growth", "where_time_goes", "end_to_end")
+SCRIPTS = ("training", "scoring", "growth", "where_time_goes", "kernels", "end_to_end")
 
 
 def main() -> None:

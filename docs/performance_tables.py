@@ -118,6 +118,23 @@ def where_time_goes(found: Result) -> str:
     return table(["share of the time", *works], rows)
 
 
+def kernels(found: Result) -> str:
+    head = ("kernels kept", "products", "compiled", "s computing", "s compiling", "CPU s in all", "peak MB")
+    rows = [
+        [
+            f"{one['capacity']:,}",
+            f"{one['products']:,.0f}",
+            f"{one['compiled']:,.0f}",
+            f"{one['compute_seconds']:.2f}",
+            f"{one['compile_seconds']:.2f}",
+            f"{one['cpu_seconds']:.2f}",
+            f"{one['peak_bytes'] / 1e6:,.0f}",
+        ]
+        for one in found["results"]
+    ]
+    return table(head, rows)
+
+
 TABLES: dict[str, Callable[[Result], str]] = {
     "training": training,
     "scoring": scoring,
@@ -125,7 +142,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "growth": growth,
     "where-time-goes": where_time_goes,
     "end-to-end": end_to_end,
-    "end-to-end-small": end_to_end,
+    "kernels": kernels,
 }
 
 
