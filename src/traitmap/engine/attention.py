@@ -28,8 +28,8 @@ LONGEST, LONGEST_WIDE = 512, 96  # tokens of a row up to which plain products wi
 
 @dataclass(frozen=True)
 class Bucket:
-    """Rows of similar length. index: (rows, length) places in the stream, padding points at 0. There may be
-    rows of nothing but padding at the end, for a common shape.
+    """Rows of similar length. index: (rows, length) places in the stream, padding points at its row's first
+    token. There may be rows of nothing but padding at the end, for a common shape.
 
     mask: (rows, 1, length, length) of who may look at whom, or None where rows are plain causal.
     positions: (rows, length) positions of the tokens in their row, for sliding windows.
@@ -110,7 +110,8 @@ def plan_stream(
     for rows in _group_by_length(lengths, [branch is not None for branch in branches]):
         plain, longest = branches[rows[0]] is None, max(lengths[row] for row in rows)
         high, longest = (fair(len(rows)), fair(longest)) if plain else (len(rows), longest)
-        index = np.zeros((high, longest), dtype=np.int64)
+        firsts = starts[rows + rows[-1:] * (high - len(rows))]  # one row's padding reads no other's numbers
+        index = np.repeat(firsts[:, None], longest, axis=1)
         where = np.zeros((high, longest), dtype=np.int64)
         for place, row in enumerate(rows):
             length, own = lengths[row], slice(starts[row], starts[row + 1])
