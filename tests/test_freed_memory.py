@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
 
-from traitmap.freed_memory import GROWTH, PATIENCE, giving_back, held_bytes
-from traitmap.progress import Progress, silent
+from traitmap.freed_memory import GROWTH, PATIENCE, giving_back
+from traitmap.progress import Progress
 
 
 class Machine:
@@ -47,16 +48,24 @@ def test_memory_is_given_back_when_it_has_grown_and_the_last_time_is_long_enough
     assert heard == reports
 
 
+FRESH = """
+from traitmap.freed_memory import giving_back, held_bytes
+from traitmap.progress import Progress, silent
+
+listener, now = giving_back(silent), held_bytes()
+kept = [b"x" * (100_000 + size) for size in range(3000)]  # blocks that are kept when freed
+pins = [b"y" * (600 + size) for size in range(100)]
+grown = held_bytes()
+del kept
+listener(Progress("train", 1.0, 2.0, ""))
+print((grown - now) // 2**20, (grown - held_bytes()) // 2**20, len(pins))
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
-def test_this_process_gives_back_what_it_has_freed() -> None:
-    listener, now = giving_back(silent), held_bytes()
-    kept = [
-        b"x" * (100_000 + size) for size in range(3000)
-    ]  # blocks that the allocator keeps when they are freed
-    pins = [b"y" * (600 + size) for size in range(100)]
-    grown = held_bytes()
-    del kept
-    listener(Progress("train", 1.0, 2.0, ""))
-    assert grown > now + 200 * 2**20
-    assert held_bytes() < grown - 200 * 2**20
-    assert pins
+def test_a_process_gives_back_what_it_has_freed() -> None:
+    """In a process of its own: one that has freed much before takes that again and does not grow."""
+    done = subprocess.run([sys.executable, "-c", FRESH], capture_output=True, text=True, check=True)
+    grown, given, _ = map(int, done.stdout.split())
+    assert grown > 200
+    assert given > 200
