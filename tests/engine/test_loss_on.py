@@ -22,7 +22,7 @@ def encoder() -> Encoder:
 
 def learnt(encoder: Encoder, example: Example, loss_on: str = "completion") -> tuple[str, list[int]]:
     """Text of the learnt tokens, and all ids."""
-    found = encoder.example(example, 512, loss_on)
+    found = encoder.examples([example], 512, loss_on)[0]
     ids = [int(one) for one in found.ids]
     return encoder.tokenizer.decode([one for one, learn in zip(ids, found.learn, strict=True) if learn]), ids
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from traitmap.engine.cached_attention import (
 )
 from traitmap.engine.lean import Lean
 from traitmap.engine.lora import Resident, Slice
-from traitmap.engine.passes import Row, read_logits
+from traitmap.engine.passes import Row, only_at, read_logits
 from traitmap.engine.rectangles import Rectangles, plan_rectangles
 from traitmap.engine.shapes import few
 
@@ -218,38 +218,9 @@ def attending(model: Any, name: str) -> Iterator[None]:
         model.set_attn_implementation(own)
 
 
-@contextmanager
-def only_where_read(last: nn.Module | None, reads: np.ndarray) -> Iterator[None]:
+def only_where_read(last: nn.Module | None, reads: np.ndarray) -> AbstractContextManager[None]:
     """Compute the last layer's feed-forward block at ``reads`` alone; elsewhere it gives zeros."""
-    if last is None:
-        yield
-        return
-    places = torch.from_numpy(np.unique(reads))
-
-    def take(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (inputs[0].index_select(1, places.to(inputs[0].device)), *inputs[1:])
-
-    def put(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        width = (1, tokens[0], output.shape[-1])
-        whole = output.new_zeros(width)
-        whole[:, places.to(output.device)] = output
-        return whole
-
-    tokens = [0]
-
-    def count(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        tokens[0] = inputs[0].shape[1]
-
-    handles = [
-        last.register_forward_pre_hook(count),
-        last.register_forward_pre_hook(take),
-        last.register_forward_hook(put),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return nullcontext() if last is None else only_at(last, np.unique(reads))
 
 
 def find_shortcuts(model: Any) -> Shortcuts:

@@ -120,12 +120,8 @@ class Encoder:
         """The split of a text without context: the start token before it, unless it brings its own."""
         return (ids[:1], ids[1:]) if ids[:1] == [self.start] else ([self.start], ids)
 
-    def example(self, example: Example, max_length: int, loss_on: str) -> TokenizedExample:
-        """Ids of a training example with the end token behind it, cut at ``max_length`` from the right."""
-        return self.examples([example], max_length, loss_on)[0]
-
     def examples(self, examples: Sequence[Example], max_length: int, loss_on: str) -> list[TokenizedExample]:
-        """Every training example as ``example`` gives it."""
+        """Ids of training examples with the end token behind each, cut at ``max_length`` from the right."""
         texts = dict.fromkeys(text for example in examples for text in _texts_of(example))
         known = self._in_one_call([(text, self._adds(text)) for text in texts])
         ids = {text: known[text, self._adds(text)] for text in texts}
