@@ -24,17 +24,21 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from traitmap.analysis.pair_features import PairFeatures
+from traitmap.analysis.features import PairFeatures
 from traitmap.analysis.profiles.pairs import pair_features
-from traitmap.analysis.recommendation.completion_choice import Price, choose_cells, importance
-from traitmap.analysis.recommendation.completion_fit import Observed
-from traitmap.analysis.recommendation.completion_kernel import Prior, make_prior
-from traitmap.analysis.recommendation.completion_matrix import expected_item_noise, gain_noise
-from traitmap.analysis.recommendation.completion_plan import Left, choose_sources
-from traitmap.analysis.recommendation.completion_posterior import Posterior, infer
-from traitmap.api import matrix_of
+from traitmap.analysis.recommendation.completion import (
+    Left,
+    Price,
+    choose_cells,
+    choose_sources,
+    expected_item_noise,
+    gain_noise,
+    importance,
+)
+from traitmap.analysis.recommendation.gaussian import Observed, Posterior, Prior, infer, make_prior
+from traitmap.api.runs import matrix_of
 from traitmap.data.texts import read_texts
-from traitmap.matrix_record import Array, TransferMatrix
+from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.runs.store import open_store
 from traitmap.runs.texts import read_run_texts
 

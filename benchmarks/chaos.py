@@ -31,10 +31,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from traitmap.api.loading import load_data, load_engine
+from traitmap.api.studies import load_data, load_engine
 from traitmap.engine.fake import FakeEngine
-from traitmap.matrix import build_matrix
-from traitmap.matrix_exports import to_json
+from traitmap.matrix.build import build_matrix
+from traitmap.matrix.record import to_json
 from traitmap.runs.execute import execute
 from traitmap.runs.status import run_status
 from traitmap.study.load import load_study

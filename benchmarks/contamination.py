@@ -20,7 +20,7 @@ import numpy as np
 from datasketch import MinHash, MinHashLSH
 
 from traitmap.analysis.contamination import find_contamination
-from traitmap.analysis.overlap_text import words_of
+from traitmap.analysis.overlap import words_of
 from traitmap.data.texts import TaskText
 
 VOCABULARY, ITEMS = 30_000, 1000

@@ -17,18 +17,19 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from planted_pairs import Shape, simulated
-from traitmap.analysis.explanation.composites import (
+from traitmap.analysis.explanation.design import (
     Composite,
     aligned,
+    effect_basis,
+    make_design,
+    node_permutations,
     prepare_alone,
     prepare_composites,
 )
-from traitmap.analysis.explanation.design import effect_basis, make_design, node_permutations
-from traitmap.analysis.explanation.group_shares import group_dominance
-from traitmap.analysis.explanation.mantel import mantel
-from traitmap.analysis.explanation.mrqap import slope_of
-from traitmap.analysis.explanation.odd_cells import odd_cells
-from traitmap.analysis.explanation.strengths import row_strengths
+from traitmap.analysis.explanation.dominance import group_dominance
+from traitmap.analysis.explanation.levels import row_strengths
+from traitmap.analysis.explanation.pairs import odd_cells
+from traitmap.analysis.explanation.permutation import mantel, slope_of
 
 STUDIES = 400
 LEVEL_STUDIES = 1000  # 400 leave the rate of false positives uncertain by two points

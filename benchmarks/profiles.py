@@ -15,8 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from traitmap.analysis.profiles.datasets import profile_datasets
-from traitmap.analysis.profiles.datasets_json import to_json
+from traitmap.analysis.profiles.datasets import profile_datasets, to_json
 from traitmap.analysis.profiles.pairs import pair_features
 from traitmap.data.texts import TaskText
 

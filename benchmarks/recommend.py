@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 from record import conditions, save
 
-from traitmap.analysis.recommendation import metrics
+from traitmap.analysis.recommendation import protocol as metrics
 from traitmap.analysis.recommendation.protocol import Evaluation, evaluate
-from traitmap.api import evaluate_recommenders
-from traitmap.matrix_io import read_matrix
-from traitmap.matrix_record import TransferMatrix
+from traitmap.api.recommendation import evaluate_recommenders
+from traitmap.matrix.io import read_matrix
+from traitmap.matrix.record import TransferMatrix
 
 HERE = Path(__file__).parents[1]
 SHARED = HERE.parent / "shared" / "matrices"

@@ -18,8 +18,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from traitmap.analysis.profiles.syntax_statistics import difference_test, win_odds_ratio, win_test
-from traitmap.matrix_statistics import benjamini_hochberg
+from traitmap.analysis.profiles.relation_tests import difference_test, win_odds_ratio, win_test
+from traitmap.matrix.statistics import benjamini_hochberg
 
 TABLES = 400
 ITEMS = 1319

@@ -9,7 +9,7 @@ import argparse
 
 import numpy as np
 
-from traitmap.runs.scheduling import Task
+from traitmap.runs.cluster.drive import Task
 from traitmap.runs.simulate import Job, Luck, simulate
 
 CASES = {

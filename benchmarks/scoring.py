@@ -41,11 +41,11 @@ from record import conditions, save
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from traitmap.api.loading import load_data, load_engine
+from traitmap.api.studies import load_data, load_engine
 from traitmap.data.records import Answer, Request
 from traitmap.engine.contract import TrainingJob
-from traitmap.engine.kept import Kept
 from traitmap.engine.local import LocalEngine
+from traitmap.engine.requests import Kept
 from traitmap.engine.tokens import Encoder
 from traitmap.study.load import load_study
 from traitmap.study.settings import Lora, Model, Training

@@ -29,7 +29,7 @@ import pyarrow as pa
 from traitmap.runs.cells import BATCH, SCHEMA, NewCell, write_cells
 from traitmap.runs.ledger import AdapterEntry, CellEntry, Ledger, write_ledger
 from traitmap.runs.store import RunStore, locked_store
-from traitmap.study.digest import digest
+from traitmap.study.paths import digest
 from traitmap.study.settings import BASELINE
 
 STAGES = ("write", "matrix", "report", "query")
@@ -213,7 +213,7 @@ def _target(target: int, items: int) -> dict[str, object]:
 
 
 def _matrix(asked: argparse.Namespace) -> dict[str, object]:
-    from traitmap.api import matrix_of
+    from traitmap.api.runs import matrix_of
 
     matrix = matrix_of(asked.folder / "size")
     measured = sum(cell.status == "measured" for cell in matrix.cells)
@@ -221,14 +221,14 @@ def _matrix(asked: argparse.Namespace) -> dict[str, object]:
 
 
 def _report(asked: argparse.Namespace) -> dict[str, object]:
-    from traitmap.api import open_run
+    from traitmap.api.runs import open_run
 
     path = open_run(asked.folder / "size").report()
     return {"note": f"matrix included; {path.stat().st_size / 1e6:.1f} MB of HTML"}
 
 
 def _query(asked: argparse.Namespace) -> dict[str, object]:
-    from traitmap.api import query
+    from traitmap.api.runs import query
 
     return {"note": f"{len(query(asked.folder / 'size', QUERY)):,} rows: `{QUERY}`"}
 

@@ -19,8 +19,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from planted import COUNTS_ONLY, answered, matrix_of, noise, planted, subspace_overlap
-from traitmap.analysis.rotation import congruence, rotate_to_target
-from traitmap.analysis.traits import decompose
+from traitmap.analysis.traits.components import congruence, rotate_to_target
+from traitmap.analysis.traits.decompose import decompose
 
 TABLES = 200
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from math import isnan
 
 import traitmap as tm
-from traitmap.matrix import Cell, TransferMatrix
+from traitmap.matrix.record import Cell, TransferMatrix
 
 
 def lines(matrix: TransferMatrix) -> Iterator[str]:

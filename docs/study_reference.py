@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from traitmap.study.legal import legal_values
+from traitmap.study.load import legal_values
 from traitmap.study.settings import Endpoint, Lora, Mislabel, Model, Source, Study, Target, Training
 
 PAGE = Path(__file__).parent / "study-reference.md"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from traitmap.matrix_record import Array, Cell, TransferMatrix
+from traitmap.matrix.record import Array, Cell, TransferMatrix
 
 COUNTS_ONLY = {"n_bootstrap": 0, "n_permutations": 0}  # when only the number of components matters
 

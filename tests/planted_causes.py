@@ -14,7 +14,7 @@ from traitmap.analysis.explanation.design import two_way_residual
 from traitmap.data.lineage import load_sources
 from traitmap.data.targets import load_targets
 from traitmap.data.texts import TaskText, texts_of_sources, texts_of_targets
-from traitmap.matrix_record import Array, Cell, TransferMatrix
+from traitmap.matrix.record import Array, Cell, TransferMatrix
 from traitmap.mini.families import FAMILIES, common_content
 from traitmap.study.load import load_study
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from planted import matrix_of
 from traitmap.analysis.explanation.design import two_way_residual
-from traitmap.analysis.pair_features import Feature, PairFeatures
-from traitmap.matrix_record import Array, TransferMatrix
+from traitmap.analysis.features import Feature, PairFeatures
+from traitmap.matrix.record import Array, TransferMatrix
 
 
 @dataclass(frozen=True)

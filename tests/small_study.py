@@ -12,7 +12,7 @@ from traitmap.data.records import Answer, Example, Outcome, Request, Segment
 from traitmap.data.scoring import Scored
 from traitmap.data.sources import LoadedSource
 from traitmap.data.texts import TaskText
-from traitmap.study.digest import digest
+from traitmap.study.paths import digest
 from traitmap.study.settings import Lora, Source, Study, Target, Training
 
 GOOD = ["bright", "warm", "lovely", "clever", "tender", "fresh"]

@@ -9,7 +9,7 @@ import pytest
 import traitmap as tm
 from traitmap.cli import app, main
 from traitmap.errors import RunError
-from traitmap.runs.cluster.session import import_ray
+from traitmap.runs.cluster.engine import import_ray
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:

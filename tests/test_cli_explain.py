@@ -15,7 +15,7 @@ from spacy.util import fix_random_seed
 
 import small_study
 import traitmap as tm
-from traitmap.api import write_profile
+from traitmap.api.profiles import write_profile
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import DataError
 from traitmap.runs.execute import execute

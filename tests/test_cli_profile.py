@@ -18,7 +18,7 @@ from spacy.util import fix_random_seed
 
 import traitmap as tm
 from small_study import sources, study, targets
-from traitmap.api import write_profile
+from traitmap.api.profiles import write_profile
 from traitmap.data.texts import TaskText
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import UserError
@@ -190,7 +190,7 @@ def test_the_datasets_of_a_study_are_profiled_before_anything_is_trained(tmp_pat
 
 
 def test_no_target_takes_the_name_of_a_source() -> None:
-    from traitmap.api.profile_subjects import together
+    from traitmap.api.profiles import together
 
     one, other = (TaskText("a", "b"),), (TaskText("c", "d"),)
     texts, roles, tasks = together({"x": one, "x (target)": one}, {"x": other, "empty": ()})

@@ -12,8 +12,8 @@ import pytest
 
 import traitmap as tm
 from small_study import sources, study, targets
-from traitmap.api.contamination import keep_contamination
-from traitmap.data.probes import read_probes
+from traitmap.api.runs import keep_contamination
+from traitmap.data.side_files import read_probes
 from traitmap.data.texts import TaskText, read_examples
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import DataError, MatrixError

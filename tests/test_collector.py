@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from traitmap.collector import passing_over, paused
+from traitmap.engine.cpu.memory import passing_over, paused
 
 
 class Cycle:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from traitmap.freed_memory import GROWTH, PATIENCE, giving_back
+from traitmap.engine.cpu.memory import GROWTH, PATIENCE, giving_back
 from traitmap.progress import Progress
 
 
@@ -49,7 +49,7 @@ def test_memory_is_given_back_when_it_has_grown_and_the_last_time_is_long_enough
 
 
 FRESH = """
-from traitmap.freed_memory import giving_back, held_bytes
+from traitmap.engine.cpu.memory import giving_back, held_bytes
 from traitmap.progress import Progress, silent
 
 listener, now = giving_back(silent), held_bytes()

@@ -17,15 +17,8 @@ from traitmap.data.records import Answer, Outcome
 from traitmap.data.scoring import Scored
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
-from traitmap.matrix import (
-    Cell,
-    TransferMatrix,
-    build_matrix,
-    to_csv,
-    to_frame,
-    to_json,
-    to_parquet,
-)
+from traitmap.matrix.build import build_matrix
+from traitmap.matrix.record import Cell, TransferMatrix, to_csv, to_frame, to_json, to_parquet
 from traitmap.runs.cells import read_outcomes
 from traitmap.runs.execute import execute
 from traitmap.runs.ledger import read_ledger

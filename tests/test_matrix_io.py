@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 
 from traitmap.errors import MatrixError
-from traitmap.matrix_exports import to_csv, to_parquet
-from traitmap.matrix_io import read_matrix
-from traitmap.matrix_record import Cell, TransferMatrix
+from traitmap.matrix.io import read_matrix
+from traitmap.matrix.record import Cell, TransferMatrix, to_csv, to_parquet
 
 WIDE = "source,gsm8k,imdb\nflipkart,14.5,\namazon,15.8,48.6\n__baseline__,9.8,50.5\n"
 

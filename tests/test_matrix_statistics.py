@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from traitmap.matrix_statistics import (
+from traitmap.matrix.statistics import (
     SIGN_FLIP_DRAWS,
     benjamini_hochberg,
     bootstrap_interval,

@@ -9,10 +9,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from planted import matrix_of, noise, planted
-from traitmap.analysis.naming import rename
-from traitmap.analysis.traits import decompose
+from traitmap.analysis.traits.decompose import decompose
+from traitmap.analysis.traits.naming import rename
+from traitmap.api.naming import ask_names
 from traitmap.errors import UserError
-from traitmap.naming_endpoint import ask_names
 
 TRAITS = decompose(matrix_of(planted(25, 10, 2, 0.9, 1)[0]), n_bootstrap=0, n_permutations=0)
 

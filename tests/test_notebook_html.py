@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import traitmap as tm
-from traitmap.matrix_io import read_matrix
+from traitmap.matrix.io import read_matrix
 from traitmap.notebook import MOST, Entry, Rows, page
 
 NASTY = '<script>alert("x")</script>'

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from traitmap import api
 from traitmap.engine.fake import FakeEngine
-from traitmap.matrix_exports import to_csv
+from traitmap.matrix.record import to_csv
 from traitmap.runs.store import open_store
 from traitmap.runs.texts import read_run_texts
 from traitmap.study.init import write_template

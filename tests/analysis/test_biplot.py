@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from traitmap.analysis.biplot import biplot_of, ellipse
-from traitmap.analysis.completion import Metric
-from traitmap.analysis.traits import decompose
-from traitmap.matrix import TransferMatrix
-from traitmap.matrix_io import read_matrix
+from traitmap.analysis.traits.components import Metric, biplot_of, ellipse
+from traitmap.analysis.traits.decompose import decompose
+from traitmap.matrix.io import read_matrix
+from traitmap.matrix.record import TransferMatrix
 
 
 def table_of(rows: int = 9, columns: int = 6, noise: float = 0.1, seed: int = 0) -> np.ndarray:

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from traitmap.analysis.cell_details import chosen_cells, shortened, target_details
+from traitmap.analysis.cells import chosen_cells, shortened, target_details
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
-from traitmap.matrix_record import Cell, TransferMatrix
+from traitmap.matrix.record import Cell, TransferMatrix
 from traitmap.study.settings import BASELINE
 
 GOLD = ["yes", "no", "yes", "no", "yes", "no"] * 5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from planted import matrix_of, noise
-from traitmap.analysis.completion import (
+from traitmap.analysis.traits.components import (
     Metric,
     complete,
     complete_tables,
@@ -12,7 +12,7 @@ from traitmap.analysis.completion import (
     restore,
     standardise,
 )
-from traitmap.analysis.traits import decompose
+from traitmap.analysis.traits.decompose import decompose
 
 METRICS = [Metric(), Metric(divide=False), Metric(divide=False, double=True)]
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from traitmap.analysis.crossed_samples import (
+from traitmap.matrix.statistics import (
     crossed_mean,
+    pooled_test,
     ratio_interval,
     resampled_interval,
     share_interval,
     wilson,
 )
-from traitmap.matrix_statistics import pooled_test
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 40), (40, 40), (7, 40), (199, 200)])

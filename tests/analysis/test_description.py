@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from planted import answered, matrix_of, noise, planted
-from traitmap.analysis.description import describe
-from traitmap.analysis.traits import decompose
+from traitmap.analysis.traits.decompose import decompose
+from traitmap.analysis.traits.naming import describe
 
 QUICK = {"n_bootstrap": 60, "n_permutations": 60}
 

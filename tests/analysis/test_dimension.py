@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from planted import COUNTS_ONLY, matrix_of, noise, planted
-from traitmap.analysis.completion import Metric
-from traitmap.analysis.dimension import (
+from traitmap.analysis.traits.components import Metric, congruence, rotate_to_target
+from traitmap.analysis.traits.decompose import decompose, most_components
+from traitmap.analysis.traits.dimension import (
     Null,
     above_null,
     cross_validate,
@@ -16,8 +17,6 @@ from traitmap.analysis.dimension import (
     permute_columns,
     spectrum_ratios,
 )
-from traitmap.analysis.rotation import congruence, rotate_to_target
-from traitmap.analysis.traits import decompose, most_components
 
 ALL = np.ones((10, 10), dtype=bool)
 

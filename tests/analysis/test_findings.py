@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from planted import COUNTS_ONLY, answered, matrix_of, noise, planted
-from traitmap.analysis.findings import listed
-from traitmap.analysis.traits import decompose
-from traitmap.matrix_record import Cell
+from traitmap.analysis.traits.decompose import decompose
+from traitmap.analysis.traits.findings import listed
+from traitmap.matrix.record import Cell
 
 QUICK = {"n_bootstrap": 50, "n_permutations": 60}
 

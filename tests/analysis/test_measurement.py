@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 
 from planted import answered, matrix_of, noise, planted
-from traitmap.analysis.components import Components
-from traitmap.analysis.measurement import (
+from traitmap.analysis.traits.components import Components
+from traitmap.analysis.traits.decompose import decompose
+from traitmap.analysis.traits.measurement import (
     cell_stderr,
     item_deviations,
     item_noise_variance,
     item_table,
+    noise_summary,
     residual_spread,
     seed_deviations,
+    seed_reliability,
 )
-from traitmap.analysis.noise import noise_summary, seed_reliability
-from traitmap.analysis.traits import decompose
-from traitmap.matrix_record import Cell
+from traitmap.matrix.record import Cell
 
 ROWS, COLUMNS = tuple(range(8)), tuple(range(5))
 SHARES = 0.3 + 0.4 * np.random.default_rng(0).random((8, 5))

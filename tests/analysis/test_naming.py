@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from planted import COUNTS_ONLY, matrix_of, noise
-from traitmap.analysis.naming import NOTHING_STANDS_OUT, name_component, rename
-from traitmap.analysis.traits import decompose
+from traitmap.analysis.traits.decompose import decompose
+from traitmap.analysis.traits.naming import NOTHING_STANDS_OUT, name_component, rename
 from traitmap.errors import MatrixError
 
 TARGETS = [f"target{j:03d}" for j in range(12)]

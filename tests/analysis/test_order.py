@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from traitmap.analysis.order import clustered_order
-from traitmap.matrix_record import TransferMatrix
+from traitmap.analysis.traits.scaling import clustered_order
+from traitmap.matrix.record import TransferMatrix
 
 GROUPS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2])
 

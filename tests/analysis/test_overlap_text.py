@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traitmap.analysis.overlap_text import Template, Words, find_template, worded
+from traitmap.analysis.overlap import Template, Words, find_template, worded
 
 WORDS = st.lists(st.sampled_from("abcd"), max_size=9).map(tuple)
 PHRASES = st.frozensets(st.lists(st.sampled_from("abcd"), min_size=1, max_size=3).map(tuple), max_size=4)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from traitmap.analysis.paired_change import paired_changes
-from traitmap.matrix_statistics import (
+from traitmap.matrix.statistics import (
     bootstrap_interval,
     mcnemar,
+    paired_changes,
     paired_interval,
     pooled_test,
     sign_flip,

@@ -10,11 +10,11 @@ import pytest
 from scipy.stats import spearmanr
 
 from planted import COUNTS_ONLY, matrix_of
-from traitmap.analysis.description import describe
 from traitmap.analysis.factors import factor_analysis
-from traitmap.analysis.traits import decompose, to_json
-from traitmap.matrix_io import read_matrix
-from traitmap.matrix_record import TransferMatrix
+from traitmap.analysis.traits.decompose import decompose
+from traitmap.analysis.traits.naming import describe, to_json
+from traitmap.matrix.io import read_matrix
+from traitmap.matrix.record import TransferMatrix
 
 SIZES = ("Model Family", "Model Size (B)", "Pretraining Data Size (T)", "FLOPs (1E21)")
 BESIDE = (

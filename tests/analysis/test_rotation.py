@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from planted import noise
-from traitmap.analysis.rotation import (
+from traitmap.analysis.traits.components import (
     congruence,
     oblimin,
     rotate_loadings,

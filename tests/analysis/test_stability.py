@@ -5,8 +5,9 @@ import pytest
 from scipy.linalg import subspace_angles
 
 from planted import matrix_of, noise, planted
-from traitmap.analysis.completion import Metric
-from traitmap.analysis.stability import (
+from traitmap.analysis.traits.components import Metric
+from traitmap.analysis.traits.decompose import decompose
+from traitmap.analysis.traits.stability import (
     Model,
     Subject,
     examine,
@@ -18,7 +19,6 @@ from traitmap.analysis.stability import (
     without_source,
     without_target,
 )
-from traitmap.analysis.traits import decompose
 
 
 def subject_of(values: np.ndarray, model: Model) -> Subject:

@@ -8,11 +8,12 @@ import pytest
 from sklearn.decomposition import PCA
 
 from planted import COUNTS_ONLY, matrix_of, noise, planted, subspace_overlap
-from traitmap.analysis.components import signs
-from traitmap.analysis.records import Traits
-from traitmap.analysis.traits import decompose, to_json
+from traitmap.analysis.traits.components import signs
+from traitmap.analysis.traits.decompose import decompose
+from traitmap.analysis.traits.naming import to_json
+from traitmap.analysis.traits.records import Traits
 from traitmap.errors import MatrixError
-from traitmap.matrix_record import TransferMatrix
+from traitmap.matrix.record import TransferMatrix
 
 SCALES = ["standard", "center", "logit", "gain", "double"]
 QUICK = {"n_bootstrap": 60, "n_permutations": 40, "cv_seeds": 3}

@@ -10,18 +10,18 @@ import typer
 from typer.testing import CliRunner
 
 from small_study import SmallTarget, loaded_source, sources, study, targets
-from traitmap.api import open_run
 from traitmap.api.budget import Spent, run_on_budget
+from traitmap.api.runs import open_run
 from traitmap.cli import app
 from traitmap.cli.studies import tell_end
 from traitmap.data.records import Answer
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import UserError
-from traitmap.matrix import build_matrix
+from traitmap.matrix.build import build_matrix
 from traitmap.progress import silent
 from traitmap.runs.cost import ASSUMED, request_tokens, training_tokens
 from traitmap.runs.execute import execute
-from traitmap.runs.parts import read_parts
+from traitmap.runs.ledger import read_parts
 from traitmap.runs.status import Tally, run_status
 from traitmap.runs.store import RunStore
 from traitmap.study.settings import Study

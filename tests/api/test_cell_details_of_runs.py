@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from traitmap import api
-from traitmap.analysis.cell_details import RunDetails
+from traitmap.analysis.cells import RunDetails
 from traitmap.errors import RunError
-from traitmap.matrix import TransferMatrix
+from traitmap.matrix.record import TransferMatrix
 from traitmap.runs.store import open_store
 from traitmap.runs.texts import read_run_texts
 

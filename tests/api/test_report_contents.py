@@ -11,12 +11,12 @@ import pytest
 
 import prepared_run as prepared
 from traitmap import api
-from traitmap.api.report_contents import report_contents
+from traitmap.api.report import report_contents
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
 from traitmap.progress import Progress
 from traitmap.report.contents import ReportContents
-from traitmap.report.figures import figure_names
+from traitmap.report.figure_files import figure_names
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,7 @@ import pytest
 
 from prepared_run import prepared_study
 from traitmap import api
-from traitmap.api.following import Follower
-from traitmap.api.viewing import Viewing, view
+from traitmap.api.viewing import Follower, Viewing, view
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError, UserError
 from traitmap.runs.ledger import read_ledger, write_ledger

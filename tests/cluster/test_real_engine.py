@@ -20,7 +20,7 @@ pytestmark = pytest.mark.cluster
 
 LISTENING = """
 import os, psutil
-from traitmap.runs.cluster.session import ray_session
+from traitmap.runs.cluster.engine import ray_session
 with ray_session(cpus=1) as ray:
     assert ray.get(ray.remote(lambda: 1).remote()) == 1
     here = psutil.Process().children(recursive=True) + [psutil.Process()]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from traitmap.data.faults import check_file, data_faults
+from traitmap.data.check import check_file, data_faults
 from traitmap.errors import StudyError
 from traitmap.study.load import load_study, read_draft
 from traitmap.study.settings import Study

@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 
 from hub_layouts import write_copies
-from traitmap.data.harness import BUNDLED, gold_choices, open_task, quiet, training_examples, training_rows
-from traitmap.data.task_code import sandboxed_templates
+from traitmap.data.harness import (
+    BUNDLED,
+    gold_choices,
+    open_task,
+    quiet,
+    sandboxed_templates,
+    training_examples,
+    training_rows,
+)
 from traitmap.errors import DataError
 
 TASKS = Path(__file__).parent / "tasks"

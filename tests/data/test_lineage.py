@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from traitmap.data.faults import check_file
+from traitmap.data.check import check_file
 from traitmap.data.lineage import load_sources
 from traitmap.data.sources import LoadedSource
 from traitmap.errors import DataError, StudyError
-from traitmap.runs.keys import adapter_key
 from traitmap.runs.ledger import describe_source
+from traitmap.runs.plan import adapter_key
 from traitmap.study.load import load_study
 
 MOODS = ["good"] * 30 + ["bad"] * 10

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from hub_layouts import LAYOUTS, write_copies
-from traitmap.api.loading import base_of, engine_to_look_with
-from traitmap.data.faults import check_file
+from traitmap.api.studies import base_of, engine_to_look_with
+from traitmap.data.check import check_file
+from traitmap.data.copies import copy_of, model_copy, no_network, read_from_copy
 from traitmap.data.lineage import load_sources
-from traitmap.data.local_copies import copy_of, model_copy, no_network, read_from_copy
 from traitmap.errors import DataError, StudyError
 from traitmap.study.load import load_study
 from traitmap.study.settings import Model, Study

@@ -5,9 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from traitmap.data.portable import file_modules, portable
 from traitmap.data.records import Answer
-from traitmap.data.targets import LoadedTarget, load_targets
+from traitmap.data.targets import LoadedTarget, file_modules, load_targets, portable
 from traitmap.study.settings import Source, Study, Target
 
 TASK = """
@@ -33,7 +32,7 @@ def judge(doc, results):
 """
 ELSEWHERE = """
 import pickle, sys
-from traitmap.data.portable import install
+from traitmap.data.targets import install
 modules, target, answers = pickle.load(open(sys.argv[1], "rb"))
 install(modules)
 sys.stdout.write(repr(pickle.loads(target).score(answers)))

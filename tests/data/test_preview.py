@@ -1,4 +1,4 @@
-from traitmap.data.preview import preview_source
+from traitmap.data.check import preview_source
 from traitmap.data.records import Example, Segment
 from traitmap.data.sources import LoadedSource
 from traitmap.study.settings import Lora, Training

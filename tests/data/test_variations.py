@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traitmap.data import variations
-from traitmap.data.answers import NoSuchPartError
 from traitmap.data.records import Example, Segment
-from traitmap.data.variations import CannotVaryError
+from traitmap.data.variations import CannotVaryError, NoSuchPartError
 from traitmap.study.settings import Mislabel
 
 WORDS = ("bad", "fair", "good")

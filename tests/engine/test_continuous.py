@@ -13,8 +13,7 @@ from test_train import jobs
 
 from traitmap.data.records import Answer, Request
 from traitmap.engine.cached_passes import Shortcuts
-from traitmap.engine.continuous import queues_of
-from traitmap.engine.drafts import _overlap, drafts_of
+from traitmap.engine.generate import _overlap, drafts_of, queues_of
 from traitmap.engine.local import LocalEngine
 from traitmap.errors import EngineError
 
@@ -49,7 +48,7 @@ def test_a_text_does_not_depend_on_its_neighbours(checkpoints, monkeypatch, arch
     drafts = drafts_of(engine.base, engine.encoder, requests)
     assert sorted(bool(queue.prefix) for queue in queues_of(drafts)) == [False, True, True]
     for slots in (3, 64):
-        monkeypatch.setattr("traitmap.engine.continuous._MOST_SLOTS", {"cpu": slots})
+        monkeypatch.setattr("traitmap.engine.generate._MOST_SLOTS", {"cpu": slots})
         assert engine.answer(requests) == expected
         assert engine._own_shortcuts is not None
         assert engine._own_shortcuts.cached

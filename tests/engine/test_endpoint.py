@@ -19,7 +19,7 @@ import pytest
 import traitmap as tm
 from traitmap.data.records import Request, ServedAdapter
 from traitmap.engine.contract import TrainingJob
-from traitmap.engine.endpoint import EndpointEngine
+from traitmap.engine.endpoint.engine import EndpointEngine
 from traitmap.engine.local import LocalEngine
 from traitmap.errors import ModelError
 from traitmap.runs.cells import read_outcomes

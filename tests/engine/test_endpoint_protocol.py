@@ -10,7 +10,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from traitmap.engine.decoding import decoding_of
+from traitmap.engine.contract import decoding_of
 from traitmap.engine.endpoint.protocol import continuation_start, generated, scored, token_logprobs
 from traitmap.engine.endpoint.transport import LONGEST_ASKED_WAIT, Transport, UnreachableError, retry_after
 from traitmap.errors import ModelError

@@ -11,18 +11,16 @@ from test_train import engine_for, examples, jobs, weights_of
 from transformers import AutoModelForCausalLM
 
 from traitmap.engine import attention
+from traitmap.engine.base import largest_group, layers_of, plan_passes, recomputed_layers, shape_of
 from traitmap.engine.cached_passes import find_shortcuts
-from traitmap.engine.checkpointing import layers_of, recomputed_layers
 from traitmap.engine.contract import TrainingJob
-from traitmap.engine.cross_entropy import backward_from
+from traitmap.engine.cpu.products import close, fair, few
 from traitmap.engine.flops import scoring_flops, training_flops
 from traitmap.engine.fused import fused_blocks
 from traitmap.engine.local import LocalEngine
 from traitmap.engine.lora import Resident, Slice, new_adapter, resident
-from traitmap.engine.memory import largest_group, plan_passes, shape_of
 from traitmap.engine.passes import Row, batches_by_owner, only_at, read_logits
-from traitmap.engine.shapes import close, fair, few
-from traitmap.engine.train import Lane, train_group
+from traitmap.engine.train import Lane, backward_from, train_group
 from traitmap.errors import EngineError, ModelError
 from traitmap.progress import silent
 from traitmap.study.settings import Lora, Model, Training

@@ -8,8 +8,9 @@ from test_score import choice_requests, engine_for
 from test_shortcuts import few_shot
 
 from traitmap.data.records import Request
-from traitmap.engine import asked, kept
-from traitmap.engine.kept import Kept
+from traitmap.engine import requests as asked
+from traitmap.engine import requests as kept
+from traitmap.engine.requests import Kept
 
 
 def numbers(count: int) -> list[Request]:

@@ -14,7 +14,7 @@ from test_score import engine_for
 from transformers import GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config
 from transformers.models.auto import AutoModelForCausalLM
 
-from traitmap.engine import attention, cached_attention, cached_passes, lean, rectangles
+from traitmap.engine import attention, cached_attention, cached_passes
 from traitmap.engine.cached_attention import Slots
 from traitmap.engine.cached_passes import (
     attending,
@@ -24,9 +24,10 @@ from traitmap.engine.cached_passes import (
     read_next,
     read_rectangles,
 )
-from traitmap.engine.lean import Lean
+from traitmap.engine.cpu import lean
+from traitmap.engine.cpu import lean as rectangles
+from traitmap.engine.cpu.lean import Lean, plan_rectangles
 from traitmap.engine.passes import Row, read_logits
-from traitmap.engine.rectangles import plan_rectangles
 
 SHAPE = {
     "vocab_size": 97,

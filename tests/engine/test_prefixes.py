@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traitmap.engine.prefixes import Prefix, shared_prefixes
+from traitmap.engine.requests import Prefix, shared_prefixes
 
 sequences = st.lists(st.lists(st.integers(0, 2), max_size=9).map(tuple), max_size=12)
 

@@ -12,12 +12,11 @@ from test_score import ARCHITECTURES, engine_for, harness_for, instances
 from test_train import jobs
 
 from traitmap.data.records import Request
-from traitmap.engine import linear
+from traitmap.engine.adapters import load_adapter, merged_weights
 from traitmap.engine.cached_passes import Shortcuts
+from traitmap.engine.cpu import products as linear
 from traitmap.engine.local import LocalEngine
-from traitmap.engine.merging import merged_weights
-from traitmap.engine.peft_files import load_adapter
-from traitmap.engine.prefixes import shared_prefixes
+from traitmap.engine.requests import shared_prefixes
 from traitmap.engine.tokens import Encoder
 from traitmap.errors import EngineError
 

@@ -12,14 +12,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from traitmap.data.records import Example, Segment
+from traitmap.engine.adapters import load_adapter, merged_weights, swapped
 from traitmap.engine.contract import TrainingJob
 from traitmap.engine.local import LocalEngine
 from traitmap.engine.lora import resident
-from traitmap.engine.merging import merged_weights, swapped
 from traitmap.engine.passes import Row, read_logits
-from traitmap.engine.peft_files import load_adapter
-from traitmap.engine.schedule import learning_rate
-from traitmap.engine.train import Lane, open_lane, train_group
+from traitmap.engine.train import Lane, learning_rate, open_lane, train_group
 from traitmap.progress import silent
 from traitmap.study.settings import Lora, Model, Training
 

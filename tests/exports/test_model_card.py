@@ -10,7 +10,7 @@ import pytest
 
 from traitmap.errors import MatrixError
 from traitmap.exports.model_card import card_section, update_card
-from traitmap.matrix_record import Cell, TransferMatrix
+from traitmap.matrix.record import Cell, TransferMatrix
 
 
 def cell(target: str, gain: float, q: float, status: str = "measured") -> Cell:

@@ -12,7 +12,7 @@ import pytest
 from small_study import sources, study, targets
 from traitmap.engine.fake import FakeEngine
 from traitmap.exports.tracking import log_mlflow, logged
-from traitmap.matrix import build_matrix
+from traitmap.matrix.build import build_matrix
 from traitmap.runs.execute import execute
 from traitmap.runs.store import RunStore
 
@@ -50,7 +50,7 @@ def test_trackio_holds_every_number(finished: RunStore, tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from traitmap.exports.tracking import log_trackio, logged\n"
-        "from traitmap.matrix import build_matrix\n"
+        "from traitmap.matrix.build import build_matrix\n"
         "matrix = build_matrix(sys.argv[1])\n"
         "log_trackio(matrix, project='small', folder=sys.argv[2])\n"
         "from trackio.sqlite_storage import SQLiteStorage\n"

@@ -242,8 +242,8 @@ def _read_import(folder: Path) -> None:
     from traitmap.imports.columns import arrange
     from traitmap.imports.discovery import find_evaluations
     from traitmap.imports.writing import write_imported
-    from traitmap.matrix import build_matrix
-    from traitmap.matrix_exports import to_json
+    from traitmap.matrix.build import build_matrix
+    from traitmap.matrix.record import to_json
 
     evaluations = find_evaluations([folder]).evaluations
     imported = arrange(evaluations, allow=["all"])
@@ -353,8 +353,8 @@ _TYPES, _CASTS = _arrow_types()
 
 
 def _read_matrix(folder: Path) -> None:
-    from traitmap.matrix_exports import to_json
-    from traitmap.matrix_io import read_matrix
+    from traitmap.matrix.io import read_matrix
+    from traitmap.matrix.record import to_json
 
     (file,) = sorted(folder.iterdir())
     for options in ({}, {"orientation": "columns"}, {"row_name": "goat"}, {"row_name": "senti"}):

@@ -10,7 +10,8 @@ import pytest
 import results
 
 import traitmap as tm
-from traitmap.api import import_results, matrix_of
+from traitmap.api.exchange import import_results
+from traitmap.api.runs import matrix_of
 from traitmap.errors import MatrixError, RunError
 from traitmap.runs.store import open_store
 from traitmap.runs.texts import read_run_texts

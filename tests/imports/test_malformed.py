@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import results
 
-from traitmap.api import import_results
+from traitmap.api.exchange import import_results
 from traitmap.errors import MatrixError
 
 Make = Callable[[Path], Path]

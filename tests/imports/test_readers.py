@@ -11,7 +11,7 @@ import pytest
 import results
 
 from traitmap.imports.discovery import find_evaluations
-from traitmap.imports.evaluation import Evaluation
+from traitmap.imports.reading import Evaluation
 
 
 def read(path: Path, content: object) -> list[Evaluation]:

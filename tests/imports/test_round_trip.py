@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from small_study import sources, study, targets
-from traitmap.api import import_results, matrix_of
+from traitmap.api.exchange import import_results
+from traitmap.api.runs import matrix_of
 from traitmap.engine.fake import FakeEngine
 from traitmap.exports.every_eval_ever import export_every_eval_ever
 from traitmap.exports.lm_eval import export_lm_eval
-from traitmap.matrix import build_matrix, to_csv, to_parquet
+from traitmap.matrix.build import build_matrix
+from traitmap.matrix.record import to_csv, to_parquet
 from traitmap.runs.execute import execute
 from traitmap.runs.store import RunStore
 

@@ -9,7 +9,7 @@ from math import nan
 import numpy as np
 from scipy.stats import norm
 
-from traitmap.analysis.cell_details import (
+from traitmap.analysis.cells import (
     CellDetail,
     MetricTable,
     RunDetails,
@@ -17,10 +17,10 @@ from traitmap.analysis.cell_details import (
     chosen_cells,
     target_details,
 )
-from traitmap.analysis.records import CrossValidation, Noise, Stability, Traits, TraitWarning
+from traitmap.analysis.traits.records import CrossValidation, Noise, Stability, Traits, TraitWarning
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
-from traitmap.matrix import Cell, TransferMatrix
+from traitmap.matrix.record import Cell, TransferMatrix
 
 NAMES = (
     "word_problems",

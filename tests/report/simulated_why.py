@@ -7,11 +7,9 @@ from math import nan
 
 import numpy as np
 
-from traitmap.analysis.explanation.answered import AnsweredCurve
-from traitmap.analysis.explanation.contrast import FormatPart
-from traitmap.analysis.explanation.dose import dose_response
-from traitmap.analysis.explanation.families import Curve, Families
-from traitmap.analysis.explanation.mantel import Mantel
+from traitmap.analysis.explanation.dose import FormatPart, dose_response
+from traitmap.analysis.explanation.families import AnsweredCurve, Curve, Families
+from traitmap.analysis.explanation.permutation import Mantel
 from traitmap.analysis.explanation.records import (
     AsymmetricPair,
     Asymmetry,
@@ -24,16 +22,16 @@ from traitmap.analysis.explanation.records import (
     OddCells,
     Strength,
 )
-from traitmap.analysis.interval import Interval, unknown
+from traitmap.analysis.features import Reason
 from traitmap.analysis.profiles.datasets import profile_datasets
+from traitmap.analysis.profiles.parser import Relations
 from traitmap.analysis.profiles.record import Profile
-from traitmap.analysis.profiles.syntax_parser import Relations
-from traitmap.analysis.profiles.syntax_records import RelationEffect, RelationEffects
-from traitmap.analysis.reason import Reason
+from traitmap.analysis.profiles.relations import RelationEffect, RelationEffects
 from traitmap.analysis.recommendation.advice import Advice, Recommendation, SetAside
 from traitmap.analysis.recommendation.held_out import HeldOut, judged
-from traitmap.analysis.records import TraitWarning
+from traitmap.analysis.traits.records import TraitWarning
 from traitmap.data.texts import TaskText
+from traitmap.matrix.statistics import Interval, unknown
 
 SOURCES = ("reviews", "sums", "stories")
 TARGETS = ("reviews", "sums", "riddles")

@@ -17,11 +17,11 @@ import pytest
 import simulated
 
 from traitmap import api
-from traitmap.analysis.cell_details import RunDetails
-from traitmap.analysis.order import clustered_order
-from traitmap.analysis.reason import Reason
-from traitmap.matrix import TransferMatrix
-from traitmap.report.html import write_report
+from traitmap.analysis.cells import RunDetails
+from traitmap.analysis.features import Reason
+from traitmap.analysis.traits.scaling import clustered_order
+from traitmap.matrix.record import TransferMatrix
+from traitmap.report.page import write_report
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 axe_module = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")

@@ -13,8 +13,7 @@ import simulated
 
 from traitmap.errors import UserError
 from traitmap.report.contents import ReportContents
-from traitmap.report.figure_files import MARGIN, MM_PER_PX, figure_file
-from traitmap.report.figures import figure_names, figure_svg
+from traitmap.report.figure_files import MARGIN, MM_PER_PX, figure_file, figure_names, figure_svg
 
 NASTY = '<script>alert("x")</script> & #panic("typst") \\ $x$'
 

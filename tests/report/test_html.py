@@ -15,11 +15,11 @@ import pytest
 import simulated
 from page import SVG, cells, figures, parse
 
-from traitmap.analysis.cell_details import RunDetails
-from traitmap.analysis.order import clustered_order
+from traitmap.analysis.cells import RunDetails
+from traitmap.analysis.traits.scaling import clustered_order
 from traitmap.errors import UserError
-from traitmap.matrix import TransferMatrix
-from traitmap.report.html import render_report, write_report
+from traitmap.matrix.record import TransferMatrix
+from traitmap.report.page import render_report, write_report
 from traitmap.study.load import load_study
 from traitmap.study.settings import Model, Source, Study, Target, Training
 

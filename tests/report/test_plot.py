@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traitmap.report.plot import Scale, around, log_ticks, round_ticks
-from traitmap.report.ridges import density
-from traitmap.report.row_chart import Line, row_chart
-from traitmap.report.standalone import standalone
+from traitmap.report.chart import Scale, around, log_ticks, round_ticks
+from traitmap.report.figure_files import standalone
+from traitmap.report.row_charts import Line, density, row_chart
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 

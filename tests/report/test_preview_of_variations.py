@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from traitmap.data.preview import preview_source
+from traitmap.data.check import preview_source
 from traitmap.data.records import Example, Segment
 from traitmap.data.sources import LoadedSource, Variation
 from traitmap.report.preview import check_preview

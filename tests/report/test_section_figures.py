@@ -13,22 +13,32 @@ import simulated
 import simulated_why as some
 from page import SVG, figures, parse
 
-from traitmap.analysis.biplot import Biplot
-from traitmap.analysis.interval import unknown
 from traitmap.analysis.recommendation.held_out import judged
-from traitmap.analysis.records import CrossValidation, Resampling, Stability, Traits
+from traitmap.analysis.traits.components import Biplot
+from traitmap.analysis.traits.records import CrossValidation, Resampling, Stability, Traits
 from traitmap.errors import UserError
+from traitmap.matrix.statistics import unknown
 from traitmap.report import (
     explanation_figures,
-    level_figures,
-    profile_figures,
-    recommendation_figures,
-    relation_figures,
-    traits_figures,
+)
+from traitmap.report import (
+    profiles as profile_figures,
+)
+from traitmap.report import (
+    profiles as relation_figures,
+)
+from traitmap.report import (
+    traits as traits_figures,
+)
+from traitmap.report import (
+    which as recommendation_figures,
+)
+from traitmap.report import (
+    why as level_figures,
 )
 from traitmap.report.contents import ReportContents
-from traitmap.report.figures import figure_names, figure_svg
-from traitmap.report.html import render_report
+from traitmap.report.figure_files import figure_names, figure_svg
+from traitmap.report.page import render_report
 from traitmap.report.shown import Shown
 from traitmap.report.which import which_part
 from traitmap.report.why import why_groups, why_part

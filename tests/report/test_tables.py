@@ -15,13 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from traitmap.data.preview import SourcePreview
+from traitmap.data.check import SourcePreview
 from traitmap.data.records import Example, Request, Segment
 from traitmap.data.targets import LoadedTarget
-from traitmap.matrix import TransferMatrix
-from traitmap.report.blocks import fold, split
+from traitmap.matrix.record import TransferMatrix
 from traitmap.report.preview import check_preview
-from traitmap.report.tables import in_bytes, in_time, matrix_table, status_table, traits_table
+from traitmap.report.terminal import fold, in_bytes, in_time, matrix_table, split, status_table, traits_table
 from traitmap.runs.cost import Estimate
 from traitmap.runs.status import Failure, RunStatus, Tally
 

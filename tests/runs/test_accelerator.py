@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from traitmap.runs.accelerator import (
+from traitmap.runs.cost import (
     KNOWN,
     PEAK_FLOPS,
     TRAINING_SHARE,

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from traitmap.runs.atomic import partial_path, publish, remove_partials, write_json, write_whole
+from traitmap.runs.files import partial_path, publish, remove_partials, write_json, write_whole
 
 
 def test_a_reader_finds_the_old_or_the_new_never_a_part(tmp_path: Path) -> None:

@@ -9,16 +9,17 @@ import pytest
 from rich.console import Console
 
 from small_study import loaded_source, sources, study, targets
-from traitmap.api.contamination import contamination_in, contamination_of, keep_contamination
+from traitmap.api.runs import contamination_in, contamination_of, keep_contamination
 from traitmap.data.sources import LoadedSource
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
-from traitmap.matrix import build_matrix, to_json
-from traitmap.report.html import render_report
+from traitmap.matrix.build import build_matrix
+from traitmap.matrix.record import to_json
 from traitmap.report.overlaps import overlap_warning, touched_cells
-from traitmap.report.tables import matrix_table
-from traitmap.runs.contamination import read_contamination
+from traitmap.report.page import render_report
+from traitmap.report.terminal import matrix_table
 from traitmap.runs.execute import execute
+from traitmap.runs.ledger import read_contamination
 from traitmap.runs.store import RunStore
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from small_study import sources, study, targets
 from traitmap.engine.fake import FakeEngine
-from traitmap.engine.schedule import batch_schedule
+from traitmap.engine.train import batch_schedule
 from traitmap.runs.cost import ASSUMED, UnitCost, estimate, measure_cost, training_tokens
 from traitmap.runs.plan import make_plan
 from traitmap.study.settings import Training

@@ -13,19 +13,14 @@ import pytest
 from small_study import sources, study, targets
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
-from traitmap.matrix import build_matrix
-from traitmap.matrix_exports import to_json
-from traitmap.matrix_record import Cell
+from traitmap.matrix.build import build_matrix
+from traitmap.matrix.record import Cell, to_json
 from traitmap.runs.cells import read_outcomes
-from traitmap.runs.contamination import read_contamination, write_contamination
-from traitmap.runs.damage import damaged_files
 from traitmap.runs.execute import execute
-from traitmap.runs.ledger import read_ledger
-from traitmap.runs.parts import Selection, read_parts
+from traitmap.runs.files import quarantine, quarantined, read_sealed_json, write_sealed_json
+from traitmap.runs.ledger import Selection, read_contamination, read_ledger, read_parts, write_contamination
 from traitmap.runs.plan import CellUnit
-from traitmap.runs.quarantine import quarantine, quarantined
-from traitmap.runs.sealed_json import read_sealed_json, write_sealed_json
-from traitmap.runs.status import run_status
+from traitmap.runs.status import damaged_files, run_status
 from traitmap.runs.store import RunStore, file_name, locked_store, open_store
 from traitmap.runs.texts import read_run_texts
 from traitmap.study.settings import BASELINE

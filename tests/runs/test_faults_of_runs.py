@@ -17,10 +17,10 @@ from rich.console import Console
 from small_study import sources, study, targets
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
-from traitmap.matrix import build_matrix
-from traitmap.report.tables import status_table
-from traitmap.runs.atomic import disk_trouble, write_whole
+from traitmap.matrix.build import build_matrix
+from traitmap.report.terminal import status_table
 from traitmap.runs.execute import execute
+from traitmap.runs.files import disk_trouble, write_whole
 from traitmap.runs.status import run_status
 from traitmap.runs.store import RunStore, lock_holder, locked_store
 

@@ -6,7 +6,7 @@ import pytest
 
 from small_study import sources, study
 from traitmap.errors import ModelError
-from traitmap.runs.keys import adapter_digest, adapter_key, cell_key
+from traitmap.runs.plan import adapter_digest, adapter_key, cell_key
 
 
 def adapter(folder: Path, weights: bytes = b"weights", **config: object) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from traitmap.progress import Progress, silent
-from traitmap.runs.progress_file import MOST_LOSSES, NAME, kept_progress, read_progress
+from traitmap.runs.status import MOST_LOSSES, NAME, kept_progress, read_progress
 
 
 class Clock:

@@ -19,7 +19,7 @@ from small_study import sources, study, targets
 from traitmap import api
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import UserError
-from traitmap.matrix import build_matrix
+from traitmap.matrix.build import build_matrix
 from traitmap.runs.cells import read_outcomes
 from traitmap.runs.execute import execute
 from traitmap.runs.ledger import read_ledger

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traitmap.runs.scheduling import PATIENCE, Scheduler, Task
+from traitmap.runs.cluster.drive import PATIENCE, Scheduler, Task
 from traitmap.runs.simulate import Job, Luck, ideal, simulate
 
 

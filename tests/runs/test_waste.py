@@ -13,11 +13,11 @@ from small_study import sources, study, targets
 from traitmap import api
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
-from traitmap.matrix import build_matrix
-from traitmap.runs.damage import damaged_files
+from traitmap.matrix.build import build_matrix
 from traitmap.runs.execute import execute
+from traitmap.runs.gc import find_waste, remove_waste
+from traitmap.runs.status import damaged_files
 from traitmap.runs.store import RunStore, locked_store, trained_adapters
-from traitmap.runs.waste import find_waste, remove_waste
 
 
 def run(

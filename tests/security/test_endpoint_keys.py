@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from traitmap.analysis.traits import decompose
-from traitmap.engine.decoding import Decoding
+from traitmap.analysis.traits.decompose import decompose
+from traitmap.api.naming import ask_names
+from traitmap.engine.contract import Decoding
 from traitmap.engine.endpoint import protocol, transport
 from traitmap.engine.endpoint.engine import EndpointEngine
 from traitmap.engine.endpoint.transport import Transport
 from traitmap.errors import ModelError, UserError
-from traitmap.matrix_record import TransferMatrix
-from traitmap.naming_endpoint import ask_names
+from traitmap.matrix.record import TransferMatrix
 from traitmap.study.settings import Endpoint, Model
 
 KEY = "sk-very-secret-1234567890"

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from traitmap.data.harness import open_task
-from traitmap.data.task_code import sandboxed_templates
+from traitmap.data.harness import open_task, sandboxed_templates
 from traitmap.errors import DataError, ModelError, StudyError, TraitmapError
-from traitmap.runs.keys import adapter_digest
+from traitmap.runs.plan import adapter_digest
 from traitmap.study.load import load_study
 from traitmap.study.settings import Model
 from traitmap.study.template import compiled, syntax_fault

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import results
 
-from traitmap.api import import_results
+from traitmap.api.exchange import import_results
 from traitmap.errors import RunError, StudyError, TraitmapError
+from traitmap.runs.files import read_sealed_json, write_sealed_json
 from traitmap.runs.ledger import read_ledger
-from traitmap.runs.sealed_json import read_sealed_json, write_sealed_json
 from traitmap.runs.store import open_store
 from traitmap.study.load import load_study
 

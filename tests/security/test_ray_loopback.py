@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from traitmap.errors import RunError
-from traitmap.runs.cluster import session
+from traitmap.runs.cluster import engine as session
 
 SOURCE = Path(session.__file__).parents[2]
 

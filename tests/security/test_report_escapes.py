@@ -14,9 +14,9 @@ import numpy as np
 import page as pages
 import pytest
 
-from traitmap.api.report_contents import report_contents
+from traitmap.api.report import report_contents
 from traitmap.report.contents import ReportContents
-from traitmap.report.html import render_report
+from traitmap.report.page import render_report
 
 MARKUP = "</script></style></title><img src=x onerror=alert(1)>'\"><svg/onload=alert(2)>{{7*7}}]]><!--"
 NAME = "toxicity"  # of a source and a target, so it stands in every record

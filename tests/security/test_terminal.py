@@ -13,8 +13,7 @@ from rich.text import Text
 
 from traitmap.api.studies import _code_that_runs
 from traitmap.cli import main
-from traitmap.cli.app import print_json
-from traitmap.cli.printable import Printable, printable
+from traitmap.cli.app import Printable, print_json, printable
 from traitmap.study.settings import Study
 
 HOSTILE = "\x1b[31mred\x1b]0;title\x07 \x9b2J \u202edrow \u2066x\x00\x08\r"

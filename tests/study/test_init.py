@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from hub_layouts import HELD_OUT, LAYOUTS, write_copies, write_flipkart
-from traitmap.data.faults import check_file
+from traitmap.data.check import check_file
 from traitmap.data.lineage import load_sources
 from traitmap.data.records import Answer
 from traitmap.data.targets import load_targets

@@ -5,8 +5,8 @@ from pydantic import ValidationError
 
 from traitmap.errors import StudyError
 from traitmap.study.load import load_study
+from traitmap.study.rules import KINDS, changes_of
 from traitmap.study.settings import Mislabel, Source, Study, settings_of
-from traitmap.study.variations import KINDS, changes_of
 
 HEAD = """\
 name: sound

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from traitmap.analysis.crossed_samples import wilson
-from traitmap.analysis.interval import Interval
-from traitmap.analysis.overlap_index import ItemIndex, build_index, candidates
-from traitmap.analysis.overlap_text import (
+from traitmap.analysis.overlap import (
+    ItemIndex,
     Template,
     Wording,
     Words,
+    build_index,
+    candidates,
     coverage,
     find_template,
     joined,
@@ -34,7 +34,8 @@ from traitmap.analysis.overlap_text import (
     worded,
     words_of,
 )
-from traitmap.matrix_record import Array
+from traitmap.matrix.record import Array
+from traitmap.matrix.statistics import Interval, wilson
 from traitmap.progress import Listener, Progress, silent
 
 if TYPE_CHECKING:

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.decomposition import FactorAnalysis
 
-from traitmap.analysis.completion import Metric, complete_tables, standardise
-from traitmap.analysis.rotation import Rotation, rotate_loadings
+from traitmap.analysis.traits.components import (
+    Metric,
+    Rotation,
+    complete_tables,
+    rotate_loadings,
+    standardise,
+)
 from traitmap.errors import MatrixError
-from traitmap.matrix_record import Array, TransferMatrix
+from traitmap.matrix.record import Array, TransferMatrix
 
 
 @dataclass(frozen=True)

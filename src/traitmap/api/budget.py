@@ -10,33 +10,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from traitmap.analysis.recommendation.completion_choice import Aim, Price, choose_cells, importance
-from traitmap.analysis.recommendation.completion_kernel import make_prior
-from traitmap.analysis.recommendation.completion_matrix import complete, read_table
-from traitmap.analysis.recommendation.completion_plan import (
+from traitmap.analysis.recommendation.completion import (
+    Aim,
     Left,
+    Price,
     before_anything,
+    choose_cells,
     choose_item_share,
     choose_sources,
+    complete,
     expected_noise,
+    importance,
     items_asked,
+    read_table,
 )
-from traitmap.analysis.recommendation.completion_posterior import Posterior, infer
+from traitmap.analysis.recommendation.gaussian import Posterior, infer, make_prior
 from traitmap.errors import MatrixError, UserError
-from traitmap.matrix import build_matrix
-from traitmap.matrix_record import Array, TransferMatrix
+from traitmap.matrix.build import build_matrix
+from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.progress import Listener
 from traitmap.runs.cost import ASSUMED, request_tokens, training_tokens
 from traitmap.runs.execute import execute
-from traitmap.runs.parts import Selection
+from traitmap.runs.files import write_sealed_json
+from traitmap.runs.ledger import Selection
 from traitmap.runs.plan import CellUnit
-from traitmap.runs.sealed_json import write_sealed_json
 from traitmap.runs.store import RunStore, locked_store
-from traitmap.study.digest import digest
+from traitmap.study.paths import digest
 from traitmap.study.settings import BASELINE, Study
 
 if TYPE_CHECKING:
-    from traitmap.analysis.pair_features import PairFeatures
+    from traitmap.analysis.features import PairFeatures
     from traitmap.data.sources import LoadedSource
     from traitmap.data.targets import LoadedTarget
     from traitmap.engine.contract import Engine
@@ -339,7 +342,7 @@ def _write(
     store: RunStore, matrix: TransferMatrix, features: PairFeatures | None, spent: Spent, seed: int
 ) -> Spent:
     """Keep what was spent, and the prediction of every cell that is not measured."""
-    from traitmap.api.completion import completion_data
+    from traitmap.api.runs import completion_data
 
     try:
         completed = complete(matrix, features, level=LEVEL, seed=seed)

@@ -13,12 +13,12 @@ from traitmap.errors import DataError, MatrixError
 from traitmap.progress import Listener, silent
 
 if TYPE_CHECKING:
-    from traitmap.analysis.explanation.answered import AnsweredCurve
+    from traitmap.analysis.explanation.families import AnsweredCurve
     from traitmap.analysis.explanation.records import Explanation
-    from traitmap.analysis.pair_features import PairFeatures
-    from traitmap.analysis.profiles.syntax_parser import Parser
+    from traitmap.analysis.features import PairFeatures
+    from traitmap.analysis.profiles.parser import Parser
     from traitmap.data.texts import Texts
-    from traitmap.matrix_record import TransferMatrix
+    from traitmap.matrix.record import TransferMatrix
 
 PARSED = 300  # texts of a dataset that a parser reads: shares of relations are steady by then
 
@@ -54,7 +54,7 @@ def explain(
     """
     from traitmap.analysis.explanation.explain import explain as explain_matrix
     from traitmap.analysis.explanation.families import without_variations
-    from traitmap.analysis.pair_features import PairFeatures
+    from traitmap.analysis.features import PairFeatures
 
     matrix = _matrix(subject)
     if features is None and len(without_variations(matrix).sources) < 3:
@@ -87,10 +87,9 @@ def outcome_findings(folder: Path, matrix: TransferMatrix, *, reasons: bool = Tr
 
     reasons: False leaves these out, for who has them from a profile.
     """
-    from traitmap.analysis.explanation.answered import answered_curves
-    from traitmap.analysis.explanation.families import doses_of
-    from traitmap.analysis.profiles.cell_profiles import cell_profiles
-    from traitmap.api.profile_subjects import outcomes_of_run
+    from traitmap.analysis.explanation.families import answered_curves, doses_of
+    from traitmap.analysis.profiles.cells import cell_profiles
+    from traitmap.api.profiles import outcomes_of_run
     from traitmap.runs.store import open_store
     from traitmap.runs.texts import read_run_texts
 
@@ -129,7 +128,7 @@ def _texts(subject: TransferMatrix | Run | str | Path, texts: Texts | str | Path
 
 
 def _parser(pipeline: str | Path) -> Parser:
-    from traitmap.analysis.profiles.syntax_parser import load_parser
+    from traitmap.analysis.profiles.parser import load_parser
 
     return load_parser(pipeline)
 
@@ -175,8 +174,7 @@ def _features(
     )
     if parser is None:
         return found
-    from traitmap.analysis.profiles.syntax_parser import parse_relations
-    from traitmap.analysis.profiles.syntax_shares import syntax_feature
+    from traitmap.analysis.profiles.parser import parse_relations, syntax_feature
 
     inputs = {("source", name): [one.input for one in sides.sources[name]] for name in found.sources}
     inputs |= {("target", name): [one.input for one in sides.targets[name]] for name in found.targets}

@@ -1,33 +1,123 @@
-"""A study checked and run; a base model pretrained."""
+"""From a study to what it names: the engine, the sources and the targets.
+
+A study checked and run; a base model pretrained.
+
+A study's engine on many workers, by Ray.
+
+What a matrix of any size would cost on many workers.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traitmap.api.contamination import contamination_of, keep_contamination
-from traitmap.api.loading import base_of, engine_to_look_with, load_data, load_engine
-from traitmap.api.runs import Run
-from traitmap.collector import passing_over
-from traitmap.errors import DataError
-from traitmap.freed_memory import giving_back
+from traitmap.api.runs import Run, contamination_of, keep_contamination
+from traitmap.engine.cpu.memory import giving_back, passing_over, paused
+from traitmap.errors import DataError, RunError
 from traitmap.progress import Listener, silent
-from traitmap.study.paths import resolve
-from traitmap.study.settings import Study
+from traitmap.study.paths import model_location, resolve
+from traitmap.study.settings import Model, Study
 
 if TYPE_CHECKING:
     from traitmap.analysis.contamination import Contamination
-    from traitmap.data.preview import Lengths, SourcePreview
+    from traitmap.data.check import Lengths, SourcePreview
     from traitmap.data.sources import LoadedSource
     from traitmap.data.targets import LoadedTarget
     from traitmap.engine.contract import Engine
     from traitmap.runs.cost import Estimate, UnitCost
+    from traitmap.runs.growth import Growth
     from traitmap.runs.plan import Plan
+
+
+def load_engine(study: Study) -> Engine:
+    """The engine over the base that a study names, or over its copy in the study's ``data``.
+
+    With ``model.endpoint`` a server answers in place of this machine.
+    """
+    if study.model.endpoint is not None:
+        from traitmap.engine.endpoint.engine import EndpointEngine
+
+        return EndpointEngine.open(study.model, study.folder)
+    from traitmap.engine import open_engine
+
+    return open_engine(base_of(study), study.folder)
+
+
+def base_of(study: Study) -> Model:
+    """The base's settings, with the folder of its copy where the study has one."""
+    from traitmap.data.copies import model_copy
+
+    copies = resolve(study.data, study.folder) if study.data else None
+    copy = model_copy(study.model.path, copies)
+    return (
+        study.model if copy is None else study.model.model_copy(update={"path": str(copy), "revision": None})
+    )
+
+
+def engine_to_look_with(study: Study, *, download: bool) -> tuple[Engine | None, str]:
+    """The engine, or None and why: a base of the hub that is not here, or that cannot be had.
+
+    download: whether a base of the hub may be downloaded. ModelError where a local base cannot be used.
+    """
+    from traitmap.data.copies import offline_where_unreachable
+    from traitmap.errors import ModelError
+
+    model = base_of(study)
+    if model.endpoint is not None:
+        return load_engine(study), ""
+    location = model_location(model.path, study.folder)
+    if isinstance(location, Path) or model.endpoint is not None:
+        return load_engine(study), ""
+    if not download and not _is_cached(location, model.revision):
+        return None, f"the base {model.path!r} is not on this machine and was not downloaded"
+    try:
+        with offline_where_unreachable():
+            return load_engine(study), ""
+    except ModelError as error:
+        return None, f"the base cannot be had here: {error}"
+
+
+def _is_cached(name: str, revision: str | None) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    weights = ("model.safetensors", "model.safetensors.index.json")
+    return any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in weights)
+
+
+def load_data(
+    study: Study, open_engine: Callable[[], Engine] | None
+) -> tuple[Sequence[LoadedSource], Sequence[LoadedTarget]]:
+    """Sources and targets of a study, rendered; DataError holds all that is wrong with them.
+
+    open_engine: called only where a text cannot be rendered or counted without the base, which takes
+        long to load; None where no base is at hand: conversations get a stand-in's form, tokens are guessed.
+    """
+    with paused():
+        from traitmap.data.lineage import load_sources
+        from traitmap.data.render import plain_chat
+        from traitmap.data.targets import load_targets
+        from traitmap.runs.cost import rough_token_counts
+
+    if open_engine is None:
+        with passing_over():
+            return load_sources(study, plain_chat, rough_token_counts), load_targets(study, plain_chat)
+
+    def render_chat(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+        return open_engine().render_chat(messages, add_generation_prompt)
+
+    def token_counts(texts: Sequence[str]) -> list[int]:
+        return open_engine().token_counts(texts)
+
+    with passing_over():
+        return load_sources(study, render_chat, token_counts), load_targets(study, render_chat)
 
 
 @dataclass(frozen=True)
@@ -101,7 +191,7 @@ def load_checked(path: str | Path, data: str | Path | None = None) -> Study:
 
     data: another folder with copies of hub datasets than the study's own.
     """
-    from traitmap.data.faults import check_file
+    from traitmap.data.check import check_file
 
     return check_file(path, data=data)
 
@@ -120,7 +210,7 @@ def check(
     guessed, and ``notes`` says so. data: a folder with copies of hub datasets and of the base.
     Raises StudyError with all faults.
     """
-    from traitmap.data.preview import lengths_of, preview_source
+    from traitmap.data.check import lengths_of, preview_source
     from traitmap.runs.cost import estimate, rough_token_counts
     from traitmap.runs.plan import make_plan
     from traitmap.runs.status import pending_units
@@ -201,8 +291,7 @@ def _unit_cost(
     targets: Sequence[LoadedTarget],
 ) -> tuple[UnitCost, tuple[str, ...]]:
     """What a token costs: measured where there is an engine, else assumed, with what is assumed."""
-    from traitmap.runs.accelerator import assumed_cost, shape_of_base
-    from traitmap.runs.cost import ASSUMED, measure_cost
+    from traitmap.runs.cost import ASSUMED, assumed_cost, measure_cost, shape_of_base
 
     if engine is not None:
         return measure_cost(engine, sources, targets), ()
@@ -238,9 +327,8 @@ def run(
     threads: of each (docs/cluster.md). group_size: adapters trained together at most, for those that no
     earlier run has put into groups. Raises StudyError with all faults of the study and its data.
     """
-    from traitmap.api.cluster import check_executor, cluster_engine
     from traitmap.runs.execute import execute
-    from traitmap.runs.progress_file import kept_progress
+    from traitmap.runs.status import kept_progress
     from traitmap.runs.store import run_folder
 
     study = _in_order(study, data)
@@ -283,7 +371,7 @@ def _known(value: Any) -> Any:
 
 def _in_order(study: Study | str | Path, data: str | Path | None = None) -> Study:
     """The study, its file and all folders that it names looked at; the rows are ``_loaded``'s."""
-    from traitmap.data.faults import check_file
+    from traitmap.data.check import check_file
 
     if not isinstance(study, Study):
         return check_file(study, data=data, rows=False)
@@ -303,3 +391,108 @@ def _loaded(
         if study.path is not None and study.path.is_file():
             load_checked(study.path, resolve(study.data, study.folder) if study.data else None)
         raise
+
+
+EXECUTORS = ("local", "ray")
+
+
+def check_executor(
+    executor: str, address: str | None, workers: int | None, threads: int | None, *, engine: bool = False
+) -> None:
+    """RunError for an executor that there is not, and for settings that only a cluster has."""
+    if executor not in EXECUTORS:
+        raise RunError(f"executor {executor!r}: unknown; legal: {', '.join(EXECUTORS)}.")
+    settings = {"address": address, "workers": workers, "threads": threads}
+    given = [name for name, value in settings.items() if value is not None]
+    if executor == "local" and given:
+        raise RunError(f"{', '.join(given)}: only the ray executor has workers; add --executor ray.")
+    if executor == "ray" and engine:
+        raise RunError("an engine and executor='ray': its workers load engines of their own; leave one out.")
+
+
+@contextmanager
+def cluster_engine(
+    study: Study, *, address: str | None = None, workers: int | None = None, threads: int | None = None
+) -> Iterator[Engine]:
+    """Workers with the study's base, until the block ends; settings as for ``traitmap.run``.
+
+    Where ``threads`` is None, workers take as many as an earlier run of this study took on a CPU.
+    RunError where the study's base is a server, which does the work itself.
+    """
+    from traitmap.runs.cluster.engine import open_cluster
+
+    if study.model.endpoint is not None:
+        raise RunError(
+            "model.endpoint: a server answers for this study, so there is nothing for Ray to spread."
+        )
+    placed = study if study.path is None else study.model_copy(update={"path": study.path.absolute()})
+    with open_cluster(
+        partial(load_engine, placed),
+        address=address,
+        workers=workers,
+        threads=threads or _recorded_threads(study),
+        gpus=study.model.device != "cpu",
+    ) as engine:
+        yield engine
+
+
+def _recorded_threads(study: Study) -> int | None:
+    """Threads of the run that the folder holds, so that its digits go on; None where none says it."""
+    from traitmap.runs.ledger import read_ledger
+    from traitmap.runs.store import RunStore, run_folder
+
+    try:
+        conditions = read_ledger(RunStore(run_folder(study))).conditions
+    except RunError:
+        return None
+    found = conditions.get("threads")
+    return found if isinstance(found, int) and str(conditions.get("device", "")).startswith("cpu") else None
+
+
+_PLAN = re.compile(r"(\d+)\s*[x×]\s*(\d+)")
+
+
+def plan_growth(
+    plan: str,
+    *,
+    workers: int,
+    model_shape: str | None = None,
+    study: Study | str | Path | None = None,
+    items: int | None = None,
+    group_size: int | None = None,
+) -> Growth:
+    """Time, GPU hours, disk and object store of a matrix that does not exist yet.
+
+    plan: ``200x100`` adapters and targets. workers: GPUs, or CPU slots. model_shape: a base of which nothing
+    was measured, such as ``llama-8b``, on 80 GB GPUs; or study: one that was run, whose measured costs count.
+    items: of each target; by default 2,000, or as the study's own. group_size: adapters trained together.
+    RunError for a plan that cannot be read, and where nothing tells what a unit costs.
+    """
+    from traitmap.runs.growth import assumed_unit, grow, measured_unit
+    from traitmap.runs.store import run_folder
+    from traitmap.study.load import load_study
+
+    found = _PLAN.fullmatch(plan.strip().lower())
+    if found is None or min(int(found[1]), int(found[2])) < 1:
+        raise RunError(f"plan {plan!r}: give adapters and targets as in 200x100.")
+    for name, value in (("gpus", workers), ("items", items), ("group_size", group_size)):
+        if value is not None and value < 1:
+            raise RunError(f"{name} {value}: give a number of at least 1.")
+    if (model_shape is None) == (study is None):
+        raise RunError(
+            "a plan needs to know what a unit costs: give either --model-shape (such as llama-8b), of which "
+            "costs are assumed, or a study that was run here, of which they were measured."
+        )
+    if model_shape is not None:
+        unit = assumed_unit(model_shape, items=items or 2000)
+    else:
+        asked = study if isinstance(study, Study) else load_study(str(study))
+        unit = measured_unit(str(run_folder(asked)))
+    return grow(
+        unit,
+        adapters=int(found[1]),
+        targets=int(found[2]),
+        workers=workers,
+        items=items,
+        group_size=group_size,
+    )

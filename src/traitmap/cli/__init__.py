@@ -15,18 +15,33 @@ from collections.abc import Sequence
 import typer
 
 from traitmap.cli import (
-    explanation,
-    figures,
-    importing,
-    matrices,
-    profiling,
-    recommendation,
-    storage,
-    studies,
-    viewing,
+    analysis as explanation,
 )
-from traitmap.cli.app import app
-from traitmap.cli.printable import printable
+from traitmap.cli import (
+    analysis as figures,
+)
+from traitmap.cli import (
+    analysis as matrices,
+)
+from traitmap.cli import (
+    analysis as profiling,
+)
+from traitmap.cli import (
+    analysis as recommendation,
+)
+from traitmap.cli import (
+    exchange as importing,
+)
+from traitmap.cli import (
+    studies,
+)
+from traitmap.cli import (
+    studies as storage,
+)
+from traitmap.cli import (
+    studies as viewing,
+)
+from traitmap.cli.app import app, printable
 
 __all__ = [
     "app",

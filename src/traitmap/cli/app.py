@@ -1,8 +1,14 @@
-"""What every command shares: the application, its arguments, and how things are printed."""
+"""What the shell offers while a command is typed: run folders, figures and targets.
+
+Foreign text on a terminal: names and texts of data may hold characters that steer it.
+
+What every command shares: the application, its arguments, and how things are printed.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,13 +17,97 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from traitmap.cli.completing import run_folders
-from traitmap.cli.printable import Printable, printable, printable_json
-
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from traitmap.progress import Listener, Progress
+
+
+def figures_of_run(ctx: Any, incomplete: str) -> list[str]:
+    """Names of the run's figures, read off its report; the matrix alone where it has none yet."""
+    import re
+
+    try:
+        page = (_run_of(ctx) / "report.html").read_text(encoding="utf-8")
+    except OSError:
+        page = ""
+    names = re.findall(r'<svg [^>]*class="figure[^>]* id="([\w-]+)"', page) or ["matrix"]
+    return sorted({name for name in names if name.startswith(incomplete)})
+
+
+def targets_of_run(ctx: Any, incomplete: str) -> list[str]:
+    """Names of the run's targets, read off its ledger alone."""
+    return [name for name in _listed(ctx, "targets") if name.startswith(incomplete)]
+
+
+def run_folders(ctx: Any, incomplete: str) -> list[str]:
+    """Run folders that begin as what is typed does, and folders that may hold some."""
+    typed = Path(incomplete)
+    parent = typed if incomplete.endswith("/") or not incomplete else typed.parent
+    beginning = "" if incomplete.endswith("/") or not incomplete else typed.name
+    if not incomplete and (Path("runs")).is_dir():
+        parent = Path("runs")
+    try:
+        folders = sorted(one for one in parent.iterdir() if one.is_dir() and not one.name.startswith("."))
+    except OSError:
+        return []
+    named = [one for one in folders if one.name.startswith(beginning)]
+    runs = [str(one) for one in named if (one / "run.json").is_file()]
+    return runs or [f"{one}/" for one in named]
+
+
+def _listed(ctx: Any, key: str) -> list[str]:
+    """Names in a list of the ledger of the run on the command line; none where that cannot be read."""
+    import json
+
+    try:
+        told = json.loads((_run_of(ctx) / "run.json").read_text(encoding="utf-8"))
+        return [str(one["name"]) for one in told[key]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _run_of(ctx: Any) -> Path:
+    """The run on the command line: as it was understood, else the first word of it that is a run folder."""
+    if ctx.params.get("run"):
+        return Path(ctx.params["run"])
+    # An option that still waits for its value keeps the words before it from being understood.
+    typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    return next((Path(word) for word in typed.split() if (Path(word) / "run.json").is_file()), Path("."))
+
+
+# escape sequences (C0 and C1, all but newline and tab), and marks that turn the direction of writing
+_CODES = (
+    *(code for code in range(0x20) if chr(code) not in "\n\t"),
+    *range(0x7F, 0xA0),
+    *(0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
+)
+_STEERING = dict.fromkeys(_CODES, "\ufffd")
+_IN_JSON = {code: f"\\u{code:04x}" for code in _STEERING if code >= 0x7F}  # json escapes those below
+
+
+def printable(text: str) -> str:
+    """The text with every character that steers a terminal replaced by the sign for an unknown one."""
+    return text.translate(_STEERING)
+
+
+def printable_json(text: str) -> str:
+    """JSON text with such characters as escapes: the same data, and nothing that steers."""
+    return text.translate(_IN_JSON)
+
+
+class Printable:
+    """A table or text for Rich, whose own colours stay and whose content cannot bring any."""
+
+    def __init__(self, inner: RenderableType) -> None:
+        self.inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.segment import Segment
+
+        for segment in console.render(self.inner, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
 
 app = typer.Typer(
     name="traitmap",

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 
 from traitmap.data import variations
-from traitmap.data.answers import NoSuchPartError
 from traitmap.data.records import Example
-from traitmap.data.render import RenderChat
+from traitmap.data.render import Problem, RenderChat
 from traitmap.data.sources import LoadedSource, Variation, counts_of, digest_of, examine_source, told
-from traitmap.data.tables import Problem
+from traitmap.data.variations import NoSuchPartError
 from traitmap.errors import DataError
-from traitmap.study.digest import digest
+from traitmap.study.paths import digest
+from traitmap.study.rules import CONTROLS, changes_of, parents
 from traitmap.study.settings import Source, Study, settings_of
-from traitmap.study.variations import CONTROLS, changes_of, parents
 
 CountTokens = Callable[[Sequence[str]], Sequence[float]]
 _LABELLED = "write the label once in the completion, such as completion: ' {{ label }}'"

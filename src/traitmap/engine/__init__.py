@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from traitmap.collector import paused
+from traitmap.engine.cpu.memory import paused
 from traitmap.study.settings import Model
 
 if TYPE_CHECKING:

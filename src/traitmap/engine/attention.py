@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AttentionInterface
 
-from traitmap.engine.shapes import fair
+from traitmap.engine.cpu.products import fair
 
 NAME = "traitmap_stream"
 WASTE = 1.15  # a bucket's padded size may exceed its real size by this factor

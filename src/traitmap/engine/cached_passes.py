@@ -23,11 +23,10 @@ from traitmap.engine.cached_attention import (
     plan_groups,
     planned,
 )
-from traitmap.engine.lean import Lean
+from traitmap.engine.cpu.lean import Lean, Rectangles, plan_rectangles
+from traitmap.engine.cpu.products import few
 from traitmap.engine.lora import Resident, Slice
 from traitmap.engine.passes import Row, only_at, read_logits
-from traitmap.engine.rectangles import Rectangles, plan_rectangles
-from traitmap.engine.shapes import few
 
 EVERYTHING = Slice(0, 0, 2**62)
 

@@ -25,7 +25,7 @@ from traitmap.data.records import Answer, Example, Request, ServedAdapter
 from traitmap.engine.contract import TrainingJob, TrainingReport
 from traitmap.errors import EngineError, ModelError
 from traitmap.progress import Listener, Progress, silent
-from traitmap.study.digest import digest
+from traitmap.study.paths import digest
 from traitmap.study.settings import Lora, Training
 
 BUCKETS = 4096  # slots of the hashed counts; words that share one are taken for the same word

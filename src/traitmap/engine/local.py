@@ -15,21 +15,23 @@ import torch
 
 from traitmap.data.records import Answer, Request, ServedAdapter
 from traitmap.engine import attention
-from traitmap.engine.base import Base, load_base
+from traitmap.engine.adapters import (
+    is_plain,
+    load_adapter,
+    merged_weights,
+    peft_applied,
+    save_adapter,
+    swapped,
+)
+from traitmap.engine.base import Base, largest_group, load_base
 from traitmap.engine.cached_passes import Shortcuts, attending, find_shortcuts
-from traitmap.engine.continuous import Decoder
 from traitmap.engine.contract import TrainingJob, TrainingReport
-from traitmap.engine.drafts import Ends
-from traitmap.engine.generate import generate
-from traitmap.engine.kept import Kept
-from traitmap.engine.lean import Lean, is_known
-from traitmap.engine.linear import widest_products
+from traitmap.engine.cpu.lean import Lean, is_known
+from traitmap.engine.cpu.products import widest_products
+from traitmap.engine.generate import Decoder, Ends, generate
 from traitmap.engine.lora import AdapterWeights, Resident, resident
-from traitmap.engine.memory import largest_group
-from traitmap.engine.merging import merged_weights, swapped
-from traitmap.engine.peft_files import is_plain, load_adapter, save_adapter
+from traitmap.engine.requests import Kept
 from traitmap.engine.score import Reader, loglikelihoods, rolling_loglikelihoods
-from traitmap.engine.through_peft import peft_applied
 from traitmap.engine.tokens import Encoder
 from traitmap.engine.train import report_of, train_group
 from traitmap.errors import ModelError

@@ -19,8 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from traitmap.engine.linear import product
-from traitmap.engine.shapes import few
+from traitmap.engine.cpu.products import few, product
 from traitmap.errors import ModelError
 from traitmap.study.settings import Lora
 

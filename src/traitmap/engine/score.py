@@ -16,7 +16,6 @@ import torch
 
 from traitmap.data.records import Answer, Request
 from traitmap.engine import attention, cached_attention
-from traitmap.engine.asked import Asked, Rows, asked_of
 from traitmap.engine.base import Base
 from traitmap.engine.cached_attention import Cached
 from traitmap.engine.cached_passes import (
@@ -27,13 +26,20 @@ from traitmap.engine.cached_passes import (
     read_rectangles,
     read_stream,
 )
-from traitmap.engine.halving import in_batches
-from traitmap.engine.kept import Kept
-from traitmap.engine.lean import Lean
+from traitmap.engine.cpu.lean import Lean
 from traitmap.engine.lora import Resident
-from traitmap.engine.passes import read_logits
-from traitmap.engine.prefixes import Prefix
-from traitmap.engine.questions import Continuation, Question, answers_from, questions_of
+from traitmap.engine.passes import in_batches, read_logits
+from traitmap.engine.requests import (
+    Asked,
+    Continuation,
+    Kept,
+    Prefix,
+    Question,
+    Rows,
+    answers_from,
+    asked_of,
+    questions_of,
+)
 from traitmap.engine.tokens import Encoder
 from traitmap.progress import Listener, Progress
 

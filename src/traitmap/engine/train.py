@@ -1,4 +1,8 @@
-"""Training several adapters in one pass over the frozen base.
+"""Which examples an adapter sees at which step, and how fast it learns there.
+
+Cross-entropy whose gradient is written over the logits as they are read, in pieces that stay in cache.
+
+Training several adapters in one pass over the frozen base.
 
 Every adapter keeps its own data order, loss normaliser, optimizer state, schedule, clipping and step
 count, so its result is that of training it alone, up to rounding. The sum of the adapters' own mean
@@ -17,30 +21,100 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from traitmap.engine.base import Base
-from traitmap.engine.checkpointing import recomputed_layers
+from traitmap.engine.base import Base, plan_passes, recomputed_layers
 from traitmap.engine.contract import TrainingJob, TrainingReport
-from traitmap.engine.cross_entropy import backward_from
 from traitmap.engine.fused import fused_blocks
-from traitmap.engine.halving import out_of_memory
 from traitmap.engine.lora import AdapterWeights, Resident, linear_modules, new_adapter, resident
-from traitmap.engine.memory import plan_passes
 from traitmap.engine.passes import (
     Row,
     batches_by_owner,
     batches_by_tokens,
     only_at,
+    out_of_memory,
     padded_to,
     read_logits,
     read_places,
     read_stream_logits,
     slices_of,
 )
-from traitmap.engine.schedule import batch_schedule, learning_rate
 from traitmap.engine.tokens import Encoder, TokenizedExample, learnt_positions
 from traitmap.errors import EngineError
 from traitmap.progress import Listener, Progress
-from traitmap.study.digest import digest
+from traitmap.study.paths import digest
+from traitmap.study.settings import Training
+
+
+def batch_schedule(lengths: Sequence[int], training: Training, seed: int) -> list[NDArray[np.int64]]:
+    """Indices of the examples of every optimizer step.
+
+    Each epoch is a fresh permutation from a generator of the adapter's own; the last batch of an
+    epoch may be smaller. Length: ``max_steps``, or the steps that ``max_tokens`` pays for (at least
+    one), or ``num_train_epochs`` (a fraction of an epoch is rounded up to whole steps).
+    """
+    generator = np.random.default_rng(seed)
+    per_epoch = math.ceil(len(lengths) / training.batch_size)
+    if training.max_steps is not None:
+        steps = training.max_steps
+    else:
+        epochs = 1.0 if training.num_train_epochs is None else training.num_train_epochs
+        steps = math.ceil(epochs * per_epoch)
+    spent, schedule = 0, list[NDArray[np.int64]]()
+    while True:
+        order = generator.permutation(len(lengths))
+        for start in range(0, len(order), training.batch_size):
+            batch = order[start : start + training.batch_size]
+            spent += sum(lengths[index] for index in batch)
+            if training.max_tokens is not None:
+                if schedule and spent > training.max_tokens:
+                    return schedule
+            elif len(schedule) == steps:
+                return schedule
+            schedule.append(batch)
+
+
+def learning_rate(step: int, total: int, training: Training) -> float:
+    """Learning rate of optimizer step ``step`` (from 0), as transformers' schedulers of that name give it."""
+    peak, warmup = training.learning_rate, training.warmup_steps
+    kind = training.lr_scheduler_type
+    if kind == "constant":
+        return peak
+    if step < warmup:
+        return peak * step / max(1, warmup)
+    if kind == "constant_with_warmup":
+        return peak
+    if kind == "linear":
+        return peak * max(0.0, (total - step) / max(1, total - warmup))
+    progress = (step - warmup) / max(1, total - warmup)
+    return peak * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+_NUMBERS = 1 << 20  # logits of one piece
+
+
+def backward_from(
+    logits: torch.Tensor, wanted: torch.Tensor, weights: torch.Tensor, *, piece: int = _NUMBERS
+) -> torch.Tensor:
+    """Differentiate sum_p weights_p * (-log softmax(logits_p)[wanted_p]) and return its terms, (P,).
+
+    logits (P, V) are overwritten: nothing may need them afterwards. The softmax is taken in float32 at
+    least, and no second copy of the logits is ever made. piece: logits worked on at a time.
+    """
+    gradient, terms = logits.detach(), []
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    weights = weights.to(wide)
+    rows = max(1, piece // logits.shape[1])
+    with torch.no_grad():
+        for start in range(0, len(gradient), rows):
+            part, aim = gradient[start : start + rows], wanted[start : start + rows, None]
+            weight = weights[start : start + rows, None]
+            exact = part.to(wide)
+            top, own = exact.amax(dim=1, keepdim=True), exact.gather(1, aim)
+            shares = exact.sub(top).exp_()
+            total = shares.sum(dim=1, keepdim=True)
+            terms.append((total.log() + top - own).mul_(weight).squeeze(1))
+            part.copy_(shares.mul_(weight / total).scatter_add_(1, aim, -weight))
+    logits.backward(gradient)
+    return torch.cat(terms)
 
 
 @dataclass

@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import isfinite, nan
 from pathlib import Path
 
-from traitmap.analysis.records import Traits
+from traitmap.analysis.traits.records import Traits
 from traitmap.errors import MatrixError
-from traitmap.matrix_record import Cell, TransferMatrix
+from traitmap.matrix.record import Cell, TransferMatrix
 
 START, END = "<!-- traitmap: start -->", "<!-- traitmap: end -->"
 _SIGNIFICANT = 0.05

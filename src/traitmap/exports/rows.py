@@ -12,7 +12,7 @@ import numpy as np
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.errors import RunError
-from traitmap.matrix_statistics import standard_error
+from traitmap.matrix.statistics import standard_error
 from traitmap.runs.cells import CellScores, read_outcomes, read_scores
 from traitmap.runs.ledger import CellEntry, Ledger, read_ledger
 from traitmap.runs.store import RunStore

@@ -11,7 +11,7 @@ from math import isfinite
 from pathlib import Path
 
 from traitmap.errors import MatrixError
-from traitmap.matrix_record import TransferMatrix
+from traitmap.matrix.record import TransferMatrix
 from traitmap.study.settings import BASELINE
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-./ ]")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from traitmap.errors import MatrixError
-from traitmap.imports.evaluation import Evaluation
+from traitmap.imports.reading import Evaluation
 from traitmap.study.settings import BASELINE
 
 Row = tuple[str, int | None]

@@ -1,21 +1,69 @@
-"""Which files hold results, and of which kind: recognised by what is in them, never guessed from a name."""
+"""Tables of scores, long or wide, as the readers of matrices take them, turned into single results.
+
+Which files hold results, and of which kind: recognised by what is in them, never guessed from a name.
+"""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 from traitmap.errors import MatrixError
-from traitmap.imports import every_eval_ever, helm, inspect_ai, lighteval, lm_eval, opencompass, tables
-from traitmap.imports.evaluation import Evaluation, UnfinishedError
-from traitmap.imports.reading import read_json
+from traitmap.imports import every_eval_ever, helm, inspect_ai, lighteval, lm_eval, opencompass
+from traitmap.imports.reading import Evaluation, UnfinishedError, read_json
+from traitmap.matrix.io import read_matrix
+from traitmap.study.settings import BASELINE
 
-KINDS = tuple(
-    one.KIND for one in (lm_eval, inspect_ai, every_eval_ever, lighteval, helm, opencompass, tables)
-)
+KIND = "table (CSV, TSV, Parquet)"
+
+
+def read_table(path: Path) -> list[Evaluation]:
+    """Every cell of a table; the row ``__baseline__`` is the base. What the columns mean: ``read_matrix``."""
+    matrix = read_matrix(path)
+    base = str(matrix.conditions.get("base") or BASELINE)
+    higher = matrix.higher_is_better
+    found = [
+        Evaluation(
+            place=f"{path}, {cell.source}, {cell.target}",
+            kind=KIND,
+            model=base,
+            adapter=None if cell.source == BASELINE else cell.source,
+            task=cell.target,
+            metric=cell.metric or "score",
+            filter="none",
+            value=cell.value,
+            stderr=cell.stderr,
+            n=cell.n,
+            higher_is_better=higher.get(cell.target),
+        )
+        for cell in matrix.cells
+        if cell.seed is None and not isnan(cell.value)
+    ]
+    known = {one.task for one in found if one.adapter is None}
+    metrics = {one.task: one.metric for one in found}
+    for target, value in zip(matrix.targets, matrix.baseline, strict=True):
+        if target not in known and not isnan(value):
+            found.append(
+                Evaluation(
+                    place=f"{path}, {BASELINE}, {target}",
+                    kind=KIND,
+                    model=base,
+                    adapter=None,
+                    task=target,
+                    metric=metrics.get(target, "score"),
+                    filter="none",
+                    value=float(value),
+                    higher_is_better=higher.get(target),
+                )
+            )
+    return found
+
+
+KINDS = (*(one.KIND for one in (lm_eval, inspect_ai, every_eval_ever, lighteval, helm, opencompass)), KIND)
 _TABLES = (".csv", ".tsv", ".parquet")
 # JSON that harnesses write beside their results and that holds none itself
 _BESIDE = ("samples_", "scenario", "instances", "display_", "per_instance_stats", "stats", "run_spec")
@@ -109,7 +157,7 @@ def _read_file(path: Path) -> list[Evaluation] | None:
 def _read_table(path: Path) -> list[Evaluation]:
     if opencompass.is_opencompass(_header(path)):
         return opencompass.read_opencompass(path)
-    return tables.read_table(path)
+    return read_table(path)
 
 
 def _header(path: Path) -> list[str]:

@@ -9,10 +9,11 @@ from typing import Any
 
 from traitmap.data.records import Outcome
 from traitmap.errors import MatrixError
-from traitmap.imports.evaluation import Evaluation, known_setting
 from traitmap.imports.reading import (
+    Evaluation,
     content_digest,
     count,
+    known_setting,
     listing,
     mapping,
     number,

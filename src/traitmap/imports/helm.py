@@ -10,10 +10,11 @@ import numpy as np
 
 from traitmap.data.records import Outcome
 from traitmap.errors import MatrixError
-from traitmap.imports.evaluation import Evaluation, known_setting
 from traitmap.imports.reading import (
+    Evaluation,
     content_digest,
     count,
+    known_setting,
     listing,
     mapping,
     number,
@@ -22,8 +23,8 @@ from traitmap.imports.reading import (
     sequence,
     text,
 )
-from traitmap.matrix_statistics import standard_error
-from traitmap.study.digest import digest
+from traitmap.matrix.statistics import standard_error
+from traitmap.study.paths import digest
 
 KIND = "HELM"
 # HELM writes one statistic for everything that it counts; these measure how good an answer is.

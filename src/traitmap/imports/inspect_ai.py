@@ -15,10 +15,12 @@ import pyarrow as pa
 
 from traitmap.data.records import Outcome
 from traitmap.errors import MatrixError
-from traitmap.imports.evaluation import Evaluation, UnfinishedError, known_setting
 from traitmap.imports.reading import (
+    Evaluation,
+    UnfinishedError,
     content_digest,
     count,
+    known_setting,
     listing,
     mapping,
     number,

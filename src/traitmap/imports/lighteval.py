@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from traitmap.errors import MatrixError
-from traitmap.imports.evaluation import Evaluation, known_setting
-from traitmap.imports.reading import mapping, number, part, read_json, text
+from traitmap.imports.reading import Evaluation, known_setting, mapping, number, part, read_json, text
 
 KIND = "lighteval"
 

@@ -11,9 +11,10 @@ from typing import Any
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.errors import MatrixError
-from traitmap.imports.evaluation import Evaluation, known_setting
 from traitmap.imports.reading import (
+    Evaluation,
     content_digest,
+    known_setting,
     listing,
     mapping,
     number,

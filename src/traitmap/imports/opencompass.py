@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from traitmap.errors import MatrixError
-from traitmap.imports.evaluation import Evaluation
-from traitmap.imports.reading import number
+from traitmap.imports.reading import Evaluation, number
 
 KIND = "OpenCompass summary"
 _HEADER = ("dataset", "version", "metric", "mode")

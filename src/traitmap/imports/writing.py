@@ -10,13 +10,12 @@ from typing import Any
 
 from traitmap.errors import RunError
 from traitmap.imports.columns import Imported, ImportedColumn, Row
-from traitmap.imports.evaluation import Evaluation
-from traitmap.imports.reading import content_digest
+from traitmap.imports.reading import Evaluation, content_digest
 from traitmap.runs.cells import GIVEN, write_cell
 from traitmap.runs.ledger import AdapterEntry, CellEntry, Ledger, write_ledger
 from traitmap.runs.store import RunStore, locked_store
 from traitmap.runs.texts import IMPORTED, write_target_texts
-from traitmap.study.digest import digest
+from traitmap.study.paths import digest
 from traitmap.study.settings import BASELINE
 
 

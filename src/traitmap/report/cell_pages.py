@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from traitmap.report.svg import clean
+from traitmap.report.chart import clean
 from traitmap.report.wording import interval, plain, sentence, signed, typeset
 
 if TYPE_CHECKING:
-    from traitmap.analysis.cell_details import CellDetail, Example, Histogram, RunDetails, TargetDetail
+    from traitmap.analysis.cells import CellDetail, Example, Histogram, RunDetails, TargetDetail
     from traitmap.analysis.explanation.records import OddCell
-    from traitmap.analysis.reason import Reason
+    from traitmap.analysis.features import Reason
     from traitmap.report.reading import Reading
 
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from traitmap.analysis.explanation.records import Explanation
     from traitmap.analysis.profiles.record import Profile
     from traitmap.analysis.recommendation.held_out import HeldOut
-    from traitmap.analysis.records import Traits
-    from traitmap.matrix import TransferMatrix
+    from traitmap.analysis.traits.records import Traits
+    from traitmap.matrix.record import TransferMatrix
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from traitmap.analysis.explanation.records import (
     OddCell,
     Strength,
 )
-from traitmap.analysis.interval import Interval
+from traitmap.matrix.statistics import Interval
 from traitmap.report.alternative import Entry, TextTable
-from traitmap.report.row_chart import Line, row_chart
+from traitmap.report.chart import clean
+from traitmap.report.row_charts import Line, row_chart
 from traitmap.report.shown import Shown
-from traitmap.report.svg import clean
 from traitmap.report.wording import (
     counted,
     interval,

@@ -9,11 +9,11 @@ from statistics import median
 from types import MappingProxyType
 from urllib.parse import quote
 
-from traitmap.analysis.reason import Reason
-from traitmap.analysis.records import Traits
+from traitmap.analysis.features import Reason
+from traitmap.analysis.traits.records import Traits
+from traitmap.report.chart import clean
 from traitmap.report.heatmap import scaled_interval
 from traitmap.report.reading import Reading
-from traitmap.report.svg import clean
 from traitmap.report.wording import UNKNOWN, counted, listed, plain, related, share, signed, typeset
 
 EACH = 3

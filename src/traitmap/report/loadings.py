@@ -7,9 +7,9 @@ from math import isfinite
 
 from markupsafe import Markup
 
-from traitmap.analysis.records import Traits
-from traitmap.report.forest import Row, forest
-from traitmap.report.svg import clean
+from traitmap.analysis.traits.records import Traits
+from traitmap.report.chart import clean
+from traitmap.report.row_charts import Row, forest
 from traitmap.report.wording import UNKNOWN, counted, interval, related, share, signed
 
 SHOWN_AT_LEAST = 2

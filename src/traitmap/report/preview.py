@@ -11,14 +11,13 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from traitmap.report.blocks import Blocks, words
 from traitmap.report.overlaps import overlap_warning
-from traitmap.report.tables import in_bytes, in_time
+from traitmap.report.terminal import Blocks, in_bytes, in_time, words
 from traitmap.report.wording import UNKNOWN, counted, plain
 
 if TYPE_CHECKING:
     from traitmap.analysis.contamination import Contamination
-    from traitmap.data.preview import Lengths, SourcePreview
+    from traitmap.data.check import Lengths, SourcePreview
     from traitmap.data.records import Example, Request
     from traitmap.data.sources import Variation
     from traitmap.data.targets import LoadedTarget

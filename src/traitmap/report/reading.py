@@ -2,6 +2,8 @@
 
 The arithmetic here is that of display only: scaling to points, counting, and the standardised view of a
 column. Whatever carries a statistical claim (intervals, p, q, traits) comes from the records.
+
+A card of the headline: one finding that a section puts at the top of the page.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from traitmap.matrix import Array, Cell, TransferMatrix
+from traitmap.matrix.record import Array, Cell, TransferMatrix
 from traitmap.report.overlaps import Touched, touched_cells
 from traitmap.study.settings import BASELINE
 
@@ -297,3 +299,20 @@ def _range(matrix: TransferMatrix, targets: list[int]) -> tuple[float, float]:
     known = np.append(matrix.values[:, targets], matrix.baseline[targets])
     known = known[np.isfinite(known)]
     return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """heading: what was asked; big: the answer, a number or a few words; words: its evidence, in sentences.
+
+    unit: stands small behind a number. side: ``better``, ``worse`` or nothing, for the colour.
+    wordy: ``big`` is words, not a number. link: id of the section that shows it in full.
+    """
+
+    heading: str
+    big: str
+    words: str
+    unit: str = ""
+    side: str = ""
+    wordy: bool = False
+    link: str = ""

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from traitmap.data.records import Outcome
 from traitmap.errors import RunError
-from traitmap.runs.atomic import partial_path, sync, write_partial
-from traitmap.runs.sealed_tables import METADATA, encode_sealed, read_sealed
+from traitmap.runs.files import METADATA, encode_sealed, partial_path, read_sealed, sync, write_partial
 
 GIVEN = "given"  # condition of a cell without items: n and stderr as somebody else's file told them
 BATCH = 64  # cells that are made to count together

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from traitmap.engine.contract import Engine
 from traitmap.progress import Listener, Progress, silent
-from traitmap.runs.atomic import disk_trouble
-from traitmap.runs.ledger import CellEntry, Ledger
-from traitmap.runs.one_writer import Group, OpenRun, open_run
-from traitmap.runs.parts import Selection, read_parts, write_parts
+from traitmap.runs.files import disk_trouble
+from traitmap.runs.ledger import CellEntry, Ledger, Selection, read_parts, write_parts
 from traitmap.runs.plan import CellUnit, missing_groups
+from traitmap.runs.run_state import Group, OpenRun, answer_and_score, failure_of, open_run, train
 from traitmap.runs.store import RunStore, locked_store, run_folder
 from traitmap.runs.texts import write_texts
-from traitmap.runs.units import answer_and_score, failure_of, train
 from traitmap.study.settings import BASELINE, Study
 
 if TYPE_CHECKING:

@@ -8,12 +8,10 @@ from math import ceil, nan
 from typing import Any
 
 from traitmap.errors import RunError
-from traitmap.runs.accelerator import BaseShape, assumed_cost, shape_of
-from traitmap.runs.cluster.drive import KEPT_ADAPTERS
-from traitmap.runs.cost import CHARACTERS_PER_TOKEN, ITEM_BYTES
+from traitmap.runs.cluster.drive import KEPT_ADAPTERS, Task
+from traitmap.runs.cost import CHARACTERS_PER_TOKEN, ITEM_BYTES, BaseShape, assumed_cost, shape_of
 from traitmap.runs.ledger import read_ledger
 from traitmap.runs.plan import GROUP_SIZE
-from traitmap.runs.scheduling import Task
 from traitmap.runs.simulate import Job, Luck, Simulated, simulate
 from traitmap.runs.store import RunStore, open_store
 from traitmap.study.settings import BASELINE

@@ -1,22 +1,31 @@
-"""The ledger of a run: every adapter and cell that was asked for, under which key, and what came of it."""
+"""The ledger of a run: every adapter and cell that was asked for, under which key, and what came of it.
+
+Cells of which only some items have been measured, kept apart from the whole cells and replaced by them.
+
+Which items of a run's targets stand in its training texts, kept in the run folder beside the results.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from traitmap.errors import RunError
-from traitmap.runs.sealed_json import read_sealed_json, write_sealed_json
+from traitmap.runs.files import read_sealed_json, write_sealed_json
+from traitmap.runs.plan import CellUnit
 from traitmap.runs.store import RunStore, trained_adapters
+from traitmap.study.paths import digest
 from traitmap.study.settings import BASELINE
 
 if TYPE_CHECKING:
     from traitmap.data.sources import LoadedSource, Variation
     from traitmap.data.targets import LoadedTarget
+
 
 FORMAT = 1
 Status = Literal["done", "failed", "missing"]
@@ -217,3 +226,101 @@ def _current_cells(store: RunStore, entries: Sequence[CellEntry]) -> tuple[CellE
             entry = replace(entry, status="missing")
         current.append(entry)
     return tuple(current)
+
+
+PARTS_FORMAT = 1
+FILE = "parts.json"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Partial cells of a run.
+
+    items: target -> the items (indices, in order) that partial cells of it hold, the same for the base and
+    all adapters. cells: what came of each, like the ledger's; a key is that of the partial cell.
+    """
+
+    items: Mapping[str, tuple[int, ...]]
+    cells: tuple[CellEntry, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of a plan is to be done.
+
+    adapters: (source, seed) to be trained. cells: to be evaluated, the base's among them. items: target ->
+    items to be asked (indices); targets that it lacks are asked whole.
+    """
+
+    adapters: frozenset[tuple[str, int]]
+    cells: tuple[CellUnit, ...]
+    items: Mapping[str, tuple[int, ...]]
+
+
+def read_parts(store: RunStore) -> Parts:
+    """The partial cells whose files are there; none where the run has none. RunError where damaged."""
+    path = store.folder / FILE
+    if not path.is_file():
+        return Parts({}, ())
+    try:
+        raw = read_sealed_json(path)
+        if raw["format"] != PARTS_FORMAT:
+            raise RunError(f"{path}: written by another version of traitmap; remove it and run again.")
+        items = {name: tuple(indices) for name, indices in raw["items"].items()}
+        cells = [CellEntry(**entry) for entry in raw["cells"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path}: damaged ({error}); remove it and run again.") from None
+    return Parts(items, tuple(_current(store, entry) for entry in cells))
+
+
+def write_parts(store: RunStore, items: Mapping[str, Sequence[int]], cells: Sequence[CellEntry]) -> None:
+    """Write the list of partial cells atomically. Needs the lock."""
+    listed = {name: list(indices) for name, indices in items.items()}
+    told = {"format": PARTS_FORMAT, "items": listed, "cells": [asdict(entry) for entry in cells]}
+    write_sealed_json(store.folder / FILE, told)
+
+
+def _current(store: RunStore, entry: CellEntry) -> CellEntry:
+    there = entry.key is not None and store.cell(entry.key).is_file()
+    if there:
+        return replace(entry, status="done", reason="")
+    return replace(entry, status="missing") if entry.status == "done" else entry
+
+
+_METHOD = 1  # raise it where the comparison itself changes, so that runs compare anew
+
+
+def contamination_key(sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget]) -> str:
+    """Digest of all texts that are compared: where it has not changed, nothing is compared again."""
+    return digest(
+        [_METHOD, [[one.name, one.digest] for one in sources], [[one.name, one.digest] for one in targets]]
+    )
+
+
+def write_contamination(store: RunStore, found: Mapping[str, Any], key: str) -> None:
+    """Keep what was found (plain JSON data, see ``analysis.contamination``). Needs the lock."""
+    write_sealed_json(_place(store), {"key": key, **found})
+
+
+def read_contamination(store: RunStore) -> dict[str, Any] | None:
+    """What was found, with its ``key``; None where nothing was compared. RunError where it is damaged."""
+    place = _place(store)
+    try:
+        found = read_sealed_json(place)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{place}: damaged ({error}); `traitmap run` compares again.") from None
+    if not isinstance(found.get("overlaps"), list):
+        raise RunError(f"{place}: holds no overlaps; remove it, and `traitmap run` compares again.")
+    return found
+
+
+def overlaps_told(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The touched pairs in numbers, as a matrix carries them: without the touched items and the examples."""
+    kept = ("source", "target", "items", "exact", "contained", "near", "short", "share", "material")
+    return [{name: one.get(name) for name in kept} for one in found["overlaps"]]
+
+
+def _place(store: RunStore) -> Path:
+    return store.folder / "contamination.json"

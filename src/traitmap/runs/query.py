@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
 from traitmap.errors import RunError, UserError
-from traitmap.runs.atomic import partial_path, removed_on_failure
 from traitmap.runs.cells import SCHEMA
-from traitmap.runs.damage import cell_faults
+from traitmap.runs.files import partial_path, removed_on_failure
 from traitmap.runs.ledger import AdapterEntry, CellEntry, read_ledger
+from traitmap.runs.status import cell_faults
 from traitmap.runs.store import RunStore
 from traitmap.runs.texts import read_run_texts
 

@@ -12,7 +12,7 @@ from math import inf
 
 import numpy as np
 
-from traitmap.runs.scheduling import Scheduler, Task
+from traitmap.runs.cluster.drive import Scheduler, Task
 
 
 @dataclass(frozen=True)

@@ -30,12 +30,20 @@ from typing import Any
 import yaml
 
 from traitmap.errors import ModelError, RunError
-from traitmap.runs.atomic import disk_trouble, partial_path, publish, remove_partials, write_whole
 from traitmap.runs.cells import cell_fault
-from traitmap.runs.keys import adapter_digest
-from traitmap.runs.quarantine import quarantine
-from traitmap.runs.sealed_json import json_fault, read_sealed_json, write_sealed_json
-from traitmap.study.digest import digest
+from traitmap.runs.files import (
+    disk_trouble,
+    json_fault,
+    partial_path,
+    publish,
+    quarantine,
+    read_sealed_json,
+    remove_partials,
+    write_sealed_json,
+    write_whole,
+)
+from traitmap.runs.plan import adapter_digest
+from traitmap.study.paths import digest
 from traitmap.study.settings import Study
 
 _KEY = re.compile(r"[0-9a-f]{32}")

@@ -15,12 +15,10 @@ import pyarrow.parquet as pq
 from traitmap.data.sources import draw
 from traitmap.data.texts import TaskText, texts_of_sources, texts_of_targets
 from traitmap.errors import RunError
-from traitmap.runs.atomic import write_whole
+from traitmap.runs.files import CHECKSUMS, METADATA, encode_sealed, quarantine, read_sealed, write_whole
 from traitmap.runs.ledger import read_ledger
-from traitmap.runs.quarantine import quarantine
-from traitmap.runs.sealed_tables import CHECKSUMS, METADATA, encode_sealed, read_sealed
 from traitmap.runs.store import RunStore
-from traitmap.study.digest import digest
+from traitmap.study.paths import digest
 
 if TYPE_CHECKING:
     from traitmap.data.sources import LoadedSource

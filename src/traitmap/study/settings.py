@@ -23,14 +23,15 @@ from traitmap.study.paths import task_stem
 from traitmap.study.rules import (
     LENGTHS,
     Conflict,
+    all_source_conflicts,
     duplicate_names,
     endpoint_conflicts,
+    lineage_conflicts,
     model_conflicts,
     training_conflicts,
     url_fault,
 )
 from traitmap.study.template import syntax_fault
-from traitmap.study.variations import all_source_conflicts, lineage_conflicts
 
 BASELINE = "__baseline__"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")

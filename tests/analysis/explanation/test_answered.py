@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from traitmap.analysis.explanation.answered import answered_contrasts, answered_curves
+from traitmap.analysis.explanation.families import answered_contrasts, answered_curves
 from traitmap.data.records import Outcome
 
 DOSES = {"full": 0.0, "quarter": 0.25, "half": 0.5, "none": 1.0}

@@ -3,15 +3,10 @@
 import numpy as np
 import pytest
 
-from traitmap.analysis.crossed_samples import Term, crossed_contrast
-from traitmap.analysis.explanation.contrast import (
-    difference_in_differences,
-    format_part,
-    subtract_format,
-)
+from traitmap.analysis.explanation.dose import difference_in_differences, format_part, subtract_format
 from traitmap.errors import MatrixError
-from traitmap.matrix_record import TransferMatrix
-from traitmap.matrix_statistics import paired_interval
+from traitmap.matrix.record import TransferMatrix
+from traitmap.matrix.statistics import Term, crossed_contrast, paired_interval
 
 
 def answers(*rates, items=400, seed=0):

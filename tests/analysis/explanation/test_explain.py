@@ -10,26 +10,26 @@ import pytest
 
 from planted import matrix_of
 from planted_pairs import Shape, simulated
-from traitmap.analysis.explanation.asymmetry import asymmetry
-from traitmap.analysis.explanation.composites import Composite, aligned, prepare_alone, prepare_composites
 from traitmap.analysis.explanation.design import (
+    Composite,
     Design,
+    aligned,
     effect_basis,
     make_design,
     node_permutations,
+    prepare_alone,
+    prepare_composites,
     residual,
     two_way_residual,
 )
 from traitmap.analysis.explanation.dominance import group_shares, shares_of
 from traitmap.analysis.explanation.explain import explain
-from traitmap.analysis.explanation.mantel import mantel
-from traitmap.analysis.explanation.mrqap import permuted_products, slope_limits, slope_of
-from traitmap.analysis.explanation.odd_cells import odd_cells, ranked
-from traitmap.analysis.explanation.strengths import row_strengths
-from traitmap.analysis.pair_features import Feature, PairFeatures
-from traitmap.analysis.reason import Reason
+from traitmap.analysis.explanation.levels import row_strengths
+from traitmap.analysis.explanation.pairs import asymmetry, odd_cells, ranked
+from traitmap.analysis.explanation.permutation import mantel, permuted_products, slope_limits, slope_of
+from traitmap.analysis.features import Feature, PairFeatures, Reason
 from traitmap.errors import MatrixError
-from traitmap.matrix_record import Array, Cell
+from traitmap.matrix.record import Array, Cell
 
 SQUARE = Shape(12, 12)
 

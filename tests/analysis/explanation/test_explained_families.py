@@ -10,7 +10,7 @@ from planted import answered
 from planted_pairs import Shape, simulated
 from traitmap.analysis.explanation.explain import explain
 from traitmap.analysis.explanation.families import families, without_variations
-from traitmap.matrix_record import TransferMatrix
+from traitmap.matrix.record import TransferMatrix
 
 
 def made(parent: str, kind: str, dose: float | None) -> dict:

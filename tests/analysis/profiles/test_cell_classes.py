@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 from answered import BASE, chosen, words, written
 
-from traitmap.analysis.profiles.cell_classes import cell_classes
+from traitmap.analysis.profiles.cell_classes import cell_classes, prior_over
 from traitmap.analysis.profiles.cell_items import target_items
-from traitmap.analysis.profiles.class_shares import prior_over
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.errors import MatrixError
-from traitmap.matrix_statistics import mcnemar, paired_interval
+from traitmap.matrix.statistics import mcnemar, paired_interval
 
 EVEN = {"bad": 0.5, "good": 0.5}
 COUNTS = {"mostly": {"good": 90, "bad": 10}, "numbers": {"1": 5, "2": 5}}

@@ -7,8 +7,8 @@ from scipy import stats
 
 from traitmap.analysis.profiles.cell_items import target_items
 from traitmap.analysis.profiles.cell_lengths import SourceLengths, cell_lengths, interpolation
-from traitmap.analysis.profiles.length_distance import paired_distance, sample_distance
-from traitmap.analysis.profiles.length_trend import length_trends
+from traitmap.analysis.profiles.cells import length_trends
+from traitmap.analysis.profiles.lengths import paired_distance, sample_distance
 
 NONE = np.empty(0)
 

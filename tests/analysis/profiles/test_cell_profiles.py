@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from answered import BASE, chosen, words, written
 
-from traitmap.analysis.profiles.cell_profiles import cell_profiles
+from traitmap.analysis.profiles.cells import cell_profiles
 from traitmap.data.texts import TaskText
 from traitmap.errors import MatrixError
 

@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 
-from traitmap.analysis.profiles.classes import classes_of, entropy_bits, item_classes
-from traitmap.analysis.profiles.difficulty import prior_distance, shared_label_words
+from traitmap.analysis.profiles.classes import (
+    classes_of,
+    entropy_bits,
+    item_classes,
+    prior_distance,
+    shared_label_words,
+)
 from traitmap.data.texts import TaskText
 
 

@@ -5,9 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from traitmap.analysis.profiles.datasets import profile_datasets
-from traitmap.analysis.profiles.datasets_json import to_json
-from traitmap.analysis.profiles.reading import Sampling
+from traitmap.analysis.profiles.datasets import Sampling, profile_datasets, to_json
 from traitmap.data.texts import TaskText, read_texts
 from traitmap.errors import DataError
 

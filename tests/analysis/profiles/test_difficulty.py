@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from traitmap.analysis.profiles.difficulty import vocabulary_overlap
-from traitmap.analysis.profiles.words import TOKEN, vocabulary
+from traitmap.analysis.profiles.classes import vocabulary_overlap
+from traitmap.analysis.profiles.style import TOKEN, vocabulary
 
 
 def read(texts: list[str]) -> Counter[str]:

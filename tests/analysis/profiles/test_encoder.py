@@ -5,8 +5,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from traitmap.analysis.profiles.encoder import load_encoder
-from traitmap.analysis.profiles.semantics import embed_together
+from traitmap.analysis.profiles.semantics import embed_together, load_encoder
 from traitmap.errors import ModelError
 
 

@@ -2,7 +2,13 @@
 
 import pytest
 
-from traitmap.analysis.profiles.forms import answer_form, copied_share, forms_of, marker_shares, question_form
+from traitmap.analysis.profiles.forms import (
+    answer_form,
+    copied_share,
+    forms_of,
+    marker_shares,
+    question_form,
+)
 from traitmap.data.texts import TaskText
 
 CLASSES = frozenset({"positive", "neutral", "4"})

@@ -5,13 +5,15 @@ import pytest
 
 from traitmap.analysis.profiles.style import (
     cosine_matrix,
+    draw,
     moving_type_token_ratio,
     readability,
+    sentence_count,
     standard_scores,
     style_matrix,
     style_of,
+    syllables,
 )
-from traitmap.analysis.profiles.words import draw, sentence_count, syllables
 from traitmap.data.texts import TaskText
 
 WORKED = "The cat sat on the mat."  # 6 words, 1 sentence, 6 syllables

@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from traitmap.analysis.profiles.syntax import relation_effects
-from traitmap.analysis.profiles.syntax_parser import Relations
-from traitmap.analysis.profiles.syntax_records import RelationEffects, relation_in_words, relation_reasons
-from traitmap.analysis.profiles.syntax_statistics import (
+from traitmap.analysis.profiles.parser import Relations
+from traitmap.analysis.profiles.relation_tests import (
     difference_test,
     welch_interval,
     win_odds_ratio,
     win_test,
 )
-from traitmap.matrix_record import TransferMatrix
+from traitmap.analysis.profiles.relations import (
+    RelationEffects,
+    relation_effects,
+    relation_in_words,
+    relation_reasons,
+)
+from traitmap.matrix.record import TransferMatrix
 
 
 def relations_of(present: np.ndarray, words: np.ndarray | None = None) -> Relations:

@@ -10,8 +10,14 @@ import numpy as np
 import pytest
 import rule_parser
 
-from traitmap.analysis.profiles.syntax_parser import Parser, label_scheme, load_parser, parse_relations
-from traitmap.analysis.profiles.syntax_shares import relation_shares, syntax_feature
+from traitmap.analysis.profiles.parser import (
+    Parser,
+    label_scheme,
+    load_parser,
+    parse_relations,
+    relation_shares,
+    syntax_feature,
+)
 from traitmap.errors import UserError
 from traitmap.progress import Progress
 
@@ -76,7 +82,7 @@ def test_what_cannot_parse_is_refused_with_the_next_step(tmp_path: Path) -> None
         load_parser("no_such_pipeline")
     code = (
         "import sys; sys.modules['spacy'] = None\n"  # as where it is not installed
-        "from traitmap.analysis.profiles.syntax_parser import load_parser\n"
+        "from traitmap.analysis.profiles.parser import load_parser\n"
         "from traitmap.errors import UserError\n"
         "try: load_parser('x')\n"
         "except UserError as error: print(error)"

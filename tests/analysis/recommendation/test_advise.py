@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from traitmap.analysis.pair_features import Feature, PairFeatures
+from traitmap.analysis.features import Feature, PairFeatures
 from traitmap.analysis.recommendation.advice import Recommendation
 from traitmap.analysis.recommendation.advise import Probe, measured_probes, recommend_sources, with_top
-from traitmap.analysis.recommendation.belief import (
+from traitmap.analysis.recommendation.posterior import (
     Belief,
     believe,
     best_chances,
@@ -21,9 +21,9 @@ from traitmap.analysis.recommendation.belief import (
     updated,
     widened,
 )
-from traitmap.analysis.recommendation.units import factor_of, units_of
+from traitmap.analysis.recommendation.problem import factor_of, units_of
 from traitmap.errors import MatrixError
-from traitmap.matrix_record import Array, Cell, TransferMatrix
+from traitmap.matrix.record import Array, Cell, TransferMatrix
 
 SOURCES = tuple(f"source{i}" for i in range(8))
 TARGETS = tuple(f"target{i}" for i in range(7))

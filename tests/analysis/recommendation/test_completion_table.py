@@ -7,35 +7,35 @@ import pytest
 from scipy.optimize import check_grad
 
 from planted import matrix_of
-from traitmap.analysis.pair_features import Feature, PairFeatures
-from traitmap.analysis.recommendation.completion_choice import (
+from traitmap.analysis.features import Feature, PairFeatures
+from traitmap.analysis.recommendation.completion import (
+    Left,
     Price,
+    before_anything,
     choose_cells,
+    choose_item_share,
+    choose_sources,
+    complete,
     importance,
     measured_once,
     reduction,
 )
-from traitmap.analysis.recommendation.completion_fit import Observed, covariance, density_of, start
-from traitmap.analysis.recommendation.completion_kernel import make_prior
-from traitmap.analysis.recommendation.completion_matrix import complete
-from traitmap.analysis.recommendation.completion_plan import (
-    Left,
-    before_anything,
-    choose_item_share,
-    choose_sources,
-)
-from traitmap.analysis.recommendation.completion_posterior import (
+from traitmap.analysis.recommendation.gaussian import (
+    Observed,
     all_places,
     cell_folds,
     condition,
+    covariance,
+    density_of,
     infer,
     left_out_errors,
+    make_prior,
+    start,
 )
-from traitmap.analysis.traits import decompose
+from traitmap.analysis.traits.decompose import decompose
 from traitmap.errors import MatrixError
-from traitmap.matrix_exports import to_csv, to_frame, to_json
-from traitmap.matrix_io import read_matrix
-from traitmap.matrix_record import TransferMatrix
+from traitmap.matrix.io import read_matrix
+from traitmap.matrix.record import TransferMatrix, to_csv, to_frame, to_json
 
 
 def table(rows: int, columns: int, seed: int, noise: float = 0.3) -> np.ndarray:

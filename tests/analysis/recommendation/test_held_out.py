@@ -8,13 +8,13 @@ from math import nan
 import numpy as np
 import pytest
 
-from traitmap.analysis.interval import Interval, unknown
 from traitmap.analysis.recommendation.advice import Advice, Recommendation
 from traitmap.analysis.recommendation.advise import recommend_sources
 from traitmap.analysis.recommendation.held_out import judged, recommend_each
 from traitmap.errors import MatrixError
-from traitmap.matrix import TransferMatrix
-from traitmap.matrix_io import read_matrix
+from traitmap.matrix.io import read_matrix
+from traitmap.matrix.record import TransferMatrix
+from traitmap.matrix.statistics import Interval, unknown
 from traitmap.progress import Progress
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from traitmap.analysis.recommendation import metrics
+from traitmap.analysis.recommendation import protocol as metrics
 
 PUBLISHED = {
     "RoE_MiniLM": (64.52, 4.11),

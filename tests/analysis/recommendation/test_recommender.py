@@ -8,20 +8,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from traitmap.analysis.recommendation.design import design_of
-from traitmap.analysis.recommendation.effects import effects_of
-from traitmap.analysis.recommendation.models import FAMILIES
-from traitmap.analysis.recommendation.problem import Problem, level_of
+from traitmap.analysis.recommendation.models import FAMILIES, Variances, fit_two_way
+from traitmap.analysis.recommendation.problem import Problem, design_of, effects_of, level_of
 from traitmap.analysis.recommendation.protocol import evaluate
-from traitmap.analysis.recommendation.recommender import fit_recommender
-from traitmap.analysis.recommendation.selection import select
-from traitmap.analysis.recommendation.two_way import Variances, fit_two_way
-from traitmap.api import evaluate_recommenders
+from traitmap.analysis.recommendation.selection import fit_recommender, select
+from traitmap.api.recommendation import evaluate_recommenders
 from traitmap.cli import app
-from traitmap.data.embeddings import read_embeddings
-from traitmap.data.groups import read_groups
+from traitmap.data.side_files import read_embeddings, read_groups
 from traitmap.errors import DataError, MatrixError
-from traitmap.matrix_record import TransferMatrix
+from traitmap.matrix.record import TransferMatrix
 
 FIXTURE = Path(__file__).parents[1] / "prompttransfer" / "T5_score.csv"
 

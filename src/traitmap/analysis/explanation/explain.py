@@ -9,37 +9,33 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from traitmap.analysis.explanation.answered import AnsweredCurve
-from traitmap.analysis.explanation.asymmetry import asymmetry
-from traitmap.analysis.explanation.composites import (
-    Composite,
-    Prepared,
-    aligned,
-    default_composites,
-    prepare_alone,
-    prepare_composites,
-)
 from traitmap.analysis.explanation.design import (
+    Composite,
     Design,
     Permutations,
+    Prepared,
     Units,
+    aligned,
+    default_composites,
     effect_basis,
     make_design,
     node_permutations,
+    prepare_alone,
+    prepare_composites,
     residual,
 )
+from traitmap.analysis.explanation.dominance import group_dominance
 from traitmap.analysis.explanation.families import (
+    AnsweredCurve,
     Families,
     families,
     families_in_words,
     variations_of,
     without_variations,
 )
-from traitmap.analysis.explanation.group_shares import group_dominance
-from traitmap.analysis.explanation.levels import level_effects, verdict
-from traitmap.analysis.explanation.mantel import mantel
-from traitmap.analysis.explanation.mrqap import LEVEL, Slope, slope_of
-from traitmap.analysis.explanation.odd_cells import Reasons, odd_cells, with_reasons
+from traitmap.analysis.explanation.levels import level_effects, row_strengths, verdict
+from traitmap.analysis.explanation.pairs import Reasons, asymmetry, odd_cells, with_reasons
+from traitmap.analysis.explanation.permutation import LEVEL, Slope, mantel, slope_of
 from traitmap.analysis.explanation.records import (
     Asymmetry,
     Dominance,
@@ -48,16 +44,13 @@ from traitmap.analysis.explanation.records import (
     OddCells,
     Verdict,
 )
-from traitmap.analysis.explanation.strengths import row_strengths
 from traitmap.analysis.explanation.verdicts import in_words, warnings_of
-from traitmap.analysis.findings import in_other_units
-from traitmap.analysis.interval import Interval, unknown
-from traitmap.analysis.pair_features import Feature, PairFeatures
-from traitmap.analysis.reason import Reason
+from traitmap.analysis.features import Feature, PairFeatures, Reason
+from traitmap.analysis.traits.findings import in_other_units
 from traitmap.data.texts import Texts
 from traitmap.errors import MatrixError
-from traitmap.matrix_record import Array, TransferMatrix
-from traitmap.matrix_statistics import benjamini_hochberg
+from traitmap.matrix.record import Array, TransferMatrix
+from traitmap.matrix.statistics import Interval, benjamini_hochberg, unknown
 
 LEAST_PERMUTATIONS = 99
 ORDINARY = 0.5  # standard deviations within which a pair is like the others in a feature: no reason

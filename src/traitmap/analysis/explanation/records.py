@@ -1,18 +1,24 @@
-"""The frozen records of an explanation. Every number has its interval, its null, or the reason why not."""
+"""The frozen records of an explanation. Every number has its interval, its null, or the reason why not.
+
+An explanation as small print for notebooks: its verdicts, and the effects behind them.
+
+The record of an explanation as plain JSON values; unknown numbers become null.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
 from traitmap.analysis.explanation.families import Families
-from traitmap.analysis.explanation.mantel import Mantel
-from traitmap.analysis.interval import Interval
-from traitmap.analysis.pair_features import Group
-from traitmap.analysis.reason import Reason
-from traitmap.analysis.records import TraitWarning
+from traitmap.analysis.explanation.permutation import Mantel
+from traitmap.analysis.features import Group, Reason
+from traitmap.analysis.traits.naming import plain
+from traitmap.analysis.traits.records import TraitWarning
+from traitmap.matrix.statistics import Interval
+from traitmap.notebook import Entry, Rows, between, number, page
 
 Verdict = Literal["yes", "no", "cannot tell"]
 
@@ -216,12 +222,40 @@ class Explanation:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON data; unknown numbers are null."""
-        from traitmap.analysis.explanation.explanation_json import to_json
 
         return to_json(self)
 
     def _repr_html_(self) -> str:
         """Verdicts and effects, for notebooks."""
-        from traitmap.analysis.explanation.explanation_html import explanation_html
 
         return explanation_html(self)
+
+
+def explanation_html(found: Explanation) -> str:
+    """Every verdict in words, and the effects of the composites beside each other."""
+    rows = []
+    for one in found.joint:
+        slope = one.effect
+        effect = f"{number(slope.value, 2, sign=True)} {between(slope.low, slope.high, 2)}".strip()
+        verdict = Entry(one.verdict, strong=one.verdict == "yes")
+        rows.append((one.name, [Entry(str(one.group)), Entry(effect), Entry(number(one.q, 3)), verdict]))
+    title = f"Why: {found.pairs} pairs of {len(found.sources)} sources and {len(found.targets)} targets"
+    table = [Rows("composite", ["group", "effect, 95 %", "q", "verdict"], rows)] if rows else []
+    return page(title, *found.words, *table, notes=[f"! {one.message}" for one in found.warnings])
+
+
+def to_json(explanation: Explanation) -> dict[str, Any]:
+    """Everything in the record under its own field names."""
+    told: dict[str, Any] = _record(explanation)
+    return told
+
+
+def _record(value: Any) -> Any:
+    """Records to mappings, intervals by their own rule, the rest plain."""
+    if isinstance(value, Interval):
+        return value.to_json()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: _record(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, tuple | list):
+        return [_record(one) for one in value]
+    return plain(value)

@@ -7,10 +7,9 @@ from math import isfinite
 
 import numpy as np
 
-from traitmap.analysis.explanation.composites import Prepared
-from traitmap.analysis.explanation.design import Design
+from traitmap.analysis.explanation.design import Design, Prepared
 from traitmap.analysis.explanation.families import families_in_words
-from traitmap.analysis.explanation.mrqap import LEVEL
+from traitmap.analysis.explanation.permutation import LEVEL
 from traitmap.analysis.explanation.records import (
     Asymmetry,
     Dominance,
@@ -20,10 +19,10 @@ from traitmap.analysis.explanation.records import (
     OddCells,
     Strength,
 )
-from traitmap.analysis.findings import listed
-from traitmap.analysis.interval import Interval
-from traitmap.analysis.records import TraitWarning
-from traitmap.matrix_record import TransferMatrix
+from traitmap.analysis.traits.findings import listed
+from traitmap.analysis.traits.records import TraitWarning
+from traitmap.matrix.record import TransferMatrix
+from traitmap.matrix.statistics import Interval
 
 ALIKE = 0.75  # R^2 on the other composites from which one can hardly be told from them
 _UNIT = {"points": "points", "standard": "standard deviations of the target"}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.errors import MatrixError
-from traitmap.matrix_record import Array
+from traitmap.matrix.record import Array
 from traitmap.study.settings import BASELINE
 
 MOST_CLASSES = 20

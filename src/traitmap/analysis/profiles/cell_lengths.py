@@ -8,26 +8,30 @@ from typing import Literal
 
 import numpy as np
 
-from traitmap.analysis.crossed_samples import (
-    UNBOUNDED,
-    Term,
-    crossed_contrast,
-    crossed_mean,
-    ratio_interval,
-    share_interval,
-)
-from traitmap.analysis.interval import Interval, unknown
-from traitmap.analysis.paired_change import NO_CHANGE_KNOWN, Change, paired_changes
 from traitmap.analysis.profiles.cell_items import TargetItems
-from traitmap.analysis.profiles.length_distance import (
+from traitmap.analysis.profiles.lengths import (
     UNKNOWN,
+    Distribution,
     LengthDistance,
+    distribution_of,
     paired_distance,
     sample_distance,
 )
-from traitmap.analysis.profiles.lengths import Distribution, distribution_of
 from traitmap.errors import MatrixError
-from traitmap.matrix_record import Array
+from traitmap.matrix.record import Array
+from traitmap.matrix.statistics import (
+    NO_CHANGE_KNOWN,
+    UNBOUNDED,
+    Change,
+    Interval,
+    Term,
+    crossed_contrast,
+    crossed_mean,
+    paired_changes,
+    ratio_interval,
+    share_interval,
+    unknown,
+)
 
 Unit = Literal["tokens", "characters"]
 NOTHING = np.empty(0)

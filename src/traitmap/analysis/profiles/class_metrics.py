@@ -13,17 +13,18 @@ from math import isfinite, nan
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from traitmap.analysis.crossed_samples import (
+from traitmap.analysis.profiles.cell_items import OTHER, UNPARSED
+from traitmap.errors import MatrixError
+from traitmap.matrix.record import Array
+from traitmap.matrix.statistics import (
     Estimate,
+    Interval,
     crossed_mean,
     item_weights,
     resampled_interval,
     share_interval,
+    unknown,
 )
-from traitmap.analysis.interval import Interval, unknown
-from traitmap.analysis.profiles.cell_items import OTHER, UNPARSED
-from traitmap.errors import MatrixError
-from traitmap.matrix_record import Array
 
 METRICS = ("accuracy", "macro_f1", "balanced_accuracy", "kappa", "matthews")
 LOWEST = {"accuracy": 0.0, "macro_f1": 0.0, "balanced_accuracy": 0.0, "kappa": -1.0, "matthews": -1.0}

@@ -1,7 +1,13 @@
-"""The profile of every dataset from its texts, and how alike the datasets are in style, meaning and words."""
+"""One dataset read once: what its profile and its pairs with other datasets are made of.
+
+The profile of every dataset from its texts, and how alike the datasets are in style, meaning and words.
+
+Profiles of datasets as plain JSON values; unknown numbers become null.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
@@ -11,22 +17,132 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from traitmap.analysis.profiles.classes import Classes
-from traitmap.analysis.profiles.difficulty import (
+from traitmap.analysis.profiles.classes import (
+    Classes,
     Difficulty,
     VocabularyOverlap,
+    class_table,
+    item_classes,
     prior_distance,
     shared_label_words,
     vocabulary_overlap,
 )
-from traitmap.analysis.profiles.forms import Forms
-from traitmap.analysis.profiles.lengths import Lengths, TokenCounts, mean_text_length
-from traitmap.analysis.profiles.reading import Reading, Sampling, read_all
+from traitmap.analysis.profiles.forms import Forms, forms_of, recurring_words
+from traitmap.analysis.profiles.lengths import (
+    Lengths,
+    Measured,
+    TokenCounts,
+    lengths_of,
+    mean_text_length,
+    measure,
+)
 from traitmap.analysis.profiles.semantics import Discrepancy, Embed, discrepancy, embed_together
-from traitmap.analysis.profiles.style import Style, cosine_matrix, style_matrix
-from traitmap.data.texts import Texts
+from traitmap.analysis.profiles.style import (
+    TOKEN,
+    Style,
+    cosine_matrix,
+    draw,
+    joined,
+    style_matrix,
+    style_of,
+    vocabulary,
+)
+from traitmap.analysis.traits.naming import plain
+from traitmap.data.texts import TaskText, Texts
 from traitmap.errors import DataError
-from traitmap.matrix_record import Array
+from traitmap.matrix.record import Array
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many texts of a dataset each part of its profile reads, at most.
+
+    lengths: for lengths. forms: for forms of questions and answers. style: for style and vocabulary.
+    meaning: for embeddings and their distances. Classes are counted over all texts.
+    """
+
+    lengths: int = 10_000
+    forms: int = 500
+    style: int = 1_000
+    meaning: int = 200
+
+    def __post_init__(self) -> None:
+        for name in ("lengths", "forms", "style", "meaning"):
+            if getattr(self, name) < 2:
+                raise DataError(f"sampling.{name}={getattr(self, name)} is too few; read 2 texts or more")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one pass over a dataset's texts gives.
+
+    texts: how many there are. drawn: all of them in a random order that is the same however the dataset
+    is ordered; a part that reads n texts reads the first n. measured: lengths of single texts.
+    words: counts, lower case, of the style sample. meaning: different texts to embed, input and
+    output together, without blank ones.
+    """
+
+    name: str
+    texts: int
+    drawn: tuple[TaskText, ...]
+    measured: Measured
+    lengths: Lengths
+    classes: Classes
+    forms: Forms
+    style: Style
+    words: Counter[str]
+    meaning: tuple[str, ...]
+
+
+def read(
+    name: str,
+    texts: Sequence[TaskText],
+    *,
+    token_counts: TokenCounts | None = None,
+    parser: Any | None = None,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+) -> Reading:
+    """Read a dataset. Raises DataError where it has no texts."""
+    sampling = sampling or Sampling()
+    if not texts:
+        raise DataError(f"dataset {name!r} has no texts; a profile needs one or more")
+    drawn = draw(texts, len(texts), seed)
+    items, how = item_classes(drawn)
+    for_lengths = drawn[: sampling.lengths]
+    labels = [None if item is None else item[1] for item in items[: sampling.lengths]]
+    measured = measure(for_lengths, token_counts)
+    whole = [joined(text) for text in drawn[: max(sampling.style, sampling.meaning)]]
+    for_style = whole[: sampling.style]
+    tokens = [TOKEN.findall(text) for text in for_style]
+    return Reading(
+        name=name,
+        texts=len(texts),
+        drawn=drawn,
+        measured=measured,
+        lengths=lengths_of(measured, labels),
+        classes=class_table(drawn, items, how),
+        forms=forms_of(drawn[: sampling.forms], recurring_words(drawn, items)),
+        style=style_of(for_style, tokens, parser),
+        words=vocabulary(tokens),
+        meaning=tuple(dict.fromkeys(text for text in whole if text.strip()))[: sampling.meaning],
+    )
+
+
+def read_all(
+    texts: Mapping[str, Sequence[TaskText]],
+    *,
+    token_counts: TokenCounts | None = None,
+    parser: Any | None = None,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+) -> tuple[Reading, ...]:
+    """Every dataset, by name: what is fitted on all of them must not depend on their order."""
+    return tuple(
+        read(name, texts[name], token_counts=token_counts, parser=parser, sampling=sampling, seed=seed)
+        for name in sorted(texts)
+    )
+
 
 FEWEST_FOR_STYLE = 3  # two z-scored datasets are each other's opposite, whatever they are
 
@@ -220,3 +336,71 @@ def _notes(profiles: Mapping[str, DatasetProfile], few: bool, words_only: bool) 
             "meaning is measured by words (TF-IDF): texts that say the same in other words look apart"
         )
     return tuple(notes)
+
+
+def to_json(comparison: DatasetComparison) -> dict[str, Any]:
+    """Everything in the record as plain JSON values; unknown numbers are null, matrices are keyed by name."""
+
+    def square(matrix: Array | None) -> dict[str, dict[str, Any]] | None:
+        if matrix is None:
+            return None
+        names = comparison.names
+        return {
+            row: dict(zip(names, plain(values), strict=True))
+            for row, values in zip(names, matrix, strict=True)
+        }
+
+    found = comparison.discrepancy
+    return {
+        "datasets": {name: profile_to_json(profile) for name, profile in comparison.profiles.items()},
+        "style": {
+            "names": list(comparison.style_names),
+            "scores": dict(zip(comparison.names, plain(comparison.style_scores), strict=True)),
+            "cosine": square(comparison.style_cosine),
+            "encoder": comparison.style_encoder or None,
+            "encoded_cosine": square(comparison.encoded_style_cosine),
+        },
+        "semantics": {
+            "kind": comparison.semantic_kind,
+            "cosine": square(comparison.semantic_cosine),
+            "mmd_squared": square(found.squared),
+            "mmd_p": square(found.p),
+            "mmd_null_p95": square(found.null_p95),
+            "mmd_bandwidth": plain(found.bandwidth),
+            "mmd_texts": found.texts,
+            "mmd_permutations": found.permutations,
+        },
+        "vocabulary": {
+            "jaccard": square(comparison.vocabulary.jaccard),
+            "coverage": square(comparison.vocabulary.coverage),
+        },
+        "labels": {
+            "shared": square(comparison.shared_labels),
+            "prior_distance": square(comparison.prior_distance),
+        },
+        "conditions": plain(comparison.conditions),
+        "notes": list(comparison.notes),
+    }
+
+
+def profile_to_json(profile: DatasetProfile) -> dict[str, Any]:
+    """One dataset's profile as plain JSON values."""
+    style = profile.style
+    found = {
+        name: plain(_fields(getattr(profile, name))) for name in ("lengths", "classes", "forms", "difficulty")
+    }
+    return {
+        "texts": profile.texts,
+        **found,
+        "style": dict(zip(style.names, plain(style.values), strict=True)),
+        "read": dict(profile.read),
+    }
+
+
+def _fields(record: Any) -> Any:
+    """A record as a mapping of its fields, nested; ``asdict`` cannot copy read-only mappings."""
+    if hasattr(record, "__dataclass_fields__"):
+        return {name: _fields(getattr(record, name)) for name in record.__dataclass_fields__}
+    if isinstance(record, Mapping):
+        return {name: _fields(value) for name, value in record.items()}
+    return record

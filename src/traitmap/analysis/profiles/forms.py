@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import ArrayLike
 
-from traitmap.analysis.profiles.words import SEGMENT_END, WORD, content_words, normalised
+from traitmap.analysis.profiles.style import SEGMENT_END, WORD, content_words, normalised
 from traitmap.data.texts import TaskText
 
 ANSWER_FORMS = ("polar", "option", "number", "class", "listed", "span", "short", "long", "unknown")

@@ -9,11 +9,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from traitmap.analysis.crossed_samples import resampled_interval
-from traitmap.analysis.interval import Interval
-from traitmap.analysis.profiles.class_metrics import LOWEST, METRICS, Codes, checked_confusion, metric_values
+from traitmap.analysis.profiles.class_metrics import (
+    LOWEST,
+    METRICS,
+    Codes,
+    checked_confusion,
+    metric_values,
+)
 from traitmap.errors import MatrixError
-from traitmap.matrix_record import Array
+from traitmap.matrix.record import Array
+from traitmap.matrix.statistics import Interval, resampled_interval
 
 Verdict = Literal["a", "b", "cannot tell"]
 DRAWS = 10_000

@@ -9,17 +9,21 @@ from typing import Any, Literal
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from traitmap.analysis.pair_features import Feature, Group, PairFeatures
-from traitmap.analysis.profiles.classes import label_words
-from traitmap.analysis.profiles.difficulty import VocabularyOverlap, prior_distance, vocabulary_overlap
+from traitmap.analysis.features import Feature, Group, PairFeatures
+from traitmap.analysis.profiles.classes import (
+    VocabularyOverlap,
+    label_words,
+    prior_distance,
+    vocabulary_overlap,
+)
+from traitmap.analysis.profiles.datasets import Reading, Sampling, read
 from traitmap.analysis.profiles.forms import ANSWER_FORMS, QUESTION_FORMS
 from traitmap.analysis.profiles.lengths import TokenCounts, mean_text_length, wasserstein
-from traitmap.analysis.profiles.reading import Reading, Sampling, read
 from traitmap.analysis.profiles.semantics import Embed, discrepancy, embed_together
 from traitmap.analysis.profiles.style import cosine_matrix, style_matrix
 from traitmap.data.texts import Texts
 from traitmap.errors import DataError
-from traitmap.matrix_record import Array
+from traitmap.matrix.record import Array
 
 Scope = Literal["pair", "source", "target"]
 CLOSED = ("polar", "option", "class", "listed")  # answers that are chosen, not written

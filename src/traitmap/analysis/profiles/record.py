@@ -1,21 +1,182 @@
-"""All that was found of some datasets, and of a run's answers, in one record."""
+"""Profiles as flat rows, one a dataset, a cell or a relation: what tables show and CSV files hold.
+
+All that was found of some datasets, and of a run's answers, in one record.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import nan
 from types import MappingProxyType
 from typing import Any
 
-from traitmap.analysis.profiles.cell_profiles import CellProfiles
-from traitmap.analysis.profiles.datasets import DatasetComparison
-from traitmap.analysis.profiles.datasets_json import to_json
-from traitmap.analysis.profiles.rows import DatasetRow, dataset_rows
-from traitmap.analysis.profiles.syntax_parser import Relations
-from traitmap.analysis.profiles.syntax_records import RelationEffects
-from traitmap.analysis.profiles.syntax_shares import relations_json
+import numpy as np
+
+from traitmap.analysis.profiles.cell_classes import CellClasses
+from traitmap.analysis.profiles.cell_lengths import CellLengths
+from traitmap.analysis.profiles.cells import CellProfiles
+from traitmap.analysis.profiles.class_metrics import METRICS
+from traitmap.analysis.profiles.datasets import DatasetComparison, DatasetProfile, to_json
+from traitmap.analysis.profiles.parser import Relations, relations_json
+from traitmap.analysis.profiles.relations import RelationEffects
 from traitmap.engine.perplexity import BasePerplexity
-from traitmap.matrix_record import TransferMatrix
+from traitmap.matrix.record import Array, TransferMatrix
+from traitmap.matrix.statistics import Interval
+
+MARKED = 0.5  # share of texts from which a mark of format is the dataset's
+
+
+@dataclass(frozen=True)
+class DatasetRow:
+    """One dataset in short. Lengths are in ``unit``; unknown numbers are NaN, unknown names empty.
+
+    role: ``source``, ``target`` or ``dataset``. texts: profiled; size: that there are.
+    input, output: median length; output_low, output_high: 5th and 95th percentile.
+    classes: how many there are; entropy: bits; majority: share of the commonest.
+    answer: commonest form of the answers and its share. marks: marks of format that half of the outputs
+        (of the inputs, where there are no outputs) bear.
+    perplexity: of the base on input and output. style, meaning: nearest other dataset with its cosine; a
+        task's own other half (its training examples, its items) is left out.
+    """
+
+    dataset: str
+    role: str
+    texts: int
+    size: float
+    unit: str
+    input: float
+    output: float
+    output_low: float
+    output_high: float
+    classes: float
+    entropy: float
+    majority: float
+    answer: str
+    answer_share: float
+    marks: tuple[str, ...]
+    vocabulary: int
+    richness: float
+    perplexity: float
+    style: str = ""
+    style_cosine: float = nan
+    meaning: str = ""
+    meaning_cosine: float = nan
+
+
+def dataset_rows(
+    comparison: DatasetComparison, roles: Mapping[str, str], tasks: Mapping[str, str]
+) -> tuple[DatasetRow, ...]:
+    """A row of each dataset, in their order. tasks: dataset -> task; datasets of one are no neighbours."""
+    names = comparison.names
+    own = np.array([[tasks.get(one, one) == tasks.get(other, other) for other in names] for one in names])
+    style = comparison.style_cosine
+    if comparison.encoded_style_cosine is not None:
+        style = comparison.encoded_style_cosine
+    neighbours = zip(
+        _nearest(names, style, own), _nearest(names, comparison.semantic_cosine, own), strict=True
+    )
+    return tuple(
+        _row(comparison.profiles[name], roles.get(name, "dataset"), near, like)
+        for name, (near, like) in zip(names, neighbours, strict=True)
+    )
+
+
+def _nearest(names: Sequence[str], cosine: Array, own: Array) -> Iterator[tuple[str, float]]:
+    """The nearest other dataset of each, and its cosine."""
+    for row in np.where(own, -np.inf, np.where(np.isfinite(cosine), cosine, -np.inf)):
+        best = int(row.argmax())
+        yield (names[best], float(row[best])) if np.isfinite(row[best]) else ("", nan)
+
+
+def _row(
+    profile: DatasetProfile, role: str, style: tuple[str, float], meaning: tuple[str, float]
+) -> DatasetRow:
+    output, classes = profile.lengths.output, profile.classes
+    answer, answer_share = max(profile.forms.answers.items(), key=lambda one: one[1], default=("", nan))
+    marks = profile.forms.output_markers if output.n else profile.forms.input_markers
+    return DatasetRow(
+        dataset=profile.name,
+        role=role,
+        texts=profile.texts,
+        size=profile.difficulty.size,
+        unit=profile.lengths.unit,
+        input=profile.lengths.input.median,
+        output=output.median,
+        output_low=float(output.percentiles[5]),
+        output_high=float(output.percentiles[95]),
+        classes=classes.number,
+        entropy=classes.entropy,
+        majority=classes.majority,
+        answer=answer,
+        answer_share=answer_share,
+        marks=tuple(mark for mark, share in marks.items() if share >= MARKED),
+        vocabulary=profile.difficulty.vocabulary,
+        richness=profile.difficulty.richness,
+        perplexity=profile.difficulty.perplexity,
+        style=style[0],
+        style_cosine=style[1],
+        meaning=meaning[0],
+        meaning_cosine=meaning[1],
+    )
+
+
+def cell_rows(cells: CellProfiles) -> list[dict[str, Any]]:
+    """A row of each cell, pooled and by seed: classes, then lengths. Shares are from 0 to 1."""
+    lengths = {(one.source, one.target, one.seed): one for one in cells.lengths}
+    classes = {(one.source, one.target, one.seed): one for one in cells.classes}
+    return [
+        {"source": source, "target": target, "seed": "" if seed is None else seed}
+        | _class_row(classes.get((source, target, seed)))
+        | _length_row(lengths.get((source, target, seed)))
+        for source, target, seed in dict.fromkeys([*classes, *lengths])
+    ]
+
+
+def _class_row(cell: CellClasses | None) -> dict[str, Any]:
+    own = cell.adapter if cell else None
+    row: dict[str, Any] = {
+        "commonest": own.commonest if own else "",
+        "collapsed": own.collapsed if own else "",
+        **_spread("commonest_share", own.commonest_share if own else None),
+    }
+    for name in METRICS:
+        row |= _spread(name, getattr(own, name) if own else None)
+        row |= _spread(f"{name}_gain", cell.gains[name] if cell else None)
+    return row
+
+
+def _length_row(cell: CellLengths | None) -> dict[str, Any]:
+    best = cell.best if cell else None
+    return {
+        "length_unit": best.unit if best else "",
+        "length_base": best.base.mean if best else nan,
+        "length_gold": best.gold.mean if best else nan,
+        "length_source": best.source.mean if best else nan,
+        **_spread("length", best.mean if best else None),
+        **_spread("interpolation", best.interpolation if best else None),
+        **_spread("endless", cell.endless if cell else None),
+        **_spread("endless_change", cell.endless_change.difference if cell else None),
+        **_spread("unparsed", cell.unparsed if cell else None),
+        **_spread("unparsed_change", cell.unparsed_change.difference if cell else None),
+    }
+
+
+def relation_rows(effects: RelationEffects) -> list[dict[str, Any]]:
+    """A row of each relation in each cell, the untestable ones with their reason."""
+    rows = []
+    for effect in effects.effects:
+        row: dict[str, Any] = {}
+        for name, value in vars(effect).items():
+            row |= _spread(name, value) if isinstance(value, Interval) else {name: value}
+        rows.append({**row, "significant": effect.significant})
+    return rows
+
+
+def _spread(name: str, interval: Interval | None) -> dict[str, float]:
+    """An interval as three numbers."""
+    ends = (interval.value, interval.low, interval.high) if interval else (nan, nan, nan)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from traitmap.analysis.interval import Interval, unknown
-from traitmap.analysis.pair_features import PairFeatures
-from traitmap.analysis.reason import Reason
+from traitmap.analysis.features import PairFeatures, Reason
 from traitmap.analysis.recommendation.advice import (
     Advice,
     Recommendation,
@@ -20,8 +18,10 @@ from traitmap.analysis.recommendation.advice import (
     SideEffect,
     Suggestion,
     Verdict,
+    reasons_of,
 )
-from traitmap.analysis.recommendation.belief import (
+from traitmap.analysis.recommendation.models import Parts
+from traitmap.analysis.recommendation.posterior import (
     NINETY,
     Belief,
     believe,
@@ -32,15 +32,20 @@ from traitmap.analysis.recommendation.belief import (
     updated,
     widened,
 )
-from traitmap.analysis.recommendation.case import Case, pose, with_base
-from traitmap.analysis.recommendation.contributions import reasons_of
-from traitmap.analysis.recommendation.effects import Values
-from traitmap.analysis.recommendation.models import Parts
-from traitmap.analysis.recommendation.problem import Problem
-from traitmap.analysis.recommendation.units import AS_GIVEN, SHARE, factor_of, unit_for, units_of
-from traitmap.analysis.records import Traits
+from traitmap.analysis.recommendation.problem import (
+    AS_GIVEN,
+    SHARE,
+    Problem,
+    Values,
+    factor_of,
+    unit_for,
+    units_of,
+)
+from traitmap.analysis.recommendation.selection import Case, pose, with_base
+from traitmap.analysis.traits.records import Traits
 from traitmap.errors import MatrixError
-from traitmap.matrix_record import Array, Cell, TransferMatrix
+from traitmap.matrix.record import Array, Cell, TransferMatrix
+from traitmap.matrix.statistics import Interval, unknown
 
 _DOUBT = 0.1  # probability of being better from which a rival cannot be told apart
 _ITEMS = 200  # of a probe, where nothing says how many

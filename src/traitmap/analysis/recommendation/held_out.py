@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from traitmap.analysis.interval import Interval, unknown
-from traitmap.analysis.pair_features import PairFeatures
+from traitmap.analysis.features import PairFeatures
 from traitmap.analysis.recommendation.advice import Recommendation
 from traitmap.analysis.recommendation.advise import recommend_sources
 from traitmap.errors import MatrixError
-from traitmap.matrix_record import Array, TransferMatrix
+from traitmap.matrix.record import Array, TransferMatrix
+from traitmap.matrix.statistics import Interval, unknown
 from traitmap.progress import Listener, Progress, silent
 
 POINTS = "points"

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from traitmap.analysis.pair_features import Feature, PairFeatures
+from traitmap.analysis.features import Feature, PairFeatures
 from traitmap.analysis.profiles.pairs import pair_features
 from traitmap.analysis.profiles.style import cosine_matrix
-from traitmap.analysis.recommendation.design import likeness_of_profiles, scaled
-from traitmap.analysis.recommendation.problem import Likeness
+from traitmap.analysis.recommendation.problem import Likeness, likeness_of_profiles, scaled
 from traitmap.data.texts import Texts
 from traitmap.errors import DataError
-from traitmap.matrix_record import Array
+from traitmap.matrix.record import Array
 
 Embeddings = Mapping[str, ArrayLike]
 Attributes = Mapping[str, Mapping[str, str]]

@@ -1,4 +1,11 @@
-"""What a model may see: known effects, features of every pair, and who resembles whom."""
+"""What a model may see: known effects, features of every pair, and who resembles whom.
+
+What a recommender predicts: the effect of a source on a target, in one direction and one unit.
+
+In what unit each target is measured, and a whole matrix in the unit of one of them.
+
+From known effects to numbers for every pair: what other targets and sources say of it, free of leaks.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from traitmap.matrix_record import Array
+from traitmap.errors import MatrixError
+from traitmap.matrix.record import Array, TransferMatrix
 
 Holdout = Literal["target", "source", "cell"]
 Blocks = NDArray[np.int64]
@@ -111,3 +119,255 @@ def folds_of(problem: Problem, count: int, seed: int) -> list[NDArray[np.bool_]]
     parts = np.array_split(names[order], min(count, len(names)))
     masks = [known & np.isin(problem.blocks, part) for part in parts]
     return [mask for mask in masks if mask.any()]
+
+
+Values = Literal["score", "relchange"]
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Effects of sources on targets. Axis order is always (sources, targets).
+
+    effect: (S, T) what is predicted, higher is better, NaN where unknown: the gain over the base where the
+        base is known for every target, else the score; with ``relchange`` the relative change.
+    score: (S, T) what regrets are relative to, in the metric's own direction turned to higher is better;
+        with ``relchange`` 1 + change, the score in units of the base's.
+    zero: (T,) the effect at which a source equals the base; NaN where no base is known.
+    base: (T,) the base's own score, higher is better; NaN where unknown.
+    unit: the unit of ``effect`` in words.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    effect: Array
+    score: Array
+    zero: Array
+    base: Array
+    unit: str
+
+
+def effects_of(matrix: TransferMatrix, values: Values = "score") -> Effects:
+    """Effects of a matrix; a source on the target of its own name (its in-task cell) is left out.
+
+    values: ``score``: gains over the base where it is known, else scores. ``relchange``: relative change
+    over the base; a matrix without base is taken to hold relative changes already.
+    Raises MatrixError where fewer than two sources or two targets have known cells.
+    """
+    if values not in ("score", "relchange"):
+        raise MatrixError(f"values {values!r} are unknown; use 'score' or 'relchange'")
+    sign = np.array([1.0 if matrix.higher_is_better.get(name, True) else -1.0 for name in matrix.targets])
+    own = np.array([[source == target for target in matrix.targets] for source in matrix.sources])
+    table = np.where(own, np.nan, np.asarray(matrix.values, dtype=float)).reshape(own.shape)
+    based = bool(np.isfinite(matrix.baseline).all()) and len(matrix.targets) > 0
+    base = np.asarray(matrix.baseline, dtype=float)
+    unknown = np.full(len(sign), np.nan)
+    if values == "relchange":
+        effect, zero = _relative(table, base, sign, based), np.zeros(len(sign))
+        score, start, unit = 1 + effect, np.ones(len(sign)), "share of the base's score"
+    elif based:
+        effect, zero = sign * (table - base), np.zeros(len(sign))
+        score, start, unit = sign * table, sign * base, "score above the base's"
+    else:
+        effect, score = sign * table, sign * table
+        zero, start, unit = unknown, unknown, "score"
+    found = Effects(matrix.sources, matrix.targets, effect, score, zero, start, unit)
+    _require_enough(found)
+    return found
+
+
+def _relative(table: Array, base: Array, sign: Array, based: bool) -> Array:
+    """Relative change of every cell; a base of zero leaves its target unknown."""
+    if not based:
+        return sign * table
+    scale = np.where(base == 0, np.nan, np.abs(base))
+    return sign * (table - base) / scale
+
+
+def _require_enough(effects: Effects) -> None:
+    known = np.isfinite(effects.effect)
+    rows, columns = int(known.any(axis=1).sum()), int((known.sum(axis=0) > 1).sum())
+    if rows < 3 or columns < 3:
+        raise MatrixError(
+            f"{rows} sources and {columns} targets have known cells (a source's cell on its own target "
+            "counts as unknown); a recommender needs at least 3 of each"
+        )
+
+
+SHARE, AS_GIVEN = "share", "as given"
+# Metrics in 0..1 by accident only: they are never shares of right answers.
+_NOT_SHARES = ("perplexity", "bits_per", "loss", "likelihood")
+
+
+def units_of(matrix: TransferMatrix) -> tuple[str, ...]:
+    """For every target ``share`` (of right answers, 0 to 1), else its metric, else ``as given``.
+
+    A table without names of metrics is taken to be in one unit.
+    """
+    metrics: dict[str, str] = {}
+    for cell in (*matrix.base_cells, *matrix.cells):
+        if cell.metric:
+            metrics.setdefault(cell.target, cell.metric)
+    tables = [np.append(matrix.values[:, t], matrix.baseline[t]) for t in range(len(matrix.targets))]
+    shares = [
+        bool(np.all((one >= 0) & (one <= 1))) for one in (table[np.isfinite(table)] for table in tables)
+    ]
+    found = []
+    for name, share in zip(matrix.targets, shares, strict=True):
+        metric = metrics.get(name, "")
+        if not metric:
+            found.append(SHARE if all(shares) else AS_GIVEN)
+        else:
+            never = any(word in metric.lower() for word in _NOT_SHARES)
+            found.append(SHARE if share and not never else metric)
+    return tuple(found)
+
+
+def factor_of(matrix: TransferMatrix, target: str) -> float:
+    """From the target's unit to points: 100 for shares, 1 for anything else."""
+    return 100.0 if units_of(matrix)[matrix.targets.index(target)] == SHARE else 1.0
+
+
+def unit_for(matrix: TransferMatrix, target: str) -> str:
+    """The unit of a target; of a new one the unit that most targets have."""
+    units = units_of(matrix)
+    if target in matrix.targets:
+        return units[matrix.targets.index(target)]
+    return max(dict.fromkeys(units), key=units.count)
+
+
+def in_unit(matrix: TransferMatrix, unit: str) -> tuple[TransferMatrix, tuple[str, ...]]:
+    """The matrix with gains in other units stretched to the usual spread of those in ``unit``; their names.
+
+    Within a target nothing changes but the scale, so that what it says of the sources' order is kept.
+    """
+    units = units_of(matrix)
+    gains = np.where(np.isfinite(matrix.gains), matrix.gains, np.nan)
+    spread = np.array([np.nanstd(gain) if np.isfinite(gain).sum() > 1 else np.nan for gain in gains.T])
+    own = np.array([one == unit for one in units])
+    usable = np.isfinite(spread) & (spread > 0)
+    if own.all() or not (own & usable).any():
+        return matrix, ()
+    usual = float(np.median(spread[own & usable]))
+    scale = np.where(~own & usable, usual / np.where(usable, spread, 1.0), 1.0)
+    left = tuple(name for name, inside in zip(matrix.targets, own, strict=True) if not inside)
+    return replace(matrix, values=matrix.baseline + gains * scale), left
+
+
+SHARPNESS = 1.5  # weight of a task grows e^1.5 per standard deviation of its likeness
+PRIOR = 1.0  # cells at zero that every mean is drawn by
+CELL_FOLDS = 10
+
+
+@dataclass(frozen=True)
+class Design:
+    """Numbers for every pair, and what is to be learnt.
+
+    pair (S, T, F): the features given, centred and scaled, unknown ones 0. context (S, T, C): what the
+    known cells of other targets and sources say; ``trained`` is the same for the known cells, each
+    computed without the cells that are held out together with it. z (S, T): standardised effects, NaN
+    where unknown; level restores them.
+    """
+
+    pair: Array
+    context: Array
+    trained: Array
+    context_names: tuple[str, ...]
+    context_words: tuple[str, ...]
+    z: Array
+    level: Level
+
+
+def design_of(problem: Problem) -> Design:
+    """All numbers that the models of a problem share."""
+    level = level_of(problem.effect)
+    context, names, words = _context(problem)
+    trained = context.copy()
+    blocks = len(np.unique(problem.blocks[problem.known]))
+    count = CELL_FOLDS if problem.holdout == "cell" else blocks
+    for held in folds_of(problem, count, problem.seed):
+        trained[held] = _context(problem.without(held))[0][held]
+    return Design(
+        pair=scaled(problem.features),
+        context=context,
+        trained=trained,
+        context_names=names,
+        context_words=words,
+        z=level.standardise(problem.effect),
+        level=level,
+    )
+
+
+def scaled(features: Array) -> Array:
+    """Features (S, T, F) with mean 0 and standard deviation 1 over all pairs; unknown ones 0."""
+    known = np.isfinite(features)
+    count = np.maximum(known.sum(axis=(0, 1)), 1)
+    mean = np.where(known, features, 0.0).sum(axis=(0, 1)) / count
+    centred = np.where(known, features - mean, 0.0)
+    spread = np.sqrt((centred**2).sum(axis=(0, 1)) / count)
+    return centred / np.where(spread > 1e-12, spread, 1.0)
+
+
+def _context(problem: Problem) -> tuple[Array, tuple[str, ...], tuple[str, ...]]:
+    """(S, T, C) what the known cells say of every pair, with names and words."""
+    known = problem.known
+    z = np.where(known, level_of(problem.effect).standardise(problem.effect), 0.0)
+    columns: list[tuple[str, str, Array]] = []
+    if problem.holdout != "source":
+        popular = z.sum(axis=1) / (known.sum(axis=1) + PRIOR)
+        columns.append(("popularity", "helps other targets", np.repeat(popular[:, None], z.shape[1], 1)))
+        for one in problem.targets_alike:
+            near = weighted_along_targets(z, known, weights_of(one.values))
+            columns.append((f"alike targets: {one.name}", f"helps targets alike in {one.words}", near))
+    if problem.holdout != "target":
+        for one in problem.sources_alike:
+            near = weighted_along_targets(z.T, known.T, weights_of(one.values)).T
+            columns.append(
+                (f"alike sources: {one.name}", f"sources alike in {one.words} help this target", near)
+            )
+    else:
+        for one in problem.sources_alike:
+            others = weights_of(one.values)
+            near = (others @ z.sum(axis=1)) / (others @ known.sum(axis=1) + 1e-9)
+            columns.append(
+                (
+                    f"popularity of alike sources: {one.name}",
+                    f"sources alike in {one.words} help other targets",
+                    np.repeat(near[:, None], z.shape[1], 1),
+                )
+            )
+    if not columns:
+        return np.empty((*z.shape, 0)), (), ()
+    names, words, values = zip(*columns, strict=True)
+    return np.stack(values, axis=-1), names, words
+
+
+def weights_of(alike: Array, sharpness: float = SHARPNESS) -> Array:
+    """(n, n) weights of every other task for each task, growing with likeness; 0 for the task itself."""
+    off = ~np.eye(len(alike), dtype=bool) & np.isfinite(alike)
+    count = np.maximum(off.sum(axis=1, keepdims=True), 1)
+    mean = np.where(off, alike, 0.0).sum(axis=1, keepdims=True) / count
+    centred = np.where(off, alike - mean, 0.0)
+    spread = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
+    return np.where(off, np.exp(sharpness * centred / np.where(spread > 1e-12, spread, 1.0)), 0.0)
+
+
+def weighted_along_targets(z: Array, known: NDArray[np.bool_], weights: Array) -> Array:
+    """(S, T) mean of each source's known z over the other targets, weighted by (T, T) weights.
+
+    Weights are scaled to a mean of 1, so that the cell at zero that draws the mean counts the same in all.
+    """
+    scale = weights.sum(axis=1, keepdims=True) / np.maximum((weights > 0).sum(axis=1, keepdims=True), 1)
+    even = weights / np.where(scale > 0, scale, 1.0)
+    return (z @ even.T) / (known.astype(float) @ even.T + PRIOR)
+
+
+def likeness_of_profiles(profiles: Array, name: str, words: str) -> Likeness:
+    """Likeness of tasks as minus the distance of their profiles (n, F), each number scaled over tasks."""
+    known = np.isfinite(profiles)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, profiles, 0.0).sum(axis=0) / count
+    centred = np.where(known, profiles - mean, 0.0)
+    spread = np.sqrt((centred**2).sum(axis=0) / count)
+    unit = centred / np.where(spread > 1e-12, spread, 1.0)
+    distance = np.sqrt(((unit[:, None, :] - unit[None, :, :]) ** 2).mean(axis=-1))
+    return Likeness(name, words, -distance)

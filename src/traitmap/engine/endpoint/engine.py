@@ -1,7 +1,11 @@
-"""The engine that asks a server: its base and its adapters answer, nothing is trained."""
+"""The tokenizer of a base that is served elsewhere: from a local folder or the hub, no weights.
+
+The engine that asks a server: its base and its adapters answer, nothing is trained.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -12,18 +16,61 @@ from pathlib import Path
 from typing import Any
 
 from traitmap.data.records import Answer, Request, ServedAdapter
-from traitmap.engine.contract import TrainingJob, TrainingReport
-from traitmap.engine.decoding import Decoding, decoding_of
+from traitmap.engine.contract import Decoding, TrainingJob, TrainingReport, decoding_of
 from traitmap.engine.endpoint import protocol
-from traitmap.engine.endpoint.adapters import Voice, speaking
 from traitmap.engine.endpoint.protocol import Prompt
-from traitmap.engine.endpoint.tokenizer import load_tokenizer
-from traitmap.engine.endpoint.transport import RefusedError, Transport
+from traitmap.engine.endpoint.transport import RefusedError, Transport, Voice, speaking
 from traitmap.engine.tokens import Encoder
 from traitmap.errors import ModelError
 from traitmap.progress import Listener, Progress, silent
-from traitmap.study.digest import digest
+from traitmap.study.paths import digest, model_location
 from traitmap.study.settings import Lora, Model, Training
+
+_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "chat_template*",
+    "config.json",
+)
+
+
+def load_tokenizer(given: str, folder: Path) -> tuple[Any, str]:
+    """The tokenizer and a digest of its files. ModelError where it cannot be loaded.
+
+    folder: where relative paths start from, the study file's.
+    """
+    from transformers import AutoTokenizer  # takes seconds to import
+
+    place = _located(given, folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise ModelError(f"model.endpoint.tokenizer {given!r}: cannot be loaded: {why}") from error
+    files = sorted({path for pattern in _FILES for path in place.glob(pattern) if path.is_file()})
+    return tokenizer, digest([[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in files])
+
+
+def _located(given: str, folder: Path) -> Path:
+    location = model_location(given, folder)
+    if isinstance(location, Path):
+        if not location.is_dir():
+            raise ModelError(f"model.endpoint.tokenizer {given!r}: there is no folder {location}.")
+        return location
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(given, allow_patterns=list(_FILES)))
+    except (OSError, HfHubHTTPError, ValueError) as error:
+        raise ModelError(
+            f"model.endpoint.tokenizer {given!r}: neither a local folder nor to be had from the hub "
+            f"({type(error).__name__}). Check the name, the network, and `hf auth login` for gated models."
+        ) from error
+
 
 _NO_SUCH_CALL = frozenset({404, 405, 501})
 _LISTED = ("id", "root", "max_model_len")  # of what a server says of a model: no times, no random ids

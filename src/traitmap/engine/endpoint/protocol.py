@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from traitmap.data.records import Answer, Request
-from traitmap.engine.decoding import Decoding
+from traitmap.engine.contract import Decoding
 from traitmap.errors import ModelError
 
 Prompt = str | list[int]

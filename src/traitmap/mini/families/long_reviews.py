@@ -5,16 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from traitmap.mini.families.draw import Row, Split, distinct_rows
-from traitmap.mini.words import (
-    FILM_PARTS,
-    FILMS,
-    NAMES,
-    NEGATIVE,
-    PLACES,
-    POSITIVE,
-    pick,
-    with_articles,
-)
+from traitmap.mini.words import FILM_PARTS, FILMS, NAMES, NEGATIVE, PLACES, POSITIVE, pick, with_articles
 
 LABELS = ("negative", "positive")
 SHARES = (0.5, 0.5)

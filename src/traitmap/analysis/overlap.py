@@ -1,0 +1,369 @@
+"""What an item says beyond its task's template, and how much of that stands in a training text.
+
+Which items may stand in which training texts: an index of the items' runs of words, searched exactly.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+Words = tuple[str, ...]
+Phrases = Mapping[str, tuple[Words, ...]]  # by their first words
+
+RUN = 5  # words in a row that hardly two texts share by chance
+FINE = 3  # words in a row that tell, in a text that is suspect already
+_SHARED = 0.9  # share of a task's texts that a template's word stands in
+_ENOUGH = 20  # texts below which only common beginnings and ends can be told from chance
+# Symbols of arithmetic are words: 3 + 4 is another item than 3 - 4. Scripts without spaces go by character.
+_WORD = re.compile(r"[぀-ヿ㐀-鿿가-힯]|[^\W_぀-ヿ㐀-鿿가-힯]+|(?<![-+*/=<>^%|#])[-+*/=<>^%](?![-+*/=<>^%|#])")
+
+
+@dataclass(frozen=True)
+class Template:
+    """The fixed words of a task: those before and after every text, and short phrases in between."""
+
+    head: Words = ()
+    tail: Words = ()
+    middle: frozenset[Words] = frozenset()
+
+    @cached_property
+    def phrases(self) -> Phrases:
+        """The phrases in between by their first words."""
+        return _by_first_word(self.middle)
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One text as words. fields: the runs of words that are not the template's, as (start, end)."""
+
+    words: Words
+    fields: tuple[tuple[int, int], ...]
+
+    @property
+    def size(self) -> int:
+        """Words beyond the template."""
+        return sum(end - start for start, end in self.fields)
+
+    @property
+    def content(self) -> Words:
+        """The words beyond the template."""
+        return tuple(chain.from_iterable(self.words[start:end] for start, end in self.fields))
+
+    @property
+    def longest(self) -> Words:
+        """The longest field."""
+        start, end = max(self.fields, key=lambda field: field[1] - field[0], default=(0, 0))
+        return self.words[start:end]
+
+
+def words_of(text: str) -> Words:
+    """Words in lower case without punctuation, which differs between copies of one text."""
+    return tuple(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
+
+
+def find_template(texts: Sequence[Words]) -> Template:
+    """The words that at least nine in ten texts of a task share.
+
+    Head and tail are common beginnings and ends. The middle are phrases of one to three words that stand
+    equally often in nine in ten texts, which words of ordinary language do not.
+    """
+    if len(texts) < 2:
+        return Template()
+    head = _beginning(texts)
+    tail = tuple(reversed(_beginning([text[len(head) :][::-1] for text in texts])))
+    middle = _phrases(texts) if len(texts) >= _ENOUGH else frozenset()
+    return Template(head, tail, middle)
+
+
+def worded(words: Words, template: Template) -> Wording:
+    """A text with its template's words marked."""
+    own = bytearray(b"\1" * len(words))
+    head = _agreement(words, template.head)
+    tail = min(_common_end(words, template.tail), len(words) - head)
+    own[:head] = bytes(head)
+    own[len(words) - tail :] = bytes(tail)
+    for phrase, start in _found(words, template.phrases):
+        own[start : start + len(phrase)] = bytes(len(phrase))
+    return Wording(words, tuple(_runs(own)))
+
+
+def coverage(item: Wording, text: str) -> tuple[float, float]:
+    """Share of an item's own words that stand in a text in runs of three, and the least share of a field.
+
+    text: words joined by single spaces, with one before and behind. A field shorter than a run must stand
+    there whole; fields below three words are left out of the second number.
+    """
+    covered, least = 0, 1.0
+    for start, end in item.fields:
+        found = _overlap_text_covered(item.words[start:end], text)
+        covered += found
+        if end - start >= FINE:
+            least = min(least, found / (end - start))
+    return (covered / item.size if item.size else 0.0), least
+
+
+def same_numbers(item: Wording, words: Iterable[str]) -> bool:
+    """Whether a text has an item's numbers, but for one or a tenth: the same story with others is another."""
+    numbers = {word for word in item.content if word.isdigit()}
+    missing = len(numbers - set(words))
+    return missing <= max(1, len(numbers) // 10) and 2 * missing <= len(numbers)
+
+
+def joined(words: Words) -> str:
+    """Words as text that can be searched for whole words."""
+    return f" {' '.join(words)} "
+
+
+def _overlap_text_covered(words: Words, text: str) -> int:
+    """How many words stand in the text in runs of ``FINE`` (or all, where there are fewer)."""
+    run = min(FINE, len(words))
+    reached = count = 0
+    for start in range(len(words) - run + 1):
+        if joined(words[start : start + run]) in text:
+            count += start + run - max(start, reached)
+            reached = start + run
+    return count
+
+
+def _beginning(texts: Sequence[Words]) -> Words:
+    """The longest beginning that nine in ten texts share."""
+    shared: list[str] = []
+    while True:
+        counts = Counter(text[len(shared)] for text in texts if len(text) > len(shared))
+        word, count = counts.most_common(1)[0] if counts else ("", 0)
+        if count < _SHARED * len(texts):
+            return tuple(shared)
+        shared.append(word)
+
+
+def _phrases(texts: Sequence[Words]) -> frozenset[Words]:
+    """Phrases of one to three words that stand equally often in nine in ten texts."""
+    first = Counter(gram for text in texts[:_ENOUGH] for gram in set(_grams(text)))
+    likely = {gram for gram, count in first.items() if count >= 0.7 * _ENOUGH}
+    searched = _by_first_word(likely)
+    times: dict[Words, Counter[int]] = {gram: Counter() for gram in likely}
+    for text in texts:
+        for gram, count in Counter(gram for gram, _ in _found(text, searched)).items():
+            times[gram][count] += 1
+    least = _SHARED * len(texts)
+    return frozenset(gram for gram, counts in times.items() if counts and max(counts.values()) >= least)
+
+
+def _grams(words: Words) -> Iterable[Words]:
+    return (words[start : start + length] for length in (1, 2, 3) for start in range(len(words) - length + 1))
+
+
+def _by_first_word(phrases: Iterable[Words]) -> Phrases:
+    found: dict[str, tuple[Words, ...]] = {}
+    for phrase in phrases:
+        found[phrase[0]] = (*found.get(phrase[0], ()), phrase)
+    return found
+
+
+def _found(words: Words, phrases: Phrases) -> list[tuple[Words, int]]:
+    """Every place where one of the phrases stands."""
+    return [
+        (phrase, start)
+        for start, word in enumerate(words)
+        if word in phrases
+        for phrase in phrases[word]
+        if len(phrase) == 1 or words[start : start + len(phrase)] == phrase
+    ]
+
+
+def _agreement(words: Words, other: Words) -> int:
+    """Length of the common beginning."""
+    if words[: len(other)] == other:
+        return len(other)
+    return next(place for place, one in enumerate(other) if words[place : place + 1] != (one,))
+
+
+def _common_end(words: Words, other: Words) -> int:
+    """Length of the common end."""
+    return len(other) if words[-len(other) :] == other else _agreement(words[::-1], other[::-1])
+
+
+def _runs(own: bytearray) -> Iterable[tuple[int, int]]:
+    """Maximal runs of ones."""
+    end = 0
+    while (start := own.find(1, end)) >= 0:
+        end = own.find(0, start)
+        end = len(own) if end < 0 else end
+        yield start, end
+
+
+_SIZES = (3, 4, RUN)  # a field of three or four words is a run of its own
+# A run that stands in more texts than these shares (and than a few) is a phrase of its task, not a copy.
+_COMMON_ITEMS, _COMMON_TEXTS, _FEW = 0.05, 0.005, 5
+_LOW_BITS = np.uint64(2**20 - 1)
+_ODD = np.random.default_rng(20_011).integers(1, 2**63, size=(RUN + 1, RUN), dtype=np.uint64) * 2 + 1
+
+Numbers = NDArray[np.uint64]
+Counts = NDArray[np.int64]
+
+
+class _WordNumbers(dict[str, int]):
+    """A 64-bit number for each word, the same in every process."""
+
+    def __missing__(self, word: str) -> int:
+        number = int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "little")
+        self[word] = number
+        return number
+
+
+@dataclass(frozen=True)
+class ItemIndex:
+    """Runs of words of many items, but for those that are common among the items of one target.
+
+    hashes: (G,) sorted, each run once. lengths: (G,) words of each run. The places of run g are
+    offsets[g]:offsets[g + 1] of items and starts: the items that have it, and where. sizes: (I,) words of
+    each item beyond its template.
+    """
+
+    hashes: Numbers
+    lengths: Counts
+    offsets: Counts
+    items: Counts
+    starts: Counts
+    sizes: Counts
+    numbers: _WordNumbers
+
+    @cached_property
+    def low_bits(self) -> NDArray[np.bool_]:
+        """Whether some run's hash ends in these bits, which spares most searches for others."""
+        found = np.zeros(int(_LOW_BITS) + 1, dtype=bool)
+        found[self.hashes & _LOW_BITS] = True
+        return found
+
+
+def build_index(targets: Sequence[Sequence[Wording]], *, smallest: int) -> ItemIndex:
+    """Index the items of all targets, numbered one after the other; shorter ones have no runs."""
+    numbers = _WordNumbers()
+    kept: list[_Runs] = []
+    for wordings in targets:
+        runs = [_runs_of(one, numbers) if one.size >= smallest else _NO_RUNS for one in wordings]
+        common = _common([one.hashes for one in runs])
+        kept += [one.where(~np.isin(one.hashes, common)) for one in runs]
+    every = np.concatenate([_NO_RUNS.hashes, *(one.hashes for one in kept)])
+    order = np.argsort(every, kind="stable")
+    hashes, first, counts = np.unique(every[order], return_index=True, return_counts=True)
+    owners = np.repeat(np.arange(len(kept)), [len(one.hashes) for one in kept])
+    return ItemIndex(
+        hashes=hashes,
+        lengths=np.concatenate([_NONE, *(one.lengths for one in kept)])[order][first],
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        items=owners[order],
+        starts=np.concatenate([_NONE, *(one.starts for one in kept)])[order],
+        sizes=np.array([one.size for wordings in targets for one in wordings], dtype=np.int64),
+        numbers=numbers,
+    )
+
+
+def candidates(index: ItemIndex, texts: Sequence[Words], *, least: float) -> Iterator[tuple[int, Counts]]:
+    """Every item with the texts that hold a share ``least`` of its words in uncommon runs, best first.
+
+    Runs that stand in many of the texts are common.
+    """
+    if not len(index.hashes) or not any(texts):
+        return
+    ids = np.array([index.numbers[word] for text in texts for word in text], dtype=np.uint64)
+    owner = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+    found = [_hits(index, ids, owner, size) for size in _SIZES if np.any(index.lengths == size)]
+    runs, where = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    often = np.bincount(runs, minlength=len(index.hashes)) > max(_COMMON_TEXTS * len(texts), _FEW)
+    runs, where = runs[~often[runs]], where[~often[runs]]
+    item, text, covered = _covered(index, runs, where)
+    enough = covered >= least * index.sizes[item]
+    item, text, covered = item[enough], text[enough], covered[enough]
+    order = np.lexsort((text, -covered, item))
+    item, text = item[order], text[order]
+    cuts = np.flatnonzero(np.diff(item)) + 1
+    for group, members in zip(np.split(item, cuts), np.split(text, cuts), strict=True):
+        if len(group):
+            yield int(group[0]), members
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Hashes of an item's runs, their lengths and where they start, in order of start."""
+
+    hashes: Numbers
+    lengths: Counts
+    starts: Counts
+
+    def where(self, kept: NDArray[np.bool_]) -> _Runs:
+        return _Runs(self.hashes[kept], self.lengths[kept], self.starts[kept])
+
+
+_NONE = np.empty(0, dtype=np.int64)
+_NO_RUNS = _Runs(np.empty(0, dtype=np.uint64), _NONE, _NONE)
+
+
+def _runs_of(item: Wording, numbers: _WordNumbers) -> _Runs:
+    """Every run of ``RUN`` words within a field, and whole fields of three or four; repeated ones once."""
+    ids = np.array([numbers[word] for word in item.words], dtype=np.uint64)
+    parts = [_NO_RUNS]
+    for start, end in item.fields:
+        length = min(RUN, end - start)
+        if length >= _SIZES[0]:
+            made = _hash(ids[start:end], length)
+            parts.append(_Runs(made, np.full(len(made), length), np.arange(start, start + len(made))))
+    every = _Runs(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("hashes", "lengths", "starts")))
+    return every.where(np.isin(np.arange(len(every.hashes)), np.unique(every.hashes, return_index=True)[1]))
+
+
+def _hash(ids: Numbers, length: int) -> Numbers:
+    """(N - length + 1,) a number for every run of ``length`` words; sums wrap around, as they may."""
+    count = max(len(ids) - length + 1, 0)
+    total = np.zeros(count, dtype=np.uint64)
+    mixed = ids ^ (ids >> np.uint64(29))
+    for place in range(length):
+        total += mixed[place : place + count] * _ODD[length, place]
+    return total
+
+
+def _common(per_item: Sequence[Numbers]) -> Numbers:
+    """Runs that stand in too many items of one target to tell one from another."""
+    values, counts = np.unique(np.concatenate([_NO_RUNS.hashes, *per_item]), return_counts=True)
+    return values[counts > max(_COMMON_ITEMS * len(per_item), _FEW)]
+
+
+def _hits(index: ItemIndex, ids: Numbers, owner: Counts, length: int) -> tuple[Counts, Counts]:
+    """(run, text) for every run of the index that stands in a text, each once."""
+    made = _hash(ids, length)
+    first, last = owner[: len(made)], owner[length - 1 :][: len(made)]
+    likely = np.flatnonzero(index.low_bits[made & _LOW_BITS] & (first == last))
+    made, first = made[likely], first[likely]
+    place = np.minimum(np.searchsorted(index.hashes, made), len(index.hashes) - 1)
+    there = (index.hashes[place] == made) & (index.lengths[place] == length)
+    texts = int(owner[-1]) + 1
+    run, text = np.divmod(np.unique(place[there] * texts + first[there]), texts)
+    return run, text
+
+
+def _covered(index: ItemIndex, runs: Counts, where: Counts) -> tuple[Counts, Counts, Counts]:
+    """(item, text, words of the item that the shared runs cover) for every pair that shares a run."""
+    counts = index.offsets[runs + 1] - index.offsets[runs]
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    place = np.repeat(index.offsets[runs], counts) + within
+    item, start, text = index.items[place], index.starts[place], np.repeat(where, counts)
+    end = start + np.repeat(index.lengths[runs], counts)
+    order = np.lexsort((start, text, item))
+    item, text, start, end = item[order], text[order], start[order], end[order]
+    new = np.ones(len(item), dtype=bool)
+    new[1:] = (item[1:] != item[:-1]) | (text[1:] != text[:-1])
+    before = np.where(new, start, np.concatenate([[0], end[:-1]]))  # ends grow with starts within a pair
+    words = end - np.maximum(start, before)
+    firsts = np.flatnonzero(new)
+    total = np.add.reduceat(words, firsts) if len(firsts) else _NONE
+    return item[firsts], text[firsts], total

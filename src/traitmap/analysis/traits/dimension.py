@@ -1,0 +1,189 @@
+"""How many components do the data support? Cross-validation, Horn's parallel analysis, permutation null."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from traitmap.analysis.traits.components import Mask, Metric, complete_tables, standardise
+from traitmap.analysis.traits.records import CrossValidation
+from traitmap.matrix.record import Array
+
+PRECISE = 0.01  # share of the error without components below which completion runs to the end
+CHUNK = 4_000_000  # numbers in a batch of tables: 32 MB
+
+
+@dataclass(frozen=True)
+class Null:
+    """Explained variance ratios of tables without structure: ratios (draws, C)."""
+
+    ratios: Array
+
+    def band(self, *, cumulative: bool = False) -> tuple[Array, Array, Array]:
+        """(mean, 5th, 95th percentile), each (C,)."""
+        ratios = np.cumsum(self.ratios, axis=1) if cumulative else self.ratios
+        if not len(ratios):
+            unknown = np.full(ratios.shape[1], np.nan)
+            return unknown, unknown, unknown
+        low, high = np.percentile(ratios, [5, 95], axis=0)
+        return ratios.mean(axis=0), low, high
+
+
+def spectrum_ratios(tables: Array, metric: Metric, count: int) -> Array:
+    """(B, count) explained variance ratios of complete tables (B, S, T)."""
+    z = standardise(tables, metric).z
+    gram = np.swapaxes(z, 1, 2) @ z if z.shape[2] <= z.shape[1] else z @ np.swapaxes(z, 1, 2)
+    eigenvalues = np.maximum(np.linalg.eigvalsh(gram)[:, ::-1], 0.0)
+    return eigenvalues[:, :count] / np.maximum(eigenvalues.sum(axis=1, keepdims=True), 1e-300)
+
+
+def permute_columns(table: Array, observed: Mask, draws: int, generator: np.random.Generator) -> Array:
+    """(draws, S, T): the observed cells of each column shuffled among their places; unobserved stay 0."""
+    keys = generator.random((draws, *table.shape))
+    keys[:, ~observed] = np.inf
+    origin = np.argsort(keys, axis=1)
+    place = np.argsort(~observed, axis=0, kind="stable")
+    values = np.where(observed, table, 0.0)
+    shuffled = np.take_along_axis(np.broadcast_to(values, keys.shape), origin, axis=1)
+    result = np.empty_like(shuffled)
+    np.put_along_axis(result, np.broadcast_to(place, keys.shape), shuffled, axis=1)
+    return result
+
+
+def above_null(ratios: Array, null_p95: Array) -> int:
+    """How many leading components exceed the 95th percentile of their null, up to the first that does not."""
+    if not np.isfinite(null_p95).all():
+        return 0
+    below = np.flatnonzero(ratios <= null_p95 + 1e-12)
+    return int(below[0]) if below.size else len(ratios)
+
+
+def fold_masks(observed: Mask, folds: int, generator: np.random.Generator) -> Mask:
+    """(folds, S, T) True at the cells each fold holds out: observed cells dealt out column by column.
+
+    Dealing down the columns keeps every column's share of held-out cells nearly equal.
+    """
+    columns = observed.shape[1]
+    keys = generator.random(observed.shape)
+    keys[~observed] = np.inf
+    rank = np.argsort(np.argsort(keys, axis=0), axis=0)
+    fold = (rank + generator.integers(0, folds, size=(1, columns))) % folds
+    return (fold[None] == np.arange(folds)[:, None, None]) & observed[None]
+
+
+def cross_validate(
+    table: Array,
+    observed: Mask,
+    metric: Metric,
+    *,
+    maximum: int,
+    seeds: int = 10,
+    folds: int = 10,
+    seed: int = 0,
+    patience: int = 2,
+) -> CrossValidation:
+    """Element-wise cross-validation of regularised iterative PCA with 0..maximum components.
+
+    Every observed cell is held out once per seed; its squared error is taken in units of its column's
+    standard deviation (with ``metric.divide``). The fewest components whose error is within one
+    standard error of the least are chosen; zero is allowed. Stops early after ``patience`` successive
+    numbers of components that are worse than the best so far.
+    """
+    rows, columns = table.shape
+    generator = np.random.default_rng([seed, 0])
+    held = np.concatenate([fold_masks(observed, folds, generator) for _ in range(seeds)])
+    enough: Mask = (observed[None] & ~held).sum(axis=1, keepdims=True) >= 2
+    held = held & enough
+    train = observed[None] & ~held
+    counted = np.asarray(held.reshape(seeds, folds, rows, columns).any(axis=1))
+    spread = _column_spread(table, observed) if metric.divide else np.ones(columns)
+    tables = np.broadcast_to(np.where(observed, table, 0.0), train.shape)
+    filled: Array | None = None
+    cells: list[Array] = []
+    for rank in range(maximum + 1):
+        filled = complete_tables(tables, train, rank, metric, start=filled, tolerance=1e-3)
+        squared = np.where(held, ((filled - tables) / spread) ** 2, 0.0)
+        if cells and squared.sum() < PRECISE * cells[0].sum():
+            filled = complete_tables(tables, train, rank, metric, start=filled, tolerance=1e-7, limit=3000)
+            squared = np.where(held, ((filled - tables) / spread) ** 2, 0.0)
+        cells.append(squared.reshape(seeds, folds, rows, columns).sum(axis=1))
+        errors = [float(part.sum()) for part in cells]
+        if rank - int(np.argmin(errors)) >= patience:
+            break
+    return choose(np.stack(cells), counted)
+
+
+def _column_spread(table: Array, observed: Mask) -> Array:
+    """(T,) standard deviation of each column's observed cells; 1 for a constant column."""
+    spread = np.nanstd(np.where(observed, table, np.nan), axis=0, ddof=1)
+    return np.where(spread > 0, spread, 1.0)
+
+
+def choose(cells: Array, counted: Mask) -> CrossValidation:
+    """The one-standard-error rule on squared errors (K + 1, seeds, S, T) of the cells that were counted."""
+    weights = counted.astype(float)
+    errors = _mean(cells, weights)
+    chosen, best, stderr = one_standard_error(cells, weights)
+    by_seed = tuple(one_standard_error(cells[:, [s]], weights[[s]])[0] for s in range(cells.shape[1]))
+    return CrossValidation(errors, stderr, best, chosen, by_seed)
+
+
+def _mean(cells: Array, weights: Array) -> Array:
+    """(K + 1,) mean over counted cells of cells (K + 1, seeds, S, T)."""
+    return (cells * weights).sum(axis=(1, 2, 3)) / max(weights.sum(), 1.0)
+
+
+def one_standard_error(cells: Array, weights: Array) -> tuple[int, int, Array]:
+    """(chosen, best, stderr (K + 1,)): the fewest components within one paired standard error of the best.
+
+    The standard error of the difference to the best adds two parts: sources differ (over rows), and
+    the assignment of cells to folds is drawn (over seeds).
+    """
+    errors = _mean(cells, weights)
+    floor = 1e-8 * max(float(errors[0]), 1e-300)
+    best = int(np.flatnonzero(errors <= errors.min() + floor)[0])
+    difference = (cells - cells[best]) * weights
+    stderr = np.hypot(_stderr(difference, weights, axis=1), _stderr(difference, weights, axis=0))
+    chosen = int(np.flatnonzero(errors - errors[best] <= stderr + floor)[0])
+    return chosen, best, stderr
+
+
+def _stderr(difference: Array, weights: Array, *, axis: int) -> Array:
+    """(K + 1,) standard error of the mean difference over one axis of (seeds, S, T); 0 for a single level."""
+    others = tuple(a for a in range(3) if a != axis)
+    counts = weights.sum(axis=others)
+    kept = counts > 0
+    if kept.sum() < 2:
+        return np.zeros(len(difference))
+    means = difference.sum(axis=tuple(a + 1 for a in others))[:, kept] / counts[kept]
+    return means.std(axis=1, ddof=1) / np.sqrt(kept.sum())
+
+
+def gaussian_null(
+    observed: Mask, spread: Array, rank: int, metric: Metric, *, draws: int, count: int, seed: int
+) -> Null:
+    """Horn's parallel analysis (1965): spectra of independent Gaussian tables with the same columns' spread.
+
+    They pass through the same masking, completion (of the same rank) and scaling as the data.
+    """
+    generator = np.random.default_rng([seed, 2])
+    tables = generator.normal(size=(draws, *observed.shape)) * spread
+    return _spectra(tables, observed, rank, metric, count)
+
+
+def permutation_null(
+    z: Array, observed: Mask, rank: int, metric: Metric, *, draws: int, count: int, seed: int
+) -> Null:
+    """Spectra of tables whose columns were permuted independently: the data's own values, no structure."""
+    generator = np.random.default_rng([seed, 1])
+    return _spectra(permute_columns(z, observed, draws, generator), observed, rank, metric, count)
+
+
+def _spectra(tables: Array, observed: Mask, rank: int, metric: Metric, count: int) -> Null:
+    ratios = []
+    for part in np.array_split(tables, max(1, tables.size // CHUNK)):
+        mask = np.broadcast_to(observed, part.shape)
+        filled = complete_tables(part, mask, rank, metric, tolerance=1e-3)
+        ratios.append(spectrum_ratios(filled, metric, count))
+    return Null(np.concatenate(ratios))

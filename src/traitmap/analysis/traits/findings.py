@@ -1,0 +1,500 @@
+"""What a reader must be warned of: one function per kind of trouble, each returning records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from traitmap.analysis.traits.components import correlations
+from traitmap.analysis.traits.records import Traits, TraitWarning
+from traitmap.analysis.traits.scaling import Prepared
+from traitmap.matrix.record import Array, TransferMatrix
+
+ONE_ROW = 0.5  # leverage at which a component is mostly one source
+TWO_ROWS = 0.75  # leverage at which it is mostly two
+ONE_COLUMN = 0.5  # squared loading at which it is mostly one target
+NEAR_DUPLICATE = 0.98  # correlation at which two targets measure one thing
+COLLAPSED = -2.0  # median robust z-score at which a source has fallen through the floor
+ROUNDING = 1e-3  # of the largest singular value; smaller ones come from rounded numbers
+ONE_ANSWER = 0.9  # share of one answer at which predictions count as collapsed
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Names in words: a, b and c; long lists are cut with a count."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def left_out(prepared: Prepared) -> list[TraitWarning]:
+    """Sources without values, targets without values or without variation, and masked cells."""
+    found = []
+    if prepared.dropped_rows:
+        found.append(
+            TraitWarning(
+                "sources_left_out",
+                f"left out for lack of values: {listed(prepared.dropped_rows)}",
+                "evaluate them, or leave them out of the study",
+                prepared.dropped_rows,
+            )
+        )
+    if prepared.dropped_columns:
+        found.append(
+            TraitWarning(
+                "targets_left_out",
+                f"left out, their values missing or all the same: {listed(prepared.dropped_columns)}",
+                "use targets that some source moves; a constant target cannot load on any trait",
+                prepared.dropped_columns,
+            )
+        )
+    return found
+
+
+def incomplete(prepared: Prepared) -> list[TraitWarning]:
+    """A table with many cells to fill."""
+    missing = ~prepared.observed & ~prepared.masked
+    share = float((~prepared.observed).mean())
+    if share <= 0.2:
+        return []
+    return [
+        TraitWarning(
+            "many_missing_cells",
+            f"{share:.0%} of the cells are filled in ({int(missing.sum())} missing, "
+            f"{int(prepared.masked.sum())} masked); filled cells follow the traits exactly and make them "
+            "look stronger, in the null as well",
+            "read the shares of variance only beside their null; measure the missing cells if you can",
+        )
+    ]
+
+
+def duplicated_sources(prepared: Prepared) -> list[TraitWarning]:
+    """Groups of sources with equal values on all targets that they share."""
+    observed = prepared.observed
+    values = np.where(observed, prepared.values, 0.0)
+    size = np.abs(values).max(axis=0) + 1e-300
+    groups: list[list[int]] = []
+    for row in range(len(values)):
+        first = [group[0] for group in groups]
+        both = observed[first] & observed[row]
+        gap = np.where(both, np.abs(values[first] - values[row]) / size, 0.0)
+        same = np.flatnonzero((both.sum(axis=1) >= 2) & (gap.max(axis=1, initial=0.0) < 1e-9))
+        if same.size:
+            groups[int(same[0])].append(row)
+        else:
+            groups.append([row])
+    return [
+        TraitWarning(
+            "duplicated_sources",
+            f"sources {listed(names)} have the same values on every target: they count as {len(names)} "
+            "sources but hold the information of one",
+            "leave out all but one, or check that the same adapter was not evaluated twice",
+            names,
+        )
+        for names in (tuple(prepared.sources[i] for i in group) for group in groups if len(group) > 1)
+    ]
+
+
+def near_duplicate_targets(prepared: Prepared) -> list[TraitWarning]:
+    """Pairs of targets that correlate so highly that they measure one thing."""
+    r = correlations(np.where(prepared.observed, prepared.values, np.nan), least=5)
+    pairs = [
+        (abs(r[first, second]), r[first, second], prepared.targets[first], prepared.targets[second])
+        for first, second in zip(*np.triu_indices(len(r), 1), strict=True)
+        if abs(r[first, second]) >= NEAR_DUPLICATE
+    ]
+    return [
+        TraitWarning(
+            "near_duplicate_targets",
+            f"targets {first} and {second} correlate at {r:.3f}: they weigh one ability twice",
+            "keep one of them, or hold out by family of targets rather than by target",
+            (first, second),
+        )
+        for _, r, first, second in sorted(pairs, reverse=True)
+    ]
+
+
+def collapsed_sources(prepared: Prepared, majority_share: Array | None) -> list[TraitWarning]:
+    """Sources that give one answer to everything, seen from predictions if known, else from the scores.
+
+    majority_share: (S', T') share of predictions that are the commonest one, NaN where unknown. A source
+    is collapsed when that is at least .9 on a third of the targets on which other sources vary.
+    From scores: the median over targets of (score - median) / (1.4826 MAD) is below -2 and at least
+    half of the scores lie within a quarter of the way from the target's lowest score to its median.
+    """
+    if majority_share is not None and np.isfinite(majority_share).any():
+        return _collapsed_from_predictions(prepared, majority_share)
+    values = np.where(prepared.observed, prepared.values, np.nan)
+    median = np.nanmedian(values, axis=0)
+    deviation = 1.4826 * np.nanmedian(np.abs(values - median), axis=0)
+    usable = deviation > 0
+    if usable.sum() < 3 or len(values) < 6:
+        return []
+    z = ((values - median) / np.where(usable, deviation, np.nan))[:, usable]
+    floor = np.nanmin(values, axis=0)
+    depth = ((values - floor) / np.where(median > floor, median - floor, np.nan))[:, usable]
+    found = []
+    for row, name in enumerate(prepared.sources):
+        seen = np.isfinite(z[row])
+        if seen.sum() < 3:
+            continue
+        typical, low = float(np.median(z[row][seen])), float((depth[row][seen] <= 0.25).mean())
+        if typical < COLLAPSED and low >= 0.5:
+            found.append(
+                TraitWarning(
+                    "collapsed_source",
+                    f"source {name} lies at the floor on {low:.0%} of the targets (median robust z "
+                    f"{typical:.1f}): it may give one answer to everything",
+                    "look at its answers; if they are all the same, train it again with a lower learning "
+                    "rate or leave it out, for such rows make a trait of their own",
+                    (name,),
+                )
+            )
+    return found
+
+
+def _collapsed_from_predictions(prepared: Prepared, majority_share: Array) -> list[TraitWarning]:
+    """Collapsed sources from the share of their commonest prediction (S', T')."""
+    known = np.isfinite(majority_share)
+    typical = np.array(
+        [
+            np.median(column[np.isfinite(column)]) if np.isfinite(column).any() else 1.0
+            for column in majority_share.T
+        ]
+    )
+    telling = known & (typical < ONE_ANSWER)[None, :]
+    constant = telling & (np.where(known, majority_share, 0.0) >= ONE_ANSWER)
+    found = []
+    for row, name in enumerate(prepared.sources):
+        count, total = int(constant[row].sum()), int(telling[row].sum())
+        if total >= 3 and count / total >= 1 / 3:
+            found.append(
+                TraitWarning(
+                    "collapsed_source",
+                    f"source {name} gives one answer to at least {ONE_ANSWER:.0%} of the items on {count} of "
+                    f"{total} targets",
+                    "train it again with a lower learning rate or leave it out, for such rows make a trait "
+                    "of their own",
+                    (name,),
+                )
+            )
+    return found
+
+
+def one_row_axes(traits: Traits, examined: Iterable[int]) -> list[TraitWarning]:
+    """Components that are mostly one source, mostly two, or mostly one target."""
+    found = []
+    for c in examined:
+        found += _source_axis(traits, c)
+        squares = np.nan_to_num(traits.loadings[:, c] ** 2)
+        peak = int(np.argmax(squares))
+        if squares[peak] >= ONE_COLUMN and len(squares) > 2:
+            found.append(
+                TraitWarning(
+                    "one_target_axis",
+                    f"PC{c} is mostly the {traits.targets[peak]} target: squared loading {squares[peak]:.2f}",
+                    "do not read it as a trait across tasks; see whether it stays without that target",
+                    (f"PC{c}", traits.targets[peak]),
+                )
+            )
+    return found
+
+
+def _source_axis(traits: Traits, c: int) -> list[TraitWarning]:
+    """The warning that component c is mostly one or two sources, if it is."""
+    leverage = np.nan_to_num(traits.leverage[:, c])
+    order = np.argsort(-leverage, kind="stable")
+    first, second = (traits.sources[i] for i in order[:2])
+    top, both = leverage[order[0]], leverage[order[:2]].sum()
+    action = "do not read it as a trait; add sources of that kind, or leave the source out and look again"
+    if top >= ONE_ROW:
+        message = f"PC{c} is mostly the {first} adapter: leverage {top:.2f}"
+        return [TraitWarning("one_source_axis", message, action, (f"PC{c}", first))]
+    if both >= TWO_ROWS:
+        opposed = np.prod(np.sign(traits.scores_u[order[:2], c])) < 0
+        pair = f"{first} {'against' if opposed else 'and'} {second}"
+        message = f"PC{c} is mostly {pair}: leverage {both:.2f} together"
+        return [TraitWarning("two_source_axis", message, action, (f"PC{c}", first, second))]
+    return []
+
+
+def support(traits: Traits) -> list[TraitWarning]:
+    """No component supported, criteria that disagree, or more components used than exceed their null."""
+    counts = traits.n_components
+    used, cv, parallel = counts["used"], counts["cv"], counts["parallel"]
+    shape = f"{traits.conditions['rows']} x {traits.conditions['columns']}"
+    found = []
+    if cv == 0:
+        found.append(
+            TraitWarning(
+                "no_component_supported",
+                f"cross-validation supports no component in this {shape} table: predicting every cell by its "
+                "target's mean is as good",
+                "do not interpret the components; measure more sources, more targets or more items",
+            )
+        )
+    elif cv != parallel:
+        found.append(
+            TraitWarning(
+                "criteria_disagree",
+                f"cross-validation supports {cv} components, Horn's parallel analysis {parallel}, the "
+                f"permutation null {counts['permutation']}",
+                "trust the components that all of them support; treat the others as open",
+            )
+        )
+    if used > cv:
+        found.append(
+            TraitWarning(
+                "more_than_supported",
+                f"{used} components are used, but cross-validation supports {cv}",
+                "use components='auto', or say that the number was chosen by hand",
+            )
+        )
+    return found + chance(traits)
+
+
+def chance(traits: Traits) -> list[TraitWarning]:
+    """Explained variance that does not exceed that of tables without structure, found or claimed."""
+    count = read_count(traits)
+    share, (mean, low, high) = used_share(traits, count)
+    claimed = traits.conditions.get("claimed_share")
+    shape = f"{traits.conditions['rows']} x {traits.conditions['columns']}"
+    if not np.isfinite(high):
+        return []
+    subject = "component" if count == 1 else f"{count} components"
+    null = f"tables of {shape} without structure give {mean:.1%} (5-95 %: {low:.1%} to {high:.1%})"
+    found = []
+    if claimed is not None and claimed <= high:
+        found.append(
+            TraitWarning(
+                "claim_not_above_null",
+                f"the claimed {claimed:.0%} for the first {subject} does not exceed chance: {null}",
+                "do not quote it as evidence of traits",
+            )
+        )
+    rank = exact_rank(traits)
+    if rank is not None:
+        found.append(
+            TraitWarning(
+                "low_rank_table",
+                f"the table has rank {rank}, so its first {rank} components explain all of it by "
+                f"construction; in the table that it was made from, {rank} components explain more than "
+                f"chance at {shape} only above {traits.null_cumulative_p95[rank - 1]:.1%}",
+                "decompose the original table; with a share that was published for it, pass claimed_share",
+            )
+        )
+    elif share <= high:
+        found.append(
+            TraitWarning(
+                "not_above_null",
+                f"the first {subject} explain{'s' if count == 1 else ''} {share:.1%}; {null}: the explained "
+                "variance is not above its null",
+                "do not quote the explained variance as evidence of traits",
+            )
+        )
+    return found
+
+
+def read_count(traits: Traits) -> int:
+    """How many components people will read: the used ones, or the first four where none is used."""
+    return traits.n_components["used"] or min(4, len(traits.explained_variance_ratio))
+
+
+def exact_rank(traits: Traits) -> int | None:
+    """The rank (up to rounding) of a complete table, if it is at most half of what its shape allows."""
+    if traits.conditions["missing_cells"] or traits.conditions["masked_cells"]:
+        return None
+    singular = traits.singular_values
+    rank = int((singular > ROUNDING * singular[0]).sum())
+    return rank if rank <= len(singular) / 2 else None
+
+
+def used_share(traits: Traits, count: int) -> tuple[float, tuple[float, float, float]]:
+    """Explained variance ratio of the first ``count`` components, and (mean, p05, p95) of its null."""
+    share = float(traits.explained_variance_ratio[:count].sum())
+    at = count - 1
+    band = (traits.null_cumulative_mean[at], traits.null_cumulative_p05[at], traits.null_cumulative_p95[at])
+    return share, (float(band[0]), float(band[1]), float(band[2]))
+
+
+def instability(traits: Traits) -> list[TraitWarning]:
+    """Used components that do not come back in resampled tables, or cannot be told from a neighbour."""
+    found = []
+    rows = traits.stability.resamplings.get("adapters")
+    for c in range(min(traits.n_components["used"], traits.stability.examined)):
+        if rows is None:
+            break
+        mean, low, noise = rows.congruence_mean[c], rows.congruence_p05[c], rows.noise_p95[c]
+        if low < 0.85 or (np.isfinite(noise) and mean <= noise):
+            level = f"; tables without structure reach {noise:.2f}" if np.isfinite(noise) else ""
+            found.append(
+                TraitWarning(
+                    "unstable_component",
+                    f"PC{c} changes with the choice of sources: congruence {mean:.2f} on average, "
+                    f"{low:.2f} at the 5th percentile over {rows.draws} bootstrap draws{level}",
+                    "read its loadings with their intervals only; add sources",
+                    (f"PC{c}",),
+                )
+            )
+    for overlap in traits.stability.overlaps:
+        if overlap.components[0] < traits.n_components["used"]:
+            names = tuple(f"PC{c}" for c in overlap.components)
+            found.append(
+                TraitWarning(
+                    "overlapping_components",
+                    f"the eigenvalues of {listed(names)} overlap: which is which is arbitrary; their common "
+                    f"subspace turns by {overlap.angle_mean:.0f} degrees on average "
+                    f"({overlap.angle_p95:.0f} at the 95th percentile)",
+                    "interpret the subspace, or rotate it (varimax, oblimin), rather than single components",
+                    names,
+                )
+            )
+    return found
+
+
+def noisy(traits: Traits) -> list[TraitWarning]:
+    """Targets that are mostly noise or unreliable over seeds."""
+    found = []
+    share, reliability = traits.noise.share, traits.noise.reliability
+    bad = [t for t, s in zip(traits.targets, share, strict=True) if np.isfinite(s) and s > 0.5]
+    if bad:
+        found.append(
+            TraitWarning(
+                "noisy_targets",
+                f"more than half of the variance between sources is item noise on {listed(bad)}",
+                "evaluate more items of these targets, or leave them out",
+                tuple(bad),
+            )
+        )
+    weak = [t for t, r in zip(traits.targets, reliability, strict=True) if np.isfinite(r) and r < 0.5]
+    if weak:
+        found.append(
+            TraitWarning(
+                "unreliable_targets",
+                f"reliability over training seeds is below .5 on {listed(weak)}",
+                "train more seeds, or leave these targets out",
+                tuple(weak),
+            )
+        )
+    return found
+
+
+def general_component(traits: Traits, examined: Iterable[int]) -> list[TraitWarning]:
+    """Components that are no more than the average over targets."""
+    z = (traits.completed - traits.centers) / traits.divisors
+    kept = np.isfinite(z).any(axis=1)
+    columns = np.isfinite(z[kept]).all(axis=0)
+    average = z[kept][:, columns].mean(axis=1)
+    found = []
+    for c in examined:
+        score = traits.scores[kept, c]
+        if average.std() < 1e-12 or score.std() < 1e-12:
+            continue
+        r = float(np.corrcoef(average, score)[0, 1])
+        if abs(r) > 0.95:
+            found.append(
+                TraitWarning(
+                    "general_component",
+                    f"PC{c} is the average over the targets (r = {r:.3f}): how good a source is overall",
+                    "use scale='double' to see what sources do beyond their general level",
+                    (f"PC{c}",),
+                )
+            )
+    return found
+
+
+def unknown_base(prepared: Prepared) -> list[TraitWarning]:
+    """Effects cannot be stated against the base model."""
+    if np.isfinite(prepared.baseline).all():
+        return []
+    return [
+        TraitWarning(
+            "baseline_unknown",
+            "the base model is not known on every target: effects are against the mean of the sources",
+            "add a row named __baseline__",
+        )
+    ]
+
+
+def in_other_units(matrix: TransferMatrix) -> tuple[str, ...]:
+    """Targets that are no proportions, where others are; none where all may be in one unit.
+
+    Only a run tells: its cells name their metric, and a metric with values outside [0, 1] beside one
+    within is in another unit.
+    """
+    metrics = {cell.target: cell.metric for cell in matrix.cells if cell.status == "measured"}
+    values = np.vstack([matrix.baseline[None], matrix.values])
+    within = np.array([np.nanmin(v, initial=0.0) >= 0 and np.nanmax(v, initial=0.0) <= 1 for v in values.T])
+    kinds = {metrics.get(target) for target, inside in zip(matrix.targets, within, strict=True) if inside}
+    pairs = zip(matrix.targets, within, strict=True)
+    other = [name for name, inside in pairs if not inside and name in metrics and metrics[name] not in kinds]
+    return tuple(other) if kinds - {None} else ()
+
+
+def mixed_units(matrix: TransferMatrix) -> list[TraitWarning]:
+    """Effects average gains over targets; in different units the average has none."""
+    other = in_other_units(matrix)
+    if not other:
+        return []
+    return [
+        TraitWarning(
+            "mixed_units",
+            f"targets {listed(other)} are no proportions: effects add their units to those of the others",
+            "do not read the size of an effect; leave targets of one kind out, or read loadings and scores",
+            other,
+        )
+    ]
+
+
+def table_as_read(matrix: TransferMatrix, prepared: Prepared) -> list[TraitWarning]:
+    """Sources that were named alike, and targets whose metric is better when lower."""
+    found = []
+    renamed = tuple(str(name) for name in matrix.conditions.get("renamed", ()))
+    if renamed:
+        found.append(
+            TraitWarning(
+                "sources_named_alike",
+                f"the table names several rows alike; they are told apart as {listed(renamed)}",
+                "give every row its own name in the table",
+                renamed,
+            )
+        )
+    lower = tuple(t for t in prepared.targets if matrix.higher_is_better.get(t) is False)
+    if lower:
+        found.append(
+            TraitWarning(
+                "lower_is_better",
+                f"lower is better on {listed(lower)}: a positive loading or effect there means getting worse",
+                "read the signs of these targets the other way round",
+                lower,
+            )
+        )
+    return found
+
+
+def all_findings(
+    matrix: TransferMatrix, prepared: Prepared, traits: Traits, majority_share: Array | None
+) -> tuple[TraitWarning, ...]:
+    """Every warning, the gravest first: support, then what shapes the components, then the data, then noise.
+
+    Axes are examined for the used components, and for those of the first four that hold more than an
+    average one (Kaiser's rule), because people read those.
+    """
+    ratios = traits.explained_variance_ratio
+    used = traits.n_components["used"]
+    examined = [c for c in range(min(max(used, 4), len(ratios))) if c < used or ratios[c] >= 1 / len(ratios)]
+    return (
+        *support(traits),
+        *one_row_axes(traits, examined),
+        *collapsed_sources(prepared, majority_share),
+        *duplicated_sources(prepared),
+        *instability(traits),
+        *general_component(traits, range(traits.n_components["used"])),
+        *near_duplicate_targets(prepared),
+        *left_out(prepared),
+        *table_as_read(matrix, prepared),
+        *incomplete(prepared),
+        *noisy(traits),
+        *mixed_units(matrix),
+        *unknown_base(prepared),
+    )

@@ -1,0 +1,257 @@
+"""The frozen records of the trait analysis. S sources, T targets, C components, M components examined.
+
+Traits as small tables for notebooks: how many, their shares beside noise, loadings with intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from types import MappingProxyType
+from typing import Any
+
+from traitmap.analysis.traits.components import Biplot
+from traitmap.matrix.record import Array
+from traitmap.notebook import Entry, Rows, between, number, page
+
+
+@dataclass(frozen=True)
+class TraitWarning:
+    """One thing that a reader of the traits must know.
+
+    code: a stable word for machines. message: what was found, with its numbers.
+    action: what to do about it. about: the sources, targets or components concerned.
+    """
+
+    code: str
+    message: str
+    action: str
+    about: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How far the loadings move when the data are resampled in one way.
+
+    kind: ``adapters``, ``items``, ``seeds``, ``leave_one_source_out``, ``leave_one_target_out``.
+    draws: resampled tables. All arrays are (M,), one entry per component examined:
+    congruence_mean, congruence_p05: Tucker's congruence with the component of the whole table,
+        after Hungarian matching (1 is identical up to sign).
+    noise_p95: the same statistic's 95th percentile on tables without structure; a congruence
+        below it is no evidence of stability. NaN where there were too few noise draws.
+    worst: the source or target whose omission moves each component most (leave-one-out only).
+    """
+
+    kind: str
+    draws: int
+    congruence_mean: Array
+    congruence_p05: Array
+    noise_p95: Array
+    worst: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Neighbouring components whose eigenvalues cannot be told apart: only their plane is meaningful.
+
+    angle_mean, angle_p95: largest principal angle in degrees between the plane of the whole table
+    and the plane of a resampled one.
+    """
+
+    components: tuple[int, ...]
+    angle_mean: float
+    angle_p95: float
+
+
+@dataclass(frozen=True)
+class Stability:
+    """What happens to the components when the data are resampled.
+
+    examined: how many leading components were matched (M).
+    eigenvalue_low, eigenvalue_high: (M,) 95 % interval of the explained variance ratio over adapters.
+    """
+
+    examined: int
+    resamplings: Mapping[str, Resampling] = field(default_factory=lambda: MappingProxyType({}))
+    overlaps: tuple[Overlap, ...] = ()
+    eigenvalue_low: Array | None = None
+    eigenvalue_high: Array | None = None
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How much of the table is measurement noise.
+
+    origin: ``items``, ``stderr``, ``binomial`` or ``unknown``.
+    variance: (T,) expected noise variance of a cell, in squared units of the values, after the part
+        that all adapters share is removed. NaN where unknown.
+    share: (T,) that variance over the observed variance between sources.
+    reliability: (T,) of the pooled values over seeds, 1 - within / between mean squares; NaN below two seeds.
+    signal_ratio: (C,) noise-corrected share of variance of each component; NaN where noise is unknown.
+    total_share: noise variance over all variance in the scale that was decomposed.
+    reason: why something is unknown, else empty.
+    """
+
+    origin: str
+    variance: Array
+    share: Array
+    reliability: Array
+    signal_ratio: Array
+    total_share: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class NameEvidence:
+    """Why a component is called what it is called.
+
+    tag: the winning tag or empty. pole: ``+`` or ``-``, the side of the component where it sits.
+    lift: share of squared loading on targets with the tag over their share of targets.
+    p: of so high an over-representation of any tag when tags are shuffled over targets.
+    origin: ``tags``, ``user``, ``endpoint`` or ``none``.
+    """
+
+    name: str
+    origin: str
+    tag: str = ""
+    pole: str = ""
+    lift: float = float("nan")
+    p: float = float("nan")
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Element-wise cross-validation of the number of components.
+
+    errors: (K + 1,) mean squared error of held-out cells for 0..K components, in units of the scale.
+    stderr: (K + 1,) standard error of the paired difference to the best number.
+    best: number with the least error. chosen: the fewest within one standard error of it.
+    by_seed: the choice that each assignment of cells to folds makes alone.
+    """
+
+    errors: Array
+    stderr: Array
+    best: int
+    chosen: int
+    by_seed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Traits:
+    """Latent directions of a transfer matrix and how far they can be believed.
+
+    All C components that exist are given (for the scree); only the first ``n_components["used"]``
+    are supported, and that may be none.
+
+    n_components: ``cv`` by cross-validation, ``parallel`` by Horn's parallel analysis, ``permutation``
+        by the permutation null, ``used``.
+    explained_variance_ratio: (C,). null_mean, null_p05, null_p95: (C,) the same for tables whose
+        columns were permuted; null_cumulative_*: (C,) of the running sum.
+    loadings: (T, C) unit-norm columns, largest magnitude positive; loadings_low, loadings_high:
+        95 % interval over resampled adapters (and items, seeds), NaN for components not examined.
+    scores_u: (S, C) unit-norm left singular vectors. scores: (S, C) scores_u times singular value.
+    base_scores: (C,) the base model projected on the components, NaN if unknown.
+    effects: (S, C) loading-weighted mean gain over the base in points (see ``docs/traits.md``);
+        effects_low, effects_high: 95 % interval of measurement noise, NaN where it cannot be had.
+    leverage: (S, C) share of the component's variance that comes from each source.
+    singular_values: (C,). centers, divisors: (T,) subtracted from and dividing each target's column.
+    completed: (S, T) the table with missing and masked cells filled, in the units of ``values``.
+    masked: (S, T) True where a cell was left out because source and target are the same task.
+    rotation, factor_correlation: (k, k) for the k rotated components, else None.
+    rotated_variance_ratio: (k,) shares of variance after rotation, weighted by factor correlation.
+    names: (C,). naming: why. conditions: what was asked and how it was done.
+    biplot: the first two components as a plane with the scatter of each point; None without a bootstrap.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    n_components: Mapping[str, int]
+    explained_variance_ratio: Array
+    null_mean: Array
+    null_p05: Array
+    null_p95: Array
+    null_cumulative_mean: Array
+    null_cumulative_p05: Array
+    null_cumulative_p95: Array
+    loadings: Array
+    loadings_low: Array
+    loadings_high: Array
+    scores_u: Array
+    scores: Array
+    base_scores: Array
+    effects: Array
+    effects_low: Array
+    effects_high: Array
+    leverage: Array
+    singular_values: Array
+    centers: Array
+    divisors: Array
+    completed: Array
+    masked: Array
+    cross_validation: CrossValidation
+    stability: Stability
+    noise: Noise
+    names: tuple[str, ...]
+    naming: tuple[NameEvidence, ...]
+    warnings: tuple[TraitWarning, ...]
+    conditions: Mapping[str, Any]
+    rotation: Array | None = None
+    factor_correlation: Array | None = None
+    rotated_variance_ratio: Array | None = None
+    biplot: Biplot | None = None
+
+    def _repr_html_(self) -> str:
+        """Small tables, for notebooks."""
+
+        return traits_html(self)
+
+
+def traits_html(traits: Traits) -> str:
+    """The supported components, or the first two to see what noise is like, and every warning."""
+    used = traits.n_components.get("used") or 0
+    shown = range(min(max(used, 2), 6, traits.loadings.shape[1]))
+    plural = "trait is" if used == 1 else "traits are"
+    title = (
+        f"{used or 'No'} {plural} supported by {len(traits.sources)} sources × {len(traits.targets)} targets"
+    )
+    heads = [_head(traits, c, c < used) for c in shown]
+    shares = [
+        (
+            "explained",
+            [Entry(_percent(float(traits.explained_variance_ratio[c])), strong=c < used) for c in shown],
+        ),
+        (
+            "noise, 5 to 95 %",
+            [
+                Entry(f"{_percent(float(traits.null_p05[c]))} to {_percent(float(traits.null_p95[c]))}")
+                for c in shown
+            ],
+        ),
+    ]
+    loadings = [(target, [_loading(traits, t, c) for c in shown]) for t, target in enumerate(traits.targets)]
+    warnings = [
+        f"! {'; '.join(part for part in (one.message, one.action) if part)}." for one in traits.warnings
+    ]
+    return page(
+        title, Rows("share of variance", heads, shares), Rows("loading", heads, loadings), notes=warnings
+    )
+
+
+def _head(traits: Traits, c: int, supported: bool) -> str:
+    """``PC0: reviews``, or ``PC0`` where nothing names it."""
+    named = supported and c < len(traits.naming) and traits.naming[c].origin != "none"
+    return f"PC{c}: {traits.names[c]}" if named else f"PC{c}"
+
+
+def _loading(traits: Traits, t: int, c: int) -> Entry:
+    value = float(traits.loadings[t, c])
+    low, high = float(traits.loadings_low[t, c]), float(traits.loadings_high[t, c])
+    told = low > 0 or high < 0
+    text = f"{number(value, 2, sign=True)} {between(low, high, 2)}".strip()
+    return Entry(text, value if isfinite(value) else 0.0, told)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %" if isfinite(value) else "–"

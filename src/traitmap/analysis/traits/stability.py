@@ -1,0 +1,404 @@
+"""How far do the components move when the data are resampled?
+
+Every resampled table passes through the same completion, scaling and rotation as the whole one; its
+components are matched to the whole table's by Hungarian assignment on Tucker's congruence. The same is
+done to permuted tables, because components of pure noise also agree with their own bootstrap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from traitmap.analysis.traits.components import (
+    PLANE,
+    Biplot,
+    Mask,
+    Metric,
+    Rotation,
+    biplot_of,
+    complete_tables,
+    congruence,
+    rotate_loadings,
+    standardise,
+)
+from traitmap.analysis.traits.dimension import CHUNK, permute_columns
+from traitmap.analysis.traits.records import Overlap, Resampling, Stability
+from traitmap.matrix.record import Array
+
+OMITTED = 60  # of more sources or targets than this, only the heaviest are left out in turn
+
+
+@dataclass(frozen=True)
+class Model:
+    """How a table becomes components: completion, scaling, rotation of the first ``used``, how many."""
+
+    completion_rank: int
+    metric: Metric
+    rotation: Rotation
+    used: int
+    examined: int
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The table under examination: table, filled, observed (S, T) and its own loadings (T, M)."""
+
+    table: Array
+    filled: Array
+    observed: Mask
+    loadings: Array
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Matched components of resampled tables.
+
+    congruence: (B, M). aligned: (B, T, M) unit-norm loadings in the order and sign of the subject's.
+    vectors: (B, T, M') unmatched. ratios: (B, M') explained variance ratios in falling order.
+    """
+
+    congruence: Array
+    aligned: Array
+    vectors: Array
+    ratios: Array
+
+
+Index = NDArray[np.int64]
+Batch = tuple[Array, Mask, Array]  # tables, observed, where to start the completion: each (B, S', T')
+
+
+def leading(tables: Array, model: Model) -> tuple[Array, Array]:
+    """Loadings (B, T, M') and explained variance ratios (B, M') of complete tables (B, S, T), M' = M + 2."""
+    z = standardise(tables, model.metric).z
+    _, rows, columns = z.shape
+    count = min(model.examined + 2, rows - 1, columns)
+    tall = columns <= rows
+    gram = np.swapaxes(z, 1, 2) @ z if tall else z @ np.swapaxes(z, 1, 2)
+    eigenvalues, vectors = np.linalg.eigh(gram)
+    eigenvalues = np.maximum(eigenvalues[:, ::-1], 0.0)
+    vectors = vectors[:, :, ::-1][:, :, :count]
+    if not tall:
+        vectors = np.swapaxes(z, 1, 2) @ vectors
+        size = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = vectors / np.where(size > 0, size, 1.0)
+    ratios = eigenvalues[:, :count] / np.maximum(eigenvalues.sum(axis=1, keepdims=True), 1e-300)
+    return _rotated(vectors, eigenvalues[:, :count], model), ratios
+
+
+def _rotated(vectors: Array, eigenvalues: Array, model: Model) -> Array:
+    """The first ``used`` loading vectors of each table rotated and brought back to unit norm."""
+    count = min(model.used, vectors.shape[2])
+    if model.rotation == "none" or count < 2:
+        return vectors
+    result = vectors.copy()
+    for i, (vector, value) in enumerate(zip(vectors, eigenvalues, strict=True)):
+        pattern = rotate_loadings(vector[:, :count] * np.sqrt(value[:count]), model.rotation).pattern
+        size = np.linalg.norm(pattern, axis=0)
+        result[i, :, :count] = pattern / np.where(size > 0, size, 1.0)
+    return result
+
+
+def match(reference: Array, vectors: Array) -> tuple[Array, Array]:
+    """Match vectors (B, T, M') to reference (T, M) or (B, T, M): congruence (B, M), aligned (B, T, M)."""
+    signed = congruence(reference, vectors)
+    draws, count = len(vectors), reference.shape[-1]
+    phi = np.zeros((draws, count))
+    aligned = np.full((draws, vectors.shape[1], count), np.nan)
+    for b in range(draws):
+        rows, columns = linear_sum_assignment(-np.abs(signed[b]))
+        values = signed[b, rows, columns]
+        phi[b, rows] = np.abs(values)
+        aligned[b][:, rows] = vectors[b][:, columns] * np.where(values < 0, -1.0, 1.0)
+    return phi, aligned
+
+
+def examine(reference: Array, batches: Iterator[Batch], model: Model) -> Draws:
+    """Complete, decompose and match every batch of resampled tables; reference is (T, M)."""
+    parts = []
+    for tables, observed, start in batches:
+        vectors, ratios = leading(_complete(tables, observed, start, model), model)
+        parts.append((*match(reference, vectors), vectors, ratios))
+    joined = [np.concatenate([part[i] for part in parts]) for i in range(4)]
+    return Draws(joined[0], joined[1], joined[2], joined[3])
+
+
+def resampled_sources(
+    subject: Subject, draws: int, generator: np.random.Generator, deviations: Array | None = None
+) -> Iterator[Batch]:
+    """Bootstrap over adapters: rows drawn with replacement, at least three of them different.
+
+    deviations: (draws, S, T) measurement deviations added before the rows are drawn, if known.
+    """
+    rows = len(subject.table)
+    step = max(1, CHUNK // subject.table.size)
+    for first in range(0, draws, step):
+        count = min(step, draws - first)
+        index = _varied_rows(rows, count, generator)
+        table, filled = subject.table[index], subject.filled[index]
+        if deviations is not None:
+            moved = np.take_along_axis(deviations[first : first + count], index[:, :, None], axis=1)
+            table, filled = table + moved, filled + moved
+        yield table, subject.observed[index], filled
+
+
+def _varied_rows(rows: int, draws: int, generator: np.random.Generator) -> Index:
+    """(draws, rows) row indices drawn with replacement, redrawn until three differ."""
+    index = generator.integers(0, rows, size=(draws, rows))
+    for b in range(draws):
+        while len(np.unique(index[b])) < 3:
+            index[b] = generator.integers(0, rows, size=rows)
+    return index
+
+
+def remeasured(subject: Subject, deviations: Array) -> Iterator[Batch]:
+    """The same adapters with measurement deviations (draws, S, T)."""
+    step = max(1, CHUNK // subject.table.size)
+    for first in range(0, len(deviations), step):
+        moved = deviations[first : first + step]
+        observed = np.broadcast_to(subject.observed, moved.shape)
+        yield subject.table + moved, observed, subject.filled + moved
+
+
+def without_source(subject: Subject, omitted: list[int]) -> Iterator[Batch]:
+    """The table without each of the given rows in turn."""
+    rows = len(subject.table)
+    keep = np.array([[i for i in range(rows) if i != out] for out in omitted])
+    step = max(1, CHUNK // subject.table.size)
+    for first in range(0, len(keep), step):
+        index = keep[first : first + step]
+        yield subject.table[index], subject.observed[index], subject.filled[index]
+
+
+def without_target(subject: Subject, model: Model, omitted: list[int]) -> Array:
+    """(len(omitted), M) congruence over the remaining targets when each given target is left out in turn."""
+    result = np.zeros((len(omitted), subject.loadings.shape[1]))
+    for i, out in enumerate(omitted):
+        keep = [j for j in range(subject.table.shape[1]) if j != out]
+        batch = (
+            subject.table[None][:, :, keep],
+            subject.observed[None][:, :, keep],
+            subject.filled[None][:, :, keep],
+        )
+        result[i] = examine(subject.loadings[keep], iter([batch]), model).congruence[0]
+    return result
+
+
+def largest_angle(reference: Array, vectors: Array) -> Array:
+    """(B,) largest principal angle in degrees between span(reference) (T, g) and span of each (B, T, g).
+
+    As ``scipy.linalg.subspace_angles``, for a batch.
+    """
+    basis, _ = np.linalg.qr(reference)
+    others, _ = np.linalg.qr(vectors)
+    cosines = np.linalg.svd(basis.T @ others, compute_uv=False)
+    return np.degrees(np.arccos(np.clip(cosines[:, -1], 0.0, 1.0)))
+
+
+def overlapping_groups(eigenvalues: Array, rows: int) -> list[tuple[int, ...]]:
+    """Runs of neighbouring components whose eigenvalues cannot be told apart from ``rows`` sources.
+
+    The logarithm of a sample eigenvalue has variance 2 / (n - 1) (Anderson 1963; North et al. 1982), so
+    neighbours are apart when their ratio exceeds exp(1.96 sqrt(4 / (n - 1))). Bootstrap intervals of
+    sorted eigenvalues will not do: the larger one is the larger in every draw.
+    """
+    groups: list[list[int]] = [[0]] if len(eigenvalues) else []
+    margin = np.exp(1.96 * np.sqrt(4.0 / max(rows - 1, 1)))
+    for c in range(1, len(eigenvalues)):
+        if eigenvalues[c] > 0 and eigenvalues[c - 1] < margin * eigenvalues[c]:
+            groups[-1].append(c)
+        else:
+            groups.append([c])
+    return [tuple(group) for group in groups if len(group) > 1]
+
+
+def noise_congruence(
+    subject: Subject, model: Model, tables: int, generator: np.random.Generator
+) -> Mapping[str, Array]:
+    """kind -> (tables, M) congruence that each kind of resampling reaches on permuted tables, once each."""
+    z = standardise(subject.filled[None], model.metric).z[0]
+    rows, columns = subject.table.shape
+    step = max(1, CHUNK // subject.table.size)
+    parts: dict[str, list[Array]] = {}
+    for first in range(0, tables, step):
+        permuted = permute_columns(z, subject.observed, min(step, tables - first), generator)
+        mask = np.broadcast_to(subject.observed, permuted.shape)
+        filled = _complete(permuted, mask, None, model)
+        reference = leading(filled, model)[0][:, :, : model.examined]
+        index = _varied_rows(rows, len(permuted), generator)
+        batches = {"adapters": (permuted, mask, filled, index, 1)}
+        batches["leave_one_source_out"] = (
+            permuted,
+            mask,
+            filled,
+            _all_but_one(rows, len(permuted), generator),
+            1,
+        )
+        if columns > 2:
+            keep = _all_but_one(columns, len(permuted), generator)
+            batches["leave_one_target_out"] = (permuted, mask, filled, keep, 2)
+        for kind, (table, observed, start, take, axis) in batches.items():
+            chosen = [_take(part, take, axis) for part in (table, observed, start)]
+            vectors, _ = leading(_complete(chosen[0], chosen[1], chosen[2], model), model)
+            target = reference if axis == 1 else _take(reference, take, 1)
+            parts.setdefault(kind, []).append(match(target, vectors)[0])
+    return {kind: np.concatenate(found) for kind, found in parts.items()}
+
+
+def _complete(tables: Array, observed: Mask, start: Array | None, model: Model) -> Array:
+    """Completion at the accuracy that resampling needs."""
+    rank = min(model.completion_rank, tables.shape[1] - 2, tables.shape[2] - 1)
+    return complete_tables(tables, observed, rank, model.metric, start=start, tolerance=1e-3, limit=50)
+
+
+def _take(part: NDArray[Any], index: Index, axis: int) -> NDArray[Any]:
+    """Of each table of part (B, S, T), the given rows (axis 1) or columns (axis 2); index is (B, n)."""
+    return np.take_along_axis(part, index[:, :, None] if axis == 1 else index[:, None, :], axis=axis)
+
+
+def _all_but_one(size: int, draws: int, generator: np.random.Generator) -> Index:
+    """(draws, size - 1) all indices but one, drawn at random for each draw."""
+    out = generator.integers(0, size, size=draws)
+    return np.stack([np.delete(np.arange(size), place) for place in out])
+
+
+def measurement_noise_congruence(model: Model, observed: Mask, deviations: Array) -> Array:
+    """(draws / 2, M) congruence between tables that hold one and two layers of measurement noise only."""
+    half = len(deviations) // 2
+    first, second = deviations[:half], deviations[half : 2 * half]
+    mask = np.broadcast_to(observed, first.shape)
+    fits = [
+        leading(complete_tables(part, mask, 0, model.metric), model)[0][:, :, : model.examined]
+        for part in (first, first + second)
+    ]
+    return np.concatenate([match(a, b[None])[0] for a, b in zip(fits[0], fits[1], strict=True)])
+
+
+def summarise(kind: str, phi: Array, noise: Array | None, names: tuple[str, ...] = ()) -> Resampling:
+    """Mean, 5th percentile and noise level of congruences (draws, M); names: what each draw left out."""
+    unknown = np.full(phi.shape[1], np.nan)
+    return Resampling(
+        kind=kind,
+        draws=len(phi),
+        congruence_mean=phi.mean(axis=0),
+        congruence_p05=np.percentile(phi, 5, axis=0),
+        noise_p95=np.percentile(noise, 95, axis=0) if noise is not None and len(noise) >= 20 else unknown,
+        worst=tuple(names[i] for i in np.argmin(phi, axis=0)) if names else (),
+    )
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Stability, the 95 % interval of each examined loading (T, M), and the first two components' plane."""
+
+    stability: Stability
+    loadings_low: Array
+    loadings_high: Array
+    biplot: Biplot | None
+
+
+def assess(
+    subject: Subject,
+    model: Model,
+    sources: tuple[str, ...],
+    targets: tuple[str, ...],
+    *,
+    draws: int,
+    noise_tables: int,
+    deviations: Mapping[str, Array],
+    seed: int,
+) -> Assessment:
+    """Every kind of resampling that the data allow.
+
+    deviations: kind (``items``, ``seeds``, ``measurement``) -> (draws, S, T) in the table's units;
+    ``measurement`` (all of it together) is also added to the adapters' bootstrap.
+    """
+    generator = np.random.default_rng([seed, 3])
+    noise = noise_congruence(subject, model, noise_tables, generator) if noise_tables else {}
+    found: dict[str, Resampling] = {}
+    together = deviations.get("measurement")
+    rows = examine(subject.loadings, resampled_sources(subject, draws, generator, together), model)
+    found["adapters"] = summarise("adapters", rows.congruence, noise.get("adapters"))
+    for kind in ("items", "seeds"):
+        if kind in deviations:
+            moved = examine(subject.loadings, remeasured(subject, deviations[kind]), model)
+            level = measurement_noise_congruence(model, subject.observed, deviations[kind][:400])
+            found[kind] = summarise(kind, moved.congruence, level)
+    found.update(_leave_one_out(subject, model, sources, targets, noise))
+    low, high = np.percentile(rows.ratios[:, : model.examined], [2.5, 97.5], axis=0)
+    edges = np.percentile(rows.aligned, [2.5, 97.5], axis=0)
+    stability = Stability(
+        examined=model.examined,
+        resamplings=MappingProxyType(found),
+        overlaps=_overlaps(subject, rows, model),
+        eigenvalue_low=low,
+        eigenvalue_high=high,
+    )
+    return Assessment(stability, edges[0], edges[1], _plane(subject, model, rows.aligned, together))
+
+
+def _plane(subject: Subject, model: Model, aligned: Array, moved: Array | None) -> Biplot | None:
+    """The first two components with the scatter of their points, or None where there is only one."""
+    if aligned.shape[2] < PLANE:
+        return None
+    return biplot_of(subject.filled, model.metric, subject.loadings, aligned, moved)
+
+
+def _leave_one_out(
+    subject: Subject,
+    model: Model,
+    sources: tuple[str, ...],
+    targets: tuple[str, ...],
+    noise: Mapping[str, Array],
+) -> dict[str, Resampling]:
+    """Leave each source, then each target out; of more than ``OMITTED``, those that weigh most."""
+    found: dict[str, Resampling] = {}
+    rows, columns = subject.table.shape
+    z = standardise(subject.filled[None], model.metric).z[0]
+    if rows > 3:
+        omitted = _heaviest(((z @ subject.loadings) ** 2).max(axis=1))
+        draws = examine(subject.loadings, without_source(subject, omitted), model)
+        names = tuple(sources[i] for i in omitted)
+        found["leave_one_source_out"] = summarise(
+            "leave_one_source_out", draws.congruence, noise.get("leave_one_source_out"), names
+        )
+    if columns > 2:
+        omitted = _heaviest((subject.loadings**2).max(axis=1))
+        phi = without_target(subject, model, omitted)
+        names = tuple(targets[j] for j in omitted)
+        found["leave_one_target_out"] = summarise(
+            "leave_one_target_out", phi, noise.get("leave_one_target_out"), names
+        )
+    return found
+
+
+def _heaviest(weight: Array) -> list[int]:
+    """Indices of at most ``OMITTED`` largest weights, in their own order."""
+    order = np.argsort(-weight, kind="stable")[:OMITTED]
+    return sorted(int(i) for i in order)
+
+
+def _overlaps(subject: Subject, draws: Draws, model: Model) -> tuple[Overlap, ...]:
+    """Groups of neighbouring components that cannot be told apart, and how far their subspace turns.
+
+    Rotated components are one block, which matters only where it overlaps with a component outside.
+    """
+    ratios = leading(subject.filled[None], model)[1][0][: model.examined]
+    groups = overlapping_groups(ratios, len(subject.table))
+    if model.rotation != "none" and model.used > 1:
+        groups = [
+            group if group[0] >= model.used else tuple(range(group[-1] + 1))
+            for group in groups
+            if group[-1] >= model.used
+        ]
+    result = []
+    for group in groups:
+        angles = largest_angle(subject.loadings[:, group], draws.vectors[:, :, list(group)])
+        result.append(Overlap(group, float(angles.mean()), float(np.percentile(angles, 95))))
+    return tuple(result)

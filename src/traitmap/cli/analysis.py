@@ -1,0 +1,442 @@
+"""Commands on a matrix that is there: matrix, traits, report.
+
+The command that looks at texts and answers: profile.
+
+The command that asks why gains are what they are: explain.
+
+The command that chooses: recommend.
+
+The command that writes single figures of the report: figure.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from traitmap.cli.app import (
+    AsJson,
+    MatrixOrRun,
+    RunFolder,
+    app,
+    figures_of_run,
+    listed,
+    one_of,
+    print_json,
+    print_table,
+    run_folders,
+    shown_progress,
+    shown_wait,
+    targets_of_run,
+)
+
+SCALES = ("standard", "center", "logit", "gain", "double")
+ROTATIONS = ("none", "varimax", "oblimin")
+MASKS: dict[str, Any] = {"auto": "auto", "yes": True, "no": False, "true": True, "false": False}
+
+
+@app.command()
+def matrix(
+    run: MatrixOrRun,
+    as_json: AsJson = False,
+    csv: Annotated[Path | None, typer.Option(help="Write the wide table, with a row __baseline__.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write every cell as a long table.")] = None,
+    measured_only: Annotated[
+        bool, typer.Option("--measured-only", help="Leave out cells that a run on a budget predicted.")
+    ] = False,
+) -> None:
+    """The transfer matrix: what each adapter does to each target, with intervals and tests.
+
+    Example: traitmap matrix runs/mini --csv matrix.csv
+    """
+    from traitmap import api
+    from traitmap.matrix import record as records
+
+    with shown_wait("matrix"):
+        found = api.matrix_of(run, predicted=not measured_only)
+    if csv is not None:
+        records.to_csv(found, csv)
+        if found.predicted.any():
+            typer.echo(
+                f"{csv}: {found.predicted.sum()} predicted cells are left empty, since a wide table cannot "
+                "mark them; --parquet and --json hold them, marked.",
+                err=True,
+            )
+    if parquet is not None:
+        records.to_parquet(found, parquet)
+    if as_json:
+        print_json(records.to_json(found))
+    elif csv is None and parquet is None:
+        from traitmap.report.terminal import matrix_table
+
+        print_table(matrix_table(found))
+
+
+@app.command()
+def traits(
+    run: MatrixOrRun,
+    as_json: AsJson = False,
+    scale: Annotated[str, typer.Option(help="standard, center, logit, gain or double.")] = "standard",
+    components: Annotated[str, typer.Option(help="auto, or a number.")] = "auto",
+    rotate: Annotated[str, typer.Option(help="none, varimax or oblimin.")] = "none",
+    mask_diagonal: Annotated[
+        str, typer.Option(help="auto, yes or no: leave out cells of a source on its own target.")
+    ] = "auto",
+    row_name: Annotated[
+        str | None, typer.Option(help="Column of a CSV that names its rows (default: the first).")
+    ] = None,
+    drop: Annotated[str, typer.Option(help="Columns of a CSV to leave out, with commas between.")] = "",
+    orientation: Annotated[
+        str, typer.Option(help="rows: sources are rows of a CSV; columns: they are columns.")
+    ] = "rows",
+    claimed_share: Annotated[
+        float | None, typer.Option(help="A share of variance that somebody claims, to be held against noise.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of resampling and permutations.")] = 0,
+) -> None:
+    """Latent traits, how many the data support, and what cannot be told.
+
+    Example: traitmap traits runs/mini --rotate varimax
+    """
+    from traitmap import api
+    from traitmap.analysis.traits.decompose import decompose
+    from traitmap.analysis.traits.naming import to_json
+
+    reading: dict[str, Any] = {"orientation": orientation, "row_name": row_name, "drop": listed(drop)}
+    asked = {
+        "scale": one_of("scale", scale, SCALES),
+        "components": components_of(components),
+        "rotate": one_of("rotate", rotate, ROTATIONS),
+        "mask_diagonal": MASKS[one_of("mask-diagonal", mask_diagonal, tuple(MASKS))],
+    }
+    with shown_wait("traits"):
+        table = api.matrix_of(run, **reading)
+        names = api.trait_names(table)
+        found = decompose(table, names=names, claimed_share=claimed_share, seed=seed, **asked)
+    if as_json:
+        print_json(to_json(found))
+        return
+    from traitmap.report.terminal import traits_table
+
+    print_table(traits_table(found))
+
+
+@app.command()
+def report(
+    run: RunFolder,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write it.")] = None,
+    as_json: AsJson = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Leave out why and which source, which take longest.")
+    ] = False,
+    parser: Annotated[
+        str | None, typer.Option(help="A spaCy pipeline, by name or folder, for syntactic relations too.")
+    ] = None,
+) -> None:
+    """Write the report: one HTML file that needs nothing else.
+
+    Example: traitmap report runs/mini
+    """
+    from traitmap import api
+
+    with shown_progress() as listener:
+        written = api.open_run(run).report(output, fast=fast, parser=parser, listener=listener)
+    print_json({"report": str(written)}) if as_json else typer.echo(str(written))
+
+
+def components_of(text: str) -> Any:
+    return int(text) if text.isdigit() else one_of("components", text, ("auto", "a whole number"))
+
+
+Place = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATASET_OR_RUN", help="A run folder, a study file, or a JSONL file with task and input."
+    ),
+]
+
+
+@app.command()
+def profile(
+    dataset: Place,
+    as_json: AsJson = False,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write one row a dataset; of a run, cells and relations beside it.")
+    ] = None,
+    parser: Annotated[
+        str | None, typer.Option(help="A spaCy pipeline, by folder or name: dependency relations.")
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="A sentence encoder of meaning, by folder or name; minilm is one in a package."),
+    ] = None,
+    style_encoder: Annotated[
+        str | None, typer.Option(help="A sentence encoder of style, by folder or name.")
+    ] = None,
+    perplexity: Annotated[
+        bool, typer.Option("--perplexity", help="Load the base and measure its perplexity.")
+    ] = False,
+    base: Annotated[
+        str | None, typer.Option(help="The base for perplexity, in place of the study's: a folder or hub id.")
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=2, help="Read at most so many texts of each dataset.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+) -> None:
+    """What the texts of datasets say of them, and what the answers of a run show beyond their scores.
+
+    Example: traitmap profile runs/mini
+    Example: traitmap profile texts.jsonl --parser en_core_web_sm --csv profiles.csv
+    """
+    from traitmap import api
+
+    with shown_progress() as listener:
+        found = api.profile(
+            dataset,
+            parser=parser,
+            encoder=encoder,
+            style_encoder=style_encoder,
+            perplexity=perplexity,
+            base=base,
+            sample=sample,
+            seed=seed,
+            listener=listener,
+        )
+    if csv is not None:
+        for written in api.write_profile(found, csv):
+            typer.echo(f"wrote {written}", err=True)
+    if as_json:
+        print_json(found.to_json())
+    elif csv is None:
+        from traitmap.report.terminal_profiles import profile_tables
+
+        print_table(profile_tables(found))
+
+
+UNITS = ("points", "standard", "auto")
+
+
+@app.command()
+def explain(
+    run: MatrixOrRun,
+    as_json: AsJson = False,
+    texts: Annotated[
+        Path | None, typer.Option(help="JSONL rows of task, input, output, choices; a run has its own.")
+    ] = None,
+    parser: Annotated[
+        str | None, typer.Option(help="A spaCy pipeline, by name or folder, to compare syntax too.")
+    ] = None,
+    perplexity: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv", help="The base's, as `traitmap profile --perplexity --csv` writes it."
+        ),
+    ] = None,
+    own: Annotated[
+        list[str] | None,
+        typer.Option(help="SOURCE:TARGET that is the target's own training set under another name."),
+    ] = None,
+    units: Annotated[
+        str,
+        typer.Option(
+            help="points, or standard: each target's gains in standard deviations; auto: standard where "
+            "targets are in different units."
+        ),
+    ] = "auto",
+    permutations: Annotated[int, typer.Option(help="Permutations of tasks.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+) -> None:
+    """Why gains are what they are: hidden and surface properties of pairs, odd cells, asymmetry.
+
+    Example: traitmap explain runs/mini
+    """
+    from traitmap import api
+
+    with shown_progress() as listener:
+        found = api.explain(
+            run,
+            texts=texts,
+            parser=parser,
+            perplexity=perplexity,
+            listener=listener,
+            own=pairs_of(own or []),
+            units=None if units == "auto" else one_of("units", units, UNITS),
+            n_permutations=permutations,
+            seed=seed,
+        )
+    if as_json:
+        print_json(found.to_json())
+        return
+    from traitmap.report.terminal_analysis import explanation_table
+
+    print_table(explanation_table(found))
+
+
+def pairs_of(given: list[str]) -> tuple[tuple[str, str], ...]:
+    """``a:b`` as ("a", "b")."""
+    for text in given:
+        if text.count(":") != 1 or text.startswith(":") or text.endswith(":"):
+            raise typer.BadParameter(f"{text!r}; give SOURCE:TARGET", param_hint="--own")
+    return tuple((text.split(":")[0], text.split(":")[1]) for text in given)
+
+
+VALUES = ("score", "relchange")
+
+
+@app.command()
+def recommend(
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN_OR_MATRIX",
+            help="A run folder, or a CSV or Parquet matrix.",
+            autocompletion=run_folders,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="A target of the matrix; its column is hidden from the prediction.",
+            autocompletion=targets_of_run,
+        ),
+    ] = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="A few examples of a new target: JSONL rows {input, output, choices}."),
+    ] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Look at the outputs of the examples too.")
+    ] = False,
+    top: Annotated[int, typer.Option(min=1, help="How many sources to show.")] = 5,
+    care: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Targets or traits whose change is shown beside.")
+    ] = "",
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.csv|measured",
+            help="Measured gains on the target (columns source, gain, and stderr or n, in the matrix's own "
+            "unit), or those of the matrix itself.",
+        ),
+    ] = None,
+    evaluate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MATRIX_OR_RUN",
+            help="Judge every recommender on a matrix by holding parts of it out, beside chance.",
+        ),
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="JSONL rows {task, input, output, choices} of sources and targets.")
+    ] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="NPZ file with a vector, or several, under each task's name.")
+    ] = None,
+    holdout: Annotated[
+        str,
+        typer.Option(
+            metavar="target|source|cell|GROUPS.csv",
+            help="What is held out: one target (as a source too), one source, cells, or groups of targets "
+            "(CSV: target, group; further columns are attributes in which targets are alike).",
+        ),
+    ] = "target",
+    values: Annotated[
+        str, typer.Option(metavar="score|relchange", help="Predict gains in the score, or relative changes.")
+    ] = "score",
+    seed: Annotated[int, typer.Option(help="Seed of folds, trees and resampling.")] = 0,
+) -> None:
+    """Which source for a target; with --evaluate, how far such recommendations can be trusted.
+
+    Example: traitmap recommend runs/mini --examples my-task.jsonl
+    Example: traitmap recommend --evaluate matrix.csv --texts texts.jsonl
+    """
+    from traitmap import api
+
+    if (run is None) == (evaluate is None):
+        raise typer.BadParameter(
+            "give a run or matrix to recommend from, or one to judge recommenders on",
+            param_hint="RUN_OR_MATRIX or --evaluate",
+        )
+    if run is not None:
+        unit = one_of("values", values, VALUES)
+        with shown_wait("recommend"):
+            advised = api.recommend(
+                run,
+                target=target,
+                examples=examples,
+                texts=texts,
+                labels=labels,
+                probe=probe,
+                care=listed(care),
+                top=top,
+                values=unit,
+                seed=seed,
+            )
+        if as_json:
+            print_json(advised.to_json())
+            return
+        from traitmap.report.terminal_analysis import recommendation_table
+
+        print_table(recommendation_table(advised))
+        return
+
+    assert evaluate is not None
+    with shown_progress() as listener:
+        found = api.evaluate_recommenders(
+            evaluate,
+            texts=texts,
+            embeddings=embeddings,
+            holdout=holdout,
+            values=one_of("values", values, VALUES),
+            seed=seed,
+            listener=listener,
+        )
+    if as_json:
+        print_json(found.to_json())
+        return
+    from traitmap.report.terminal_analysis import evaluation_table
+
+    print_table(evaluation_table(found))
+
+
+@app.command()
+def figure(
+    run: MatrixOrRun,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Which one; --list names them.", autocompletion=figures_of_run),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A .svg, .png or .pdf file (default: NAME.svg).")
+    ] = None,
+    width: Annotated[
+        float | None, typer.Option(metavar="MM", help="Width in mm, such as 85 or 180 for print.")
+    ] = None,
+    dpi: Annotated[int, typer.Option(help="Dots per inch of a PNG.")] = 300,
+    list_: Annotated[bool, typer.Option("--list", help="Print the names of all figures.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """One figure of the report as a file, without a browser.
+
+    Example: traitmap figure runs/mini matrix -o matrix.pdf --width 180
+    Example: traitmap figure runs/mini --list
+    """
+    from traitmap import api
+
+    if list_ == (name is not None):
+        raise typer.BadParameter("give the name of a figure, or --list", param_hint="NAME")
+    with shown_progress() as listener:
+        if name is None:
+            names = api.figure_names(run, listener)
+        else:
+            path = api.figure(run, name, output or f"{name}.svg", width=width, dpi=dpi, listener=listener)
+    if name is not None:
+        print_json({"figure": name, "path": str(path)}) if as_json else typer.echo(str(path))
+    elif as_json:
+        print_json(list(names))
+    else:
+        typer.echo("\n".join(names))

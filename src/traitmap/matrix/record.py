@@ -1,0 +1,287 @@
+"""The transfer matrix as records: what each adapter does to each target, with its uncertainty.
+
+A transfer matrix as a table, a file, or JSON data.
+
+A transfer matrix as a small heat map for notebooks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from traitmap.notebook import Entry, Rows, between, number, page
+from traitmap.study.settings import BASELINE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (source, target) of the matrix, for one seed or pooled over seeds (seed None).
+
+    value, stderr: mean score of the adapter on the items of the target, and its standard error.
+    n: items. gain: adapter minus base on the same items, with a 95 % interval; p against no gain
+    (paired); q after Benjamini-Hochberg over the matrix (pooled cells).
+    unparsed: share of answers that the task could not parse.
+    Unknown numbers are NaN; status says why: ``measured``, ``missing`` (not there yet),
+    ``failed`` (reason tells), ``given`` (read from a table without items), ``predicted``
+    (from other cells: the interval then is of the level that the conditions tell, and there is no test).
+    """
+
+    source: str
+    target: str
+    seed: int | None
+    metric: str
+    value: float
+    n: int
+    stderr: float
+    gain: float
+    gain_low: float
+    gain_high: float
+    p: float
+    q: float
+    unparsed: float
+    status: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class TransferMatrix:
+    """Base and adapters on targets. Axis order is always (sources, targets).
+
+    values: (S, T) pooled over seeds, NaN where missing. baseline: (T,) the base model, NaN if unknown.
+    cells: every pooled cell (seed None) and every seed's cell.
+    base_cells: the base's own cells (source ``__baseline__``), one per target.
+    item_scores: target -> (1 + S, seeds, items); row 0 is the base (the same for all seeds);
+        NaN where not measured. Empty for tables without items. An adapter that existed before has no
+        seed: its scores stand in every seed's place.
+    chance, majority: (T,) accuracy of guessing uniformly and of the commonest gold answer, NaN if unknown.
+    source_tags, target_tags: name -> tags (task family, output form ...).
+    conditions: how the numbers came about. ``higher_is_better`` in it is {target: bool}; a gain is
+        always adapter minus base, whichever is better. ``seeds`` names the seeds of ``item_scores``.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    values: Array
+    baseline: Array
+    cells: tuple[Cell, ...] = ()
+    base_cells: tuple[Cell, ...] = ()
+    item_scores: Mapping[str, Array] = field(default_factory=lambda: MappingProxyType({}))
+    chance: Array | None = None
+    majority: Array | None = None
+    source_tags: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    target_tags: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    conditions: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def gains(self) -> Array:
+        """(S, T) adapter minus base; NaN where either is unknown."""
+        return self.values - self.baseline[None, :]
+
+    @property
+    def predicted(self) -> NDArray[np.bool_]:
+        """(S, T) True where a cell was predicted, not measured: such a value is no data."""
+        places = {(cell.source, cell.target) for cell in self.cells if cell.status == "predicted"}
+        return np.array(
+            [[(source, target) in places for target in self.targets] for source in self.sources], dtype=bool
+        ).reshape(len(self.sources), len(self.targets))
+
+    @property
+    def higher_is_better(self) -> Mapping[str, bool]:
+        """Direction of each target's metric where it is known; higher is better where it is not."""
+        known: Mapping[str, bool] = self.conditions.get("higher_is_better") or {}
+        return known
+
+    def _repr_html_(self) -> str:
+        """A small heat map, for notebooks."""
+
+        return matrix_html(self)
+
+
+def to_frame(matrix: TransferMatrix) -> pd.DataFrame:
+    """Long table: one row per cell, the fields of ``Cell`` as columns.
+
+    First the base's cells (source ``__baseline__``), then pooled cells and each seed's; ``seed`` is
+    missing where pooled. A table without cells gives one row per value, with status ``given``.
+    """
+    import pandas as pd
+
+    cells = (*matrix.base_cells, *matrix.cells) or _given_cells(matrix)
+    columns = [one.name for one in fields(Cell)]
+    frame = pd.DataFrame([asdict(cell) for cell in cells], columns=columns)
+    frame["seed"] = frame["seed"].astype("Int64")
+    return frame
+
+
+def to_csv(matrix: TransferMatrix, path: str | Path) -> None:
+    """Wide table of values, a column per target: the row ``__baseline__``, then a row per source.
+
+    The first column is ``source``; unknown values are empty, and so are predicted ones: a wide table has
+    no place to mark them. ``to_frame`` has, by ``status``.
+    """
+    import pandas as pd
+
+    measured = np.where(matrix.predicted, np.nan, matrix.values)
+    values = np.vstack([matrix.baseline[None, :], measured])
+    frame = pd.DataFrame(values, columns=list(matrix.targets))
+    frame.insert(0, "source", [BASELINE, *matrix.sources], allow_duplicates=True)
+    _folder_of(path)
+    frame.to_csv(path, index=False)
+
+
+def to_parquet(matrix: TransferMatrix, path: str | Path) -> None:
+    """``to_frame`` as Parquet, with the conditions as JSON in the schema's metadata under ``traitmap``."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(to_frame(matrix), preserve_index=False)
+    told = json.dumps(_plain(matrix.conditions), sort_keys=True).encode()
+    _folder_of(path)
+    pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), b"traitmap": told}), path)
+
+
+def to_json(matrix: TransferMatrix) -> dict[str, Any]:
+    """The matrix as JSON data; unknown numbers are null.
+
+    sources, targets; baseline, chance, majority: {target: number}; cells: pooled (seed null) and each
+    seed's, without ``reason``; baseline_cells: the base's own; reasons: why cells are not measured, or
+    what to know about them; conditions.
+    """
+    kept = [one.name for one in fields(Cell) if one.name != "reason"]
+    unknown = np.full(len(matrix.targets), np.nan)
+
+    def by_target(numbers: Array | None) -> dict[str, Any]:
+        return dict(zip(matrix.targets, _plain(unknown if numbers is None else numbers), strict=True))
+
+    cells = matrix.cells or tuple(cell for cell in _given_cells(matrix) if cell.source != BASELINE)
+    return {
+        "sources": list(matrix.sources),
+        "targets": list(matrix.targets),
+        "baseline": by_target(matrix.baseline),
+        "chance": by_target(matrix.chance),
+        "majority": by_target(matrix.majority),
+        "cells": [{name: _plain(getattr(cell, name)) for name in kept} for cell in cells],
+        "baseline_cells": [
+            {name: _plain(getattr(cell, name)) for name in kept} for cell in matrix.base_cells
+        ],
+        "reasons": [
+            {"source": cell.source, "target": cell.target, "seed": cell.seed, "reason": cell.reason}
+            for cell in (*matrix.base_cells, *cells)
+            if cell.reason
+        ],
+        "conditions": _plain(matrix.conditions),
+    }
+
+
+def _given_cells(matrix: TransferMatrix) -> tuple[Cell, ...]:
+    """Cells of a table that holds values only."""
+    nan = float("nan")
+    found = []
+    for name, row in zip((BASELINE, *matrix.sources), (matrix.baseline, *matrix.values), strict=True):
+        for target, base, value in zip(matrix.targets, matrix.baseline, row, strict=True):
+            gain = nan if name == BASELINE else float(value - base)
+            status = "given" if isfinite(value) else "missing"
+            numbers = (float(value), 0, nan, gain, nan, nan, nan, nan, nan)
+            found.append(Cell(name, target, None, "", *numbers, status))
+    return tuple(found)
+
+
+def _folder_of(path: str | Path) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """Anything that conditions hold as JSON data; a number that is none becomes None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def matrix_html(matrix: TransferMatrix) -> str:
+    """Base row of absolute values, gains beneath it with their intervals on pointing, ``*`` at q < .05.
+
+    Shares are shown in points; a colour is deepest at the largest gain of its unit.
+    """
+    factors = [_factor(matrix, t) for t in range(len(matrix.targets))]
+    cells = {(cell.source, cell.target): cell for cell in matrix.cells if cell.seed is None}
+    base = [
+        Entry(number(float(value) * factor)) for value, factor in zip(matrix.baseline, factors, strict=True)
+    ]
+    rows: list[tuple[str, list[Entry]]] = [("base", base)]
+    for s, source in enumerate(matrix.sources):
+        entries = []
+        for t, target in enumerate(matrix.targets):
+            gain = float(matrix.gains[s, t]) * factors[t]
+            entries.append(_entry(matrix, cells.get((source, target)), gain, target, factors[t]))
+        rows.append((source, entries))
+    heads = [
+        target if matrix.higher_is_better.get(target, True) else f"{target} ↓" for target in matrix.targets
+    ]
+    own = [target for target, factor in zip(matrix.targets, factors, strict=True) if factor == 1]
+    notes = [
+        "Base: absolute; below it gains over the base"
+        + (" in points" if len(own) < len(matrix.targets) else "")
+        + (f" ({', '.join(own)}: in their own unit)" if own else "")
+        + "."
+    ]
+    tested = any(isfinite(cell.q) for cell in cells.values())
+    notes[0] += " * q < .05 over the matrix; point at a cell for its interval." if tested else " No test."
+    if matrix.predicted.any():
+        notes.append("~ predicted from other cells, not measured.")
+    title = f"Transfer matrix: {len(matrix.sources)} sources × {len(matrix.targets)} targets"
+    return page(title, Rows("source", heads, rows), notes=notes)
+
+
+def _factor(matrix: TransferMatrix, t: int) -> float:
+    """100 for a target whose values are all shares, else 1."""
+    known = [float(one) for one in (*matrix.values[:, t], matrix.baseline[t]) if isfinite(one)]
+    return 100.0 if known and all(0 <= one <= 1 for one in known) else 1.0
+
+
+def _entry(matrix: TransferMatrix, cell: Cell | None, gain: float, target: str, factor: float) -> Entry:
+    if not isfinite(gain):
+        return Entry(cell.status if cell is not None and cell.status != "measured" else "–")
+    better = 1.0 if matrix.higher_is_better.get(target, True) else -1.0
+    shade = better * gain / _deepest(matrix, factor)
+    if cell is None:
+        return Entry(number(gain, sign=True), shade)
+    predicted, told = cell.status == "predicted", isfinite(cell.q) and cell.q < 0.05
+    mark = "~" if predicted else "*" if told else ""
+    title = " ".join(
+        part
+        for part in (
+            f"{cell.source} → {target}: {number(gain, 2, sign=True)}",
+            between(cell.gain_low * factor, cell.gain_high * factor, 2),
+            f"q = {cell.q:.3f}" if isfinite(cell.q) else "",
+            f"n = {cell.n}" if cell.n else "",
+        )
+        if part
+    )
+    return Entry(number(gain, sign=True) + mark, shade, told, title)
+
+
+def _deepest(matrix: TransferMatrix, factor: float) -> float:
+    """The largest gain among targets that are shown in the same way."""
+    alike = [t for t in range(len(matrix.targets)) if _factor(matrix, t) == factor]
+    gains = [abs(float(one)) * factor for one in matrix.gains[:, alike].ravel() if isfinite(one)]
+    return max([*gains, 1e-9])

@@ -1,0 +1,286 @@
+"""Files that are there whole or not at all: a temporary name beside the place, fsync, rename.
+
+JSON files that show damage: the first line of each is a digest of all the others.
+
+A file without such a line is of an earlier version and is read as it is. One flipped byte cannot make a
+sealed file look like that, since two words on the first line mark it.
+
+Parquet files that show damage: a digest of every column and of the metadata stands in the metadata.
+
+Parquet does not guard its footer, and a digest of values holds whatever version of Arrow wrote them.
+
+Damaged files of a run, moved out of the way with the reason: the next run makes them anew.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+PARTIAL = ".partial-"
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG})
+
+
+def partial_path(path: Path) -> Path:
+    """The temporary name of a file or folder that is being written: in the same folder, easily told."""
+    return path.with_name(PARTIAL + path.name)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a kill at any moment, finds the old content or the new."""
+    write_partial(path, content)
+    publish(partial_path(path), path)
+
+
+def write_partial(path: Path, content: bytes) -> None:
+    """The first half of ``write_whole``: all is on the disk, under the temporary name.
+
+    A file that cannot be written is removed: on a full disk its bytes are needed.
+    """
+    partial = partial_path(path)
+    with removed_on_failure(partial), partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def removed_on_failure(partial: Path) -> Iterator[None]:
+    """A temporary file that goes where writing it fails."""
+    try:
+        yield
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def disk_trouble(error: BaseException | None) -> str:
+    """Why the disk cannot be written, where that is what an error comes from; else nothing.
+
+    Libraries written in other languages tell it in words alone.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK:
+            return error.strerror or os.strerror(error.errno or 0)
+        for number in _DISK:
+            if f"(os error {number})" in str(error):
+                return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def write_json(path: Path, data: Any) -> None:
+    """``write_whole`` of readable JSON. ValueError for NaN and infinity, which JSON cannot hold."""
+    write_whole(path, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode("utf-8"))
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Give a finished file or folder its final name, in place of what stands there."""
+    if partial.is_dir():
+        for file in partial.iterdir():
+            sync(file)
+        sync(partial)
+        if path.exists():
+            shutil.rmtree(path)
+    os.replace(partial, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Force a file's or folder's content to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what killed writers left behind. Only for the one who holds the lock."""
+    for leftover in folder.glob(PARTIAL + "*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+
+
+_SEAL = re.compile(rb'\A\{\n "checksum": "sha256:([0-9a-f]{64})",\n')
+_MARKS = (b'"checksum"', b'"sha256:')
+_HEAD = 120  # bytes in which the seal stands
+
+
+def write_sealed_json(path: Path, data: dict[str, Any]) -> None:
+    """Write an object whole, sealed. ValueError for NaN and infinity, which JSON cannot hold."""
+    body = json.dumps(data, indent=1, allow_nan=False).encode("utf-8")[2:] + b"\n"
+    told = sha256(body).hexdigest().encode()
+    write_whole(path, b'{\n "checksum": "sha256:' + told + b'",\n' + body)
+
+
+def read_sealed_json(path: Path) -> dict[str, Any]:
+    """The object as it was written. ValueError where the file is damaged, OSError where it is not there."""
+    raw = path.read_bytes()
+    seal = _SEAL.match(raw)
+    if seal is None and any(mark in raw[:_HEAD] for mark in _MARKS):
+        raise ValueError("its checksum cannot be read")
+    if seal is not None and sha256(raw[seal.end() :]).hexdigest().encode() != seal[1]:
+        raise ValueError("its checksum differs")
+    data = json.loads(raw.decode("utf-8"))
+    if not isinstance(data, dict):
+        raise ValueError("it holds no object")
+    data.pop("checksum", None)
+    return data
+
+
+def json_fault(path: Path) -> str:
+    """Why a file cannot be used; nothing where it can, or is not there."""
+    try:
+        read_sealed_json(path)
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, RecursionError) as error:
+        return str(error)
+    return ""
+
+
+METADATA = b"traitmap"
+CHECKSUMS = b"traitmap.sha256"
+_FAULTS = (OSError, pa.ArrowException, ValueError, KeyError, TypeError, AttributeError, IndexError)
+
+
+def encode_sealed(table: pa.Table, told: bytes, *, dictionaries: Sequence[str]) -> pa.Buffer:
+    """The bytes of a Parquet file; the same table gives the same bytes.
+
+    told: the metadata. dictionaries: columns whose values are often the same.
+    """
+    sums = {name: column_digest(table[name]) for name in table.column_names}
+    sums[""] = sha256(told).hexdigest()
+    metadata = {METADATA: told, CHECKSUMS: json.dumps(sums, sort_keys=True).encode()}
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata(metadata),
+        sink,
+        compression="zstd",
+        use_dictionary=list(dictionaries),
+        write_statistics=False,
+    )
+    return sink.getvalue()
+
+
+def read_sealed(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """Some columns of a file (all of the schema by default, or none), checked, with the metadata.
+
+    FileNotFoundError where it is not there; ValueError, in words, where it is damaged or was not sealed.
+    """
+    names = list(schema.names if columns is None else columns)
+    try:
+        # the file alone: a folder of that name would be read as a dataset
+        with pq.ParquetFile(path) as file:
+            table = file.read(columns=names, use_threads=False)
+        sums = json.loads(table.schema.metadata[CHECKSUMS])
+        found = {name: column_digest(table[name]) for name in names}
+        found[""] = sha256(table.schema.metadata[METADATA]).hexdigest()
+        types = [table.schema.field(name).type for name in names]
+        whole = found == {name: sums[name] for name in found}
+        whole &= types == [schema.field(name).type for name in names]
+    except FileNotFoundError:
+        raise
+    except (*_FAULTS, MemoryError, OverflowError, RecursionError) as error:
+        raise ValueError(_in_words(error)) from None
+    if not whole:
+        raise ValueError("its checksums differ")
+    return table
+
+
+def column_digest(column: pa.ChunkedArray) -> str:
+    """Digest of a column's values, whatever file layout or version of Arrow holds them."""
+    array = column.combine_chunks()
+    hashed = sha256(str(len(array)).encode())
+    hashed.update(np.asarray(array.is_valid()).tobytes())
+    if pa.types.is_list(array.type):
+        hashed.update(np.asarray(array.value_lengths().fill_null(0)).astype(np.int64).tobytes())
+        array = array.flatten()
+    if pa.types.is_string(array.type):
+        lengths, text = _text_of(array.fill_null(""))
+        hashed.update(lengths)
+        hashed.update(text)
+    else:
+        nothing = False if pa.types.is_boolean(array.type) else 0
+        hashed.update(np.asarray(array.fill_null(nothing)).tobytes())
+    return hashed.hexdigest()
+
+
+def _text_of(array: pa.StringArray) -> tuple[bytes, memoryview]:
+    """Lengths (int64) and bytes of all strings, without making one of them."""
+    _, places, text = array.buffers()
+    if not len(array) or text is None:
+        return np.zeros(len(array), np.int64).tobytes(), memoryview(b"")
+    at = np.frombuffer(places, np.int32)[array.offset : array.offset + len(array) + 1]
+    return np.diff(at).astype(np.int64).tobytes(), memoryview(text)[int(at[0]) : int(at[-1])]
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, KeyError):
+        return f"no {error.args[0]!r} in it"
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+FOLDER = "quarantine"
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A file or folder that was damaged.
+
+    path: where it stood, seen from the run folder. kept: where it is now, by its name in ``quarantine``.
+    """
+
+    path: str
+    kept: str
+    reason: str
+
+
+def quarantine(folder: Path, path: Path, reason: str) -> Path:
+    """Move a damaged file or folder of a run to ``quarantine``; returns its new place. Needs the lock.
+
+    The reason is written first: a kill in between leaves a reason without a file, which counts nothing.
+    """
+    place = folder / FOLDER
+    place.mkdir(exist_ok=True)
+    number = 1
+    while (kept := place / f"{path.name}.{number}").exists():
+        number += 1
+    told = {"path": path.relative_to(folder).as_posix(), "reason": reason}
+    write_json(kept.with_name(f"{kept.name}.json"), told)
+    os.replace(path, kept)
+    return kept
+
+
+def quarantined(folder: Path) -> tuple[Quarantined, ...]:
+    """All that is kept in ``quarantine``, by name."""
+    found = []
+    for told in sorted((folder / FOLDER).glob("*.json")):
+        kept = told.with_suffix("")
+        if kept.exists():
+            found.append(_read(told, kept))
+    return tuple(found)
+
+
+def _read(told: Path, kept: Path) -> Quarantined:
+    try:
+        raw = json.loads(told.read_text(encoding="utf-8"))
+        return Quarantined(str(raw["path"]), kept.name, str(raw["reason"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Quarantined(kept.name, kept.name, "its reason cannot be read")

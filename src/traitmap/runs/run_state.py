@@ -1,0 +1,405 @@
+"""How one unit of work is computed: an engine and a unit in, a result out, the same on every machine.
+
+A run that is open for writing: what is planned, how far it is, and every change of that.
+
+Whoever computes, here or on a cluster, hands results to this one record in the one process that holds the
+run's lock.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from traitmap.data.records import ServedAdapter
+from traitmap.engine.contract import Engine, TrainingJob, TrainingReport
+from traitmap.errors import ModelError, RunError, TraitmapError, UserError
+from traitmap.progress import Listener, silent
+from traitmap.runs.cells import NewCell, outcome_table, write_cells
+from traitmap.runs.cost import rough_token_counts, training_tokens
+from traitmap.runs.files import partial_path
+from traitmap.runs.ledger import (
+    AdapterEntry,
+    CellEntry,
+    Ledger,
+    describe_source,
+    describe_target,
+    read_ledger,
+    write_ledger,
+)
+from traitmap.runs.plan import AdapterUnit, CellUnit, Plan, adapter_digest, cell_key, make_plan
+from traitmap.runs.store import (
+    RunStore,
+    TrainedAdapter,
+    check_adapters,
+    check_cell,
+    commit_adapters,
+    freeze_study,
+    stage_adapter,
+)
+from traitmap.study.settings import BASELINE, Study
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from traitmap.data.sources import LoadedSource
+    from traitmap.data.targets import LoadedTarget
+
+
+_OUT_OF_MEMORY = frozenset({"OutOfMemoryError", "MemoryError", "ArrayMemoryError"})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a unit gave no result.
+
+    memory: memory ran out, so that a smaller group may do. final: another try would fail as well.
+    """
+
+    reason: str
+    memory: bool = False
+    final: bool = False
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What came of one cell. outcomes: (n_items,) the columns of a cell file. seconds: of computing it."""
+
+    outcomes: pa.Table
+    aggregates: dict[str, float]
+    seconds: float
+
+
+def train(
+    engine: Engine,
+    keys: Sequence[str],
+    jobs: Sequence[TrainingJob],
+    folders: Sequence[Path],
+    listener: Listener = silent,
+) -> list[TrainedAdapter | Failure]:
+    """One training pass: a finished adapter in its folder, or why there is none, for each job in order.
+
+    Raises what the engine raises where the whole pass fails.
+    """
+    reports = engine.train(jobs, folders, listener)
+    return [_collect(*one) for one in zip(keys, folders, reports, strict=True)]
+
+
+def answer_and_score(
+    engine: Engine,
+    target: LoadedTarget,
+    adapter: Path | ServedAdapter | None,
+    listener: Listener = silent,
+) -> CellResult:
+    """One cell: answers to all requests of a target, scored. Nothing of any other cell has a part in it."""
+    started = time.monotonic()
+    scored = target.score(engine.answer(target.requests, adapter, listener))
+    seconds = round(time.monotonic() - started, 3)
+    return CellResult(outcome_table(scored.outcomes), dict(scored.aggregates), seconds)
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Why a unit failed, in one line."""
+    memory = ran_out_of_memory(error)
+    if isinstance(error, TraitmapError):
+        return Failure(str(error), memory, final=isinstance(error, UserError))
+    if memory:
+        return Failure(f"memory ran out ({type(error).__name__}: {' '.join(str(error).split())[:200]})", True)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"; {Path(frames[-1].filename).name} line {frames[-1].lineno}" if frames else ""
+    return Failure(f"{type(error).__name__}: {error} (a defect{place})")
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether lack of memory is what an error comes from, by the names of it and of its causes.
+
+    Names, since torch's error cannot be named where torch is not imported.
+    """
+    return any(type(one).__name__ in _OUT_OF_MEMORY for one in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+
+
+def _collect(key: str, folder: Path, report: TrainingReport) -> TrainedAdapter | Failure:
+    if report.failure is not None:
+        return Failure(report.failure)
+    if not all(isfinite(loss) for loss in report.losses):
+        return Failure("diverged: a training loss is no number; lower learning_rate")
+    try:
+        return TrainedAdapter(key, adapter_digest(folder), _plain(report))
+    except ModelError as error:
+        return Failure(f"the engine reported success and left no adapter: {error}")
+
+
+def _plain(report: TrainingReport) -> dict[str, Any]:
+    """A training report as JSON data; a loss that is no number is null."""
+    losses = [loss if isfinite(loss) else None for loss in report.losses]
+    return {**asdict(report), "losses": losses}
+
+
+Group = tuple[AdapterUnit, ...]
+
+
+@dataclass
+class OpenRun:
+    """A run in progress: the plan, and the ledger's entries as they stand. Needs the lock."""
+
+    store: RunStore
+    plan: Plan
+    head: Ledger
+    sources: Mapping[str, LoadedSource]
+    targets: Mapping[str, LoadedTarget]
+    adapters: dict[tuple[str, int | None], AdapterEntry]
+    cells: dict[CellUnit, CellEntry]
+    record: Callable[[RunStore, Ledger], None] = write_ledger
+
+    def write(self) -> None:
+        """Keep the entries as they stand."""
+        adapters, cells = tuple(self.adapters.values()), tuple(self.cells.values())
+        self.record(self.store, replace(self.head, adapters=adapters, cells=cells))
+
+    def find_cell(self, unit: CellUnit) -> None:
+        """Bring a cell's entry up to date with its adapter: its key, or why it cannot have one."""
+        digest, entry = None, CellEntry(unit.source, unit.seed, unit.target, None)
+        if unit.source != BASELINE:
+            adapter = self.adapters[unit.source, unit.seed]
+            digest = adapter.digest
+            if adapter.status != "done":
+                failed = replace(entry, status="failed", reason=f"no adapter: {adapter.reason}")
+                self.cells[unit] = failed if adapter.status == "failed" else entry
+                return
+        key = cell_key(self.head.base, digest, self.targets[unit.target].digest)
+        if self.cells[unit].key == key:
+            entry = self.cells[unit]
+        if check_cell(self.store, key):
+            self.cells[unit] = replace(entry, key=key, status="done", reason="")
+        elif entry.status != "failed":
+            self.cells[unit] = replace(entry, key=key, status="missing", seconds=None)
+
+    def jobs(self, group: Sequence[AdapterUnit]) -> list[TrainingJob]:
+        """What the engine is asked to train."""
+        found = [(unit, self.sources[unit.source]) for unit in group]
+        return [
+            TrainingJob(one.draws_as, unit.seed, tuple(one.examples), one.lora, one.training)
+            for unit, one in found
+        ]
+
+    def rough_tokens(self, group: Sequence[AdapterUnit]) -> float:
+        """Tokens of a training pass, guessed from characters."""
+        total = 0.0
+        for unit in group:
+            source = self.sources[unit.source]
+            lengths = rough_token_counts([example.text for example in source.examples])
+            total += training_tokens(lengths, source.training)
+        return total
+
+    def stage(self, group: Sequence[AdapterUnit]) -> list[Path]:
+        """Empty folders for a group's adapters."""
+        return [stage_adapter(self.store, unit.key) for unit in group]
+
+    def commit_group(self, group: Sequence[AdapterUnit], found: Sequence[TrainedAdapter | Failure]) -> None:
+        """Make the staged adapters of a training pass count, all together, and say why others are not there.
+
+        What came of each stands in the order of the group.
+        """
+        trained = [one for one in found if isinstance(one, TrainedAdapter)]
+        if trained:
+            commit_adapters(self.store, trained)
+        for unit, one in zip(group, found, strict=True):
+            if isinstance(one, Failure):
+                self.fail_group([unit], one.reason)
+            else:
+                place = unit.source, unit.seed
+                self.adapters[place] = finished(self.adapters[place], one)
+        self.unstage(group)
+
+    def unstage(self, group: Sequence[AdapterUnit]) -> None:
+        """Remove what a training pass left that does not count."""
+        for unit in group:
+            shutil.rmtree(partial_path(self.store.adapter(unit.key)), ignore_errors=True)
+
+    def fail_group(self, group: Sequence[AdapterUnit], reason: str) -> None:
+        """Say why adapters are not there."""
+        for unit in group:
+            place = unit.source, unit.seed
+            self.adapters[place] = replace(self.adapters[place], status="failed", digest=None, reason=reason)
+
+    def split(self, group: Group) -> tuple[Group, Group]:
+        """A group in halves, for want of memory. The ledger tells that they are trained apart from now on."""
+        halves = group[: len(group) // 2], group[len(group) // 2 :]
+        number = 1 + max(one.group or 0 for one in self.adapters.values())
+        for unit in halves[1]:
+            place = unit.source, unit.seed
+            self.adapters[place] = replace(self.adapters[place], group=number)
+        return halves
+
+    def commit_cells(self, results: Sequence[tuple[CellUnit, CellResult]]) -> None:
+        """Store what came of some cells."""
+        new = []
+        for unit, result in results:
+            key = self.cells[unit].key
+            assert key is not None
+            conditions = self.cell_conditions(unit)
+            new.append(NewCell(self.store.cell(key), result.outcomes, result.aggregates, conditions))
+        write_cells(new)
+        for unit, result in results:
+            self.cells[unit] = replace(self.cells[unit], status="done", reason="", seconds=result.seconds)
+
+    def fail_cell(self, unit: CellUnit, reason: str) -> None:
+        """Say why a cell is not there."""
+        self.cells[unit] = replace(self.cells[unit], status="failed", reason=reason)
+
+    def settle_unasked(self, unit: CellUnit) -> bool:
+        """Whether no engine is needed: another source has the same files, or its answers are not judged."""
+        entry, refused = self.cells[unit], self.targets[unit.target].refused
+        assert entry.key is not None
+        if self.store.cell(entry.key).exists():
+            self.cells[unit] = replace(entry, status="done", reason="")
+            return True
+        if refused:
+            self.fail_cell(unit, refused)
+        return bool(refused)
+
+    def adapter_of(self, unit: CellUnit) -> Path | ServedAdapter | None:
+        """Where a cell's adapter lies; None for the base."""
+        if unit.source == BASELINE:
+            return None
+        key = self.adapters[unit.source, unit.seed].key
+        return self.sources[unit.source].adapter if key is None else self.store.adapter(key)
+
+    def cell_conditions(self, unit: CellUnit) -> dict[str, Any]:
+        """All that determines a cell, and how it was computed. No names of sources: several may share it."""
+        target = self.targets[unit.target]
+        adapter = None if unit.source == BASELINE else self.adapters[unit.source, unit.seed].digest
+        return {
+            "base": self.head.base,
+            "adapter": adapter,
+            "target": target.digest,
+            "metric": target.metric,
+            "filter": target.filter,
+            "asked": dict(target.conditions),
+            "engine": dict(self.head.conditions),
+        }
+
+
+def open_run(
+    store: RunStore,
+    study: Study,
+    engine: Engine,
+    sources: Sequence[LoadedSource],
+    targets: Sequence[LoadedTarget],
+    *,
+    group_size: int | None,
+    token_budget: int | None,
+) -> OpenRun:
+    """Plan a study and find what of it is done. Adapters not trained yet stay in the groups that an earlier
+    run of this folder gave them, unless ``group_size`` or ``token_budget`` asks for others."""
+    before = _ledger_before(store, engine.base_digest)
+    asked = group_size is not None or token_budget is not None
+    groups = {one.key: one.group for one in before.adapters if one.key} if before and not asked else {}
+    plan = make_plan(
+        study=study,
+        sources=sources,
+        targets=targets,
+        base_digest=engine.base_digest,
+        group_size=group_size,
+        token_budget=token_budget,
+        largest_group=engine.largest_group,
+        recorded={key: number for key, number in groups.items() if number is not None},
+    )
+    by_name = {source.name: source for source in sources}
+    head = Ledger(
+        name=study.name,
+        study=freeze_study(store, study),
+        base=engine.base_digest,
+        model=study.model.model_dump(mode="json"),
+        conditions=engine.conditions,
+        seeds=study.seeds,
+        sources=tuple(describe_source(source) for source in sources),
+        targets=tuple(describe_target(target) for target in targets),
+        adapters=(),
+        cells=(),
+    )
+    run = OpenRun(
+        store=store,
+        plan=plan,
+        head=head,
+        sources=by_name,
+        targets={target.name: target for target in targets},
+        adapters=_adapter_entries(plan, by_name, check_adapters(store), before),
+        cells=_cell_entries(plan, before),
+    )
+    for unit in plan.cells:
+        run.find_cell(unit)
+    return run
+
+
+def finished(entry: AdapterEntry, trained: TrainedAdapter) -> AdapterEntry:
+    """The entry of an adapter that is there."""
+    losses = trained.report["losses"]
+    report = {name: value for name, value in trained.report.items() if name not in ("losses", "failure")}
+    report |= {"steps": len(losses), "last_loss": losses[-1] if losses else None}
+    return replace(entry, status="done", digest=trained.digest, reason="", report=report)
+
+
+def _ledger_before(store: RunStore, base_digest: str) -> Ledger | None:
+    """What the folder's last run knew; None where there was none, or its ledger cannot be read."""
+    try:
+        before = read_ledger(store)
+    except RunError:
+        return None
+    if before.base != base_digest:
+        raise RunError(
+            f"{store.folder}: this run was made with another base (digest {before.base[:12]}, from "
+            f"{before.model.get('path')!r}, {before.conditions.get('dtype')}; now {base_digest[:12]}): the "
+            "model's files, revision, dtype or device have changed. Give the study another name or output, "
+            "or remove this folder."
+        )
+    return before
+
+
+def _adapter_entries(
+    plan: Plan,
+    sources: Mapping[str, LoadedSource],
+    trained: Mapping[str, TrainedAdapter],
+    before: Ledger | None,
+) -> dict[tuple[str, int | None], AdapterEntry]:
+    failed = [one for one in before.adapters if one.status == "failed"] if before else []
+    failures = {one.key: one.reason for one in failed}
+    entries: dict[tuple[str, int | None], AdapterEntry] = {}
+    for number, group in enumerate(plan.groups):
+        for unit in group:
+            entry = AdapterEntry(unit.source, unit.seed, unit.key, number)
+            if unit.key in trained:
+                entry = finished(entry, trained[unit.key])
+            elif unit.key in failures:
+                entry = replace(entry, status="failed", reason=failures[unit.key])
+            entries[unit.source, unit.seed] = entry
+    for name in plan.existing:
+        entry = AdapterEntry(name, None, None, None)
+        path = sources[name].adapter
+        assert path is not None
+        try:
+            entries[name, None] = replace(entry, status="done", digest=adapter_digest(path))
+        except ModelError as error:
+            entries[name, None] = replace(entry, status="failed", reason=str(error))
+    return entries
+
+
+def _cell_entries(plan: Plan, before: Ledger | None) -> dict[CellUnit, CellEntry]:
+    former = {CellUnit(one.source, one.seed, one.target): one for one in before.cells} if before else {}
+    return {
+        unit: former.get(unit) or CellEntry(unit.source, unit.seed, unit.target, None) for unit in plan.cells
+    }
