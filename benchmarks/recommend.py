@@ -20,7 +20,7 @@ import pandas as pd
 from record import conditions, save
 
 from traitmap.analysis.recommendation import protocol as metrics
-from traitmap.analysis.recommendation.protocol import Evaluation, evaluate
+from traitmap.analysis.recommendation.protocol import RecommenderEvaluation, evaluate
 from traitmap.api.recommendation import evaluate_recommenders
 from traitmap.matrix.io import read_matrix
 from traitmap.matrix.record import TransferMatrix
@@ -107,7 +107,7 @@ def taskweb(setting: str) -> dict[str, Any]:
     return table
 
 
-def published(method: str, found: Evaluation) -> np.ndarray:
+def published(method: str, found: RecommenderEvaluation) -> np.ndarray:
     wide = pd.read_csv(laid_out("taskweb_published_predictors.csv")).pivot(
         index="source", columns="target", values=method
     )
@@ -124,7 +124,7 @@ def authors_label(sources: list[str], targets: list[str]) -> np.ndarray:
     return 0.5 * change + 0.5 * (0.2 * gained - 0.1)
 
 
-def authors_metric(found: Evaluation) -> list[str]:
+def authors_metric(found: RecommenderEvaluation) -> list[str]:
     """NDCG and Regret@5 exactly as published: their order of sources, their 20 targets."""
     effects = found.effects
     order = authors_label(list(effects.sources), list(effects.targets))
@@ -258,7 +258,7 @@ def means(of: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {name: float(np.nanmean(of[name])) for name in SHOWN if name in of}
 
 
-def paired(found: Evaluation, rival: Mapping[str, np.ndarray], metric: str, name: str) -> str:
+def paired(found: RecommenderEvaluation, rival: Mapping[str, np.ndarray], metric: str, name: str) -> str:
     apart = found.per_target[found.chosen][metric] - rival[metric]
     apart = apart[np.isfinite(apart)]
     drawn = np.random.default_rng(0).choice(apart, size=(2000, len(apart))).mean(axis=1)
@@ -266,7 +266,7 @@ def paired(found: Evaluation, rival: Mapping[str, np.ndarray], metric: str, name
     return f"nested less {name}, {metric}: {apart.mean():+.2f} ({low:+.2f} to {high:+.2f})"
 
 
-def told(found: Evaluation) -> dict[str, Any]:
+def told(found: RecommenderEvaluation) -> dict[str, Any]:
     table = {name: {m: of[m].value for m in SHOWN} for name, of in found.models.items()}
     lines = []
     for metric in ("ndcg", "regret@1", "mean_regret@5"):

@@ -38,8 +38,10 @@ class Rows:
 def page(title: str, *parts: Rows | str, notes: Sequence[str] = ()) -> str:
     """Title, tables and paragraphs in their order, and notes in small print. All text is escaped."""
     shown = [f'<div style="font-weight:600;margin-bottom:.3em">{_text(title)}</div>']
-    shown += [_paragraph(one) if isinstance(one, str) else _table(one) for one in parts]
-    shown += [f'<div style="opacity:.75;font-size:.85em;margin-top:.3em">{_text(one)}</div>' for one in notes]
+    shown += [_paragraph(part) if isinstance(part, str) else _table(part) for part in parts]
+    shown += [
+        f'<div style="opacity:.75;font-size:.85em;margin-top:.3em">{_text(note)}</div>' for note in notes
+    ]
     return f'<div style="font-size:13px;line-height:1.4;overflow-x:auto">{"".join(shown)}</div>'
 
 

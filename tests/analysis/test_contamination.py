@@ -11,7 +11,7 @@ import pytest
 
 from traitmap.analysis.contamination import (
     Contamination,
-    Overlap,
+    ItemOverlap,
     contamination_from_json,
     find_contamination,
 )
@@ -31,7 +31,7 @@ def task(contents: Sequence[str], template: str = TEMPLATE, output: str = " posi
     return [TaskText(template.format(content), output, ("positive", "negative")) for content in contents]
 
 
-def overlap(training: Sequence[TaskText], items: Sequence[TaskText]) -> Overlap | None:
+def overlap(training: Sequence[TaskText], items: Sequence[TaskText]) -> ItemOverlap | None:
     return find_contamination({"source": training}, {"target": items}).of("source", "target")
 
 

@@ -8,8 +8,8 @@ from planted import matrix_of, noise, planted
 from traitmap.analysis.traits.components import Metric
 from traitmap.analysis.traits.decompose import decompose
 from traitmap.analysis.traits.stability import (
-    Model,
-    Subject,
+    ComponentModel,
+    ResampledTable,
     examine,
     largest_angle,
     leading,
@@ -21,14 +21,14 @@ from traitmap.analysis.traits.stability import (
 )
 
 
-def subject_of(values: np.ndarray, model: Model) -> Subject:
+def subject_of(values: np.ndarray, model: ComponentModel) -> ResampledTable:
     observed = np.ones(values.shape, dtype=bool)
     loadings = leading(values[None], model)[0][0][:, : model.examined]
-    return Subject(values, values, observed, loadings)
+    return ResampledTable(values, values, observed, loadings)
 
 
-def model_of(examined: int, rotation: str = "none", used: int = 0) -> Model:
-    return Model(0, Metric(), rotation, used, examined)
+def model_of(examined: int, rotation: str = "none", used: int = 0) -> ComponentModel:
+    return ComponentModel(0, Metric(), rotation, used, examined)
 
 
 def test_matching_undoes_order_and_sign():

@@ -15,7 +15,7 @@ from transformers import GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config
 from transformers.models.auto import AutoModelForCausalLM
 
 from traitmap.engine import attention, cached_attention, cached_passes
-from traitmap.engine.cached_attention import Slots
+from traitmap.engine.cached_attention import CacheSlots
 from traitmap.engine.cached_passes import (
     attending,
     compute_prefixes,
@@ -77,7 +77,7 @@ def steps_of(model: Any, prefixed: bool, lean_way: Lean | None) -> torch.Tensor:
         lengths = (5, 21, 12)
         rows = [Row(ids=draw.integers(0, 97, size), reads=np.array([size - 1])) for size in lengths]
         _, plan = read_behind(model, rows, [prefix] * 3, keep=True, lean=lean_way)
-        slots, start = Slots(4, torch.zeros(4, dtype=torch.long)), 0
+        slots, start = CacheSlots(4, torch.zeros(4, dtype=torch.long)), 0
         for slot, size in enumerate(lengths):
             slots.write(slot, start, start + size, plan.kept)
             start += size
@@ -225,7 +225,7 @@ def test_texts_are_the_same_the_lean_way_and_the_models_own(
 
 
 def test_slots_lose_room_that_no_text_needs() -> None:
-    slots = Slots(2, torch.zeros(2, dtype=torch.long))
+    slots = CacheSlots(2, torch.zeros(2, dtype=torch.long))
     kept = {0: (torch.randn(3, 300, 8), torch.randn(3, 300, 8))}
     slots.write(0, 0, 300, kept)
     slots.write(1, 0, 20, kept)

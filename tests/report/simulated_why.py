@@ -8,7 +8,7 @@ from math import nan
 import numpy as np
 
 from traitmap.analysis.explanation.dose import FormatPart, dose_response
-from traitmap.analysis.explanation.families import AnsweredCurve, Curve, Families
+from traitmap.analysis.explanation.families import AnsweredCurve, DoseCurve, Families
 from traitmap.analysis.explanation.permutation import Mantel
 from traitmap.analysis.explanation.records import (
     AsymmetricPair,
@@ -137,7 +137,7 @@ def some_families() -> Families:
     ]
     names = ("reviews", "half wrong", "wrong")
     curves = tuple(
-        Curve("reviews", "mislabel", "share of wrong labels", target, names, response, q)
+        DoseCurve("reviews", "mislabel", "share of wrong labels", target, names, response, q)
         for target, response, q in zip(("reviews", "sums"), responses, (0.001, 0.7), strict=True)
     )
     part = FormatPart(

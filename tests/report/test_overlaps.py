@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from traitmap.analysis.contamination import Contamination, Overlap, find_contamination
+from traitmap.analysis.contamination import Contamination, ItemOverlap, find_contamination
 from traitmap.data.texts import TaskText
 from traitmap.report.overlaps import overlap_warning, touched_cells
 from traitmap.report.preview import check_preview
-from traitmap.runs.cost import Estimate
+from traitmap.runs.cost import CostEstimate
 
 ITEMS = [f"item {word} [b]stands[/b] here" for word in ("one", "two", "three", "four")]
 FOUND = find_contamination(
@@ -22,7 +22,7 @@ FOUND = find_contamination(
 def printed(found: Contamination | None) -> str:
     console = Console(width=100, no_color=True)
     with console.capture() as capture:
-        estimate = Estimate(1.0, 1.0, 0.0, 400.0, 2_500_000.0, True)
+        estimate = CostEstimate(1.0, 1.0, 0.0, 400.0, 2_500_000.0, True)
         console.print(
             check_preview(sources=(), targets=(), adapters=1, cells=1, estimate=estimate, contamination=found)
         )
@@ -44,7 +44,7 @@ def test_check_says_that_nothing_was_found_and_is_silent_where_nothing_was_looke
 
 def test_few_touched_items_are_said_to_be_few() -> None:
     (one,) = FOUND.overlaps
-    few: Overlap = replace(one, items=1000, touched=(0,), exact=1)
+    few: ItemOverlap = replace(one, items=1000, touched=(0,), exact=1)
     assert "too few to move a gain by a point" in overlap_warning(few)
     assert "too few" not in overlap_warning(one)
 

@@ -6,7 +6,7 @@ from traitmap.data.check import preview_source
 from traitmap.data.records import Example, Segment
 from traitmap.data.sources import LoadedSource, Variation
 from traitmap.report.preview import check_preview
-from traitmap.runs.cost import Estimate
+from traitmap.runs.cost import CostEstimate
 from traitmap.study.settings import Lora, Training
 
 
@@ -28,7 +28,7 @@ def shown(variation: Variation) -> str:
         targets=[],
         adapters=1,
         cells=0,
-        estimate=Estimate(1, 1, 1, 1, 1, measured=False),
+        estimate=CostEstimate(1, 1, 1, 1, 1, measured=False),
     )
     console = Console(file=io.StringIO(), width=200)
     console.print(preview)

@@ -21,8 +21,8 @@ from traitmap.data.targets import LoadedTarget
 from traitmap.matrix.record import TransferMatrix
 from traitmap.report.preview import check_preview
 from traitmap.report.terminal import fold, in_bytes, in_time, matrix_table, split, status_table, traits_table
-from traitmap.runs.cost import Estimate
-from traitmap.runs.status import Failure, RunStatus, Tally
+from traitmap.runs.cost import CostEstimate
+from traitmap.runs.status import FailedUnit, RunStatus, Tally
 
 
 def printed(what: RenderableType, *, width: int = 80, terminal: bool = False, **options: object) -> str:
@@ -122,14 +122,14 @@ def test_traits_show_number_noise_intervals_and_warnings() -> None:
 
 
 def status(**changes: object) -> RunStatus:
-    failure = Failure("goat", 0, None, "diverged at step 12; lower learning_rate")
+    failure = FailedUnit("goat", 0, None, "diverged at step 12; lower learning_rate")
     whole = RunStatus(
         name="mini",
         folder="runs/mini",
         base="4f1c",
         adapters=Tally(18, 1, 3),
         cells=Tally(200, 11, 40),
-        failures=(failure, Failure("sst2", 1, "mnli", "out of memory")),
+        failures=(failure, FailedUnit("sst2", 1, "mnli", "out of memory")),
         bytes=12_300_000,
         running=None,
     )
@@ -183,7 +183,7 @@ def test_check_shows_text_labels_requests_and_cost() -> None:
         _task=None,
         _items=(),
     )
-    estimate = Estimate(1.0, 1.0, 0.0, 400.0, 2_500_000.0, True)
+    estimate = CostEstimate(1.0, 1.0, 0.0, 400.0, 2_500_000.0, True)
     text = printed(check_preview(sources=sources, targets=[target], adapters=1, cells=1, estimate=estimate))
     assert "Review: [fine]" in text
     assert "Mood:‹ positive›" in text

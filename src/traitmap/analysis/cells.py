@@ -38,7 +38,7 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Example:
+class ItemExample:
     """One item that was won or lost. base, adapter: the answers, empty where nothing was answered.
 
     item: its place among the target's items. seed: of the adapter that answered so.
@@ -71,8 +71,8 @@ class CellDetail:
     lost: int
     counts: NDArray[np.int64] | None
     lengths: Histogram | None
-    won_examples: tuple[Example, ...]
-    lost_examples: tuple[Example, ...]
+    won_examples: tuple[ItemExample, ...]
+    lost_examples: tuple[ItemExample, ...]
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def _cell(
     change = scores.mean(axis=0) - zero
     won, lost = change > SAME, change < -SAME
 
-    def drawn(places: NDArray[np.bool_]) -> tuple[Example, ...]:
+    def drawn(places: NDArray[np.bool_]) -> tuple[ItemExample, ...]:
         return tuple(
             _example(int(item), base, rows, int(np.sign(change[item])))
             for item in order[places[order]][:examples]
@@ -230,12 +230,14 @@ def _cell(
     )
 
 
-def _example(item: int, base: Sequence[Outcome], rows: Mapping[Key, Sequence[Outcome]], sign: int) -> Example:
+def _example(
+    item: int, base: Sequence[Outcome], rows: Mapping[Key, Sequence[Outcome]], sign: int
+) -> ItemExample:
     """The first seed whose answer goes the way that the mean over seeds does."""
     (_, seed), row = next(
         (key, row) for key, row in rows.items() if sign * (row[item].score - base[item].score) > 0
     )
-    return Example(
+    return ItemExample(
         item=item,
         seed=seed,
         base=shortened(_answer(base[item]), ANSWER_LENGTH),

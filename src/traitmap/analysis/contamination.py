@@ -66,7 +66,7 @@ class Duplicate:
 
 
 @dataclass(frozen=True)
-class Overlap:
+class ItemOverlap:
     """One source whose training texts hold items of one target.
 
     items: of the target that could be compared. touched: indices of those that a training text holds, as
@@ -95,7 +95,7 @@ class Overlap:
         """Plain JSON data; ``material`` is told beside what was counted."""
         return asdict(self) | {
             "touched": list(self.touched),
-            "examples": [asdict(one) for one in self.examples],
+            "examples": [asdict(example) for example in self.examples],
             "material": self.material,
         }
 
@@ -112,11 +112,14 @@ class Contamination:
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     items: Mapping[str, int]
-    overlaps: tuple[Overlap, ...]
+    overlaps: tuple[ItemOverlap, ...]
 
-    def of(self, source: str, target: str) -> Overlap | None:
+    def of(self, source: str, target: str) -> ItemOverlap | None:
         """The overlap of one pair, or None where there is none or nothing is known."""
-        return next((one for one in self.overlaps if (one.source, one.target) == (source, target)), None)
+        return next(
+            (overlap for overlap in self.overlaps if (overlap.source, overlap.target) == (source, target)),
+            None,
+        )
 
     def shares(self, sources: Sequence[str], targets: Sequence[str]) -> Array:
         """(S, T) share of touched items; 0 where none is, NaN where texts are not known."""
@@ -124,9 +127,11 @@ class Contamination:
             [self.items.get(t, 0) > 0 for t in targets]
         )
         shares = np.where(known, 0.0, np.nan)
-        for one in self.overlaps:
-            if one.source in sources and one.target in targets:
-                shares[list(sources).index(one.source), list(targets).index(one.target)] = one.share.value
+        for overlap in self.overlaps:
+            if overlap.source in sources and overlap.target in targets:
+                shares[list(sources).index(overlap.source), list(targets).index(overlap.target)] = (
+                    overlap.share.value
+                )
         return shares
 
     def to_json(self) -> dict[str, Any]:
@@ -136,7 +141,7 @@ class Contamination:
             "targets": list(self.targets),
             "items": dict(self.items),
             "material_share": MATERIAL,
-            "overlaps": [one.to_json() for one in self.overlaps],
+            "overlaps": [overlap.to_json() for overlap in self.overlaps],
         }
 
 
@@ -163,8 +168,8 @@ def find_contamination(
     items = {name: _items(texts) for name, texts in targets.items()}
     index = build_index(list(items.values()), smallest=SHORT)
     keys = {name: _keys_of_items(wordings) for name, wordings in items.items()}
-    compared = {name: sum(one.size > 0 for one in wordings) for name, wordings in items.items()}
-    overlaps: list[Overlap] = []
+    compared = {name: sum(wording.size > 0 for wording in wordings) for name, wordings in items.items()}
+    overlaps: list[ItemOverlap] = []
     for done, (source, texts) in enumerate(sources.items()):
         training = _training(texts)
         found = _equal(training, keys)
@@ -311,10 +316,10 @@ def _overlap(
     compared: int,
     asked: Sequence[str],
     training: _Training,
-) -> Overlap:
+) -> ItemOverlap:
     touched = tuple(sorted(found))
     kinds = [found[item].kind for item in touched]
-    return Overlap(
+    return ItemOverlap(
         source=source,
         target=target,
         items=compared,
@@ -352,9 +357,9 @@ def _beginning(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
 
 
-def _overlap_from_json(data: Mapping[str, Any]) -> Overlap:
+def _overlap_from_json(data: Mapping[str, Any]) -> ItemOverlap:
     share = data["share"]
-    return Overlap(
+    return ItemOverlap(
         source=data["source"],
         target=data["target"],
         items=data["items"],

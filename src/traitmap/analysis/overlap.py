@@ -251,9 +251,9 @@ def build_index(targets: Sequence[Sequence[Wording]], *, smallest: int) -> ItemI
     numbers = _WordNumbers()
     kept: list[_Runs] = []
     for wordings in targets:
-        runs = [_runs_of(one, numbers) if one.size >= smallest else _NO_RUNS for one in wordings]
+        runs = [_runs_of(wording, numbers) if wording.size >= smallest else _NO_RUNS for wording in wordings]
         common = _common([one.hashes for one in runs])
-        kept += [one.where(~np.isin(one.hashes, common)) for one in runs]
+        kept += [run.where(~np.isin(run.hashes, common)) for run in runs]
     every = np.concatenate([_NO_RUNS.hashes, *(one.hashes for one in kept)])
     order = np.argsort(every, kind="stable")
     hashes, first, counts = np.unique(every[order], return_index=True, return_counts=True)

@@ -273,10 +273,10 @@ def _price_list(
     )
     names = sorted(targets, key=lambda one: one.name)
     evaluation = np.array([_tokens(target, None, engine) for target in names])
-    rows = sum(1 if one.adapter is not None else len(study.seeds) for one in sources)
+    rows = sum(1 if source.adapter is not None else len(study.seeds) for source in sources)
     return _Prices(
         sources=tuple(one.name for one in ordered),
-        targets=tuple(one.name for one in names),
+        targets=tuple(name.name for name in names),
         training=training,
         evaluation=evaluation,
         whole=Left(float(training.sum()) * len(study.seeds), float(evaluation.sum()) * (1 + rows)),

@@ -83,7 +83,7 @@ def import_results(
             _write_table(build_matrix(store), output)
     else:
         write_imported(imported, output)
-    rows = [one for column in imported.columns for one in column.rows.values()]
+    rows = [row for column in imported.columns for row in column.rows.values()]
     return ImportReport(
         place=output,
         base=imported.base,

@@ -15,11 +15,11 @@ from traitmap.errors import DataError
 from traitmap.progress import Listener, silent
 
 if TYPE_CHECKING:
-    from traitmap.analysis.contamination import Contamination, Overlap
+    from traitmap.analysis.contamination import Contamination, ItemOverlap
     from traitmap.analysis.features import PairFeatures
     from traitmap.analysis.recommendation.advice import Recommendation
     from traitmap.analysis.recommendation.advise import Probe
-    from traitmap.analysis.recommendation.protocol import Evaluation
+    from traitmap.analysis.recommendation.protocol import RecommenderEvaluation
     from traitmap.analysis.traits.records import Traits
     from traitmap.data.texts import TaskText, Texts
     from traitmap.matrix.record import TransferMatrix
@@ -67,7 +67,7 @@ def recommend(
         matrix,
         name,
         features=features,
-        contaminated={one.source: _words(one) for one in overlaps if one.material},
+        contaminated={overlap.source: _words(overlap) for overlap in overlaps if overlap.material},
         touched={one.source: _words(one) for one in overlaps if not one.material},
         probes=_probes(matrix, name, probe),
         care=care,
@@ -145,13 +145,13 @@ def _target(
 
 def _overlaps(
     subject: TransferMatrix | Run | str | Path, sides: _Sides, columns: Texts, name: str
-) -> tuple[list[Overlap], list[str]]:
+) -> tuple[list[ItemOverlap], list[str]]:
     """Sources whose training texts hold the target's items, and what to know about the comparison."""
     from traitmap.analysis.contamination import find_contamination
 
     kept = _kept(subject)
     if kept is not None and name in kept.targets:
-        return [one for one in kept.overlaps if one.target == name], []
+        return [overlap for overlap in kept.overlaps if overlap.target == name], []
     # the target's own texts are left out where they stand for both its training and its test items
     sources = {
         source: texts for source, texts in sides.sources.items() if texts is not sides.targets.get(name)
@@ -215,7 +215,7 @@ def _traits(matrix: TransferMatrix, care: Sequence[str]) -> Traits | None:
     return decompose(matrix, names=trait_names(matrix), n_bootstrap=200, n_permutations=100)
 
 
-def _words(one: Overlap) -> str:
+def _words(one: ItemOverlap) -> str:
     return f"its training texts hold {len(one.touched):,} of {one.items:,} items of the target"
 
 
@@ -232,7 +232,7 @@ def evaluate_recommenders(
     values: Literal["score", "relchange"] = "score",
     seed: int = 0,
     listener: Listener = silent,
-) -> Evaluation:
+) -> RecommenderEvaluation:
     """Judge every recommender on a matrix by holding parts of it out; see ``evaluate`` for the protocol.
 
     matrix: a record, a run folder, or a CSV or Parquet file. texts: by task, or a JSONL file of rows

@@ -305,7 +305,7 @@ def _class_metrics(matrix: TransferMatrix, profile: Profile) -> Iterator[MetricT
     from traitmap.analysis.cells import MetricTable
 
     cells = profile.cells.classes if profile.cells else ()
-    pooled = [one for one in cells if one.seed is None and one.source in matrix.sources]
+    pooled = [cell for cell in cells if cell.seed is None and cell.source in matrix.sources]
     for name in _CLASS_METRICS:
         values, low, high = (np.full(matrix.values.shape, np.nan) for _ in range(3))
         baseline = np.full(len(matrix.targets), np.nan)

@@ -28,11 +28,11 @@ from traitmap.study.settings import Model, Study
 
 if TYPE_CHECKING:
     from traitmap.analysis.contamination import Contamination
-    from traitmap.data.check import Lengths, SourcePreview
+    from traitmap.data.check import LengthSummary, SourcePreview
     from traitmap.data.sources import LoadedSource
     from traitmap.data.targets import LoadedTarget
     from traitmap.engine.contract import Engine
-    from traitmap.runs.cost import Estimate, UnitCost
+    from traitmap.runs.cost import CostEstimate, UnitCost
     from traitmap.runs.growth import Growth
     from traitmap.runs.plan import Plan
 
@@ -132,13 +132,13 @@ class Check:
 
     study: Study
     sources: tuple[SourcePreview, ...]
-    lengths: Mapping[str, Lengths]
+    lengths: Mapping[str, LengthSummary]
     targets: tuple[LoadedTarget, ...]
     plan: Plan
     contamination: Contamination
     adapters_to_train: int
     cells_to_evaluate: int
-    estimate: Estimate
+    estimate: CostEstimate
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -147,17 +147,17 @@ class Check:
 
         sources = [
             {
-                "name": one.name,
-                "examples": one.examples,
-                "available": one.available,
-                "label_counts": dict(one.label_counts),
-                "shown": [{"prompt": shown.prompt, "completion": shown.completion} for shown in one.shown],
-                "tokens": asdict(self.lengths[one.name]) if one.name in self.lengths else None,
-                "warnings": list(one.warnings),
-                "adapter": str(one.adapter) if one.adapter else None,
-                "variation": describe_variation(one.variation) if one.variation else None,
+                "name": source.name,
+                "examples": source.examples,
+                "available": source.available,
+                "label_counts": dict(source.label_counts),
+                "shown": [{"prompt": shown.prompt, "completion": shown.completion} for shown in source.shown],
+                "tokens": asdict(self.lengths[source.name]) if source.name in self.lengths else None,
+                "warnings": list(source.warnings),
+                "adapter": str(source.adapter) if source.adapter else None,
+                "variation": describe_variation(source.variation) if source.variation else None,
             }
-            for one in self.sources
+            for source in self.sources
         ]
         fields = (
             "name",
@@ -171,7 +171,7 @@ class Check:
             "digest",
             "refused",
         )
-        targets = [{field: _known(getattr(one, field)) for field in fields} for one in self.targets]
+        targets = [{field: _known(getattr(target, field)) for field in fields} for target in self.targets]
         return {
             "name": self.study.name,
             "sources": sources,
@@ -239,11 +239,12 @@ def check(
         cost=cost,
     )
     lengths = {
-        one.name: lengths_of(
-            [round(count) for count in token_counts([e.text for e in one.examples])], one.training.max_length
+        source.name: lengths_of(
+            [round(count) for count in token_counts([e.text for e in source.examples])],
+            source.training.max_length,
         )
-        for one in sources
-        if one.adapter is None
+        for source in sources
+        if source.adapter is None
     }
     previews = tuple(preview_source(one) for one in sources)
     return Check(
@@ -296,7 +297,7 @@ def _unit_cost(
     if engine is not None:
         return measure_cost(engine, sources, targets), ()
     shape = shape_of_base(study.model, study.folder)
-    ranks = [one.lora.r for one in sources if one.adapter is None]
+    ranks = [source.lora.r for source in sources if source.adapter is None]
     found = assumed_cost(shape, max(ranks, default=0)) if shape is not None else None
     return found or (ASSUMED, ())
 

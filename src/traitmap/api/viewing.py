@@ -71,7 +71,7 @@ class Following:
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON data; unknown numbers are null."""
-        stages = [{**asdict(one), "seconds_left": _known(one.seconds_left)} for one in self.stages]
+        stages = [{**asdict(stage), "seconds_left": _known(stage.seconds_left)} for stage in self.stages]
         cells = [
             [{name: _known(value) for name, value in asdict(one).items()} for one in row]
             for row in self.cells
@@ -85,7 +85,7 @@ class Following:
             "adapters": dict(self.adapters),
             "failures": list(self.failures),
             "stages": stages,
-            "losses": [list(one) for one in self.losses],
+            "losses": [list(loss) for loss in self.losses],
             "elapsed": _known(self.elapsed),
         }
 
@@ -108,13 +108,13 @@ class Follower:
         ledger = read_ledger(self.store)
         running = running_pid(self.store) is not None
         progress = read_progress(self.store.folder) if running else None
-        adapters = [one.status for one in ledger.adapters]
-        complete = {*adapters, *(one.status for one in ledger.cells)} <= {"done"}
+        adapters = [adapter.status for adapter in ledger.adapters]
+        complete = {*adapters, *(cell.status for cell in ledger.cells)} <= {"done"}
         return Following(
             name=ledger.name,
             state="running" if running else ("done" if complete else "stopped"),
-            rows=(BASELINE, *(str(one["name"]) for one in _rows(ledger))),
-            targets=tuple(str(one["name"]) for one in ledger.targets),
+            rows=(BASELINE, *(str(row["name"]) for row in _rows(ledger))),
+            targets=tuple(str(target["name"]) for target in ledger.targets),
             cells=self._cells(ledger),
             adapters={status: adapters.count(status) for status in ("done", "failed", "missing")},
             failures=_failures(ledger),
@@ -126,11 +126,11 @@ class Follower:
     def _cells(self, ledger: Ledger) -> tuple[tuple[FollowedCell, ...], ...]:
         states: dict[tuple[str, str], list[str]] = {}
         values: dict[tuple[str, str], list[float]] = {}
-        for one in ledger.cells:
-            states.setdefault((one.source, one.target), []).append(one.status)
-            if one.status == "done" and one.key is not None:
-                values.setdefault((one.source, one.target), []).append(self._mean(one.key))
-        names = [BASELINE, *(str(one["name"]) for one in _rows(ledger))]
+        for cell in ledger.cells:
+            states.setdefault((cell.source, cell.target), []).append(cell.status)
+            if cell.status == "done" and cell.key is not None:
+                values.setdefault((cell.source, cell.target), []).append(self._mean(cell.key))
+        names = [BASELINE, *(str(row["name"]) for row in _rows(ledger))]
         return tuple(
             tuple(_cell(states, values, name, target) for target in ledger.targets) for name in names
         )
@@ -152,8 +152,8 @@ class Follower:
 
 def _rows(ledger: Ledger) -> list[Mapping[str, Any]]:
     """Sources that have cells: one that only serves others as material has none."""
-    asked = {one.source for one in ledger.cells}
-    return [one for one in ledger.sources if one["name"] in asked]
+    asked = {cell.source for cell in ledger.cells}
+    return [source for source in ledger.sources if source["name"] in asked]
 
 
 def _cell(
@@ -178,14 +178,14 @@ def _mean_of(values: list[float] | None) -> float:
 
 def _failures(ledger: Ledger) -> tuple[str, ...]:
     """Why units failed, each reason of an adapter once."""
-    broken = {(one.source, one.seed) for one in ledger.adapters if one.status == "failed"}
+    broken = {(adapter.source, adapter.seed) for adapter in ledger.adapters if adapter.status == "failed"}
     found = [f"{one.source}, training: {one.reason}" for one in ledger.adapters if one.status == "failed"]
     return (
         *found,
         *(
-            f"{one.source} on {one.target}: {one.reason}"
-            for one in ledger.cells
-            if one.status == "failed" and (one.source, one.seed) not in broken
+            f"{cell.source} on {cell.target}: {cell.reason}"
+            for cell in ledger.cells
+            if cell.status == "failed" and (cell.source, cell.seed) not in broken
         ),
     )
 

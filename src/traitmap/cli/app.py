@@ -51,7 +51,7 @@ def run_folders(ctx: Any, incomplete: str) -> list[str]:
         folders = sorted(one for one in parent.iterdir() if one.is_dir() and not one.name.startswith("."))
     except OSError:
         return []
-    named = [one for one in folders if one.name.startswith(beginning)]
+    named = [folder for folder in folders if folder.name.startswith(beginning)]
     runs = [str(one) for one in named if (one / "run.json").is_file()]
     return runs or [f"{one}/" for one in named]
 

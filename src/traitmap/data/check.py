@@ -18,7 +18,7 @@ from traitmap.data.render import RenderChat, plain_chat
 from traitmap.data.sources import LoadedSource, Variation, examine_source
 from traitmap.errors import DataError, Fault, StudyError
 from traitmap.study.document import Place
-from traitmap.study.load import Draft, read_draft
+from traitmap.study.load import StudyDraft, read_draft
 from traitmap.study.paths import MINI, is_task_file, model_location, resolve
 from traitmap.study.rules import parents
 from traitmap.study.settings import Model, Study, Target
@@ -52,13 +52,13 @@ def check_file(
     return draft.study
 
 
-def _reading(draft: Draft, data: str) -> Draft:
+def _reading(draft: StudyDraft, data: str) -> StudyDraft:
     """The draft with another folder of copies."""
     study = draft.study.model_copy(update={"data": data}) if draft.study is not None else None
     return replace(draft, study=study, data=data)
 
 
-def data_faults(draft: Draft, render_chat: RenderChat | None = None) -> list[Fault]:
+def data_faults(draft: StudyDraft, render_chat: RenderChat | None = None) -> list[Fault]:
     """Faults of what a study file names, for those of its parts that are in order themselves."""
     study = _stand_in(draft)
     found = [
@@ -69,13 +69,13 @@ def data_faults(draft: Draft, render_chat: RenderChat | None = None) -> list[Fau
     return [draft.fault(place, message) for place, message in found]
 
 
-def place_faults(draft: Draft) -> list[Found]:
+def place_faults(draft: StudyDraft) -> list[Found]:
     """Faults of the folders that a study file names: the base, its tasks, its copies. Reads no rows."""
     study = _stand_in(draft)
     return [*_model_faults(draft), *_include_faults(draft, study), *_copies_faults(study)]
 
 
-def _stand_in(draft: Draft) -> Study:
+def _stand_in(draft: StudyDraft) -> Study:
     """A study of the parts that are in order, so that they can be loaded although others are not."""
     if draft.study is not None:
         folders = _folders(draft.study.include_path, draft.study)
@@ -97,7 +97,7 @@ def _folders(include_path: tuple[str, ...], study: Study) -> tuple[str, ...]:
     return tuple(folder for folder in include_path if os.path.isdir(resolve(folder, study.folder)))
 
 
-def _model_faults(draft: Draft) -> Iterator[Found]:
+def _model_faults(draft: StudyDraft) -> Iterator[Found]:
     if draft.model is None:
         return
     if draft.model.endpoint is not None:
@@ -125,7 +125,7 @@ def _model_problem(folder: Path) -> str | None:
     return None if isinstance(config, dict) else f"{folder / 'config.json'} does not hold an object"
 
 
-def _include_faults(draft: Draft, study: Study) -> Iterator[Found]:
+def _include_faults(draft: StudyDraft, study: Study) -> Iterator[Found]:
     for at, folder in enumerate(draft.include_path):
         if folder not in study.include_path:
             where = resolve(folder, study.folder)
@@ -138,7 +138,7 @@ def _copies_faults(study: Study) -> Iterator[Found]:
         yield ("data",), f"there is no folder {where}; it is for copies of hub datasets, org__name/ each"
 
 
-def _source_faults(draft: Draft, study: Study, render_chat: RenderChat | None) -> Iterator[Found]:
+def _source_faults(draft: StudyDraft, study: Study, render_chat: RenderChat | None) -> Iterator[Found]:
     shelf = Shelf(study, render_chat or plain_chat, _words)  # of tokens, any number will do here
     material = {name for source in draft.sources.values() for name in parents(source.model_dump())}
     for at, source in draft.sources.items():
@@ -161,7 +161,7 @@ def _words(texts: Sequence[str]) -> list[float]:
     return [float(len(text.split())) for text in texts]
 
 
-def _target_faults(draft: Draft, study: Study, render_chat: RenderChat | None) -> Iterator[Found]:
+def _target_faults(draft: StudyDraft, study: Study, render_chat: RenderChat | None) -> Iterator[Found]:
     for at, target in draft.targets.items():
         place = ("targets", at, "task")
         if is_task_file(target.task) and not os.path.isfile(resolve(target.task, study.folder)):
@@ -219,7 +219,7 @@ class SourcePreview:
 
 
 @dataclass(frozen=True)
-class Lengths:
+class LengthSummary:
     """Tokens of a source's examples, prompt and completion together.
 
     median, longest: tokens of one example. cut: examples that are longer than training.max_length.
@@ -230,9 +230,9 @@ class Lengths:
     cut: int
 
 
-def lengths_of(counts: Sequence[int], max_length: int) -> Lengths:
+def lengths_of(counts: Sequence[int], max_length: int) -> LengthSummary:
     """Summary of the token counts of a source's examples (at least one)."""
-    return Lengths(int(median(counts)), max(counts), sum(count > max_length for count in counts))
+    return LengthSummary(int(median(counts)), max(counts), sum(count > max_length for count in counts))
 
 
 def preview_source(loaded: LoadedSource) -> SourcePreview:
@@ -251,7 +251,7 @@ def preview_source(loaded: LoadedSource) -> SourcePreview:
 
 def _two(examples: Sequence[Example]) -> tuple[Example, ...]:
     first = examples[:1]
-    others = (one for one in examples[1:] if one.label != examples[0].label)
+    others = (example for example in examples[1:] if example.label != examples[0].label)
     return (*first, *(examples[1:2] if (other := next(others, None)) is None else (other,)))
 
 

@@ -329,7 +329,8 @@ def _members(config: Mapping[str, Any] | None) -> list[str]:
     listed = (config or {}).get("task") or []
     entries = listed if isinstance(listed, list) else [listed]
     return [
-        str(one.get("task") or one.get("group")) if isinstance(one, dict) else str(one) for one in entries
+        str(entry.get("task") or entry.get("group")) if isinstance(entry, dict) else str(entry)
+        for entry in entries
     ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from traitmap.data import variations
 from traitmap.data.records import Example
-from traitmap.data.render import Problem, RenderChat
+from traitmap.data.render import RenderChat, SourceProblem
 from traitmap.data.sources import LoadedSource, Variation, counts_of, digest_of, examine_source, told
 from traitmap.data.variations import NoSuchPartError
 from traitmap.errors import DataError
@@ -41,7 +41,7 @@ def load_sources(
     return tuple(loaded)
 
 
-def repeated(sources: Iterable[LoadedSource]) -> Iterator[tuple[str, Problem]]:
+def repeated(sources: Iterable[LoadedSource]) -> Iterator[tuple[str, SourceProblem]]:
     """Variations that would give the very adapter that another source gives."""
     first: dict[str, LoadedSource] = {}
     for source in sorted(sources, key=lambda one: one.variation is not None):
@@ -52,7 +52,10 @@ def repeated(sources: Iterable[LoadedSource]) -> Iterator[tuple[str, Problem]]:
                 "it changes nothing in" if other.name in source.variation.parents else "it gives the same as"
             )
             key = next(iter(source.variation.changes), "from")
-            yield source.name, Problem(key, f"{same} {other.name!r}; change more, or remove this source")
+            yield (
+                source.name,
+                SourceProblem(key, f"{same} {other.name!r}; change more, or remove this source"),
+            )
 
 
 @dataclass
@@ -62,9 +65,9 @@ class Shelf:
     study: Study
     render_chat: RenderChat | None = None
     count_tokens: CountTokens | None = None
-    found: dict[str, LoadedSource | list[Problem]] = field(default_factory=dict)
+    found: dict[str, LoadedSource | list[SourceProblem]] = field(default_factory=dict)
 
-    def problems(self, source: Source) -> list[Problem]:
+    def problems(self, source: Source) -> list[SourceProblem]:
         """What is wrong with a source itself; nothing where what it is made from is at fault already."""
         if source.name not in self.found:
             self.found[source.name] = []  # a source in a circle finds itself here
@@ -80,7 +83,7 @@ class Shelf:
         found = self.found[name]
         return found if isinstance(found, LoadedSource) else None
 
-    def _examine(self, source: Source) -> LoadedSource | list[Problem]:
+    def _examine(self, source: Source) -> LoadedSource | list[SourceProblem]:
         names = parents(source.model_dump())
         if not names:
             return examine_source(self.study, source, self.render_chat)
@@ -99,7 +102,9 @@ class Shelf:
         parts = [(one.examples, weight) for one, weight in zip(made_from, weights, strict=True)]
         rows = variations.concat(parts, generators)
         if not all(rows):
-            raise _VariationError(Problem("concat", "a source gets no row at these weights; change them"))
+            raise _VariationError(
+                SourceProblem("concat", "a source gets no row at these weights; change them")
+            )
         examples = [one.examples[row] for one, kept in zip(made_from, rows, strict=True) for row in kept]
         before = [example for one in made_from for example in one.examples]
         order = [word for one in made_from for word in one.label_counts]
@@ -208,7 +213,9 @@ class Shelf:
 
     def _tokens_per_epoch(self, other: LoadedSource, key: str) -> float:
         if self.count_tokens is None:
-            raise _VariationError(Problem(key, "it needs the tokenizer of the base; none is at hand here"))
+            raise _VariationError(
+                SourceProblem(key, "it needs the tokenizer of the base; none is at hand here")
+            )
         lengths = self.count_tokens([example.text for example in other.examples])
         return float(sum(min(length + 1, other.training.max_length) for length in lengths))
 
@@ -216,7 +223,7 @@ class Shelf:
 class _VariationError(Exception):
     """A variation cannot be made; problem: why, or None where that is told elsewhere."""
 
-    def __init__(self, problem: Problem | None) -> None:
+    def __init__(self, problem: SourceProblem | None) -> None:
         super().__init__()
         self.problem = problem
 
@@ -244,10 +251,10 @@ def _applied(
             return [rows[place] for place in kept], [examples[place] for place in kept]
         return rows, _changed(source, kind, examples, generator)
     except variations.CannotVaryError as error:
-        raise _VariationError(Problem(kind, str(error))) from None
+        raise _VariationError(SourceProblem(kind, str(error))) from None
     except NoSuchPartError as error:
         advice = f"; {_LABELLED}" if "label" in str(error) else "; give the source a prompt and a completion"
-        raise _VariationError(Problem(kind, f"an example cannot be changed: {error}{advice}")) from None
+        raise _VariationError(SourceProblem(kind, f"an example cannot be changed: {error}{advice}")) from None
 
 
 def _selected(

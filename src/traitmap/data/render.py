@@ -32,7 +32,7 @@ _LONGEST_CELL = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Problem:
+class SourceProblem:
     """What the user must mend in a source; ``key`` is the setting to look at."""
 
     key: str
@@ -40,7 +40,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Table:
+class SourceTable:
     """rows in the order of the file; columns: of any row; class_names: of columns that hold class indices."""
 
     rows: Sequence[Row]
@@ -53,25 +53,27 @@ class Table:
         return list(select(indices)) if select else [self.rows[index] for index in indices]
 
 
-def read_table(study: Study, source: Source) -> Table | Problem:
+def read_table(study: Study, source: Source) -> SourceTable | SourceProblem:
     """Rows of a source with a ``path``, or why there are none."""
     path = source.path or ""
     copies = resolve(study.data, study.folder) if study.data else None
     table = _local(resolve(path, study.folder)) if is_local_data(path) else _hub(path, source, copies)
-    if isinstance(table, Table) and len(table.rows) == 0:
+    if isinstance(table, SourceTable) and len(table.rows) == 0:
         empty = "it has no rows" if is_local_data(path) else f"its split {source.split!r} has no rows"
-        return Problem("path", f"{path}: {empty}; give data with at least one")
+        return SourceProblem("path", f"{path}: {empty}; give data with at least one")
     return table
 
 
-def _local(file: Path) -> Table | Problem:
+def _local(file: Path) -> SourceTable | SourceProblem:
     suffix = file.suffix.lower()
     if os.path.isdir(file):
-        return Problem("path", f"{file} is a folder; give one file in it ({', '.join(DATA_SUFFIXES)})")
+        return SourceProblem("path", f"{file} is a folder; give one file in it ({', '.join(DATA_SUFFIXES)})")
     if not os.path.exists(file):
-        return Problem("path", f"{file} does not exist; relative paths start from the study file's folder")
+        return SourceProblem(
+            "path", f"{file} does not exist; relative paths start from the study file's folder"
+        )
     if suffix not in DATA_SUFFIXES:
-        return Problem(
+        return SourceProblem(
             "path", f"{file.name} is none of {', '.join(DATA_SUFFIXES)}; convert it to one of them"
         )
     try:
@@ -79,22 +81,22 @@ def _local(file: Path) -> Table | Problem:
             return _parquet(file)
         text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        return Problem("path", f"{file} is not UTF-8 text (byte {error.start}); save it as UTF-8")
+        return SourceProblem("path", f"{file} is not UTF-8 text (byte {error.start}); save it as UTF-8")
     except (OSError, ValueError) as error:
-        return Problem("path", f"{file} cannot be read: {' '.join(str(error).split())[:200]}")
+        return SourceProblem("path", f"{file} cannot be read: {' '.join(str(error).split())[:200]}")
     if suffix in (".csv", ".tsv"):
         return _separated(file, text, "\t" if suffix == ".tsv" else ",")
     return _json_lines(file, text) if suffix == ".jsonl" else _json(file, text)
 
 
-def _parquet(file: Path) -> Table:
+def _parquet(file: Path) -> SourceTable:
     from pyarrow import parquet
 
     table = parquet.read_table(file)
-    return Table(table.to_pylist(), tuple(table.column_names))
+    return SourceTable(table.to_pylist(), tuple(table.column_names))
 
 
-def _json_lines(file: Path, text: str) -> Table | Problem:
+def _json_lines(file: Path, text: str) -> SourceTable | SourceProblem:
     rows: list[Any] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -103,29 +105,29 @@ def _json_lines(file: Path, text: str) -> Table | Problem:
             rows.append(json.loads(line))
         except (ValueError, RecursionError) as error:
             said = f"{file}, line {number}: not valid JSON ({error}); a .jsonl file holds one object per line"
-            return Problem("path", said)
+            return SourceProblem("path", said)
         if not isinstance(rows[-1], dict):
-            return Problem("path", f'{file}, line {number}: not an object such as {{"text": "..."}}')
+            return SourceProblem("path", f'{file}, line {number}: not an object such as {{"text": "..."}}')
     return _table_of(rows)
 
 
-def _json(file: Path, text: str) -> Table | Problem:
+def _json(file: Path, text: str) -> SourceTable | SourceProblem:
     try:
         rows = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return Problem("path", f"{file}: not valid JSON ({error})")
+        return SourceProblem("path", f"{file}: not valid JSON ({error})")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        return Problem("path", f"{file}: a .json file must hold a list of objects, one per row")
+        return SourceProblem("path", f"{file}: a .json file must hold a list of objects, one per row")
     return _table_of(rows)
 
 
-def _table_of(rows: list[dict[str, Any]]) -> Table:
+def _table_of(rows: list[dict[str, Any]]) -> SourceTable:
     columns = tuple(dict.fromkeys(column for row in rows for column in row))
     blank = dict.fromkeys(columns)
-    return Table([{**blank, **row} for row in rows], columns)
+    return SourceTable([{**blank, **row} for row in rows], columns)
 
 
-def _separated(file: Path, text: str, delimiter: str) -> Table | Problem:
+def _separated(file: Path, text: str, delimiter: str) -> SourceTable | SourceProblem:
     csv.field_size_limit(_LONGEST_CELL)  # a review may be longer than the csv module's 128 KiB
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[dict[str, str]] = []
@@ -133,7 +135,9 @@ def _separated(file: Path, text: str, delimiter: str) -> Table | Problem:
         header = next(reader, [])
         repeated = sorted({column for column in header if header.count(column) > 1})
         if repeated:
-            return Problem("path", f"{file}: the header has {', '.join(map(repr, repeated))} more than once")
+            return SourceProblem(
+                "path", f"{file}: the header has {', '.join(map(repr, repeated))} more than once"
+            )
         for cells in reader:
             if not cells:
                 continue
@@ -141,14 +145,14 @@ def _separated(file: Path, text: str, delimiter: str) -> Table | Problem:
                 said = (
                     f"{file}, line {reader.line_num}: {len(cells)} cells where the header has {len(header)}"
                 )
-                return Problem("path", f"{said}; put cells that hold {delimiter!r} into double quotes")
+                return SourceProblem("path", f"{said}; put cells that hold {delimiter!r} into double quotes")
             rows.append(dict(zip(header, cells, strict=True)))
     except csv.Error as error:
-        return Problem("path", f"{file}, line {reader.line_num}: not valid CSV ({error})")
-    return Table(rows, tuple(header))
+        return SourceProblem("path", f"{file}, line {reader.line_num}: not valid CSV ({error})")
+    return SourceTable(rows, tuple(header))
 
 
-def _hub(path: str, source: Source, copies: Path | None) -> Table | Problem:
+def _hub(path: str, source: Source, copies: Path | None) -> SourceTable | SourceProblem:
     import datasets
 
     copy = copy_of(path, source.subset, copies)
@@ -166,18 +170,20 @@ def _hub(path: str, source: Source, copies: Path | None) -> Table | Problem:
         for column, feature in loaded.features.items()
         if isinstance(feature, datasets.ClassLabel)
     }
-    return Table(loaded, tuple(loaded.column_names), names)
+    return SourceTable(loaded, tuple(loaded.column_names), names)
 
 
-def _hub_problem(path: str, source: Source, error: Exception) -> Problem:
+def _hub_problem(path: str, source: Source, error: Exception) -> SourceProblem:
     said = " ".join(str(error).split())[:300]
     if no_network(error):
-        return Problem("path", f"the hub dataset {path!r} cannot be reached: {said}; {network_advice(path)}")
+        return SourceProblem(
+            "path", f"the hub dataset {path!r} cannot be reached: {said}; {network_advice(path)}"
+        )
     if "split" in said.lower():
-        return Problem("split", f"{path!r} has no split {source.split!r}: {said}")
+        return SourceProblem("split", f"{path!r} has no split {source.split!r}: {said}")
     if "config" in said.lower():
-        return Problem("subset", f"{path!r} needs another subset than {source.subset!r}: {said}")
-    return Problem(
+        return SourceProblem("subset", f"{path!r} needs another subset than {source.subset!r}: {said}")
+    return SourceProblem(
         "path",
         f"the hub dataset {path!r} cannot be loaded: {type(error).__name__}: {said}; "
         f"if a file here is meant, its name must end in one of {', '.join(DATA_SUFFIXES)}",
@@ -202,7 +208,7 @@ def label_word(value: Any, words: Mapping[str, str] | None, names: Sequence[str]
     return next((words[spelling] for spelling in spellings if spelling in words), None)
 
 
-def label_problems(source: Source, values: Iterable[Any], names: Sequence[str] = ()) -> list[Problem]:
+def label_problems(source: Source, values: Iterable[Any], names: Sequence[str] = ()) -> list[SourceProblem]:
     """Values that have no word, all of them with their counts."""
     missing: Counter[str] = Counter()
     found = blank = 0
@@ -216,14 +222,14 @@ def label_problems(source: Source, values: Iterable[Any], names: Sequence[str] =
     problems = []
     if blank:
         said = f"no value in the label column {source.label!r} in {rows_in_words(blank)}; fill or remove them"
-        problems.append(Problem("label", said))
+        problems.append(SourceProblem("label", said))
     if missing and not found:
         keys = ", ".join(map(repr, source.labels or ()))
         said = f"no row has one of the values {keys}; the column {source.label!r} holds {_listed(missing)}"
-        problems.append(Problem("labels", f"{said}; write these values in front of the words"))
+        problems.append(SourceProblem("labels", f"{said}; write these values in front of the words"))
     elif missing:
         said = f"values of {source.label!r} without a word: {_listed(missing)}; give each a line under labels"
-        problems.append(Problem("labels", said))
+        problems.append(SourceProblem("labels", said))
     return problems
 
 
@@ -274,8 +280,8 @@ def plain_chat(messages: Sequence[Mapping[str, str]], add_generation_prompt: boo
 
 
 def render_rows(
-    source: Source, table: Table, indices: Sequence[int], render_chat: RenderChat | None
-) -> tuple[list[Example], list[Problem]]:
+    source: Source, table: SourceTable, indices: Sequence[int], render_chat: RenderChat | None
+) -> tuple[list[Example], list[SourceProblem]]:
     """Examples of the rows at ``indices``, in order, and everything that stands against them.
 
     With any problem the examples are not to be used.
@@ -288,7 +294,7 @@ def render_rows(
     if problems:
         return [], problems
     shape = _shape(source, table.columns, render_chat)
-    if isinstance(shape, Problem):
+    if isinstance(shape, SourceProblem):
         return [], [shape]
     examples, troubles = [], _Troubles()
     for index, row in zip(indices, rows, strict=True):
@@ -310,30 +316,32 @@ class _Troubles:
     def add(self, row: int, error: _RowError) -> None:
         self.rows.setdefault((error.key, str(error)), []).append(row)
 
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[SourceProblem]:
         found = []
         told = list(self.rows.items())[: self.told_at_most]
         for (key, message), rows in told:
             others = f" (and {rows_in_words(len(rows) - 1)} more)" if len(rows) > 1 else ""
-            found.append(Problem(key, f"row {rows[0]}{others}: {message}"))
+            found.append(SourceProblem(key, f"row {rows[0]}{others}: {message}"))
         if len(self.rows) > len(told):
             untold = sum(map(len, self.rows.values())) - sum(len(rows) for _, rows in told)
-            found.append(Problem(told[-1][0][0], f"{rows_in_words(untold)} more fail for other reasons"))
+            found.append(
+                SourceProblem(told[-1][0][0], f"{rows_in_words(untold)} more fail for other reasons")
+            )
         return found
 
 
-def _column_problems(source: Source, columns: Sequence[str]) -> list[Problem]:
+def _column_problems(source: Source, columns: Sequence[str]) -> list[SourceProblem]:
     """Columns that the study names and the data does not have."""
     problems = []
     there = f"the columns are {', '.join(columns)}"
     if source.label is not None and source.label not in columns:
-        problems.append(Problem("label", f"there is no column {source.label!r}; {there}"))
+        problems.append(SourceProblem("label", f"there is no column {source.label!r}; {there}"))
     word = {"label"} if source.label is not None else set()
     for key, text in (("prompt", source.prompt), ("completion", source.completion)):
         absent = sorted(names_read(text) - set(columns) - word) if text is not None else []
         if absent:
             named = " and ".join(map(repr, absent))
-            problems.append(Problem(key, f"the template reads {named}, which no column has; {there}"))
+            problems.append(SourceProblem(key, f"the template reads {named}, which no column has; {there}"))
     return problems
 
 
@@ -352,7 +360,7 @@ def _encodable(segments: Segments) -> Segments:
 Shape = Callable[[Row, str | None], Segments]
 
 
-def _shape(source: Source, columns: Sequence[str], render_chat: RenderChat | None) -> Shape | Problem:
+def _shape(source: Source, columns: Sequence[str], render_chat: RenderChat | None) -> Shape | SourceProblem:
     """How rows become segments: by templates where there are any, else by their columns."""
     if source.completion is not None:
         return lambda row, word: _templated(source, row, word)
@@ -363,12 +371,12 @@ def _shape(source: Source, columns: Sequence[str], render_chat: RenderChat | Non
     if "text" in columns and source.label is None:
         return lambda row, _: (Segment(_text(row, "text"), True),)
     if "text" in columns:
-        return Problem(
+        return SourceProblem(
             "label",
             'a label is given, but nothing writes it; add prompt: and completion:, such as " {{ label }}", '
             "or remove label",
         )
-    return Problem(
+    return SourceProblem(
         "path",
         f"the columns are {', '.join(columns)}, which is none of the shapes text; prompt and completion; "
         'messages. Add templates, such as prompt: "{{ question }}" and completion: " {{ answer }}"',

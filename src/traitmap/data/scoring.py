@@ -72,7 +72,7 @@ def score_answers(
     given = _dealt(task, items, answers)
     with _replayed(task, items, given):
         values = {name: _process_all(task, items, name) for name in _filter_names(task)}
-        filtered = [[one.filtered_resps[filter_name] for one in item.instances] for item in items]
+        filtered = [[instance.filtered_resps[filter_name] for instance in item.instances] for item in items]
         aggregates, unknown = _aggregates(task, values)
     scores = [_scalar(value.get(metric)) for value in values[filter_name]]
     binary = metric in RIGHT_OR_WRONG or {score for score in scores if score == score} <= {0.0, 1.0}
@@ -170,7 +170,9 @@ def _process(task: Task, item: Item, filter_name: str) -> dict[str, Any]:
     """lm-eval's metrics of one item. The document is copied, since tasks may write into it."""
     doc = _copied(item.instances[0].doc)
     try:
-        found = task.process_results(doc, [one.filtered_resps[filter_name] for one in item.instances])
+        found = task.process_results(
+            doc, [instance.filtered_resps[filter_name] for instance in item.instances]
+        )
     except Exception as fault:
         raise DataError(
             f"task {task.task_name!r}: scoring of item {item.index} fails: {reason(fault)}"

@@ -21,14 +21,14 @@ from traitmap.errors import DataError
 
 
 @dataclass(frozen=True)
-class Groups:
+class TargetGroups:
     """Target -> group, and for every further column of the file: attribute -> task -> value."""
 
     groups: Mapping[str, str]
     attributes: Mapping[str, Mapping[str, str]]
 
 
-def read_groups(path: str | Path) -> Groups:
+def read_groups(path: str | Path) -> TargetGroups:
     """Read a CSV with a header: first column targets, second their groups, further ones attributes.
 
     Empty attributes are unknown; a row without group only gives attributes, of a source for instance.
@@ -64,7 +64,7 @@ def read_groups(path: str | Path) -> Groups:
         for name, value in zip(header[2:], cells[2:], strict=True):
             if value:
                 attributes[name][cells[0]] = value
-    return Groups(groups, attributes)
+    return TargetGroups(groups, attributes)
 
 
 _LEGAL = "source, gain, and stderr or n (columns of a CSV with a header)"

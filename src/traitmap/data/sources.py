@@ -13,7 +13,7 @@ import numpy as np
 
 from traitmap.data.adapters import CONFIG, WEIGHTS, adapter_problem, adapter_warnings, locate_adapter
 from traitmap.data.records import Example, ServedAdapter
-from traitmap.data.render import Problem, RenderChat, read_table, render_rows
+from traitmap.data.render import RenderChat, SourceProblem, read_table, render_rows
 from traitmap.errors import DataError
 from traitmap.study.paths import digest
 from traitmap.study.settings import Lora, Source, Study, Training, settings_of
@@ -97,14 +97,14 @@ def load_source(study: Study, source: Source, render_chat: RenderChat | None = N
     raise DataError("\n".join(told(source, found)))
 
 
-def told(source: Source, problems: Iterable[Problem]) -> list[str]:
+def told(source: Source, problems: Iterable[SourceProblem]) -> list[str]:
     """Problems of a source, each in one line with its name."""
-    return [f"source {source.name!r}, {one.key}: {one.message}" for one in problems]
+    return [f"source {source.name!r}, {problem.key}: {problem.message}" for problem in problems]
 
 
 def examine_source(
     study: Study, source: Source, render_chat: RenderChat | None = None
-) -> LoadedSource | list[Problem]:
+) -> LoadedSource | list[SourceProblem]:
     """A source that has data of its own, or all that is wrong with it."""
     if source.served_as is not None:
         return _ready_made(study, source, ServedAdapter(source.served_as, source.revision), ())
@@ -113,7 +113,7 @@ def examine_source(
     if source.task is not None:
         return _task(study, source)
     table = read_table(study, source)
-    if isinstance(table, Problem):
+    if isinstance(table, SourceProblem):
         return [table]
     indices = draw(len(table.rows), source.limit, study.sample_seed, source.name)
     examples, problems = render_rows(source, table, indices, render_chat)
@@ -133,7 +133,7 @@ def draw(count: int, limit: int | None, sample_seed: int, name: str) -> Sequence
     return sorted(int(index) for index in order[:limit])
 
 
-def _task(study: Study, source: Source) -> LoadedSource | list[Problem]:
+def _task(study: Study, source: Source) -> LoadedSource | list[SourceProblem]:
     # lm-eval takes seconds to import
     from traitmap.data.harness import open_study_task, training_examples, training_rows
 
@@ -143,15 +143,15 @@ def _task(study: Study, source: Source) -> LoadedSource | list[Problem]:
         indices = draw(available, source.limit, study.sample_seed, source.name)
         examples = training_examples(task, indices)
     except DataError as error:
-        return [Problem("task", str(error))]
+        return [SourceProblem("task", str(error))]
     if not examples:
-        return [Problem("task", f"the training split of {source.task!r} has no rows; use another task")]
+        return [SourceProblem("task", f"the training split of {source.task!r} has no rows; use another task")]
     return _loaded(study, source, examples, available)
 
 
 def digest_of(examples: Sequence[Example]) -> str:
     """Digest of the texts and what of them is learnt."""
-    return digest([[[segment.text, segment.learn] for segment in one.segments] for one in examples])
+    return digest([[[segment.text, segment.learn] for segment in example.segments] for example in examples])
 
 
 def counts_of(examples: Sequence[Example], order: Iterable[str]) -> dict[str, int]:
@@ -175,11 +175,11 @@ def _loaded(study: Study, source: Source, examples: Sequence[Example], available
     )
 
 
-def _adapter(study: Study, source: Source) -> LoadedSource | list[Problem]:
+def _adapter(study: Study, source: Source) -> LoadedSource | list[SourceProblem]:
     folder = locate_adapter(source.adapter or "", study.folder, source.revision)
     problem = folder if isinstance(folder, str) else adapter_problem(folder)
     if isinstance(folder, str) or problem:
-        return [Problem("adapter", str(problem))]
+        return [SourceProblem("adapter", str(problem))]
     return _ready_made(study, source, folder, adapter_warnings(folder, study.model.path))
 
 

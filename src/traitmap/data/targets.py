@@ -225,7 +225,7 @@ def _item(task: Task, index: int, instances: list[Instance]) -> Item:
         gold = " | ".join(choices[i] for i in golds)
     else:
         gold = "" if task.OUTPUT_TYPE == "loglikelihood_rolling" else gold_text(task, doc)
-    asked = [[one.request_type, _plain(one.args), one.repeats] for one in instances]
+    asked = [[instance.request_type, _plain(instance.args), instance.repeats] for instance in instances]
     name = digest([_plain(doc), asked, gold, choices, golds])
     ordered = tuple(sorted(instances, key=lambda one: one.idx))
     return Item(index, name, ordered, choices, golds, gold)
@@ -296,7 +296,7 @@ def _target_digest(
             "num_fewshot": config.num_fewshot,
             "fewshot_seed": FEWSHOT_SEED,
             "chat": chat,
-            "requests": [[one.item, one.kind, one.seed] for one in requests],
+            "requests": [[request.item, request.kind, request.seed] for request in requests],
             "items": [item.digest for item in items],
             "scoring": _plain([config.metric_list, config.filter_list, config.process_results]),
             "code": _plain(type(task)) if type(task).__module__ != "lm_eval.api.task" else None,

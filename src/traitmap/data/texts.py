@@ -79,7 +79,9 @@ def texts_of_sources(sources: Iterable[LoadedSource]) -> dict[str, tuple[TaskTex
 
 def _texts_of(source: LoadedSource) -> tuple[TaskText, ...]:
     choices = tuple(source.label_counts)
-    return tuple(TaskText(one.prompt, one.completion, choices, one.label) for one in source.examples)
+    return tuple(
+        TaskText(example.prompt, example.completion, choices, example.label) for example in source.examples
+    )
 
 
 def texts_of_targets(targets: Iterable[LoadedTarget]) -> dict[str, tuple[TaskText, ...]]:
@@ -132,7 +134,7 @@ def _row(line: str, task: str | None) -> tuple[str, TaskText] | str:
     if not isinstance(output, str | None):
         return f"'output' is {output!r}; give text, or leave it out"
     if choices is not None and not (
-        isinstance(choices, list) and all(isinstance(one, str) for one in choices)
+        isinstance(choices, list) and all(isinstance(choice, str) for choice in choices)
     ):
         return f"'choices' is {choices!r}; give a list of texts, or leave it out"
     if label is not None and not isinstance(label, str | int):

@@ -40,7 +40,7 @@ class Cached:
 
 
 @dataclass
-class Group:
+class CacheGroup:
     """Rows ``start:stop`` of the stream behind one prefix.
 
     own: (n, n) who may look at whom among the rows. positions: (n,) of the tokens in their texts.
@@ -70,16 +70,16 @@ class Group:
 
 
 @dataclass
-class Groups:
+class CacheGroups:
     """A stream in groups; what attention computes of keys and values is kept where ``keep`` is set."""
 
-    groups: list[Group]
+    groups: list[CacheGroup]
     keep: bool = False
     kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
 
 @dataclass
-class Slots:
+class CacheSlots:
     """Room for keys (count, kv_heads, room, d) and values (count, kv_heads, d, room) of each layer, for texts
     in the making: either way round a CPU reads them fastest.
 
@@ -165,11 +165,11 @@ class Slots:
 
 
 @dataclass
-class Decoding:
+class DecodingPlan:
     """The next token of the texts in slots ``0:rows``, all behind one prefix; slots without a text may be
     among them, and what comes out of those means nothing."""
 
-    slots: Slots
+    slots: CacheSlots
     rows: int
     longest: int
     prefix: Cached | None
@@ -195,11 +195,11 @@ class Decoding:
         return self.masks[window]
 
 
-_plan: ContextVar[Groups | Decoding | None] = ContextVar("traitmap_cached_plan", default=None)
+_plan: ContextVar[CacheGroups | DecodingPlan | None] = ContextVar("traitmap_cached_plan", default=None)
 
 
 @contextmanager
-def planned(plan: Groups | Decoding) -> Iterator[None]:
+def planned(plan: CacheGroups | DecodingPlan) -> Iterator[None]:
     """Attend by this plan inside the block."""
     token = _plan.set(plan)
     try:
@@ -216,18 +216,18 @@ def plan_groups(
     device: torch.device,
     *,
     keep: bool = False,
-) -> Groups:
+) -> CacheGroups:
     """Groups of rows in the order given; rows with the same prefix must stand together."""
-    most, groups, begin, place = _GROUP_TOKENS.get(device.type, 1024), list[Group](), 0, 0
+    most, groups, begin, place = _GROUP_TOKENS.get(device.type, 1024), list[CacheGroup](), 0, 0
     for row in range(1, len(lengths) + 1):
         size = sum(lengths[begin:row])
         full = row == len(lengths) or prefixes[row] is not prefixes[begin] or size + lengths[row] > most
         if full:
             own = _own_mask(lengths[begin:row], branches[begin:row])
             where = np.concatenate(positions[begin:row])
-            groups.append(Group(place, place + size, prefixes[begin], own, where))
+            groups.append(CacheGroup(place, place + size, prefixes[begin], own, where))
             begin, place = row, place + size
-    return Groups(groups, keep)
+    return CacheGroups(groups, keep)
 
 
 def _own_mask(lengths: Sequence[int], branches: Sequence[NDArray[np.int64] | None]) -> NDArray[np.bool_]:
@@ -267,7 +267,7 @@ def cached_attention(
     wide = torch.float32 if query.device.type == "cpu" and query.dtype == torch.bfloat16 else query.dtype
     q, k, v = (tensor[0].to(wide) for tensor in (query, key, value))
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-    if isinstance(plan, Groups):
+    if isinstance(plan, CacheGroups):
         out = attend_groups(plan, module.layer_idx, q, k, v, scale, sliding_window)
     else:
         q, k, v = (tensor.transpose(0, 1) for tensor in (q, k, v))
@@ -276,7 +276,7 @@ def cached_attention(
 
 
 def attend_groups(
-    plan: Groups,
+    plan: CacheGroups,
     layer: int,
     q: torch.Tensor,
     k: torch.Tensor,
@@ -307,7 +307,7 @@ def attend_groups(
 
 
 def attend_slots(
-    plan: Decoding,
+    plan: DecodingPlan,
     layer: int,
     q: torch.Tensor,
     k: torch.Tensor,

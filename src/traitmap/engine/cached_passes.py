@@ -15,9 +15,9 @@ from torch import nn
 from traitmap.engine import attention, cached_attention
 from traitmap.engine.cached_attention import (
     Cached,
-    Decoding,
-    Groups,
-    Slots,
+    CacheGroups,
+    CacheSlots,
+    DecodingPlan,
     attend_groups,
     attend_slots,
     plan_groups,
@@ -87,7 +87,7 @@ def read_behind(
     last: nn.Module | None = None,
     keep: bool = False,
     lean: Lean | None = None,
-) -> tuple[torch.Tensor, Groups]:
+) -> tuple[torch.Tensor, CacheGroups]:
     """(P, V) logits at the reads of rows behind their prefixes, and the plan with what it kept.
 
     Rows with the same prefix must stand together; all belong to one adapter.
@@ -108,7 +108,7 @@ def read_behind(
 
 def read_next(
     model: Any,
-    slots: Slots,
+    slots: CacheSlots,
     tokens: Sequence[int],
     prefix: Cached | None,
     adapters: Resident | None,
@@ -124,7 +124,7 @@ def read_next(
     return logits[:count]
 
 
-def _plan_next(slots: Slots, rows: int, prefix: Cached | None) -> tuple[Decoding, torch.Tensor]:
+def _plan_next(slots: CacheSlots, rows: int, prefix: Cached | None) -> tuple[DecodingPlan, torch.Tensor]:
     """The plan of one more token of each text, and the tokens' positions (rows,)."""
     lengths = slots.lengths[:rows]
     longest = int(lengths.max()) + 1
@@ -133,7 +133,7 @@ def _plan_next(slots: Slots, rows: int, prefix: Cached | None) -> tuple[Decoding
     slots.narrow(longest)
     if lengths.device.type == "cpu":
         longest = slots.room  # a slot's end is read at no cost, a gap is not
-    return Decoding(slots, rows, longest, prefix), lengths + (0 if prefix is None else prefix.length)
+    return DecodingPlan(slots, rows, longest, prefix), lengths + (0 if prefix is None else prefix.length)
 
 
 def compute_prefixes(
@@ -163,7 +163,7 @@ def compute_prefixes(
 
 def _forward(
     model: Any,
-    plan: Groups | Decoding,
+    plan: CacheGroups | DecodingPlan,
     ids: np.ndarray,
     positions: np.ndarray,
     reads: np.ndarray,
@@ -173,7 +173,7 @@ def _forward(
     device = model.device
     if lean is not None:
         own, places = torch.from_numpy(ids), torch.from_numpy(positions)
-        read = None if isinstance(plan, Decoding) else torch.from_numpy(reads)
+        read = None if isinstance(plan, DecodingPlan) else torch.from_numpy(reads)
         return lean.logits(own, places, int(positions.max()) + 1, partial(_attend, plan, lean, read), read)
     if adapters is not None:
         adapters.route([EVERYTHING])
@@ -189,7 +189,7 @@ def _forward(
 
 
 def _attend(
-    plan: Groups | Decoding,
+    plan: CacheGroups | DecodingPlan,
     lean: Lean,
     reads: torch.Tensor | None,
     number: int,
@@ -198,7 +198,7 @@ def _attend(
 ) -> torch.Tensor:
     """Attention of a lean pass behind what was computed before; see ``lean.Attend``."""
     q, k, v = qkv.split([lean.heads, lean.kv_heads, lean.kv_heads], dim=1)
-    if isinstance(plan, Decoding):
+    if isinstance(plan, DecodingPlan):
         return attend_slots(plan, number, q, k, v, lean.scale, None).to(qkv.dtype)
     wide = torch.promote_types(q.dtype, torch.float32)
     q, k, v = (one.transpose(0, 1).to(wide) for one in (q, k, v))
@@ -265,7 +265,7 @@ def _by_cache(model: Any, head: np.ndarray, tails: Sequence[np.ndarray], lean: L
         (prefix,) = compute_prefixes(model, [(head.tolist(), None)], lean=lean)
         rows = [Row(ids=tail[:3], reads=np.array([2])) for tail in tails]
         first, plan = read_behind(model, rows, [prefix] * 2, keep=True, lean=lean)
-        slots = Slots(2, torch.zeros(2, dtype=torch.long, device=model.device))
+        slots = CacheSlots(2, torch.zeros(2, dtype=torch.long, device=model.device))
         for slot in range(2):
             slots.write(slot, 3 * slot, 3 * slot + 3, plan.kept)
         steps = [read_next(model, slots, [int(t[i]) for t in tails], prefix, None, lean) for i in (3, 4)]

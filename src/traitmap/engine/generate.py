@@ -27,7 +27,7 @@ from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, T
 from traitmap.data.records import Answer, Request
 from traitmap.engine import cached_attention
 from traitmap.engine.base import Base
-from traitmap.engine.cached_attention import Cached, Slots
+from traitmap.engine.cached_attention import Cached, CacheSlots
 from traitmap.engine.cached_passes import (
     EVERYTHING,
     Shortcuts,
@@ -49,7 +49,7 @@ from traitmap.progress import Listener, Progress
 
 
 @dataclass
-class Draft:
+class PartialText:
     """A text in the making."""
 
     index: int
@@ -64,7 +64,7 @@ class Draft:
         return self.stopped or len(self.tokens) >= self.decoding.max_tokens
 
 
-def drafts_of(base: Base, encoder: Encoder, requests: Sequence[Request]) -> list[Draft]:
+def drafts_of(base: Base, encoder: Encoder, requests: Sequence[Request]) -> list[PartialText]:
     """A draft of each request; a prompt too long for the model loses its beginning, as lm-eval cuts it."""
     settings: dict[str, Decoding] = {}
     prompts = encoder.encode_all([request.context for request in requests])
@@ -81,7 +81,7 @@ def drafts_of(base: Base, encoder: Encoder, requests: Sequence[Request]) -> list
                 f"model's {base.max_length} tokens; lower it in the task file."
             )
         generator = torch.Generator().manual_seed(request.seed)
-        drafts.append(Draft(index, (prompt or [encoder.start])[-room:], decoding, generator))
+        drafts.append(PartialText(index, (prompt or [encoder.start])[-room:], decoding, generator))
     return drafts
 
 
@@ -101,7 +101,7 @@ class Ends:
         self._before = encoder.encode("a")[-1:]
         self._may: dict[tuple[int, tuple[str, ...]], bool] = {}
 
-    def extend(self, drafts: Sequence[Draft], tokens: Sequence[int]) -> None:
+    def extend(self, drafts: Sequence[PartialText], tokens: Sequence[int]) -> None:
         """Give each draft its next token, and note whether that ends it."""
         for draft, token in zip(drafts, tokens, strict=True):
             draft.tokens.append(token)
@@ -118,7 +118,7 @@ class Ends:
             self._may[key] = bool(until) and (unclear or any(_overlap(text, term) for term in until))
         return self._may[key]
 
-    def _hits(self, draft: Draft) -> bool:
+    def _hits(self, draft: PartialText) -> bool:
         """Whether the text holds a stop string. Looks at the tail, then makes sure on the whole."""
         reach = max(len(term.encode()) for term in draft.decoding.until) + 4
         tail = self.tokenizer.decode(draft.tokens[-reach:], skip_special_tokens=True)
@@ -127,7 +127,7 @@ class Ends:
         whole = self.tokenizer.decode(draft.tokens, skip_special_tokens=True)
         return any(term in whole for term in draft.decoding.until)
 
-    def answer(self, draft: Draft) -> Answer:
+    def answer(self, draft: PartialText) -> Answer:
         """The finished text, cut before the first stop string."""
         kept = [token for token in draft.tokens if token not in self.tokens]
         text = self.tokenizer.decode(kept, skip_special_tokens=True)
@@ -136,7 +136,7 @@ class Ends:
         return Answer(text=text, tokens=len(draft.tokens), stopped=draft.stopped)
 
 
-def next_tokens(logits: torch.Tensor, drafts: Sequence[Draft]) -> list[int]:
+def next_tokens(logits: torch.Tensor, drafts: Sequence[PartialText]) -> list[int]:
     """The next token of each row; logits (rows, V)."""
     tokens: list[int] = best_tokens(logits).tolist()
     sampled: dict[Decoding, list[int]] = {}
@@ -178,7 +178,7 @@ class Queue:
     """Drafts whose prompts all begin with ``prefix`` (which may be empty), the longest first."""
 
     prefix: tuple[int, ...]
-    drafts: list[Draft]
+    drafts: list[PartialText]
 
 
 @dataclass(frozen=True)
@@ -198,17 +198,17 @@ class Decoder:
 class _Places:
     """Texts and where they are: waiting, or active in slots, text n in slot n."""
 
-    slots: Slots
+    slots: CacheSlots
     prefix: Cached | None
-    waiting: list[Draft]
-    active: list[Draft] = field(default_factory=list)
+    waiting: list[PartialText]
+    active: list[PartialText] = field(default_factory=list)
 
     @property
     def left(self) -> bool:
         return bool(self.waiting or self.active)
 
 
-def decode(decoder: Decoder, drafts: Sequence[Draft]) -> Iterator[Draft]:
+def decode(decoder: Decoder, drafts: Sequence[PartialText]) -> Iterator[PartialText]:
     """Every draft as it is finished. EngineError where memory does not hold a single one."""
     for queue in queues_of(drafts):
         slots, left = _slot_count(decoder, queue), {draft.index: draft for draft in queue.drafts}
@@ -228,7 +228,7 @@ def decode(decoder: Decoder, drafts: Sequence[Draft]) -> Iterator[Draft]:
                 slots = _fewer(slots, list(left.values()))
 
 
-def _fewer(slots: int, left: Sequence[Draft]) -> int:
+def _fewer(slots: int, left: Sequence[PartialText]) -> int:
     if slots == 1 and left:
         longest = max(len(draft.prompt) + draft.decoding.max_tokens for draft in left)
         raise EngineError(
@@ -240,7 +240,7 @@ def _fewer(slots: int, left: Sequence[Draft]) -> int:
     return slots // 2
 
 
-def queues_of(drafts: Sequence[Draft]) -> list[Queue]:
+def queues_of(drafts: Sequence[PartialText]) -> list[Queue]:
     """Drafts by the longest beginning that enough of them share."""
     ordered = sorted(drafts, key=lambda draft: (-len(draft.prompt), draft.index))
     # the last token of a prompt stays out: its own logits are read
@@ -250,7 +250,7 @@ def queues_of(drafts: Sequence[Draft]) -> list[Queue]:
         while home is not None:
             sizes[home] += 1
             home = prefixes[home].parent
-    found: dict[int | None, list[Draft]] = {}
+    found: dict[int | None, list[PartialText]] = {}
     for draft, home in zip(ordered, homes, strict=True):
         while home is not None and sizes[home] < _FEWEST:
             home = prefixes[home].parent
@@ -269,16 +269,16 @@ def _slot_count(decoder: Decoder, queue: Queue) -> int:
     return min(_MOST_SLOTS.get(device, 64), fitting, len(queue.drafts))
 
 
-def _through(decoder: Decoder, queue: Queue, count: int) -> Iterator[Draft]:
+def _through(decoder: Decoder, queue: Queue, count: int) -> Iterator[PartialText]:
     """Drafts of one queue through ``count`` slots."""
     model = decoder.base.model
     with torch.inference_mode(), _way(decoder):
         lengths = torch.zeros(count, dtype=torch.long, device=model.device)
-        slots = Slots(count, lengths, None if decoder.lean is None else model.dtype)
+        slots = CacheSlots(count, lengths, None if decoder.lean is None else model.dtype)
         prefix = _prefix(decoder, queue.prefix)
         places = _Places(slots, None if prefix is None else prefix.to(slots.dtype), list(queue.drafts))
     while places.left:
-        done = list[Draft]()
+        done = list[PartialText]()
         with torch.inference_mode(), _way(decoder):
             while places.left and not done:
                 done += _round(decoder, places, len(queue.prefix))
@@ -291,10 +291,10 @@ def _way(decoder: Decoder) -> AbstractContextManager[None]:
     return attending(decoder.base.model, cached_attention.NAME) if by_model else nullcontext()
 
 
-def _round(decoder: Decoder, places: _Places, first: int) -> list[Draft]:
+def _round(decoder: Decoder, places: _Places, first: int) -> list[PartialText]:
     """Fill free slots, then one more token of every text in a slot; those that are finished."""
     waiting, active, count = places.waiting, places.active, places.slots.count
-    done = list[Draft]()
+    done = list[PartialText]()
     refill = _REFILL.get(places.slots.lengths.device.type, 4)
     enough = max(1, min(-(-count // refill), len(waiting)))  # free slots that are worth a pass, or all
     if not active or count - len(active) >= enough:
@@ -316,9 +316,9 @@ def _prefix(decoder: Decoder, ids: Sequence[int]) -> Cached | None:
     )[0]
 
 
-def _fitting(waiting: Sequence[Draft], free: int, first: int, budget: int) -> list[Draft]:
+def _fitting(waiting: Sequence[PartialText], free: int, first: int, budget: int) -> list[PartialText]:
     """The next drafts, as many as there are slots and as one pass computes; at least one."""
-    fresh, used = list[Draft](), 0
+    fresh, used = list[PartialText](), 0
     for draft in waiting[:free]:
         used += len(draft.prompt) + len(draft.tokens) - first
         if fresh and used > budget:
@@ -327,7 +327,7 @@ def _fitting(waiting: Sequence[Draft], free: int, first: int, budget: int) -> li
     return fresh
 
 
-def _begin(decoder: Decoder, places: _Places, fresh: Sequence[Draft], first: int) -> list[Draft]:
+def _begin(decoder: Decoder, places: _Places, fresh: Sequence[PartialText], first: int) -> list[PartialText]:
     """Compute the prompts of fresh drafts and their next tokens; those that go on get a slot."""
     texts = [np.asarray((draft.prompt + draft.tokens)[first:], dtype=np.int64) for draft in fresh]
     rows = [Row(ids=ids, reads=np.asarray([len(ids) - 1])) for ids in texts]
@@ -353,8 +353,8 @@ def _begin(decoder: Decoder, places: _Places, fresh: Sequence[Draft], first: int
 
 
 def _begin_lean(
-    lean: Lean, ends: Ends, places: _Places, fresh: Sequence[Draft], rows: Sequence[Row]
-) -> list[Draft]:
+    lean: Lean, ends: Ends, places: _Places, fresh: Sequence[PartialText], rows: Sequence[Row]
+) -> list[PartialText]:
     """As ``_begin``, for prompts with no prefix before them."""
     plan, kept = plan_rectangles(rows), dict[int, tuple[torch.Tensor, torch.Tensor]]()
     ends.extend(fresh, next_tokens(read_rectangles(lean, plan, kept), fresh))
@@ -372,13 +372,13 @@ def _begin_lean(
     return [draft for draft in fresh if draft.finished]
 
 
-def _step(decoder: Decoder, places: _Places) -> list[Draft]:
+def _step(decoder: Decoder, places: _Places) -> list[PartialText]:
     """One more token of every text in a slot; the finished ones leave."""
     model, slots, active = decoder.base.model, places.slots, places.active
     last = [draft.tokens[-1] for draft in active]
     logits = read_next(model, slots, last, places.prefix, decoder.adapters, decoder.lean)
     decoder.ends.extend(active, next_tokens(logits, active))
-    done = list[Draft]()
+    done = list[PartialText]()
     for slot in reversed(range(len(active))):
         if active[slot].finished:
             done.append(active[slot])
@@ -405,7 +405,7 @@ def generate(
     return [answers[index] for index in range(len(requests))]
 
 
-def _padded(decoder: Decoder, drafts: Sequence[Draft]) -> Iterator[Draft]:
+def _padded(decoder: Decoder, drafts: Sequence[PartialText]) -> Iterator[PartialText]:
     if decoder.adapters is not None:
         decoder.adapters.route([EVERYTHING])
     for batch in _batches(drafts, decoder.cache_tokens):
@@ -414,9 +414,9 @@ def _padded(decoder: Decoder, drafts: Sequence[Draft]) -> Iterator[Draft]:
         yield from batch
 
 
-def _batches(drafts: Sequence[Draft], budget: int) -> list[list[Draft]]:
+def _batches(drafts: Sequence[PartialText], budget: int) -> list[list[PartialText]]:
     """Drafts with the longest prompts first, each batch within the budget when all run to the end."""
-    batches: list[list[Draft]] = []
+    batches: list[list[PartialText]] = []
     for draft in sorted(drafts, key=lambda draft: (-len(draft.prompt), draft.index)):
         size = len(batches[-1][0].prompt) if batches else 0
         longest = (
@@ -428,7 +428,7 @@ def _batches(drafts: Sequence[Draft], budget: int) -> list[list[Draft]]:
     return batches
 
 
-def _decode_batch(base: Base, drafts: Sequence[Draft], ends: Ends) -> None:
+def _decode_batch(base: Base, drafts: Sequence[PartialText], ends: Ends) -> None:
     """Decode until every draft is finished."""
     model, device = base.model, base.model.device
     longest = max(len(draft.prompt) for draft in drafts)
@@ -463,7 +463,7 @@ def _decode_batch(base: Base, drafts: Sequence[Draft], ends: Ends) -> None:
         positions = positions[:, -1:] + 1
 
 
-def _decode_anew(base: Base, drafts: Sequence[Draft], ends: Ends) -> None:
+def _decode_anew(base: Base, drafts: Sequence[PartialText], ends: Ends) -> None:
     """Decode without a cache, every text anew at every step: slow, and right behind virtual tokens."""
     active = list(drafts)
     while active:

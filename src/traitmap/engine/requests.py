@@ -263,7 +263,7 @@ Batch = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Rows:
+class Batchable:
     """Questions as rows of passes, and of each batch that was computed once what does not change.
 
     homes: the prefix that each row stands behind, or None.
@@ -298,13 +298,17 @@ class Rows:
 class Asked:
     """All questions of one call: those by themselves, those behind prefixes, and the prefixes."""
 
-    alone: Rows
-    behind: Rows
+    alone: Batchable
+    behind: Batchable
     prefixes: tuple[Prefix, ...]
 
     @property
     def tokens(self) -> int:
-        return sum(self.alone.lengths) + sum(self.behind.lengths) + sum(len(one.ids) for one in self.prefixes)
+        return (
+            sum(self.alone.lengths)
+            + sum(self.behind.lengths)
+            + sum(len(prefix.ids) for prefix in self.prefixes)
+        )
 
 
 def asked_of(questions: Sequence[Question], *, shared: bool) -> Asked:
@@ -317,8 +321,8 @@ def asked_of(questions: Sequence[Question], *, shared: bool) -> Asked:
     pairs = [(q, home) for q, home in zip(questions, homes, strict=True) if home is not None]
     pairs.sort(key=lambda pair: (pair[1], -len(pair[0].context)))
     return Asked(
-        Rows(tuple(alone), tuple(row_of(question) for question in alone), (None,) * len(alone)),
-        Rows(
+        Batchable(tuple(alone), tuple(row_of(question) for question in alone), (None,) * len(alone)),
+        Batchable(
             tuple(question for question, _ in pairs),
             tuple(row_of(question, prefixes[home].stop) for question, home in pairs),
             tuple(home for _, home in pairs),

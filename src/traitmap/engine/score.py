@@ -31,11 +31,11 @@ from traitmap.engine.lora import Resident
 from traitmap.engine.passes import in_batches, read_logits
 from traitmap.engine.requests import (
     Asked,
+    Batchable,
     Continuation,
     Kept,
     Prefix,
     Question,
-    Rows,
     answers_from,
     asked_of,
     questions_of,
@@ -110,7 +110,7 @@ def _answered(reader: Reader, asked: Asked) -> Iterator[Found]:
         yield from _behind(reader, asked.prefixes, needed, asked.behind, homes)
 
 
-def _alone(reader: Reader, rows: Rows) -> Iterator[Found]:
+def _alone(reader: Reader, rows: Batchable) -> Iterator[Found]:
     """Questions that share no beginning with others."""
     model, layout = reader.base.model, reader.base.layout
 
@@ -130,7 +130,7 @@ def _alone(reader: Reader, rows: Rows) -> Iterator[Found]:
 
 
 def _behind(
-    reader: Reader, prefixes: Sequence[Prefix], wave: Sequence[int], rows: Rows, homes: Sequence[int]
+    reader: Reader, prefixes: Sequence[Prefix], wave: Sequence[int], rows: Batchable, homes: Sequence[int]
 ) -> Iterator[Found]:
     """Questions behind prefixes whose keys and values fit into memory together."""
     model, last, lean = reader.base.model, reader.shortcuts.last, reader.lean

@@ -119,7 +119,7 @@ def _sample(target: Mapping[str, Any], outcome: Outcome, text: TaskText) -> dict
     logprobs = outcome.choice_logprobs
     if logprobs is not None and len(text.choices) == len(logprobs):
         asked: list[list[Any]] = [[text.input, choice] for choice in text.choices]
-        responses: list[Any] = [[[str(one), "False"]] for one in logprobs]
+        responses: list[Any] = [[[str(logprob), "False"]] for logprob in logprobs]
         filtered: list[Any] = [[str(one), "False"] for one in logprobs]
         gold = text.choices.index(outcome.gold) if outcome.gold in text.choices else outcome.gold
     else:

@@ -68,7 +68,7 @@ def value_and_error(target: Mapping[str, Any], cell: CellScores) -> tuple[float,
 
 def aligned_texts(texts: Sequence[TaskText], outcomes: Sequence[Outcome]) -> Sequence[TaskText]:
     """One text per outcome; where the run has not kept them, the gold answers alone."""
-    return texts if len(texts) == len(outcomes) else [TaskText("", one.gold) for one in outcomes]
+    return texts if len(texts) == len(outcomes) else [TaskText("", outcome.gold) for outcome in outcomes]
 
 
 def target_texts(store: RunStore) -> Mapping[str, Sequence[TaskText]]:

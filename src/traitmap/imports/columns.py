@@ -64,7 +64,7 @@ def arrange(
     allowed = frozenset(allow)
     columns, faults = [], []
     wanted = dict(metrics or {})
-    for task in dict.fromkeys(one.task for one in evaluations):
+    for task in dict.fromkeys(evaluation.task for evaluation in evaluations):
         mine = [one for one in evaluations if one.task == task]
         metric = _choose(task, mine, wanted.pop(task, None))
         for one in mine:
@@ -98,7 +98,7 @@ def _who(one: Evaluation) -> tuple[str, str | None, int | None]:
 
 def _base(evaluations: Sequence[Evaluation], given: str | None) -> str | None:
     """The base model: the one that the adapters name, or the one that is given."""
-    models = list(dict.fromkeys(one.model for one in evaluations))
+    models = list(dict.fromkeys(evaluation.model for evaluation in evaluations))
     adapted = list(dict.fromkeys(one.model for one in evaluations if one.adapter is not None))
     if given is not None:
         matching = [model for model in models if given in (model, model.rstrip("/").split("/")[-1])]
@@ -124,12 +124,12 @@ def _base(evaluations: Sequence[Evaluation], given: str | None) -> str | None:
 def _names(evaluations: Sequence[Evaluation], base: str | None) -> dict[tuple[str, str | None], str]:
     """(model, adapter) -> a name that can stand in a table: as short as keeps all apart."""
     full: dict[tuple[str, str | None], str] = {}
-    for one in evaluations:
-        who = one.model, one.adapter
+    for evaluation in evaluations:
+        who = evaluation.model, evaluation.adapter
         if who == (base, None):
             full[who] = BASELINE
         else:
-            full[who] = one.model if one.adapter is None else one.adapter
+            full[who] = evaluation.model if evaluation.adapter is None else evaluation.adapter
     parts = {who: [part for part in re.split(r"[/\\]+", name) if part] for who, name in full.items()}
     depth = max((len(one) for one in parts.values()), default=1)
     for many in range(1, depth + 1):
@@ -194,8 +194,8 @@ def _column(
     rows: Mapping[Row, Evaluation],
     differences: Mapping[str, Any],
 ) -> ImportedColumn:
-    settings = [one.setting for one in rows.values()]
-    known = {key: value for one in settings for key, value in one.items() if key not in differences}
+    settings = [row.setting for row in rows.values()]
+    known = {key: value for setting in settings for key, value in setting.items() if key not in differences}
     paired = all(one.outcomes for one in rows.values()) and "items" not in differences
     scores = {outcome.score for one in rows.values() for outcome in one.outcomes}
     # one model alone may have 0 and 1 by chance where the metric is graded

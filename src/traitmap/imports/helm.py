@@ -68,7 +68,7 @@ def read_helm(folder: Path) -> list[Evaluation]:
                 metric=metric,
                 filter="none",
                 value=number(told.get("mean"), f"{where}.mean"),
-                stderr=float(standard_error(np.array([one.score for one in outcomes]))),
+                stderr=float(standard_error(np.array([outcome.score for outcome in outcomes]))),
                 n=len(outcomes) or (n if n > 1 else 0),
                 higher_is_better=metric not in _LOWER_IS_BETTER,
                 setting=_setting(adapter, specification),

@@ -162,9 +162,9 @@ def _plain(value: Any, place: str) -> float:
 
 def _reduced(path: Path, reductions: Sequence[Any], scorer: str) -> dict[str, Any]:
     place = f"{path}, reductions"
-    for one in reductions:
-        if isinstance(one, Mapping) and one.get("scorer") == scorer:
-            told = [mapping(sample, place) for sample in listing(one.get("samples"), place)]
+    for reduction in reductions:
+        if isinstance(reduction, Mapping) and reduction.get("scorer") == scorer:
+            told = [mapping(sample, place) for sample in listing(reduction.get("samples"), place)]
             return {str(sample.get("sample_id")): sample.get("value") for sample in told}
     return {}
 

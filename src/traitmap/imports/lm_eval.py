@@ -246,7 +246,7 @@ def _choices(row: Mapping[str, Any]) -> list[str]:
     arguments = _arguments(row)
     if len(arguments) < 2 or not all(len(one) > 1 and isinstance(one[1], str) for one in arguments):
         return []
-    return [str(one[1]).strip() for one in arguments]
+    return [str(argument[1]).strip() for argument in arguments]
 
 
 def _logprobs(row: Mapping[str, Any]) -> tuple[float, ...] | None:

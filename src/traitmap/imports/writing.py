@@ -81,7 +81,7 @@ def _cell(store: RunStore, column: ImportedColumn, row: Row, base: str) -> CellE
 
 
 def _ledger(imported: Imported, base: str, name: str, cells: list[CellEntry]) -> Ledger:
-    kinds = sorted({one.kind for column in imported.columns for one in column.rows.values()})
+    kinds = sorted({row.kind for column in imported.columns for row in column.rows.values()})
     return Ledger(
         name=name,
         study=digest([imported.base, imported.sources]),
@@ -109,7 +109,7 @@ def _source(name: str, imported: Imported) -> dict[str, Any]:
         "examples": 0,
         "available": 0,
         "label_counts": {},
-        "adapter": None if seeded else next((one.adapter or one.model for one in rows), "") or name,
+        "adapter": None if seeded else next((row.adapter or row.model for row in rows), "") or name,
         "lora": {},
         "training": {},
         "tags": [],
@@ -118,7 +118,7 @@ def _source(name: str, imported: Imported) -> dict[str, Any]:
 
 def _target(column: ImportedColumn) -> dict[str, Any]:
     rows = list(column.rows.values())
-    told = [one.higher_is_better for one in rows if one.higher_is_better is not None]
+    told = [row.higher_is_better for row in rows if row.higher_is_better is not None]
     return {
         "name": column.target,
         "task": column.target,
@@ -138,7 +138,7 @@ def _target(column: ImportedColumn) -> dict[str, Any]:
 
 
 def _kind(rows: list[Evaluation]) -> str:
-    outcomes = next((one.outcomes for one in rows if one.outcomes), ())
+    outcomes = next((row.outcomes for row in rows if row.outcomes), ())
     if not outcomes:
         return "unknown"
     return "multiple_choice" if outcomes[0].choice_logprobs else "generate_until"

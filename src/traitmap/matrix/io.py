@@ -94,7 +94,7 @@ _LARGEST = 1 << 28  # bytes of an unpacked table; a thousand models on a thousan
 
 
 @dataclass(frozen=True)
-class Table:
+class ScoreTable:
     """A table as it lies in the file: header, rows of strings or numbers, and conditions stored with it."""
 
     path: str
@@ -141,7 +141,7 @@ def read_matrix(
     return _from_wide(kept, orientation, row_name)
 
 
-def _load(path: Path) -> Table:
+def _load(path: Path) -> ScoreTable:
     """The file's header and rows."""
     if not path.exists():
         raise MatrixError(f"{path}: no such file; give a CSV, TSV or Parquet file")
@@ -172,7 +172,7 @@ def told_apart(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(result)
 
 
-def _load_csv(path: Path, *, tab: bool) -> Table:
+def _load_csv(path: Path, *, tab: bool) -> ScoreTable:
     """Comma, semicolon (when the header has no comma) or tab separated text."""
     raw = _bytes_of(path)
     try:
@@ -197,7 +197,7 @@ def _load_csv(path: Path, *, tab: bool) -> Table:
                 f"{path}: row {number} has {len(row)} cells, but the header has {len(header)}; "
                 "quote names that hold the separator"
             )
-    return Table(str(path), header, tuple(tuple(row) for row in lines[1:]), {})
+    return ScoreTable(str(path), header, tuple(tuple(row) for row in lines[1:]), {})
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -212,7 +212,7 @@ def _bytes_of(path: Path) -> bytes:
     return content
 
 
-def _load_parquet(path: Path) -> Table:
+def _load_parquet(path: Path) -> ScoreTable:
     """A Parquet file; a named pandas index becomes a column, conditions come from the schema's metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -234,7 +234,7 @@ def _load_parquet(path: Path) -> Table:
         raise MatrixError(f"{path} has no rows")
     rows = tuple(tuple(row) for row in frame.astype(object).itertuples(index=False, name=None))
     conditions = _conditions_in(path, stored.schema.metadata or {})
-    return Table(str(path), tuple(str(name) for name in frame.columns), rows, conditions)
+    return ScoreTable(str(path), tuple(str(name) for name in frame.columns), rows, conditions)
 
 
 def _places(metadata: Mapping[bytes, bytes], columns: Sequence[str]) -> list[int]:
@@ -259,7 +259,7 @@ def _conditions_in(path: Path, metadata: Mapping[bytes, bytes]) -> Mapping[str, 
     return checked_conditions(read, str(path))
 
 
-def _without(table: Table, drop: Sequence[str]) -> Table:
+def _without(table: ScoreTable, drop: Sequence[str]) -> ScoreTable:
     """The table without the columns to leave out."""
     unknown = [name for name in drop if name not in table.header]
     if unknown:
@@ -285,7 +285,7 @@ def _number(value: Any) -> float | None:
     return None if isinf(number) else number
 
 
-def _numbers(table: Table, column: str, names: Sequence[str]) -> list[float]:
+def _numbers(table: ScoreTable, column: str, names: Sequence[str]) -> list[float]:
     """A column as numbers; names of the rows are for the message."""
     found = []
     for name, value in zip(names, table.column(column), strict=True):
@@ -299,7 +299,7 @@ def _numbers(table: Table, column: str, names: Sequence[str]) -> list[float]:
     return found
 
 
-def _names(table: Table, column: str) -> tuple[str, ...]:
+def _names(table: ScoreTable, column: str) -> tuple[str, ...]:
     """Names in a column, which must be there; repeated ones are told apart, but there is only one base."""
     names = ["" if value is None else str(value).strip() for value in table.column(column)]
     if "" in names:
@@ -313,7 +313,7 @@ def _names(table: Table, column: str) -> tuple[str, ...]:
     return told_apart(names)
 
 
-def _from_wide(table: Table, orientation: str, row_name: str | None) -> TransferMatrix:
+def _from_wide(table: ScoreTable, orientation: str, row_name: str | None) -> TransferMatrix:
     """One row per source (or per target, transposed)."""
     label = table.header[0] if row_name is None else row_name
     if label not in table.header:
@@ -399,7 +399,7 @@ def _cell(source: str, target: str, seed: int | None, known: Mapping[str, Any]) 
     )
 
 
-def _from_long(table: Table, lower: Mapping[str, str]) -> TransferMatrix:
+def _from_long(table: ScoreTable, lower: Mapping[str, str]) -> TransferMatrix:
     """One row per cell, per seed or pooled."""
     cells = _long_cells(table, lower)
     sources = list(dict.fromkeys(cell.source for cell in cells if cell.source != BASELINE))
@@ -428,7 +428,7 @@ def _from_long(table: Table, lower: Mapping[str, str]) -> TransferMatrix:
     )
 
 
-def _long_cells(table: Table, lower: Mapping[str, str]) -> list[Cell]:
+def _long_cells(table: ScoreTable, lower: Mapping[str, str]) -> list[Cell]:
     """The rows of a long table as cells."""
     lines = [f"{i + 2}" for i in range(len(table.rows))]
     sources = [str(value).strip() for value in table.column(lower["source"])]

@@ -284,7 +284,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Term:
+class VarianceTerm:
     """One adapter's scores on one target, and the weight of their mean in a contrast.
 
     scores: (S, n) or (n,). Terms of one target must have the same items, those of one adapter the same seeds.
@@ -298,10 +298,10 @@ class Term:
 
 def crossed_mean(values: ArrayLike, *, reach: float = 0.0) -> Estimate:
     """Mean over seeds and items of values (S, n), or of items alone (n,); see ``crossed_contrast``."""
-    return crossed_contrast([Term("", "", 1.0, values)], reach=2 * reach)
+    return crossed_contrast([VarianceTerm("", "", 1.0, values)], reach=2 * reach)
 
 
-def crossed_contrast(terms: Sequence[Term], *, reach: float = 0.0) -> Estimate:
+def crossed_contrast(terms: Sequence[VarianceTerm], *, reach: float = 0.0) -> Estimate:
     """Weighted sum of means of several adapters on one or several targets.
 
     Items are a sample, shared by all adapters of a target; seeds are a sample, each adapter's own and shared

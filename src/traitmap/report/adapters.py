@@ -13,14 +13,14 @@ from traitmap.report.chart import clean
 from traitmap.report.heatmap import scaled_interval
 from traitmap.report.loadings import component_name
 from traitmap.report.reading import Reading, nice_limit
-from traitmap.report.row_charts import Row, forest
+from traitmap.report.row_charts import ChartRow, forest
 from traitmap.report.wording import UNKNOWN, counted, interval, listed, plain, signed, typeset
 
 EACH = 3
 
 
 @dataclass(frozen=True)
-class Profile:
+class AdapterProfile:
     """One adapter's card. in_domain: its gain on its own target, or empty; tally: significant transfers.
 
     rows: what its figure shows.
@@ -31,23 +31,23 @@ class Profile:
     in_domain: str
     tally: str
     figure: Markup | None
-    rows: tuple[Row, ...] = ()
+    rows: tuple[ChartRow, ...] = ()
 
 
-def profiles(reading: Reading, traits: Traits | None) -> tuple[Profile, ...]:
+def profiles(reading: Reading, traits: Traits | None) -> tuple[AdapterProfile, ...]:
     """A card for every source, in the matrix's order; all share one axis, so that they can be compared."""
     in_points = next((target.limit for target in reading.targets if target.unit == "points"), None)
     return tuple(_profile(reading, traits, s, in_points) for s in range(len(reading.sources)))
 
 
-def _profile(reading: Reading, traits: Traits | None, s: int, in_points: float | None) -> Profile:
+def _profile(reading: Reading, traits: Traits | None, s: int, in_points: float | None) -> AdapterProfile:
     name = clean(reading.sources[s])
     if not any(isfinite(cell.gain) for cell in reading.cells[s]):
         reasons = sorted({clean(cell.reason) for cell in reading.cells[s] if cell.reason})
         tally = f"no gain is known: {listed(reasons)}" if reasons else "no gain is known"
-        return Profile(name, _tags(reading, s), "", tally, None)
+        return AdapterProfile(name, _tags(reading, s), "", tally, None)
     rows = [*_trait_rows(traits, reading.sources[s], in_points), *_target_rows(reading, s)]
-    return Profile(
+    return AdapterProfile(
         name=name,
         tags=_tags(reading, s),
         in_domain=_in_domain(reading, s),
@@ -75,7 +75,7 @@ def _tags(reading: Reading, s: int) -> tuple[str, ...]:
     return tuple(clean(tag) for tag in reading.source_tags[s])
 
 
-def _trait_rows(traits: Traits | None, source: str, in_points: float | None) -> list[Row]:
+def _trait_rows(traits: Traits | None, source: str, in_points: float | None) -> list[ChartRow]:
     """Effects on the supported traits (on the first, marked, where none is)."""
     if traits is None or source not in traits.sources:
         return []
@@ -85,13 +85,13 @@ def _trait_rows(traits: Traits | None, source: str, in_points: float | None) -> 
     s = traits.sources.index(source)
     largest = max((abs(float(v)) for v in traits.effects.ravel() if isfinite(v)), default=nan)
     limit = in_points or nice_limit(largest)
-    rows = [Row("Traits, in points", heading=True)]
+    rows = [ChartRow("Traits, in points", heading=True)]
     for c in range(used):
         effect = float(traits.effects[s, c])
         low, high = float(traits.effects_low[s, c]), float(traits.effects_high[s, c])
         shown = interval(low, high)
         rows.append(
-            Row(
+            ChartRow(
                 label=component_name(traits, c),
                 value=effect / limit,
                 low=low / limit,
@@ -105,7 +105,7 @@ def _trait_rows(traits: Traits | None, source: str, in_points: float | None) -> 
     return rows
 
 
-def _target_rows(reading: Reading, s: int) -> list[Row]:
+def _target_rows(reading: Reading, s: int) -> list[ChartRow]:
     """The best and the worst targets other than the source's own, each side with its heading."""
     others = [
         (reading.improvement(s, t) / reading.targets[t].limit, t)
@@ -118,18 +118,18 @@ def _target_rows(reading: Reading, s: int) -> list[Row]:
     worst = [t for gain, t in sorted(others) if gain < 0][:EACH]
     rows = []
     for heading, chosen in (("Best targets", best), ("Worst targets", worst)):
-        rows.append(Row(heading, heading=True))
-        rows += [_target_row(reading, s, t) for t in chosen] or [Row("none", text="")]
+        rows.append(ChartRow(heading, heading=True))
+        rows += [_target_row(reading, s, t) for t in chosen] or [ChartRow("none", text="")]
     return rows
 
 
-def _target_row(reading: Reading, s: int, t: int) -> Row:
+def _target_row(reading: Reading, s: int, t: int) -> ChartRow:
     cell, target = reading.cells[s][t], reading.targets[t]
     scale = target.factor * target.better / target.limit
     ends: Sequence[float] = sorted((cell.gain_low * scale, cell.gain_high * scale))
     gain = reading.improvement(s, t)
     shown = scaled_interval(cell, target)
-    return Row(
+    return ChartRow(
         label=clean(target.name) + (" ↓" if target.better < 0 else ""),
         value=gain / target.limit,
         low=ends[0],

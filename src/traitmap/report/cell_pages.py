@@ -10,7 +10,7 @@ from traitmap.report.chart import clean
 from traitmap.report.wording import interval, plain, sentence, signed, typeset
 
 if TYPE_CHECKING:
-    from traitmap.analysis.cells import CellDetail, Example, Histogram, RunDetails, TargetDetail
+    from traitmap.analysis.cells import CellDetail, Histogram, ItemExample, RunDetails, TargetDetail
     from traitmap.analysis.explanation.records import OddCell
     from traitmap.analysis.features import Reason
     from traitmap.report.reading import Reading
@@ -67,7 +67,7 @@ def _cell(cell: CellDetail, details: RunDetails, factor: float, digits: int) -> 
         "items": cell.items,
         "won": cell.won,
         "lost": cell.lost,
-        "wonItems": [_example(one, factor, digits) for one in cell.won_examples],
+        "wonItems": [_example(example, factor, digits) for example in cell.won_examples],
         "lostItems": [_example(one, factor, digits) for one in cell.lost_examples],
     }
     if cell.counts is not None:
@@ -97,7 +97,7 @@ def _odd(cell: OddCell, unit: str) -> list[str]:
 
 def _not_said_before(told: Sequence[Reason], odd: OddCell | None) -> list[Reason]:
     """Reasons that the odd cell's own list does not hold already."""
-    before = {one.words for one in odd.reasons} if odd is not None else set()
+    before = {reason.words for reason in odd.reasons} if odd is not None else set()
     return [one for one in told if one.words not in before]
 
 
@@ -110,7 +110,7 @@ def _lengths(one: Histogram | None) -> list[Any] | None:
     return None if one is None else [list(one.counts), round(one.mean, 1), one.n]
 
 
-def _example(one: Example, factor: float, digits: int) -> list[Any]:
+def _example(one: ItemExample, factor: float, digits: int) -> list[Any]:
     """Item, seed, the base's and the adapter's answer, and both scores."""
     scores = [plain(score * factor, digits) for score in (one.base_score, one.adapter_score)]
     return [one.item, one.seed, clean(one.base), clean(one.adapter), *scores]

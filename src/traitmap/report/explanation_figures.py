@@ -55,7 +55,7 @@ def effects(found: Explanation) -> Shown | None:
     for heading, some in (("Beside each other", found.joint), ("Each by itself", found.alone)):
         if some:
             lines.append(Line(heading, heading=True))
-            lines += [_effect_line(one) for one in _in_groups(some)]
+            lines += [_effect_line(group) for group in _in_groups(some)]
     said = "What a pair of tasks has in common before training, and the gain that goes with it. "
     told = [one for one in found.joint if one.verdict == "yes"]
     if told:
@@ -182,7 +182,7 @@ def shares(found: Explanation) -> Shown | None:
     if not groups:
         return None
     rest = found.dominance.unexplained
-    lines = [_share_line(one) for one in groups]
+    lines = [_share_line(group) for group in groups]
     lines.append(Line("unexplained", value=100 * rest, texts=(share(rest), "", ""), tone="quiet"))
     return Shown(
         name="shares",
@@ -218,8 +218,8 @@ def shares(found: Explanation) -> Shown | None:
 def _shares_said(found: Explanation) -> str:
     """What the figure shows and what was found, in sentences."""
     parts = [
-        f"{one.group} {share(one.share)} (chance gives {share(one.null_mean)}, {related('p', one.p)})"
-        for one in found.dominance.groups
+        f"{group.group} {share(group.share)} (chance gives {share(group.null_mean)}, {related('p', group.p)})"
+        for group in found.dominance.groups
     ]
     apart = found.dominance.hidden_less_surface
     told = (
@@ -244,16 +244,16 @@ def _shares_table(found: Explanation) -> TextTable:
         rows=(
             *(
                 (
-                    one.group,
+                    group.group,
                     (
-                        Entry(clean(", ".join(one.features))),
-                        *(Entry(share(value)) for value in (one.share, one.null_mean, one.null_p95)),
-                        Entry(typeset(_points(one.beyond))),
-                        Entry(probability(one.p)),
-                        Entry(one.verdict),
+                        Entry(clean(", ".join(group.features))),
+                        *(Entry(share(value)) for value in (group.share, group.null_mean, group.null_p95)),
+                        Entry(typeset(_points(group.beyond))),
+                        Entry(probability(group.p)),
+                        Entry(group.verdict),
                     ),
                 )
-                for one in found.dominance.groups
+                for group in found.dominance.groups
             ),
             (
                 "unexplained",
@@ -405,7 +405,7 @@ def asymmetry(found: Explanation) -> Shown | None:
     if not pairs:
         return None
     unit, digits = unit_words(found), _digits(found)
-    beyond = [one for one in pairs if one.q < LEVEL]
+    beyond = [pair for pair in pairs if pair.q < LEVEL]
     back, names = found.asymmetry.reciprocity, counted(len(pairs), "pair")
     said = f"{len(beyond) or 'None'} of {names} of tasks that are both source and target "
     said += f"{'is' if len(beyond) < 2 else 'are'} asymmetric beyond noise. "

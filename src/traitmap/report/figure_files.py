@@ -93,7 +93,7 @@ def _with_margin(svg: str) -> tuple[str, float, float]:
     found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)" width="[\d.]+" height="[\d.]+"', svg)
     if found is None:
         raise UserError("The figure has no size; this is a defect of the report.")
-    width, height = (float(one) + 2 * MARGIN for one in found.groups())
+    width, height = (float(group) + 2 * MARGIN for group in found.groups())
     place = f'viewBox="{-MARGIN:g} {-MARGIN:g} {width:g} {height:g}" width="{width:g}" height="{height:g}"'
     behind = f'<rect x="{-MARGIN:g}" y="{-MARGIN:g}" width="100%" height="100%"'
     return (
@@ -357,9 +357,9 @@ def _figures(contents: ReportContents) -> Mapping[str, Callable[[], Markup]]:
         if card.figure is not None:
             found[f"profile-{at}"] = partial(_drawn, card.figure)
     shown = [
-        one
+        figure
         for group in why_groups(contents.matrix, contents.profile, contents.explanation)
-        for one in group.figures
+        for figure in group.figures
     ]
     if contents.evaluation is not None:
         shown += [*which_figures(contents.evaluation), *rankings(contents.evaluation)]

@@ -128,7 +128,7 @@ def _transfer(
 
 def _caution(reasons: Sequence[Reason]) -> tuple[str, str]:
     """A collapse onto one answer, or a change of the answers' shares alone; empty where there is neither."""
-    told = {one.kind: one.words for one in reasons if one.significant is not False}
+    told = {reason.kind: reason.words for reason in reasons if reason.significant is not False}
     for kind, beware in (("collapse", "one answer for all"), ("metric", "class shares alone")):
         if kind in told:
             return typeset(clean(told[kind].replace(" -> ", " → "))), beware

@@ -16,7 +16,7 @@ from traitmap.analysis.traits.scaling import Order
 from traitmap.matrix.record import Cell, TransferMatrix
 from traitmap.report import chart as palette
 from traitmap.report.chart import clean, element, figure, join, shorten, text_width
-from traitmap.report.reading import Reading, Target, of_seed, read
+from traitmap.report.reading import Reading, TargetView, of_seed, read
 from traitmap.report.wording import counted, interval, plain, probability, share, signed, typeset
 
 if TYPE_CHECKING:
@@ -315,7 +315,7 @@ def _unknown_text(cell: Cell) -> str:
     return "failed" if cell.status == "failed" else ""
 
 
-def scaled_interval(cell: Cell, target: Target) -> str:
+def scaled_interval(cell: Cell, target: TargetView) -> str:
     """The gain's interval in the target's shown unit."""
     return interval(cell.gain_low * target.factor, cell.gain_high * target.factor, target.digits)
 
@@ -472,11 +472,11 @@ def _columns(rows: Sequence[dict[str, str]]) -> dict[str, Any]:
     return found
 
 
-def _with_unit(text: str, target: Target) -> str:
+def _with_unit(text: str, target: TargetView) -> str:
     return f"{text} %" if target.unit == "points" else text
 
 
-def _target_facts(target: Target) -> dict[str, str]:
+def _target_facts(target: TargetView) -> dict[str, str]:
     facts = {"unit": clean(target.unit), "metric": clean(target.metric)}
     return facts | ({"direction": "lower is better"} if target.better < 0 else {})
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from traitmap.analysis.traits.records import Traits
 from traitmap.report.chart import clean
-from traitmap.report.row_charts import Row, forest
+from traitmap.report.row_charts import ChartRow, forest
 from traitmap.report.wording import UNKNOWN, counted, interval, related, share, signed
 
 SHOWN_AT_LEAST = 2
@@ -104,10 +104,10 @@ def _sort_key(loading: float) -> float:
     return -loading if isfinite(loading) else 2.0
 
 
-def _row(traits: Traits, t: int, c: int) -> Row:
+def _row(traits: Traits, t: int, c: int) -> ChartRow:
     loading = float(traits.loadings[t, c])
     low, high = float(traits.loadings_low[t, c]), float(traits.loadings_high[t, c])
-    return Row(
+    return ChartRow(
         label=clean(traits.targets[t]),
         value=loading,
         low=low,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from traitmap.report.wording import counted, listed, share
 
 if TYPE_CHECKING:
-    from traitmap.analysis.contamination import Overlap
+    from traitmap.analysis.contamination import ItemOverlap
 
 MARK = "!"
 
@@ -34,17 +34,17 @@ def touched_cells(conditions: Mapping[str, Any]) -> dict[tuple[str, str], Touche
     told = conditions.get("contamination")
     pairs = told if isinstance(told, list | tuple) else ()
     return {
-        (one["source"], one["target"]): Touched(
-            touched=one["exact"] + one["contained"] + one["near"],
-            items=one["items"],
-            kinds=_kinds(one["exact"], one["contained"], one["near"], one["short"]),
-            material=bool(one["material"]),
+        (pair["source"], pair["target"]): Touched(
+            touched=pair["exact"] + pair["contained"] + pair["near"],
+            items=pair["items"],
+            kinds=_kinds(pair["exact"], pair["contained"], pair["near"], pair["short"]),
+            material=bool(pair["material"]),
         )
-        for one in pairs
+        for pair in pairs
     }
 
 
-def overlap_warning(one: Overlap) -> str:
+def overlap_warning(one: ItemOverlap) -> str:
     """One line for the reader of a study that has not been run yet."""
     kinds = _kinds(one.exact, one.contained, one.near, one.short)
     said = (

@@ -116,14 +116,14 @@ def _without_unset(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Group:
+class ConditionGroup:
     """A few facts of one kind, name and value."""
 
     name: str
     facts: tuple[tuple[str, str], ...]
 
 
-def summary(conditions: Mapping[str, Any], spent: Mapping[str, float]) -> tuple[Group, ...]:
+def summary(conditions: Mapping[str, Any], spent: Mapping[str, float]) -> tuple[ConditionGroup, ...]:
     """What a reader looks up first: seeds, digests, versions, what the run took. No empty groups."""
     engine = conditions.get("engine")
     engine = engine if isinstance(engine, Mapping) else {}
@@ -157,7 +157,7 @@ def summary(conditions: Mapping[str, Any], spent: Mapping[str, float]) -> tuple[
     }
     groups = (("Identity", identity), ("Made with", made), ("What it took", took))
     return tuple(
-        Group(name, tuple((key, value) for key, value in facts.items() if value))
+        ConditionGroup(name, tuple((key, value) for key, value in facts.items() if value))
         for name, facts in groups
         if any(facts.values())
     )
@@ -420,7 +420,7 @@ def _legends(reading: Reading) -> tuple[Legend, ...]:
 def _reproduce(conditions: Mapping[str, Any]) -> str:
     """The recorded commands, one per line."""
     commands = conditions.get("reproduce", "")
-    return clean(commands if isinstance(commands, str) else "\n".join(str(one) for one in commands))
+    return clean(commands if isinstance(commands, str) else "\n".join(str(command) for command in commands))
 
 
 def following_page() -> str:

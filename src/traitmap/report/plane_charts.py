@@ -404,7 +404,7 @@ def against(
     size: float = 462.0,
 ) -> Markup:
     """Measured (up) against predicted (right), each with its interval; on the diagonal they are the same."""
-    known = [one for one in guesses if isfinite(one.predicted) and isfinite(one.measured)]
+    known = [guess for guess in guesses if isfinite(guess.predicted) and isfinite(guess.measured)]
     low, high = around([one.measured for one in known] + [one.predicted for one in known], zero=True)
     x = Scale(low, high, _PLANE_LEFT, _PLANE_LEFT + size)
     y = Scale(low, high, _PLANE_TOP + size, _PLANE_TOP)

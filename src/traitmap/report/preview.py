@@ -17,11 +17,11 @@ from traitmap.report.wording import UNKNOWN, counted, plain
 
 if TYPE_CHECKING:
     from traitmap.analysis.contamination import Contamination
-    from traitmap.data.check import Lengths, SourcePreview
+    from traitmap.data.check import LengthSummary, SourcePreview
     from traitmap.data.records import Example, Request
     from traitmap.data.sources import Variation
     from traitmap.data.targets import LoadedTarget
-    from traitmap.runs.cost import Estimate
+    from traitmap.runs.cost import CostEstimate
 
 _TEXT_MOST = 700
 
@@ -32,8 +32,8 @@ def check_preview(
     targets: Sequence[LoadedTarget],
     adapters: int,
     cells: int,
-    estimate: Estimate,
-    lengths: Mapping[str, Lengths] = MappingProxyType({}),
+    estimate: CostEstimate,
+    lengths: Mapping[str, LengthSummary] = MappingProxyType({}),
     contamination: Contamination | None = None,
     notes: Sequence[str] = (),
 ) -> RenderableType:
@@ -57,7 +57,7 @@ def check_preview(
     return Group(*parts)
 
 
-def _sources(sources: Sequence[SourcePreview], lengths: Mapping[str, Lengths]) -> Blocks:
+def _sources(sources: Sequence[SourcePreview], lengths: Mapping[str, LengthSummary]) -> Blocks:
     rows = []
     for source in sources:
         used = f"{source.examples:,}" + (
@@ -105,7 +105,9 @@ def _variation(source: SourcePreview, variation: Variation) -> list[RenderableTy
     if source.label_counts:
         before = variation.counts_before
         labels = dict.fromkeys([*before, *source.label_counts])
-        counts = (f"{one!r} {before.get(one, 0):,} → {source.label_counts.get(one, 0):,}" for one in labels)
+        counts = (
+            f"{label!r} {before.get(label, 0):,} → {source.label_counts.get(label, 0):,}" for label in labels
+        )
         parts.append(words(f"  labels: {', '.join(counts)}"))
     if variation.meaning:
         parts.append(
@@ -187,10 +189,10 @@ def _overlaps(found: Contamination) -> list[RenderableType]:
     if not found.overlaps:
         return [Text(""), words("No item of a target stands in the training texts.")]
     parts: list[RenderableType] = [Text(""), words("Items of the targets in the training texts", "bold")]
-    for one in found.overlaps:
-        parts.append(words(f"  ! {overlap_warning(one)}", "yellow"))
-        if one.examples:
-            closest = one.examples[0]
+    for overlap in found.overlaps:
+        parts.append(words(f"  ! {overlap_warning(overlap)}", "yellow"))
+        if overlap.examples:
+            closest = overlap.examples[0]
             shown = f"{closest.kind}: {closest.item_text} | {closest.training_text}"
             parts.append(
                 Padding(
@@ -200,7 +202,7 @@ def _overlaps(found: Contamination) -> list[RenderableType]:
     return parts
 
 
-def _cost(adapters: int, cells: int, estimate: Estimate) -> str:
+def _cost(adapters: int, cells: int, estimate: CostEstimate) -> str:
     said = (
         f"To do: train {counted(adapters, 'adapter')} on {estimate.training_tokens:,.0f} tokens, "
         f"evaluate {counted(cells, 'cell')} of {estimate.scoring_tokens:,.0f} tokens; "

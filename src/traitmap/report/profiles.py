@@ -54,7 +54,7 @@ def output_lengths(found: Profile) -> Shown | None:
         if some and heading:
             rows.append(Ridge(heading, heading=True))
         rows += [_length_row(found, one, role) for one in some[:MOST_DATASETS]]
-    drawn = [one for one in profiles.values() if one.lengths.output.n]
+    drawn = [profile for profile in profiles.values() if profile.lengths.output.n]
     if not drawn:
         return None
     unit = drawn[0].lengths.unit
@@ -133,7 +133,7 @@ def label_lengths(found: Profile) -> Shown | None:
     rows: list[Ridge] = []
     listed_rows: list[tuple[str, Distribution]] = []
     apart: list[tuple[float, str]] = []
-    some = [one for one in found.comparison.profiles.values() if _labelled(found, one)]
+    some = [profile for profile in found.comparison.profiles.values() if _labelled(found, profile)]
     for one in some[:MOST_LABELLED]:
         rows.append(Ridge(name_of(found, one.name), heading=True))
         classes = sorted(one.lengths.input_by_label.items(), key=lambda at: (-at[1].n, at[0]))[:MOST_LABELS]
@@ -188,7 +188,9 @@ def _labelled(found: Profile, one: DatasetProfile) -> bool:
 def class_shares(found: Profile) -> Shown | None:
     """Shares of the classes in every dataset that has some."""
     some = [
-        one for one in found.comparison.profiles.values() if one.classes.how != "none" and one.classes.counts
+        profile
+        for profile in found.comparison.profiles.values()
+        if profile.classes.how != "none" and profile.classes.counts
     ]
     if not some:
         return None
@@ -202,7 +204,7 @@ def class_shares(found: Profile) -> Shown | None:
         for one in some[:MOST_DATASETS]
     ]
     sources = [one for one in some if found.roles.get(one.name) != "target"]
-    heavy = [one for one in sources if _uneven(one)]
+    heavy = [source for source in sources if _uneven(source)]
     uneven = [f"{name_of(found, one.name)} ({share(one.classes.majority)} one class)" for one in heavy]
     return Shown(
         name="class-shares",

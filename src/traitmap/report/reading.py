@@ -26,7 +26,7 @@ _NICE = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetView:
     """How one target's numbers are shown.
 
     factor: from the matrix to what is shown (100 for shares of right answers: points).
@@ -59,7 +59,7 @@ class Reading:
     """
 
     sources: tuple[str, ...]
-    targets: tuple[Target, ...]
+    targets: tuple[TargetView, ...]
     cells: tuple[tuple[Cell, ...], ...]
     by_seed: tuple[tuple[tuple[Cell, ...], ...], ...]
     base: tuple[Cell, ...]
@@ -230,7 +230,7 @@ def _unlisted(matrix: TransferMatrix, source: int | None, target: int, name: str
 
 def _targets(
     matrix: TransferMatrix, cells: tuple[tuple[Cell, ...], ...], base: tuple[Cell, ...]
-) -> tuple[Target, ...]:
+) -> tuple[TargetView, ...]:
     """Unit, direction and colour limits of every target."""
     better = _directions(matrix)
     metrics = [
@@ -249,7 +249,7 @@ def _targets(
         limit = nice_limit(factor * _largest_gain(matrix, same))
         low, high = (0.0, 100.0) if shares[t] else _range(matrix, same)
         targets.append(
-            Target(
+            TargetView(
                 name=name,
                 metric=metrics[t],
                 factor=factor,

@@ -198,7 +198,7 @@ _SIZE = 12.0
 
 
 @dataclass(frozen=True)
-class Row:
+class ChartRow:
     """One line. A row without a value is a heading, or says why it is unknown.
 
     value, low, high: on the axis; text: what is written at the right.
@@ -216,7 +216,7 @@ class Row:
 
 
 def forest(
-    rows: Sequence[Row],
+    rows: Sequence[ChartRow],
     *,
     key: str,
     title: str,
@@ -259,7 +259,9 @@ def forest(
     )
 
 
-def _forest_line(row: Row, y: float, label_room: float, middle: float, half: float, limit: float) -> Markup:
+def _forest_line(
+    row: ChartRow, y: float, label_room: float, middle: float, half: float, limit: float
+) -> Markup:
     if row.heading:
         return element("text", {"x": 0, "y": y + 7, "class": "group"}, row.label)
     label = element(
@@ -274,7 +276,7 @@ def _forest_line(row: Row, y: float, label_room: float, middle: float, half: flo
     return element("g", None, label, *_mark(row, y, middle, half, limit), text)
 
 
-def _mark(row: Row, y: float, middle: float, half: float, limit: float) -> list[Markup]:
+def _mark(row: ChartRow, y: float, middle: float, half: float, limit: float) -> list[Markup]:
     """Interval and dot, or nothing where the value is unknown."""
     if not isfinite(row.value):
         return []

@@ -31,7 +31,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Group:
+class FigureGroup:
     """Figures under one heading. said: what they have in common, or why there are none."""
 
     title: str

@@ -364,7 +364,7 @@ def spending_table(spent: Mapping[str, Any]) -> RenderableType:
     counts = (
         ("adapters", *spent["adapters"]),
         ("cells with the base's", *spent["cells"]),
-        ("items of a cell, mean", *(sum(one[at] for one in items) / len(items) for at in (0, 1))),
+        ("items of a cell, mean", *(sum(item[at] for item in items) / len(items) for at in (0, 1))),
         ("training tokens", *spent["training"]),
         ("evaluation tokens", *spent["evaluation"]),
     )

@@ -24,7 +24,7 @@ from traitmap.report.wording import UNKNOWN, interval, probability, sentence, sh
 
 if TYPE_CHECKING:
     from traitmap.analysis.recommendation.advice import Advice, Recommendation, SideEffect
-    from traitmap.analysis.recommendation.protocol import Evaluation
+    from traitmap.analysis.recommendation.protocol import RecommenderEvaluation
 
 
 SHOWN_CELLS = 8
@@ -59,20 +59,20 @@ def _effects(effects: Sequence[FeatureEffect], *, detectable: bool) -> Renderabl
         return words("no feature of pairs is left after source and target effects")
     rows = [
         (
-            words(one.name),
+            words(effect.name),
             tuple(
                 words(entry)
                 for entry in (
-                    _interval(one.effect, 2),
-                    probability(one.q),
-                    *((_number(one.detectable),) if detectable else ()),
-                    probability(one.mantel.p),
-                    probability(one.mantel.naive_p),
-                    one.verdict,
+                    _interval(effect.effect, 2),
+                    probability(effect.q),
+                    *((_number(effect.detectable),) if detectable else ()),
+                    probability(effect.mantel.p),
+                    probability(effect.mantel.naive_p),
+                    effect.verdict,
                 )
             ),
         )
-        for one in effects
+        for effect in effects
     ]
     heads = ("effect", "q", *(("seen",) if detectable else ()), "Mantel", "naive", "verdict")
     return Blocks("", heads, tuple(rows))
@@ -81,20 +81,20 @@ def _effects(effects: Sequence[FeatureEffect], *, detectable: bool) -> Renderabl
 def _shares(found: Explanation) -> RenderableType:
     rows = [
         (
-            words(one.group),
+            words(group.group),
             tuple(
                 words(entry)
                 for entry in (
-                    share(one.share),
-                    share(one.null_mean),
-                    share(one.null_p95),
-                    _shared(one.beyond),
-                    probability(one.p),
-                    one.verdict,
+                    share(group.share),
+                    share(group.null_mean),
+                    share(group.null_p95),
+                    _shared(group.beyond),
+                    probability(group.p),
+                    group.verdict,
                 )
             ),
         )
-        for one in found.dominance.groups
+        for group in found.dominance.groups
     ]
     unexplained = (
         share(found.dominance.unexplained),
@@ -138,15 +138,15 @@ def _odd_line(cell: OddCell) -> str:
 def _asymmetries(found: Explanation) -> RenderableType:
     rows = [
         (
-            words(f"{one.first} -> {one.second}"),
+            words(f"{pair.first} -> {pair.second}"),
             (
-                words(signed(one.forward)),
-                words(signed(one.backward)),
-                words(_interval(one.difference, 1)),
-                words(probability(one.q)),
+                words(signed(pair.forward)),
+                words(signed(pair.backward)),
+                words(_interval(pair.difference, 1)),
+                words(probability(pair.q)),
             ),
         )
-        for one in found.asymmetry.pairs[:SHOWN_PAIRS]
+        for pair in found.asymmetry.pairs[:SHOWN_PAIRS]
     ]
     return Blocks("pair", ("gain", "back", "difference", "q"), tuple(rows))
 
@@ -200,7 +200,7 @@ def recommendation_table(found: Recommendation) -> RenderableType:
         parts.append(_line(f"{mark}{aside.source}: {aside.words}{measured}"))
     if found.next_probes:
         parts += [Text(""), words("To know more, measure on a few items", "bold")]
-        parts += [_line(f"{one.source}: {one.words}") for one in found.next_probes]
+        parts += [_line(f"{probe.source}: {probe.words}") for probe in found.next_probes]
     parts += [Text(""), words(_beside(found)), *(words(note, "dim") for note in found.notes)]
     parts.append(words(_conditions(found), "dim"))
     return Group(*parts)
@@ -284,7 +284,7 @@ SHOWN = {
 }
 
 
-def evaluation_table(found: Evaluation) -> Group:
+def evaluation_table(found: RecommenderEvaluation) -> Group:
     """Every model with its metrics, how far the chosen one is from popularity, and what was asked."""
     asked = found.conditions
     table = Table(
@@ -307,7 +307,7 @@ def _recommender_tables_told(one: Interval, metric: str) -> str:
     return f"{one.value:.2f}" if metric == "spearman" else f"{one.value:.1f}"
 
 
-def _chosen(found: Evaluation) -> Table:
+def _chosen(found: RecommenderEvaluation) -> Table:
     """The chosen model with intervals, and its difference from popularity, target by target."""
     table = Table(title="What would be used", title_justify="left", title_style="bold")
     for heading in ("", found.chosen, "95 % interval", "less popularity", "95 % interval"):
@@ -331,7 +331,7 @@ def _range(one: Interval, metric: str) -> str:
     return f"{one.low:.{digits}f} to {one.high:.{digits}f}"
 
 
-def _note(found: Evaluation) -> str:
+def _note(found: RecommenderEvaluation) -> str:
     picked = [name for name, _ in found.picks.values()]
     counted = ", ".join(
         f"{name} {picked.count(name)} of {len(picked)}"

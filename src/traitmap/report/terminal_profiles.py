@@ -34,8 +34,8 @@ _CHANGED = "* interval of the change leaves out 0."
 
 def cells_tables(cells: CellProfiles, matrix: TransferMatrix) -> tuple[RenderableType, ...]:
     """Collapse, balanced accuracy, lengths, parsing and stopping, where the targets have such a thing."""
-    classes = {(one.source, one.target): one for one in cells.classes if one.seed is None}
-    lengths = {(one.source, one.target): one for one in cells.lengths if one.seed is None}
+    classes = {(class_.source, class_.target): class_ for class_ in cells.classes if class_.seed is None}
+    lengths = {(length.source, length.target): length for length in cells.lengths if length.seed is None}
     sources, targets = matrix.sources, matrix.targets
     tables: tuple[tuple[str, str, Blocks | None], ...] = (
         (
@@ -239,8 +239,8 @@ def _datasets_note(rows: Sequence[DatasetRow]) -> str:
 def relations_table(relations: Mapping[str, Relations], most: int = 12) -> RenderableType:
     """Share of texts that have the commonest relations, and those that are made here."""
     totals: dict[str, int] = {}
-    for one in relations.values():
-        for label, count in zip(one.labels, one.present.sum(axis=0), strict=True):
+    for relation in relations.values():
+        for label, count in zip(relation.labels, relation.present.sum(axis=0), strict=True):
             totals[label] = totals.get(label, 0) + int(count)
     everywhere = {
         label

@@ -14,7 +14,7 @@ from traitmap.analysis.traits.components import ellipse
 from traitmap.analysis.traits.records import CrossValidation, Resampling, Traits
 from traitmap.matrix.record import TransferMatrix
 from traitmap.report import alternative
-from traitmap.report.adapters import Profile, profiles
+from traitmap.report.adapters import AdapterProfile, profiles
 from traitmap.report.alternative import Entry, TextTable
 from traitmap.report.chart import clean
 from traitmap.report.headline import traits_in_words
@@ -243,10 +243,10 @@ def stability(traits: Traits) -> Shown | None:
     for c in range(traits.stability.examined):
         tag = "" if c < used else " (not supported)"
         lines.append(Line(f"{component_name(traits, c)}{tag}", heading=True))
-        for one in traits.stability.resamplings.values():
-            lines.append(_stability_line(one, c))
-            if c < used and one.kind == "adapters":
-                mean, noise = float(one.congruence_mean[c]), float(one.noise_p95[c])
+        for resampling in traits.stability.resamplings.values():
+            lines.append(_stability_line(resampling, c))
+            if c < used and resampling.kind == "adapters":
+                mean, noise = float(resampling.congruence_mean[c]), float(resampling.noise_p95[c])
                 firm.append(f"{component_name(traits, c)} keeps {plain(mean, 2)} (noise: {plain(noise, 2)})")
     said = "How like itself each component stays when adapters, items or seeds are drawn again, or a source "
     said += "or target is left out: 1 is the same component. "
@@ -323,15 +323,15 @@ def loading_figures(traits: Traits) -> tuple[Shown, ...]:
     """Loadings of each leading component."""
     return tuple(
         Shown(
-            name=f"loadings-{one.number}",
-            title=one.name,
-            said=typeset(one.explained + (f"; {one.naming}" if one.naming else "")),
-            svg=one.figure,
-            table=_loadings_table(traits, one.number - 1),
-            tag="" if one.supported else "not supported",
-            faint=not one.supported,
+            name=f"loadings-{component.number}",
+            title=component.name,
+            said=typeset(component.explained + (f"; {component.naming}" if component.naming else "")),
+            svg=component.figure,
+            table=_loadings_table(traits, component.number - 1),
+            tag="" if component.supported else "not supported",
+            faint=not component.supported,
         )
-        for one in components(traits)
+        for component in components(traits)
     )
 
 
@@ -349,12 +349,12 @@ def _loadings_table(traits: Traits, c: int) -> TextTable:
 
 def adapter_figures(
     matrix: TransferMatrix, traits: Traits | None
-) -> tuple[tuple[Profile, TextTable | None], ...]:
+) -> tuple[tuple[AdapterProfile, TextTable | None], ...]:
     """The card of each adapter, with the table of its figure."""
-    return tuple((one, _card_table(one)) for one in profiles(read(matrix), traits))
+    return tuple((profile, _card_table(profile)) for profile in profiles(read(matrix), traits))
 
 
-def _card_table(card: Profile) -> TextTable | None:
+def _card_table(card: AdapterProfile) -> TextTable | None:
     if not card.rows:
         return None
     heading, rows = "", []

@@ -34,7 +34,7 @@ _PICKS = (
 
 def picks(found: HeldOut) -> Shown | None:
     """What the first pick gave on each target, beside popularity's, the best there was, and the average."""
-    some = [one for one in found.recommendations if judgeable(one)]
+    some = [recommendation for recommendation in found.recommendations if judgeable(recommendation)]
     if not some:
         return None
     unit = POINTS if any(one.unit == POINTS for one in some) else sorted(one.unit for one in some)[0]
@@ -207,7 +207,7 @@ def predicted(found: HeldOut) -> Shown | None:
     guesses = [
         Guess(
             name=typeset(
-                f"{clean(advice.source)} → {clean(one.target)}: predicted {_amount(advice.gain)}, "
+                f"{clean(advice.source)} → {clean(recommendation.target)}: predicted {_amount(advice.gain)}, "
                 f"measured {_amount(advice.measured)}"
             ),
             predicted=advice.gain.value,
@@ -215,9 +215,9 @@ def predicted(found: HeldOut) -> Shown | None:
             high=advice.gain.high,
             measured=advice.measured.value,
         )
-        for one in found.recommendations
-        if one.unit == POINTS
-        for advice in one.ranked
+        for recommendation in found.recommendations
+        if recommendation.unit == POINTS
+        for advice in recommendation.ranked
         if advice.gain.known and advice.measured.known
     ]
     if len(guesses) < 3:
@@ -266,16 +266,16 @@ def _predicted_table(found: HeldOut) -> TextTable:
         heads=("pair", "predicted", "measured", "by popularity"),
         rows=tuple(
             (
-                f"{clean(advice.source)} → {clean(one.target)}",
+                f"{clean(advice.source)} → {clean(recommendation.target)}",
                 (
                     Entry(typeset(_amount(advice.gain))),
                     Entry(typeset(_amount(advice.measured))),
                     Entry(typeset(signed(advice.popularity))),
                 ),
             )
-            for one in found.recommendations
-            if one.unit == POINTS
-            for advice in one.ranked
+            for recommendation in found.recommendations
+            if recommendation.unit == POINTS
+            for advice in recommendation.ranked
             if advice.gain.known and advice.measured.known
         ),
     )
@@ -291,7 +291,7 @@ def rankings(found: HeldOut) -> tuple[Shown, ...]:
 
 
 def _units(found: HeldOut) -> list[str]:
-    return sorted({one.unit for one in found.recommendations})
+    return sorted({recommendation.unit for recommendation in found.recommendations})
 
 
 def _ends(some: Sequence[Recommendation]) -> tuple[float, float]:
@@ -421,7 +421,11 @@ def which_figures(evaluation: HeldOut) -> tuple[Shown, ...]:
 
 def _unsure(found: HeldOut) -> str:
     """Targets by verdict, in a sentence."""
-    unsure = [clean(one.target) for one in found.recommendations if one.verdict == "cannot tell"]
+    unsure = [
+        clean(recommendation.target)
+        for recommendation in found.recommendations
+        if recommendation.verdict == "cannot tell"
+    ]
     count = len(found.recommendations)
     if not unsure:
         return ""

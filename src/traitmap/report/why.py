@@ -23,7 +23,7 @@ from traitmap.report.chart import clean
 from traitmap.report.plane_charts import Curve, curves
 from traitmap.report.reading import Finding, read
 from traitmap.report.row_charts import Line, row_chart
-from traitmap.report.shown import Group, Shown
+from traitmap.report.shown import FigureGroup, Shown
 from traitmap.report.wording import (
     UNKNOWN,
     counted,
@@ -49,7 +49,8 @@ MOST = 16
 def levels(found: Explanation) -> Shown | None:
     """Correlations of properties with donor and recipient strengths, the clearest first."""
     some = sorted(
-        (one for one in found.levels if one.r.known), key=lambda one: (_last(one.q), _last(one.p), one.name)
+        (level for level in found.levels if level.r.known),
+        key=lambda one: (_last(one.q), _last(one.p), one.name),
     )
     if not some:
         return None
@@ -262,7 +263,7 @@ def _panel(title: str, dose: str, response: DoseResponse, q: float, told: bool) 
         title=title,
         said=(clean(dose), f"{response.verdict if told else 'cannot tell'}, {related('q', q)}"),
         at=response.doses,
-        values=tuple(one.value for one in response.effects),
+        values=tuple(effect.value for effect in response.effects),
         low=_within([one.low for one in response.effects], response),
         high=_within([one.high for one in response.effects], response),
         tone="neutral" if told else "quiet",
@@ -271,7 +272,7 @@ def _panel(title: str, dose: str, response: DoseResponse, q: float, told: bool) 
 
 def _within(ends: Sequence[float], response: DoseResponse) -> tuple[float, ...]:
     """Ends of the intervals, cut where they lie more than five times the curve's own range away from it."""
-    values = [one.value for one in response.effects if one.known]
+    values = [effect.value for effect in response.effects if effect.known]
     if not values:
         return tuple(ends)
     room = 5 * max(max(values) - min(values), 1e-9)
@@ -436,8 +437,8 @@ def _card(found: Explanation) -> Finding:
     """The headline's card: what goes with gains once everything else is held constant."""
     told = [clean(one.name).replace("_", " ") for one in found.joint if one.verdict == "yes"]
     shares = [
-        f"{one.group} properties explain {share(one.share)} (chance {share(one.null_mean)})"
-        for one in found.dominance.groups
+        f"{group.group} properties explain {share(group.share)} (chance {share(group.null_mean)})"
+        for group in found.dominance.groups
     ]
     words = f"Of the variance between {counted(found.pairs, 'pair')}, {listed(shares)}; "
     words += f"{share(found.dominance.unexplained)} is unexplained."
@@ -453,13 +454,13 @@ def _card(found: Explanation) -> Finding:
 
 def why_groups(
     matrix: TransferMatrix, profile: Profile | None, explanation: Explanation | None
-) -> tuple[Group, ...]:
+) -> tuple[FigureGroup, ...]:
     """The figures of the section under their headings."""
     points = {target.name for target in read(matrix).targets if target.unit == "points"}
     groups = []
     if explanation is not None:
         groups.append(
-            Group(
+            FigureGroup(
                 "Between pairs of tasks",
                 "What is known of a source and a target before anything is trained, held against the gains.",
                 _there(
@@ -474,7 +475,7 @@ def why_groups(
             )
         )
         groups.append(
-            Group(
+            FigureGroup(
                 "Changed sources",
                 "Copies of a source in which one thing was changed: what differs between their adapters, "
                 "that change has done.",
@@ -487,7 +488,7 @@ def why_groups(
         )
     if profile is not None:
         groups.append(
-            Group(
+            FigureGroup(
                 "The datasets themselves",
                 "What the texts look like, whatever was trained on them.",
                 _there(
@@ -505,5 +506,5 @@ def why_groups(
 
 
 def _there(*figures: Shown | None) -> tuple[Shown, ...]:
-    found: Iterable[Shown] = (one for one in figures if one is not None)
+    found: Iterable[Shown] = (figure for figure in figures if figure is not None)
     return tuple(found)

@@ -61,7 +61,7 @@ ASSUMED = UnitCost(
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """Tokens, seconds and bytes of the units that are still to be done. NaN where unknown.
 
     measured: whether seconds rest on a measurement or on a stated guess.
@@ -99,7 +99,7 @@ def estimate(
     targets: Sequence[LoadedTarget],
     token_counts: TokenCounts = rough_token_counts,
     cost: UnitCost = ASSUMED,
-) -> Estimate:
+) -> CostEstimate:
     """Cost of some units, e.g. of a plan's ``adapters`` and ``cells``.
 
     token_counts: an engine's ``token_counts``, or the guess from characters. Answers that are generated
@@ -107,7 +107,9 @@ def estimate(
     """
     trained = {unit.source for unit in adapters}
     lengths = {
-        source.name: training_tokens(token_counts([one.text for one in source.examples]), source.training)
+        source.name: training_tokens(
+            token_counts([example.text for example in source.examples]), source.training
+        )
         for source in sources
         if source.name in trained
     }
@@ -120,7 +122,7 @@ def estimate(
     text_bytes = generated * CHARACTERS_PER_TOKEN / 2  # compressed
     weights = len(adapters) * cost.adapter_bytes if adapters else 0.0
     disk = weights + text_bytes + ITEM_BYTES * sum(items[cell.target] for cell in cells)
-    return Estimate(training, scoring, generated, seconds, disk, cost.measured)
+    return CostEstimate(training, scoring, generated, seconds, disk, cost.measured)
 
 
 def measure_cost(
@@ -174,7 +176,7 @@ def request_tokens(
     """Tokens to read and tokens to write, of all requests of a target."""
     texts = list(dict.fromkeys(text for one in requests for text in (one.context, one.continuation)))
     counts = dict(zip(texts, token_counts(texts), strict=True))
-    read = sum(counts[one.context] + counts[one.continuation] for one in requests)
+    read = sum(counts[request.context] + counts[request.continuation] for request in requests)
     written = sum(
         min(cost.answer_tokens, float(one.generation.get("max_gen_toks") or 256))
         for one in requests

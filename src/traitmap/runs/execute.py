@@ -169,7 +169,7 @@ def _partial_run(run: OpenRun, selection: Selection, units: tuple[CellUnit, ...]
     """The run as it looks to its partial cells: targets of the selected items, and a list of their own."""
     targets = {name: run.targets[name].part(items) for name, items in selection.items.items()}
     before = read_parts(run.store)
-    listed = {CellUnit(one.source, one.seed, one.target): one for one in before.cells}
+    listed = {CellUnit(cell.source, cell.seed, cell.target): cell for cell in before.cells}
     kept = {
         unit: one
         for unit, one in listed.items()

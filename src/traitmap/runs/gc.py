@@ -69,7 +69,7 @@ def _cells(store: RunStore) -> Iterator[Waste]:
 
 
 def _adapters(store: RunStore) -> Iterator[Waste]:
-    needed = {one.key for one in read_ledger(store).adapters}
+    needed = {adapter.key for adapter in read_ledger(store).adapters}
     for path in _listed(store.adapters, "[0-9a-f]" * 32):
         if path.name not in needed:
             yield _waste(store, path, "adapter", "of a former version of the study")

@@ -196,7 +196,9 @@ def measured_unit(run: RunStore | str, *, start: float = 0.0) -> UnitShape:
         raise RunError(
             f"{store.folder}: no cell has been timed, so nothing tells what one takes; run it first."
         )
-    trained = [one for one in ledger.adapters if one.status == "done" and one.report.get("seconds")]
+    trained = [
+        adapter for adapter in ledger.adapters if adapter.status == "done" and adapter.report.get("seconds")
+    ]
     passes: dict[Any, tuple[float, int]] = {}  # a pass's seconds are those of each of its adapters
     for one in trained:
         longest, count = passes.get(one.group, (0.0, 0))
@@ -215,7 +217,7 @@ def measured_unit(run: RunStore | str, *, start: float = 0.0) -> UnitShape:
         source_bytes=4 * _mean([size for name, size in texts.items() if name.startswith("source-")]),
         target_bytes=4 * _mean([size for name, size in texts.items() if name.startswith("target-")]),
         start=start,
-        items=_mean([float(one) for one in items]),
+        items=_mean([float(item) for item in items]),
         measured=True,
         said=(
             f"measured: {len(trained)} adapters and {count} cells of {store.folder.name}, on "

@@ -180,8 +180,8 @@ def _check_shapes(ledger: Ledger) -> None:
     _require(isinstance(ledger.model, dict) and isinstance(ledger.conditions, dict), "it has no conditions")
     for one in (*ledger.sources, *ledger.targets):
         _require(isinstance(one, dict) and isinstance(one.get("name"), str), "a source or target has no name")
-    sources = {BASELINE, *(one["name"] for one in ledger.sources)}
-    targets = {one["name"] for one in ledger.targets}
+    sources = {BASELINE, *(source["name"] for source in ledger.sources)}
+    targets = {target["name"] for target in ledger.targets}
     entries: list[AdapterEntry | CellEntry] = [*ledger.adapters, *ledger.cells]
     for entry in entries:
         _require(entry.source in sources, f"{entry.source!r} is none of its sources")
@@ -293,7 +293,11 @@ _METHOD = 1  # raise it where the comparison itself changes, so that runs compar
 def contamination_key(sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget]) -> str:
     """Digest of all texts that are compared: where it has not changed, nothing is compared again."""
     return digest(
-        [_METHOD, [[one.name, one.digest] for one in sources], [[one.name, one.digest] for one in targets]]
+        [
+            _METHOD,
+            [[source.name, source.digest] for source in sources],
+            [[target.name, target.digest] for target in targets],
+        ]
     )
 
 

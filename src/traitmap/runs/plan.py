@@ -186,13 +186,13 @@ class _Member:
 def _split(members: Sequence[_Member], token_budget: int | None) -> list[tuple[AdapterUnit, ...]]:
     groups: list[list[_Member]] = []
     used = 0
-    for one in members:
-        full = not groups or len(groups[-1]) >= min(one.most, *(other.most for other in groups[-1]))
-        if full or (token_budget is not None and used + one.step > token_budget):
+    for member in members:
+        full = not groups or len(groups[-1]) >= min(member.most, *(other.most for other in groups[-1]))
+        if full or (token_budget is not None and used + member.step > token_budget):
             groups.append([])
             used = 0
-        groups[-1].append(one)
-        used += one.step
+        groups[-1].append(member)
+        used += member.step
     return [tuple(one.unit for one in group) for group in groups]
 
 

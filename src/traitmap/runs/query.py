@@ -106,14 +106,14 @@ def _register(connection: duckdb.DuckDBPyConnection, store: RunStore, sql: str) 
     """Make the tables of a run known; files are opened for those that the query may name."""
     ledger = read_ledger(store)
     connection.register("cells", pa.Table.from_pylist([dict(vars(one)) for one in ledger.cells], _CELLS))
-    connection.register("adapters", _flat(_adapter(one) for one in ledger.adapters))
+    connection.register("adapters", _flat(_adapter(adapter) for adapter in ledger.adapters))
     connection.register("sources", _flat(ledger.sources))
     connection.register("targets", _flat(ledger.targets))
     if _NAMES_TEXTS.search(sql):
         connection.register("texts", _texts(store))
     if not _NAMES_OUTCOMES.search(sql):
         return {}
-    done = [one for one in ledger.cells if one.status == "done" and one.key is not None]
+    done = [cell for cell in ledger.cells if cell.status == "done" and cell.key is not None]
     faults = cell_faults({store.cell(one.key or "") for one in done})
     whole = [one for one in done if not faults.get(store.cell(one.key or ""))]
     connection.register("outcomes", _outcomes(store, whole))
@@ -124,10 +124,10 @@ def _outcomes(store: RunStore, cells: Iterable[CellEntry]) -> ds.Dataset:
     """The outcomes of cells, read when asked for: a condition on source, seed or target skips files."""
     layout, disk = ds.ParquetFileFormat(), LocalFileSystem()
     pieces = []
-    for one in cells:
-        seed = ds.field("seed").is_null() if one.seed is None else ds.field("seed") == one.seed
-        place = (ds.field("source") == one.source) & (ds.field("target") == one.target) & seed
-        path = str(store.cell(one.key or ""))
+    for cell in cells:
+        seed = ds.field("seed").is_null() if cell.seed is None else ds.field("seed") == cell.seed
+        place = (ds.field("source") == cell.source) & (ds.field("target") == cell.target) & seed
+        path = str(store.cell(cell.key or ""))
         pieces.append(layout.make_fragment(path, disk, partition_expression=place))
     return ds.FileSystemDataset(pieces, _OUTCOMES, layout, disk)
 

@@ -56,7 +56,7 @@ _OUT_OF_MEMORY = frozenset({"OutOfMemoryError", "MemoryError", "ArrayMemoryError
 
 
 @dataclass(frozen=True)
-class Failure:
+class UnitFailure:
     """Why a unit gave no result.
 
     memory: memory ran out, so that a smaller group may do. final: another try would fail as well.
@@ -82,7 +82,7 @@ def train(
     jobs: Sequence[TrainingJob],
     folders: Sequence[Path],
     listener: Listener = silent,
-) -> list[TrainedAdapter | Failure]:
+) -> list[TrainedAdapter | UnitFailure]:
     """One training pass: a finished adapter in its folder, or why there is none, for each job in order.
 
     Raises what the engine raises where the whole pass fails.
@@ -104,16 +104,18 @@ def answer_and_score(
     return CellResult(outcome_table(scored.outcomes), dict(scored.aggregates), seconds)
 
 
-def failure_of(error: BaseException) -> Failure:
+def failure_of(error: BaseException) -> UnitFailure:
     """Why a unit failed, in one line."""
     memory = ran_out_of_memory(error)
     if isinstance(error, TraitmapError):
-        return Failure(str(error), memory, final=isinstance(error, UserError))
+        return UnitFailure(str(error), memory, final=isinstance(error, UserError))
     if memory:
-        return Failure(f"memory ran out ({type(error).__name__}: {' '.join(str(error).split())[:200]})", True)
+        return UnitFailure(
+            f"memory ran out ({type(error).__name__}: {' '.join(str(error).split())[:200]})", True
+        )
     frames = traceback.extract_tb(error.__traceback__)
     place = f"; {Path(frames[-1].filename).name} line {frames[-1].lineno}" if frames else ""
-    return Failure(f"{type(error).__name__}: {error} (a defect{place})")
+    return UnitFailure(f"{type(error).__name__}: {error} (a defect{place})")
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
@@ -121,7 +123,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
     Names, since torch's error cannot be named where torch is not imported.
     """
-    return any(type(one).__name__ in _OUT_OF_MEMORY for one in _causes(error))
+    return any(type(cause).__name__ in _OUT_OF_MEMORY for cause in _causes(error))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -132,15 +134,15 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _collect(key: str, folder: Path, report: TrainingReport) -> TrainedAdapter | Failure:
+def _collect(key: str, folder: Path, report: TrainingReport) -> TrainedAdapter | UnitFailure:
     if report.failure is not None:
-        return Failure(report.failure)
+        return UnitFailure(report.failure)
     if not all(isfinite(loss) for loss in report.losses):
-        return Failure("diverged: a training loss is no number; lower learning_rate")
+        return UnitFailure("diverged: a training loss is no number; lower learning_rate")
     try:
         return TrainedAdapter(key, adapter_digest(folder), _plain(report))
     except ModelError as error:
-        return Failure(f"the engine reported success and left no adapter: {error}")
+        return UnitFailure(f"the engine reported success and left no adapter: {error}")
 
 
 def _plain(report: TrainingReport) -> dict[str, Any]:
@@ -209,7 +211,9 @@ class OpenRun:
         """Empty folders for a group's adapters."""
         return [stage_adapter(self.store, unit.key) for unit in group]
 
-    def commit_group(self, group: Sequence[AdapterUnit], found: Sequence[TrainedAdapter | Failure]) -> None:
+    def commit_group(
+        self, group: Sequence[AdapterUnit], found: Sequence[TrainedAdapter | UnitFailure]
+    ) -> None:
         """Make the staged adapters of a training pass count, all together, and say why others are not there.
 
         What came of each stands in the order of the group.
@@ -218,7 +222,7 @@ class OpenRun:
         if trained:
             commit_adapters(self.store, trained)
         for unit, one in zip(group, found, strict=True):
-            if isinstance(one, Failure):
+            if isinstance(one, UnitFailure):
                 self.fail_group([unit], one.reason)
             else:
                 place = unit.source, unit.seed
@@ -239,7 +243,7 @@ class OpenRun:
     def split(self, group: Group) -> tuple[Group, Group]:
         """A group in halves, for want of memory. The ledger tells that they are trained apart from now on."""
         halves = group[: len(group) // 2], group[len(group) // 2 :]
-        number = 1 + max(one.group or 0 for one in self.adapters.values())
+        number = 1 + max(adapter.group or 0 for adapter in self.adapters.values())
         for unit in halves[1]:
             place = unit.source, unit.seed
             self.adapters[place] = replace(self.adapters[place], group=number)
@@ -308,7 +312,11 @@ def open_run(
     run of this folder gave them, unless ``group_size`` or ``token_budget`` asks for others."""
     before = _ledger_before(store, engine.base_digest)
     asked = group_size is not None or token_budget is not None
-    groups = {one.key: one.group for one in before.adapters if one.key} if before and not asked else {}
+    groups = (
+        {adapter.key: adapter.group for adapter in before.adapters if adapter.key}
+        if before and not asked
+        else {}
+    )
     plan = make_plan(
         study=study,
         sources=sources,
@@ -376,7 +384,7 @@ def _adapter_entries(
     trained: Mapping[str, TrainedAdapter],
     before: Ledger | None,
 ) -> dict[tuple[str, int | None], AdapterEntry]:
-    failed = [one for one in before.adapters if one.status == "failed"] if before else []
+    failed = [adapter for adapter in before.adapters if adapter.status == "failed"] if before else []
     failures = {one.key: one.reason for one in failed}
     entries: dict[tuple[str, int | None], AdapterEntry] = {}
     for number, group in enumerate(plan.groups):
@@ -399,7 +407,7 @@ def _adapter_entries(
 
 
 def _cell_entries(plan: Plan, before: Ledger | None) -> dict[CellUnit, CellEntry]:
-    former = {CellUnit(one.source, one.seed, one.target): one for one in before.cells} if before else {}
+    former = {CellUnit(cell.source, cell.seed, cell.target): cell for cell in before.cells} if before else {}
     return {
         unit: former.get(unit) or CellEntry(unit.source, unit.seed, unit.target, None) for unit in plan.cells
     }

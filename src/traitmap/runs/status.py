@@ -70,7 +70,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedUnit:
     """A unit that failed. target None: training of the adapter. seed None: the base, or an adapter
     that existed before."""
 
@@ -97,7 +97,7 @@ class RunStatus:
     base: str
     adapters: Tally
     cells: Tally
-    failures: tuple[Failure, ...]
+    failures: tuple[FailedUnit, ...]
     bytes: int
     running: int | None
     partial: Tally = Tally(0, 0, 0)
@@ -117,7 +117,11 @@ class RunStatus:
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON data."""
-        return {**asdict(self), "failures": [asdict(one) for one in self.failures], "complete": self.complete}
+        return {
+            **asdict(self),
+            "failures": [asdict(failure) for failure in self.failures],
+            "complete": self.complete,
+        }
 
 
 def run_status(run: RunStore | str | Path, *, verify: bool = False) -> RunStatus:
@@ -127,13 +131,15 @@ def run_status(run: RunStore | str | Path, *, verify: bool = False) -> RunStatus
     """
     store = run if isinstance(run, RunStore) else open_store(run)
     ledger = read_ledger(store)
-    broken = {(one.source, one.seed) for one in ledger.adapters if one.status == "failed"}
+    broken = {(adapter.source, adapter.seed) for adapter in ledger.adapters if adapter.status == "failed"}
     failures = [
-        Failure(one.source, one.seed, None, one.reason) for one in ledger.adapters if one.status == "failed"
+        FailedUnit(one.source, one.seed, None, one.reason)
+        for one in ledger.adapters
+        if one.status == "failed"
     ]
     partial, holder = _partial_cells(store, ledger), lock_holder(store)
     failures += [
-        Failure(one.source, one.seed, one.target, one.reason)
+        FailedUnit(one.source, one.seed, one.target, one.reason)
         for one in (*ledger.cells, *partial)
         if one.status == "failed" and (one.source, one.seed) not in broken
     ]
@@ -191,10 +197,10 @@ def _partial_cells(store: RunStore, ledger: Ledger) -> list[CellEntry]:
     """Partial cells that no whole one has replaced; a failure that the whole cell has too is told there."""
     whole = {(one.source, one.seed, one.target): one.status for one in ledger.cells}
     found = []
-    for one in read_parts(store).cells:
-        state = whole.get((one.source, one.seed, one.target), "done")  # not asked for any more
-        if state == "missing" or (state == "failed" and one.status == "done"):
-            found.append(one)
+    for cell in read_parts(store).cells:
+        state = whole.get((cell.source, cell.seed, cell.target), "done")  # not asked for any more
+        if state == "missing" or (state == "failed" and cell.status == "done"):
+            found.append(cell)
     return found
 
 
@@ -272,7 +278,7 @@ class _Kept:
         begins = before is None or report.done < before.done  # a budget goes through its stages repeatedly
         if before is None or begins:
             # Its first report comes after its first work, so it began when the last thing was heard.
-            started = max([self.progress.started, *(one.heard for one in self.stages.values())])
+            started = max([self.progress.started, *(stage.heard for stage in self.stages.values())])
             self.stages.pop(report.stage, None)
             before = StageProgress(report.stage, 0.0, report.total, "", started, now)
         self.stages[report.stage] = replace(

@@ -77,7 +77,7 @@ def write_texts(store: RunStore, sources: Sequence[LoadedSource], targets: Seque
 def write_target_texts(store: RunStore, name: str, texts: Sequence[TaskText]) -> None:
     """Keep what the items of one target say, of a run that was read from other people's results."""
     store.texts.mkdir(exist_ok=True)
-    told = digest([[one.input, one.output] for one in texts])
+    told = digest([[text.input, text.output] for text in texts])
     _write(_target_file(store.texts, name), texts, told, total=len(texts))
 
 
@@ -113,8 +113,8 @@ def text_faults(store: RunStore) -> dict[Path, str]:
 
 def text_files(store: RunStore, ledger: Ledger) -> tuple[Path, ...]:
     """Where the texts of a run's sources and targets are kept, there or not."""
-    sources = (_source_file(store.texts, one["name"]) for one in ledger.sources)
-    return (*sources, *(_target_file(store.texts, one["name"]) for one in ledger.targets))
+    sources = (_source_file(store.texts, source["name"]) for source in ledger.sources)
+    return (*sources, *(_target_file(store.texts, target["name"]) for target in ledger.targets))
 
 
 def _source_file(folder: Path, name: str) -> Path:

@@ -71,7 +71,7 @@ def inner_annotation(annotation: Any, key: str | int) -> Any:
 def keys_of(annotation: Any) -> list[str]:
     """Keys of a record as a study file writes them; the record may stand in a union."""
     records = [annotation, *get_args(annotation)]
-    fields: dict[str, FieldInfo] = next((one.model_fields for one in records if _is_record(one)), {})
+    fields: dict[str, FieldInfo] = next((record.model_fields for record in records if _is_record(record)), {})
     return [setting.alias or name for name, setting in fields.items()]
 
 
@@ -134,7 +134,7 @@ Record = TypeVar("Record", bound=Settings)
 
 
 @dataclass(frozen=True)
-class Draft:
+class StudyDraft:
     """A study file as far as it could be read.
 
     study: the study, or None where there is any fault.
@@ -167,22 +167,22 @@ def load_study(path: str | Path) -> Study:
     return draft.study
 
 
-def read_draft(path: str | Path) -> Draft:
+def read_draft(path: str | Path) -> StudyDraft:
     """Read a study file as far as it goes. Never raises for what stands in the file."""
     file = Path(os.path.abspath(os.path.expanduser(path)))
     text = _text_of(file)
     if isinstance(text, Fault):
-        return Draft(file, (text,))
+        return StudyDraft(file, (text,))
     document = read_document(text, _holds_text)
     if not isinstance(document.data, dict):
         wrong = Fault(
             "study", f"{_shown(document.data)} is no study: give keys such as name, model, sources", 1
         )
-        return Draft(file, document.faults or (wrong,), document=document)
+        return StudyDraft(file, document.faults or (wrong,), document=document)
     return _draft(file, document)
 
 
-def _draft(file: Path, document: Document) -> Draft:
+def _draft(file: Path, document: Document) -> StudyDraft:
     data = {key: value for key, value in document.data.items() if key != "path"}
     faults = list(document.faults)
     if "path" in document.data:
@@ -194,7 +194,7 @@ def _draft(file: Path, document: Document) -> Draft:
         faults.extend(_validation_faults(document, error))
     faults.extend(_at(document, place, message) for place, message in _conflicts(data))
     faults = list(dict.fromkeys(faults))
-    return Draft(
+    return StudyDraft(
         path=file,
         faults=tuple(faults),
         study=None if faults else study,

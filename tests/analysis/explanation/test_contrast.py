@@ -6,7 +6,7 @@ import pytest
 from traitmap.analysis.explanation.dose import difference_in_differences, format_part, subtract_format
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import TransferMatrix
-from traitmap.matrix.statistics import Term, crossed_contrast, paired_interval
+from traitmap.matrix.statistics import VarianceTerm, crossed_contrast, paired_interval
 
 
 def answers(*rates, items=400, seed=0):
@@ -95,7 +95,9 @@ def test_a_seed_that_stands_apart_widens_the_rest():
 
 def test_one_seed_is_near_tangos_interval():
     one, zero = answers(0.7)[0], answers(0.5, seed=4)[0]
-    found = crossed_contrast([Term("a", "", 1.0, one), Term("b", "", -1.0, zero)], reach=1.0).interval()
+    found = crossed_contrast(
+        [VarianceTerm("a", "", 1.0, one), VarianceTerm("b", "", -1.0, zero)], reach=1.0
+    ).interval()
     wins, losses = ((one > zero).sum(), (one < zero).sum())
     low, high = paired_interval(np.array([float(wins)]), np.array([float(losses)]), len(one))
     assert (found.low, found.high) == pytest.approx((low[0], high[0]), abs=0.006)
@@ -108,7 +110,7 @@ def test_intervals_of_a_contrast_cover():
         items = generator.normal(size=(1, 50))
         skill = generator.normal(0, 0.3, size=(6, 1))
         scores = items + skill + generator.normal(size=(6, 50))
-        terms = [Term("a", "", 1.0, scores[:3]), Term("b", "", -1.0, scores[3:])]
+        terms = [VarianceTerm("a", "", 1.0, scores[:3]), VarianceTerm("b", "", -1.0, scores[3:])]
         found = crossed_contrast(terms).interval()
         covered += found.low <= 0 <= found.high
     assert covered / 300 >= 0.93

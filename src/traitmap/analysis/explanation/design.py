@@ -274,7 +274,7 @@ COMPOSITES: tuple[Composite, ...] = (
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedFeatures:
     """Features as they are tested. values: (S, T, k) free of effects, 0 where unknown, higher more alike.
 
     raw: (S, T, k) before effects were taken out, NaN where unknown.
@@ -310,11 +310,11 @@ def aligned(features: PairFeatures, design: Design) -> tuple[Feature, ...]:
     chosen_rows = [rows.get(name, -1) for name in design.sources]
     chosen_columns = [columns.get(name, -1) for name in design.targets]
     found = []
-    for one in features.features:
+    for feature in features.features:
         padded = np.full((len(rows) + 1, len(columns) + 1), np.nan)
-        padded[:-1, :-1] = one.values
+        padded[:-1, :-1] = feature.values
         values = padded[np.ix_(chosen_rows, chosen_columns)]
-        found.append(Feature(one.name, one.group, one.words, values, one.scope))
+        found.append(Feature(feature.name, feature.group, feature.words, values, feature.scope))
     return _with_disjoint_priors(found)
 
 
@@ -323,7 +323,7 @@ def _with_disjoint_priors(features: Sequence[Feature]) -> tuple[Feature, ...]:
 
     Pairs of which one has no texts at all stay unknown, as in the form of their answers.
     """
-    values = {one.name: one.values for one in features}
+    values = {feature.name: feature.values for feature in features}
     if "label_overlap" not in values or "answer_form_distance" not in values:
         return tuple(features)
     read = np.isfinite(values["answer_form_distance"])
@@ -335,17 +335,17 @@ def _with_disjoint_priors(features: Sequence[Feature]) -> tuple[Feature, ...]:
     )
 
 
-def prepare_alone(features: Sequence[Feature], own: Mask) -> Prepared:
+def prepare_alone(features: Sequence[Feature], own: Mask) -> PreparedFeatures:
     """Every feature of pairs that the effects do not take away altogether, each by itself."""
     kept: list[tuple[Feature, Array, Array]] = []
-    for one in features:
-        if one.scope != "pair":
+    for feature in features:
+        if feature.scope != "pair":
             continue
-        raw = -one.values if is_distance(one.name) else one.values
+        raw = -feature.values if is_distance(feature.name) else feature.values
         raw = np.where(own, np.nan, raw)
         values = two_way_residual(raw, np.isfinite(raw))
         if _left(values, raw):
-            kept.append((one, values, raw))
+            kept.append((feature, values, raw))
     return _prepared(
         [one.name for one, _, _ in kept],
         [one.group for one, _, _ in kept],
@@ -357,13 +357,15 @@ def prepare_alone(features: Sequence[Feature], own: Mask) -> Prepared:
     )
 
 
-def prepare_composites(alone: Prepared, composites: Sequence[Composite], own: Mask) -> Prepared:
+def prepare_composites(
+    alone: PreparedFeatures, composites: Sequence[Composite], own: Mask
+) -> PreparedFeatures:
     """The composites that have a known member."""
     place = {name: i for i, name in enumerate(alone.names)}
     kept: list[tuple[Composite, tuple[str, ...], Array, Array]] = []
-    for one in composites:
-        members = tuple(name for name in one.members if name in place)
-        members = members or tuple(name for name in one.otherwise if name in place)
+    for composite in composites:
+        members = tuple(name for name in composite.members if name in place)
+        members = members or tuple(name for name in composite.otherwise if name in place)
         if not members:
             continue
         chosen = [place[name] for name in members]
@@ -372,7 +374,7 @@ def prepare_composites(alone: Prepared, composites: Sequence[Composite], own: Ma
         # of members free of effects: a member unknown on some pairs must not bring its effects back
         values = two_way_residual(within, np.isfinite(within))
         if _left(values, raw):
-            kept.append((one, members, values, raw))
+            kept.append((composite, members, values, raw))
     return _prepared(
         [one.name for one, _, _, _ in kept],
         [one.group for one, _, _, _ in kept],
@@ -384,7 +386,7 @@ def prepare_composites(alone: Prepared, composites: Sequence[Composite], own: Ma
     )
 
 
-def default_composites(alone: Prepared, tasks: int) -> tuple[Composite, ...]:
+def default_composites(alone: PreparedFeatures, tasks: int) -> tuple[Composite, ...]:
     """The fixed composites; where none of their members is there, each feature by itself if tasks allow."""
     known = set(alone.names)
     if any(known & set(one.members) for one in COMPOSITES):
@@ -434,8 +436,10 @@ def _prepared(
     values: Sequence[Array],
     raw: Sequence[Array],
     shape: tuple[int, ...],
-) -> Prepared:
+) -> PreparedFeatures:
     def stacked(arrays: Sequence[Array]) -> Array:
         return np.stack(arrays, axis=-1) if arrays else np.empty((*shape, 0))
 
-    return Prepared(tuple(names), tuple(groups), tuple(words), tuple(members), stacked(values), stacked(raw))
+    return PreparedFeatures(
+        tuple(names), tuple(groups), tuple(words), tuple(members), stacked(values), stacked(raw)
+    )

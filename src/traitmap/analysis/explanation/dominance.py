@@ -21,7 +21,7 @@ from traitmap.analysis.explanation.design import (
     Design,
     Mask,
     Permutations,
-    Prepared,
+    PreparedFeatures,
     effect_basis,
     grouped,
     residual,
@@ -108,7 +108,7 @@ MOST_COUPLES = 300  # couples of tasks left out in turn; of more, as many are ta
 NO_FEATURES = "no feature of pairs is left after source and target effects"
 
 
-def group_dominance(design: Design, features: Prepared, moves: Permutations) -> Dominance:
+def group_dominance(design: Design, features: PreparedFeatures, moves: Permutations) -> Dominance:
     """General dominance of the groups of composites, each held against its permutation null.
 
     A share is never 0 by chance: the null's mean is taken off. Its interval is a jackknife over tasks.
@@ -168,7 +168,7 @@ class _Left:
 
     def combined(self, weights: Array) -> _Left:
         """The same for weighted sums (groups, k) of the shares."""
-        return _Left(tuple(one @ weights for one in self.families), self.couples @ weights, self.of)
+        return _Left(tuple(family @ weights for family in self.families), self.couples @ weights, self.of)
 
 
 def _left_out(design: Design, values: Array, members: Sequence[Sequence[int]]) -> _Left:
@@ -211,7 +211,7 @@ def _half_widths(left: _Left) -> Array:
     leaving out couples is taken off once (P. Aronow, C. Samii, V. Assenova, Political Analysis
     23:564-577, 2015), and is the least that can be left.
     """
-    tasks = sum(len(one) for one in left.families)
+    tasks = sum(len(family) for family in left.families)
     by_task = np.sum([_jackknife(one) for one in left.families], axis=0)
     by_couple = _jackknife(left.couples) * left.of / len(left.couples)
     variance = np.maximum(by_task - by_couple, by_couple)

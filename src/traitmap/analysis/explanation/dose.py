@@ -24,7 +24,7 @@ from traitmap.matrix.statistics import (
     CONFIDENCE,
     Estimate,
     Interval,
-    Term,
+    VarianceTerm,
     benjamini_hochberg,
     crossed_contrast,
     crossed_mean,
@@ -123,7 +123,7 @@ def dose_response(
         effects, contrast, test = _by_adapters(values)
     slope = contrast(weights) if values.ndim == 3 else across
     steps = tuple(contrast(_step(len(doses), i, i + 1)) for i in range(len(doses) - 1))
-    together = tuple(one.interval(confidence=1 - (1 - CONFIDENCE) / len(steps)) for one in steps)
+    together = tuple(step.interval(confidence=1 - (1 - CONFIDENCE) / len(steps)) for step in steps)
     extent = float(doses[-1] - doses[0])
     trend = slope.interval()
     return DoseResponse(
@@ -182,10 +182,10 @@ def _by_items(values: Array) -> tuple[tuple[Interval, ...], Contrast, str]:
     binary = bool(np.isin(values, (0.0, 1.0)).all())
 
     def contrast(weights: Array) -> Estimate:
-        terms = [Term(str(d), "", weight, values[d]) for d, weight in enumerate(weights) if weight]
+        terms = [VarianceTerm(str(d), "", weight, values[d]) for d, weight in enumerate(weights) if weight]
         return crossed_contrast(terms, reach=float(binary))
 
-    effects = tuple(share_interval(one) if binary else crossed_mean(one).interval() for one in values)
+    effects = tuple(share_interval(value) if binary else crossed_mean(value).interval() for value in values)
     sample = "items and seeds" if values.shape[1] > 1 else "items; with one seed it speaks for these adapters"
     return effects, contrast, f"linear contrast over doses, joint over {sample}"
 
@@ -336,7 +336,10 @@ def difference_in_differences(
     first, second = pairs
     reach = float(all(_binary(*pair) for pair in pairs.values()))
     on = [
-        [Term("a", target, sign, pairs[target][0]), Term("b", target, -sign, pairs[target][1])]
+        [
+            VarianceTerm("a", target, sign, pairs[target][0]),
+            VarianceTerm("b", target, -sign, pairs[target][1]),
+        ]
         for target, sign in ((first, 1.0), (second, -1.0))
     ]
     found = crossed_contrast([*on[0], *on[1]], reach=reach)
@@ -369,7 +372,7 @@ def format_part(
 
     def difference(first: Array, second: Array) -> Estimate:
         return crossed_contrast(
-            [Term("first", "", 1.0, first), Term("second", "", -1.0, second)], reach=reach
+            [VarianceTerm("first", "", 1.0, first), VarianceTerm("second", "", -1.0, second)], reach=reach
         )
 
     gain, part, rest = difference(one, zero), difference(other, zero), difference(one, other)
@@ -450,8 +453,8 @@ def _share(gain: Estimate, part: Estimate, rest: Estimate) -> Interval:
 
 def _shared(values: Sequence[ArrayLike], where: str) -> list[Array]:
     """Arrays (S, n) of the items that all of them have."""
-    arrays = [np.atleast_2d(np.asarray(one, dtype=float)) for one in values]
-    sizes = {one.shape[1] for one in arrays}
+    arrays = [np.atleast_2d(np.asarray(value, dtype=float)) for value in values]
+    sizes = {array.shape[1] for array in arrays}
     if len(sizes) != 1:
         raise MatrixError(f"{sorted(sizes)} items {where}; adapters are compared on the same items")
     known: NDArray[np.bool_] = np.all([np.isfinite(one).all(axis=0) for one in arrays], axis=0)
@@ -461,7 +464,7 @@ def _shared(values: Sequence[ArrayLike], where: str) -> list[Array]:
 
 
 def _binary(*arrays: Array) -> bool:
-    return all(bool(np.isin(one, (0.0, 1.0)).all()) for one in arrays)
+    return all(bool(np.isin(array, (0.0, 1.0)).all()) for array in arrays)
 
 
 def _measured(scores: Array) -> int:

@@ -13,7 +13,7 @@ from traitmap.analysis.explanation.design import (
     Composite,
     Design,
     Permutations,
-    Prepared,
+    PreparedFeatures,
     Units,
     aligned,
     default_composites,
@@ -63,8 +63,8 @@ class _Work:
 
     design: Design
     features: tuple[Feature, ...]
-    alone: Prepared
-    joint: Prepared
+    alone: PreparedFeatures
+    joint: PreparedFeatures
     moves: Permutations
 
 
@@ -211,7 +211,7 @@ def _explained(work: _Work, reasons: Reasons, draws: int, seed: int) -> Explanat
     )
 
 
-def _effects(work: _Work, prepared: Prepared, *, together: bool) -> tuple[FeatureEffect, ...]:
+def _effects(work: _Work, prepared: PreparedFeatures, *, together: bool) -> tuple[FeatureEffect, ...]:
     """Every feature beside all the others (together), or each by itself."""
     design, moves = work.design, work.moves
     basis, count = effect_basis(design.used), len(prepared.names)
@@ -304,7 +304,7 @@ def _hidden_reasons(
 
 
 def _reason(
-    joint: Prepared,
+    joint: PreparedFeatures,
     effect: FeatureEffect,
     place: int,
     value: float,

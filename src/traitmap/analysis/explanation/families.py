@@ -97,7 +97,7 @@ def answered_curves(
                     dose=dose,
                 )
                 curves.append(AnsweredCurve(items.target, name, tuple(family), response, nan))
-    q = benjamini_hochberg(np.array([one.response.p for one in curves], dtype=float))
+    q = benjamini_hochberg(np.array([curve.response.p for curve in curves], dtype=float))
     return tuple(replace(one, q=float(value)) for one, value in zip(curves, q, strict=True))
 
 
@@ -138,7 +138,7 @@ def answered_contrasts(
         )
         for name in names
     ]
-    q = benjamini_hochberg(np.array([each.contrast.p for each in contrasts], dtype=float))
+    q = benjamini_hochberg(np.array([contrast.contrast.p for contrast in contrasts], dtype=float))
     return tuple(replace(each, q=float(value)) for each, value in zip(contrasts, q, strict=True))
 
 
@@ -173,7 +173,7 @@ MOST_SAID = 6  # sentences of one kind; the record holds all
 
 
 @dataclass(frozen=True)
-class Curve:
+class DoseCurve:
     """Scores on one target over the doses of one change of one source. q: Benjamini-Hochberg over all curves.
 
     sources: by dose, rising. kind: what was changed; meaning: the unit of the dose.
@@ -205,7 +205,7 @@ class Families:
     answered: what they do to the answers themselves, where somebody read the outcomes.
     """
 
-    curves: tuple[Curve, ...] = ()
+    curves: tuple[DoseCurve, ...] = ()
     balanced: tuple[Balanced, ...] = ()
     format: tuple[FormatPart, ...] = ()
     answered: tuple[AnsweredCurve, ...] = ()
@@ -243,7 +243,7 @@ def families(matrix: TransferMatrix) -> Families:
     if not made or not matrix.item_scores:
         return Families()
     curves = list(_curves(matrix))
-    q = benjamini_hochberg(np.array([one.response.p for one in curves], dtype=float))
+    q = benjamini_hochberg(np.array([curve.response.p for curve in curves], dtype=float))
     balanced = list(_balanced(matrix, made))
     q_balanced = benjamini_hochberg(np.array([one.contrast.p for one in balanced], dtype=float))
     controls = {
@@ -285,14 +285,14 @@ def doses_of(matrix: TransferMatrix) -> tuple[Doses, ...]:
     return tuple(found)
 
 
-def _curves(matrix: TransferMatrix) -> Iterator[Curve]:
+def _curves(matrix: TransferMatrix) -> Iterator[DoseCurve]:
     """One per parent, change and target with scores of two doses or more."""
     for one in doses_of(matrix):
         for target in matrix.targets:
             found = _response(matrix, one.sources, target, one.meaning)
             if found is not None:
                 names, response = found
-                yield Curve(one.parent, one.kind, one.meaning, target, names, response, float("nan"))
+                yield DoseCurve(one.parent, one.kind, one.meaning, target, names, response, float("nan"))
 
 
 def _response(
@@ -344,7 +344,7 @@ def families_in_words(found: Families) -> tuple[str, ...]:
     for title, told, all_of in (
         (
             "controlled changes of dose",
-            _clearest([(one.q, one.response.p, one.response.words) for one in found.curves]),
+            _clearest([(curve.q, curve.response.p, curve.response.words) for curve in found.curves]),
             found.curves,
         ),
         (

@@ -37,8 +37,8 @@ def level_effects(
 
     features: values (S, T) in the order of the strengths along their own axis.
     """
-    chosen = [one for one in features if one.scope == side]
-    y = np.array([one.effect.value for one in strengths])
+    chosen = [feature for feature in features if feature.scope == side]
+    y = np.array([strength.effect.value for strength in strengths])
     axis = 1 if side == "source" else 0
     tested = [_tested(y, _along(one.values, axis), draws, seed) for one in chosen]
     p = np.array([found[1] for found in tested], dtype=float)

@@ -140,7 +140,7 @@ def odd_cells(design: Design, surface: Array, reasons: Reasons) -> OddCells:
     known = bool(np.isfinite(errors).any())
     within = residual(y, effects)
     return OddCells(
-        odd=tuple(one for one in cells if _is_odd(one, known)),
+        odd=tuple(cell for cell in cells if _is_odd(cell, known)),
         cells=tuple(cells),
         tested=len(cells),
         beyond_noise=int((q_noise[sound] < 0.05).sum()) if known else None,

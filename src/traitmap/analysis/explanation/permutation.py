@@ -43,7 +43,7 @@ class Slope:
 
 
 @dataclass(frozen=True)
-class Draws:
+class PermutationDraws:
     """All that test, interval and power need: sums of products of the permuted feature e, each (B,).
 
     Everything is outside the space that was adjusted for. x: the feature as it is. n: freedom left.
@@ -58,7 +58,9 @@ class Draws:
     freedom: int
 
 
-def permuted_products(y: Array, feature: Array, used: Mask, basis: Array, moves: Permutations) -> Draws:
+def permuted_products(
+    y: Array, feature: Array, used: Mask, basis: Array, moves: Permutations
+) -> PermutationDraws:
     """Products of gains with a feature (S, T), as it is and with its tasks permuted.
 
     feature: already free of effects and of the other features, 0 where unknown. basis: (n, r) of what is
@@ -75,10 +77,10 @@ def permuted_products(y: Array, feature: Array, used: Mask, basis: Array, moves:
         parts.append(np.stack([ee, e @ rest, e @ x]))
     ee, ey, ex = np.concatenate(parts, axis=1)
     freedom = len(y) - basis.shape[1] - 1
-    return Draws(ee, ey, ex, float(x @ x), float(x @ rest), float(rest @ rest), freedom)
+    return PermutationDraws(ee, ey, ex, float(x @ x), float(x @ rest), float(rest @ rest), freedom)
 
 
-def p_value(draws: Draws) -> float:
+def p_value(draws: PermutationDraws) -> float:
     """Two-sided permutation p of a zero slope, by the studentised slope; never 0 (Phipson, Smyth 2010)."""
     if draws.xx <= 0 or draws.yy <= 0:
         return float("nan")
@@ -89,7 +91,7 @@ def p_value(draws: Draws) -> float:
     return float((1 + (permuted >= bound).sum()) / (1 + len(permuted)))
 
 
-def slope_limits(draws: Draws, level: float = LEVEL) -> tuple[float, float]:
+def slope_limits(draws: PermutationDraws, level: float = LEVEL) -> tuple[float, float]:
     """Slopes b that the test does not reject when it is put to y - b x: exact inversion of the test.
 
     With u = |<e, y - b x>| / |e| for a permuted feature and v for the feature itself, u >= v holds
@@ -118,7 +120,7 @@ def _crossing(rise: Array, run: Array, size: float) -> Array:
         return np.where(np.abs(run) > 1e-9 * size, rise / run, np.nan)
 
 
-def detectable_slope(draws: Draws, level: float) -> float:
+def detectable_slope(draws: PermutationDraws, level: float) -> float:
     """Smallest slope that the test finds at ``level`` with 80 % power, from the permuted draws themselves.
 
     The estimated effect is taken out of the gains first; what is left, with tasks permuted, is what noise

@@ -241,7 +241,7 @@ def explanation_html(found: Explanation) -> str:
         rows.append((one.name, [Entry(str(one.group)), Entry(effect), Entry(number(one.q, 3)), verdict]))
     title = f"Why: {found.pairs} pairs of {len(found.sources)} sources and {len(found.targets)} targets"
     table = [Rows("composite", ["group", "effect, 95 %", "q", "verdict"], rows)] if rows else []
-    return page(title, *found.words, *table, notes=[f"! {one.message}" for one in found.warnings])
+    return page(title, *found.words, *table, notes=[f"! {warning.message}" for warning in found.warnings])
 
 
 def to_json(explanation: Explanation) -> dict[str, Any]:

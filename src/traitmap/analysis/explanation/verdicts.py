@@ -7,7 +7,7 @@ from math import isfinite
 
 import numpy as np
 
-from traitmap.analysis.explanation.design import Design, Prepared
+from traitmap.analysis.explanation.design import Design, PreparedFeatures
 from traitmap.analysis.explanation.families import families_in_words
 from traitmap.analysis.explanation.permutation import LEVEL
 from traitmap.analysis.explanation.records import (
@@ -103,9 +103,9 @@ def _shares(found: Dominance) -> list[str]:
     if not found.groups:
         return ["Shares of variance: cannot tell; there is no feature of pairs."]
     parts = [
-        f"{one.group} {_percent(one.share)} (chance {_percent(one.null_mean)}, {_related('p', one.p)}: "
-        f"{one.verdict})"
-        for one in found.groups
+        f"{group.group} {_percent(group.share)} (chance {_percent(group.null_mean)}, {_related('p', group.p)}: "
+        f"{group.verdict})"
+        for group in found.groups
     ]
     sentences = [
         f"Of the variance between pairs, {'; '.join(parts)}; unexplained {_percent(found.unexplained)}."
@@ -131,7 +131,7 @@ def _shares(found: Dominance) -> list[str]:
 def _levels(levels: Sequence[LevelEffect]) -> list[str]:
     sentences = []
     for side, strength in (("source", "donor"), ("target", "recipient")):
-        chosen = [one for one in levels if one.side == side and one.r.known]
+        chosen = [level for level in levels if level.side == side and level.r.known]
         if not chosen:
             continue
         told = [
@@ -166,7 +166,7 @@ def _odd(found: OddCells) -> str:
 def _asymmetry(found: Asymmetry, unit: str) -> list[str]:
     if not found.pairs:
         return [f"Asymmetry: cannot tell; {found.reciprocity.reason}."]
-    told = [one for one in found.pairs if one.q < 0.05]
+    told = [pair for pair in found.pairs if pair.q < 0.05]
     said = f"{len(told)} of {len(found.pairs)} pairs of tasks are asymmetric beyond noise"
     if found.reason:
         said = f"which of {len(found.pairs)} pairs are asymmetric cannot be told ({found.reason})"
@@ -195,7 +195,7 @@ def _asymmetry(found: Asymmetry, unit: str) -> list[str]:
 
 
 def _strengths(strengths: Sequence[Strength], word: str, verb: str, unit: str) -> str:
-    told = [one for one in strengths if one.q < 0.05]
+    told = [strength for strength in strengths if strength.q < 0.05]
     if not told:
         bands = [one.null_high for one in strengths]
         return (
@@ -208,7 +208,7 @@ def _strengths(strengths: Sequence[Strength], word: str, verb: str, unit: str) -
 
 
 def warnings_of(
-    found: Explanation, matrix: TransferMatrix, design: Design, alone: Prepared
+    found: Explanation, matrix: TransferMatrix, design: Design, alone: PreparedFeatures
 ) -> tuple[TraitWarning, ...]:
     """What a reader must know of the pairs, the features and the base."""
     warned = []

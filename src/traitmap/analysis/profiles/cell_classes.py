@@ -114,7 +114,7 @@ class _Answers:
 def _answers(items: TargetItems, rows: tuple[int, ...], weights: NDArray[np.float32]) -> _Answers:
     codes = items.predicted[list(rows)]
     indicators = (codes[:, :, None] == np.arange(len(items.labels))).astype(np.float32)
-    resampled = _normalised(np.stack([weights @ one for one in indicators]))
+    resampled = _normalised(np.stack([weights @ indicator for indicator in indicators]))
     return _Answers(items.n, indicators, _normalised(indicators.sum(axis=1)), resampled)
 
 

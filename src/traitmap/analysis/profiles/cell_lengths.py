@@ -24,7 +24,7 @@ from traitmap.matrix.statistics import (
     UNBOUNDED,
     Change,
     Interval,
-    Term,
+    VarianceTerm,
     crossed_contrast,
     crossed_mean,
     paired_changes,
@@ -168,7 +168,9 @@ def interpolation(adapter: Array, base: Array, source: Array) -> Interval:
     n, m = len(base), len(source)
     if n < 2 or m < 2:
         return unknown("fewer than two lengths of base or source")
-    moved = crossed_contrast([Term("adapter", "", 1.0, adapter), Term("base", "", -1.0, base)])
+    moved = crossed_contrast(
+        [VarianceTerm("adapter", "", 1.0, adapter), VarianceTerm("base", "", -1.0, base)]
+    )
     way = float(source.mean() - base.mean())
     by_item = adapter.mean(axis=0)
     found = ratio_interval(

@@ -336,11 +336,11 @@ class CellProfiles:
 
     def classes_of(self, source: str, target: str, seed: int | None = None) -> CellClasses | None:
         """Classes of one cell, or None."""
-        return next((one for one in self.classes if _is(one, source, target, seed)), None)
+        return next((class_ for class_ in self.classes if _is(class_, source, target, seed)), None)
 
     def lengths_of(self, source: str, target: str, seed: int | None = None) -> CellLengths | None:
         """Lengths of one cell, or None."""
-        return next((one for one in self.lengths if _is(one, source, target, seed)), None)
+        return next((length for length in self.lengths if _is(length, source, target, seed)), None)
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain JSON values; unknown numbers are null. Reasons as a list with their cell."""

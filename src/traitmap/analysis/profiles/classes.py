@@ -171,7 +171,7 @@ def _offered(texts: Sequence[TaskText], how: How) -> dict[str, int]:
 
 def _on_scale(outputs: set[str]) -> bool:
     """Whether the outputs are numbers with decimals among them: a scale, not classes."""
-    return all(_NUMBER.fullmatch(one) for one in outputs) and any("." in one for one in outputs)
+    return all(_NUMBER.fullmatch(output) for output in outputs) and any("." in one for one in outputs)
 
 
 def _why_none(texts: Sequence[TaskText]) -> str:

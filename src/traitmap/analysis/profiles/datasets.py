@@ -30,7 +30,7 @@ from traitmap.analysis.profiles.classes import (
 from traitmap.analysis.profiles.forms import Forms, forms_of, recurring_words
 from traitmap.analysis.profiles.lengths import (
     Lengths,
-    Measured,
+    MeasuredLengths,
     TokenCounts,
     lengths_of,
     mean_text_length,
@@ -73,7 +73,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Reading:
+class DatasetReading:
     """What one pass over a dataset's texts gives.
 
     texts: how many there are. drawn: all of them in a random order that is the same however the dataset
@@ -85,7 +85,7 @@ class Reading:
     name: str
     texts: int
     drawn: tuple[TaskText, ...]
-    measured: Measured
+    measured: MeasuredLengths
     lengths: Lengths
     classes: Classes
     forms: Forms
@@ -102,7 +102,7 @@ def read(
     parser: Any | None = None,
     sampling: Sampling | None = None,
     seed: int = 0,
-) -> Reading:
+) -> DatasetReading:
     """Read a dataset. Raises DataError where it has no texts."""
     sampling = sampling or Sampling()
     if not texts:
@@ -115,7 +115,7 @@ def read(
     whole = [joined(text) for text in drawn[: max(sampling.style, sampling.meaning)]]
     for_style = whole[: sampling.style]
     tokens = [TOKEN.findall(text) for text in for_style]
-    return Reading(
+    return DatasetReading(
         name=name,
         texts=len(texts),
         drawn=drawn,
@@ -136,7 +136,7 @@ def read_all(
     parser: Any | None = None,
     sampling: Sampling | None = None,
     seed: int = 0,
-) -> tuple[Reading, ...]:
+) -> tuple[DatasetReading, ...]:
     """Every dataset, by name: what is fitted on all of them must not depend on their order."""
     return tuple(
         read(name, texts[name], token_counts=token_counts, parser=parser, sampling=sampling, seed=seed)
@@ -245,7 +245,7 @@ def profile_datasets(
 
 
 def _compare(
-    readings: Sequence[Reading],
+    readings: Sequence[DatasetReading],
     order: NDArray[np.int64],
     profiles: Mapping[str, DatasetProfile],
     *,
@@ -286,7 +286,10 @@ def _compare(
 
 
 def _profile(
-    reading: Reading, sizes: Mapping[str, int] | None, perplexity: Mapping[str, float], sampling: Sampling
+    reading: DatasetReading,
+    sizes: Mapping[str, int] | None,
+    perplexity: Mapping[str, float],
+    sampling: Sampling,
 ) -> DatasetProfile:
     """The record of one reading."""
     size = float(reading.texts) if sizes is None else float(sizes.get(reading.name, np.nan))
@@ -316,7 +319,7 @@ def _profile(
 
 def _label_tables(classes: Sequence[Classes]) -> tuple[Array, Array]:
     """(D, D) numbers of shared label words, and distances of class priors."""
-    shared = np.array([[len(shared_label_words(one, other)) for other in classes] for one in classes])
+    shared = np.array([[len(shared_label_words(class_, other)) for other in classes] for class_ in classes])
     priors = np.array([[prior_distance(one, other) for other in classes] for one in classes])
     return shared.astype(float), priors
 

@@ -65,7 +65,7 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredLengths:
     """Lengths of single texts, in the order of the texts; output NaN where there is no output."""
 
     unit: Unit
@@ -89,7 +89,7 @@ def distribution_of(values: Array, reason: str = "there is no text to measure") 
     return Distribution(len(ordered), float(ordered.mean()), sd, percentiles)
 
 
-def measure(texts: Sequence[TaskText], token_counts: TokenCounts | None = None) -> Measured:
+def measure(texts: Sequence[TaskText], token_counts: TokenCounts | None = None) -> MeasuredLengths:
     """Length of each text. Raises DataError where ``token_counts`` gives another number of counts."""
     inputs, outputs = [text.input for text in texts], [text.output for text in texts]
     known = np.array([bool(output) for output in outputs], dtype=bool)
@@ -104,10 +104,10 @@ def measure(texts: Sequence[TaskText], token_counts: TokenCounts | None = None) 
         sizes = [_counted(token_counts, side) for side in (inputs, outputs)]
         unit = "tokens"
     characters = [np.array([len(one) for one in side], dtype=float) for side in (inputs, outputs)]
-    return Measured(unit, sizes[0], masked(sizes[1]), characters[0], masked(characters[1]))
+    return MeasuredLengths(unit, sizes[0], masked(sizes[1]), characters[0], masked(characters[1]))
 
 
-def lengths_of(measured: Measured, labels: Sequence[str | None]) -> Lengths:
+def lengths_of(measured: MeasuredLengths, labels: Sequence[str | None]) -> Lengths:
     """The distributions of measured texts; ``labels``: their classes, None where unknown."""
     no_output = "no text has an output"
     outputs, inputs = {}, {}
@@ -126,7 +126,7 @@ def lengths_of(measured: Measured, labels: Sequence[str | None]) -> Lengths:
     )
 
 
-def mean_text_length(measured: Measured) -> float:
+def mean_text_length(measured: MeasuredLengths) -> float:
     """Mean length of input and output together, in the measured unit."""
     return float((measured.input + np.nan_to_num(measured.output)).mean())
 

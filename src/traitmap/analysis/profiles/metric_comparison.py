@@ -60,7 +60,7 @@ class MetricComparison:
     @property
     def words(self) -> str:
         """What each metric says and whether they agree, in a few sentences."""
-        said = "; ".join(self._said(one) for one in self.verdicts)
+        said = "; ".join(self._said(verdict) for verdict in self.verdicts)
         if self.opposed:
             pairs = ", ".join(f"{_word(one)} and {_word(other)}" for one, other in self.opposed)
             return f"The conclusion changes with the metric ({pairs} contradict each other): {said}."

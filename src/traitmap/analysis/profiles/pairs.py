@@ -16,7 +16,7 @@ from traitmap.analysis.profiles.classes import (
     prior_distance,
     vocabulary_overlap,
 )
-from traitmap.analysis.profiles.datasets import Reading, Sampling, read
+from traitmap.analysis.profiles.datasets import DatasetReading, Sampling, read
 from traitmap.analysis.profiles.forms import ANSWER_FORMS, QUESTION_FORMS
 from traitmap.analysis.profiles.lengths import TokenCounts, mean_text_length, wasserstein
 from traitmap.analysis.profiles.semantics import Embed, discrepancy, embed_together
@@ -72,7 +72,7 @@ def pair_features(
 class _Subject:
     """Distinct datasets, and which of them each source and target is."""
 
-    readings: tuple[Reading, ...]
+    readings: tuple[DatasetReading, ...]
     rows: tuple[int, ...]
     columns: tuple[int, ...]
 
@@ -81,13 +81,15 @@ class _Subject:
         return Feature(name, group, words, np.array(values[np.ix_(self.rows, self.columns)], dtype=float))
 
     def of_pairs(
-        self, name: str, group: Group, words: str, value: Callable[[Reading, Reading], float]
+        self, name: str, group: Group, words: str, value: Callable[[DatasetReading, DatasetReading], float]
     ) -> Feature:
         """A feature from a function of source and target."""
         table = [[value(self.readings[s], self.readings[t]) for t in self.columns] for s in self.rows]
         return Feature(name, group, words, np.array(table, dtype=float))
 
-    def both(self, name: str, group: Group, words: str, value: Callable[[Reading], float]) -> list[Feature]:
+    def both(
+        self, name: str, group: Group, words: str, value: Callable[[DatasetReading], float]
+    ) -> list[Feature]:
         """A number of the source and of the target, each a feature of its own scope."""
         numbers = np.array([value(reading) for reading in self.readings], dtype=float)
         return [
@@ -104,7 +106,7 @@ class _Subject:
         return Feature(name, group, words, np.broadcast_to(side, shape).copy(), scope)
 
     def compared(
-        self, name: str, group: Group, words: str, distance: str, value: Callable[[Reading], float]
+        self, name: str, group: Group, words: str, distance: str, value: Callable[[DatasetReading], float]
     ) -> list[Feature]:
         """A number of the source and of the target, and how far they are apart."""
         numbers = np.array([value(reading) for reading in self.readings], dtype=float)
@@ -119,7 +121,7 @@ def _read_sides(
     parser: Any | None,
     sampling: Sampling | None,
     seed: int,
-) -> tuple[tuple[Reading, ...], tuple[int, ...], tuple[int, ...]]:
+) -> tuple[tuple[DatasetReading, ...], tuple[int, ...], tuple[int, ...]]:
     """Each different dataset read once, in the order of names, and the places of sources and targets."""
     same = {name for name in sources.keys() & targets.keys() if tuple(sources[name]) == tuple(targets[name])}
     as_sources = {(name, "" if name in same else "source") for name in sources}
@@ -147,14 +149,14 @@ def _read_sides(
 def _length_features(subject: _Subject) -> list[Feature]:
     """Output and input lengths, on a logarithmic scale."""
 
-    def outputs(reading: Reading) -> float:
+    def outputs(reading: DatasetReading) -> float:
         known = reading.measured.known_output
         return float(np.log1p(known).mean()) if len(known) else float("nan")
 
-    def inputs(reading: Reading) -> float:
+    def inputs(reading: DatasetReading) -> float:
         return float(np.log1p(reading.measured.input).mean())
 
-    def spread(reading: Reading) -> float:
+    def spread(reading: DatasetReading) -> float:
         known = reading.measured.known_output
         return float(np.log1p(known).std()) if len(known) else float("nan")
 
@@ -188,7 +190,7 @@ def _length_features(subject: _Subject) -> list[Feature]:
 def _class_features(subject: _Subject) -> list[Feature]:
     """Class distributions and choices."""
 
-    def overlap(source: Reading, target: Reading) -> float:
+    def overlap(source: DatasetReading, target: DatasetReading) -> float:
         ours, theirs = label_words(source.classes), label_words(target.classes)
         if not ours or not theirs:
             return float("nan")
@@ -325,23 +327,23 @@ def _size_features(
     ]
 
 
-def _polar(reading: Reading) -> float:
+def _polar(reading: DatasetReading) -> float:
     return reading.forms.answers["polar"]
 
 
-def _copied(reading: Reading) -> float:
+def _copied(reading: DatasetReading) -> float:
     return reading.forms.copied
 
 
-def _pairing(reading: Reading) -> float:
+def _pairing(reading: DatasetReading) -> float:
     return reading.forms.pair
 
 
-def _segments(reading: Reading) -> float:
+def _segments(reading: DatasetReading) -> float:
     return float(np.log1p(reading.forms.segments))
 
 
-def _rows(subject: _Subject, values: Callable[[Reading], Sequence[float]]) -> Array:
+def _rows(subject: _Subject, values: Callable[[DatasetReading], Sequence[float]]) -> Array:
     """(D, K) numbers of each dataset; unknown shares are 0, as of something that is not there."""
     return np.nan_to_num(np.array([values(reading) for reading in subject.readings], dtype=float))
 

@@ -233,7 +233,7 @@ def relations_json(relations: Relations) -> dict[str, Any]:
 def syntax_feature(sources: Mapping[str, Relations], targets: Mapping[str, Relations]) -> Feature:
     """(S, T) distance of the relations that make up the texts: Jensen-Shannon, 0 the same to 1 disjoint."""
     shares = [relation_shares(one) for one in (*sources.values(), *targets.values())]
-    labels = sorted({label for one in shares for label in one})
+    labels = sorted({label for share in shares for label in share})
     table = np.array([[one.get(label, 0.0) for label in labels] for one in shares]).reshape(
         len(shares), len(labels)
     )

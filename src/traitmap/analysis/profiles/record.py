@@ -123,8 +123,8 @@ def _row(
 
 def cell_rows(cells: CellProfiles) -> list[dict[str, Any]]:
     """A row of each cell, pooled and by seed: classes, then lengths. Shares are from 0 to 1."""
-    lengths = {(one.source, one.target, one.seed): one for one in cells.lengths}
-    classes = {(one.source, one.target, one.seed): one for one in cells.classes}
+    lengths = {(length.source, length.target, length.seed): length for length in cells.lengths}
+    classes = {(class_.source, class_.target, class_.seed): class_ for class_ in cells.classes}
     return [
         {"source": source, "target": target, "seed": "" if seed is None else seed}
         | _class_row(classes.get((source, target, seed)))

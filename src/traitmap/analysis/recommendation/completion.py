@@ -17,10 +17,10 @@ from scipy import linalg, stats
 
 from traitmap.analysis.features import PairFeatures
 from traitmap.analysis.recommendation.gaussian import (
-    Fit,
     Observed,
     Posterior,
     Prior,
+    PriorFit,
     all_places,
     condition,
     infer,
@@ -43,7 +43,7 @@ METHOD = (
 
 
 @dataclass(frozen=True)
-class Table:
+class CompletionTable:
     """A matrix as the completion reads it, in canonical order (sources and targets sorted by name).
 
     rows, columns: indices into the matrix. offset: (T,) what gains are above: the base, or the mean of
@@ -100,7 +100,7 @@ def features_of_texts(matrix: TransferMatrix, texts: Texts, seed: int = 0) -> Pa
     )
 
 
-def read_table(matrix: TransferMatrix, features: PairFeatures | None = None) -> Table:
+def read_table(matrix: TransferMatrix, features: PairFeatures | None = None) -> CompletionTable:
     """The measured cells of a matrix, and the prior of all of them.
 
     Raises MatrixError where fewer than three cells are measured, or more than the method can take.
@@ -126,7 +126,7 @@ def read_table(matrix: TransferMatrix, features: PairFeatures | None = None) -> 
     noise = gain_noise(matrix)[grid]
     sources, targets = [matrix.sources[i] for i in rows], [matrix.targets[j] for j in columns]
     rank = 1 if known.sum() >= 5 * sum(known.shape) else 0
-    return Table(
+    return CompletionTable(
         rows=rows,
         columns=columns,
         offset=offset,
@@ -178,7 +178,7 @@ def _least_variance(differences: Array) -> float:
 
 def fill(
     matrix: TransferMatrix,
-    table: Table,
+    table: CompletionTable,
     posterior: Posterior,
     level: float,
     features: PairFeatures | None = None,
@@ -267,7 +267,7 @@ def _blank(matrix: TransferMatrix, i: int, j: int) -> Cell:
     value = float(matrix.values[i, j])
     status = "given" if isfinite(value) else "missing"
     gain = value - float(matrix.baseline[j])
-    metric = next((one.metric for one in matrix.base_cells if one.target == matrix.targets[j]), "")
+    metric = next((cell.metric for cell in matrix.base_cells if cell.target == matrix.targets[j]), "")
     unknown = (nan, nan, nan, nan, nan)
     return Cell(matrix.sources[i], matrix.targets[j], None, metric, value, 0, nan, gain, *unknown, status)
 
@@ -299,7 +299,7 @@ def _reordered(features: PairFeatures | None, sources: list[str], targets: list[
     grid = np.ix_(
         [features.sources.index(name) for name in sources], [features.targets.index(name) for name in targets]
     )
-    kept = tuple(replace(one, values=one.values[grid]) for one in features.features)
+    kept = tuple(replace(feature, values=feature.values[grid]) for feature in features.features)
     return PairFeatures(tuple(sources), tuple(targets), kept)
 
 
@@ -456,7 +456,7 @@ class Left:
 
 def before_anything(prior: Prior) -> Posterior:
     """The prior as a posterior, every target in its own unit: what is believed before a cell is measured."""
-    fit = Fit(
+    fit = PriorFit(
         variances=np.log([term.variance for term in prior.terms]),
         units=np.zeros(prior.shape[1]),
         loadings=np.zeros((prior.shape[1], 0)),

@@ -22,7 +22,7 @@ Places = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Term:
+class KernelTerm:
     """One independent part of a table: its covariance is variance x source x target x pair.
 
     source: (S, S), target: (T, T) and pair: (S, T, F, inner product) similarities; None stands for ones.
@@ -57,7 +57,7 @@ class Prior:
     """
 
     shape: tuple[int, int]
-    terms: tuple[Term, ...]
+    terms: tuple[KernelTerm, ...]
     rank: int
     expected: Array
 
@@ -82,32 +82,32 @@ def make_prior(
     each_source, each_target = np.eye(shape[0]), np.eye(shape[1])
     own = np.array([[float(s == t) for t in targets] for s in sources]).reshape(shape)
     terms = [
-        Term("all", 0.1),
-        Term("target", 0.5, target=each_target),
-        Term("source", 0.3, source=each_source),
+        KernelTerm("all", 0.1),
+        KernelTerm("target", 0.5, target=each_target),
+        KernelTerm("source", 0.3, source=each_source),
     ]
     if own.any():
-        terms.append(Term("own target", 0.5, pair=own[:, :, None]))
-        terms.append(Term("each own target", 0.5, pair=own[:, :, None], target=each_target))
+        terms.append(KernelTerm("own target", 0.5, pair=own[:, :, None]))
+        terms.append(KernelTerm("each own target", 0.5, pair=own[:, :, None], target=each_target))
     if features is not None and features.features:
         terms += _feature_terms(features)
-    terms.append(Term("cell", 0.3, source=each_source, target=each_target))
+    terms.append(KernelTerm("cell", 0.3, source=each_source, target=each_target))
     return Prior(shape, tuple(terms), min(rank, min(shape) - 1), own_target * own)
 
 
-def _feature_terms(features: PairFeatures) -> list[Term]:
+def _feature_terms(features: PairFeatures) -> list[KernelTerm]:
     pairs = standardised_features(features)
     columns = pairs.transpose(1, 0, 2)
     sources, targets = alike(pairs.reshape(len(pairs), -1)), alike(columns.reshape(len(columns), -1))
     both = alike(pairs.reshape(-1, pairs.shape[2])) if pairs.shape[0] * pairs.shape[1] <= 4_000 else None
     terms = [
-        Term("linear in features", 0.1, pair=pairs / np.sqrt(pairs.shape[2])),
-        Term("like sources", 0.2, source=sources),
-        Term("like sources on like targets", 0.2, source=sources, target=targets),
-        Term("like sources on each target", 0.2, source=sources, target=np.eye(pairs.shape[1])),
+        KernelTerm("linear in features", 0.1, pair=pairs / np.sqrt(pairs.shape[2])),
+        KernelTerm("like sources", 0.2, source=sources),
+        KernelTerm("like sources on like targets", 0.2, source=sources, target=targets),
+        KernelTerm("like sources on each target", 0.2, source=sources, target=np.eye(pairs.shape[1])),
     ]
     if both is not None:
-        terms.append(Term("like pairs", 0.2, pair=_root(both).reshape(*pairs.shape[:2], -1)))
+        terms.append(KernelTerm("like pairs", 0.2, pair=_root(both).reshape(*pairs.shape[:2], -1)))
     return terms
 
 
@@ -161,7 +161,7 @@ class Observed:
 
 
 @dataclass(frozen=True)
-class Fit:
+class PriorFit:
     """Hyper-parameters: logarithms of the terms' variances (K,) and of the targets' units (T,), loadings
     (T, rank), and the logarithms of the units that were expected (T,)."""
 
@@ -173,7 +173,7 @@ class Fit:
     def pack(self) -> Array:
         return np.concatenate([self.variances, self.units, self.loadings.ravel()])
 
-    def unpack(self, packed: Array) -> Fit:
+    def unpack(self, packed: Array) -> PriorFit:
         k, t = len(self.variances), len(self.units)
         return replace(
             self,
@@ -183,7 +183,7 @@ class Fit:
         )
 
 
-def start(prior: Prior, observed: Observed, metrics: Array) -> Fit:
+def start(prior: Prior, observed: Observed, metrics: Array) -> PriorFit:
     """Where the search begins: typical variances, and units from the gains that are there.
 
     metrics: (T,) group of each target; targets of one group are expected to have alike units.
@@ -200,7 +200,7 @@ def start(prior: Prior, observed: Observed, metrics: Array) -> Fit:
         expected[own] = 0.5 * float(np.average(mean_log, weights=count[own] + 1e-9))
     typical = np.exp(2 * expected)
     units = 0.5 * np.log((squares + 2 * typical) / (count + 2.0))
-    found = Fit(
+    found = PriorFit(
         variances=np.log([term.variance for term in prior.terms]),
         units=units,
         loadings=np.zeros((targets, prior.rank)),
@@ -209,7 +209,7 @@ def start(prior: Prior, observed: Observed, metrics: Array) -> Fit:
     return replace(found, loadings=_first_loadings(prior, observed, found))
 
 
-def _first_loadings(prior: Prior, observed: Observed, fit: Fit) -> Array:
+def _first_loadings(prior: Prior, observed: Observed, fit: PriorFit) -> Array:
     """Leading components of what row and column effects leave over, small; zero cannot be left by descent."""
     if not prior.rank or not len(observed.gains):
         return fit.loadings
@@ -226,7 +226,7 @@ def _first_loadings(prior: Prior, observed: Observed, fit: Fit) -> Array:
     return np.asarray(vectors * LOADING_SPREAD * np.sqrt(prior.shape[1]) * 0.5)
 
 
-def fit(prior: Prior, observed: Observed, begin: Fit, *, steps: int = 150) -> Fit:
+def fit(prior: Prior, observed: Observed, begin: PriorFit, *, steps: int = 150) -> PriorFit:
     """Hyper-parameters of highest posterior density, by L-BFGS from ``begin``."""
     if not len(observed.gains):
         return begin
@@ -242,7 +242,7 @@ def fit(prior: Prior, observed: Observed, begin: Fit, *, steps: int = 150) -> Fi
     return begin.unpack(np.asarray(found.x))
 
 
-def density_of(prior: Prior, observed: Observed, begin: Fit) -> Callable[[Array], tuple[float, Array]]:
+def density_of(prior: Prior, observed: Observed, begin: PriorFit) -> Callable[[Array], tuple[float, Array]]:
     """Minus the logarithm of the posterior density of packed hyper-parameters, and its slope.
 
     Marginal likelihood of the measured cells (C. Rasmussen & C. Williams, Gaussian Processes for Machine
@@ -293,7 +293,7 @@ def _likelihood(whole: Array, noise: Array, rest: Array) -> tuple[float, Array, 
     return likelihood, 0.5 * (np.outer(weights, weights) - inverse), weights
 
 
-def covariance(prior: Prior, fit: Fit, one: Places, other: Places) -> Array:
+def covariance(prior: Prior, fit: PriorFit, one: Places, other: Places) -> Array:
     """(n, m) prior covariance of gains, between places (n, 2) and (m, 2)."""
     inner = np.zeros((len(one), len(other)))
     for value, term in zip(fit.variances, prior.terms, strict=True):
@@ -320,7 +320,7 @@ class Posterior:
 
     mean: Array
     covariance: Array
-    fit: Fit
+    fit: PriorFit
     observed: Observed
     prior: Prior
     stretch: Array
@@ -376,7 +376,7 @@ def _infer(
     return Posterior(mean.reshape(prior.shape), spread, found, observed, prior, stretch)
 
 
-def condition(prior: Prior, found: Fit, observed: Observed, places: Places) -> tuple[Array, Array]:
+def condition(prior: Prior, found: PriorFit, observed: Observed, places: Places) -> tuple[Array, Array]:
     """(m,) mean and (m, m) covariance of the gains at some places, given the measured ones.
 
     Units of targets with few measured cells are uncertain themselves: the covariance is the mean over
@@ -434,7 +434,7 @@ def cell_folds(observed: Observed, seed: int) -> Array:
     return np.random.default_rng(seed).permutation(np.arange(count) % FOLDS)
 
 
-def left_out_errors(prior: Prior, found: Fit, observed: Observed, folds: Array) -> Errors:
+def left_out_errors(prior: Prior, found: PriorFit, observed: Observed, folds: Array) -> Errors:
     """Measured cells predicted fold by fold, hyper-parameters found anew without them."""
     standardised, scaled = np.zeros(len(observed.gains)), np.zeros(len(observed.gains))
     for fold in np.unique(folds):
@@ -450,7 +450,7 @@ def left_out_errors(prior: Prior, found: Fit, observed: Observed, folds: Array) 
 
 
 def stretches(
-    prior: Prior, found: Fit, observed: Observed, errors: Errors, *, level: float, seed: int
+    prior: Prior, found: PriorFit, observed: Observed, errors: Errors, *, level: float, seed: int
 ) -> Array:
     """(S, T) by how much standard deviations must be stretched for intervals of ``level`` to hold.
 

@@ -47,7 +47,10 @@ class HeldOut:
 
     def of(self, target: str) -> Recommendation | None:
         """The recommendation for one target, or None."""
-        return next((one for one in self.recommendations if one.target == target), None)
+        return next(
+            (recommendation for recommendation in self.recommendations if recommendation.target == target),
+            None,
+        )
 
 
 def recommend_each(
@@ -90,9 +93,13 @@ def judged(
     recommendations: Sequence[Recommendation], impossible: Mapping[str, str] | None = None, *, seed: int = 0
 ) -> HeldOut:
     """Recommendations beside what was measured on their targets."""
-    in_points = [one for one in recommendations if one.unit == POINTS and judgeable(one)]
+    in_points = [
+        recommendation
+        for recommendation in recommendations
+        if recommendation.unit == POINTS and judgeable(recommendation)
+    ]
     losses = {
-        name: np.array([one.measured["best"] - one.measured[key] for one in in_points])
+        name: np.array([point.measured["best"] - point.measured[key] for point in in_points])
         for name, key in (("model", "first"), ("popularity", "first_of_popularity"), ("random", "random"))
     }
     told = [one for one in recommendations if judgeable(one)]

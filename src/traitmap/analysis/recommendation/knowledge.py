@@ -94,7 +94,11 @@ def _of_features(given: PairFeatures, sources: Sequence[str], targets: Sequence[
     """Pair features in the order of the matrix; profiles of tasks from what holds for one axis alone."""
     rows = {name: at for at, name in enumerate(given.sources)}
     columns = {name: at for at, name in enumerate(given.targets)}
-    useful = [one for one in given.features if np.isfinite(one.values).any() and _spread(one.values) > 1e-12]
+    useful = [
+        feature
+        for feature in given.features
+        if np.isfinite(feature.values).any() and _spread(feature.values) > 1e-12
+    ]
     table = np.full((len(sources), len(targets), len(useful)), np.nan)
     for i, source in enumerate(sources):
         for j, target in enumerate(targets):

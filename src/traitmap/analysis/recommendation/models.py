@@ -17,8 +17,8 @@ import numpy as np
 from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor
 
 from traitmap.analysis.recommendation.problem import (
-    Design,
     Likeness,
+    PairDesign,
     Problem,
     weighted_along_targets,
     weights_of,
@@ -55,7 +55,7 @@ class TwoWay:
     centred: Array
 
 
-def fit_two_way(problem: Problem, design: Design, variances: Variances) -> TwoWay:
+def fit_two_way(problem: Problem, design: PairDesign, variances: Variances) -> TwoWay:
     """Posterior mean of z under a sum of independent parts (Rasmussen & Williams 2006, chapter 2).
 
     Parts, with t, t' targets and s, s' sources: a source's own level (same s), its level on alike targets
@@ -122,14 +122,14 @@ TREES = 100
 
 
 @dataclass(frozen=True)
-class Fit:
+class ModelFit:
     """Predicted z (S, T), and for a pair (source, target) what its z is made of, by feature name."""
 
     z: Array
     parts: Callable[[int, int], Parts]
 
 
-Model = Callable[[Problem, Design], Fit]
+Model = Callable[[Problem, PairDesign], ModelFit]
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,12 @@ class Candidate:
         return self.needs != "likeness" or len(alike) > 0
 
 
-def random_order(problem: Problem, design: Design) -> Fit:
+def random_order(problem: Problem, design: PairDesign) -> ModelFit:
     """No preference: tied sources are scored by the mean over all their orders, so this is random choice."""
-    return Fit(np.zeros(design.z.shape), lambda source, target: {})
+    return ModelFit(np.zeros(design.z.shape), lambda source, target: {})
 
 
-def popularity(problem: Problem, design: Design) -> Fit:
+def popularity(problem: Problem, design: PairDesign) -> ModelFit:
     """A source's mean effect on the targets where it is known; a source without any gets the mean of all."""
     known = problem.known
     count = known.sum(axis=1)
@@ -169,7 +169,7 @@ def popularity(problem: Problem, design: Design) -> Fit:
     # Only its order counts for the ranking; in points it spreads as little as means of z do.
     z = (mean - mean.mean()) / spread * _spread_of_means(design.z)
     table = np.repeat(z[:, None], design.z.shape[1], axis=1)
-    return Fit(table, lambda source, target: {"popularity": float(table[source, target])})
+    return ModelFit(table, lambda source, target: {"popularity": float(table[source, target])})
 
 
 def _spread_of_means(z: Array) -> float:
@@ -181,7 +181,7 @@ def _spread_of_means(z: Array) -> float:
     return float(np.sqrt(max(mean.var() - residual / count.mean(), 0.01 * mean.var())))
 
 
-def additive(problem: Problem, design: Design) -> Fit:
+def additive(problem: Problem, design: PairDesign) -> ModelFit:
     """Row plus column effects of z, each drawn to zero as if one more cell of zero had been seen."""
     known, z = problem.known, np.nan_to_num(design.z)
     rows, columns = np.zeros(len(z)), np.zeros(z.shape[1])
@@ -189,7 +189,7 @@ def additive(problem: Problem, design: Design) -> Fit:
         rows = (np.where(known, z - columns[None, :], 0.0)).sum(axis=1) / (known.sum(axis=1) + 1)
         columns = (np.where(known, z - rows[:, None], 0.0)).sum(axis=0) / (known.sum(axis=0) + 1)
     columns = np.where(known.any(axis=0), columns, 0.0)
-    return Fit(
+    return ModelFit(
         rows[:, None] + columns[None, :],
         lambda source, target: {"popularity": float(rows[source]), "level of the target": columns[target]},
     )
@@ -198,7 +198,7 @@ def additive(problem: Problem, design: Design) -> Fit:
 def low_rank(rank: int) -> Model:
     """Completion of z on ``rank`` traits (regularised iterative PCA), on top of row and column means."""
 
-    def fit(problem: Problem, design: Design) -> Fit:
+    def fit(problem: Problem, design: PairDesign) -> ModelFit:
         start = additive(problem, design)
         rest = design.z - start.z
         rows, columns = problem.known.any(axis=1), problem.known.any(axis=0)
@@ -211,7 +211,7 @@ def low_rank(rank: int) -> Model:
             left, values, right = np.linalg.svd(whole, full_matrices=False)
             fitted = (left[:, :rank] * values[:rank]) @ right[:rank]
             filled[np.ix_(rows, columns)] = np.where(marked, fitted, whole)
-        return Fit(
+        return ModelFit(
             start.z + filled,
             lambda source, target: {
                 **start.parts(source, target),
@@ -228,7 +228,7 @@ def nearest(sharpness: float) -> Model:
     Weights grow with e^(sharpness x likeness in standard deviations); all likenesses given count alike.
     """
 
-    def fit(problem: Problem, design: Design) -> Fit:
+    def fit(problem: Problem, design: PairDesign) -> ModelFit:
         known, z = problem.known, np.nan_to_num(design.z)
         parts: dict[str, Array] = {}
         if problem.holdout != "source":
@@ -245,14 +245,14 @@ def nearest(sharpness: float) -> Model:
             return additive(problem, design)
         share = 1 / len(parts)
         table = share * np.sum(list(parts.values()), axis=0)
-        return Fit(
+        return ModelFit(
             table, lambda source, target: {k: share * float(v[source, target]) for k, v in parts.items()}
         )
 
     return fit
 
 
-def one_feature(problem: Problem, design: Design) -> Fit:
+def one_feature(problem: Problem, design: PairDesign) -> ModelFit:
     """The single feature of pairs that goes best with known effects within targets, by its correlation."""
     pair = design.pair - design.pair.mean(axis=0, keepdims=True)
     known = problem.known
@@ -264,10 +264,10 @@ def one_feature(problem: Problem, design: Design) -> Fit:
     at = int(np.argmax(np.abs(along) / np.sqrt(np.where(power > 1e-12, power, np.inf))))
     table = pair[:, :, at] * along[at] / max(power[at], 1e-12)
     name = problem.feature_names[at]
-    return Fit(table, lambda source, target: {name: float(table[source, target])})
+    return ModelFit(table, lambda source, target: {name: float(table[source, target])})
 
 
-def _rows(problem: Problem, design: Design, use: str) -> tuple[Array, Array, tuple[str, ...]]:
+def _rows(problem: Problem, design: PairDesign, use: str) -> tuple[Array, Array, tuple[str, ...]]:
     """Numbers of every pair (S, T, N) to predict from, the same to learn from, and their names."""
     pair, names = design.pair, problem.feature_names
     if use == "pair":
@@ -282,7 +282,7 @@ def _rows(problem: Problem, design: Design, use: str) -> tuple[Array, Array, tup
 def ridge(alpha: float, use: str) -> Model:
     """Linear in what is known of the pair, each number centred over the sources of a target."""
 
-    def fit(problem: Problem, design: Design) -> Fit:
+    def fit(problem: Problem, design: PairDesign) -> ModelFit:
         given, trained, names = _rows(problem, design, use)
         known = problem.known
         given, trained = (one - one.mean(axis=0, keepdims=True) for one in (given, trained))
@@ -293,7 +293,7 @@ def ridge(alpha: float, use: str) -> Model:
         spread = np.where(spread > 1e-9, spread, np.inf)
         x = x / spread
         weights = np.linalg.solve(x.T @ x + alpha * np.eye(x.shape[1]), x.T @ y) / spread
-        return Fit(
+        return ModelFit(
             given @ weights,
             lambda source, target: dict(zip(names, (given[source, target] * weights).tolist(), strict=True)),
         )
@@ -304,7 +304,7 @@ def ridge(alpha: float, use: str) -> Model:
 def two_way(variances: Variances) -> Model:
     """A Gaussian process over pairs, see ``fit_two_way``; its parts add up exactly."""
 
-    def fit(problem: Problem, design: Design) -> Fit:
+    def fit(problem: Problem, design: PairDesign) -> ModelFit:
         found = fit_two_way(problem, design, variances)
 
         def parts(source: int, target: int) -> Parts:
@@ -312,7 +312,7 @@ def two_way(variances: Variances) -> Model:
             each = (found.centred[source, target] * found.weights).tolist()
             return {**told, **dict(zip(problem.feature_names, each, strict=True))}
 
-        return Fit(found.z, parts)
+        return ModelFit(found.z, parts)
 
     return fit
 
@@ -324,7 +324,7 @@ def trees(kind: Literal["forest", "boosting"]) -> Model:
     its mean over the target's sources.
     """
 
-    def fit(problem: Problem, design: Design) -> Fit:
+    def fit(problem: Problem, design: PairDesign) -> ModelFit:
         known, shape = problem.known, design.z.shape
         if not known.any():
             return additive(problem, design)
@@ -339,7 +339,7 @@ def trees(kind: Literal["forest", "boosting"]) -> Model:
             lost = z[source, target] - grown.predict(occluded)
             return dict(zip(problem.feature_names, lost.tolist(), strict=True))
 
-        return Fit(z, parts)
+        return ModelFit(z, parts)
 
     return fit
 

@@ -125,7 +125,7 @@ Values = Literal["score", "relchange"]
 
 
 @dataclass(frozen=True)
-class Effects:
+class EffectTable:
     """Effects of sources on targets. Axis order is always (sources, targets).
 
     effect: (S, T) what is predicted, higher is better, NaN where unknown: the gain over the base where the
@@ -146,7 +146,7 @@ class Effects:
     unit: str
 
 
-def effects_of(matrix: TransferMatrix, values: Values = "score") -> Effects:
+def effects_of(matrix: TransferMatrix, values: Values = "score") -> EffectTable:
     """Effects of a matrix; a source on the target of its own name (its in-task cell) is left out.
 
     values: ``score``: gains over the base where it is known, else scores. ``relchange``: relative change
@@ -170,7 +170,7 @@ def effects_of(matrix: TransferMatrix, values: Values = "score") -> Effects:
     else:
         effect, score = sign * table, sign * table
         zero, start, unit = unknown, unknown, "score"
-    found = Effects(matrix.sources, matrix.targets, effect, score, zero, start, unit)
+    found = EffectTable(matrix.sources, matrix.targets, effect, score, zero, start, unit)
     _require_enough(found)
     return found
 
@@ -183,7 +183,7 @@ def _relative(table: Array, base: Array, sign: Array, based: bool) -> Array:
     return sign * (table - base) / scale
 
 
-def _require_enough(effects: Effects) -> None:
+def _require_enough(effects: EffectTable) -> None:
     known = np.isfinite(effects.effect)
     rows, columns = int(known.any(axis=1).sum()), int((known.sum(axis=0) > 1).sum())
     if rows < 3 or columns < 3:
@@ -259,7 +259,7 @@ CELL_FOLDS = 10
 
 
 @dataclass(frozen=True)
-class Design:
+class PairDesign:
     """Numbers for every pair, and what is to be learnt.
 
     pair (S, T, F): the features given, centred and scaled, unknown ones 0. context (S, T, C): what the
@@ -277,7 +277,7 @@ class Design:
     level: Level
 
 
-def design_of(problem: Problem) -> Design:
+def design_of(problem: Problem) -> PairDesign:
     """All numbers that the models of a problem share."""
     level = level_of(problem.effect)
     context, names, words = _context(problem)
@@ -286,7 +286,7 @@ def design_of(problem: Problem) -> Design:
     count = CELL_FOLDS if problem.holdout == "cell" else blocks
     for held in folds_of(problem, count, problem.seed):
         trained[held] = _context(problem.without(held))[0][held]
-    return Design(
+    return PairDesign(
         pair=scaled(problem.features),
         context=context,
         trained=trained,

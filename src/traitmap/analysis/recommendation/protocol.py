@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from traitmap.analysis.recommendation.knowledge import Attributes, Embeddings, knowledge_of
-from traitmap.analysis.recommendation.problem import Effects, Problem, Values, effects_of, folds_of
+from traitmap.analysis.recommendation.problem import EffectTable, Problem, Values, effects_of, folds_of
 from traitmap.analysis.recommendation.selection import Predicted, select
 from traitmap.data.texts import Texts
 from traitmap.errors import MatrixError
@@ -176,7 +176,7 @@ METRICS = (*RANKING_METRICS, "auc", "coverage")
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class RecommenderEvaluation:
     """Every model's metrics on held-out cells.
 
     models: name -> metric -> mean over targets with a 95 % bootstrap interval over targets (over groups
@@ -196,7 +196,7 @@ class Evaluation:
     predicted: Mapping[str, Array]
     low: Mapping[str, Array]
     high: Mapping[str, Array]
-    effects: Effects
+    effects: EffectTable
     conditions: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def evaluate(
     values: Values = "score",
     seed: int = 0,
     listener: Listener = silent,
-) -> Evaluation:
+) -> RecommenderEvaluation:
     """Hold out cells, predict them by every model, and score the rankings of each target's sources.
 
     holdout: ``target`` holds out one target at a time, as a source too; ``source`` one source at a time;
@@ -251,7 +251,7 @@ def evaluate(
     per_target = {name: _scores(effects, *tables) for name, tables in filled.items()}
     draws = _draws(units, seed)
     popular = per_target["popularity"]
-    return Evaluation(
+    return RecommenderEvaluation(
         models={n: {m: _mean(v, units, draws) for m, v in of.items()} for n, of in per_target.items()},
         differences={
             n: {m: _mean(v - popular[m], units, draws) for m, v in of.items()}
@@ -270,7 +270,7 @@ def evaluate(
 
 
 def _conditions(
-    effects: Effects,
+    effects: EffectTable,
     problem: Problem,
     holdout: str | Mapping[str, str],
     values: Values,
@@ -296,7 +296,7 @@ def _conditions(
 
 
 def _problem(
-    effects: Effects,
+    effects: EffectTable,
     texts: Texts | None,
     embeddings: Embeddings | None,
     attributes: Attributes | None,
@@ -352,7 +352,7 @@ def _outer(problem: Problem) -> list[NDArray[np.bool_]]:
     return folds_of(problem, CELL_FOLDS if problem.holdout == "cell" else count, problem.seed)
 
 
-def _fold_name(effects: Effects, problem: Problem, held: NDArray[np.bool_]) -> str:
+def _fold_name(effects: EffectTable, problem: Problem, held: NDArray[np.bool_]) -> str:
     if problem.holdout == "cell":
         return f"cells {int(np.flatnonzero(held)[0])} and {int(held.sum()) - 1} more"
     names, axis = (effects.targets, 0) if problem.holdout == "target" else (effects.sources, 1)
@@ -364,7 +364,7 @@ def _fill(tables: tuple[Array, Array, Array], found: Predicted, held: NDArray[np
         table[held] = values[held]
 
 
-def _scores(effects: Effects, predicted: Array, low: Array, high: Array) -> dict[str, Array]:
+def _scores(effects: EffectTable, predicted: Array, low: Array, high: Array) -> dict[str, Array]:
     """Every metric on every target (T,), over the sources that were held out and are known there."""
     found = {name: np.full(len(effects.targets), np.nan) for name in METRICS}
     for at in range(len(effects.targets)):

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 
 from traitmap.analysis.features import PairFeatures
 from traitmap.analysis.recommendation.knowledge import Attributes, Embeddings, Knowledge, knowledge_of
-from traitmap.analysis.recommendation.models import BASELINES, FAMILIES, LEARNERS, Candidate, Fit, Parts
+from traitmap.analysis.recommendation.models import BASELINES, FAMILIES, LEARNERS, Candidate, ModelFit, Parts
 from traitmap.analysis.recommendation.problem import (
     SHARE,
-    Design,
-    Effects,
+    EffectTable,
+    PairDesign,
     Problem,
     Values,
     design_of,
@@ -65,7 +65,7 @@ class Predicted:
     low: Array
     high: Array
     spread: Array
-    fit: Fit
+    fit: ModelFit
     held_out: Array
     context_words: Mapping[str, str]
 
@@ -117,8 +117,8 @@ def select(problem: Problem, families: Sequence[str] | None = None) -> Selected:
 
 def _in_points(
     problem: Problem,
-    design: Design,
-    fit: Fit,
+    design: PairDesign,
+    fit: ModelFit,
     guess: Array,
     truth: Array,
     spreads: tuple[Array, Array],
@@ -199,7 +199,7 @@ def _stack_weights(
     return dict(zip(members, weights.tolist(), strict=True))
 
 
-def _mixture(weights: Mapping[str, float], fits: Mapping[str, Fit]) -> Fit:
+def _mixture(weights: Mapping[str, float], fits: Mapping[str, ModelFit]) -> ModelFit:
     """The weighted sum of fits; its parts are the weighted sums of theirs."""
     used = {name: weight for name, weight in weights.items() if weight > 0}
     some = next(iter(fits.values())).z
@@ -212,11 +212,11 @@ def _mixture(weights: Mapping[str, float], fits: Mapping[str, Fit]) -> Fit:
                 total[part] = total.get(part, 0.0) + weight * value
         return total
 
-    return Fit(z, parts)
+    return ModelFit(z, parts)
 
 
-def _times(fit: Fit, slope: float) -> Fit:
-    return Fit(
+def _times(fit: ModelFit, slope: float) -> ModelFit:
+    return ModelFit(
         slope * fit.z,
         lambda source, target: {name: slope * value for name, value in fit.parts(source, target).items()},
     )
@@ -304,7 +304,7 @@ class FittedRecommender:
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    effects: Effects
+    effects: EffectTable
     knowledge: Knowledge
     problem: Problem
     selected: Selected

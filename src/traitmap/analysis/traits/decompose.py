@@ -34,11 +34,11 @@ from traitmap.analysis.traits.dimension import (
     permutation_null,
 )
 from traitmap.analysis.traits.findings import all_findings
-from traitmap.analysis.traits.measurement import Measured, measure, noise_summary, seed_reliability
+from traitmap.analysis.traits.measurement import RemeasuredTable, measure, noise_summary, seed_reliability
 from traitmap.analysis.traits.naming import name_components
 from traitmap.analysis.traits.records import CrossValidation, Noise, Stability, Traits
-from traitmap.analysis.traits.scaling import Prepared, Scale, prepare, scale_slope, untransform
-from traitmap.analysis.traits.stability import Assessment, Model, Subject, assess
+from traitmap.analysis.traits.scaling import PreparedTable, Scale, prepare, scale_slope, untransform
+from traitmap.analysis.traits.stability import Assessment, ComponentModel, ResampledTable, assess
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
 
@@ -67,15 +67,15 @@ class Working:
     """Everything that was computed, over the kept sources and targets in canonical order."""
 
     matrix: TransferMatrix
-    prepared: Prepared
+    prepared: PreparedTable
     scale: Scale
     filled: Array
     found: Components
     rotated: RotatedComponents
     validation: CrossValidation
     nulls: Nulls
-    model: Model
-    measured: Measured
+    model: ComponentModel
+    measured: RemeasuredTable
     assessment: Assessment | None
     effort: Effort
     asked: Mapping[str, Any]
@@ -83,7 +83,7 @@ class Working:
 
 
 @dataclass(frozen=True)
-class Effects:
+class ComponentEffects:
     """Effects (S', C) in points, their intervals and where these come from, and what effects are against."""
 
     value: Array
@@ -93,7 +93,7 @@ class Effects:
     interval: str
 
 
-def effects_of(working: Working) -> Effects:
+def effects_of(working: Working) -> ComponentEffects:
     """Loading-weighted mean gains in points, with the interval of measurement noise at fixed weights."""
     prepared, measured = working.prepared, working.measured
     weights = effect_weights(working.rotated.v)
@@ -106,7 +106,7 @@ def effects_of(working: Working) -> Effects:
     pointed = weights * prepared.points[:, None]
     if working.effort.bootstrap:
         low, high = measured.interval(effect, pointed, against_base=known)
-    return Effects(
+    return ComponentEffects(
         effect,
         low,
         high,
@@ -194,7 +194,7 @@ def assemble(working: Working) -> Traits:
 class Placement:
     """Puts parts over the kept sources and targets into the matrix's order, NaN elsewhere."""
 
-    prepared: Prepared
+    prepared: PreparedTable
     sources: int
     targets: int
 
@@ -280,7 +280,7 @@ def _base_scores(working: Working) -> Array:
     return np.linalg.pinv(rotated.v) @ (z / found.divisor)
 
 
-def _conditions(working: Working, effects: Effects) -> dict[str, Any]:
+def _conditions(working: Working, effects: ComponentEffects) -> dict[str, Any]:
     """What was asked and how it was done, in plain values."""
     prepared, effort = working.prepared, working.effort
     observed = np.where(prepared.observed, prepared.values, np.nan)
@@ -397,7 +397,9 @@ class Options:
     seed: int
 
 
-def _work(matrix: TransferMatrix, prepared: Prepared, options: Options, asked: Mapping[str, Any]) -> Working:
+def _work(
+    matrix: TransferMatrix, prepared: PreparedTable, options: Options, asked: Mapping[str, Any]
+) -> Working:
     """Cross-validate, complete, decompose, rotate, then nulls, measurement noise and stability."""
     effort, metric, seed = options.effort, prepared.metric, options.seed
     validation = cross_validate(
@@ -415,7 +417,7 @@ def _work(matrix: TransferMatrix, prepared: Prepared, options: Options, asked: M
     found = components_of(filled, metric)
     used = _checked_count(options.components, rank, len(found.singular), prepared)
     examined = min(max(used, 4), len(found.singular))
-    model = Model(rank, metric, options.rotate, used, examined)
+    model = ComponentModel(rank, metric, options.rotate, used, examined)
     rotated = rotate_components(found, used, options.rotate)
     slope = scale_slope(prepared.values, prepared.observed, options.scale)
     measured = measure(matrix, prepared, filled, rank, slope, draws=effort.bootstrap, seed=seed)
@@ -464,7 +466,7 @@ def _effort(cells: int, bootstrap: int | None, permutations: int | None, cv_seed
     )
 
 
-def _checked_count(asked: int | str, supported: int, existing: int, prepared: Prepared) -> int:
+def _checked_count(asked: int | str, supported: int, existing: int, prepared: PreparedTable) -> int:
     """How many components are used."""
     if asked == "auto":
         return supported
@@ -477,7 +479,7 @@ def _checked_count(asked: int | str, supported: int, existing: int, prepared: Pr
     return asked
 
 
-def _aligned_share(share: Array | None, matrix: TransferMatrix, prepared: Prepared) -> Array | None:
+def _aligned_share(share: Array | None, matrix: TransferMatrix, prepared: PreparedTable) -> Array | None:
     """The (S, T) shares of commonest predictions restricted to what is decomposed."""
     if share is None:
         return None
@@ -490,7 +492,9 @@ def _aligned_share(share: Array | None, matrix: TransferMatrix, prepared: Prepar
     return array[np.ix_(prepared.row_order, prepared.column_order)]
 
 
-def _nulls(prepared: Prepared, filled: Array, found: Components, rank: int, draws: int, seed: int) -> Nulls:
+def _nulls(
+    prepared: PreparedTable, filled: Array, found: Components, rank: int, draws: int, seed: int
+) -> Nulls:
     """Permutation null and Horn's Gaussian null, through the same masking, completion and scaling."""
     count = len(found.singular)
     z = standardise(filled[None], prepared.metric).z[0]
@@ -503,18 +507,18 @@ def _nulls(prepared: Prepared, filled: Array, found: Components, rank: int, draw
 
 
 def _assess(
-    prepared: Prepared,
+    prepared: PreparedTable,
     filled: Array,
     rotated: RotatedComponents,
-    model: Model,
-    measured: Measured,
+    model: ComponentModel,
+    measured: RemeasuredTable,
     effort: Effort,
     seed: int,
 ) -> Assessment | None:
     """Stability under resampling, or None when no bootstrap was asked for."""
     if not effort.bootstrap:
         return None
-    subject = Subject(prepared.table, filled, prepared.observed, rotated.v[:, : model.examined])
+    subject = ResampledTable(prepared.table, filled, prepared.observed, rotated.v[:, : model.examined])
     return assess(
         subject,
         model,

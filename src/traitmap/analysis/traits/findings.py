@@ -8,7 +8,7 @@ import numpy as np
 
 from traitmap.analysis.traits.components import correlations
 from traitmap.analysis.traits.records import Traits, TraitWarning
-from traitmap.analysis.traits.scaling import Prepared
+from traitmap.analysis.traits.scaling import PreparedTable
 from traitmap.matrix.record import Array, TransferMatrix
 
 ONE_ROW = 0.5  # leverage at which a component is mostly one source
@@ -27,7 +27,7 @@ def listed(names: Sequence[str], most: int = 6) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
-def left_out(prepared: Prepared) -> list[TraitWarning]:
+def left_out(prepared: PreparedTable) -> list[TraitWarning]:
     """Sources without values, targets without values or without variation, and masked cells."""
     found = []
     if prepared.dropped_rows:
@@ -51,7 +51,7 @@ def left_out(prepared: Prepared) -> list[TraitWarning]:
     return found
 
 
-def incomplete(prepared: Prepared) -> list[TraitWarning]:
+def incomplete(prepared: PreparedTable) -> list[TraitWarning]:
     """A table with many cells to fill."""
     missing = ~prepared.observed & ~prepared.masked
     share = float((~prepared.observed).mean())
@@ -68,7 +68,7 @@ def incomplete(prepared: Prepared) -> list[TraitWarning]:
     ]
 
 
-def duplicated_sources(prepared: Prepared) -> list[TraitWarning]:
+def duplicated_sources(prepared: PreparedTable) -> list[TraitWarning]:
     """Groups of sources with equal values on all targets that they share."""
     observed = prepared.observed
     values = np.where(observed, prepared.values, 0.0)
@@ -95,7 +95,7 @@ def duplicated_sources(prepared: Prepared) -> list[TraitWarning]:
     ]
 
 
-def near_duplicate_targets(prepared: Prepared) -> list[TraitWarning]:
+def near_duplicate_targets(prepared: PreparedTable) -> list[TraitWarning]:
     """Pairs of targets that correlate so highly that they measure one thing."""
     r = correlations(np.where(prepared.observed, prepared.values, np.nan), least=5)
     pairs = [
@@ -114,7 +114,7 @@ def near_duplicate_targets(prepared: Prepared) -> list[TraitWarning]:
     ]
 
 
-def collapsed_sources(prepared: Prepared, majority_share: Array | None) -> list[TraitWarning]:
+def collapsed_sources(prepared: PreparedTable, majority_share: Array | None) -> list[TraitWarning]:
     """Sources that give one answer to everything, seen from predictions if known, else from the scores.
 
     majority_share: (S', T') share of predictions that are the commonest one, NaN where unknown. A source
@@ -153,7 +153,7 @@ def collapsed_sources(prepared: Prepared, majority_share: Array | None) -> list[
     return found
 
 
-def _collapsed_from_predictions(prepared: Prepared, majority_share: Array) -> list[TraitWarning]:
+def _collapsed_from_predictions(prepared: PreparedTable, majority_share: Array) -> list[TraitWarning]:
     """Collapsed sources from the share of their commonest prediction (S', T')."""
     known = np.isfinite(majority_share)
     typical = np.array(
@@ -403,7 +403,7 @@ def general_component(traits: Traits, examined: Iterable[int]) -> list[TraitWarn
     return found
 
 
-def unknown_base(prepared: Prepared) -> list[TraitWarning]:
+def unknown_base(prepared: PreparedTable) -> list[TraitWarning]:
     """Effects cannot be stated against the base model."""
     if np.isfinite(prepared.baseline).all():
         return []
@@ -446,7 +446,7 @@ def mixed_units(matrix: TransferMatrix) -> list[TraitWarning]:
     ]
 
 
-def table_as_read(matrix: TransferMatrix, prepared: Prepared) -> list[TraitWarning]:
+def table_as_read(matrix: TransferMatrix, prepared: PreparedTable) -> list[TraitWarning]:
     """Sources that were named alike, and targets whose metric is better when lower."""
     found = []
     renamed = tuple(str(name) for name in matrix.conditions.get("renamed", ()))
@@ -473,7 +473,7 @@ def table_as_read(matrix: TransferMatrix, prepared: Prepared) -> list[TraitWarni
 
 
 def all_findings(
-    matrix: TransferMatrix, prepared: Prepared, traits: Traits, majority_share: Array | None
+    matrix: TransferMatrix, prepared: PreparedTable, traits: Traits, majority_share: Array | None
 ) -> tuple[TraitWarning, ...]:
     """Every warning, the gravest first: support, then what shapes the components, then the data, then noise.
 

@@ -23,7 +23,7 @@ from traitmap.analysis.traits.components import (
     standardise,
 )
 from traitmap.analysis.traits.records import Noise
-from traitmap.analysis.traits.scaling import Prepared
+from traitmap.analysis.traits.scaling import PreparedTable
 from traitmap.matrix.record import Array, Cell, TransferMatrix
 
 
@@ -188,7 +188,7 @@ def residual_spread(table: Array, observed: Mask, fitted: Array, parameters: flo
 
 
 @dataclass(frozen=True)
-class Measured:
+class RemeasuredTable:
     """What is known of measurement noise, over kept sources and targets.
 
     origin: where intervals come from: ``items``, ``stderr`` (known standard errors or counts) or
@@ -228,14 +228,14 @@ class Measured:
 
 def measure(
     matrix: TransferMatrix,
-    prepared: Prepared,
+    prepared: PreparedTable,
     filled: Array,
     rank: int,
     slope: Array,
     *,
     draws: int,
     seed: int,
-) -> Measured:
+) -> RemeasuredTable:
     """What the matrix knows of its own noise: items, else standard errors, else residuals.
 
     filled: (S, T) the completed table, of which a fit of the given rank leaves residuals.
@@ -247,18 +247,18 @@ def measure(
     if items.complete:
         generator = np.random.default_rng([seed, 5])
         deviations = _deviations(items, prepared.observed, residual, draws, generator) if draws else {}
-        return Measured("items", deviations, residual, item_noise_variance(items), slope)
+        return RemeasuredTable("items", deviations, residual, item_noise_variance(items), slope)
     stderr = cell_stderr(matrix, rows, columns)
     known = np.isfinite(stderr[1:]) | ~prepared.observed
     if known.all():
         variance = stderr_noise_variance(np.where(prepared.observed, stderr[1:], np.nan))
         base = np.where(np.isfinite(stderr[:1]), stderr[:1], residual[:1])
         sources = np.where(prepared.observed, stderr[1:], residual[1:])
-        return Measured("stderr", {}, np.concatenate([base, sources]), variance, slope)
-    return Measured("residuals", {}, residual, np.full(len(columns), np.nan), slope)
+        return RemeasuredTable("stderr", {}, np.concatenate([base, sources]), variance, slope)
+    return RemeasuredTable("residuals", {}, residual, np.full(len(columns), np.nan), slope)
 
 
-def _leftover(prepared: Prepared, filled: Array, rank: int) -> Array:
+def _leftover(prepared: PreparedTable, filled: Array, rank: int) -> Array:
     """(T,) standard deviation in table units of what ``rank`` components leave over."""
     scaled = standardise(filled[None], prepared.metric)
     degrees = residual_degrees(prepared.observed[None], rank, prepared.metric)

@@ -52,7 +52,7 @@ class Resampling:
 
 
 @dataclass(frozen=True)
-class Overlap:
+class TargetOverlap:
     """Neighbouring components whose eigenvalues cannot be told apart: only their plane is meaningful.
 
     angle_mean, angle_p95: largest principal angle in degrees between the plane of the whole table
@@ -74,7 +74,7 @@ class Stability:
 
     examined: int
     resamplings: Mapping[str, Resampling] = field(default_factory=lambda: MappingProxyType({}))
-    overlaps: tuple[Overlap, ...] = ()
+    overlaps: tuple[TargetOverlap, ...] = ()
     eigenvalue_low: Array | None = None
     eigenvalue_high: Array | None = None
 
@@ -232,7 +232,8 @@ def traits_html(traits: Traits) -> str:
     ]
     loadings = [(target, [_loading(traits, t, c) for c in shown]) for t, target in enumerate(traits.targets)]
     warnings = [
-        f"! {'; '.join(part for part in (one.message, one.action) if part)}." for one in traits.warnings
+        f"! {'; '.join(part for part in (warning.message, warning.action) if part)}."
+        for warning in traits.warnings
     ]
     return page(
         title, Rows("share of variance", heads, shares), Rows("loading", heads, loadings), notes=warnings

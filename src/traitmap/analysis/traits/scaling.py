@@ -21,7 +21,7 @@ Scale = Literal["standard", "center", "logit", "gain", "double"]
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedTable:
     """The table that is decomposed, in canonical order (sources and targets sorted by name).
 
     Results do not depend on the order of rows and columns in the input, because everything random
@@ -162,7 +162,7 @@ def prepare(
     scale: Scale = "standard",
     mask_diagonal: bool | Literal["auto"] = "auto",
     diagonal: Sequence[tuple[str, str]] = (),
-) -> Prepared:
+) -> PreparedTable:
     """Sort, mask, transform, leave out what cannot be decomposed: empty rows, empty or constant columns."""
     if scale not in get_args(Scale):
         raise MatrixError(f"scale {scale!r} is unknown; use one of {', '.join(get_args(Scale))}")
@@ -182,7 +182,7 @@ def prepare(
     baseline = np.asarray(matrix.baseline, dtype=float)[columns]
     observed = usable[grid]
     table = transform(values, baseline, scale, items, targets)
-    return Prepared(
+    return PreparedTable(
         row_order=tuple(int(i) for i in rows),
         column_order=tuple(int(j) for j in columns),
         sources=tuple(matrix.sources[i] for i in rows),

@@ -29,14 +29,14 @@ from traitmap.analysis.traits.components import (
     standardise,
 )
 from traitmap.analysis.traits.dimension import CHUNK, permute_columns
-from traitmap.analysis.traits.records import Overlap, Resampling, Stability
+from traitmap.analysis.traits.records import Resampling, Stability, TargetOverlap
 from traitmap.matrix.record import Array
 
 OMITTED = 60  # of more sources or targets than this, only the heaviest are left out in turn
 
 
 @dataclass(frozen=True)
-class Model:
+class ComponentModel:
     """How a table becomes components: completion, scaling, rotation of the first ``used``, how many."""
 
     completion_rank: int
@@ -47,7 +47,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Subject:
+class ResampledTable:
     """The table under examination: table, filled, observed (S, T) and its own loadings (T, M)."""
 
     table: Array
@@ -57,7 +57,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Draws:
+class ResamplingDraws:
     """Matched components of resampled tables.
 
     congruence: (B, M). aligned: (B, T, M) unit-norm loadings in the order and sign of the subject's.
@@ -74,7 +74,7 @@ Index = NDArray[np.int64]
 Batch = tuple[Array, Mask, Array]  # tables, observed, where to start the completion: each (B, S', T')
 
 
-def leading(tables: Array, model: Model) -> tuple[Array, Array]:
+def leading(tables: Array, model: ComponentModel) -> tuple[Array, Array]:
     """Loadings (B, T, M') and explained variance ratios (B, M') of complete tables (B, S, T), M' = M + 2."""
     z = standardise(tables, model.metric).z
     _, rows, columns = z.shape
@@ -92,7 +92,7 @@ def leading(tables: Array, model: Model) -> tuple[Array, Array]:
     return _rotated(vectors, eigenvalues[:, :count], model), ratios
 
 
-def _rotated(vectors: Array, eigenvalues: Array, model: Model) -> Array:
+def _rotated(vectors: Array, eigenvalues: Array, model: ComponentModel) -> Array:
     """The first ``used`` loading vectors of each table rotated and brought back to unit norm."""
     count = min(model.used, vectors.shape[2])
     if model.rotation == "none" or count < 2:
@@ -119,18 +119,18 @@ def match(reference: Array, vectors: Array) -> tuple[Array, Array]:
     return phi, aligned
 
 
-def examine(reference: Array, batches: Iterator[Batch], model: Model) -> Draws:
+def examine(reference: Array, batches: Iterator[Batch], model: ComponentModel) -> ResamplingDraws:
     """Complete, decompose and match every batch of resampled tables; reference is (T, M)."""
     parts = []
     for tables, observed, start in batches:
         vectors, ratios = leading(_complete(tables, observed, start, model), model)
         parts.append((*match(reference, vectors), vectors, ratios))
     joined = [np.concatenate([part[i] for part in parts]) for i in range(4)]
-    return Draws(joined[0], joined[1], joined[2], joined[3])
+    return ResamplingDraws(joined[0], joined[1], joined[2], joined[3])
 
 
 def resampled_sources(
-    subject: Subject, draws: int, generator: np.random.Generator, deviations: Array | None = None
+    subject: ResampledTable, draws: int, generator: np.random.Generator, deviations: Array | None = None
 ) -> Iterator[Batch]:
     """Bootstrap over adapters: rows drawn with replacement, at least three of them different.
 
@@ -157,7 +157,7 @@ def _varied_rows(rows: int, draws: int, generator: np.random.Generator) -> Index
     return index
 
 
-def remeasured(subject: Subject, deviations: Array) -> Iterator[Batch]:
+def remeasured(subject: ResampledTable, deviations: Array) -> Iterator[Batch]:
     """The same adapters with measurement deviations (draws, S, T)."""
     step = max(1, CHUNK // subject.table.size)
     for first in range(0, len(deviations), step):
@@ -166,7 +166,7 @@ def remeasured(subject: Subject, deviations: Array) -> Iterator[Batch]:
         yield subject.table + moved, observed, subject.filled + moved
 
 
-def without_source(subject: Subject, omitted: list[int]) -> Iterator[Batch]:
+def without_source(subject: ResampledTable, omitted: list[int]) -> Iterator[Batch]:
     """The table without each of the given rows in turn."""
     rows = len(subject.table)
     keep = np.array([[i for i in range(rows) if i != out] for out in omitted])
@@ -176,7 +176,7 @@ def without_source(subject: Subject, omitted: list[int]) -> Iterator[Batch]:
         yield subject.table[index], subject.observed[index], subject.filled[index]
 
 
-def without_target(subject: Subject, model: Model, omitted: list[int]) -> Array:
+def without_target(subject: ResampledTable, model: ComponentModel, omitted: list[int]) -> Array:
     """(len(omitted), M) congruence over the remaining targets when each given target is left out in turn."""
     result = np.zeros((len(omitted), subject.loadings.shape[1]))
     for i, out in enumerate(omitted):
@@ -219,7 +219,7 @@ def overlapping_groups(eigenvalues: Array, rows: int) -> list[tuple[int, ...]]:
 
 
 def noise_congruence(
-    subject: Subject, model: Model, tables: int, generator: np.random.Generator
+    subject: ResampledTable, model: ComponentModel, tables: int, generator: np.random.Generator
 ) -> Mapping[str, Array]:
     """kind -> (tables, M) congruence that each kind of resampling reaches on permuted tables, once each."""
     z = standardise(subject.filled[None], model.metric).z[0]
@@ -251,7 +251,7 @@ def noise_congruence(
     return {kind: np.concatenate(found) for kind, found in parts.items()}
 
 
-def _complete(tables: Array, observed: Mask, start: Array | None, model: Model) -> Array:
+def _complete(tables: Array, observed: Mask, start: Array | None, model: ComponentModel) -> Array:
     """Completion at the accuracy that resampling needs."""
     rank = min(model.completion_rank, tables.shape[1] - 2, tables.shape[2] - 1)
     return complete_tables(tables, observed, rank, model.metric, start=start, tolerance=1e-3, limit=50)
@@ -268,7 +268,7 @@ def _all_but_one(size: int, draws: int, generator: np.random.Generator) -> Index
     return np.stack([np.delete(np.arange(size), place) for place in out])
 
 
-def measurement_noise_congruence(model: Model, observed: Mask, deviations: Array) -> Array:
+def measurement_noise_congruence(model: ComponentModel, observed: Mask, deviations: Array) -> Array:
     """(draws / 2, M) congruence between tables that hold one and two layers of measurement noise only."""
     half = len(deviations) // 2
     first, second = deviations[:half], deviations[half : 2 * half]
@@ -304,8 +304,8 @@ class Assessment:
 
 
 def assess(
-    subject: Subject,
-    model: Model,
+    subject: ResampledTable,
+    model: ComponentModel,
     sources: tuple[str, ...],
     targets: tuple[str, ...],
     *,
@@ -343,7 +343,9 @@ def assess(
     return Assessment(stability, edges[0], edges[1], _plane(subject, model, rows.aligned, together))
 
 
-def _plane(subject: Subject, model: Model, aligned: Array, moved: Array | None) -> Biplot | None:
+def _plane(
+    subject: ResampledTable, model: ComponentModel, aligned: Array, moved: Array | None
+) -> Biplot | None:
     """The first two components with the scatter of their points, or None where there is only one."""
     if aligned.shape[2] < PLANE:
         return None
@@ -351,8 +353,8 @@ def _plane(subject: Subject, model: Model, aligned: Array, moved: Array | None) 
 
 
 def _leave_one_out(
-    subject: Subject,
-    model: Model,
+    subject: ResampledTable,
+    model: ComponentModel,
     sources: tuple[str, ...],
     targets: tuple[str, ...],
     noise: Mapping[str, Array],
@@ -384,7 +386,9 @@ def _heaviest(weight: Array) -> list[int]:
     return sorted(int(i) for i in order)
 
 
-def _overlaps(subject: Subject, draws: Draws, model: Model) -> tuple[Overlap, ...]:
+def _overlaps(
+    subject: ResampledTable, draws: ResamplingDraws, model: ComponentModel
+) -> tuple[TargetOverlap, ...]:
     """Groups of neighbouring components that cannot be told apart, and how far their subspace turns.
 
     Rotated components are one block, which matters only where it overlaps with a component outside.
@@ -400,5 +404,5 @@ def _overlaps(subject: Subject, draws: Draws, model: Model) -> tuple[Overlap, ..
     result = []
     for group in groups:
         angles = largest_angle(subject.loadings[:, group], draws.vectors[:, :, list(group)])
-        result.append(Overlap(group, float(angles.mean()), float(np.percentile(angles, 95))))
+        result.append(TargetOverlap(group, float(angles.mean()), float(np.percentile(angles, 95))))
     return tuple(result)

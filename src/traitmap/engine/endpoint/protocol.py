@@ -144,7 +144,7 @@ def continuation_start(found: TokenLogprobs, prompt: str, continuation: str) -> 
 def scored(found: TokenLogprobs, start: int) -> Answer:
     """Sum over the tokens from ``start`` on. ModelError where one has no log-probability."""
     logprobs, greedy = found.logprobs[start:], found.greedy[start:]
-    known = [one for one in logprobs if one is not None]
+    known = [logprob for logprob in logprobs if logprob is not None]
     likeliest = [one for one in greedy if one is not None]
     if not logprobs or len(known) < len(logprobs) or len(likeliest) < len(greedy):
         raise ModelError(

@@ -34,7 +34,7 @@ from traitmap.runs.cluster.worker import (
 )
 from traitmap.runs.cost import ASSUMED, request_tokens, rough_token_counts
 from traitmap.runs.plan import CellUnit
-from traitmap.runs.run_state import CellResult, Failure, Group, OpenRun
+from traitmap.runs.run_state import CellResult, Group, OpenRun, UnitFailure
 from traitmap.runs.store import TrainedAdapter
 
 TRIES = 3  # a unit that has failed so often is given up
@@ -327,7 +327,7 @@ class Drive:
                 self._broken(member, name, error)
                 continue
             self.idle[member.name] = member
-            if isinstance(result, Failure):
+            if isinstance(result, UnitFailure):
                 self._failed(member, name, result)
             elif self.scheduler.finish(name, member.name, time.monotonic()):
                 if isinstance(result, CellResult):
@@ -340,9 +340,9 @@ class Drive:
                 self._progress("evaluate", len(self.run.targets[unit.target].requests))
 
     def _commit_group(self, group: Group, result: Sequence[Any]) -> None:
-        found: list[TrainedAdapter | Failure] = []
+        found: list[TrainedAdapter | UnitFailure] = []
         for folder, one in zip(self.run.stage(group), result, strict=True):
-            if isinstance(one, Failure):
+            if isinstance(one, UnitFailure):
                 found.append(one)
                 continue
             trained, files = one
@@ -357,7 +357,7 @@ class Drive:
         for unit in group:
             self._open_row((unit.source, unit.seed))
 
-    def _failed(self, member: Member, name: Any, failure: Failure, *, crashed: bool = False) -> None:
+    def _failed(self, member: Member, name: Any, failure: UnitFailure, *, crashed: bool = False) -> None:
         """A unit has failed: once more elsewhere, in halves where memory ran out, or for good."""
         if name not in self.scheduler.states:  # a copy of what another worker has done
             return
@@ -384,7 +384,9 @@ class Drive:
         told = " ".join(str(error).split())
         memory = "OutOfMemory" in type(error).__name__ or "out of memory" in told.lower()
         by_itself = self.pool.drop(member) and "node has died" not in told and "node was" not in told
-        failure = Failure(f"a worker ended while it was at it ({type(error).__name__}: {told[:200]})", memory)
+        failure = UnitFailure(
+            f"a worker ended while it was at it ({type(error).__name__}: {told[:200]})", memory
+        )
         if by_itself or memory:
             self._failed(member, name, failure, crashed=True)
         self.scheduler.lose(member.name)

@@ -28,7 +28,7 @@ from traitmap.runs.cluster.worker import (
     write_files,
 )
 from traitmap.runs.plan import CellUnit, adapter_digest
-from traitmap.runs.run_state import Failure, Group, OpenRun
+from traitmap.runs.run_state import Group, OpenRun, UnitFailure
 from traitmap.study.settings import Lora, Training
 
 # Ray takes a loopback address for its servers only where clusters are switched off, by this name, when it is
@@ -128,7 +128,7 @@ class ClusterEngine:
         return list(self._ask("token_counts", list(texts)))
 
     def render_chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
-        return str(self._ask("render_chat", [dict(one) for one in messages], add_generation_prompt))
+        return str(self._ask("render_chat", [dict(message) for message in messages], add_generation_prompt))
 
     def largest_group(self, lora: Lora, training: Training) -> int:
         """Adapters that a worker's memory holds in one training pass."""
@@ -144,7 +144,7 @@ class ClusterEngine:
         found = self._ask("train", keys, [SentJob(job, self.pool.ray.put(job.examples)) for job in jobs])
         reports = []
         for folder, one in zip(folders, found, strict=True):
-            if isinstance(one, Failure):
+            if isinstance(one, UnitFailure):
                 reports.append(TrainingReport((), 0, 0, 0, 0.0, one.reason))
                 continue
             trained, files = one
@@ -174,7 +174,7 @@ class ClusterEngine:
             except self.pool.ray.exceptions.RayActorError:
                 self.pool.drop(member)
                 continue
-            if isinstance(found, Failure):
+            if isinstance(found, UnitFailure):
                 raise EngineError(found.reason)
             return found
         raise RunError("three workers ended one after the other; see the logs of Ray for the reason.")

@@ -21,7 +21,7 @@ from traitmap.data.targets import FileModule, install
 from traitmap.engine.contract import Engine, TrainingJob
 from traitmap.errors import ModelError, RunError
 from traitmap.runs.plan import CONFIG, WEIGHTS, adapter_digest
-from traitmap.runs.run_state import CellResult, Failure, answer_and_score, failure_of, train
+from traitmap.runs.run_state import CellResult, UnitFailure, answer_and_score, failure_of, train
 from traitmap.runs.store import TrainedAdapter
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Worker:
         self.adapters: OrderedDict[str, Path] = OrderedDict()
         self.targets: OrderedDict[str, LoadedTarget] = OrderedDict()
 
-    def open(self) -> About | Failure:
+    def open(self) -> About | UnitFailure:
         """Load the base, once."""
         try:
             self.engine = self.opener()
@@ -126,7 +126,7 @@ class Worker:
 
     def train(
         self, keys: Sequence[str], jobs: Sequence[SentJob]
-    ) -> list[tuple[TrainedAdapter, Files] | Failure] | Failure:
+    ) -> list[tuple[TrainedAdapter, Files] | UnitFailure] | UnitFailure:
         """One training pass: each adapter with its files, or why there is none."""
         folders = [self.folder / f"training-{key}" for key in keys]
         try:
@@ -135,7 +135,7 @@ class Worker:
                 folder.mkdir()
             found = train(self.engine, keys, [job.whole() for job in jobs], folders)
             return [
-                one if isinstance(one, Failure) else (one, read_files(folder))
+                one if isinstance(one, UnitFailure) else (one, read_files(folder))
                 for one, folder in zip(found, folders, strict=True)
             ]
         except Exception as error:
@@ -144,7 +144,9 @@ class Worker:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def score(self, target: SentTarget, adapter: SentAdapter | ServedAdapter | None) -> CellResult | Failure:
+    def score(
+        self, target: SentTarget, adapter: SentAdapter | ServedAdapter | None
+    ) -> CellResult | UnitFailure:
         """One cell."""
         try:
             return answer_and_score(self.engine, self._target(target), self._place(adapter))
@@ -153,7 +155,7 @@ class Worker:
 
     def answer(
         self, requests: Sequence[Request], adapter: SentAdapter | ServedAdapter | None
-    ) -> list[Answer] | Failure:
+    ) -> list[Answer] | UnitFailure:
         """Answers to requests that belong to no cell."""
         try:
             return self.engine.answer(requests, self._place(adapter))
@@ -169,7 +171,7 @@ class Worker:
 
     def render_chat(
         self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool
-    ) -> str | Failure:
+    ) -> str | UnitFailure:
         try:
             return self.engine.render_chat(messages, add_generation_prompt)
         except Exception as error:
@@ -342,20 +344,20 @@ class Pool:
         try:
             about = self.ray.get(reference)
         except self.ray.exceptions.RayError as error:
-            about = Failure(f"a worker ended while it was starting: {' '.join(str(error).split())[:300]}")
+            about = UnitFailure(f"a worker ended while it was starting: {' '.join(str(error).split())[:300]}")
         if isinstance(about, About) and self.first and about.base != self.first.base:
-            about = Failure(
+            about = UnitFailure(
                 f"the base on {about.host} is another one (digest {about.base[:12]}, dtype "
                 f"{about.conditions.get('dtype')}; the first worker's is {self.first.base[:12]})"
             )
-        if isinstance(about, Failure):
+        if isinstance(about, UnitFailure):
             self._trouble(about, handle)
             return None
         self.first = self.first or about
         self.members[name] = Member(name, handle, about)
         return self.members[name]
 
-    def _trouble(self, failure: Failure, handle: Any) -> None:
+    def _trouble(self, failure: UnitFailure, handle: Any) -> None:
         self.troubles.append(failure.reason)
         self.ray.kill(handle, no_restart=True)
         if not self.members and len(self.troubles) >= _START_FAILURES:
