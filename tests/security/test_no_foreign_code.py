@@ -32,7 +32,7 @@ UNPICKLING = {
     "jsonpickle",
 }
 # Sends a task, as objects in memory, from a run's own driver to its own workers; no file is read by it.
-BETWEEN_OWN_PROCESSES = {"data/portable.py"}
+BETWEEN_OWN_PROCESSES = {"runs/cluster/portable.py"}
 
 
 def _calls(tree: ast.AST) -> list[tuple[str, ast.Call]]:
@@ -67,7 +67,7 @@ def _faults(text: str) -> list[str]:
 
 def test_the_source_reads_no_pickle_and_runs_no_shell() -> None:
     modules = sorted(SOURCE.rglob("*.py"))
-    assert len(modules) > 200
+    assert len(modules) > 150
     told = {str(one.relative_to(SOURCE)): _faults(one.read_text(encoding="utf-8")) for one in modules}
     assert {
         name: faults for name, faults in told.items() if faults and name not in BETWEEN_OWN_PROCESSES

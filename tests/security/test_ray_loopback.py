@@ -43,7 +43,7 @@ def test_ray_is_begun_in_one_place_without_a_dashboard_and_then_looked_at() -> N
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "ray.init":
                 begun.append((path.name, {one.arg: ast.unparse(one.value) for one in node.keywords}))
-    assert {name for name, _ in begun} == {"session.py"}
+    assert {name for name, _ in begun} == {"engine.py"}
     (own,) = [given for _, given in begun if given.get("address") == "'local'"]
     assert own["include_dashboard"] == "False"
     text = Path(session.__file__).read_text(encoding="utf-8")

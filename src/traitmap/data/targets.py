@@ -1,22 +1,16 @@
-"""Targets: an lm-eval task's requests out, a model's answers in, one outcome per item.
-
-A target without what only its own machine has, so that it can be sent to another one.
-"""
+"""Targets: an lm-eval task's requests out, a model's answers in, one outcome per item."""
 
 from __future__ import annotations
 
-import copy
 import inspect
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import groupby
 from math import nan
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -385,48 +379,3 @@ def _code(made_by: Any) -> Any:
         file = None
     text = Path(file).read_text(encoding="utf-8") if file else ""
     return [name, digest(text)]
-
-
-# Of an lm-eval task: rows that lie in files of this machine. Requests and documents are in the items.
-_ROWS = ("dataset", "task_docs", "_training_docs", "_fewshot_docs", "sampler")
-
-
-@dataclass(frozen=True)
-class FileModule:
-    """A module that lm-eval has read from a file by its path, so that nobody else can import it."""
-
-    name: str
-    file: str
-    source: str
-
-
-def portable(target: LoadedTarget) -> LoadedTarget:
-    """The same target, which scores as before and cannot be rendered again."""
-    task = getattr(target, "_task", None)
-    if task is None:
-        return target
-    light = copy.copy(task)
-    for name in _ROWS:
-        if hasattr(light, name):
-            setattr(light, name, None)
-    return replace(target, _task=light)
-
-
-def file_modules() -> tuple[FileModule, ...]:
-    """Modules of task files that are in use here. Another machine needs them before it gets a target."""
-    known: dict[str, Any] = dict(sys.modules)
-    return tuple(
-        FileModule(name, str(module.__file__), Path(str(module.__file__)).read_text(encoding="utf-8"))
-        for name, module in known.items()
-        if isinstance(module, ModuleType) and "__mtime__" in vars(module)  # lm-eval's mark
-    )
-
-
-def install(modules: Iterable[FileModule]) -> None:
-    """Have the modules of another machine's task files, under their names there."""
-    for one in modules:
-        if one.name not in sys.modules:
-            module = ModuleType(one.name)
-            module.__file__ = one.file
-            sys.modules[one.name] = module
-            exec(compile(one.source, one.file, "exec"), vars(module))

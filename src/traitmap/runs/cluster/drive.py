@@ -21,8 +21,8 @@ from math import inf
 from typing import Any
 
 from traitmap.data.records import ServedAdapter
-from traitmap.data.targets import file_modules, portable
 from traitmap.progress import Listener, Progress
+from traitmap.runs.cluster.portable import file_modules, portable
 from traitmap.runs.cluster.worker import (
     Member,
     Pool,

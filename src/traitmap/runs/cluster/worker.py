@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitmap.data.records import Answer, Request, ServedAdapter
-from traitmap.data.targets import FileModule, install
 from traitmap.engine.contract import Engine, TrainingJob
 from traitmap.errors import ModelError, RunError
+from traitmap.runs.cluster.portable import FileModule, install
 from traitmap.runs.plan import CONFIG, WEIGHTS, adapter_digest
 from traitmap.runs.run_state import CellResult, UnitFailure, answer_and_score, failure_of, train
 from traitmap.runs.store import TrainedAdapter

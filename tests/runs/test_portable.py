@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from traitmap.data.records import Answer
-from traitmap.data.targets import LoadedTarget, file_modules, load_targets, portable
+from traitmap.data.targets import LoadedTarget, load_targets
+from traitmap.runs.cluster.portable import file_modules, portable
 from traitmap.study.settings import Source, Study, Target
 
 TASK = """
@@ -32,7 +33,7 @@ def judge(doc, results):
 """
 ELSEWHERE = """
 import pickle, sys
-from traitmap.data.targets import install
+from traitmap.runs.cluster.portable import install
 modules, target, answers = pickle.load(open(sys.argv[1], "rb"))
 install(modules)
 sys.stdout.write(repr(pickle.loads(target).score(answers)))
