@@ -1,6 +1,6 @@
-"""One line for each file of the package, from its own docstring, into the README.
+"""One line for each file of the package, from its own docstring, into docs/architecture.md.
 
-python docs/files.py          # rewrites the list in README.md
+python docs/files.py          # rewrites the list in docs/architecture.md
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "architecture.md"
 START, END = "<!-- files: python docs/files.py -->", "<!-- end of files -->"
 
 
@@ -18,17 +18,17 @@ def listing() -> str:
     package = ROOT / "src" / "traitmap"
     lines = []
     for path in sorted(package.rglob("*.py"), key=lambda path: (len(path.relative_to(package).parts), path)):
-        said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         if path.name != "__init__.py" or path.parent == package:
-            lines.append(f"- `{path.relative_to(package)}` {said.splitlines()[0] if said else ''}".rstrip())
+            lines.append(f"- `{path.relative_to(package)}` {docstring.partition(chr(10))[0]}".rstrip())
     return "\n".join(lines)
 
 
-def with_listing(readme: str) -> str:
-    """The README with the list as it is now."""
-    before, rest = readme.split(START)
+def with_listing(page: str) -> str:
+    """The page with the list as it is now."""
+    before, rest = page.split(START)
     return f"{before}{START}\n\n{listing()}\n\n{END}{rest.split(END)[1]}"
 
 
 if __name__ == "__main__":
-    README.write_text(with_listing(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(with_listing(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

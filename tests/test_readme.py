@@ -33,12 +33,21 @@ def test_every_public_name_is_there() -> None:
         assert getattr(traitmap, name) is not None
 
 
-def test_the_readme_lists_every_file_with_its_own_line() -> None:
+def test_the_architecture_lists_every_file_with_its_own_line() -> None:
     namespace = runpy.run_path(str(README.parent / "docs" / "files.py"))
-    readme = README.read_text(encoding="utf-8")
-    assert namespace["with_listing"](readme) == readme, "run: python docs/files.py"
+    page = namespace["PAGE"].read_text(encoding="utf-8")
+    assert namespace["with_listing"](page) == page, "run: python docs/files.py"
     lines = namespace["listing"]().splitlines()
     assert all(len(line.split("` ", 1)) == 2 for line in lines), "a file without a docstring"
+
+
+def test_the_readme_can_be_read_in_ten_minutes_and_leads_to_every_page_for_newcomers() -> None:
+    readme = README.read_text(encoding="utf-8")
+    assert readme.count("\n") <= 180
+    for page in ("start", "datasets", "adapters", "scores", "python", "recipes", "limits"):
+        assert f"(docs/{page}.md)" in readme, page
+    for path in re.findall(r"\]\(([^)#:]+)\)", readme):
+        assert (README.parent / path).exists(), path
 
 
 def test_the_public_functions_stay_functions_whatever_is_imported() -> None:
