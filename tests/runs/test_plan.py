@@ -45,6 +45,30 @@ def test_groups_stay_within_size_and_budget(size: int, budget: int | None) -> No
     assert [unit for group in whole.groups for unit in group] == list(plan(group_size=100).adapters)
 
 
+def test_a_newcomer_that_needs_more_memory_joins_no_group_beyond_its_own_limit() -> None:
+    """Three small adapters fit together; a source with long rows fits with one other at most."""
+    asked = study(Path("x"), seeds=(0,))
+    *small, large = sources(asked)
+    large = replace(large, training=large.training.model_copy(update={"max_length": 1024}))
+    whole = make_plan(
+        study=asked,
+        sources=[*small, large],
+        targets=targets(),
+        base_digest="b",
+        largest_group=lambda lora, training: 2 if training.max_length == 1024 else 4,
+    )
+    assert [len(group) for group in whole.groups] == [3, 1]
+    first, second = small[0], small[1]
+    whole = make_plan(
+        study=asked,
+        sources=[large, first, second],
+        targets=targets(),
+        base_digest="b",
+        largest_group=lambda lora, training: 2 if training.max_length == 1024 else 4,
+    )
+    assert [len(group) for group in whole.groups] == [2, 1]
+
+
 @given(done=st.sets(st.integers(0, 11)))
 def test_what_is_done_leaves_the_division_alone(done: set[int]) -> None:
     whole = plan(group_size=5)
