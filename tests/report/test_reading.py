@@ -19,7 +19,7 @@ from traitmap.report.chart import element, shorten, text_width
 from traitmap.report.headline import headline
 from traitmap.report.heatmap import absolute_view, gain_view, layout, z_view
 from traitmap.report.reading import nice_limit, of_seed, read, standardised
-from traitmap.report.wording import (
+from traitmap.wording import (
     counted,
     interval,
     listed,

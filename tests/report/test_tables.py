@@ -20,9 +20,10 @@ from traitmap.data.records import Example, Request, Segment
 from traitmap.data.targets import LoadedTarget
 from traitmap.matrix.record import TransferMatrix
 from traitmap.report.preview import check_preview
-from traitmap.report.terminal import fold, in_bytes, in_time, matrix_table, split, status_table, traits_table
+from traitmap.report.terminal import fold, matrix_table, split, status_table, traits_table
 from traitmap.runs.cost import CostEstimate
 from traitmap.runs.status import FailedUnit, RunStatus, Tally
+from traitmap.wording import in_bytes, in_time
 
 
 def printed(what: RenderableType, *, width: int = 80, terminal: bool = False, **options: object) -> str:

@@ -33,7 +33,7 @@ def import_(
     Example: traitmap import lm_eval_results/ -o runs/ours
     """
     from traitmap import api
-    from traitmap.report.wording import counted
+    from traitmap.wording import counted
 
     metrics = dict(_pair(one) for one in metric or [])
     with shown_wait("import"):

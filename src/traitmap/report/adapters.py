@@ -9,12 +9,11 @@ from math import isfinite, nan
 from markupsafe import Markup
 
 from traitmap.analysis.traits.records import Traits
-from traitmap.report.chart import clean
 from traitmap.report.heatmap import scaled_interval
 from traitmap.report.loadings import component_name
 from traitmap.report.reading import Reading, nice_limit
 from traitmap.report.row_charts import ChartRow, forest
-from traitmap.report.wording import UNKNOWN, counted, interval, listed, plain, signed, typeset
+from traitmap.wording import UNKNOWN, clean, counted, interval, listed, plain, signed, typeset
 
 EACH = 3
 

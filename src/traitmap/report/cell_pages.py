@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from traitmap.report.chart import clean
-from traitmap.report.wording import interval, plain, sentence, signed, typeset
+from traitmap.wording import clean, interval, plain, sentence, signed, typeset
 
 if TYPE_CHECKING:
     from traitmap.analysis.cells import CellDetail, Histogram, ItemExample, RunDetails, TargetDetail

@@ -10,26 +10,17 @@ interpolated in OKLab (B. Ottosson, 2020), where equal steps look equal.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, isfinite, log10
 
 from markupsafe import Markup, escape
 
-from traitmap.report.wording import typeset
-
-# Characters that XML 1.0 forbids (control characters, lone surrogates): a dataset may hold them.
-_ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+from traitmap.wording import clean, typeset
 
 # Relative widths of characters in a wide sans-serif (em); enough to know when a label must be cut.
 _NARROW = frozenset("fijlrtI.,:;'|!()[] -/")
 _WIDE = frozenset("mwMWGOQ@%")
-
-
-def clean(text: object) -> str:
-    """Text without the characters that neither XML nor HTML may hold (each becomes U+FFFD)."""
-    return _ILLEGAL.sub("\ufffd", str(text))
 
 
 def number(value: float) -> str:

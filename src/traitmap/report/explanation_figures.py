@@ -15,10 +15,10 @@ from traitmap.analysis.explanation.records import (
 )
 from traitmap.matrix.statistics import Interval
 from traitmap.report.alternative import Entry, TextTable
-from traitmap.report.chart import clean
 from traitmap.report.row_charts import Line, row_chart
 from traitmap.report.shown import Shown
-from traitmap.report.wording import (
+from traitmap.wording import (
+    clean,
     counted,
     interval,
     listed,

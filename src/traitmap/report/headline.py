@@ -11,10 +11,9 @@ from urllib.parse import quote
 
 from traitmap.analysis.features import Reason
 from traitmap.analysis.traits.records import Traits
-from traitmap.report.chart import clean
 from traitmap.report.heatmap import scaled_interval
 from traitmap.report.reading import Reading
-from traitmap.report.wording import UNKNOWN, counted, listed, plain, related, share, signed, typeset
+from traitmap.wording import UNKNOWN, clean, counted, listed, plain, related, share, signed, typeset
 
 EACH = 3
 _AS_IN_SCRIPTS = "!~*'()"  # what encodeURIComponent leaves as it is

@@ -8,9 +8,8 @@ from math import isfinite
 from markupsafe import Markup
 
 from traitmap.analysis.traits.records import Traits
-from traitmap.report.chart import clean
 from traitmap.report.row_charts import ChartRow, forest
-from traitmap.report.wording import UNKNOWN, counted, interval, related, share, signed
+from traitmap.wording import UNKNOWN, clean, counted, interval, related, share, signed
 
 SHOWN_AT_LEAST = 2
 SHOWN_AT_MOST = 6

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from traitmap.report.wording import counted, listed, share
+from traitmap.wording import counted, listed, share
 
 if TYPE_CHECKING:
     from traitmap.analysis.contamination import ItemOverlap

@@ -31,15 +31,13 @@ from traitmap.matrix.record import TransferMatrix
 from traitmap.report import alternative
 from traitmap.report import chart as palette
 from traitmap.report.cell_pages import cell_parts, details_note
-from traitmap.report.chart import clean
 from traitmap.report.headline import headline
 from traitmap.report.heatmap import Z_LIMIT, frame_data, heatmap, layers, layout
 from traitmap.report.reading import Reading, read
-from traitmap.report.terminal import in_time
 from traitmap.report.traits import traits_part
 from traitmap.report.which import which_part
 from traitmap.report.why import why_part
-from traitmap.report.wording import counted, plain, sentence
+from traitmap.wording import clean, counted, in_time, plain, sentence
 
 if TYPE_CHECKING:
     from traitmap.analysis.cells import RunDetails

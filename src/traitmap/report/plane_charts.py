@@ -38,7 +38,7 @@ from traitmap.report.chart import (
     y_axis,
 )
 from traitmap.report.reading import nice_limit
-from traitmap.report.wording import plain, signed, typeset
+from traitmap.wording import plain, signed, typeset
 
 _WIDE, _TALL, _LEFT, _HEAD, _FOOT, _GAP = 254.0, 128.0, 44.0, 58.0, 26.0, 24.0
 

@@ -12,8 +12,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from traitmap.report.overlaps import overlap_warning
-from traitmap.report.terminal import Blocks, in_bytes, in_time, words
-from traitmap.report.wording import UNKNOWN, counted, plain
+from traitmap.report.terminal import Blocks, words
+from traitmap.wording import UNKNOWN, counted, in_bytes, in_time, plain
 
 if TYPE_CHECKING:
     from traitmap.analysis.contamination import Contamination

@@ -18,12 +18,12 @@ from traitmap.analysis.profiles.relations import RelationEffect
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import Interval
 from traitmap.report.alternative import Entry, TextTable
-from traitmap.report.chart import clean
 from traitmap.report.plane_charts import likeness
 from traitmap.report.row_charts import Bar, Line, Ridge, ridges, row_chart, shares_chart
 from traitmap.report.shown import Shown
-from traitmap.report.wording import (
+from traitmap.wording import (
     UNKNOWN,
+    clean,
     counted,
     interval,
     listed,

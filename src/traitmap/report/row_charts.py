@@ -32,7 +32,7 @@ from traitmap.report.chart import (
     text_width,
     x_axis,
 )
-from traitmap.report.wording import share, typeset
+from traitmap.wording import share, typeset
 
 _ROW, _HEADING, _HEAD, _GAP = 23.0, 28.0, 20.0, 14.0
 _STRETCH = 1.0  # an interval is drawn beyond the dots by at most this share of their range

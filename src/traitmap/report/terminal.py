@@ -28,12 +28,11 @@ from rich.text import Text
 
 from traitmap.analysis.traits.records import Traits
 from traitmap.matrix.record import TransferMatrix
-from traitmap.report.chart import clean
 from traitmap.report.headline import traits_in_words
 from traitmap.report.loadings import component_name, loading_text, shown_components
 from traitmap.report.overlaps import MARK
 from traitmap.report.reading import Reading, read
-from traitmap.report.wording import UNKNOWN, counted, interval, plain, sentence, share, signed
+from traitmap.wording import UNKNOWN, clean, counted, in_bytes, interval, plain, sentence, share, signed
 
 if TYPE_CHECKING:
     from traitmap.runs.gc import Waste
@@ -298,26 +297,6 @@ def _next_step(status: RunStatus) -> str:
         f"Not running; {counted(left, 'unit')} to do.{part} "
         "`traitmap run` with the study goes on where it stopped."
     )
-
-
-def in_bytes(size: float) -> str:
-    """``3.2 MB``; unknown is a dash."""
-    if not isfinite(size):
-        return UNKNOWN
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
-def in_time(seconds: float) -> str:
-    """``40 s``, ``6 min``, ``3.2 h``; unknown is a dash."""
-    if not isfinite(seconds):
-        return UNKNOWN
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def growth_table(found: Growth) -> Group:

@@ -20,7 +20,7 @@ from traitmap.analysis.explanation.records import Explanation, FeatureEffect, Od
 from traitmap.matrix.statistics import Interval
 from traitmap.report.overlaps import MARK
 from traitmap.report.terminal import Blocks, words
-from traitmap.report.wording import UNKNOWN, interval, probability, sentence, share, signed
+from traitmap.wording import UNKNOWN, interval, probability, sentence, share, signed
 
 if TYPE_CHECKING:
     from traitmap.analysis.recommendation.advice import Advice, Recommendation, SideEffect

@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from traitmap.report.terminal import BETTER, WORSE, Blocks, words
-from traitmap.report.wording import UNKNOWN, counted, interval, plain, probability, sentence, share, signed
+from traitmap.wording import UNKNOWN, counted, interval, plain, probability, sentence, share, signed
 
 if TYPE_CHECKING:
     from traitmap.analysis.profiles.cell_classes import CellClasses

@@ -16,7 +16,6 @@ from traitmap.matrix.record import TransferMatrix
 from traitmap.report import alternative
 from traitmap.report.adapters import AdapterProfile, profiles
 from traitmap.report.alternative import Entry, TextTable
-from traitmap.report.chart import clean
 from traitmap.report.headline import traits_in_words
 from traitmap.report.loadings import component_name, components, loading_text, shown_components
 from traitmap.report.plane_charts import CROWDED, Curve, curve_with_choice
@@ -25,7 +24,7 @@ from traitmap.report.plane_charts import scree as scree_figure
 from traitmap.report.reading import read
 from traitmap.report.row_charts import Line, row_chart
 from traitmap.report.shown import Shown
-from traitmap.report.wording import counted, listed, plain, share, signed, typeset
+from traitmap.wording import clean, counted, listed, plain, share, signed, typeset
 
 
 def scree(traits: Traits, said: str) -> Shown:

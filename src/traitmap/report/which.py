@@ -13,12 +13,11 @@ from traitmap.analysis.recommendation.advice import Advice, Recommendation
 from traitmap.analysis.recommendation.held_out import POINTS, HeldOut, judgeable
 from traitmap.matrix.statistics import Interval
 from traitmap.report.alternative import Entry, TextTable
-from traitmap.report.chart import clean
 from traitmap.report.plane_charts import Guess, against
 from traitmap.report.reading import Finding
 from traitmap.report.row_charts import Line, row_chart
 from traitmap.report.shown import Shown
-from traitmap.report.wording import UNKNOWN, counted, interval, plain, share, signed, typeset
+from traitmap.wording import UNKNOWN, clean, counted, interval, plain, share, signed, typeset
 
 if TYPE_CHECKING:
     from traitmap.matrix.record import TransferMatrix

@@ -19,13 +19,13 @@ from traitmap.report import explanation_figures
 from traitmap.report import profiles as profile_figures
 from traitmap.report import profiles as relation_figures
 from traitmap.report.alternative import Entry, TextTable
-from traitmap.report.chart import clean
 from traitmap.report.plane_charts import Curve, curves
 from traitmap.report.reading import Finding, read
 from traitmap.report.row_charts import Line, row_chart
 from traitmap.report.shown import FigureGroup, Shown
-from traitmap.report.wording import (
+from traitmap.wording import (
     UNKNOWN,
+    clean,
     counted,
     interval,
     listed,

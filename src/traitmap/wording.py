@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from math import isfinite
 
 UNKNOWN = "–"
+
+# Characters that XML 1.0 forbids (control characters, lone surrogates): a dataset may hold them.
+_ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def clean(text: object) -> str:
+    """Text without the characters that neither XML nor HTML may hold (each becomes U+FFFD)."""
+    return _ILLEGAL.sub("\ufffd", str(text))
 
 
 def plain(value: float, digits: int = 1) -> str:
@@ -80,3 +89,23 @@ def listed(names: list[str] | tuple[str, ...], most: int = 4) -> str:
     if len(names) > most:
         return f"{', '.join(shown)} and {len(names) - most} more"
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
+
+
+def in_bytes(size: float) -> str:
+    """``3.2 MB``; unknown is a dash."""
+    if not isfinite(size):
+        return UNKNOWN
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def in_time(seconds: float) -> str:
+    """``40 s``, ``6 min``, ``3.2 h``; unknown is a dash."""
+    if not isfinite(seconds):
+        return UNKNOWN
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
