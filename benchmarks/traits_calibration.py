@@ -16,10 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from scipy.linalg import orthogonal_procrustes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from planted import COUNTS_ONLY, answered, matrix_of, noise, planted, subspace_overlap
-from traitmap.analysis.traits.components import congruence, rotate_to_target
+from traitmap.analysis.traits.components import congruence
 from traitmap.analysis.traits.decompose import decompose
 
 TABLES = 200
@@ -60,8 +61,9 @@ def planted_tables() -> None:
             values, truth = planted(rows, columns, 2, communality, seed)
             traits = decompose(matrix_of(values), **COUNTS_ONLY)
             counts[traits.n_components["used"]] += 1
-            found = rotate_to_target(traits.loadings[:, :2] * traits.singular_values[:2], truth)
-            phi.append(np.diag(congruence(found, truth)))
+            pattern = traits.loadings[:, :2] * traits.singular_values[:2]
+            turned = pattern @ orthogonal_procrustes(pattern, truth)[0]
+            phi.append(np.diag(congruence(turned, truth)))
         both = np.array(phi)
         print(
             f"two traits, {rows} x {columns}, communality {communality}: used {shares(counts, TABLES)} | "

@@ -8,7 +8,6 @@ from traitmap.analysis.traits.components import (
     congruence,
     oblimin,
     rotate_loadings,
-    rotate_to_target,
     varimax,
 )
 
@@ -64,12 +63,6 @@ def test_one_factor_and_none_are_left_alone():
     np.testing.assert_array_equal(rotate_loadings(single, "oblimin").pattern, single)
     several = noise(6, 3, 0)
     np.testing.assert_array_equal(rotate_loadings(several, "none").pattern, several)
-
-
-def test_rotation_to_a_target_undoes_a_turn():
-    truth = noise(10, 3, 2)
-    turn, _ = np.linalg.qr(noise(3, 3, 3))
-    np.testing.assert_allclose(rotate_to_target(truth @ turn, truth), truth, atol=1e-10)
 
 
 def test_congruence_ignores_size_and_knows_sign():

@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 
 from traitmap.analysis.profiles.classes import (
-    classes_of,
+    class_table,
     entropy_bits,
     item_classes,
     prior_distance,
     shared_label_words,
 )
 from traitmap.data.texts import TaskText
+
+
+def classes_of(texts):
+    return class_table(texts, *item_classes(texts))
 
 
 def labelled(**counts: int) -> list[TaskText]:

@@ -20,7 +20,6 @@ from traitmap.analysis.profiles.relations import (
     RelationEffects,
     relation_effects,
     relation_in_words,
-    relation_reasons,
 )
 from traitmap.matrix.record import TransferMatrix
 
@@ -117,9 +116,6 @@ def test_a_planted_effect_is_found_and_no_other_relation_is() -> None:
     assert effect.difference.low > 0.2
     assert effect.odds_ratio.value > effect.detectable
     assert "rises more" in relation_in_words(effect)
-    (reason,) = relation_reasons(found, "s0", "t")
-    assert (reason.kind, reason.significant) == ("syntax", True)
-    assert reason.strength > 0
 
 
 def test_a_relation_of_hard_items_is_not_one_that_the_adapter_handles() -> None:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from traitmap.analysis.profiles.cell_items import OTHER, UNPARSED
-from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import (
     Estimate,
@@ -25,9 +24,10 @@ from traitmap.matrix.statistics import (
     share_interval,
     unknown,
 )
+from traitmap.metrics import metric
 
 METRICS = ("accuracy", "macro_f1", "balanced_accuracy", "kappa", "matthews")
-LOWEST = {"accuracy": 0.0, "macro_f1": 0.0, "balanced_accuracy": 0.0, "kappa": -1.0, "matthews": -1.0}
+LOWEST = {name: metric(name).low for name in METRICS}
 COLLAPSED = 0.9  # share of one answer from which a model is said to have collapsed onto it
 DRAWS = 1_000
 
@@ -130,44 +130,6 @@ def class_metrics(
         collapse=found["collapse"],
         collapsed=bool(marginal[top].low > max(COLLAPSED, of_top)),
     )
-
-
-def confusion_metrics(
-    confusion: ArrayLike,
-    labels: Sequence[str] = (),
-    *,
-    unparsed: ArrayLike | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> ClassMetrics:
-    """Metrics of a published confusion matrix (K, K) of counts, rows true, columns predicted.
-
-    unparsed: (K,) answers of each true class that could not be parsed. Resampling items is then drawing
-    from the multinomial of the table. MatrixError where it is not a table of counts.
-    """
-    table = checked_confusion(confusion)
-    labels = tuple(labels) or tuple(str(code) for code in range(len(table)))
-    if len(labels) != len(table):
-        raise MatrixError(
-            f"{len(labels)} labels for a confusion matrix of {len(table)} classes; give one each"
-        )
-    wide = np.zeros((len(table), len(table) + 2), dtype=np.int64)
-    wide[:, : len(table)] = table
-    if unparsed is not None:
-        wide[:, len(table)] = _counts(np.asarray(unparsed, dtype=float), (len(table),), "unparsed")
-    gold, predicted = np.repeat(np.indices(wide.shape).reshape(2, -1), wide.ravel(), axis=1)
-    return class_metrics(gold, predicted, labels, draws=draws, seed=seed)
-
-
-def checked_confusion(confusion: ArrayLike) -> Codes:
-    """A confusion matrix as whole numbers (K, K). MatrixError where it is none."""
-    table = np.asarray(confusion, dtype=float)
-    if table.ndim != 2 or table.shape[0] != table.shape[1] or len(table) < 2:
-        raise MatrixError(
-            f"a confusion matrix of shape {table.shape}; give a square one of at least 2 classes, rows true, "
-            "columns predicted"
-        )
-    return _counts(table, table.shape, "confusion matrix")
 
 
 def metric_values(counts: ArrayLike) -> dict[str, Array]:
@@ -278,14 +240,3 @@ def _precision(gold: Codes, predicted: Codes, code: int) -> Interval:
     residuals = said * ((gold == code) - share) / said.mean()
     spread = crossed_mean(residuals)
     return Estimate(share, spread.error, spread.freedom).interval(0.0, 1.0)
-
-
-def _counts(values: Array, shape: tuple[int, ...], what: str) -> Codes:
-    if values.shape != shape or not np.isfinite(values).all() or (values < 0).any() or (values % 1).any():
-        raise MatrixError(
-            f"the {what} must hold whole numbers of items from 0 up, in shape {shape}; rates say nothing "
-            "about how many items there were. Give the counts."
-        )
-    if values.ndim == 2 and values.sum() < 2:
-        raise MatrixError(f"the {what} holds {int(values.sum())} items; at least 2 are needed")
-    return values.astype(np.int64)

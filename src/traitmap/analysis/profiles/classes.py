@@ -91,11 +91,6 @@ def item_classes(texts: Sequence[TaskText]) -> tuple[list[tuple[str, str] | None
     return [None] * len(texts), "none"
 
 
-def classes_of(texts: Sequence[TaskText]) -> Classes:
-    """The classes of a dataset's texts and their distribution."""
-    return class_table(texts, *item_classes(texts))
-
-
 def class_table(texts: Sequence[TaskText], items: Sequence[tuple[str, str] | None], how: How) -> Classes:
     """The distribution of the classes that ``item_classes`` found for these texts."""
     if how == "none":

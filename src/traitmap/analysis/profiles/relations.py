@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isfinite, log, nan
+from math import isfinite, nan
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from traitmap.analysis.features import Reason
 from traitmap.analysis.profiles.parser import OBJECT_PREDICATE, Relations
 from traitmap.analysis.profiles.relation_tests import (
     DRAWS,
@@ -164,16 +163,6 @@ def relation_in_words(effect: RelationEffect) -> str:
     if isfinite(effect.p_within):
         return f"{says}; not so among items of one length and class (p = {effect.p_within:.2f})"
     return f"{says}; cannot be told from the length and class of the items"
-
-
-def relation_reasons(effects: RelationEffects, source: str, target: str) -> tuple[Reason, ...]:
-    """The relations on which the gain of one cell depends, the strongest first; none is a legal answer."""
-    found = []
-    for effect in effects.findings:
-        if (effect.source, effect.target) == (source, target):
-            strength = log(effect.odds_ratio.value) if effect.odds_ratio.known else effect.difference.value
-            found.append(Reason("syntax", relation_in_words(effect), strength, True))
-    return tuple(sorted(found, key=lambda reason: -abs(reason.strength)))
 
 
 MIN_SUPPORT = 10

@@ -19,7 +19,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.linalg import orthogonal_procrustes
 
 from traitmap.matrix.record import Array
 
@@ -119,12 +118,6 @@ def rotate_loadings(loadings: Array, rotation: Rotation) -> Rotated:
     if rotation == "none" or count < 2:
         return Rotated(loadings, np.eye(count), np.eye(count))
     return varimax(loadings) if rotation == "varimax" else oblimin(loadings)
-
-
-def rotate_to_target(loadings: Array, target: Array) -> Array:
-    """The orthogonal rotation of loadings (T, k) closest to target (T, k) in least squares."""
-    turn, _ = orthogonal_procrustes(loadings, target)
-    return loadings @ turn
 
 
 def congruence(first: Array, second: Array) -> Array:
