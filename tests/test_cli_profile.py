@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import spacy
+import yaml
 from spacy.training import Example
 from spacy.util import fix_random_seed
 
@@ -23,9 +25,11 @@ from traitmap.data.texts import TaskText
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import UserError
 from traitmap.runs.execute import execute
+from traitmap.study.paths import MINI, model_location
 
 TRAITMAP = (sys.executable, "-m", "traitmap.cli")
 WORDS = ("red", "old", "small", "warm", "loud", "green", "late")
+MINI_BASE = Path(str(model_location(MINI, Path())))
 
 
 def traitmap(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -178,6 +182,27 @@ def test_perplexity_is_measured_by_the_base_that_is_given(place: Path) -> None:
     assert "another base" in other.notes[0]
     with pytest.raises(UserError, match="--base"):
         tm.profile(place / "small", perplexity=True)  # the run's base "fake" is not there
+
+
+def test_perplexity_honours_the_local_copy_of_the_base_before_and_after_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base with a hub name lies in the folder that ``data`` names; nothing is asked of the hub."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    shutil.copytree(MINI_BASE, tmp_path / "copies" / "org__base")
+    rows = [{"text": f"a {WORDS[n % 7]} day", "label": n % 2} for n in range(20)]
+    (tmp_path / "days.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    source = {"name": "days", "path": "days.jsonl", "prompt": "{{ text }}:", "completion": " {{ label }}"}
+    settings = {"name": "copied", "model": "org/base", "data": "copies", "training": {"max_steps": 1}}
+    lists = {"sources": [source], "targets": ["mini_reviews"], "limit": 4}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({**settings, **lists}), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    before = tm.profile("study.yaml", perplexity=True, sample=2)
+    run = tm.run("study.yaml")
+    after = tm.profile(run.folder, perplexity=True, sample=2)
+    assert before.perplexity["days"] == after.perplexity["days"]
+    assert math.isfinite(after.perplexity["days"].text.perplexity)
+    assert after.notes == ()  # the base is the very one that the run was made with
 
 
 def test_the_datasets_of_a_study_are_profiled_before_anything_is_trained(tmp_path: Path) -> None:

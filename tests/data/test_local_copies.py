@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from hub_layouts import LAYOUTS, write_copies
-from traitmap.api.studies import base_of, engine_to_look_with
 from traitmap.data.check import check_file
 from traitmap.data.copies import copy_of, model_copy, no_network, read_from_copy
 from traitmap.data.lineage import load_sources
+from traitmap.engine import open_engine_if_present, with_local_copy
 from traitmap.errors import DataError, StudyError
 from traitmap.study.load import load_study
 from traitmap.study.settings import Model, Study
@@ -95,18 +95,16 @@ def test_a_base_may_lie_among_the_copies(tmp_path: Path) -> None:
     (tmp_path / "org__base" / "config.json").write_text("{}")
     assert model_copy("org/base", tmp_path) == tmp_path / "org__base"
     assert model_copy("org/base", None) is None
-    asked = study(tmp_path).model_copy(
-        update={"data": str(tmp_path), "model": Model(path="org/base", revision="abc")}
-    )
-    assert base_of(asked) == Model(path=str(tmp_path / "org__base"))
-    assert base_of(asked.model_copy(update={"data": None})) == Model(path="org/base", revision="abc")
+    model = Model(path="org/base", revision="abc")
+    assert with_local_copy(model, tmp_path) == Model(path=str(tmp_path / "org__base"))
+    assert with_local_copy(model, None) == model
 
 
 def test_a_base_of_the_hub_is_not_downloaded_to_be_looked_at(tmp_path: Path) -> None:
-    asked = study(tmp_path).model_copy(update={"model": Model(path="no-such-org/no-such-base")})
-    engine, why = engine_to_look_with(asked, download=False)
+    model = Model(path="no-such-org/no-such-base")
+    engine, reason = open_engine_if_present(model, tmp_path)
     assert engine is None
-    assert why == "the base 'no-such-org/no-such-base' is not on this machine and was not downloaded"
+    assert reason == "the base 'no-such-org/no-such-base' is not on this machine and was not downloaded"
 
 
 def test_a_hub_out_of_reach_is_told_from_other_faults() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 import traitmap as tm
 from traitmap.data.records import Request, ServedAdapter
@@ -313,6 +314,39 @@ def test_the_key_and_the_address_take_no_part_in_what_is_known(server: Server) -
     assert one.base_digest != EndpointEngine.open(server.model(tokenizer="builtin:mini")).base_digest
     assert KEY not in json.dumps(dict(one.conditions))
     assert "not digested" in one.conditions["weights"]
+
+
+def test_a_server_measures_perplexity_or_says_in_one_line_why_not(
+    server: Server, local, tmp_path: Path
+) -> None:
+    place = tmp_path / "study.yaml"
+
+    def perplexity(**changes: object) -> dict:
+        model = server.model(**changes).model_dump(exclude_defaults=True)
+        lists = {"sources": served(), "targets": ["mini_reviews"], "limit": 4}
+        place.write_text(yaml.safe_dump({"name": "served", "model": model, **lists}), encoding="utf-8")
+        return tm.profile(place, perplexity=True, sample=2).perplexity
+
+    found = perplexity(tokenizer="builtin:mini")["mini_reviews"]
+    place.write_text(
+        yaml.safe_dump(
+            {
+                "name": "here",
+                "model": {"path": "builtin:mini", "device": "cpu", "dtype": "float32"},
+                "sources": [{"name": "stars", "task": "mini_stars", "limit": 100}],
+                "targets": ["mini_reviews"],
+                "limit": 4,
+            }
+        ),
+        encoding="utf-8",
+    )
+    own = tm.profile(place, perplexity=True, sample=2).perplexity["mini_reviews"]
+    assert found.text.nats_per_token == pytest.approx(own.text.nats_per_token, abs=1e-4)
+    with pytest.raises(ModelError, match=r"^a text's perplexity needs .*; give model.endpoint.tokenizer.$"):
+        perplexity()
+    server.fail({"*": "blind"})
+    with pytest.raises(ModelError, match=r"^the server gives no log-probabilities of the prompt"):
+        perplexity(tokenizer="builtin:mini")
 
 
 def test_a_conversation_is_rendered_by_the_server_or_by_the_tokenizer(server: Server) -> None:

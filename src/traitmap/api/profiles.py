@@ -42,6 +42,7 @@ class Subject:
     dataset -> the name that it has in the study, which its source and its target may have in common.
     sizes: dataset -> texts that there are, where ``texts`` holds a part. store: of a run.
     model, folder: the base as the study names it, and where relative paths start; None where there is none.
+    copies: the study's folder with local copies of hub models, or None.
     base_digest: of the base that a run was made with. label_counts: source -> examples by label word, where
     a run tells.
     """
@@ -54,6 +55,7 @@ class Subject:
     store: RunStore | None = None
     model: Model | None = None
     folder: Path | None = None
+    copies: Path | None = None
     base_digest: str = ""
     label_counts: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -88,11 +90,13 @@ def _of_run(place: Path) -> Subject:
     from traitmap.runs.ledger import read_ledger
     from traitmap.runs.store import open_store, read_study
     from traitmap.runs.texts import read_run_texts
+    from traitmap.study.paths import resolve
     from traitmap.study.settings import Model
 
     store = open_store(place)
     kept, ledger = read_run_texts(store), read_ledger(store)
-    told = (read_study(store) or {}).get("model")
+    record = read_study(store) or {}
+    model, data = record.get("model"), record.get("data")
     texts, roles, tasks = together(kept.sources, kept.targets)
     sizes = {name: len(some) for name, some in texts.items()}
     sizes |= {name: kept.totals[tasks[name]] for name in texts if roles[name] == "source"}
@@ -103,7 +107,8 @@ def _of_run(place: Path) -> Subject:
         tasks=tasks,
         sizes=sizes,
         store=store,
-        model=Model.model_validate(told) if told else None,
+        model=Model.model_validate(model) if model else None,
+        copies=resolve(data, Path.cwd()) if data else None,
         base_digest=ledger.base,
         label_counts={source["name"]: source["label_counts"] for source in ledger.sources},
     )
@@ -133,6 +138,7 @@ def outcomes_of_run(store: RunStore) -> dict[tuple[str, int | None, str], tuple[
 
 
 def _of_study(place: Path, engine: Engine | None) -> Subject:
+    from traitmap.api.studies import copies_of
     from traitmap.data.lineage import load_sources
     from traitmap.data.targets import load_targets
     from traitmap.data.texts import texts_of_sources, texts_of_targets
@@ -143,7 +149,16 @@ def _of_study(place: Path, engine: Engine | None) -> Subject:
     sources = texts_of_sources(load_sources(study, base.render_chat, base.token_counts))
     texts, roles, tasks = together(sources, texts_of_targets(load_targets(study, base.render_chat)))
     sizes = {name: len(some) for name, some in texts.items()}
-    return Subject("study", texts, roles, tasks, sizes, model=study.model, folder=study.folder)
+    return Subject(
+        kind="study",
+        texts=texts,
+        roles=roles,
+        tasks=tasks,
+        sizes=sizes,
+        model=study.model,
+        folder=study.folder,
+        copies=copies_of(study),
+    )
 
 
 class _BaseOnDemand:
@@ -302,20 +317,25 @@ def _encoder(model: str | Path | None) -> Any:
 
 
 def _base(subject: Subject, base: str | None) -> Engine:
-    """The base that the subject names, or another one."""
+    """The base that the subject names, or another one on this machine, by ``base`` a path or hub id."""
     from traitmap.engine import open_engine
     from traitmap.errors import ModelError, UserError
     from traitmap.study.settings import Model
 
     if base is not None:
-        told = {"path": base, "revision": None}  # the study's arithmetic, so that numbers compare
-        return open_engine(subject.model.model_copy(update=told) if subject.model else Model(path=base))
+        other = {
+            "path": base,
+            "revision": None,
+            "endpoint": None,
+        }  # arithmetic stays, so that numbers compare
+        model = subject.model.model_copy(update=other) if subject.model else Model(path=base)
+        return open_engine(model, copies=subject.copies)
     if subject.model is None:
         raise UserError("perplexity needs a base model, and texts name none; give one with --base PATH")
     try:
-        return open_engine(subject.model, subject.folder)
+        return open_engine(subject.model, subject.folder, copies=subject.copies)
     except ModelError as error:
-        if subject.kind != "run":
+        if subject.kind != "run" or subject.model.endpoint is not None:
             raise
         raise ModelError(
             f"{error}\nThe run was made from another folder than this one; give its base with --base PATH."

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitmap.api.runs import Run, contamination_of, keep_contamination
+from traitmap.engine import open_engine, open_engine_if_present, with_local_copy
 from traitmap.engine.cpu.memory import giving_back, passing_over, paused
 from traitmap.errors import DataError, RunError
 from traitmap.progress import Listener, silent
-from traitmap.study.paths import model_location, resolve
-from traitmap.study.settings import Model, Study
+from traitmap.study.paths import resolve
+from traitmap.study.settings import Study
 
 if TYPE_CHECKING:
     from traitmap.analysis.contamination import Contamination
@@ -38,66 +39,21 @@ if TYPE_CHECKING:
 
 
 def load_engine(study: Study) -> Engine:
-    """The engine over the base that a study names, or over its copy in the study's ``data``.
-
-    With ``model.endpoint`` a server answers in place of this machine.
-    """
-    if study.model.endpoint is not None:
-        from traitmap.engine.endpoint.engine import EndpointEngine
-
-        return EndpointEngine.open(study.model, study.folder)
-    from traitmap.engine import open_engine
-
-    return open_engine(base_of(study), study.folder)
+    """The engine over the base that a study names; see ``engine.open_engine``."""
+    return open_engine(study.model, study.folder, copies=copies_of(study))
 
 
-def base_of(study: Study) -> Model:
-    """The base's settings, with the folder of its copy where the study has one."""
-    from traitmap.data.copies import model_copy
-
-    copies = resolve(study.data, study.folder) if study.data else None
-    copy = model_copy(study.model.path, copies)
-    return (
-        study.model if copy is None else study.model.model_copy(update={"path": str(copy), "revision": None})
-    )
-
-
-def engine_to_look_with(study: Study, *, download: bool) -> tuple[Engine | None, str]:
-    """The engine, or None and why: a base of the hub that is not here, or that cannot be had.
-
-    download: whether a base of the hub may be downloaded. ModelError where a local base cannot be used.
-    """
-    from traitmap.data.copies import offline_where_unreachable
-    from traitmap.errors import ModelError
-
-    model = base_of(study)
-    if model.endpoint is not None:
-        return load_engine(study), ""
-    location = model_location(model.path, study.folder)
-    if isinstance(location, Path) or model.endpoint is not None:
-        return load_engine(study), ""
-    if not download and not _is_cached(location, model.revision):
-        return None, f"the base {model.path!r} is not on this machine and was not downloaded"
-    try:
-        with offline_where_unreachable():
-            return load_engine(study), ""
-    except ModelError as error:
-        return None, f"the base cannot be had here: {error}"
-
-
-def _is_cached(name: str, revision: str | None) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    weights = ("model.safetensors", "model.safetensors.index.json")
-    return any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in weights)
+def copies_of(study: Study) -> Path | None:
+    """The folder with local copies of hub datasets and models that a study names, or None."""
+    return resolve(study.data, study.folder) if study.data else None
 
 
 def load_data(
-    study: Study, open_engine: Callable[[], Engine] | None
+    study: Study, base: Callable[[], Engine] | None
 ) -> tuple[Sequence[LoadedSource], Sequence[LoadedTarget]]:
     """Sources and targets of a study, rendered; DataError holds all that is wrong with them.
 
-    open_engine: called only where a text cannot be rendered or counted without the base, which takes
+    base: called only where a text cannot be rendered or counted without the base, which takes
         long to load; None where no base is at hand: conversations get a stand-in's form, tokens are guessed.
     """
     with paused():
@@ -106,15 +62,15 @@ def load_data(
         from traitmap.data.targets import load_targets
         from traitmap.runs.cost import rough_token_counts
 
-    if open_engine is None:
+    if base is None:
         with passing_over():
             return load_sources(study, plain_chat, rough_token_counts), load_targets(study, plain_chat)
 
     def render_chat(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
-        return open_engine().render_chat(messages, add_generation_prompt)
+        return base().render_chat(messages, add_generation_prompt)
 
     def token_counts(texts: Sequence[str]) -> list[int]:
-        return open_engine().token_counts(texts)
+        return base().token_counts(texts)
 
     with passing_over():
         return load_sources(study, render_chat, token_counts), load_targets(study, render_chat)
@@ -217,7 +173,11 @@ def check(
     from traitmap.runs.store import run_folder
 
     study = _in_order(study, data)
-    engine, absent = (engine, "") if engine else engine_to_look_with(study, download=measure)
+    absent = ""
+    if engine is None:
+        engine, absent = open_engine_if_present(
+            study.model, study.folder, copies=copies_of(study), download=measure
+        )
     sources, targets = _loaded(study, (lambda: engine) if engine else None)
     digest = engine.base_digest if engine else ""
     token_counts = engine.token_counts if engine else rough_token_counts
@@ -281,7 +241,7 @@ def _of_the_base(study: Study, absent: str) -> tuple[str, ...]:
     """What the counts of tokens rest on, where that is not the base of the hub itself."""
     if absent:
         return (f"{absent}: tokens are guessed, one for 4 characters.",)
-    used = base_of(study)
+    used = with_local_copy(study.model, copies_of(study))
     return () if used == study.model else (f"the base is the copy in {used.path}, not the hub's.",)
 
 
@@ -339,9 +299,9 @@ def run(
     if executor == "ray":
         with cluster_engine(study, address=address, workers=workers, threads=threads) as many:
             return run(study, listener, many, budget=budget, seed=seed, group_size=group_size)
-    open_engine = cache(lambda: engine or load_engine(study))
-    sources, targets = _loaded(study, open_engine)
-    base = open_engine()
+    opened = cache(lambda: engine or load_engine(study))
+    sources, targets = _loaded(study, opened)
+    base = opened()
     with passing_over(), kept_progress(run_folder(study), giving_back(listener)) as heard:
         if budget is not None:
             from traitmap.api.budget import run_on_budget
@@ -383,14 +343,14 @@ def _in_order(study: Study | str | Path, data: str | Path | None = None) -> Stud
 
 
 def _loaded(
-    study: Study, open_engine: Callable[[], Engine] | None
+    study: Study, base: Callable[[], Engine] | None
 ) -> tuple[Sequence[LoadedSource], Sequence[LoadedTarget]]:
     """Sources and targets, rendered once. Where that fails, StudyError with every fault at its place."""
     try:
-        return load_data(study, open_engine)
+        return load_data(study, base)
     except DataError:
         if study.path is not None and study.path.is_file():
-            load_checked(study.path, resolve(study.data, study.folder) if study.data else None)
+            load_checked(study.path, copies_of(study))
         raise
 
 

@@ -1,0 +1,80 @@
+"""The one door to an engine: settings of a base model in, an engine that answers for it out.
+
+Whoever needs a base (a run, a check, a profile, a worker of a cluster) opens it here, so that local copies
+of hub models, servers, dtype and device count alike everywhere. Imports no torch by itself: that comes with
+a base that is loaded on this machine, and takes seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from traitmap.data.copies import model_copy, offline_where_unreachable
+from traitmap.engine.cpu.memory import paused
+from traitmap.errors import ModelError
+from traitmap.study.paths import model_location
+from traitmap.study.settings import Model
+
+if TYPE_CHECKING:
+    from traitmap.engine.contract import Engine
+
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+
+def open_engine(model: Model, folder: Path | None = None, *, copies: Path | None = None) -> Engine:
+    """An engine for a base model: a ``LocalEngine``, or with ``model.endpoint`` an ``EndpointEngine``.
+
+    folder: where relative paths start from, the study file's (default: the current one).
+    copies: a folder with local copies of hub models (a study's ``data``); one of them is loaded in the
+        hub's place, whatever the revision.
+    ModelError where the base cannot be loaded, or the server cannot be reached.
+    """
+    if model.endpoint is not None:
+        from traitmap.engine.endpoint.engine import EndpointEngine
+
+        return EndpointEngine.open(model, folder)
+    # oneDNN keeps a compiled kernel for each shape of a product, 1,024 by default, a quarter of a megabyte
+    # each. Products come in few shapes (``cpu.products``): with 256 nearly all are found again.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
+    with paused():
+        from traitmap.engine.local import LocalEngine
+
+    return LocalEngine.open(with_local_copy(model, copies), folder)
+
+
+def open_engine_if_present(
+    model: Model, folder: Path, *, copies: Path | None = None, download: bool = False
+) -> tuple[Engine | None, str]:
+    """(engine, ""), or (None, the reason) where the base is on the hub and cannot be had now.
+
+    download: whether a base of the hub that is not in the cache may be downloaded.
+    ModelError where a local base or a server cannot be used: that is the user's to mend.
+    """
+    used = with_local_copy(model, copies)
+    location = model_location(used.path, folder)
+    if isinstance(location, Path) or model.endpoint is not None:
+        return open_engine(used, folder), ""
+    if not download and not _is_cached(location, used.revision):
+        return None, f"the base {used.path!r} is not on this machine and was not downloaded"
+    try:
+        with offline_where_unreachable():
+            return open_engine(used, folder), ""
+    except ModelError as error:
+        return None, f"the base cannot be had here: {error}"
+
+
+def with_local_copy(model: Model, copies: Path | None) -> Model:
+    """The settings as they are loaded: with the path of the base's local copy where ``copies`` holds one.
+
+    A copy has no revision. A base behind an endpoint is a name on a server, which no copy stands in for.
+    """
+    copy = None if model.endpoint is not None else model_copy(model.path, copies)
+    return model if copy is None else model.model_copy(update={"path": str(copy), "revision": None})
+
+
+def _is_cached(name: str, revision: str | None) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in _WEIGHTS)
