@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from traitmap.errors import UserError
+from traitmap.metrics import CLASS_METRICS
 from traitmap.progress import Listener, Progress, silent
 
 if TYPE_CHECKING:
@@ -182,9 +183,8 @@ class _Parts:
 
 MOST_CELLS = 400
 MOST_METRICS = 6
-# Of the classes, as they are called by the harness: one of the two is enough.
-_ALSO_KNOWN = {"mcc": "matthews", "f1": "macro_f1", "brier_score": ""}
-_CLASS_METRICS = ("balanced_accuracy", "macro_f1", "kappa", "matthews")
+# The harness' own metrics of classes, where the profile has the like with an interval: one of them is enough.
+_ALSO_KNOWN = {"mcc": "matthews", "f1": "macro_f1"}
 
 
 def cell_details(
@@ -306,7 +306,9 @@ def _class_metrics(matrix: TransferMatrix, profile: Profile) -> Iterator[MetricT
 
     cells = profile.cells.classes if profile.cells else ()
     pooled = [cell for cell in cells if cell.seed is None and cell.source in matrix.sources]
-    for name in _CLASS_METRICS:
+    for name in CLASS_METRICS:
+        if name == "accuracy":  # the study's own
+            continue
         values, low, high = (np.full(matrix.values.shape, np.nan) for _ in range(3))
         baseline = np.full(len(matrix.targets), np.nan)
         for one in pooled:

@@ -24,6 +24,7 @@ from traitmap.imports.reading import (
     text,
 )
 from traitmap.matrix.statistics import standard_error
+from traitmap.metrics import direction
 from traitmap.study.paths import digest
 
 KIND = "HELM"
@@ -33,7 +34,6 @@ _METRICS = (
     "math_equiv_chain_of_thought", "math_equiv", "final_number_exact_match", "ifeval_strict_accuracy",
     "code_eval_acc", "pass", "rouge_2", "rouge_l", "bleu_4", "bits_per_byte", "chain_of_thought_correctness",
 )  # fmt: skip
-_LOWER_IS_BETTER = frozenset({"bits_per_byte"})
 
 
 def is_helm(folder: Path) -> bool:
@@ -70,7 +70,7 @@ def read_helm(folder: Path) -> list[Evaluation]:
                 value=number(told.get("mean"), f"{where}.mean"),
                 stderr=float(standard_error(np.array([outcome.score for outcome in outcomes]))),
                 n=len(outcomes) or (n if n > 1 else 0),
-                higher_is_better=metric not in _LOWER_IS_BETTER,
+                higher_is_better=direction(metric)[0],
                 setting=_setting(adapter, specification),
                 outcomes=outcomes,
             )

@@ -23,13 +23,11 @@ from traitmap.imports.reading import (
     read_lines,
     text,
 )
+from traitmap.metrics import direction
 
 KIND = "lm-evaluation-harness"
 _STAMP = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.json$")
 _NO_METRIC = frozenset({"alias", "name", "sample_len", "samples"})
-_LOWER_IS_BETTER = frozenset(
-    {"perplexity", "ppl", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter", "wer"}
-)
 _INVALID = "[invalid]"  # what lm-eval's filters give where they find no answer
 
 
@@ -160,9 +158,8 @@ def _items(content: Mapping[str, Any], scores: Mapping[str, Any], task: str, pat
 def _direction(content: Mapping[str, Any], task: str, metric: str, path: Path) -> bool | None:
     place = f"{path}, higher_is_better"
     told = part(part(content.get("higher_is_better"), place).get(task), f"{place}.{task}")
-    if isinstance(told.get(metric), bool):
-        return bool(told[metric])
-    return False if metric in _LOWER_IS_BETTER else None
+    higher, origin = direction(metric, told.get(metric))
+    return None if origin == "assumed" else higher
 
 
 def _samples(path: Path, task: str, stamp: str | None) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:

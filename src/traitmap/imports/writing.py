@@ -11,6 +11,7 @@ from typing import Any
 from traitmap.errors import RunError
 from traitmap.imports.columns import Imported, ImportedColumn, Row
 from traitmap.imports.reading import Evaluation, content_digest
+from traitmap.metrics import direction
 from traitmap.runs.cells import GIVEN, write_cell
 from traitmap.runs.ledger import AdapterEntry, CellEntry, Ledger, write_ledger
 from traitmap.runs.store import RunStore, locked_store
@@ -118,7 +119,8 @@ def _source(name: str, imported: Imported) -> dict[str, Any]:
 
 def _target(column: ImportedColumn) -> dict[str, Any]:
     rows = list(column.rows.values())
-    told = [row.higher_is_better for row in rows if row.higher_is_better is not None]
+    stated = [row.higher_is_better for row in rows if row.higher_is_better is not None]
+    higher, origin = direction(column.metric, stated[0] if stated else None)
     return {
         "name": column.target,
         "task": column.target,
@@ -126,14 +128,14 @@ def _target(column: ImportedColumn) -> dict[str, Any]:
         "kind": _kind(rows),
         "metric": column.metric,
         "filter": column.filter,
-        "higher_is_better": told[0] if told else True,
+        "higher_is_better": higher,
         "items": max((one.n for one in rows), default=0),
         "requests": 0,
         "digest": digest([column.target, column.metric, column.filter, _plain(column.setting)]),
         "chance": None,
         "majority": None,
         "tags": [],
-        "conditions": {**_plain(column.setting), "direction_known": bool(told)},
+        "conditions": {**_plain(column.setting), "direction_known": origin != "assumed"},
     }
 
 

@@ -14,10 +14,11 @@ from markupsafe import Markup
 
 from traitmap.analysis.traits.scaling import Order
 from traitmap.matrix.record import Cell, TransferMatrix
+from traitmap.metrics import direction, metric
 from traitmap.report import chart as palette
-from traitmap.report.chart import clean, element, figure, join, shorten, text_width
+from traitmap.report.chart import element, figure, join, shorten, text_width
 from traitmap.report.reading import Reading, TargetView, of_seed, read
-from traitmap.report.wording import counted, interval, plain, probability, share, signed, typeset
+from traitmap.wording import clean, counted, interval, plain, probability, share, signed, typeset
 
 if TYPE_CHECKING:
     from traitmap.analysis.cells import MetricTable
@@ -320,13 +321,6 @@ def scaled_interval(cell: Cell, target: TargetView) -> str:
     return interval(cell.gain_low * target.factor, cell.gain_high * target.factor, target.digits)
 
 
-_METRIC_NAMES = {
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "kappa": "Cohen's kappa",
-    "matthews": "Matthews correlation",
-}
-_LOWER = ("perplexity", "loss", "bits_per", "error", "brier")
 _NO_TEST = "another metric than the study's own: no test"
 
 
@@ -346,8 +340,9 @@ def layers(matrix: TransferMatrix, reading: Reading, metrics: Sequence[MetricTab
     found = [Layer("seed", own, layer_data(reading))]
     found += [Layer("seed", f"seed {seed}", layer_data(of_seed(reading, seed))) for seed in seeds]
     for table in metrics:
-        name = _METRIC_NAMES.get(table.name, clean(table.name).replace("_", " "))
-        found.append(Layer("metric", name, layer_data(of_metric(matrix, table))))
+        name, filtered, filter_name = table.name.partition(" (")
+        label = clean(metric(name).label + filtered + filter_name)
+        found.append(Layer("metric", label, layer_data(of_metric(matrix, table))))
     return found
 
 
@@ -363,8 +358,7 @@ def of_metric(matrix: TransferMatrix, table: MetricTable) -> Reading:
         _metric_cell("", target, table.name, float(table.baseline[t]), 0.0, (nan, nan))
         for t, target in enumerate(matrix.targets)
     )
-    lower = any(word in table.name for word in _LOWER) and "negative" not in table.name
-    directions = {"higher_is_better": dict.fromkeys(matrix.targets, not lower)}
+    directions = {"higher_is_better": dict.fromkeys(matrix.targets, direction(table.name)[0])}
     whole = replace(
         matrix,
         values=table.values,

@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from traitmap import metrics
 from traitmap.matrix.record import Array, Cell, TransferMatrix
 from traitmap.report.overlaps import Touched, touched_cells
 from traitmap.study.settings import BASELINE
 
 SIGNIFICANT = 0.05
-# Metrics in 0..1 by accident only: they are never shares of right answers.
-_NOT_SHARES = ("perplexity", "bits_per", "loss", "likelihood", "kappa", "matthews", "mcc")
 _NICE = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 
 
@@ -278,8 +277,7 @@ def _is_share(matrix: TransferMatrix, target: int, metric: str) -> bool:
     """Whether a target's numbers are shares of right answers, to be shown in points."""
     column = np.append(matrix.values[:, target], matrix.baseline[target])
     known = column[np.isfinite(column)]
-    named = any(word in metric.lower() for word in _NOT_SHARES)
-    return not named and bool(np.all((known >= 0) & (known <= 1)))
+    return metrics.metric(metric).may_be_share and bool(np.all((known >= 0) & (known <= 1)))
 
 
 def _largest_gain(matrix: TransferMatrix, targets: list[int]) -> float:

@@ -15,8 +15,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from traitmap import metrics as catalogue
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
+from traitmap.metrics import SHARE
 
 Holdout = Literal["target", "source", "cell"]
 Blocks = NDArray[np.int64]
@@ -193,9 +195,7 @@ def _require_enough(effects: EffectTable) -> None:
         )
 
 
-SHARE, AS_GIVEN = "share", "as given"
-# Metrics in 0..1 by accident only: they are never shares of right answers.
-_NOT_SHARES = ("perplexity", "bits_per", "loss", "likelihood")
+AS_GIVEN = "as given"
 
 
 def units_of(matrix: TransferMatrix) -> tuple[str, ...]:
@@ -217,8 +217,7 @@ def units_of(matrix: TransferMatrix) -> tuple[str, ...]:
         if not metric:
             found.append(SHARE if all(shares) else AS_GIVEN)
         else:
-            never = any(word in metric.lower() for word in _NOT_SHARES)
-            found.append(SHARE if share and not never else metric)
+            found.append(SHARE if share and catalogue.metric(metric).may_be_share else metric)
     return tuple(found)
 
 
