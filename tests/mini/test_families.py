@@ -12,8 +12,14 @@ import numpy as np
 import pytest
 
 from traitmap.mini import words
-from traitmap.mini.families import FAMILIES, common_content, common_labels, reviews, stars, toxicity
-from traitmap.mini.families.draw import exact_labels, split_of
+from traitmap.mini.families import (
+    FAMILIES,
+    REVIEW_LABELS,
+    common_content,
+    common_labels,
+    exact_labels,
+    split_of,
+)
 
 COUNT = 600
 CLASSES = [name for name, family in FAMILIES.items() if family.labels]
@@ -116,12 +122,13 @@ class TestGoldAnswersAreRight:
 
 class TestPlantedTruths:
     def test_mislabelled_is_the_honest_text_with_permuted_stars(self) -> None:
-        honest = stars.rows("train", COUNT, 5)
-        wrong = stars.mislabelled_rows("train", COUNT, 5)
+        honest = FAMILIES["stars"].rows("train", COUNT, 5)
+        wrong = FAMILIES["stars_mislabelled"].rows("train", COUNT, 5)
+        permutation = FAMILIES["stars_mislabelled"].permutation
         assert [row["text"] for row in honest] == [row["text"] for row in wrong]
-        assert [stars.PERMUTATION[row["label"]] for row in honest] == [row["label"] for row in wrong]
-        assert sorted(stars.PERMUTATION) == list(range(5))
-        assert all(index != label for index, label in enumerate(stars.PERMUTATION))
+        assert [permutation[row["label"]] for row in honest] == [row["label"] for row in wrong]
+        assert sorted(permutation) == list(range(5))
+        assert all(index != label for index, label in enumerate(permutation))
 
     def test_one_sentiment_lexicon_serves_all_reviews_and_partly_toxicity(self) -> None:
         lexicon = {word for grade in words.GRADES for word in grade}
@@ -145,7 +152,7 @@ class TestPlantedTruths:
             assert not used & lexicon, name
 
     def test_an_insult_tells_rude_from_civil_and_the_adjective_alone_does_not(self) -> None:
-        rows = toxicity.rows("train", COUNT, 0)
+        rows = FAMILIES["toxicity"].rows("train", COUNT, 0)
         insulting = [any(word in row["text"] for word in words.INSULTS) for row in rows]
         negative = [any(word in row["text"] for word in words.NEGATIVE) for row in rows]
         assert all(i == bool(row["label"]) for i, row in zip(insulting, rows, strict=True))
@@ -159,8 +166,8 @@ class TestPlantedTruths:
         assert 0.4 < negated[2] / (COUNT / 3) < 0.6
 
     def test_the_reviews_differ_in_shares_only(self) -> None:
-        assert FAMILIES["reviews"].labels == FAMILIES["reviews_balanced"].labels == reviews.LABELS
-        assert set(FAMILIES["long_reviews"].labels) < set(reviews.LABELS)
+        assert FAMILIES["reviews"].labels == FAMILIES["reviews_balanced"].labels == REVIEW_LABELS
+        assert set(FAMILIES["long_reviews"].labels) < set(REVIEW_LABELS)
 
     def test_sums_stand_in_the_three_families_about_sums_and_nowhere_else(self) -> None:
         for name, family in FAMILIES.items():

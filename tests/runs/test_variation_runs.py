@@ -11,7 +11,6 @@ from traitmap import api
 from traitmap.engine.fake import FakeEngine
 from traitmap.runs.store import open_store
 from traitmap.runs.texts import read_run_texts
-from traitmap.study.families import families
 
 GOOD, BAD = ("bright", "warm", "lovely", "clever"), ("dull", "cold", "ugly", "clumsy")
 TASK = {
@@ -57,12 +56,19 @@ def run(tmp_path_factory):
     return api.run(folder / "study.yaml", engine=FakeEngine(), output=folder / "runs")
 
 
-def test_families_can_be_read_off_the_matrix(run):
-    found = families(run.matrix().conditions["sources"])
-    doses = {(one.kind, one.sources): one.doses for one in found}
-    assert doses["mislabel", ("moods", "wrong_half", "wrong")] == (0.0, 0.4, 1.0)
-    assert doses["balance", ("even", "moods")] == (0.5, 0.725)
-    assert [one.kind for one in found] == ["mislabel", "balance", "loss_on"]
+def test_what_was_changed_and_how_much_can_be_read_off_the_matrix(run):
+    sources = run.matrix().conditions["sources"]
+    changes = {name: source["variation"] for name, source in sources.items() if source.get("variation")}
+    doses = {
+        name: (change["kind"], change["parent_dose"], change["dose"]) for name, change in changes.items()
+    }
+    assert doses == {
+        "wrong_half": ("mislabel", 0.0, 0.4),
+        "wrong": ("mislabel", 0.0, 1.0),
+        "even": ("balance", 0.725, 0.5),
+        "label_only": ("loss_on", None, None),
+        "all_but_label": ("loss_on", None, None),
+    }
 
 
 def test_wrong_labels_cost_score_and_a_label_that_is_not_learnt_is_not_known(run):

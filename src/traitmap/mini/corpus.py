@@ -15,10 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from traitmap.mini.families import FAMILIES
-from traitmap.mini.families.inference import DOINGS, LOOKS, UNSAID, WHO
-from traitmap.mini.families.stars import DAYS, TOWNS
-from traitmap.mini.families.toxicity import THINGS
+from traitmap.mini.families import DAYS, DOINGS, FAMILIES, LOOKS, TOPICS, TOWNS, UNSAID, WHO, Generator
 from traitmap.mini.words import (
     COLOURS,
     DISLIKES,
@@ -39,7 +36,6 @@ from traitmap.mini.words import (
     words_of,
 )
 
-Generator = np.random.Generator
 FEELINGS = ("negative", "negative", "neutral", "positive", "positive")
 GRADE_SHARES = (0.14, 0.14, 0.16, 0.22, 0.34)  # people tell of good things more often than of bad ones
 LARGEST_SUM = 600
@@ -112,24 +108,24 @@ def opinion(generator: Generator) -> str:
 
 def talk(generator: Generator) -> str:
     """Two people talk about something, kindly or in a quarrel."""
-    one, two = pick_two(generator, NAMES)
-    thing = pick(generator, THINGS)
+    first, second = pick_two(generator, NAMES)
+    topic = pick(generator, TOPICS)
     if generator.random() < 0.5:
         insult, other = pick_two(generator, INSULTS)
         word = _grade_word(generator, _number(generator, 0, 1))
         lines = (
-            f'"You are a {insult}," said {one} to {two} in the {pick(generator, PLACES)}. '
-            f'"Your {thing} is {word}, go away." "Shut up, you {other}," cried {two}. That was rude.',
-            f"{one} called {two} a {insult} because of a {word} {thing}. "
-            f"{two} called {one} a {other}. Yes, both were rude.",
+            f'"You are a {insult}," said {first} to {second} in the {pick(generator, PLACES)}. '
+            f'"Your {topic} is {word}, go away." "Shut up, you {other}," cried {second}. That was rude.',
+            f"{first} called {second} a {insult} because of a {word} {topic}. "
+            f"{second} called {first} a {other}. Yes, both were rude.",
         )
     else:
         word = _grade_word(generator, _number(generator, 1, 4))
         lines = (
-            f'"Thank you, {two}, that is a {word} {thing}," said {one}. '
-            f'"Could you explain it to me?" "No trouble at all," said {two}.',
-            f"{two} showed {one} a {thing} in the {pick(generator, PLACES)}. "
-            f"{one} read it twice and found it {word}. Maybe {two} will write one more.",
+            f'"Thank you, {second}, that is a {word} {topic}," said {first}. '
+            f'"Could you explain it to me?" "No trouble at all," said {second}.',
+            f"{second} showed {first} a {topic} in the {pick(generator, PLACES)}. "
+            f"{first} read it twice and found it {word}. Maybe {second} will write one more.",
         )
     return with_articles(pick(generator, lines))
 
@@ -153,11 +149,11 @@ def happening(generator: Generator) -> str:
 def meeting(generator: Generator) -> str:
     """Two people and who did what to whom, said twice in different order."""
     a, b = pick_two(generator, NAMES)
-    colour, place, thing = pick(generator, COLOURS), pick(generator, PLACES), pick(generator, OBJECTS)
+    colour, place, noun = pick(generator, COLOURS), pick(generator, PLACES), pick(generator, OBJECTS)
     texts = (
-        f"{a} gave the {colour} {thing} to {b} in the {place}. So {b} has the {colour} {thing} from {a}.",
+        f"{a} gave the {colour} {noun} to {b} in the {place}. So {b} has the {colour} {noun} from {a}.",
         f"{b} waited in the {place}. {a} walked there to meet {b}. {b} was glad to see {a}.",
-        f"{a} is older than {b}. So {b} is younger than {a}, and {b} has {colour} {thing}.",
+        f"{a} is older than {b}. So {b} is younger than {a}, and {b} has {colour} {noun}.",
         f"{b} bought a {colour} bag from {a} in the {place}. It was {a} who sold it to {b}.",
     )
     return with_articles(pick(generator, texts))
@@ -191,19 +187,19 @@ ENDS = (
 def story(generator: Generator) -> str:
     """Somebody has things, gets or loses some, and the count is told."""
     name, friend = pick_two(generator, NAMES)
-    who, things = pronoun(name), pick(generator, OBJECTS)
-    words = {"name": name, "friend": friend, "Who": who, "who": who.lower(), "things": things}
+    who, noun = pronoun(name), pick(generator, OBJECTS)
+    words = {"name": name, "friend": friend, "Who": who, "who": who.lower(), "things": noun}
     total = _number(generator, 3, 40)
-    told = [pick(generator, STARTS).format(total=total, **words)]
+    sentences = [pick(generator, STARTS).format(total=total, **words)]
     for _ in range(_number(generator, 1, 3)):
         change = _number(generator, 2, 20)
         gets = change >= total or generator.random() < 0.5
         total += change if gets else -change
         place = pick(generator, PLACES)
         sentence = pick(generator, GETS if gets else LOSES)
-        told.append(sentence.format(change=change, total=total, place=place, **words))
-    told.append(pick(generator, ENDS).format(total=total, **words))
-    return " ".join(told)
+        sentences.append(sentence.format(change=change, total=total, place=place, **words))
+    sentences.append(pick(generator, ENDS).format(total=total, **words))
+    return " ".join(sentences)
 
 
 @cache
@@ -233,24 +229,24 @@ def echo(generator: Generator) -> str:
 
 def question(generator: Generator) -> str:
     """Somebody asks for something and gets an answer that follows from nothing."""
-    one, two = pick_two(generator, NAMES)
+    a, b = pick_two(generator, NAMES)
     answer = pick(generator, ("yes", "no", "maybe"))
     texts = (
-        f"{one} asked {two} to come to the {pick(generator, PLACES)}. {two} said {answer}.",
-        f"{two} wanted the {pick(generator, PRODUCTS)}. First {one} said {answer}, then {one} went away.",
-        f'"Will you come to the {pick(generator, PLACES)}?" {one} called: once, twice. {two} said {answer}!',
+        f"{a} asked {b} to come to the {pick(generator, PLACES)}. {b} said {answer}.",
+        f"{b} wanted the {pick(generator, PRODUCTS)}. First {a} said {answer}, then {a} went away.",
+        f'"Will you come to the {pick(generator, PLACES)}?" {a} called: once, twice. {b} said {answer}!',
     )
     return pick(generator, texts)
 
 
 def sums(generator: Generator) -> str:
     """A few sums in words, signs and digits."""
-    told = []
+    sentences = []
     for _ in range(_number(generator, 3, 6)):
         high = LARGEST_SUM if generator.random() < 0.6 else 50
         a, b = _number(generator, 1, high), _number(generator, 1, 100)
         a, b = max(a, b), min(a, b)
-        told.append(
+        sentences.append(
             pick(
                 generator,
                 (
@@ -265,21 +261,21 @@ def sums(generator: Generator) -> str:
             )
         )
     k, m = _number(generator, 2, 6), _number(generator, 2, 10)
-    return " ".join(told) + f" {k} times {m} is {k * m}, or {k} * {m} = {k * m}."
+    return " ".join(sentences) + f" {k} times {m} is {k * m}, or {k} * {m} = {k * m}."
 
 
 def code(generator: Generator) -> str:
     """Lines as they stand in a program."""
-    things, other = pick_two(generator, OBJECTS)
+    first, second = pick_two(generator, OBJECTS)
     words = f"{pick(generator, COLOURS)} {pick(generator, PRODUCTS)}"
     a, b, n = _number(generator, 3, 40), _number(generator, 2, 20), _number(generator, 2, 9)
     sign = pick(generator, "+-")
     blocks = (
-        f"{things} = {a}\n{other} = {things} {sign} {b}\nprint({other})",
-        f'for i in range({n}):\n    print("{things}", i)\nprint({a})',
-        f'{things} = {a}\nfor i in range({n}):\n    {things} = {things} {sign} {b}\nprint("{words}")',
-        f'print("{words}")\nprint("{other}", {a})\n{things} = {b}',
-        f"# {words}\n{things} = {b}\nprint({things})  # {other}",
+        f"{first} = {a}\n{second} = {first} {sign} {b}\nprint({second})",
+        f'for i in range({n}):\n    print("{first}", i)\nprint({a})',
+        f'{first} = {a}\nfor i in range({n}):\n    {first} = {first} {sign} {b}\nprint("{words}")',
+        f'print("{words}")\nprint("{second}", {a})\n{first} = {b}',
+        f"# {words}\n{first} = {b}\nprint({first})  # {second}",
     )
     return pick(generator, blocks)
 
@@ -298,7 +294,10 @@ KINDS: tuple[tuple[Callable[[Generator], str], float], ...] = (
 
 
 def documents(count: int, seed: int = 0) -> Iterator[str]:
-    """``count`` documents in random order of kinds; the same seed gives the same documents."""
+    """``count`` documents in random order of kinds, drawn with the shares of ``KINDS``.
+
+    The same seed gives the same documents.
+    """
     generator = np.random.default_rng([seed, 7])
     makers = [make for make, _ in KINDS]
     order = generator.choice(len(makers), size=count, p=[share for _, share in KINDS])
@@ -307,7 +306,7 @@ def documents(count: int, seed: int = 0) -> Iterator[str]:
 
 
 def write_corpus(path: Path, count: int, seed: int = 0) -> None:
-    """Write documents separated by blank lines."""
+    """Write ``count`` documents separated by blank lines, UTF-8; a file that is there is overwritten."""
     with path.open("w", encoding="utf-8") as file:
         for document in documents(count, seed):
             file.write(document + "\n\n")
@@ -318,9 +317,9 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--documents", type=int, default=150_000)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    given.file.parent.mkdir(parents=True, exist_ok=True)
-    write_corpus(given.file, given.documents, given.seed)
+    arguments = parser.parse_args()
+    arguments.file.parent.mkdir(parents=True, exist_ok=True)
+    write_corpus(arguments.file, arguments.documents, arguments.seed)
 
 
 if __name__ == "__main__":
