@@ -1,14 +1,28 @@
-"""How numbers are written, for the page and for the terminal alike. Unknown is a dash, never a zero."""
+"""Numbers and counts in words, the same everywhere. Unknown is a dash, never a zero."""
 
 from __future__ import annotations
 
 import re
 from math import isfinite
+from typing import Protocol
 
 UNKNOWN = "–"
 
 # Characters that XML 1.0 forbids (control characters, lone surrogates): a dataset may hold them.
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+class Bounded(Protocol):
+    """A number with an interval, such as ``matrix.statistics.Interval``; unknown is NaN."""
+
+    @property
+    def value(self) -> float: ...
+
+    @property
+    def low(self) -> float: ...
+
+    @property
+    def high(self) -> float: ...
 
 
 def clean(text: object) -> str:
@@ -37,6 +51,19 @@ def interval(low: float, high: float, digits: int = 1) -> str:
     if not (isfinite(low) and isfinite(high)):
         return UNKNOWN
     return f"[{signed(low, digits)}, {signed(high, digits)}]"
+
+
+def with_interval(value: float, low: float, high: float, digits: int = 1, unknown: str = UNKNOWN) -> str:
+    """``+3.6 [+1.2, +6.0]``; the value alone where an end of its interval is unknown, else ``unknown``."""
+    if not isfinite(value):
+        return unknown
+    known = isfinite(low) and isfinite(high)
+    return signed(value, digits) + (f" {interval(low, high, digits)}" if known else "")
+
+
+def estimate(result: Bounded, digits: int = 1, unknown: str = UNKNOWN) -> str:
+    """An estimate with its interval, as :func:`with_interval` writes it."""
+    return with_interval(result.value, result.low, result.high, digits, unknown)
 
 
 def probability(value: float) -> str:

@@ -37,6 +37,7 @@ from traitmap.report.reading import Reading, read
 from traitmap.report.traits import traits_part
 from traitmap.report.which import which_part
 from traitmap.report.why import why_part
+from traitmap.table import to_html
 from traitmap.wording import clean, counted, in_time, plain, sentence
 
 if TYPE_CHECKING:
@@ -347,6 +348,7 @@ def _environment() -> Environment:
     )
     environment.filters["sentence"] = sentence
     environment.filters["json"] = _json
+    environment.filters["table"] = lambda table: Markup(to_html(table))
     return environment
 
 
