@@ -1,1 +1,5 @@
-"""Our results in other people's formats."""
+"""Our results in other people's formats; each format is loaded when it is first used."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
