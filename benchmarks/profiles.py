@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from traitmap.analysis.profiles.datasets import profile_datasets, to_json
+from traitmap.analysis.profiles.datasets import profile_datasets
 from traitmap.analysis.profiles.pairs import pair_features
 from traitmap.data.texts import TaskText
 
@@ -109,7 +109,7 @@ def main() -> None:
         f"made in {time.perf_counter() - began:.0f} s"
     )
     for name, work in (
-        ("profile_datasets", lambda: to_json(profile_datasets(made))),
+        ("profile_datasets", lambda: profile_datasets(made).to_json()),
         ("pair_features", lambda: pair_features(made, made)),
     ):
         began, processor = time.perf_counter(), time.process_time()

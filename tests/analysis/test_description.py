@@ -5,7 +5,7 @@ import pytest
 
 from planted import answered, matrix_of, noise, planted
 from traitmap.analysis.traits.decompose import decompose
-from traitmap.analysis.traits.naming import describe
+from traitmap.analysis.traits.description import describe
 
 QUICK = {"n_bootstrap": 60, "n_permutations": 60}
 

@@ -8,7 +8,7 @@ import pytest
 
 from planted import COUNTS_ONLY, answered, matrix_of, noise, planted
 from traitmap.analysis.traits.decompose import decompose
-from traitmap.analysis.traits.findings import listed
+from traitmap.analysis.traits.description import listed
 from traitmap.matrix.record import Cell
 
 QUICK = {"n_bootstrap": 50, "n_permutations": 60}

@@ -12,7 +12,7 @@ from traitmap.analysis.traits.measurement import (
     cell_stderr,
     item_deviations,
     item_noise_variance,
-    item_table,
+    item_scores,
     noise_summary,
     residual_spread,
     seed_deviations,
@@ -26,13 +26,13 @@ BASE = np.full(5, 0.4)
 
 
 def items_of(**options):
-    return item_table(answered(SHARES, BASE, **options), ROWS, COLUMNS)
+    return item_scores(answered(SHARES, BASE, **options), ROWS, COLUMNS)
 
 
 def test_resampled_items_spread_as_the_binomial_says():
     items = items_of(items=400, shared_difficulty=0.0)
     spread = item_deviations(items, 2000, np.random.default_rng(0)).std(axis=0)
-    means = np.stack([part.mean(axis=(1, 2)) for part in items.scores], axis=1)
+    means = np.stack([part.mean(axis=(1, 2)) for part in items], axis=1)
     np.testing.assert_allclose(spread, np.sqrt(means * (1 - means) / 400), rtol=0.1)
 
 
@@ -52,7 +52,7 @@ def test_item_noise_is_the_variance_between_equal_adapters():
     expected, seen = [], []
     for seed in range(20):
         matrix = answered(equal, np.full(6, 0.5), items=200, shared_difficulty=2.0, seed=seed)
-        expected.append(item_noise_variance(item_table(matrix, tuple(range(30)), tuple(range(6)))))
+        expected.append(item_noise_variance(item_scores(matrix, tuple(range(30)), tuple(range(6)))))
         seen.append(matrix.values.var(axis=0, ddof=1))
     assert np.mean(expected) == pytest.approx(np.mean(seen), rel=0.1)
     assert np.mean(expected) < 0.8 * 0.25 / 200  # less than the binomial variance: what is shared cancels
@@ -60,7 +60,7 @@ def test_item_noise_is_the_variance_between_equal_adapters():
 
 def test_seeds_move_as_much_as_they_differ():
     items = items_of(items=2000, seeds=3, seed_spread=0.5, shared_difficulty=0.0, seed=3)
-    means = np.stack([part.mean(axis=2) for part in items.scores], axis=2)
+    means = np.stack([part.mean(axis=2) for part in items], axis=2)
     expected = means.var(axis=1, ddof=1) / 3
     moved = seed_deviations(items, 4000, np.random.default_rng(0)).var(axis=0)
     np.testing.assert_allclose(moved[1:], expected[1:], rtol=0.15)
@@ -77,7 +77,7 @@ def test_items_that_nobody_answered_leave_the_others_in_place():
     scores = {name: part.copy() for name, part in matrix.item_scores.items()}
     scores["target001"][3, :, 40:] = np.nan
     moved = item_deviations(
-        item_table(replace(matrix, item_scores=scores), ROWS, COLUMNS), 500, np.random.default_rng(0)
+        item_scores(replace(matrix, item_scores=scores), ROWS, COLUMNS), 500, np.random.default_rng(0)
     )
     assert np.isfinite(moved).all()
     assert moved[:, 3, 1].std() == pytest.approx(moved[:, 3, 0].std() * np.sqrt(100 / 40), rel=0.3)
@@ -91,7 +91,7 @@ def test_a_failed_cell_leaves_the_noise_of_the_others_known():
     values[3, 2] = np.nan
     traits = decompose(replace(matrix, item_scores=scores, values=values), n_bootstrap=60, n_permutations=0)
     assert np.isfinite(traits.noise.variance).all()
-    whole = item_noise_variance(item_table(matrix, ROWS, COLUMNS))
+    whole = item_noise_variance(item_scores(matrix, ROWS, COLUMNS))
     np.testing.assert_allclose(traits.noise.variance, whole, rtol=0.2)
     measured = decompose(matrix, n_bootstrap=60, n_permutations=0)
     widths = [(found.effects_high - found.effects_low).sum(axis=1) for found in (traits, measured)]

@@ -13,7 +13,7 @@ from sklearn.decomposition import FactorAnalysis
 from planted import COUNTS_ONLY, matrix_of
 from traitmap.analysis.traits.components import Metric, complete, rotate_loadings, standardise
 from traitmap.analysis.traits.decompose import decompose
-from traitmap.analysis.traits.naming import describe, to_json
+from traitmap.analysis.traits.description import describe
 from traitmap.matrix.io import read_matrix
 from traitmap.matrix.record import TransferMatrix
 
@@ -147,7 +147,7 @@ def test_the_papers_components_come_back_and_are_not_above_chance(shared):
     assert "The claimed 75% of the variance does not exceed chance at 11 x 10" in words
     assert traits.null_cumulative_mean[3] == pytest.approx(0.796, abs=0.01)
     assert traits.n_components["cv"] == 0
-    json.dumps(to_json(traits), allow_nan=False)
+    json.dumps(traits.to_json(), allow_nan=False)
 
 
 def test_prompt_transfer_masks_its_diagonal():

@@ -89,9 +89,9 @@ def test_leaving_out_equals_decomposing_the_rest():
     values = planted(12, 7, 1, 0.8, 0)[0]
     model = model_of(1)
     subject = subject_of(values, model)
-    without = examine(subject.loadings, without_source(subject, [4]), model)
+    congruence = examine(subject.loadings, without_source(subject, [4]), model)[0]
     by_hand = leading(np.delete(values, 4, axis=0)[None], model)[0]
-    np.testing.assert_allclose(without.congruence, match(subject.loadings, by_hand)[0])
+    np.testing.assert_allclose(congruence, match(subject.loadings, by_hand)[0])
     targets = without_target(subject, model, [2])
     rest = leading(np.delete(values, 2, axis=1)[None], model)[0]
     np.testing.assert_allclose(targets, match(np.delete(subject.loadings, 2, axis=0), rest)[0])

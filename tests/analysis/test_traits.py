@@ -10,7 +10,6 @@ from sklearn.decomposition import PCA
 from planted import COUNTS_ONLY, matrix_of, noise, planted, subspace_overlap
 from traitmap.analysis.traits.components import signs
 from traitmap.analysis.traits.decompose import decompose
-from traitmap.analysis.traits.naming import to_json
 from traitmap.analysis.traits.records import Traits
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import TransferMatrix
@@ -94,8 +93,8 @@ def test_order_of_rows_and_columns_changes_nothing(scale):
     matrix = scores_matrix()
     generator = np.random.default_rng(3)
     rows, columns = generator.permutation(14), generator.permutation(9)
-    one = to_json(decompose(matrix, scale=scale, **QUICK))
-    other = to_json(decompose(reordered(matrix, rows, columns), scale=scale, **QUICK))
+    one = decompose(matrix, scale=scale, **QUICK).to_json()
+    other = decompose(reordered(matrix, rows, columns), scale=scale, **QUICK).to_json()
     assert {**one, "scores": None} == {**other, "scores": None}
     assert one["scores"] == other["scores"]
 
@@ -137,9 +136,9 @@ def test_tied_loadings_have_a_sign_that_rounding_cannot_turn(rounding):
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_draws():
     matrix = scores_matrix()
-    first, second = (json.dumps(to_json(decompose(matrix, **QUICK))) for _ in range(2))
+    first, second = (json.dumps(decompose(matrix, **QUICK).to_json()) for _ in range(2))
     assert first == second
-    other = to_json(decompose(matrix, seed=1, **QUICK))
+    other = decompose(matrix, seed=1, **QUICK).to_json()
     assert other["loadings_low"] != json.loads(first)["loadings_low"]
     assert other["scores"] == json.loads(first)["scores"]
 
@@ -219,7 +218,7 @@ def test_empty_sources_and_constant_targets_are_left_out_and_named():
     about = {warning.code: warning.about for warning in traits.warnings}
     assert about["sources_left_out"] == ("source003",)
     assert about["targets_left_out"] == ("target002", "target004")
-    json.dumps(to_json(traits), allow_nan=False)
+    json.dumps(traits.to_json(), allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +257,7 @@ def test_gains_need_a_base():
 def test_json_holds_every_number_by_name():
     matrix = scores_matrix()
     traits = decompose(matrix, names=("first",), **QUICK)
-    data = json.loads(json.dumps(to_json(traits), allow_nan=False))
+    data = json.loads(json.dumps(traits.to_json(), allow_nan=False))
     assert set(data["n_components"]) == {"cv", "parallel", "permutation", "used"}
     assert set(data["null_explained_variance_ratio"]) == {"mean", "p05", "p95"}
     assert set(data["loadings"]) == set(matrix.targets)

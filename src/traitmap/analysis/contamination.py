@@ -15,7 +15,7 @@ NeurIPS) took for contamination.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -34,6 +34,7 @@ from traitmap.analysis.overlap import (
     worded,
     words_of,
 )
+from traitmap.jsonable import jsonable
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import Interval, wilson
 from traitmap.progress import Listener, Progress, silent
@@ -92,12 +93,9 @@ class ItemOverlap:
         return len(self.touched) >= MATERIAL * self.items
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON data; ``material`` is told beside what was counted."""
-        return asdict(self) | {
-            "touched": list(self.touched),
-            "examples": [asdict(example) for example in self.examples],
-            "material": self.material,
-        }
+        """Plain JSON data with ``material`` beside the fields."""
+        share = jsonable(vars(self.share))  # with an empty reason, as files of runs have it
+        return {**jsonable(vars(self)), "share": share, "material": self.material}
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ class Contamination:
             "targets": list(self.targets),
             "items": dict(self.items),
             "material_share": MATERIAL,
-            "overlaps": [overlap.to_json() for overlap in self.overlaps],
+            "overlaps": jsonable(self.overlaps),
         }
 
 

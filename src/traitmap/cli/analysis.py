@@ -102,7 +102,6 @@ def traits(
     """
     from traitmap import api
     from traitmap.analysis.traits.decompose import decompose
-    from traitmap.analysis.traits.naming import to_json
 
     reading: dict[str, Any] = {"orientation": orientation, "row_name": row_name, "drop": listed(drop)}
     asked = {
@@ -116,7 +115,7 @@ def traits(
         names = api.trait_names(table)
         found = decompose(table, names=names, claimed_share=claimed_share, seed=seed, **asked)
     if as_json:
-        print_json(to_json(found))
+        print_json(found.to_json())
         return
     from traitmap.report.terminal import traits_table
 

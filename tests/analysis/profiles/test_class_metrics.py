@@ -14,7 +14,7 @@ CLASSES = ("negative", "neutral", "positive")
 
 
 def confusion_metrics(table, labels, unparsed=None):
-    """Metrics of items that give a table of counts (K, K), rows true; unparsed: (K,) answers by true class."""
+    """Metrics of items that give a table (K, K) of counts, rows true; unparsed: (K,) by true class."""
     wide = np.pad(np.array(table), ((0, 0), (0, 2)))
     if unparsed is not None:
         wide[:, len(table)] = unparsed

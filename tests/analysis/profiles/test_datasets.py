@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from traitmap.analysis.profiles.datasets import Sampling, profile_datasets, to_json
+from traitmap.analysis.profiles.datasets import Sampling, profile_datasets
 from traitmap.data.texts import TaskText, read_texts
 from traitmap.errors import DataError
 
@@ -31,7 +31,7 @@ def texts() -> dict[str, list[TaskText]]:
 
 def test_orders_of_rows_and_of_datasets_change_nothing(texts):
     turned = {name: texts[name][::-1] for name in reversed(list(texts))}
-    first, second = to_json(profile_datasets(texts)), to_json(profile_datasets(turned))
+    first, second = profile_datasets(texts).to_json(), profile_datasets(turned).to_json()
     assert list(first["datasets"]) == list(reversed(second["datasets"]))
     assert first == second
 
@@ -90,10 +90,9 @@ def test_difficulty_says_what_was_given(texts):
 
 
 def test_json_holds_no_number_that_is_none(texts):
-    found = to_json(
-        profile_datasets({**texts, "one": [TaskText("", "only")]}, style_embed=lambda some: np.eye(len(some)))
-    )
-    told = json.loads(json.dumps(found, allow_nan=False))
+    with_one = {**texts, "one": [TaskText("", "only")]}
+    found = profile_datasets(with_one, style_embed=lambda some: np.eye(len(some)))
+    told = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert told["datasets"]["problems"]["classes"]["entropy"] is None
     assert told["datasets"]["problems"]["classes"]["reason"].startswith("free text")
     assert len(told["datasets"]["reviews"]["lengths"]["output"]["percentiles"]) == 101

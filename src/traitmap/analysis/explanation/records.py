@@ -15,7 +15,7 @@ from typing import Any, Literal
 from traitmap.analysis.explanation.families import Families
 from traitmap.analysis.explanation.permutation import Mantel
 from traitmap.analysis.features import Group, Reason
-from traitmap.analysis.traits.naming import plain
+from traitmap.jsonable import jsonable
 from traitmap.analysis.traits.records import TraitWarning
 from traitmap.matrix.statistics import Interval
 from traitmap.notebook import Entry, Rows, between, number, page
@@ -258,4 +258,4 @@ def _record(value: Any) -> Any:
         return {name: _record(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, tuple | list):
         return [_record(one) for one in value]
-    return plain(value)
+    return jsonable(value)

@@ -19,7 +19,7 @@ from traitmap.analysis.explanation.records import (
     OddCells,
     Strength,
 )
-from traitmap.analysis.traits.findings import listed
+from traitmap.analysis.traits.description import listed
 from traitmap.analysis.traits.records import TraitWarning
 from traitmap.matrix.record import TransferMatrix
 from traitmap.matrix.statistics import Interval

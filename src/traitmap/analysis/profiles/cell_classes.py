@@ -22,6 +22,7 @@ from traitmap.analysis.profiles.class_metrics import (
     resampled_metrics,
     seed_metrics,
 )
+from traitmap.jsonable import jsonable
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import (
     NO_CHANGE_KNOWN,
@@ -214,6 +215,11 @@ class CellClasses:
         accuracy, balanced = self.gains["accuracy"], self.gains["balanced_accuracy"]
         up, down = accuracy.low > 0, accuracy.high < 0
         return bool((up and not balanced.low > 0) or (down and not balanced.high < 0))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data with ``opposed`` and ``unsupported`` beside the fields; unknown numbers are
+        null."""
+        return {**jsonable(vars(self)), "opposed": jsonable(self.opposed), "unsupported": self.unsupported}
 
 
 def cell_classes(

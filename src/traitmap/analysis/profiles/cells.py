@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from math import atanh, isfinite, nan, sqrt, tanh
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -21,10 +21,10 @@ from traitmap.analysis.features import Reason
 from traitmap.analysis.profiles.cell_classes import CellClasses, cell_classes
 from traitmap.analysis.profiles.cell_items import Key, TargetItems, target_items
 from traitmap.analysis.profiles.cell_lengths import NOTHING, CellLengths, SourceLengths, cell_lengths
-from traitmap.analysis.profiles.class_metrics import COLLAPSED, ClassMetrics
-from traitmap.analysis.traits.naming import plain
+from traitmap.analysis.profiles.class_metrics import COLLAPSED
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText, Texts
+from traitmap.jsonable import jsonable
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import Change, Interval, benjamini_hochberg
 
@@ -345,11 +345,11 @@ class CellProfiles:
     def to_json(self) -> dict[str, Any]:
         """Everything as plain JSON values; unknown numbers are null. Reasons as a list with their cell."""
         return {
-            "classes": record_json(self.classes),
-            "lengths": record_json(self.lengths),
-            "trends": record_json(self.trends),
+            "classes": jsonable(self.classes),
+            "lengths": jsonable(self.lengths),
+            "trends": jsonable(self.trends),
             "reasons": [
-                {"source": source, "target": target, **record_json(reason)}
+                {"source": source, "target": target, **jsonable(reason)}
                 for (source, target), own in self.reasons.items()
                 for reason in own
             ],
@@ -400,27 +400,6 @@ def cell_profiles(
         trends=length_trends(lengths, seed=seed),
         reasons=cell_reasons(classes, lengths),
     )
-
-
-def record_json(value: Any) -> Any:
-    """Records as plain JSON values: fields by name, unknown numbers null."""
-    if isinstance(value, Interval):
-        return value.to_json()
-    if isinstance(value, ClassMetrics):
-        return {**_fields(value), "rates": plain(value.rates)}
-    if isinstance(value, CellClasses):
-        return {**_fields(value), "opposed": plain(value.opposed), "unsupported": value.unsupported}
-    if is_dataclass(value) and not isinstance(value, type):
-        return _fields(value)
-    if isinstance(value, Mapping):
-        return {str(key): record_json(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [record_json(one) for one in value]
-    return plain(value)
-
-
-def _fields(record: Any) -> dict[str, Any]:
-    return {field.name: record_json(getattr(record, field.name)) for field in fields(record)}
 
 
 def _targets(

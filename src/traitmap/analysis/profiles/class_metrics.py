@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from traitmap.analysis.profiles.cell_items import OTHER, UNPARSED
+from traitmap.jsonable import jsonable
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import (
     Estimate,
@@ -80,6 +82,10 @@ class ClassMetrics:
         """(K, K + 2) counts over their row's sum; NaN in the row of a class that is never gold."""
         sums = self.counts.sum(axis=1, keepdims=True)
         return np.divide(self.counts, sums, out=np.full(self.counts.shape, nan), where=sums > 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data with ``rates`` beside the fields; unknown numbers are null."""
+        return {**jsonable(vars(self)), "rates": jsonable(self.rates)}
 
 
 def class_metrics(

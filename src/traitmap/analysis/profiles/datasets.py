@@ -47,9 +47,9 @@ from traitmap.analysis.profiles.style import (
     style_of,
     vocabulary,
 )
-from traitmap.analysis.traits.naming import plain
 from traitmap.data.texts import TaskText, Texts
 from traitmap.errors import DataError
+from traitmap.jsonable import jsonable
 from traitmap.matrix.record import Array
 
 
@@ -164,6 +164,15 @@ class DatasetProfile:
     difficulty: Difficulty
     read: Mapping[str, int]
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data, style as a mapping from each number's name; unknown numbers are null."""
+        style = dict(zip(self.style.names, jsonable(self.style.values), strict=True))
+        parts = ("texts", "lengths", "classes", "forms", "difficulty")
+        return {part: jsonable(getattr(self, part)) for part in parts} | {
+            "style": style,
+            "read": dict(self.read),
+        }
+
 
 @dataclass(frozen=True)
 class DatasetComparison:
@@ -197,6 +206,47 @@ class DatasetComparison:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.profiles)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain JSON data; unknown numbers are null, matrices are keyed by name twice."""
+
+        def square(matrix: Array | None) -> dict[str, dict[str, Any]] | None:
+            if matrix is None:
+                return None
+            rows = [dict(zip(self.names, row, strict=True)) for row in jsonable(matrix)]
+            return dict(zip(self.names, rows, strict=True))
+
+        mmd = self.discrepancy
+        return {
+            "datasets": jsonable(self.profiles),
+            "style": {
+                "names": list(self.style_names),
+                "scores": dict(zip(self.names, jsonable(self.style_scores), strict=True)),
+                "cosine": square(self.style_cosine),
+                "encoder": self.style_encoder or None,
+                "encoded_cosine": square(self.encoded_style_cosine),
+            },
+            "semantics": {
+                "kind": self.semantic_kind,
+                "cosine": square(self.semantic_cosine),
+                "mmd_squared": square(mmd.squared),
+                "mmd_p": square(mmd.p),
+                "mmd_null_p95": square(mmd.null_p95),
+                "mmd_bandwidth": jsonable(mmd.bandwidth),
+                "mmd_texts": mmd.texts,
+                "mmd_permutations": mmd.permutations,
+            },
+            "vocabulary": {
+                "jaccard": square(self.vocabulary.jaccard),
+                "coverage": square(self.vocabulary.coverage),
+            },
+            "labels": {
+                "shared": square(self.shared_labels),
+                "prior_distance": square(self.prior_distance),
+            },
+            "conditions": jsonable(self.conditions),
+            "notes": list(self.notes),
+        }
 
 
 def profile_datasets(
@@ -339,71 +389,3 @@ def _notes(profiles: Mapping[str, DatasetProfile], few: bool, words_only: bool) 
             "meaning is measured by words (TF-IDF): texts that say the same in other words look apart"
         )
     return tuple(notes)
-
-
-def to_json(comparison: DatasetComparison) -> dict[str, Any]:
-    """Everything in the record as plain JSON values; unknown numbers are null, matrices are keyed by name."""
-
-    def square(matrix: Array | None) -> dict[str, dict[str, Any]] | None:
-        if matrix is None:
-            return None
-        names = comparison.names
-        return {
-            row: dict(zip(names, plain(values), strict=True))
-            for row, values in zip(names, matrix, strict=True)
-        }
-
-    found = comparison.discrepancy
-    return {
-        "datasets": {name: profile_to_json(profile) for name, profile in comparison.profiles.items()},
-        "style": {
-            "names": list(comparison.style_names),
-            "scores": dict(zip(comparison.names, plain(comparison.style_scores), strict=True)),
-            "cosine": square(comparison.style_cosine),
-            "encoder": comparison.style_encoder or None,
-            "encoded_cosine": square(comparison.encoded_style_cosine),
-        },
-        "semantics": {
-            "kind": comparison.semantic_kind,
-            "cosine": square(comparison.semantic_cosine),
-            "mmd_squared": square(found.squared),
-            "mmd_p": square(found.p),
-            "mmd_null_p95": square(found.null_p95),
-            "mmd_bandwidth": plain(found.bandwidth),
-            "mmd_texts": found.texts,
-            "mmd_permutations": found.permutations,
-        },
-        "vocabulary": {
-            "jaccard": square(comparison.vocabulary.jaccard),
-            "coverage": square(comparison.vocabulary.coverage),
-        },
-        "labels": {
-            "shared": square(comparison.shared_labels),
-            "prior_distance": square(comparison.prior_distance),
-        },
-        "conditions": plain(comparison.conditions),
-        "notes": list(comparison.notes),
-    }
-
-
-def profile_to_json(profile: DatasetProfile) -> dict[str, Any]:
-    """One dataset's profile as plain JSON values."""
-    style = profile.style
-    found = {
-        name: plain(_fields(getattr(profile, name))) for name in ("lengths", "classes", "forms", "difficulty")
-    }
-    return {
-        "texts": profile.texts,
-        **found,
-        "style": dict(zip(style.names, plain(style.values), strict=True)),
-        "read": dict(profile.read),
-    }
-
-
-def _fields(record: Any) -> Any:
-    """A record as a mapping of its fields, nested; ``asdict`` cannot copy read-only mappings."""
-    if hasattr(record, "__dataclass_fields__"):
-        return {name: _fields(getattr(record, name)) for name in record.__dataclass_fields__}
-    if isinstance(record, Mapping):
-        return {name: _fields(value) for name, value in record.items()}
-    return record

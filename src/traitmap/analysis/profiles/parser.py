@@ -74,6 +74,23 @@ class Relations:
         """(n, R) whether each relation occurs in each text."""
         return self.counts > 0
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data: how many texts were parsed, by what, and how common each relation is in them."""
+        occurrences, texts = self.counts.sum(axis=0), self.present.sum(axis=0)
+        return {
+            "parser": self.parser,
+            "scheme": self.scheme,
+            "derived": dict(self.derived),
+            "parsed": len(self.texts),
+            "available": self.available,
+            "cut": self.cut,
+            "words": int(self.words.sum()),
+            "relations": {
+                label: {"count": int(count), "texts": int(number)}
+                for label, count, number in zip(self.labels, occurrences, texts, strict=True)
+            },
+        }
+
 
 def load_parser(pipeline: str | Path) -> Parser:
     """A spaCy pipeline by path or installed name.
@@ -210,24 +227,6 @@ def relation_shares(relations: Relations) -> dict[str, float]:
     own = [number for number, label in enumerate(relations.labels) if label not in relations.derived]
     whole = int(totals[own].sum())
     return {relations.labels[number]: float(totals[number] / whole) for number in own} if whole else {}
-
-
-def relations_json(relations: Relations) -> dict[str, Any]:
-    """Plain JSON data: how many texts were parsed, by what, and how common each relation is in them."""
-    parsed = len(relations.texts)
-    return {
-        "parser": relations.parser,
-        "scheme": relations.scheme,
-        "derived": dict(relations.derived),
-        "parsed": parsed,
-        "available": relations.available,
-        "cut": relations.cut,
-        "words": int(relations.words.sum()),
-        "relations": {
-            label: {"count": int(relations.counts[:, r].sum()), "texts": int(relations.present[:, r].sum())}
-            for r, label in enumerate(relations.labels)
-        },
-    }
 
 
 def syntax_feature(sources: Mapping[str, Relations], targets: Mapping[str, Relations]) -> Feature:

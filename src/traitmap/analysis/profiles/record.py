@@ -17,10 +17,11 @@ from traitmap.analysis.profiles.cell_classes import CellClasses
 from traitmap.analysis.profiles.cell_lengths import CellLengths
 from traitmap.analysis.profiles.cells import CellProfiles
 from traitmap.analysis.profiles.class_metrics import METRICS
-from traitmap.analysis.profiles.datasets import DatasetComparison, DatasetProfile, to_json
-from traitmap.analysis.profiles.parser import Relations, relations_json
+from traitmap.analysis.profiles.datasets import DatasetComparison, DatasetProfile
+from traitmap.analysis.profiles.parser import Relations
 from traitmap.analysis.profiles.relations import RelationEffects
 from traitmap.engine.perplexity import BasePerplexity
+from traitmap.jsonable import jsonable
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import Interval
 
@@ -214,14 +215,16 @@ class Profile:
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON data; unknown numbers are null."""
-        told = {"kind": self.kind, "roles": dict(self.roles), **to_json(self.comparison)}
-        told["notes"] = list(self.all_notes())
-        if self.relations:
-            told["syntax"] = {name: relations_json(one) for name, one in self.relations.items()}
-        if self.perplexity:
-            told["perplexity"] = {name: one.to_json() for name, one in self.perplexity.items()}
-        if self.cells is not None:
-            told["cells"] = self.cells.to_json()
-        if self.effects is not None:
-            told["relation_effects"] = self.effects.to_json()
-        return told
+        optional = {
+            "syntax": self.relations or None,
+            "perplexity": self.perplexity or None,
+            "cells": self.cells,
+            "relation_effects": self.effects,
+        }
+        return {
+            "kind": self.kind,
+            "roles": dict(self.roles),
+            **self.comparison.to_json(),
+            "notes": list(self.all_notes()),
+            **{name: jsonable(part) for name, part in optional.items() if part is not None},
+        }

@@ -30,6 +30,7 @@ from traitmap.analysis.profiles.relation_tests import (
     win_odds_ratio,
     win_test,
 )
+from traitmap.jsonable import jsonable
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import Interval, benjamini_hochberg, unknown
 
@@ -98,16 +99,8 @@ class RelationEffect:
         return self.q < LEVEL and self.p_within < LEVEL
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON data; unknown numbers are null."""
-        told: dict[str, Any] = {}
-        for name, value in vars(self).items():
-            if isinstance(value, Interval):
-                told[name] = value.to_json()
-            elif isinstance(value, float):
-                told[name] = value if isfinite(value) else None
-            else:
-                told[name] = value
-        return {**told, "significant": self.significant}
+        """Plain JSON data with ``significant`` beside the fields; unknown numbers are null."""
+        return {**jsonable(vars(self)), "significant": self.significant}
 
 
 @dataclass(frozen=True)
@@ -133,10 +126,10 @@ class RelationEffects:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data; unknown numbers are null."""
         return {
-            "conditions": dict(self.conditions),
+            "conditions": jsonable(self.conditions),
             "tests": len(self.tested),
             "findings": len(self.findings),
-            "effects": [effect.to_json() for effect in self.effects],
+            "effects": jsonable(self.effects),
         }
 
 

@@ -1,13 +1,12 @@
-"""Rotations of loadings: varimax, oblimin, and towards a target; Tucker's congruence.
+"""Components of a table: completion of missing cells, singular vectors, rotation, plane of the first two.
 
-Missing cells by regularised iterative PCA, for one table or a whole batch of tables at once.
-
-Josse & Husson (2012, 2016, missMDA): fill missing cells with the low-rank fit, refit, repeat; shrink
-each component by the noise that its eigenvalue holds, so that the fit does not feed on itself.
-
-One decomposition of one complete table: singular vectors under the sign rule, effects, leverage.
-
-Adapters and targets on one plane: how far each moves on two components when the data are resampled.
+Tables are (S, T), sources by targets; many functions take a batch of them, (B, S, T), at once. The order of
+the chapter is that of the work: a table is centred and scaled (``Metric``), its missing cells are filled by
+regularised iterative PCA (Josse & Husson 2012, 2016, missMDA: fill with the low-rank fit, refit, repeat; each
+component is shrunk by the noise that its eigenvalue holds, so that the fit does not feed on itself), its
+singular vectors are taken under a sign rule, the first ones rotated (varimax, oblimin), and the first two
+drawn as a plane with the scatter of each point. Nothing here is random and nothing warns; see dimension,
+stability and findings.
 """
 
 from __future__ import annotations
@@ -23,6 +22,165 @@ from numpy.typing import NDArray
 from traitmap.matrix.record import Array
 
 Rotation = Literal["none", "varimax", "oblimin"]
+Mask = NDArray[np.bool_]
+
+PLANE = 2  # components of a plane
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a table is centred and scaled before it is decomposed.
+
+    divide: divide each column by its standard deviation. double: subtract row means as well.
+    """
+
+    divide: bool = True
+    double: bool = False
+
+
+@dataclass(frozen=True)
+class Standardised:
+    """Tables centred and scaled: z (B, S, T), center and divisor (B, T), row (B, S) row means."""
+
+    z: Array
+    center: Array
+    divisor: Array
+    row: Array
+
+
+def standardise(tables: Array, metric: Metric) -> Standardised:
+    """Centre (and scale) complete tables (B, S, T) column by column; constant columns become zero.
+
+    The standard deviation divides by S - 1. With ``metric.double`` row means are taken out before it.
+    """
+    center = tables.mean(axis=1)
+    z = tables - center[:, None, :]
+    row = np.zeros(tables.shape[:2])
+    if metric.double:
+        row = z.mean(axis=2)
+        z = z - row[:, :, None]
+    divisor = np.ones_like(center)
+    if metric.divide:
+        spread = np.sqrt((z**2).sum(axis=1) / max(tables.shape[1] - 1, 1))
+        floor = 1e-12 * (np.abs(center) + np.abs(tables).max(axis=1)) + 1e-300
+        divisor = np.where(spread > floor, spread, 1.0)
+        z = np.where((spread > floor)[:, None, :], z / divisor[:, None, :], 0.0)
+    return Standardised(z, center, divisor, row)
+
+
+def restore(z: Array, like: Standardised) -> Array:
+    """Undo ``standardise``: z (B, S, T) back to the units of the tables that ``like`` was made of."""
+    return z * like.divisor[:, None, :] + like.row[:, :, None] + like.center[:, None, :]
+
+
+def low_rank_fit(z: Array, rank: int, residual_degrees: Array, *, regularised: bool = True) -> Array:
+    """Best rank-``rank`` fit of each z (B, S, T), its components shrunk by the noise in them.
+
+    residual_degrees: (B,) observed cells less parameters. The noise variance is the residual sum of
+    squares over them; each eigenvalue of z'z holds S T / min(T, S - 1) times that (Josse & Husson 2012),
+    at most the first eigenvalue left out.
+    """
+    rows, columns = z.shape[1:]
+    if rank == 0:
+        return np.zeros_like(z)
+    tall = columns <= rows
+    gram = np.swapaxes(z, 1, 2) @ z if tall else z @ np.swapaxes(z, 1, 2)
+    eigenvalues, vectors = np.linalg.eigh(gram)
+    eigenvalues = np.maximum(eigenvalues[:, ::-1], 0.0)
+    vectors = vectors[:, :, ::-1][:, :, :rank]
+    leading = eigenvalues[:, :rank]
+    factor = np.ones_like(leading)
+    if regularised and eigenvalues.shape[1] > rank:
+        residual = eigenvalues[:, rank:].sum(axis=1)
+        noise = residual / residual_degrees * rows * columns / min(columns, rows - 1)
+        noise = np.minimum(noise, eigenvalues[:, rank])
+        factor = np.maximum(leading - noise[:, None], 0.0) / np.maximum(leading, 1e-300)
+    if tall:
+        return ((z @ vectors) * factor[:, None, :]) @ np.swapaxes(vectors, 1, 2)
+    return vectors @ (factor[:, :, None] * (np.swapaxes(vectors, 1, 2) @ z))
+
+
+def residual_degrees(observed: Mask, rank: int, metric: Metric) -> Array:
+    """(B,) observed cells less the parameters of a rank-``rank`` fit with its means; at least 1."""
+    rows, columns = observed.shape[1:]
+    means = columns + (rows - 1 if metric.double else 0)
+    free = rank * (rows - 1 + columns - rank)
+    return np.maximum(observed.sum(axis=(1, 2)) - means - free, 1).astype(float)
+
+
+def fill_with_means(tables: Array, observed: Mask) -> Array:
+    """Missing cells of tables (B, S, T) set to the mean of their column's observed cells.
+
+    observed: (B, S, T). A column without any observed cell becomes 0.
+    """
+    values = np.where(observed, tables, 0.0)
+    counts = np.maximum(observed.sum(axis=1), 1)
+    means = values.sum(axis=1) / counts
+    return np.where(observed, values, means[:, None, :])
+
+
+def complete_tables(
+    tables: Array,
+    observed: Mask,
+    rank: int,
+    metric: Metric,
+    *,
+    start: Array | None = None,
+    tolerance: float = 1e-6,
+    limit: int = 300,
+    regularised: bool = True,
+) -> Array:
+    """Fill the missing cells of tables (B, S, T) by iterative PCA of the given rank.
+
+    start: completed tables to begin from (default: column means). Stops when the root mean square
+    change of the filled cells falls below ``tolerance`` times the table's standard deviation.
+    """
+    filled = fill_with_means(tables, observed) if start is None else np.where(observed, tables, start)
+    if observed.all() or (rank == 0 and not metric.double):
+        return filled
+    degrees = residual_degrees(observed, rank, metric)
+    missing_count = np.maximum((~observed).sum(axis=(1, 2)), 1)
+    active = np.flatnonzero((~observed).any(axis=(1, 2)))
+    for _ in range(limit):
+        current = filled[active]
+        scaled = standardise(current, metric)
+        fit = restore(low_rank_fit(scaled.z, rank, degrees[active], regularised=regularised), scaled)
+        updated = np.where(observed[active], current, fit)
+        step = (((updated - current) / scaled.divisor[:, None, :]) ** 2).sum(axis=(1, 2))
+        spread = (scaled.z**2).mean(axis=(1, 2)) + 1e-300
+        filled[active] = updated
+        active = active[step / missing_count[active] > tolerance**2 * spread]
+        if active.size == 0:
+            break
+    return filled
+
+
+def complete(
+    values: Array,
+    rank: int,
+    metric: Metric | None = None,
+    *,
+    regularised: bool = True,
+    tolerance: float = 1e-10,
+    limit: int = 5000,
+) -> Array:
+    """Fill the NaN of one table (S, T) by regularised iterative PCA; observed cells stay as they are.
+
+    rank: components of the fit. metric: how columns are centred and scaled (default: z-scores). tolerance,
+    limit: as in ``complete_tables``, here close to the end. Returns (S, T) in the units of the table.
+    """
+    observed = np.isfinite(values)[None]
+    filled = complete_tables(
+        np.asarray(values, dtype=float)[None],
+        observed,
+        rank,
+        metric or Metric(),
+        tolerance=tolerance,
+        limit=limit,
+        regularised=regularised,
+    )
+    return filled[0]
 
 
 @dataclass(frozen=True)
@@ -49,7 +207,11 @@ class Rotated:
 def varimax(
     loadings: Array, *, normalise: bool = True, tolerance: float = 1e-10, limit: int = 1000
 ) -> Rotated:
-    """Kaiser's varimax (1958) of loadings (T, k), rows normalised to communality one while rotating."""
+    """Varimax of loadings (T, k) (Kaiser, Psychometrika 1958).
+
+    normalise: rows have communality one while rotating. Stops when the criterion rises by less than
+    ``tolerance`` of itself.
+    """
     size = np.sqrt((loadings**2).sum(axis=1, keepdims=True)) if normalise else np.ones((len(loadings), 1))
     rows = loadings / np.where(size > 1e-12, size, 1.0)
     turn = np.eye(loadings.shape[1])
@@ -113,7 +275,10 @@ def _ordered(pattern: Array, transform: Array) -> Rotated:
 
 
 def rotate_loadings(loadings: Array, rotation: Rotation) -> Rotated:
-    """Rotate loadings (T, k) by name; ``none`` and a single factor come back as they are."""
+    """Rotate loadings (T, k) by ``varimax`` or ``oblimin``; ``none`` and a single factor stay as they are.
+
+    Factors come back by falling variance, the largest loading of each positive.
+    """
     count = loadings.shape[1]
     if rotation == "none" or count < 2:
         return Rotated(loadings, np.eye(count), np.eye(count))
@@ -121,158 +286,13 @@ def rotate_loadings(loadings: Array, rotation: Rotation) -> Rotated:
 
 
 def congruence(first: Array, second: Array) -> Array:
-    """Tucker's congruence of all pairs of columns: (T, a), (..., T, b) -> (..., a, b), in [-1, 1]."""
+    """Tucker's congruence of all pairs of columns: (T, a), (..., T, b) -> (..., a, b), in [-1, 1].
+
+    The cosine of two loading vectors, not centred; 0 where either has no length.
+    """
     product = np.swapaxes(first, -1, -2) @ second
     sizes = np.linalg.norm(first, axis=-2)[..., :, None] * np.linalg.norm(second, axis=-2)[..., None, :]
     return np.where(sizes > 0, product / np.where(sizes > 0, sizes, 1.0), 0.0)
-
-
-Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a table is centred and scaled before it is decomposed.
-
-    divide: divide each column by its standard deviation. double: subtract row means as well.
-    """
-
-    divide: bool = True
-    double: bool = False
-
-
-@dataclass(frozen=True)
-class Standardised:
-    """Tables centred and scaled: z (B, S, T), center and divisor (B, T), row (B, S) row means."""
-
-    z: Array
-    center: Array
-    divisor: Array
-    row: Array
-
-
-def standardise(tables: Array, metric: Metric) -> Standardised:
-    """Centre (and scale) complete tables (B, S, T) column by column; constant columns become zero."""
-    center = tables.mean(axis=1)
-    z = tables - center[:, None, :]
-    row = np.zeros(tables.shape[:2])
-    if metric.double:
-        row = z.mean(axis=2)
-        z = z - row[:, :, None]
-    divisor = np.ones_like(center)
-    if metric.divide:
-        spread = np.sqrt((z**2).sum(axis=1) / max(tables.shape[1] - 1, 1))
-        floor = 1e-12 * (np.abs(center) + np.abs(tables).max(axis=1)) + 1e-300
-        divisor = np.where(spread > floor, spread, 1.0)
-        z = np.where((spread > floor)[:, None, :], z / divisor[:, None, :], 0.0)
-    return Standardised(z, center, divisor, row)
-
-
-def restore(z: Array, like: Standardised) -> Array:
-    """Undo ``standardise``: (B, S, T) back to the units of the tables."""
-    return z * like.divisor[:, None, :] + like.row[:, :, None] + like.center[:, None, :]
-
-
-def low_rank_fit(z: Array, rank: int, residual_degrees: Array, *, regularised: bool = True) -> Array:
-    """Best rank-``rank`` fit of each z (B, S, T), its components shrunk by the noise in them.
-
-    residual_degrees: (B,) observed cells less parameters. The noise variance is the residual sum of
-    squares over them; each eigenvalue of z'z holds S T / min(T, S - 1) times that (Josse & Husson 2012),
-    at most the first eigenvalue left out.
-    """
-    rows, columns = z.shape[1:]
-    if rank == 0:
-        return np.zeros_like(z)
-    tall = columns <= rows
-    gram = np.swapaxes(z, 1, 2) @ z if tall else z @ np.swapaxes(z, 1, 2)
-    eigenvalues, vectors = np.linalg.eigh(gram)
-    eigenvalues = np.maximum(eigenvalues[:, ::-1], 0.0)
-    vectors = vectors[:, :, ::-1][:, :, :rank]
-    kept = eigenvalues[:, :rank]
-    factor = np.ones_like(kept)
-    if regularised and eigenvalues.shape[1] > rank:
-        residual = eigenvalues[:, rank:].sum(axis=1)
-        noise = residual / residual_degrees * rows * columns / min(columns, rows - 1)
-        noise = np.minimum(noise, eigenvalues[:, rank])
-        factor = np.maximum(kept - noise[:, None], 0.0) / np.maximum(kept, 1e-300)
-    if tall:
-        return ((z @ vectors) * factor[:, None, :]) @ np.swapaxes(vectors, 1, 2)
-    return vectors @ (factor[:, :, None] * (np.swapaxes(vectors, 1, 2) @ z))
-
-
-def residual_degrees(observed: Mask, rank: int, metric: Metric) -> Array:
-    """(B,) observed cells less the parameters of a rank-``rank`` fit with its means; at least 1."""
-    rows, columns = observed.shape[1:]
-    means = columns + (rows - 1 if metric.double else 0)
-    free = rank * (rows - 1 + columns - rank)
-    return np.maximum(observed.sum(axis=(1, 2)) - means - free, 1).astype(float)
-
-
-def fill_with_means(tables: Array, observed: Mask) -> Array:
-    """Missing cells of (B, S, T) set to the mean of their column's observed cells."""
-    values = np.where(observed, tables, 0.0)
-    counts = np.maximum(observed.sum(axis=1), 1)
-    means = values.sum(axis=1) / counts
-    return np.where(observed, values, means[:, None, :])
-
-
-def complete_tables(
-    tables: Array,
-    observed: Mask,
-    rank: int,
-    metric: Metric,
-    *,
-    start: Array | None = None,
-    tolerance: float = 1e-6,
-    limit: int = 300,
-    regularised: bool = True,
-) -> Array:
-    """Fill the missing cells of tables (B, S, T) by iterative PCA of the given rank.
-
-    start: completed tables to begin from (default: column means). Stops when the root mean square
-    change of the filled cells falls below ``tolerance`` times the table's standard deviation.
-    """
-    filled = fill_with_means(tables, observed) if start is None else np.where(observed, tables, start)
-    if observed.all() or (rank == 0 and not metric.double):
-        return filled
-    degrees = residual_degrees(observed, rank, metric)
-    missing_count = np.maximum((~observed).sum(axis=(1, 2)), 1)
-    active = np.flatnonzero((~observed).any(axis=(1, 2)))
-    for _ in range(limit):
-        current = filled[active]
-        scaled = standardise(current, metric)
-        fit = restore(low_rank_fit(scaled.z, rank, degrees[active], regularised=regularised), scaled)
-        updated = np.where(observed[active], current, fit)
-        step = (((updated - current) / scaled.divisor[:, None, :]) ** 2).sum(axis=(1, 2))
-        spread = (scaled.z**2).mean(axis=(1, 2)) + 1e-300
-        filled[active] = updated
-        active = active[step / missing_count[active] > tolerance**2 * spread]
-        if active.size == 0:
-            break
-    return filled
-
-
-def complete(
-    values: Array,
-    rank: int,
-    metric: Metric | None = None,
-    *,
-    regularised: bool = True,
-    tolerance: float = 1e-10,
-    limit: int = 5000,
-) -> Array:
-    """Fill the NaN of one table (S, T) by regularised iterative PCA; observed cells stay as they are."""
-    observed = np.isfinite(values)[None]
-    filled = complete_tables(
-        np.asarray(values, dtype=float)[None],
-        observed,
-        rank,
-        metric or Metric(),
-        tolerance=tolerance,
-        limit=limit,
-        regularised=regularised,
-    )
-    return filled[0]
 
 
 @dataclass(frozen=True)
@@ -307,7 +327,10 @@ def signs(loadings: Array) -> Array:
 
 
 def components_of(table: Array, metric: Metric) -> Components:
-    """Singular value decomposition of the standardised complete table (S, T); C = min(S - 1, T) at most."""
+    """Singular value decomposition of the standardised complete table (S, T).
+
+    C is at most min(S - 1, T), one less than T where the table is double-centred. Signs by ``signs``.
+    """
     scaled = standardise(table[None], metric)
     u, singular, vt = np.linalg.svd(scaled.z[0], full_matrices=False)
     count = max(1, min(table.shape[0] - 1, table.shape[1] - (1 if metric.double else 0)))
@@ -319,7 +342,10 @@ def components_of(table: Array, metric: Metric) -> Components:
 
 
 def correlations(values: Array, *, least: int) -> Array:
-    """(T, T) Pearson correlations of columns of (S, T), pairwise complete; NaN below ``least`` rows."""
+    """(T, T) Pearson correlations of the columns of values (S, T), pairwise complete.
+
+    least: rows that two columns must have in common; NaN below that.
+    """
     return np.asarray(pd.DataFrame(values).corr(min_periods=least), dtype=float)
 
 
@@ -334,7 +360,10 @@ def effect_weights(loadings: Array) -> Array:
 
 
 def effects_in_points(values: Array, reference: Array, weights: Array, points: Array) -> Array:
-    """(..., S, C) weighted mean gain of values (..., S, T) over the reference (T,), in points."""
+    """(..., S, C) weighted mean gain of values (..., S, T) over the reference (T,), in points.
+
+    weights: (T, C) of ``effect_weights``. points: (T,) points per unit of each target.
+    """
     return ((values - reference) * points) @ weights
 
 
@@ -371,10 +400,6 @@ def rotate_components(found: Components, count: int, rotation: Rotation) -> Rota
     return RotatedComponents(u, v, size, rotated, ratios)
 
 
-PLANE = 2  # components of a plane
-CONFIDENCE = 0.95
-
-
 @dataclass(frozen=True)
 class Biplot:
     """The first two components as a plane (Gabriel, Biometrika 1971), with the scatter of each point.
@@ -399,12 +424,16 @@ def biplot_of(filled: Array, metric: Metric, loadings: Array, aligned: Array, mo
     the table, or None where they are unknown: then adapters move with the axes only.
     Every adapter is projected on every draw's axes, so that its scatter holds their uncertainty and its own.
     """
-    found = standardise(filled[None], metric)
-    z, divisor = found.z[0], np.broadcast_to(found.divisor, (1, 1, filled.shape[1]))[0, 0]
+    scaled = standardise(filled[None], metric)
+    z, divisor = scaled.z[0], np.broadcast_to(scaled.divisor, (1, 1, filled.shape[1]))[0, 0]
     axes = aligned[:, :, :PLANE]
     drawn = z @ axes
     if moved is not None:
-        drawn = drawn + _centred(moved / divisor, metric) @ axes
+        apart = moved / divisor
+        apart = apart - apart.mean(axis=1, keepdims=True)
+        if metric.double:
+            apart = apart - apart.mean(axis=2, keepdims=True)
+        drawn = drawn + apart @ axes
     return Biplot(
         scores=z @ loadings[:, :PLANE],
         loadings=loadings[:, :PLANE],
@@ -412,12 +441,6 @@ def biplot_of(filled: Array, metric: Metric, loadings: Array, aligned: Array, mo
         loadings_covariance=_covariances(axes),
         draws=len(aligned),
     )
-
-
-def _centred(moved: Array, metric: Metric) -> Array:
-    """Deviations from their mean over adapters (and, in a double-centred table, over targets)."""
-    centred = moved - moved.mean(axis=1, keepdims=True)
-    return centred - centred.mean(axis=2, keepdims=True) if metric.double else centred
 
 
 def _covariances(drawn: Array) -> Array:

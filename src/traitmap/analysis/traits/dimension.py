@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from traitmap.analysis.traits.components import Mask, Metric, complete_tables, standardise
@@ -14,20 +12,16 @@ PRECISE = 0.01  # share of the error without components below which completion r
 CHUNK = 4_000_000  # numbers in a batch of tables: 32 MB
 
 
-@dataclass(frozen=True)
-class Null:
-    """Explained variance ratios of tables without structure: ratios (draws, C)."""
+def spectrum_band(ratios: Array) -> tuple[Array, Array, Array]:
+    """Mean, 5th and 95th percentile, each (C,), of explained variance ratios (draws, C) of a null.
 
-    ratios: Array
-
-    def band(self, *, cumulative: bool = False) -> tuple[Array, Array, Array]:
-        """(mean, 5th, 95th percentile), each (C,)."""
-        ratios = np.cumsum(self.ratios, axis=1) if cumulative else self.ratios
-        if not len(ratios):
-            unknown = np.full(ratios.shape[1], np.nan)
-            return unknown, unknown, unknown
-        low, high = np.percentile(ratios, [5, 95], axis=0)
-        return ratios.mean(axis=0), low, high
+    NaN where there are no draws. For running sums, pass ``np.cumsum(ratios, axis=1)``.
+    """
+    if not len(ratios):
+        unknown = np.full(ratios.shape[1], np.nan)
+        return unknown, unknown, unknown
+    low, high = np.percentile(ratios, [5, 95], axis=0)
+    return ratios.mean(axis=0), low, high
 
 
 def spectrum_ratios(tables: Array, metric: Metric, count: int) -> Array:
@@ -97,7 +91,10 @@ def cross_validate(
     held = held & enough
     train = observed[None] & ~held
     counted = np.asarray(held.reshape(seeds, folds, rows, columns).any(axis=1))
-    spread = _column_spread(table, observed) if metric.divide else np.ones(columns)
+    spread = np.ones(columns)
+    if metric.divide:
+        spread = np.nanstd(np.where(observed, table, np.nan), axis=0, ddof=1)
+        spread = np.where(spread > 0, spread, 1.0)
     tables = np.broadcast_to(np.where(observed, table, 0.0), train.shape)
     filled: Array | None = None
     cells: list[Array] = []
@@ -114,19 +111,13 @@ def cross_validate(
     return choose(np.stack(cells), counted)
 
 
-def _column_spread(table: Array, observed: Mask) -> Array:
-    """(T,) standard deviation of each column's observed cells; 1 for a constant column."""
-    spread = np.nanstd(np.where(observed, table, np.nan), axis=0, ddof=1)
-    return np.where(spread > 0, spread, 1.0)
-
-
 def choose(cells: Array, counted: Mask) -> CrossValidation:
     """The one-standard-error rule on squared errors (K + 1, seeds, S, T) of the cells that were counted."""
     weights = counted.astype(float)
     errors = _mean(cells, weights)
-    chosen, best, stderr = one_standard_error(cells, weights)
+    fewest, best, stderr = one_standard_error(cells, weights)
     by_seed = tuple(one_standard_error(cells[:, [s]], weights[[s]])[0] for s in range(cells.shape[1]))
-    return CrossValidation(errors, stderr, best, chosen, by_seed)
+    return CrossValidation(errors, stderr, best, fewest, by_seed)
 
 
 def _mean(cells: Array, weights: Array) -> Array:
@@ -145,27 +136,28 @@ def one_standard_error(cells: Array, weights: Array) -> tuple[int, int, Array]:
     best = int(np.flatnonzero(errors <= errors.min() + floor)[0])
     difference = (cells - cells[best]) * weights
     stderr = np.hypot(_stderr(difference, weights, axis=1), _stderr(difference, weights, axis=0))
-    chosen = int(np.flatnonzero(errors - errors[best] <= stderr + floor)[0])
-    return chosen, best, stderr
+    fewest = int(np.flatnonzero(errors - errors[best] <= stderr + floor)[0])
+    return fewest, best, stderr
 
 
 def _stderr(difference: Array, weights: Array, *, axis: int) -> Array:
     """(K + 1,) standard error of the mean difference over one axis of (seeds, S, T); 0 for a single level."""
     others = tuple(a for a in range(3) if a != axis)
     counts = weights.sum(axis=others)
-    kept = counts > 0
-    if kept.sum() < 2:
+    counted = counts > 0
+    if counted.sum() < 2:
         return np.zeros(len(difference))
-    means = difference.sum(axis=tuple(a + 1 for a in others))[:, kept] / counts[kept]
-    return means.std(axis=1, ddof=1) / np.sqrt(kept.sum())
+    means = difference.sum(axis=tuple(a + 1 for a in others))[:, counted] / counts[counted]
+    return means.std(axis=1, ddof=1) / np.sqrt(counted.sum())
 
 
 def gaussian_null(
     observed: Mask, spread: Array, rank: int, metric: Metric, *, draws: int, count: int, seed: int
-) -> Null:
-    """Horn's parallel analysis (1965): spectra of independent Gaussian tables with the same columns' spread.
+) -> Array:
+    """(draws, count) explained variance ratios of independent Gaussian tables with the columns' spread (T,).
 
-    They pass through the same masking, completion (of the same rank) and scaling as the data.
+    Horn's parallel analysis (Psychometrika 1965). The tables pass through the same masking, completion (of
+    the same rank) and scaling as the data.
     """
     generator = np.random.default_rng([seed, 2])
     tables = generator.normal(size=(draws, *observed.shape)) * spread
@@ -174,16 +166,20 @@ def gaussian_null(
 
 def permutation_null(
     z: Array, observed: Mask, rank: int, metric: Metric, *, draws: int, count: int, seed: int
-) -> Null:
-    """Spectra of tables whose columns were permuted independently: the data's own values, no structure."""
+) -> Array:
+    """(draws, count) explained variance ratios of the table z (S, T), its columns permuted independently.
+
+    The data's own values without structure, through the same completion and scaling.
+    """
     generator = np.random.default_rng([seed, 1])
     return _spectra(permute_columns(z, observed, draws, generator), observed, rank, metric, count)
 
 
-def _spectra(tables: Array, observed: Mask, rank: int, metric: Metric, count: int) -> Null:
+def _spectra(tables: Array, observed: Mask, rank: int, metric: Metric, count: int) -> Array:
+    """(draws, count) explained variance ratios of tables (draws, S, T), completed like the data."""
     ratios = []
     for part in np.array_split(tables, max(1, tables.size // CHUNK)):
         mask = np.broadcast_to(observed, part.shape)
         filled = complete_tables(part, mask, rank, metric, tolerance=1e-3)
         ratios.append(spectrum_ratios(filled, metric, count))
-    return Null(np.concatenate(ratios))
+    return np.concatenate(ratios)

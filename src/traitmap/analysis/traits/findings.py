@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 from traitmap.analysis.traits.components import correlations
+from traitmap.analysis.traits.description import exact_rank, listed, read_count, used_share
 from traitmap.analysis.traits.records import Traits, TraitWarning
 from traitmap.analysis.traits.scaling import PreparedTable
 from traitmap.matrix.record import Array, TransferMatrix
@@ -16,22 +17,14 @@ TWO_ROWS = 0.75  # leverage at which it is mostly two
 ONE_COLUMN = 0.5  # squared loading at which it is mostly one target
 NEAR_DUPLICATE = 0.98  # correlation at which two targets measure one thing
 COLLAPSED = -2.0  # median robust z-score at which a source has fallen through the floor
-ROUNDING = 1e-3  # of the largest singular value; smaller ones come from rounded numbers
 ONE_ANSWER = 0.9  # share of one answer at which predictions count as collapsed
-
-
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """Names in words: a, b and c; long lists are cut with a count."""
-    if len(names) > most:
-        return f"{', '.join(names[:most])} and {len(names) - most} more"
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def left_out(prepared: PreparedTable) -> list[TraitWarning]:
     """Sources without values, targets without values or without variation, and masked cells."""
-    found = []
+    warnings = []
     if prepared.dropped_rows:
-        found.append(
+        warnings.append(
             TraitWarning(
                 "sources_left_out",
                 f"left out for lack of values: {listed(prepared.dropped_rows)}",
@@ -40,7 +33,7 @@ def left_out(prepared: PreparedTable) -> list[TraitWarning]:
             )
         )
     if prepared.dropped_columns:
-        found.append(
+        warnings.append(
             TraitWarning(
                 "targets_left_out",
                 f"left out, their values missing or all the same: {listed(prepared.dropped_columns)}",
@@ -48,7 +41,7 @@ def left_out(prepared: PreparedTable) -> list[TraitWarning]:
                 prepared.dropped_columns,
             )
         )
-    return found
+    return warnings
 
 
 def incomplete(prepared: PreparedTable) -> list[TraitWarning]:
@@ -133,14 +126,14 @@ def collapsed_sources(prepared: PreparedTable, majority_share: Array | None) -> 
     z = ((values - median) / np.where(usable, deviation, np.nan))[:, usable]
     floor = np.nanmin(values, axis=0)
     depth = ((values - floor) / np.where(median > floor, median - floor, np.nan))[:, usable]
-    found = []
+    warnings = []
     for row, name in enumerate(prepared.sources):
         seen = np.isfinite(z[row])
         if seen.sum() < 3:
             continue
         typical, low = float(np.median(z[row][seen])), float((depth[row][seen] <= 0.25).mean())
         if typical < COLLAPSED and low >= 0.5:
-            found.append(
+            warnings.append(
                 TraitWarning(
                     "collapsed_source",
                     f"source {name} lies at the floor on {low:.0%} of the targets (median robust z "
@@ -150,7 +143,7 @@ def collapsed_sources(prepared: PreparedTable, majority_share: Array | None) -> 
                     (name,),
                 )
             )
-    return found
+    return warnings
 
 
 def _collapsed_from_predictions(prepared: PreparedTable, majority_share: Array) -> list[TraitWarning]:
@@ -164,11 +157,11 @@ def _collapsed_from_predictions(prepared: PreparedTable, majority_share: Array) 
     )
     telling = known & (typical < ONE_ANSWER)[None, :]
     constant = telling & (np.where(known, majority_share, 0.0) >= ONE_ANSWER)
-    found = []
+    warnings = []
     for row, name in enumerate(prepared.sources):
         count, total = int(constant[row].sum()), int(telling[row].sum())
         if total >= 3 and count / total >= 1 / 3:
-            found.append(
+            warnings.append(
                 TraitWarning(
                     "collapsed_source",
                     f"source {name} gives one answer to at least {ONE_ANSWER:.0%} of the items on {count} of "
@@ -178,18 +171,18 @@ def _collapsed_from_predictions(prepared: PreparedTable, majority_share: Array) 
                     (name,),
                 )
             )
-    return found
+    return warnings
 
 
 def one_row_axes(traits: Traits, examined: Iterable[int]) -> list[TraitWarning]:
     """Components that are mostly one source, mostly two, or mostly one target."""
-    found = []
+    warnings = []
     for c in examined:
-        found += _source_axis(traits, c)
+        warnings += _source_axis(traits, c)
         squares = np.nan_to_num(traits.loadings[:, c] ** 2)
         peak = int(np.argmax(squares))
         if squares[peak] >= ONE_COLUMN and len(squares) > 2:
-            found.append(
+            warnings.append(
                 TraitWarning(
                     "one_target_axis",
                     f"PC{c} is mostly the {traits.targets[peak]} target: squared loading {squares[peak]:.2f}",
@@ -197,7 +190,7 @@ def one_row_axes(traits: Traits, examined: Iterable[int]) -> list[TraitWarning]:
                     (f"PC{c}", traits.targets[peak]),
                 )
             )
-    return found
+    return warnings
 
 
 def _source_axis(traits: Traits, c: int) -> list[TraitWarning]:
@@ -223,9 +216,9 @@ def support(traits: Traits) -> list[TraitWarning]:
     counts = traits.n_components
     used, cv, parallel = counts["used"], counts["cv"], counts["parallel"]
     shape = f"{traits.conditions['rows']} x {traits.conditions['columns']}"
-    found = []
+    warnings = []
     if cv == 0:
-        found.append(
+        warnings.append(
             TraitWarning(
                 "no_component_supported",
                 f"cross-validation supports no component in this {shape} table: predicting every cell by its "
@@ -234,7 +227,7 @@ def support(traits: Traits) -> list[TraitWarning]:
             )
         )
     elif cv != parallel:
-        found.append(
+        warnings.append(
             TraitWarning(
                 "criteria_disagree",
                 f"cross-validation supports {cv} components, Horn's parallel analysis {parallel}, the "
@@ -243,14 +236,14 @@ def support(traits: Traits) -> list[TraitWarning]:
             )
         )
     if used > cv:
-        found.append(
+        warnings.append(
             TraitWarning(
                 "more_than_supported",
                 f"{used} components are used, but cross-validation supports {cv}",
                 "use components='auto', or say that the number was chosen by hand",
             )
         )
-    return found + chance(traits)
+    return warnings + chance(traits)
 
 
 def chance(traits: Traits) -> list[TraitWarning]:
@@ -263,9 +256,9 @@ def chance(traits: Traits) -> list[TraitWarning]:
         return []
     subject = "component" if count == 1 else f"{count} components"
     null = f"tables of {shape} without structure give {mean:.1%} (5-95 %: {low:.1%} to {high:.1%})"
-    found = []
+    warnings = []
     if claimed is not None and claimed <= high:
-        found.append(
+        warnings.append(
             TraitWarning(
                 "claim_not_above_null",
                 f"the claimed {claimed:.0%} for the first {subject} does not exceed chance: {null}",
@@ -274,7 +267,7 @@ def chance(traits: Traits) -> list[TraitWarning]:
         )
     rank = exact_rank(traits)
     if rank is not None:
-        found.append(
+        warnings.append(
             TraitWarning(
                 "low_rank_table",
                 f"the table has rank {rank}, so its first {rank} components explain all of it by "
@@ -284,7 +277,7 @@ def chance(traits: Traits) -> list[TraitWarning]:
             )
         )
     elif share <= high:
-        found.append(
+        warnings.append(
             TraitWarning(
                 "not_above_null",
                 f"the first {subject} explain{'s' if count == 1 else ''} {share:.1%}; {null}: the explained "
@@ -292,34 +285,12 @@ def chance(traits: Traits) -> list[TraitWarning]:
                 "do not quote the explained variance as evidence of traits",
             )
         )
-    return found
-
-
-def read_count(traits: Traits) -> int:
-    """How many components people will read: the used ones, or the first four where none is used."""
-    return traits.n_components["used"] or min(4, len(traits.explained_variance_ratio))
-
-
-def exact_rank(traits: Traits) -> int | None:
-    """The rank (up to rounding) of a complete table, if it is at most half of what its shape allows."""
-    if traits.conditions["missing_cells"] or traits.conditions["masked_cells"]:
-        return None
-    singular = traits.singular_values
-    rank = int((singular > ROUNDING * singular[0]).sum())
-    return rank if rank <= len(singular) / 2 else None
-
-
-def used_share(traits: Traits, count: int) -> tuple[float, tuple[float, float, float]]:
-    """Explained variance ratio of the first ``count`` components, and (mean, p05, p95) of its null."""
-    share = float(traits.explained_variance_ratio[:count].sum())
-    at = count - 1
-    band = (traits.null_cumulative_mean[at], traits.null_cumulative_p05[at], traits.null_cumulative_p95[at])
-    return share, (float(band[0]), float(band[1]), float(band[2]))
+    return warnings
 
 
 def instability(traits: Traits) -> list[TraitWarning]:
     """Used components that do not come back in resampled tables, or cannot be told from a neighbour."""
-    found = []
+    warnings = []
     rows = traits.stability.resamplings.get("adapters")
     for c in range(min(traits.n_components["used"], traits.stability.examined)):
         if rows is None:
@@ -327,7 +298,7 @@ def instability(traits: Traits) -> list[TraitWarning]:
         mean, low, noise = rows.congruence_mean[c], rows.congruence_p05[c], rows.noise_p95[c]
         if low < 0.85 or (np.isfinite(noise) and mean <= noise):
             level = f"; tables without structure reach {noise:.2f}" if np.isfinite(noise) else ""
-            found.append(
+            warnings.append(
                 TraitWarning(
                     "unstable_component",
                     f"PC{c} changes with the choice of sources: congruence {mean:.2f} on average, "
@@ -339,7 +310,7 @@ def instability(traits: Traits) -> list[TraitWarning]:
     for overlap in traits.stability.overlaps:
         if overlap.components[0] < traits.n_components["used"]:
             names = tuple(f"PC{c}" for c in overlap.components)
-            found.append(
+            warnings.append(
                 TraitWarning(
                     "overlapping_components",
                     f"the eigenvalues of {listed(names)} overlap: which is which is arbitrary; their common "
@@ -349,16 +320,16 @@ def instability(traits: Traits) -> list[TraitWarning]:
                     names,
                 )
             )
-    return found
+    return warnings
 
 
 def noisy(traits: Traits) -> list[TraitWarning]:
     """Targets that are mostly noise or unreliable over seeds."""
-    found = []
+    warnings = []
     share, reliability = traits.noise.share, traits.noise.reliability
     bad = [t for t, s in zip(traits.targets, share, strict=True) if np.isfinite(s) and s > 0.5]
     if bad:
-        found.append(
+        warnings.append(
             TraitWarning(
                 "noisy_targets",
                 f"more than half of the variance between sources is item noise on {listed(bad)}",
@@ -368,7 +339,7 @@ def noisy(traits: Traits) -> list[TraitWarning]:
         )
     weak = [t for t, r in zip(traits.targets, reliability, strict=True) if np.isfinite(r) and r < 0.5]
     if weak:
-        found.append(
+        warnings.append(
             TraitWarning(
                 "unreliable_targets",
                 f"reliability over training seeds is below .5 on {listed(weak)}",
@@ -376,23 +347,23 @@ def noisy(traits: Traits) -> list[TraitWarning]:
                 tuple(weak),
             )
         )
-    return found
+    return warnings
 
 
 def general_component(traits: Traits, examined: Iterable[int]) -> list[TraitWarning]:
     """Components that are no more than the average over targets."""
     z = (traits.completed - traits.centers) / traits.divisors
-    kept = np.isfinite(z).any(axis=1)
-    columns = np.isfinite(z[kept]).all(axis=0)
-    average = z[kept][:, columns].mean(axis=1)
-    found = []
+    known = np.isfinite(z).any(axis=1)
+    columns = np.isfinite(z[known]).all(axis=0)
+    average = z[known][:, columns].mean(axis=1)
+    warnings = []
     for c in examined:
-        score = traits.scores[kept, c]
+        score = traits.scores[known, c]
         if average.std() < 1e-12 or score.std() < 1e-12:
             continue
         r = float(np.corrcoef(average, score)[0, 1])
         if abs(r) > 0.95:
-            found.append(
+            warnings.append(
                 TraitWarning(
                     "general_component",
                     f"PC{c} is the average over the targets (r = {r:.3f}): how good a source is overall",
@@ -400,7 +371,7 @@ def general_component(traits: Traits, examined: Iterable[int]) -> list[TraitWarn
                     (f"PC{c}",),
                 )
             )
-    return found
+    return warnings
 
 
 def unknown_base(prepared: PreparedTable) -> list[TraitWarning]:
@@ -427,31 +398,31 @@ def in_other_units(matrix: TransferMatrix) -> tuple[str, ...]:
     within = np.array([np.nanmin(v, initial=0.0) >= 0 and np.nanmax(v, initial=0.0) <= 1 for v in values.T])
     kinds = {metrics.get(target) for target, inside in zip(matrix.targets, within, strict=True) if inside}
     pairs = zip(matrix.targets, within, strict=True)
-    other = [name for name, inside in pairs if not inside and name in metrics and metrics[name] not in kinds]
-    return tuple(other) if kinds - {None} else ()
+    unlike = [name for name, inside in pairs if not inside and name in metrics and metrics[name] not in kinds]
+    return tuple(unlike) if kinds - {None} else ()
 
 
 def mixed_units(matrix: TransferMatrix) -> list[TraitWarning]:
     """Effects average gains over targets; in different units the average has none."""
-    other = in_other_units(matrix)
-    if not other:
+    unlike = in_other_units(matrix)
+    if not unlike:
         return []
     return [
         TraitWarning(
             "mixed_units",
-            f"targets {listed(other)} are no proportions: effects add their units to those of the others",
+            f"targets {listed(unlike)} are no proportions: effects add their units to those of the others",
             "do not read the size of an effect; leave targets of one kind out, or read loadings and scores",
-            other,
+            unlike,
         )
     ]
 
 
 def table_as_read(matrix: TransferMatrix, prepared: PreparedTable) -> list[TraitWarning]:
     """Sources that were named alike, and targets whose metric is better when lower."""
-    found = []
+    warnings = []
     renamed = tuple(str(name) for name in matrix.conditions.get("renamed", ()))
     if renamed:
-        found.append(
+        warnings.append(
             TraitWarning(
                 "sources_named_alike",
                 f"the table names several rows alike; they are told apart as {listed(renamed)}",
@@ -461,7 +432,7 @@ def table_as_read(matrix: TransferMatrix, prepared: PreparedTable) -> list[Trait
         )
     lower = tuple(t for t in prepared.targets if matrix.higher_is_better.get(t) is False)
     if lower:
-        found.append(
+        warnings.append(
             TraitWarning(
                 "lower_is_better",
                 f"lower is better on {listed(lower)}: a positive loading or effect there means getting worse",
@@ -469,7 +440,7 @@ def table_as_read(matrix: TransferMatrix, prepared: PreparedTable) -> list[Trait
                 lower,
             )
         )
-    return found
+    return warnings
 
 
 def all_findings(

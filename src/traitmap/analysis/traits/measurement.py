@@ -1,15 +1,14 @@
-"""Tables as they might have been measured: the same adapters on other items, with other training seeds.
+"""Measurement noise: how much of the table it is, and tables as they might have been measured instead.
 
-All adapters and the base answer the same items, so items are resampled jointly for all of them; what
-they share then cancels in gains and in the centred table. Seeds are resampled for each source on its
-own, jointly for all targets, since one adapter answers all of them.
-
-How much of the table is measurement noise, and what is left when it is taken out.
+The same adapters might have met other items, or been trained with other seeds. All adapters and the base
+answer the same items, so items are resampled jointly for all of them; what they share then cancels in gains
+and in the centred table. Seeds are resampled for each source on its own, jointly for all targets, since one
+adapter answers all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,38 +25,22 @@ from traitmap.analysis.traits.records import Noise
 from traitmap.analysis.traits.scaling import PreparedTable
 from traitmap.matrix.record import Array, Cell, TransferMatrix
 
+ItemScores = Sequence[Array | None]  # per target (1 + S, seeds, items), row 0 the base; None where unknown
 
-@dataclass(frozen=True)
-class ItemTable:
-    """Item outcomes of the sources and targets that are decomposed, in their order.
 
-    scores: one array (1 + S, seeds, items) per target, row 0 the base; None where unknown.
+def item_scores(
+    matrix: TransferMatrix, rows: tuple[int, ...], columns: tuple[int, ...]
+) -> list[Array | None]:
+    """Item scores of the given sources and targets (indices into the matrix), in their order.
+
+    One array (1 + S, seeds, items) per target, row 0 the base; None where the items are not known.
     """
-
-    scores: tuple[Array | None, ...]
-
-    @property
-    def complete(self) -> bool:
-        """Whether every target has items."""
-        return all(part is not None for part in self.scores)
-
-    @property
-    def seeds(self) -> int:
-        """Largest number of seeds that any adapter was measured with."""
-        counts = [
-            np.isfinite(part[1:]).any(axis=2).sum(axis=1).max() for part in self.scores if part is not None
-        ]
-        return int(max(counts, default=0))
-
-
-def item_table(matrix: TransferMatrix, rows: tuple[int, ...], columns: tuple[int, ...]) -> ItemTable:
-    """The items of the given sources and targets (indices into the matrix)."""
     pick = [0, *(row + 1 for row in rows)]
     parts: list[Array | None] = []
     for column in columns:
         scores = matrix.item_scores.get(matrix.targets[column])
         parts.append(None if scores is None else np.asarray(scores, dtype=float)[pick])
-    return ItemTable(tuple(parts))
+    return parts
 
 
 def _mean_over(values: Array, axis: int) -> Array:
@@ -68,10 +51,13 @@ def _mean_over(values: Array, axis: int) -> Array:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def item_deviations(items: ItemTable, draws: int, generator: np.random.Generator) -> Array:
-    """(draws, 1 + S, T) resampled less observed mean when items are drawn again; row 0 is the base."""
+def item_deviations(items: ItemScores, draws: int, generator: np.random.Generator) -> Array:
+    """(draws, 1 + S, T) resampled less observed mean when items are drawn again; row 0 is the base.
+
+    In raw units. ValueError where a target has no items.
+    """
     parts = []
-    for scores in items.scores:
+    for scores in items:
         if scores is None:
             raise ValueError("item_deviations needs items for every target")
         pooled = _mean_over(scores, axis=1)
@@ -90,13 +76,13 @@ def item_deviations(items: ItemTable, draws: int, generator: np.random.Generator
     return np.stack(parts, axis=2)
 
 
-def seed_deviations(items: ItemTable, draws: int, generator: np.random.Generator) -> Array:
+def seed_deviations(items: ItemScores, draws: int, generator: np.random.Generator) -> Array:
     """(draws, 1 + S, T) resampled less observed mean when training seeds are drawn again; the base stays.
 
     Resampling R seeds understates their variance by (R - 1) / R, which matters at two or three seeds;
     the deviations are stretched by sqrt(R / (R - 1)). A source with one seed does not move.
     """
-    means = np.stack([_mean_over(part, axis=2) for part in items.scores if part is not None], axis=2)
+    means = np.stack([_mean_over(part, axis=2) for part in items if part is not None], axis=2)
     deviations = np.zeros((draws, len(means), means.shape[2]))
     for row in range(1, len(means)):
         present = np.flatnonzero(np.isfinite(means[row]).any(axis=1))
@@ -113,14 +99,14 @@ def seed_deviations(items: ItemTable, draws: int, generator: np.random.Generator
     return deviations
 
 
-def item_noise_variance(items: ItemTable) -> Array:
+def item_noise_variance(items: ItemScores) -> Array:
     """(T,) expected contribution of item sampling to the variance between sources.
 
     All sources answer the same items, so what an item adds to all of them cancels between sources:
     with d the item scores less their mean over sources, sum over sources of var(d) / n, divided by S - 1.
     """
-    variances = np.full(len(items.scores), np.nan)
-    for t, scores in enumerate(items.scores):
+    variances = np.full(len(items), np.nan)
+    for t, scores in enumerate(items):
         if scores is None:
             continue
         finite = np.isfinite(scores[1:])
@@ -241,10 +227,14 @@ def measure(
     filled: (S, T) the completed table, of which a fit of the given rank leaves residuals.
     """
     rows, columns = prepared.row_order, prepared.column_order
-    spread = _leftover(prepared, filled, rank) / slope
+    scaled = standardise(filled[None], prepared.metric)
+    degrees = residual_degrees(prepared.observed[None], rank, prepared.metric)
+    fitted = restore(low_rank_fit(scaled.z, rank, degrees), scaled)[0]
+    parameters = float(prepared.observed.sum() - degrees[0])
+    spread = residual_spread(prepared.table, prepared.observed, fitted, parameters) / slope
     residual = np.broadcast_to(spread, (1 + len(rows), len(columns)))
-    items = item_table(matrix, rows, columns)
-    if items.complete:
+    items = item_scores(matrix, rows, columns)
+    if all(scores is not None for scores in items):
         generator = np.random.default_rng([seed, 5])
         deviations = _deviations(items, prepared.observed, residual, draws, generator) if draws else {}
         return RemeasuredTable("items", deviations, residual, item_noise_variance(items), slope)
@@ -258,31 +248,26 @@ def measure(
     return RemeasuredTable("residuals", {}, residual, np.full(len(columns), np.nan), slope)
 
 
-def _leftover(prepared: PreparedTable, filled: Array, rank: int) -> Array:
-    """(T,) standard deviation in table units of what ``rank`` components leave over."""
-    scaled = standardise(filled[None], prepared.metric)
-    degrees = residual_degrees(prepared.observed[None], rank, prepared.metric)
-    fitted = restore(low_rank_fit(scaled.z, rank, degrees), scaled)[0]
-    return residual_spread(
-        prepared.table, prepared.observed, fitted, float(prepared.observed.sum() - degrees[0])
-    )
-
-
 def _deviations(
-    items: ItemTable, observed: Mask, residual: Array, draws: int, generator: np.random.Generator
+    items: ItemScores, observed: Mask, residual: Array, draws: int, generator: np.random.Generator
 ) -> dict[str, Array]:
     """Deviations by items, by seeds, and both; filled cells move by what the fit leaves over."""
     moved = item_deviations(items, draws, generator)
     guess = generator.normal(size=(draws, *residual.shape)) * residual
     known = np.concatenate([np.ones((1, observed.shape[1]), dtype=bool), observed])
-    found = {"items": np.where(known, moved, guess)}
-    if items.seeds >= 2:
-        seeds = np.where(known, seed_deviations(items, draws, generator), 0.0)
-        found["seeds"] = seeds
-        found["measurement"] = found["items"] + seeds
-    else:
-        found["measurement"] = found["items"]
-    return found
+    by_items = np.where(known, moved, guess)
+    most_seeds = max(
+        (
+            int(np.isfinite(scores[1:]).any(axis=2).sum(axis=1).max())
+            for scores in items
+            if scores is not None
+        ),
+        default=0,
+    )
+    if most_seeds < 2:
+        return {"items": by_items, "measurement": by_items}
+    by_seeds = np.where(known, seed_deviations(items, draws, generator), 0.0)
+    return {"items": by_items, "seeds": by_seeds, "measurement": by_items + by_seeds}
 
 
 def seed_reliability(matrix: TransferMatrix, columns: tuple[int, ...]) -> Array:
@@ -299,17 +284,12 @@ def seed_reliability(matrix: TransferMatrix, columns: tuple[int, ...]) -> Array:
     for t, column in enumerate(columns):
         groups = [np.array(v) for v in by_target.get(matrix.targets[column], {}).values() if len(v) >= 2]
         if len(groups) >= 2:
-            result[t] = _one_minus_within_over_between(groups)
+            total = sum(len(group) for group in groups)
+            grand = sum(group.sum() for group in groups) / total
+            between = sum(len(group) * (group.mean() - grand) ** 2 for group in groups) / (len(groups) - 1)
+            within = sum(((group - group.mean()) ** 2).sum() for group in groups) / (total - len(groups))
+            result[t] = 1 - within / between if between > 0 else np.nan  # nan: the means do not differ
     return result
-
-
-def _one_minus_within_over_between(groups: list[Array]) -> float:
-    """1 - MSW / MSB; NaN when the groups' means do not differ at all."""
-    total = sum(len(group) for group in groups)
-    grand = sum(group.sum() for group in groups) / total
-    between = sum(len(group) * (group.mean() - grand) ** 2 for group in groups) / (len(groups) - 1)
-    within = sum(((group - group.mean()) ** 2).sum() for group in groups) / (total - len(groups))
-    return float(1 - within / between) if between > 0 else float("nan")
 
 
 def noise_summary(

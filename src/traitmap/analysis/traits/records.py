@@ -1,6 +1,7 @@
-"""The frozen records of the trait analysis. S sources, T targets, C components, M components examined.
+"""The records of the trait analysis: what ``decompose`` returns, as JSON and as tables for notebooks.
 
-Traits as small tables for notebooks: how many, their shares beside noise, loadings with intervals.
+Axes everywhere: S sources, T targets, C components, M components examined by resampling. Unknown numbers are
+NaN, with a reason where the record has a field for it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from math import isfinite
 from types import MappingProxyType
 from typing import Any
 
-from traitmap.analysis.traits.components import Biplot
+from traitmap.analysis.traits.components import Biplot, Mask
+from traitmap.analysis.traits.description import describe
+from traitmap.jsonable import jsonable
 from traitmap.matrix.record import Array
 from traitmap.notebook import Entry, Rows, between, number, page
 
@@ -52,7 +55,7 @@ class Resampling:
 
 
 @dataclass(frozen=True)
-class TargetOverlap:
+class ComponentOverlap:
     """Neighbouring components whose eigenvalues cannot be told apart: only their plane is meaningful.
 
     angle_mean, angle_p95: largest principal angle in degrees between the plane of the whole table
@@ -74,9 +77,22 @@ class Stability:
 
     examined: int
     resamplings: Mapping[str, Resampling] = field(default_factory=lambda: MappingProxyType({}))
-    overlaps: tuple[TargetOverlap, ...] = ()
+    overlaps: tuple[ComponentOverlap, ...] = ()
     eigenvalue_low: Array | None = None
     eigenvalue_high: Array | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data: resamplings by kind, overlapping components, intervals of variance shares."""
+        resamplings: dict[str, Any] = jsonable(self.resamplings)
+        for fields in resamplings.values():
+            del fields["kind"]
+        return {
+            "examined": self.examined,
+            "resamplings": resamplings,
+            "overlaps": jsonable(self.overlaps),
+            "explained_variance_ratio_low": jsonable(self.eigenvalue_low),
+            "explained_variance_ratio_high": jsonable(self.eigenvalue_high),
+        }
 
 
 @dataclass(frozen=True)
@@ -189,7 +205,7 @@ class Traits:
     centers: Array
     divisors: Array
     completed: Array
-    masked: Array
+    masked: Mask
     cross_validation: CrossValidation
     stability: Stability
     noise: Noise
@@ -201,6 +217,48 @@ class Traits:
     factor_correlation: Array | None = None
     rotated_variance_ratio: Array | None = None
     biplot: Biplot | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain JSON data, loadings and scores keyed by name; unknown numbers are null.
+
+        ``words`` are the sentences of ``description.describe``.
+        """
+
+        def by_name(names: tuple[str, ...], *fields: str, of: Any = self) -> dict[str, Any]:
+            return {field: dict(zip(names, jsonable(getattr(of, field)), strict=True)) for field in fields}
+
+        def plainly(*fields: str) -> dict[str, Any]:
+            return {field: jsonable(getattr(self, field)) for field in fields}
+
+        def band(name: str) -> dict[str, Any]:
+            return {part: jsonable(getattr(self, f"{name}_{part}")) for part in ("mean", "p05", "p95")}
+
+        plane, noise = self.biplot, self.noise
+        return {
+            **plainly("n_components", "explained_variance_ratio"),
+            "null_explained_variance_ratio": band("null"),
+            "null_cumulative": band("null_cumulative"),
+            **plainly("singular_values"),
+            **by_name(self.targets, "loadings", "loadings_low", "loadings_high"),
+            **by_name(self.sources, "scores", "scores_u"),
+            **plainly("base_scores"),
+            **by_name(self.sources, "effects", "effects_low", "effects_high", "leverage"),
+            "biplot": None
+            if plane is None
+            else {
+                **jsonable(vars(plane)),
+                **by_name(self.sources, "scores", "scores_covariance", of=plane),
+                **by_name(self.targets, "loadings", "loadings_covariance", of=plane),
+            },
+            **plainly("cross_validation", "stability"),
+            "noise": {
+                **jsonable(vars(noise)),
+                **by_name(self.targets, "variance", "share", "reliability", of=noise),
+            },
+            **plainly("rotation", "factor_correlation", "rotated_variance_ratio", "names", "naming"),
+            "words": describe(self),
+            **plainly("warnings", "conditions"),
+        }
 
     def _repr_html_(self) -> str:
         """Small tables, for notebooks."""

@@ -1,6 +1,8 @@
-"""From a transfer matrix to the table that is decomposed: masking, transformation, what is left out.
+"""From a transfer matrix to a table that can be decomposed, and to an order in which it can be read.
 
-An order of sources and targets that puts those next to each other whose gains go together.
+``prepare`` masks in-domain cells, leaves out what cannot be decomposed (empty rows, empty or constant
+columns) and transforms values (``Scale``). ``clustered_order`` puts sources next to each other whose gains go
+together, and targets likewise; it is for showing the matrix and changes nothing in the analysis.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
 
 Scale = Literal["standard", "center", "logit", "gain", "double"]
+
+LEAST_SHARED = 3  # known numbers that two rows must have in common before they can be alike
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,11 @@ def to_logit(values: Array, items: Array, targets: Sequence[str]) -> Array:
 
 
 def transform(values: Array, baseline: Array, scale: Scale, items: Array, targets: Sequence[str]) -> Array:
-    """(S, T) values in the units that are decomposed; NaN stays NaN."""
+    """(S, T) values in the units that are decomposed; NaN stays NaN.
+
+    baseline: (T,) of the base. items: (S, T) behind each cell, for the logit. MatrixError where ``gain``
+    lacks a baseline or ``logit`` meets a value outside [0, 1].
+    """
     if scale == "logit":
         return to_logit(values, items, targets)
     if scale == "gain":
@@ -151,11 +159,6 @@ def scale_slope(values: Array, observed: Mask, scale: Scale) -> Array:
     return 1.0 / (mean * (1.0 - mean))
 
 
-def metric_of(scale: Scale) -> Metric:
-    """``standard`` divides by the standard deviation, ``double`` subtracts row means, others only centre."""
-    return Metric(divide=scale == "standard", double=scale == "double")
-
-
 def prepare(
     matrix: TransferMatrix,
     *,
@@ -163,7 +166,11 @@ def prepare(
     mask_diagonal: bool | Literal["auto"] = "auto",
     diagonal: Sequence[tuple[str, str]] = (),
 ) -> PreparedTable:
-    """Sort, mask, transform, leave out what cannot be decomposed: empty rows, empty or constant columns."""
+    """Sort, mask, transform, leave out what cannot be decomposed: empty rows, empty or constant columns.
+
+    mask_diagonal, diagonal: as in ``in_domain_mask``. Predicted cells count as missing. Raises MatrixError
+    where the scale is unknown, values are infinite, or fewer than three sources and two targets are left.
+    """
     if scale not in get_args(Scale):
         raise MatrixError(f"scale {scale!r} is unknown; use one of {', '.join(get_args(Scale))}")
     mask = in_domain_mask(matrix.sources, matrix.targets, mask_diagonal, diagonal)
@@ -175,7 +182,12 @@ def prepare(
     keep_rows = usable[:, keep_columns].sum(axis=1) >= 1
     rows = sorted(np.flatnonzero(keep_rows), key=lambda i: matrix.sources[i])
     columns = sorted(np.flatnonzero(keep_columns), key=lambda j: matrix.targets[j])
-    _require_size(matrix, len(rows), len(columns))
+    if len(rows) < 3 or len(columns) < 2:
+        raise MatrixError(
+            f"traits need at least 3 sources and 2 targets with values that vary; of {len(matrix.sources)} x "
+            f"{len(matrix.targets)} only {len(rows)} x {len(columns)} are left after leaving out empty rows, "
+            "empty or constant columns and masked cells; add sources or targets, or use mask_diagonal=False"
+        )
     grid = np.ix_(rows, columns)
     targets = tuple(matrix.targets[j] for j in columns)
     values, items = matrix.values[grid], item_counts(matrix)[grid]
@@ -192,7 +204,7 @@ def prepare(
         table=np.where(observed, table, 0.0),
         observed=observed,
         masked=mask[grid],
-        metric=metric_of(scale),
+        metric=Metric(divide=scale == "standard", double=scale == "double"),
         points=points_per_unit(values),
         items=items,
         dropped_rows=tuple(s for s, keep in zip(matrix.sources, keep_rows, strict=True) if not keep),
@@ -208,19 +220,6 @@ def _varies(values: Array, usable: Mask) -> Mask:
         np.abs(np.where(np.isfinite(high), high, 0)), np.abs(np.where(np.isfinite(low), low, 0))
     )
     return np.where(np.isfinite(high), high - low, 0.0) > 1e-12 * size
-
-
-def _require_size(matrix: TransferMatrix, rows: int, columns: int) -> None:
-    """At least three sources and two targets must be left, or there is nothing to decompose."""
-    if rows < 3 or columns < 2:
-        raise MatrixError(
-            f"traits need at least 3 sources and 2 targets with values that vary; of {len(matrix.sources)} x "
-            f"{len(matrix.targets)} only {rows} x {columns} are left after leaving out empty rows, empty or "
-            "constant columns and masked cells; add sources or targets, or use mask_diagonal=False"
-        )
-
-
-LEAST_SHARED = 3  # known numbers that two rows must have in common before they can be alike
 
 
 @dataclass(frozen=True)
@@ -241,42 +240,34 @@ def clustered_order(matrix: TransferMatrix) -> Order:
     neighbours sum to the least (Bar-Joseph, Gifford and Jaakkola, Bioinformatics, 2001); of the two
     directions, the one that begins with the earlier place.
     """
-    gains = _comparable(matrix)
+    in_domain = in_domain_mask(matrix.sources, matrix.targets, "auto")
+    gains = np.where(in_domain | matrix.predicted, np.nan, matrix.gains)
+    known = np.isfinite(gains)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, gains, 0.0).sum(axis=0) / count
+    sd = np.sqrt((np.where(known, gains - mean, 0.0) ** 2).sum(axis=0) / count)
+    gains = np.divide(gains, sd, out=np.where(known, 0.0, np.nan), where=known & (sd > 1e-12))
     return Order(
         sources=_leaves(_similarity(gains, centred=False)),
         targets=_leaves(_similarity(gains.T, centred=True)),
     )
 
 
-def _comparable(matrix: TransferMatrix) -> Array:
-    """(S, T) gains in standard deviations of their target, NaN in-domain and where not measured."""
-    own = np.array([[source == target for target in matrix.targets] for source in matrix.sources], dtype=bool)
-    left_out = own.reshape(matrix.values.shape) | matrix.predicted
-    gains = np.where(left_out, np.nan, matrix.gains)
-    known = np.isfinite(gains)
-    count = np.maximum(known.sum(axis=0), 1)
-    filled = np.where(known, gains, 0.0)
-    mean = filled.sum(axis=0) / count
-    sd = np.sqrt((np.where(known, gains - mean, 0.0) ** 2).sum(axis=0) / count)
-    scaled: Array = np.divide(gains, sd, out=np.where(known, 0.0, np.nan), where=known & (sd > 1e-12))
-    return scaled
-
-
 def _similarity(rows: Array, *, centred: bool) -> Array:
     """(N, N) correlation or cosine over the columns that both rows know; 0 where these are too few."""
     count = len(rows)
-    found = np.eye(count)
-    for one in range(count):
-        for other in range(one):
-            both = np.isfinite(rows[one]) & np.isfinite(rows[other])
+    similarity = np.eye(count)
+    for i in range(count):
+        for j in range(i):
+            both = np.isfinite(rows[i]) & np.isfinite(rows[j])
             if both.sum() < LEAST_SHARED:
                 continue
-            a, b = rows[one, both], rows[other, both]
+            a, b = rows[i, both], rows[j, both]
             if centred:
                 a, b = a - a.mean(), b - b.mean()
             size = float(np.sqrt((a @ a) * (b @ b)))
-            found[one, other] = found[other, one] = float(a @ b) / size if size > 1e-12 else 0.0
-    return found
+            similarity[i, j] = similarity[j, i] = float(a @ b) / size if size > 1e-12 else 0.0
+    return similarity
 
 
 def _leaves(similarity: Array) -> tuple[int, ...]:
@@ -285,5 +276,5 @@ def _leaves(similarity: Array) -> tuple[int, ...]:
     distance = np.clip(1.0 - similarity, 0.0, 2.0)
     np.fill_diagonal(distance, 0.0)
     tree = linkage(squareform(distance, checks=False), method="average", optimal_ordering=True)
-    found = [int(place) for place in leaves_list(tree)]
-    return tuple(found if found[0] < found[-1] else reversed(found))
+    leaves = [int(place) for place in leaves_list(tree)]
+    return tuple(leaves if leaves[0] < leaves[-1] else reversed(leaves))

@@ -29,7 +29,7 @@ from traitmap.analysis.traits.components import (
     standardise,
 )
 from traitmap.analysis.traits.dimension import CHUNK, permute_columns
-from traitmap.analysis.traits.records import Resampling, Stability, TargetOverlap
+from traitmap.analysis.traits.records import ComponentOverlap, Resampling, Stability
 from traitmap.matrix.record import Array
 
 OMITTED = 60  # of more sources or targets than this, only the heaviest are left out in turn
@@ -54,20 +54,6 @@ class ResampledTable:
     filled: Array
     observed: Mask
     loadings: Array
-
-
-@dataclass(frozen=True)
-class ResamplingDraws:
-    """Matched components of resampled tables.
-
-    congruence: (B, M). aligned: (B, T, M) unit-norm loadings in the order and sign of the subject's.
-    vectors: (B, T, M') unmatched. ratios: (B, M') explained variance ratios in falling order.
-    """
-
-    congruence: Array
-    aligned: Array
-    vectors: Array
-    ratios: Array
 
 
 Index = NDArray[np.int64]
@@ -119,14 +105,21 @@ def match(reference: Array, vectors: Array) -> tuple[Array, Array]:
     return phi, aligned
 
 
-def examine(reference: Array, batches: Iterator[Batch], model: ComponentModel) -> ResamplingDraws:
-    """Complete, decompose and match every batch of resampled tables; reference is (T, M)."""
+def examine(
+    reference: Array, batches: Iterator[Batch], model: ComponentModel
+) -> tuple[Array, Array, Array, Array]:
+    """Complete and decompose every batch of resampled tables, and match their components to the whole's.
+
+    reference: (T, M) loadings of the whole table. Returns, over all B tables: congruence (B, M); aligned
+    (B, T, M) unit-norm loadings in the order and sign of the reference; vectors (B, T, M') as they came;
+    ratios (B, M') explained variance in falling order.
+    """
     parts = []
     for tables, observed, start in batches:
         vectors, ratios = leading(_complete(tables, observed, start, model), model)
         parts.append((*match(reference, vectors), vectors, ratios))
-    joined = [np.concatenate([part[i] for part in parts]) for i in range(4)]
-    return ResamplingDraws(joined[0], joined[1], joined[2], joined[3])
+    phi, aligned, vectors, ratios = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return phi, aligned, vectors, ratios
 
 
 def resampled_sources(
@@ -186,7 +179,7 @@ def without_target(subject: ResampledTable, model: ComponentModel, omitted: list
             subject.observed[None][:, :, keep],
             subject.filled[None][:, :, keep],
         )
-        result[i] = examine(subject.loadings[keep], iter([batch]), model).congruence[0]
+        result[i] = examine(subject.loadings[keep], iter([batch]), model)[0][0]
     return result
 
 
@@ -232,23 +225,16 @@ def noise_congruence(
         filled = _complete(permuted, mask, None, model)
         reference = leading(filled, model)[0][:, :, : model.examined]
         index = _varied_rows(rows, len(permuted), generator)
-        batches = {"adapters": (permuted, mask, filled, index, 1)}
-        batches["leave_one_source_out"] = (
-            permuted,
-            mask,
-            filled,
-            _all_but_one(rows, len(permuted), generator),
-            1,
-        )
+        selections = {"adapters": (index, 1)}
+        selections["leave_one_source_out"] = (_all_but_one(rows, len(permuted), generator), 1)
         if columns > 2:
-            keep = _all_but_one(columns, len(permuted), generator)
-            batches["leave_one_target_out"] = (permuted, mask, filled, keep, 2)
-        for kind, (table, observed, start, take, axis) in batches.items():
-            chosen = [_take(part, take, axis) for part in (table, observed, start)]
-            vectors, _ = leading(_complete(chosen[0], chosen[1], chosen[2], model), model)
-            target = reference if axis == 1 else _take(reference, take, 1)
+            selections["leave_one_target_out"] = (_all_but_one(columns, len(permuted), generator), 2)
+        for kind, (index, axis) in selections.items():
+            table, observed, start = (_take(part, index, axis) for part in (permuted, mask, filled))
+            vectors, _ = leading(_complete(table, observed, start, model), model)
+            target = reference if axis == 1 else _take(reference, index, 1)
             parts.setdefault(kind, []).append(match(target, vectors)[0])
-    return {kind: np.concatenate(found) for kind, found in parts.items()}
+    return {kind: np.concatenate(arrays) for kind, arrays in parts.items()}
 
 
 def _complete(tables: Array, observed: Mask, start: Array | None, model: ComponentModel) -> Array:
@@ -293,16 +279,6 @@ def summarise(kind: str, phi: Array, noise: Array | None, names: tuple[str, ...]
     )
 
 
-@dataclass(frozen=True)
-class Assessment:
-    """Stability, the 95 % interval of each examined loading (T, M), and the first two components' plane."""
-
-    stability: Stability
-    loadings_low: Array
-    loadings_high: Array
-    biplot: Biplot | None
-
-
 def assess(
     subject: ResampledTable,
     model: ComponentModel,
@@ -313,43 +289,40 @@ def assess(
     noise_tables: int,
     deviations: Mapping[str, Array],
     seed: int,
-) -> Assessment:
+) -> tuple[Stability, Array, Array, Biplot | None]:
     """Every kind of resampling that the data allow.
 
     deviations: kind (``items``, ``seeds``, ``measurement``) -> (draws, S, T) in the table's units;
     ``measurement`` (all of it together) is also added to the adapters' bootstrap.
+
+    Returns stability, the lower and upper end of each examined loading's 95 % interval (T, M), and the plane
+    of the first two components, None where only one is examined.
     """
     generator = np.random.default_rng([seed, 3])
     noise = noise_congruence(subject, model, noise_tables, generator) if noise_tables else {}
-    found: dict[str, Resampling] = {}
     together = deviations.get("measurement")
-    rows = examine(subject.loadings, resampled_sources(subject, draws, generator, together), model)
-    found["adapters"] = summarise("adapters", rows.congruence, noise.get("adapters"))
+    bootstrap = resampled_sources(subject, draws, generator, together)
+    phi, aligned, vectors, ratios = examine(subject.loadings, bootstrap, model)
+    resamplings = {"adapters": summarise("adapters", phi, noise.get("adapters"))}
     for kind in ("items", "seeds"):
         if kind in deviations:
-            moved = examine(subject.loadings, remeasured(subject, deviations[kind]), model)
+            moved = examine(subject.loadings, remeasured(subject, deviations[kind]), model)[0]
             level = measurement_noise_congruence(model, subject.observed, deviations[kind][:400])
-            found[kind] = summarise(kind, moved.congruence, level)
-    found.update(_leave_one_out(subject, model, sources, targets, noise))
-    low, high = np.percentile(rows.ratios[:, : model.examined], [2.5, 97.5], axis=0)
-    edges = np.percentile(rows.aligned, [2.5, 97.5], axis=0)
+            resamplings[kind] = summarise(kind, moved, level)
+    resamplings.update(_leave_one_out(subject, model, sources, targets, noise))
+    low, high = np.percentile(ratios[:, : model.examined], [2.5, 97.5], axis=0)
+    edges = np.percentile(aligned, [2.5, 97.5], axis=0)
     stability = Stability(
         examined=model.examined,
-        resamplings=MappingProxyType(found),
-        overlaps=_overlaps(subject, rows, model),
+        resamplings=MappingProxyType(resamplings),
+        overlaps=_overlaps(subject, vectors, model),
         eigenvalue_low=low,
         eigenvalue_high=high,
     )
-    return Assessment(stability, edges[0], edges[1], _plane(subject, model, rows.aligned, together))
-
-
-def _plane(
-    subject: ResampledTable, model: ComponentModel, aligned: Array, moved: Array | None
-) -> Biplot | None:
-    """The first two components with the scatter of their points, or None where there is only one."""
-    if aligned.shape[2] < PLANE:
-        return None
-    return biplot_of(subject.filled, model.metric, subject.loadings, aligned, moved)
+    plane = None
+    if aligned.shape[2] >= PLANE:
+        plane = biplot_of(subject.filled, model.metric, subject.loadings, aligned, together)
+    return stability, edges[0], edges[1], plane
 
 
 def _leave_one_out(
@@ -360,24 +333,24 @@ def _leave_one_out(
     noise: Mapping[str, Array],
 ) -> dict[str, Resampling]:
     """Leave each source, then each target out; of more than ``OMITTED``, those that weigh most."""
-    found: dict[str, Resampling] = {}
+    resamplings: dict[str, Resampling] = {}
     rows, columns = subject.table.shape
     z = standardise(subject.filled[None], model.metric).z[0]
     if rows > 3:
         omitted = _heaviest(((z @ subject.loadings) ** 2).max(axis=1))
-        draws = examine(subject.loadings, without_source(subject, omitted), model)
+        phi = examine(subject.loadings, without_source(subject, omitted), model)[0]
         names = tuple(sources[i] for i in omitted)
-        found["leave_one_source_out"] = summarise(
-            "leave_one_source_out", draws.congruence, noise.get("leave_one_source_out"), names
+        resamplings["leave_one_source_out"] = summarise(
+            "leave_one_source_out", phi, noise.get("leave_one_source_out"), names
         )
     if columns > 2:
         omitted = _heaviest((subject.loadings**2).max(axis=1))
         phi = without_target(subject, model, omitted)
         names = tuple(targets[j] for j in omitted)
-        found["leave_one_target_out"] = summarise(
+        resamplings["leave_one_target_out"] = summarise(
             "leave_one_target_out", phi, noise.get("leave_one_target_out"), names
         )
-    return found
+    return resamplings
 
 
 def _heaviest(weight: Array) -> list[int]:
@@ -386,11 +359,10 @@ def _heaviest(weight: Array) -> list[int]:
     return sorted(int(i) for i in order)
 
 
-def _overlaps(
-    subject: ResampledTable, draws: ResamplingDraws, model: ComponentModel
-) -> tuple[TargetOverlap, ...]:
+def _overlaps(subject: ResampledTable, vectors: Array, model: ComponentModel) -> tuple[ComponentOverlap, ...]:
     """Groups of neighbouring components that cannot be told apart, and how far their subspace turns.
 
+    vectors: (B, T, M') components of resampled tables.
     Rotated components are one block, which matters only where it overlaps with a component outside.
     """
     ratios = leading(subject.filled[None], model)[1][0][: model.examined]
@@ -403,6 +375,6 @@ def _overlaps(
         ]
     result = []
     for group in groups:
-        angles = largest_angle(subject.loadings[:, group], draws.vectors[:, :, list(group)])
-        result.append(TargetOverlap(group, float(angles.mean()), float(np.percentile(angles, 95))))
+        angles = largest_angle(subject.loadings[:, group], vectors[:, :, list(group)])
+        result.append(ComponentOverlap(group, float(angles.mean()), float(np.percentile(angles, 95))))
     return tuple(result)
