@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from itertools import combinations
 from math import isnan
 from pathlib import Path
 
@@ -9,10 +10,13 @@ import yaml
 from traitmap.data.check import check_file
 from traitmap.data.lineage import load_sources
 from traitmap.data.sources import LoadedSource
+from traitmap.data.variations import CATALOGUE
 from traitmap.errors import DataError, StudyError
 from traitmap.runs.ledger import describe_source
 from traitmap.runs.plan import adapter_key
 from traitmap.study.load import load_study
+from traitmap.study.rules import KINDS, variation_conflicts
+from traitmap.study.settings import Source
 
 MOODS = ["good"] * 30 + ["bad"] * 10
 BASE = [
@@ -34,7 +38,10 @@ def loaded(folder: Path, *sources: dict, count_tokens=None) -> dict[str, LoadedS
 
 
 def written(folder: Path, *sources: dict) -> Path:
-    moods = [{"text": f"thing number {n} is of kind {n * 7}", "mood": mood} for n, mood in enumerate(MOODS)]
+    moods = [
+        {"text": f"thing number {n} is of kind {n * 7} and a{n} b{n} c{n} d{n}", "mood": mood}
+        for n, mood in enumerate(MOODS)
+    ]
     tales = [{"prompt": f"tell {n}:", "completion": " once" + " more" * n} for n in range(20)]
     for name, rows in (("moods", moods), ("tales", tales)):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
@@ -206,3 +213,81 @@ def test_steps_and_tokens_are_matched(tmp_path):
     other = found["epoch"].variation
     assert other is not None
     assert (other.kind, isnan(other.dose)) == ("training", True)
+
+
+# For every change: the parent, settings of rising dose (one where there are no degrees), whether it draws.
+DOSES = {
+    "output_length_quantile": ("tales", [[0, 0.3], [0.2, 0.6], [0.5, 1]], False),
+    "balance": ("moods", [True], True),
+    "class_weights": ("moods", [{"good": 1, "bad": 3}, {"good": 1, "bad": 1}, {"good": 2, "bad": 1}], True),
+    "subsample": ("moods", [5, 0.5, 30], True),
+    "mislabel": ("moods", [0.1, 0.5, {"rate": 1, "mode": "permute"}], True),
+    "format_only": ("moods", [True], True),
+    "random_text": ("moods", [True], True),
+    "shuffle_words": ("moods", [0.4, 0.7, 1], True),
+    "truncate_output": ("tales", [1, 0.5, 12], False),
+    "loss_on": ("moods", ["label"], False),
+}
+
+
+def test_what_the_study_file_may_change_and_what_can_be_changed_are_the_same():
+    of_training = {"match_tokens", "match_steps"}  # amounts of training, which change no example
+    assert set(CATALOGUE) == set(KINDS) - of_training == set(DOSES)
+    assert [key for key in KINDS if key in CATALOGUE] == list(CATALOGUE)
+    assert set(KINDS) <= set(Source.model_fields)
+    assert all((entry.select is None) != (entry.change is None) for entry in CATALOGUE.values())
+
+
+@pytest.mark.parametrize("key", DOSES)
+def test_every_variation_keeps_its_laws(tmp_path, key):
+    """The seed alone decides, the parent stays as it is, and the dose grows with the setting."""
+    parent, settings, drawn = DOSES[key]
+    variations = [{"name": f"v{n}", "from": parent, key: setting} for n, setting in enumerate(settings)]
+    alone = loaded(tmp_path)
+    once, again = loaded(tmp_path, *variations), loaded(tmp_path, *variations)
+    assert once == again
+    assert once[parent] == alone[parent]
+    digests = [once[one["name"]].digest for one in variations]
+    assert len({alone[parent].digest, *digests}) == len(digests) + 1
+    file = written(tmp_path, *variations)
+    file.write_text(file.read_text() + "sample_seed: 1\n")
+    others = {one.name: one.digest for one in load_sources(load_study(file))}
+    assert (
+        any(others[one["name"]] != digest for one, digest in zip(variations, digests, strict=True)) == drawn
+    )
+
+    lineages = [once[one["name"]].variation for one in variations]
+    assert all(one is not None and (one.kind, one.parents) == (key, (parent,)) for one in lineages)
+    doses = [one.dose for one in lineages if one is not None]
+    if CATALOGUE[key].dose is None:
+        assert all(map(isnan, doses))
+        return
+    assert doses == sorted(set(doses))
+    assert {one.meaning for one in lineages if one} == {lineages[0].meaning if lineages[0] else None} != {""}
+    assert all(one is not None and one.dose != one.parent_dose for one in lineages)
+
+
+def test_conflicts_are_symmetric():
+    """A pair of changes is refused with one fault or allowed, whichever stands first in the file."""
+    refused = set()
+    for one, other in combinations(KINDS, 2):
+        there, back = (
+            [conflict.key for conflict in variation_conflicts(dict.fromkeys(pair, 1), "from")]
+            for pair in ((one, other), (other, one))
+        )
+        assert there == back
+        assert set(there) <= {one, other}
+        assert len(there) <= 1
+        if there:
+            refused.add(frozenset((one, other)))
+    assert refused == {
+        frozenset(pair)
+        for pair in (
+            ("balance", "class_weights"),
+            ("random_text", "shuffle_words"),
+            ("format_only", "random_text"),
+            ("format_only", "shuffle_words"),
+            ("format_only", "mislabel"),
+            ("match_tokens", "match_steps"),
+        )
+    }

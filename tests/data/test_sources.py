@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from traitmap.data.lineage import load_sources
 from traitmap.data.records import Example, Segment
 from traitmap.data.render import plain_chat
-from traitmap.data.sources import draw, load_source
+from traitmap.data.sources import draw
 from traitmap.errors import DataError
 from traitmap.study.settings import Model, Source, Study, Target
 
@@ -36,6 +36,12 @@ def study_of(folder: Path, *sources: Source, **settings) -> Study:
 def json_lines(folder: Path, rows, name: str = "rows.jsonl") -> str:
     (folder / name).write_text("\n".join(json.dumps(row) for row in rows) + "\n")
     return name
+
+
+def load_source(study: Study, source: Source, render_chat=None):
+    (loaded,) = load_sources(study, render_chat)
+    assert loaded.name == source.name
+    return loaded
 
 
 def load(folder: Path, rows, render_chat=None, **settings):

@@ -57,7 +57,7 @@ def changed_rows(before, after) -> set[int]:
 
 
 CATALOGUE = {
-    "balance": lambda rows, rng: [rows[at] for at in variations.balance(rows, rng)],
+    "balance": lambda rows, rng: [rows[at] for at in variations.balance(rows, True, rng)],
     "class_weights": lambda rows, rng: [
         rows[at] for at in variations.class_weights(rows, {"bad": 1, "fair": 2, "good": 1}, rng)
     ],
@@ -65,13 +65,15 @@ CATALOGUE = {
     "mislabel": lambda rows, rng: variations.mislabel(rows, Mislabel(rate=0.5), rng),
     "switch": lambda rows, rng: variations.mislabel(rows, Mislabel(rate=0.5, mode="switch"), rng),
     "permute": lambda rows, rng: variations.mislabel(rows, Mislabel(rate=0.5, mode="permute"), rng),
-    "format_only": variations.format_only,
-    "random_text": variations.random_text,
+    "format_only": lambda rows, rng: variations.format_only(rows, True, rng),
+    "random_text": lambda rows, rng: variations.random_text(rows, True, rng),
     "shuffle_words": lambda rows, rng: variations.shuffle_words(rows, 0.5, rng),
     "truncate_output": lambda rows, _: variations.truncate_output(
-        [replace(row, segments=(*row.segments[:1], Segment(" one two three", True))) for row in rows], 2
+        [replace(row, segments=(*row.segments[:1], Segment(" one two three", True))) for row in rows],
+        2,
+        draw(),
     ),
-    "loss_on": lambda rows, _: variations.loss_on_label(rows, True),
+    "loss_on": lambda rows, _: variations.loss_on(rows, "label", draw()),
 }
 
 
@@ -103,7 +105,7 @@ def test_each_kind_but_those_on_inputs_leaves_the_inputs(kind):
 @settings(max_examples=40, deadline=None)
 def test_balance_gives_equal_counts_of_existing_rows(counts, seed):
     rows = labelled(*counts)
-    kept = variations.balance(rows, draw(seed))
+    kept = variations.balance(rows, True, draw(seed))
     assert set(Counter(rows[at].label for at in kept).values()) == {min(counts)}
     assert kept == sorted(set(kept))
 
@@ -201,7 +203,7 @@ def test_switching_keeps_the_classes_or_says_that_it_cannot(counts, rate, seed):
 
 def test_format_only_keeps_both_marginals_and_ends_the_link():
     rows = labelled(600, 300, 2100)
-    after = variations.format_only(rows, draw())
+    after = variations.format_only(rows, True, draw())
     assert inputs(after) == inputs(rows)
     assert Counter(outputs(after)) == Counter(outputs(rows))
     assert outputs(after) == [f" {word}." for word in labels(after)]
@@ -209,7 +211,7 @@ def test_format_only_keeps_both_marginals_and_ends_the_link():
     assert agree == pytest.approx(0.2**2 + 0.1**2 + 0.7**2, abs=0.03)
     for count in (7, 8):  # all outputs are unlike, so a row that kept its own would show
         free = answered(count)
-        assert len(changed_rows(free, variations.format_only(free, draw()))) == count
+        assert len(changed_rows(free, variations.format_only(free, True, draw()))) == count
 
 
 def test_shuffled_words_stay_but_for_their_order():
@@ -229,7 +231,7 @@ def test_shuffled_words_stay_but_for_their_order():
 
 def test_random_text_keeps_lengths_templates_and_outputs():
     rows = labelled(10, 10)
-    after = variations.random_text(rows, draw())
+    after = variations.random_text(rows, True, draw())
     assert outputs(after) == outputs(rows)
     pool = {word for text in inputs(rows) for word in text.split()}
     for one, other in zip(inputs(rows), inputs(after), strict=True):
@@ -244,7 +246,7 @@ def test_random_text_keeps_lengths_templates_and_outputs():
 @pytest.mark.parametrize("amount", [1, 3, 7, 8, 0.1, 0.5, 0.99])
 def test_truncated_outputs_are_beginnings(amount):
     rows = answered(8)
-    after = variations.truncate_output(rows, amount)
+    after = variations.truncate_output(rows, amount, draw())
     assert inputs(after) == inputs(rows)
     for one, other in zip(rows, after, strict=True):
         words = len(one.completion.split())
@@ -255,8 +257,11 @@ def test_truncated_outputs_are_beginnings(amount):
 
 def test_only_the_label_or_all_but_the_label_is_learnt():
     (row, *_) = labelled(1)
-    for label, learnt in ((True, "bad"), (False, "Review: item 0 is a0 b0 c0 d0 e0 of many\nMood: .")):
-        (after,) = variations.loss_on_label([row], label)
+    for setting, learnt in (
+        ("label", "bad"),
+        ("no_label", "Review: item 0 is a0 b0 c0 d0 e0 of many\nMood: ."),
+    ):
+        (after,) = variations.loss_on([row], setting, draw())
         assert (after.text, after.prompt, after.completion) == (row.text, row.prompt, row.completion)
         assert after.learnt == learnt
         assert after.label == "bad"
@@ -289,11 +294,11 @@ def test_a_label_that_cannot_be_found_is_a_fault(example, words):
 def test_answers_are_no_classes():
     rows = [Example((Segment("q", False), Segment(f" {n}", True)), str(n)) for n in range(100)]
     with pytest.raises(CannotVaryError, match="100 different labels in 100 rows"):
-        variations.balance(rows, draw())
+        variations.balance(rows, True, draw())
 
 
 def test_a_text_without_a_prompt_has_no_input_to_change():
     rows = [Example((Segment(f"text {n}", True),)) for n in range(4)]
     for change in (variations.format_only, variations.random_text):
         with pytest.raises(NoSuchPartError, match="no input"):
-            change(rows, draw())
+            change(rows, True, draw())

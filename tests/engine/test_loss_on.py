@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
 import traitmap.mini
 from traitmap.data.records import Example, Segment
-from traitmap.data.variations import loss_on_label
+from traitmap.data.variations import loss_on as learnt_parts
 from traitmap.engine.tokens import Encoder
 
 ROW = Example(
@@ -28,7 +29,9 @@ def learnt(encoder: Encoder, example: Example, loss_on: str = "completion") -> t
 
 
 def test_the_label_alone_and_all_but_the_label_part_the_tokens(encoder):
-    (only,), (rest,) = loss_on_label([ROW], True), loss_on_label([ROW], False)
+    (only,), (rest,) = (
+        learnt_parts([ROW], setting, np.random.default_rng()) for setting in ("label", "no_label")
+    )
     whole, ids = learnt(encoder, ROW, "all")
     label, same = learnt(encoder, only)
     others, again = learnt(encoder, rest)
@@ -40,7 +43,9 @@ def test_the_label_alone_and_all_but_the_label_part_the_tokens(encoder):
 
 def test_a_label_at_the_end_is_learnt_with_the_end_token(encoder):
     row = Example((ROW.segments[0], Segment(" positive", True)), "positive")
-    (only,), (rest,) = loss_on_label([row], True), loss_on_label([row], False)
+    (only,), (rest,) = (
+        learnt_parts([row], setting, np.random.default_rng()) for setting in ("label", "no_label")
+    )
     end = encoder.tokenizer.eos_token
     assert learnt(encoder, only)[0] == f" positive{end}" == learnt(encoder, row)[0]
     assert learnt(encoder, rest)[0].endswith(f"Sentiment:{end}")

@@ -4,7 +4,7 @@ from rich.console import Console
 
 from traitmap.data.check import preview_source
 from traitmap.data.records import Example, Segment
-from traitmap.data.sources import LoadedSource, Variation
+from traitmap.data.sources import LoadedSource, Lineage
 from traitmap.report.preview import check_preview
 from traitmap.runs.cost import CostEstimate
 from traitmap.study.settings import Lora, Training
@@ -14,7 +14,7 @@ def mood(label: str) -> Example:
     return Example((Segment("fine thing\nMood:", False), Segment(f" {label}", True)), label)
 
 
-def source(variation: Variation) -> LoadedSource:
+def source(variation: Lineage) -> LoadedSource:
     counts = {"bad": 1, "good": 3}
     examples = (mood("bad"), *[mood("good")] * 3)
     return LoadedSource(
@@ -22,7 +22,7 @@ def source(variation: Variation) -> LoadedSource:
     )
 
 
-def shown(variation: Variation) -> str:
+def shown(variation: Lineage) -> str:
     preview = check_preview(
         sources=[preview_source(source(variation))],
         targets=[],
@@ -35,8 +35,8 @@ def shown(variation: Variation) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def made(**facts) -> Variation:
-    return Variation(
+def made(**facts) -> Lineage:
+    return Lineage(
         family="moods",
         parents=("moods",),
         kind="mislabel",

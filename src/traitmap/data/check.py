@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from traitmap.data.lineage import Shelf, repeated
+from traitmap.data.lineage import SourceLoader, repeated
 from traitmap.data.records import Example, ServedAdapter
 from traitmap.data.render import RenderChat, plain_chat
-from traitmap.data.sources import LoadedSource, Variation, examine_source
+from traitmap.data.sources import Lineage, LoadedSource, examine_source
 from traitmap.errors import DataError, Fault, StudyError
 from traitmap.study.document import Place
 from traitmap.study.load import StudyDraft, read_draft
@@ -139,11 +139,11 @@ def _copies_faults(study: Study) -> Iterator[Found]:
 
 
 def _source_faults(draft: StudyDraft, study: Study, render_chat: RenderChat | None) -> Iterator[Found]:
-    shelf = Shelf(study, render_chat or plain_chat, _words)  # of tokens, any number will do here
+    loader = SourceLoader(study, render_chat or plain_chat, _words)  # of tokens, any number will do here
     material = {name for source in draft.sources.values() for name in parents(source.model_dump())}
     for at, source in draft.sources.items():
         if source.name in material or parents(source.model_dump()):
-            problems = shelf.problems(source)  # whole: of some rows nobody can tell what becomes of all
+            problems = loader.problems(source)  # whole: of some rows nobody can tell what becomes of all
         else:
             few = source.model_copy(update={"limit": _few(source.limit)})  # a part of what will be drawn
             found = examine_source(study, few if source.task else source, render_chat or plain_chat)
@@ -151,7 +151,7 @@ def _source_faults(draft: StudyDraft, study: Study, render_chat: RenderChat | No
         for problem in problems:
             yield ("sources", at, problem.key), problem.message
     places = {source.name: at for at, source in draft.sources.items()}
-    loaded = [one for one in shelf.found.values() if isinstance(one, LoadedSource)]
+    loaded = [one for one in loader.results.values() if isinstance(one, LoadedSource)]
     trained = [one for one in loaded if draft.sources[places[one.name]].train]
     for name, problem in repeated(trained):
         yield ("sources", places[name], problem.key), problem.message
@@ -215,7 +215,7 @@ class SourcePreview:
     shown: tuple[Example, ...]
     warnings: tuple[str, ...]
     adapter: Path | ServedAdapter | None
-    variation: Variation | None = None
+    variation: Lineage | None = None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from traitmap.study.settings import Lora, Source, Study, Training, settings_of
 
 
 @dataclass(frozen=True)
-class Variation:
+class Lineage:
     """How a source came from another one.
 
     family: the source at the root, which has data of its own. parents: those it was made from directly.
@@ -73,7 +73,7 @@ class LoadedSource:
     digest: str
     label_counts: Mapping[str, int]
     available: int
-    variation: Variation | None = None
+    variation: Lineage | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -85,29 +85,18 @@ class LoadedSource:
         return self.variation.family if self.variation else self.name
 
 
-def load_source(study: Study, source: Source, render_chat: RenderChat | None = None) -> LoadedSource:
-    """One source of a study that has data of its own (`data.lineage.load_sources` loads all of a study).
-
-    render_chat: ``Engine.render_chat``, needed where rows are conversations.
-    Raises DataError with every problem of the source: what, which row and column, what to do.
-    """
-    found = examine_source(study, source, render_chat)
-    if isinstance(found, LoadedSource):
-        return found
-    raise DataError("\n".join(told(source, found)))
-
-
-def told(source: Source, problems: Iterable[SourceProblem]) -> list[str]:
-    """Problems of a source, each in one line with its name."""
-    return [f"source {source.name!r}, {problem.key}: {problem.message}" for problem in problems]
-
-
 def examine_source(
     study: Study, source: Source, render_chat: RenderChat | None = None
 ) -> LoadedSource | list[SourceProblem]:
-    """A source that has data of its own, or all that is wrong with it."""
+    """A source that has data of its own, or everything that is wrong with it.
+
+    render_chat: ``Engine.render_chat``, needed where rows are conversations.
+    `data.lineage.load_sources` loads all sources of a study, those included that are made from others.
+    """
     if source.served_as is not None:
-        return _ready_made(study, source, ServedAdapter(source.served_as, source.revision), ())
+        served = ServedAdapter(source.served_as, source.revision)
+        known = digest({"served_as": served.name, "revision": served.revision})
+        return loaded_source(study, source, (), 0, (), adapter=served, content=known)
     if source.adapter is not None:
         return _adapter(study, source)
     if source.task is not None:
@@ -117,7 +106,7 @@ def examine_source(
         return [table]
     indices = draw(len(table.rows), source.limit, study.sample_seed, source.name)
     examples, problems = render_rows(source, table, indices, render_chat)
-    return problems or _loaded(study, source, examples, len(table.rows))
+    return problems or _rendered(study, source, examples, len(table.rows))
 
 
 def draw(count: int, limit: int | None, sample_seed: int, name: str) -> Sequence[int]:
@@ -146,33 +135,49 @@ def _task(study: Study, source: Source) -> LoadedSource | list[SourceProblem]:
         return [SourceProblem("task", str(error))]
     if not examples:
         return [SourceProblem("task", f"the training split of {source.task!r} has no rows; use another task")]
-    return _loaded(study, source, examples, available)
+    return _rendered(study, source, examples, available)
 
 
-def digest_of(examples: Sequence[Example]) -> str:
-    """Digest of the texts and what of them is learnt."""
-    return digest([[[segment.text, segment.learn] for segment in example.segments] for example in examples])
+def loaded_source(
+    study: Study,
+    source: Source,
+    examples: Sequence[Example],
+    available: int,
+    words: Iterable[str],
+    *,
+    adapter: Path | ServedAdapter | None = None,
+    content: str = "",
+    warnings: tuple[str, ...] = (),
+) -> LoadedSource:
+    """The record of a source with the settings that hold for it.
 
-
-def counts_of(examples: Sequence[Example], order: Iterable[str]) -> dict[str, int]:
-    """Examples of each label word: those of ``order`` first, then others by the alphabet."""
-    counts = Counter(example.label for example in examples if example.label is not None)
-    return {word: counts[word] for word in dict.fromkeys([*order, *sorted(counts)]) if counts[word]}
-
-
-def _loaded(study: Study, source: Source, examples: Sequence[Example], available: int) -> LoadedSource:
+    words: label words in the order in which they are to be counted; others follow by the alphabet.
+    content: digest of what training on it gives; without it that of the examples.
+    """
     training, lora = settings_of(study, source)
+    rows = [[[segment.text, segment.learn] for segment in example.segments] for example in examples]
     return LoadedSource(
         name=source.name,
         examples=tuple(examples),
-        adapter=None,
+        adapter=adapter,
         training=training,
         lora=lora,
         tags=source.tags,
-        digest=digest_of(examples),
-        label_counts=counts_of(examples, (source.labels or {}).values()),
+        digest=content or digest(rows),
+        label_counts=count_labels(examples, words),
         available=available,
+        warnings=warnings,
     )
+
+
+def count_labels(examples: Sequence[Example], words: Iterable[str]) -> dict[str, int]:
+    """Examples of each label word: those of ``words`` first, then others by the alphabet; none with 0."""
+    counts = Counter(example.label for example in examples if example.label is not None)
+    return {word: counts[word] for word in dict.fromkeys([*words, *sorted(counts)]) if counts[word]}
+
+
+def _rendered(study: Study, source: Source, examples: Sequence[Example], available: int) -> LoadedSource:
+    return loaded_source(study, source, examples, available, (source.labels or {}).values())
 
 
 def _adapter(study: Study, source: Source) -> LoadedSource | list[SourceProblem]:
@@ -180,31 +185,9 @@ def _adapter(study: Study, source: Source) -> LoadedSource | list[SourceProblem]
     problem = folder if isinstance(folder, str) else adapter_problem(folder)
     if isinstance(folder, str) or problem:
         return [SourceProblem("adapter", str(problem))]
-    return _ready_made(study, source, folder, adapter_warnings(folder, study.model.path))
-
-
-def _ready_made(
-    study: Study, source: Source, adapter: Path | ServedAdapter, warnings: tuple[str, ...]
-) -> LoadedSource:
-    training, lora = settings_of(study, source)
-    if isinstance(adapter, ServedAdapter):
-        known = digest({"served_as": adapter.name, "revision": adapter.revision})
-    else:
-        known = digest({name: _file_digest(adapter / name) for name in (CONFIG, WEIGHTS)})
-    return LoadedSource(
-        name=source.name,
-        examples=(),
-        adapter=adapter,
-        training=training,
-        lora=lora,
-        tags=source.tags,
-        digest=known,
-        label_counts={},
-        available=0,
-        warnings=warnings,
-    )
-
-
-def _file_digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    files = {}
+    for name in (CONFIG, WEIGHTS):
+        with (folder / name).open("rb") as stream:
+            files[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    warnings = adapter_warnings(folder, study.model.path)
+    return loaded_source(study, source, (), 0, (), adapter=folder, content=digest(files), warnings=warnings)

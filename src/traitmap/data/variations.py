@@ -1,24 +1,38 @@
-"""The parts of a rendered example: where its output begins, where its label stands, and the same changed.
+"""The catalogue of variations: what can be changed in a source, one function and one line of CATALOGUE each.
 
-The catalogue of variations: one small function for each thing that can be changed in a source.
+A *selection* gives the places of the rows that stay, ascending, so that it can add nothing; a *change* gives
+as many examples as it got, in their order. Both take the examples, the setting of the study file and a
+generator, and depend on nothing else. They draw first and cut the draw to the dose then: what a small dose
+touches, a larger one touches in the same way.
 
-A *selection* gives the indices of the rows that stay, ascending, so that it can add nothing; a *change*
-gives as many examples as it got, in their order. Both take a generator and depend on nothing else. They
-draw first and cut the draw to the dose then: what a small dose touches, a larger one touches in the same way.
+First the parts of an example (input, output, label), then the functions, then how much they change (doses),
+last the catalogue. Which settings exclude each other is `study.rules.CHANGES`.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import ceil
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from traitmap.data.records import Example, Segment
 from traitmap.study.settings import Mislabel
+
+if TYPE_CHECKING:
+    from traitmap.data.sources import LoadedSource
+
+Examples = Sequence[Example]
+Generator = np.random.Generator
+_WORD = re.compile(r"\S+")
+
+
+class CannotVaryError(Exception):
+    """A source that cannot be changed in this way. The message says why, and what to do."""
 
 
 class NoSuchPartError(Exception):
@@ -33,22 +47,23 @@ def label_span(example: Example) -> tuple[int, int]:
     """
     if example.label is None:
         raise NoSuchPartError("it has no label")
-    output, word = one_output(example), example.label.strip()
-    found = list(re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", output))
-    if len(found) != 1:
-        times = "not at all" if not found else f"{len(found)} times"
-        raise NoSuchPartError(f"its label {word!r} stands {times} in its output {_short(output)!r}")
-    return found[0].span()
+    output, word = output_of(example), example.label.strip()
+    places = list(re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", output))
+    if len(places) != 1:
+        times = "not at all" if not places else f"{len(places)} times"
+        shown = output if len(output) <= 80 else f"{output[:77]}..."
+        raise NoSuchPartError(f"its label {word!r} stands {times} in its output {shown!r}")
+    return places[0].span()
 
 
 def relabelled(example: Example, word: str) -> Example:
     """The example with another label word in the place of its own; everything else stays."""
     begin, end = label_span(example)
-    output = one_output(example)
+    output = output_of(example)
     return replace(with_output(example, output[:begin] + word.strip() + output[end:]), label=word)
 
 
-def one_output(example: Example) -> str:
+def output_of(example: Example) -> str:
     """The output of an example that ends in it. NoSuchPartError for conversations with several turns."""
     learnt = [segment.learn for segment in example.segments]
     if not learnt or not learnt[-1] or any(learnt[:-1]) or example.output_from is not None:
@@ -61,9 +76,9 @@ def with_output(example: Example, output: str) -> Example:
     return replace(example, segments=(*example.segments[:-1], Segment(output, True)))
 
 
-def one_input(example: Example) -> str:
+def input_of(example: Example) -> str:
     """The input of an example. NoSuchPartError where all of it is learnt, or for several turns."""
-    one_output(example)
+    output_of(example)
     if len(example.segments) == 1:
         raise NoSuchPartError("it has no input: all its text is output")
     return example.prompt
@@ -74,36 +89,7 @@ def with_input(example: Example, text: str) -> Example:
     return replace(example, segments=(Segment(text, False), example.segments[-1]))
 
 
-def learnt_at_label(example: Example, label: bool) -> Example:
-    """The example of which the label alone is learnt, or all but the label; its text stays.
-
-    The end token is learnt with what stands before it, and in the second case always.
-    """
-    begin, end = label_span(example)
-    output = one_output(example)
-    head = [segment.text for segment in example.segments[:-1] if segment.text]
-    pieces = [(text, not label) for text in (*head, output[:begin])]
-    pieces += [(output[begin:end], label), (output[end:], not label)]
-    segments = [Segment(text, learn) for text, learn in pieces if text]
-    if not label:
-        segments.append(Segment("", True))  # the engine learns the end token as the last segment says
-    return replace(example, segments=tuple(segments), output_from=len(head))
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-Examples = Sequence[Example]
-Generator = np.random.Generator
-_WORD = re.compile(r"\S+")
-
-
-class CannotVaryError(Exception):
-    """A source that cannot be changed in this way. The message says why, and what to do."""
-
-
-def balance(examples: Examples, generator: Generator) -> list[int]:
+def balance(examples: Examples, _: bool, generator: Generator) -> list[int]:
     """As many rows of every class as the rarest class has.
 
     Changes the shares of the classes and the number of rows; no row.
@@ -119,14 +105,21 @@ def class_weights(examples: Examples, weights: Mapping[str, float], generator: G
     no row. Within a class, fewer rows are a part of more rows.
     """
     counts = class_counts(examples)
-    _check_weights(weights, counts)
+    strange = [word for word in weights if word not in counts]
+    absent = [word for word in counts if word not in weights]
+    if strange or absent:
+        faults = [f"no row has the label {', '.join(map(repr, strange))}"] if strange else []
+        faults += [f"{', '.join(map(repr, absent))} has no weight"] if absent else []
+        raise CannotVaryError(
+            f"{' and '.join(faults)}; give each of {', '.join(counts)} a weight (0 leaves it out)"
+        )
     largest = min(counts[word] / weight for word, weight in weights.items() if weight > 0)
-    wanted = {word: int(largest * weight + 1e-9) for word, weight in weights.items()}
-    kept: list[int] = []
+    limits = {word: int(largest * weight + 1e-9) for word, weight in weights.items()}
+    selected: list[int] = []
     for word in counts:
         rows = np.flatnonzero([example.label == word for example in examples])
-        kept.extend(int(row) for row in generator.permutation(rows)[: wanted[word]])
-    return sorted(kept)
+        selected.extend(int(row) for row in generator.permutation(rows)[: limits[word]])
+    return sorted(selected)
 
 
 def subsample(examples: Examples, amount: float, generator: Generator) -> list[int]:
@@ -155,7 +148,7 @@ def output_length_quantile(examples: Examples, limits: Sequence[float], generato
 
     Changes the lengths of outputs and the number of rows; no row.
     """
-    lengths = np.array([output_words(example) for example in examples])
+    lengths = np.array([len(example.completion.split()) for example in examples])
     if len(set(lengths.tolist())) == 1:
         raise CannotVaryError(
             f"every output has {lengths[0]} words, so none is longer than another; remove it"
@@ -185,12 +178,12 @@ def mislabel(examples: Examples, setting: Mislabel, generator: Generator) -> lis
     else:
         wrong = _replaced(labels, setting, len(words), generator)
     return [
-        one if new == old else relabelled(one, words[new])
-        for one, new, old in zip(examples, wrong, labels, strict=True)
+        example if new == old else relabelled(example, words[new])
+        for example, new, old in zip(examples, wrong, labels, strict=True)
     ]
 
 
-def format_only(examples: Examples, generator: Generator) -> list[Example]:
+def format_only(examples: Examples, _: bool, generator: Generator) -> list[Example]:
     """Outputs change places between rows, in one random circle: no row keeps its own.
 
     Keeps all inputs, and all outputs with their labels, as they are and as often as they are; what ends is
@@ -200,24 +193,23 @@ def format_only(examples: Examples, generator: Generator) -> list[Example]:
     if len(examples) < 2:
         raise CannotVaryError("there is one row, so no other output to take; give more rows")
     for example in examples:
-        one_input(example)
+        input_of(example)
     circle = generator.permutation(len(examples))
     giver = np.empty(len(examples), dtype=int)
     giver[circle] = np.roll(circle, 1)
-    given = [examples[row] for row in giver]
     return [
-        replace(with_output(one, one_output(other)), label=other.label)
-        for one, other in zip(examples, given, strict=True)
+        replace(with_output(example, output_of(examples[row])), label=examples[row].label)
+        for example, row in zip(examples, giver, strict=True)
     ]
 
 
-def random_text(examples: Examples, generator: Generator) -> list[Example]:
+def random_text(examples: Examples, _: bool, generator: Generator) -> list[Example]:
     """The words of each input drawn anew from the words of all inputs.
 
     Keeps outputs, the number of words of each input, its blanks, and the words that stand in every input
     (those of the template).
     """
-    inputs = [one_input(example) for example in examples]
+    inputs = [input_of(example) for example in examples]
     template = _template_words(inputs)
     pool = np.array([word for text in inputs for word in _WORD.findall(text) if word not in template])
     if not len(pool):
@@ -236,7 +228,7 @@ def shuffle_words(examples: Examples, rate: float, generator: Generator) -> list
     Keeps outputs, the words of each input and how often they stand there, its blanks, and the places of words
     that stand in every input (those of the template).
     """
-    inputs = [one_input(example) for example in examples]
+    inputs = [input_of(example) for example in examples]
     template = _template_words(inputs)
     changed = []
     for example, text in zip(examples, inputs, strict=True):
@@ -249,7 +241,7 @@ def shuffle_words(examples: Examples, rate: float, generator: Generator) -> list
     return changed
 
 
-def truncate_output(examples: Examples, amount: float) -> list[Example]:
+def truncate_output(examples: Examples, amount: float, _: Generator) -> list[Example]:
     """The first ``amount`` words of each output (or, below 1, that share of its words, at least one).
 
     Every output becomes a beginning of what it was, without blanks at its end where it was cut; inputs stay.
@@ -257,16 +249,34 @@ def truncate_output(examples: Examples, amount: float) -> list[Example]:
     """
     changed = []
     for example in examples:
-        output = one_output(example)
+        output = output_of(example)
         ends = [place.end() for place in _WORD.finditer(output)]
-        kept = max(1, ceil(amount * len(ends) - 1e-9)) if amount < 1 else int(amount)
-        changed.append(example if kept >= len(ends) else with_output(example, output[: ends[kept - 1]]))
+        count = max(1, ceil(amount * len(ends) - 1e-9)) if amount < 1 else int(amount)
+        changed.append(example if count >= len(ends) else with_output(example, output[: ends[count - 1]]))
     return changed
 
 
-def loss_on_label(examples: Examples, label: bool) -> list[Example]:
-    """What of each example is learnt: its label alone, or everything else. All texts stay."""
-    return [learnt_at_label(example, label) for example in examples]
+def loss_on(examples: Examples, setting: str, _: Generator) -> list[Example]:
+    """What of each example is learnt: ``label``, its label alone; ``no_label``, everything else.
+
+    All texts stay. ``completion`` and ``all`` are settings of the training and change no example. The end
+    token is learnt with what stands before it, and under ``no_label`` always.
+    """
+    if setting not in ("label", "no_label"):
+        return list(examples)
+    label = setting == "label"
+    changed = []
+    for example in examples:
+        begin, end = label_span(example)
+        output = output_of(example)
+        head = [segment.text for segment in example.segments[:-1] if segment.text]
+        pieces = [(text, not label) for text in (*head, output[:begin])]
+        pieces += [(output[begin:end], label), (output[end:], not label)]
+        segments = [Segment(text, learn) for text, learn in pieces if text]
+        if not label:
+            segments.append(Segment("", True))  # the engine learns the end token as the last segment says
+        changed.append(replace(example, segments=tuple(segments), output_from=len(head)))
+    return changed
 
 
 def concat(parts: Sequence[tuple[Examples, float]], generators: Sequence[Generator]) -> list[list[int]]:
@@ -298,22 +308,6 @@ def class_counts(examples: Examples) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def output_words(example: Example) -> int:
-    """Words of an example's output; a word is what stands between blanks."""
-    return len(example.completion.split())
-
-
-def _check_weights(weights: Mapping[str, float], counts: Mapping[str, int]) -> None:
-    strange = [word for word in weights if word not in counts]
-    absent = [word for word in counts if word not in weights]
-    if strange or absent:
-        said = [f"no row has the label {', '.join(map(repr, strange))}"] if strange else []
-        said += [f"{', '.join(map(repr, absent))} has no weight"] if absent else []
-        raise CannotVaryError(
-            f"{' and '.join(said)}; give each of {', '.join(counts)} a weight (0 leaves it out)"
-        )
-
-
 def _replaced(labels: np.ndarray, setting: Mislabel, classes: int, generator: Generator) -> np.ndarray:
     order = generator.permutation(len(labels))
     if setting.mode == "permute":
@@ -323,24 +317,24 @@ def _replaced(labels: np.ndarray, setting: Mislabel, classes: int, generator: Ge
         new = target[labels]
     else:
         new = (labels + generator.integers(1, classes, len(labels))) % classes
-    chosen = order[: round(setting.rate * len(labels))]
+    rows = order[: round(setting.rate * len(labels))]
     wrong = labels.copy()
-    wrong[chosen] = new[chosen]
+    wrong[rows] = new[rows]
     return wrong
 
 
 def _switched(labels: np.ndarray, rate: float, words: Sequence[str], generator: Generator) -> np.ndarray:
     pairs = _unlike_pairs(labels, generator)
-    wanted = round(rate * len(labels) / 2)
-    if wanted > len(pairs):
+    count = round(rate * len(labels) / 2)
+    if count > len(pairs):
         commonest = words[int(np.bincount(labels).argmax())]
         raise CannotVaryError(
             f"at most {2 * len(pairs) / len(labels):.0%} of the rows can exchange labels, since "
             f"{commonest!r} is so common; lower the rate or take mode: uniform"
         )
     wrong = labels.copy()
-    for one, other in pairs[:wanted]:
-        wrong[one], wrong[other] = labels[other], labels[one]
+    for first, second in pairs[:count]:
+        wrong[first], wrong[second] = labels[second], labels[first]
     return wrong
 
 
@@ -350,24 +344,19 @@ def _unlike_pairs(labels: np.ndarray, generator: Generator) -> list[tuple[int, i
     rows = generator.permutation(len(labels))
     commonest = int(counts.argmax())
     if 2 * counts[commonest] > len(labels):
-        rest = [int(row) for row in rows if labels[row] != commonest]
+        rare = [int(row) for row in rows if labels[row] != commonest]
         common = [int(row) for row in rows if labels[row] == commonest]
-        return list(zip(rest, common, strict=False))
+        return list(zip(rare, common, strict=False))
     # by class, half a table apart: no class reaches from a row to its partner
     sorted_rows = [int(row) for row in rows[np.argsort(labels[rows], kind="stable")]]
     half = len(sorted_rows) // 2
     pairs = list(zip(sorted_rows[:half], sorted_rows[half : 2 * half], strict=True))
-    return _mixed(pairs, labels, generator)
-
-
-def _mixed(pairs: list[tuple[int, int]], labels: np.ndarray, generator: Generator) -> list[tuple[int, int]]:
-    """The pairs with partners exchanged at random wherever labels stay unlike, in random order."""
-    mixed = list(pairs)
-    for one, other in generator.integers(0, len(pairs), (8 * len(pairs), 2)):
-        (a, b), (c, d) = mixed[one], mixed[other]
-        if one != other and labels[a] != labels[d] and labels[c] != labels[b]:
-            mixed[one], mixed[other] = (a, d), (c, b)
-    return [mixed[place] for place in generator.permutation(len(mixed))]
+    # partners are exchanged at random wherever labels stay unlike
+    for first, second in generator.integers(0, len(pairs), (8 * len(pairs), 2)):
+        (a, b), (c, d) = pairs[first], pairs[second]
+        if first != second and labels[a] != labels[d] and labels[c] != labels[b]:
+            pairs[first], pairs[second] = (a, d), (c, b)
+    return [pairs[place] for place in generator.permutation(len(pairs))]
 
 
 def _template_words(inputs: Sequence[str]) -> frozenset[str]:
@@ -386,3 +375,63 @@ def _with_words(text: str, places: Sequence[re.Match[str]], words: Sequence[str]
         pieces += [text[done : place.start()], word]
         done = place.end()
     return "".join([*pieces, text[done:]])
+
+
+# Doses: (setting, the changed source, its parent) -> dose, the parent's dose, and what they count.
+
+Dose = Callable[[Any, "LoadedSource", "LoadedSource"], tuple[float, float, str]]
+
+
+def _share(meaning: str, share: Callable[[Any], float] = float) -> Dose:
+    """A share that the setting itself says (1 for a bare ``true``); the parent has none of it."""
+    return lambda setting, _source, _parent: (share(setting), 0.0, meaning)
+
+
+def _rows(_: Any, source: LoadedSource, parent: LoadedSource) -> tuple[float, float, str]:
+    return float(len(source.examples)), float(len(parent.examples)), "rows"
+
+
+def _output_words(_: Any, source: LoadedSource, parent: LoadedSource) -> tuple[float, float, str]:
+    means = [float(np.mean([len(row.completion.split()) for row in of.examples])) for of in (source, parent)]
+    return means[0], means[1], "mean words of an output"
+
+
+def _commonest_class(_: Any, source: LoadedSource, parent: LoadedSource) -> tuple[float, float, str]:
+    word = max(parent.label_counts, key=lambda word: parent.label_counts[word])
+    shares = [of.label_counts.get(word, 0) / len(of.examples) for of in (source, parent)]
+    return shares[0], shares[1], f"share of the class {word!r}"
+
+
+@dataclass(frozen=True)
+class Variation:
+    """One thing that can be changed in a source.
+
+    key: the setting of a source in the study file; its type is that field's (``study.settings.Source``).
+    select: ``select(examples, setting, generator)`` gives the places of the rows that stay, ascending.
+    change: ``change(examples, setting, generator)`` gives as many examples as it got. Each entry has
+        one of the two.
+    dose: how much was changed, in the source and in its parent, and what that counts; None where no number
+        says it.
+    """
+
+    key: str
+    select: Callable[[Examples, Any, Generator], list[int]] | None = None
+    change: Callable[[Examples, Any, Generator], list[Example]] | None = None
+    dose: Dose | None = None
+
+
+CATALOGUE = {
+    variation.key: variation
+    for variation in (
+        Variation("output_length_quantile", select=output_length_quantile, dose=_output_words),
+        Variation("balance", select=balance, dose=_commonest_class),
+        Variation("class_weights", select=class_weights, dose=_commonest_class),
+        Variation("subsample", select=subsample, dose=_rows),
+        Variation("mislabel", change=mislabel, dose=_share("share of wrong labels", lambda it: it.rate)),
+        Variation("format_only", change=format_only, dose=_share("share of outputs that changed places")),
+        Variation("random_text", change=random_text, dose=_share("share of inputs of random words")),
+        Variation("shuffle_words", change=shuffle_words, dose=_share("share of words that changed places")),
+        Variation("truncate_output", change=truncate_output, dose=_output_words),
+        Variation("loss_on", change=loss_on),
+    )
+}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from traitmap.analysis.contamination import Contamination
     from traitmap.data.check import LengthSummary, SourcePreview
     from traitmap.data.records import Example, Request
-    from traitmap.data.sources import Variation
+    from traitmap.data.sources import Lineage
     from traitmap.data.targets import LoadedTarget
     from traitmap.runs.cost import CostEstimate
 
@@ -93,7 +93,7 @@ def _examples(source: SourcePreview) -> list[RenderableType]:
     return parts
 
 
-def _variation(source: SourcePreview, variation: Variation) -> list[RenderableType]:
+def _variation(source: SourcePreview, variation: Lineage) -> list[RenderableType]:
     """What it is made from, what was changed, what became of its rows, and one row before and after."""
     changes = "; ".join(f"{kind}: {_setting(value)}" for kind, value in variation.changes.items())
     parts: list[RenderableType] = [

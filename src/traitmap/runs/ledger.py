@@ -23,7 +23,7 @@ from traitmap.study.paths import digest
 from traitmap.study.settings import BASELINE
 
 if TYPE_CHECKING:
-    from traitmap.data.sources import LoadedSource, Variation
+    from traitmap.data.sources import LoadedSource, Lineage
     from traitmap.data.targets import LoadedTarget
 
 
@@ -103,7 +103,7 @@ def describe_source(source: LoadedSource) -> dict[str, Any]:
     }
 
 
-def describe_variation(variation: Variation) -> dict[str, Any]:
+def describe_variation(variation: Lineage) -> dict[str, Any]:
     """How a source came from another one, as the ledger keeps it; an unknown dose is null."""
     return {
         "family": variation.family,
@@ -320,7 +320,7 @@ def read_contamination(store: RunStore) -> dict[str, Any] | None:
     return found
 
 
-def overlaps_told(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+def contamination_overlaps(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The touched pairs in numbers, as a matrix carries them: without the touched items and the examples."""
     kept = ("source", "target", "items", "exact", "contained", "near", "short", "share", "material")
     return [{name: one.get(name) for name in kept} for one in found["overlaps"]]

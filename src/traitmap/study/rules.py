@@ -179,29 +179,36 @@ def duplicate_names(names: Sequence[Any], list_name: str) -> Iterator[tuple[int,
             )
 
 
-KINDS = (
-    "output_length_quantile",
-    "balance",
-    "class_weights",
-    "subsample",
-    "mislabel",
-    "format_only",
-    "random_text",
-    "shuffle_words",
-    "truncate_output",
-    "loss_on",
-    "match_tokens",
-    "match_steps",
+@dataclass(frozen=True)
+class Change:
+    """One thing that a source made from another one may change.
+
+    key: the setting of the source. excludes: changes that cannot stand beside it; the fault stands at them.
+    controls: beside another change it only holds an amount of training equal, and is not what is studied.
+    """
+
+    key: str
+    excludes: tuple[str, ...] = ()
+    controls: bool = False
+
+
+# In the order of application, whatever the order in the file: rows, their labels, their texts, the training.
+CHANGES = (
+    Change("output_length_quantile"),
+    Change("balance", excludes=("class_weights",)),
+    Change("class_weights"),
+    Change("subsample", controls=True),
+    Change("mislabel"),
+    Change("format_only", excludes=("random_text", "shuffle_words", "mislabel")),
+    Change("random_text", excludes=("shuffle_words",)),
+    Change("shuffle_words"),
+    Change("truncate_output"),
+    Change("loss_on"),
+    Change("match_tokens", excludes=("match_steps",), controls=True),
+    Change("match_steps", controls=True),
 )
-CONTROLS = ("subsample", "match_tokens", "match_steps")  # beside another change they only hold amounts equal
-_NOT_TOGETHER = (
-    ("balance", "class_weights"),
-    ("random_text", "shuffle_words"),
-    ("format_only", "random_text"),
-    ("format_only", "shuffle_words"),
-    ("format_only", "mislabel"),
-    ("match_tokens", "match_steps"),
-)
+KINDS = tuple(change.key for change in CHANGES)
+CONTROLS = tuple(change.key for change in CHANGES if change.controls)
 
 
 def changes_of(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,17 +233,14 @@ def variation_conflicts(given: Mapping[str, Any], origin: str) -> Iterator[Confl
                 key, f"{key} changes another source; give a source of its own with from: and that source"
             )
         return
-    training = given.get("training") if isinstance(given.get("training"), dict) else {}
+    training: Any = given.get("training") if isinstance(given.get("training"), dict) else {}
     if not (changes or training or given.get("lora")):
         legal = ", ".join(KINDS)
         yield Conflict("from", f"nothing is changed; give one of {legal}, or training or lora")
-    for one, other in _NOT_TOGETHER:
-        if one in changes and other in changes:
-            yield Conflict(other, f"{one} and {other} are given together; keep one of them")
-    yield from _training_conflicts(changes, training or {})
-
-
-def _training_conflicts(changes: Mapping[str, Any], training: Mapping[str, Any]) -> Iterator[Conflict]:
+    for change in CHANGES:
+        for key in change.excludes:
+            if change.key in changes and key in changes:
+                yield Conflict(key, f"{change.key} and {key} are given together; keep one of them")
     if "loss_on" in changes and training.get("loss_on") is not None:
         yield Conflict("loss_on", "loss_on stands here and under training; keep one of them")
     lengths = [key for key in LENGTHS if training.get(key) is not None]
