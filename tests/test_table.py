@@ -89,7 +89,7 @@ def test_csv_gives_the_raw_numbers_back(numbers: list[list[float]]) -> None:
 
 def test_csv_has_neither_marks_nor_dashes() -> None:
     table = Table(
-        "", ("source", "gain", "q", "note"), [("a", Entry("+3.6*", value=3.61), "–", "few\nitems ")]
+        "", ("source", "gain", "q", "note"), [("a", Entry("+3.6", mark="*", value=3.61), "–", "few\nitems")]
     )
     assert to_csv(table) == 'source,gain,q,note\na,3.61,,"few\nitems"\n'
     assert to_csv(Table("", ("s", "x"), [("a", Entry("unknown", value=nan))])) == "s,x\na,\n"
@@ -151,12 +151,22 @@ def test_a_column_is_shown_where_it_is_meant_for() -> None:
 
 
 def test_room_for_a_mark_is_kept_in_a_terminal_only() -> None:
-    def table(text: str) -> Table:
-        return Table("", ("s", "t", "u"), [("a", text, "1")])
+    def table(mark: str) -> Table:
+        return Table("", ("s", "t", "u"), [("a", Entry("+3.66", mark=mark), "1")])
 
-    assert len(printed(table("+3.66 "))) == len(printed(table("+3.66*"))) > len(printed(table("+3.66")))
-    assert cells(to_html(table("+1.2 "))) == cells(to_notebook("", table("+1.2 ")))
-    assert cells(to_html(table("+1.2 ")))[1] == ["a", "+1.2", "1"]
+    assert len(printed(table("  "))) == len(printed(table("*!"))) > len(printed(table("")))
+    assert cells(to_html(table("  "))) == cells(to_notebook("", table("")))
+    assert cells(to_html(table("  ")))[1] == ["a", "+3.66", "1"]
+    assert cells(to_html(table(" !")))[1] == ["a", "+3.66!", "1"]
+    assert "+3.66 !" in printed(table(" !"))
+    assert to_csv(table("*!")) == "s,t,u\na,+3.66,1\n"
+
+
+def test_arrows_are_typeset_where_there_are_some() -> None:
+    table = Table("", ("pair", "gain"), [("a -> b", "-1.0")])
+    assert cells(to_html(table))[1] == ["a → b", "−1.0"]
+    assert cells(to_notebook("", table))[1] == ["a → b", "-1.0"]
+    assert printed(table).splitlines()[1].startswith("a -> b")
 
 
 def test_styles_are_words_that_the_writers_know() -> None:

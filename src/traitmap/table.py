@@ -49,19 +49,19 @@ NOTEBOOK_MOST = 40
 
 @dataclass(frozen=True)
 class Column:
-    """One column. head: its name; short: its name where lines are short (terminal, notebook).
+    """One column. head: its name; short: its name where lines are short (terminal, notebook), if another.
 
     media: where it is shown; empty for everywhere. lower: lower is better, which the head then says.
     """
 
     head: str
-    short: str = ""
+    short: str | None = None
     media: tuple[Medium, ...] = ()
     lower: bool = False
 
     def title(self, medium: Medium) -> str:
         """The head as ``medium`` shows it: short where lines are short, with the mark of the direction."""
-        text = self.head if medium == "page" else self.short or self.head
+        text = self.head if medium == "page" or self.short is None else self.short
         if self.lower:
             return f"{text} (lower)" if medium == "terminal" else f"{text} ↓"
         return text
@@ -71,13 +71,14 @@ class Column:
 class Entry:
     """One entry. text: a number in words, or words; small: what stands beneath it on the page.
 
-    A space at the end of ``text`` keeps the room of a mark in a terminal; HTML and CSV drop it. shade: -1
-    (worse) to 1 (better), 0 none. style: words of ``STYLES``, with spaces between them. title: shown where a
-    notebook's entry is pointed at. value: the number itself, for CSV.
+    mark: signs behind the text, such as ``*``; spaces in it keep the room of other marks in a terminal, HTML
+    drops them, and CSV drops the mark. shade: -1 (worse) to 1 (better), 0 none. style: words of ``STYLES``,
+    with spaces between them. title: shown where a notebook's entry is pointed at. value: the number, for CSV.
     """
 
     text: str
     small: str = ""
+    mark: str = ""
     shade: float = 0.0
     style: str = ""
     title: str = ""
@@ -129,8 +130,7 @@ def to_csv(table: Table) -> str:
 
 def _raw(entry: Entry) -> float | str:
     if entry.value is None:
-        text = entry.text.rstrip()
-        return "" if text == UNKNOWN else text
+        return "" if entry.text == UNKNOWN else entry.text
     return "" if isinstance(entry.value, float) and not isfinite(entry.value) else entry.value
 
 
@@ -151,19 +151,21 @@ def to_html(table: Table) -> str:
     ]
     for name, *entries in rows:
         cells = "".join(
-            f"<td>{_number(entry.text)}{f'<small>{_number(entry.small)}</small>' if entry.small else ''}</td>"
+            f"<td>{_escaped(typeset(_marked(entry)))}"
+            f"{f'<small>{_escaped(typeset(entry.small))}</small>' if entry.small else ''}</td>"
             for entry in entries
         )
-        lines.append(f'<tr><th scope="row">{_escaped(name.text.rstrip())}</th>{cells}</tr>')
+        lines.append(f'<tr><th scope="row">{_escaped(_marked(name))}</th>{cells}</tr>')
     return "\n".join([*lines, "</tbody>", "</table>", "</div>"])
 
 
-def _number(text: str) -> str:
-    return _escaped(typeset(text.rstrip()))
+def _marked(entry: Entry) -> str:
+    return entry.text + entry.mark.replace(" ", "")
 
 
 def _escaped(text: str) -> str:
     """Safe between tags and within quotes; the entities are those of markupsafe, so a page has one kind."""
+    text = text.replace(" -> ", " → ")
     return escape(clean(text), quote=False).replace('"', "&#34;").replace("'", "&#39;")
 
 
@@ -219,21 +221,22 @@ def _notebook_cell(tag: str, entry: Entry, at: int) -> str:
         style += f";background:rgba({colour},{0.08 + 0.42 * depth:.2f})"
     title = entry.title or entry.small
     title = f' title="{_escaped(title)}"' if title else ""
-    return f'<{tag} style="{style}"{title}>{_escaped(entry.text.rstrip())}</{tag}>'
+    return f'<{tag} style="{style}"{title}>{_escaped(_marked(entry))}</{tag}>'
 
 
 # The terminal.
 
-_NAME_MOST = 24  # characters of a row's name on one line
+NAME_MOST = 24  # characters of a row's name on one line
 _HEAD_MOST = 11  # characters of a head on one line, where entries are no wider
 
 
-def to_terminal(table: Table) -> TerminalTable:
+def to_terminal(table: Table, *, names: int = NAME_MOST) -> TerminalTable:
     """A Rich renderable: blocks of columns that fit the console's width, then the notes in faint print.
 
-    Rules stand under the heads on a terminal and spaces alone in a pipe; colours are Rich's to leave out.
+    names: characters of a row's name on one line. Rules stand under the heads on a terminal and spaces alone
+    in a pipe; colours are Rich's to leave out.
     """
-    return TerminalTable(table)
+    return TerminalTable(table, names)
 
 
 def words(text: str, style: str = "") -> Text:
@@ -251,13 +254,16 @@ class TerminalTable:
     """A table that Rich can print; made by :func:`to_terminal`."""
 
     table: Table
+    names: int
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Blocks of columns that fit, each with the row names."""
         columns, rows = self.table.shown("terminal")
         heads = [column.title("terminal") for column in columns]
-        entries = [[words(entry.text, _rich_style(entry.style)) for entry in row] for row in rows]
-        names = min(_NAME_MOST, max([len(heads[0]), *(row[0].cell_len for row in entries)]))
+        entries = [
+            [words(entry.text + entry.mark, _rich_style(entry.style)) for entry in row] for row in rows
+        ]
+        names = min(self.names, max([len(heads[0]), *(row[0].cell_len for row in entries)]))
         # Entries are never broken; a long head is folded, between its words where it can be.
         widths = [names]
         for at, head in enumerate(heads[1:], start=1):
