@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import nan
+from math import log2, nan
 from types import MappingProxyType
 from typing import Literal
 
@@ -60,6 +60,11 @@ class Classes:
     def shares(self) -> Mapping[str, float]:
         """Share of each class in the texts that have one."""
         return MappingProxyType({word: count / self.labelled for word, count in self.counts.items()})
+
+    @property
+    def uneven(self) -> bool:
+        """Whether they hold less than nine tenths of the entropy that as many even ones would."""
+        return self.number > 1 and self.entropy < 0.9 * log2(self.number)
 
 
 def entropy_bits(counts: Sequence[int]) -> float:

@@ -249,6 +249,40 @@ class DatasetComparison:
         }
 
 
+def alike_order(similarity: Array) -> list[int]:
+    """Places of D datasets, alike ones together: first the one most like all others, then always the likest.
+
+    similarity: (D, D), NaN where unknown. Likest: of those left, by the mean over the last three placed; of
+    equals the first.
+    """
+    known = np.where(np.isfinite(similarity), similarity, -1.0)
+    left = list(range(len(similarity)))
+    order: list[int] = []
+    while left:
+        following = max(
+            left, key=lambda at: float(known[order[-3:], at].mean() if order else known[at].sum())
+        )
+        order.append(following)
+        left.remove(following)
+    return order
+
+
+def likest_pair(similarity: Array, tasks: Sequence[str | None]) -> tuple[int, int] | None:
+    """The two places (first < second) of different tasks that are most alike; None where nothing is known.
+
+    similarity: (D, D), NaN where unknown. tasks: (D,) of each dataset; a dataset without one is left out.
+    """
+    pairs = [
+        (first, second)
+        for second in range(len(tasks))
+        for first in range(second)
+        if None not in (tasks[first], tasks[second])
+        and tasks[first] != tasks[second]
+        and np.isfinite(similarity[second, first])
+    ]
+    return max(pairs, key=lambda pair: float(similarity[pair[1], pair[0]]), default=None)
+
+
 def profile_datasets(
     texts: Texts,
     *,

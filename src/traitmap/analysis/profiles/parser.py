@@ -74,6 +74,13 @@ class Relations:
         """(n, R) whether each relation occurs in each text."""
         return self.counts > 0
 
+    def shares(self, labels: Sequence[str]) -> NDArray[np.float64]:
+        """(L,) share of the parsed texts in which each of ``labels`` occurs; NaN where none was parsed."""
+        if not len(self.texts):
+            return np.full(len(labels), np.nan)
+        present = dict(zip(self.labels, self.present.mean(axis=0), strict=True))
+        return np.array([present.get(label, 0.0) for label in labels])
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data: how many texts were parsed, by what, and how common each relation is in them."""
         occurrences, texts = self.counts.sum(axis=0), self.present.sum(axis=0)

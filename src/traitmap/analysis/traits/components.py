@@ -12,7 +12,7 @@ stability and findings.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Literal
 
 import numpy as np
@@ -461,3 +461,14 @@ def ellipse(covariance: Array, confidence: float = CONFIDENCE) -> tuple[float, f
     short, long = (radius * sqrt(max(float(value), 0.0)) for value in values)
     angle = float(np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1])))
     return long, short, angle
+
+
+def leaves_out_origin(point: Array, covariance: Array) -> bool:
+    """Whether the 95 % ellipse about a point (2,) leaves out the origin; False where it has no area."""
+    long, short, angle = ellipse(covariance)
+    if not (isfinite(long) and short > 0):
+        return False
+    turn = np.radians(angle)
+    along = float(point @ np.array([np.cos(turn), np.sin(turn)]))
+    across = float(point @ np.array([-np.sin(turn), np.cos(turn)]))
+    return (along / long) ** 2 + (across / short) ** 2 > 1
