@@ -15,8 +15,8 @@ from traitmap.api.report import report_contents
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
 from traitmap.progress import Progress
-from traitmap.report.contents import ReportContents
 from traitmap.report.figure_files import figure_names
+from traitmap.report.records import ReportContents
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 import simulated
 
 from traitmap.errors import UserError
-from traitmap.report.contents import ReportContents
 from traitmap.report.figure_files import MARGIN, MM_PER_PX, figure_file, figure_names, figure_svg
+from traitmap.report.records import ReportContents
 
 NASTY = '<script>alert("x")</script> & #panic("typst") \\ $x$'
 

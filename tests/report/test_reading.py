@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traitmap.analysis.features import Reason
+from traitmap.matrix.reading import nice_limit, of_seed, read, standardised
 from traitmap.matrix.record import TransferMatrix
 from traitmap.report import chart as palette
 from traitmap.report.chart import element, shorten, text_width
 from traitmap.report.headline import headline
 from traitmap.report.heatmap import absolute_view, gain_view, layout, z_view
-from traitmap.report.reading import nice_limit, of_seed, read, standardised
 from traitmap.wording import (
     counted,
     interval,

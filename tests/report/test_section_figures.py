@@ -36,10 +36,9 @@ from traitmap.report import (
 from traitmap.report import (
     why as level_figures,
 )
-from traitmap.report.contents import ReportContents
 from traitmap.report.figure_files import figure_names, figure_svg
 from traitmap.report.page import render_report
-from traitmap.report.shown import Shown
+from traitmap.report.records import ReportContents, Shown
 from traitmap.report.which import which_part
 from traitmap.report.why import why_groups, why_part
 

@@ -14,9 +14,10 @@ from traitmap.data.sources import LoadedSource
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
 from traitmap.matrix.build import build_matrix
+from traitmap.matrix.reading import touched_cells
 from traitmap.matrix.record import to_json
-from traitmap.report.overlaps import overlap_warning, touched_cells
 from traitmap.report.page import render_report
+from traitmap.report.preview import overlap_warning
 from traitmap.report.terminal import matrix_table
 from traitmap.runs.execute import execute
 from traitmap.runs.ledger import read_contamination

@@ -15,8 +15,8 @@ import page as pages
 import pytest
 
 from traitmap.api.report import report_contents
-from traitmap.report.contents import ReportContents
 from traitmap.report.page import render_report
+from traitmap.report.records import ReportContents
 
 MARKUP = "</script></style></title><img src=x onerror=alert(1)>'\"><svg/onload=alert(2)>{{7*7}}]]><!--"
 NAME = "toxicity"  # of a source and a target, so it stands in every record

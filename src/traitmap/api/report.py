@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from traitmap.data.records import Outcome
     from traitmap.data.texts import TaskText
     from traitmap.matrix.record import TransferMatrix
-    from traitmap.report.contents import ReportContents
+    from traitmap.report.records import ReportContents
     from traitmap.runs.ledger import Ledger
     from traitmap.runs.store import RunStore
 
@@ -54,7 +54,7 @@ def report_contents(
     same records. Raises RunError where there is no run, and UserError for a parser that cannot be loaded.
     """
     from traitmap.api.runs import open_run, traits_if_any, with_predictions
-    from traitmap.report.contents import ReportContents
+    from traitmap.report.records import ReportContents
 
     run = open_run(folder)
     if parser is not None:  # its faults are the user's to mend, not a part that is missing
@@ -429,8 +429,8 @@ def figure_names(run: str | Path, listener: Listener = silent) -> tuple[str, ...
 def _contents(run: str | Path, listener: Listener, wanted: str | None = None) -> ReportContents:
     """What the report shows; without its costly parts where the figure that is wanted needs none of them."""
     from traitmap.api.runs import matrix_of, traits_if_any
-    from traitmap.report.contents import ReportContents
     from traitmap.report.figure_files import figure_names
+    from traitmap.report.records import ReportContents
 
     if not Path(run).is_dir():
         matrix = matrix_of(run)

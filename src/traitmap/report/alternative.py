@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from math import isfinite
 
 from traitmap.analysis.traits.records import Traits
+from traitmap.matrix.reading import MARK, Reading
 from traitmap.report.heatmap import scaled_interval
 from traitmap.report.loadings import component_name
-from traitmap.report.overlaps import MARK
 from traitmap.report.plane_charts import MOST
-from traitmap.report.reading import Reading
 from traitmap.wording import UNKNOWN, clean, interval, plain, signed, typeset
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from traitmap.analysis.cells import CellDetail, Histogram, ItemExample, RunDetails, TargetDetail
     from traitmap.analysis.explanation.records import OddCell
     from traitmap.analysis.features import Reason
-    from traitmap.report.reading import Reading
+    from traitmap.matrix.reading import Reading
 
 
 def cell_parts(reading: Reading, details: RunDetails | None) -> dict[int, dict[str, Any]]:

@@ -15,8 +15,8 @@ from traitmap.analysis.explanation.records import (
 )
 from traitmap.matrix.statistics import Interval
 from traitmap.report.alternative import Entry, TextTable
+from traitmap.report.records import Shown
 from traitmap.report.row_charts import Line, row_chart
-from traitmap.report.shown import Shown
 from traitmap.wording import (
     clean,
     counted,

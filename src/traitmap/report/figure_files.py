@@ -23,11 +23,10 @@ from markupsafe import Markup
 
 from traitmap.analysis.traits.scaling import clustered_order
 from traitmap.errors import UserError
+from traitmap.matrix.reading import read
 from traitmap.report import chart as palette
-from traitmap.report.contents import ReportContents
 from traitmap.report.heatmap import heatmap, layout
-from traitmap.report.reading import read
-from traitmap.report.shown import Shown
+from traitmap.report.records import ReportContents, Shown
 from traitmap.report.traits import adapter_figures, loading_figures, trait_figures
 from traitmap.report.which import rankings, which_figures
 from traitmap.report.why import why_groups

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from traitmap.analysis.features import Reason
 from traitmap.analysis.traits.records import Traits
+from traitmap.matrix.reading import Reading
 from traitmap.report.heatmap import scaled_interval
-from traitmap.report.reading import Reading
 from traitmap.wording import UNKNOWN, clean, counted, listed, plain, related, share, signed, typeset
 
 EACH = 3

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from traitmap.analysis.traits.scaling import Order
+from traitmap.matrix.reading import Reading, TargetView, of_seed, read
 from traitmap.matrix.record import Cell, TransferMatrix
 from traitmap.metrics import direction, metric
 from traitmap.report import chart as palette
 from traitmap.report.chart import element, figure, join, shorten, text_width
-from traitmap.report.reading import Reading, TargetView, of_seed, read
 from traitmap.wording import clean, counted, interval, plain, probability, share, signed, typeset
 
 if TYPE_CHECKING:

@@ -27,13 +27,13 @@ from traitmap import __version__
 from traitmap.analysis.traits.records import Traits
 from traitmap.analysis.traits.scaling import clustered_order
 from traitmap.errors import UserError
+from traitmap.matrix.reading import Reading, read
 from traitmap.matrix.record import TransferMatrix
 from traitmap.report import alternative
 from traitmap.report import chart as palette
 from traitmap.report.cell_pages import cell_parts, details_note
 from traitmap.report.headline import headline
 from traitmap.report.heatmap import Z_LIMIT, frame_data, heatmap, layers, layout
-from traitmap.report.reading import Reading, read
 from traitmap.report.traits import traits_part
 from traitmap.report.which import which_part
 from traitmap.report.why import why_part

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from traitmap.analysis.traits.components import Biplot, ellipse
 from traitmap.analysis.traits.records import Traits
+from traitmap.matrix.reading import nice_limit
 from traitmap.matrix.record import Array
 from traitmap.report import chart as palette
 from traitmap.report.chart import (
@@ -37,7 +38,6 @@ from traitmap.report.chart import (
     x_axis,
     y_axis,
 )
-from traitmap.report.reading import nice_limit
 from traitmap.wording import plain, signed, typeset
 
 _WIDE, _TALL, _LEFT, _HEAD, _FOOT, _GAP = 254.0, 128.0, 44.0, 58.0, 26.0, 24.0

@@ -11,12 +11,12 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from traitmap.report.overlaps import overlap_warning
+from traitmap.matrix.reading import overlap_kinds
 from traitmap.report.terminal import Blocks, words
-from traitmap.wording import UNKNOWN, counted, in_bytes, in_time, plain
+from traitmap.wording import UNKNOWN, counted, in_bytes, in_time, plain, share
 
 if TYPE_CHECKING:
-    from traitmap.analysis.contamination import Contamination
+    from traitmap.analysis.contamination import Contamination, ItemOverlap
     from traitmap.data.check import LengthSummary, SourcePreview
     from traitmap.data.records import Example, Request
     from traitmap.data.sources import Lineage
@@ -200,6 +200,17 @@ def _overlaps(found: Contamination) -> list[RenderableType]:
                 )
             )
     return parts
+
+
+def overlap_warning(one: ItemOverlap) -> str:
+    """One line for the reader of a study that has not been run yet."""
+    kinds = overlap_kinds(one.exact, one.contained, one.near, one.short)
+    said = (
+        f"{one.source} -> {one.target}: {counted(len(one.touched), 'item')} of {one.items:,} "
+        f"({share(one.share.value)}, 95 %: {share(one.share.low)} to {share(one.share.high)}) "
+        f"in the training texts: {kinds}"
+    )
+    return said if one.material else f"{said}; too few to move a gain by a point"
 
 
 def _cost(adapters: int, cells: int, estimate: CostEstimate) -> str:

@@ -19,8 +19,8 @@ from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import Interval
 from traitmap.report.alternative import Entry, TextTable
 from traitmap.report.plane_charts import likeness
+from traitmap.report.records import Shown
 from traitmap.report.row_charts import Bar, Line, Ridge, ridges, row_chart, shares_chart
-from traitmap.report.shown import Shown
 from traitmap.wording import (
     UNKNOWN,
     clean,

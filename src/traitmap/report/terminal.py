@@ -27,11 +27,10 @@ from rich.table import Table
 from rich.text import Text
 
 from traitmap.analysis.traits.records import Traits
+from traitmap.matrix.reading import MARK, Reading, read
 from traitmap.matrix.record import TransferMatrix
 from traitmap.report.headline import traits_in_words
 from traitmap.report.loadings import component_name, loading_text, shown_components
-from traitmap.report.overlaps import MARK
-from traitmap.report.reading import Reading, read
 from traitmap.wording import UNKNOWN, clean, counted, in_bytes, interval, plain, sentence, share, signed
 
 if TYPE_CHECKING:

@@ -17,14 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from traitmap.analysis.explanation.records import Explanation, FeatureEffect, OddCell, Strength
+from traitmap.matrix.reading import MARK
 from traitmap.matrix.statistics import Interval
-from traitmap.report.overlaps import MARK
 from traitmap.report.terminal import Blocks, words
 from traitmap.wording import UNKNOWN, interval, probability, sentence, share, signed
 
 if TYPE_CHECKING:
-    from traitmap.analysis.recommendation.advice import Advice, Recommendation, SideEffect
     from traitmap.analysis.recommendation.protocol import RecommenderEvaluation
+    from traitmap.analysis.recommendation.records import Advice, Recommendation, SideEffect
 
 
 SHOWN_CELLS = 8

@@ -12,6 +12,7 @@ import numpy as np
 
 from traitmap.analysis.traits.components import ellipse
 from traitmap.analysis.traits.records import CrossValidation, Resampling, Traits
+from traitmap.matrix.reading import read
 from traitmap.matrix.record import TransferMatrix
 from traitmap.report import alternative
 from traitmap.report.adapters import AdapterProfile, profiles
@@ -21,9 +22,8 @@ from traitmap.report.loadings import component_name, components, loading_text, s
 from traitmap.report.plane_charts import CROWDED, Curve, curve_with_choice
 from traitmap.report.plane_charts import biplot as biplot_figure
 from traitmap.report.plane_charts import scree as scree_figure
-from traitmap.report.reading import read
+from traitmap.report.records import Shown
 from traitmap.report.row_charts import Line, row_chart
-from traitmap.report.shown import Shown
 from traitmap.wording import clean, counted, listed, plain, share, signed, typeset
 
 

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
-from traitmap.analysis.recommendation.advice import Advice, Recommendation
 from traitmap.analysis.recommendation.held_out import POINTS, HeldOut, judgeable
+from traitmap.analysis.recommendation.records import Advice, Recommendation
 from traitmap.matrix.statistics import Interval
 from traitmap.report.alternative import Entry, TextTable
 from traitmap.report.plane_charts import Guess, against
-from traitmap.report.reading import Finding
+from traitmap.report.records import Finding, Shown
 from traitmap.report.row_charts import Line, row_chart
-from traitmap.report.shown import Shown
 from traitmap.wording import UNKNOWN, clean, counted, interval, plain, share, signed, typeset
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def _picks_said(some: Sequence[Recommendation], elsewhere: int) -> str:
         f"popularity's pick on {sum(one > 0 for one in apart)}, worse on {sum(one < 0 for one in apart)}, "
         f"and gave the same on {sum(one == 0 for one in apart)}."
     )
-    unsure = sum(one.verdict == "cannot tell" for one in some)
+    unsure = sum(one.verdict == "inconclusive" for one in some)
     if unsure:
         said += f" On {'all of them' if unsure == len(some) else unsure} it said itself that it cannot tell."
     if elsewhere:
@@ -113,7 +112,7 @@ def _picks_table(ordered: Sequence[Recommendation]) -> TextTable:
                         Entry(typeset(signed(one.measured[name])))
                         for name in ("first_of_popularity", "random", "best")
                     ),
-                    Entry(one.verdict),
+                    Entry(one.verdict_words),
                 ),
             )
             for one in ordered
@@ -131,7 +130,7 @@ def _pick_line(one: Recommendation) -> Line:
         tick=one.measured["random"],
         open=one.measured["best"],
         diamond=one.measured["first_of_popularity"],
-        texts=(clean(first.source), signed(one.measured["first"]), one.verdict),
+        texts=(clean(first.source), signed(one.measured["first"]), one.verdict_words),
         solid=True,
     )
 
@@ -351,8 +350,8 @@ def _ranking(one: Recommendation, number: int, ends: tuple[float, float]) -> Sho
                 for place, advice in enumerate(one.ranked)
             ),
         ),
-        tag=one.verdict,
-        faint=one.verdict == "cannot tell",
+        tag=one.verdict_words,
+        faint=one.verdict == "inconclusive",
     )
 
 
@@ -423,7 +422,7 @@ def _unsure(found: HeldOut) -> str:
     unsure = [
         clean(recommendation.target)
         for recommendation in found.recommendations
-        if recommendation.verdict == "cannot tell"
+        if recommendation.verdict == "inconclusive"
     ]
     count = len(found.recommendations)
     if not unsure:

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 from traitmap.analysis.explanation.dose import DoseResponse, FormatPart
 from traitmap.analysis.explanation.families import AnsweredCurve, Families
 from traitmap.analysis.explanation.records import Explanation, LevelEffect
+from traitmap.matrix.reading import read
 from traitmap.matrix.statistics import Interval
 from traitmap.report import explanation_figures
 from traitmap.report import profiles as profile_figures
 from traitmap.report import profiles as relation_figures
 from traitmap.report.alternative import Entry, TextTable
 from traitmap.report.plane_charts import Curve, curves
-from traitmap.report.reading import Finding, read
+from traitmap.report.records import FigureGroup, Finding, Shown
 from traitmap.report.row_charts import Line, row_chart
-from traitmap.report.shown import FigureGroup, Shown
 from traitmap.wording import (
     UNKNOWN,
     clean,

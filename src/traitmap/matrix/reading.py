@@ -2,8 +2,6 @@
 
 The arithmetic here is that of display only: scaling to points, counting, and the standardised view of a
 column. Whatever carries a statistical claim (intervals, p, q, traits) comes from the records.
-
-A card of the headline: one finding that a section puts at the top of the page.
 """
 
 from __future__ import annotations
@@ -17,11 +15,51 @@ import numpy as np
 
 from traitmap import metrics
 from traitmap.matrix.record import Array, Cell, TransferMatrix
-from traitmap.report.overlaps import Touched, touched_cells
 from traitmap.study.settings import BASELINE
+from traitmap.wording import listed, share
 
 SIGNIFICANT = 0.05
 _NICE = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
+
+
+MARK = "!"
+
+
+@dataclass(frozen=True)
+class Touched:
+    """How much of one target stands in one source's training texts. material: a gain may be moved by it."""
+
+    touched: int
+    items: int
+    kinds: str
+    material: bool
+
+    @property
+    def words(self) -> str:
+        """``36 of 499 (7 %): 30 equal, 6 nearly``."""
+        return f"{self.touched:,} of {self.items:,} ({share(self.touched / self.items)}): {self.kinds}"
+
+
+def touched_cells(conditions: Mapping[str, Any]) -> dict[tuple[str, str], Touched]:
+    """The touched pairs that a matrix carries in its conditions, by (source, target)."""
+    told = conditions.get("contamination")
+    pairs = told if isinstance(told, list | tuple) else ()
+    return {
+        (pair["source"], pair["target"]): Touched(
+            touched=pair["exact"] + pair["contained"] + pair["near"],
+            items=pair["items"],
+            kinds=overlap_kinds(pair["exact"], pair["contained"], pair["near"], pair["short"]),
+            material=bool(pair["material"]),
+        )
+        for pair in pairs
+    }
+
+
+def overlap_kinds(exact: int, contained: int, near: int, short: int) -> str:
+    """How items occur in training data: ``30 equal, 6 nearly equal, 2 of them below eight words``."""
+    counts = ((exact, "equal"), (contained, "within longer texts"), (near, "nearly equal"))
+    said = listed([f"{count:,} {word}" for count, word in counts if count])
+    return f"{said}, {short:,} of them below eight words" if short else said
 
 
 @dataclass(frozen=True)
@@ -297,20 +335,3 @@ def _range(matrix: TransferMatrix, targets: list[int]) -> tuple[float, float]:
     known = np.append(matrix.values[:, targets], matrix.baseline[targets])
     known = known[np.isfinite(known)]
     return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """heading: what was asked; big: the answer, a number or a few words; words: its evidence, in sentences.
-
-    unit: stands small behind a number. side: ``better``, ``worse`` or nothing, for the colour.
-    wordy: ``big`` is words, not a number. link: id of the section that shows it in full.
-    """
-
-    heading: str
-    big: str
-    words: str
-    unit: str = ""
-    side: str = ""
-    wordy: bool = False
-    link: str = ""
