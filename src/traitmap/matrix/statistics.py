@@ -1,16 +1,11 @@
-"""A number with its uncertainty, as every analysis hands it on.
+"""The statistics of a transfer matrix: gain, interval and test of adapter against base, and their like.
 
-Paired statistics of a transfer matrix: arrays in, arrays out, nothing random that is not seeded.
+From small to large: a number with its interval; quantiles; the paired core ``paired_gain``, adapters against
+the base on the same items; contrasts of several adapters or targets; shares, ratios and resampled statistics.
 
-Axes are (cells, items) or (cells, seeds, items). Intervals are 95 %, tests two-sided.
-
-Uncertainty of what one or several seeds gave on shared items: intervals, tests, visible effects.
-
-Axes are (seeds, items); every seed's adapter answers the same items. With one seed a number speaks for that
-very adapter and only items are a sample; with several it speaks for the source, and both count, as in
-``matrix_statistics.pooled_test``. Intervals are 95 %, tests two-sided.
-
-Adapter minus base on the same items, with the intervals and tests of the transfer matrix.
+Scores are (adapters, seeds, items) or a part of that. With one seed a number speaks for that very adapter and
+only items are a sample; with several it speaks for the source, and seeds and items both count. Intervals are
+95 %, tests two-sided. Nothing is random that is not seeded, so that equal scores give equal bits.
 """
 
 from __future__ import annotations
@@ -18,13 +13,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import isfinite, nan, sqrt
+from math import inf, isfinite, nan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from traitmap.matrix.record import Array
+
+CONFIDENCE = 0.95
+POWER = 0.8
+ROUNDED_Z = 1.96  # of a 95 % interval, as it is printed
+BOOTSTRAP_DRAWS = 2_000
+SIGN_FLIP_DRAWS = 9_999  # 2,000 could not reach q < .05 for a lone finding among 400 cells
+STILL = "no resampled table differs"
+UNBOUNDED = "the interval of the ratio has no end: its denominator cannot be told from zero"
+_BLOCK = 1_000  # draws at a time, to bound memory
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,11 @@ class Interval:
         """Whether there is an estimate at all."""
         return isfinite(self.value)
 
+    @property
+    def clear(self) -> bool:
+        """Whether the interval is known and leaves out zero."""
+        return isfinite(self.low) and isfinite(self.high) and (self.low > 0 or self.high < 0)
+
     def to_json(self) -> dict[str, float | str | None]:
         """Plain JSON data; unknown numbers are null."""
         numbers = {name: getattr(self, name) for name in ("value", "low", "high")}
@@ -58,10 +67,29 @@ def unknown(reason: str) -> Interval:
     return Interval(nan, nan, nan, reason)
 
 
-CONFIDENCE = 0.95
-BOOTSTRAP_DRAWS = 2_000
-SIGN_FLIP_DRAWS = 9_999  # 2,000 could not reach q < .05 for a lone finding among 400 cells
-_BLOCK = 1_000  # draws at a time, to bound memory
+def z_value(confidence: float = CONFIDENCE) -> float:
+    """Half the width of a normal interval in standard errors: 1.959964 at 95 %."""
+    return float(special.ndtri(0.5 + confidence / 2))
+
+
+def t_value(freedom: ArrayLike, confidence: float = CONFIDENCE) -> Array:
+    """Half the width of Student's interval in standard errors; same shape as the degrees of freedom."""
+    return np.asarray(special.stdtrit(freedom, 0.5 + confidence / 2))
+
+
+def detectable(error: float, freedom: float = inf, confidence: float = CONFIDENCE) -> float:
+    """The minimal detectable effect: found significant in four of five such studies (80 % power).
+
+    error: standard error of the estimate, with its degrees of freedom (infinite: the normal distribution).
+    """
+    if freedom == inf:
+        return float((z_value(confidence) + special.ndtri(POWER)) * error)
+    return float((t_value(freedom, confidence) + special.stdtrit(freedom, POWER)) * error)
+
+
+def error_of_interval(low: ArrayLike, high: ArrayLike, z: float = ROUNDED_Z) -> Array:
+    """The standard error that a 95 % interval of normal shape tells; same shape as its ends."""
+    return np.asarray((np.asarray(high) - np.asarray(low)) / (2 * z))
 
 
 def standard_error(scores: Array) -> Array:
@@ -91,7 +119,7 @@ def paired_interval(wins: Array, losses: Array, n: int) -> tuple[Array, Array]:
     it is +- z^2 / (n + z^2). As exact McNemar is conservative, the interval may leave out 0 where p is a
     little above .05.
     """
-    z = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
+    z = z_value()
     center = (wins - losses) / n
     low = _score_limit(wins, losses, n, z, np.full(center.shape, -1.0), center)
     high = -_score_limit(losses, wins, n, z, np.full(center.shape, -1.0), -center)
@@ -130,14 +158,19 @@ def bootstrap_interval(
     n = differences.shape[1]
     if n < 2 or not len(differences):
         return np.full(len(differences), np.nan), np.full(len(differences), np.nan)
-    weights = _resampled(n, draws, seed)
+    weights = item_weights(n, draws, seed)
     means = np.empty((draws, len(differences)))
     for start in range(0, draws, _BLOCK):
         means[start : start + _BLOCK] = weights[start : start + _BLOCK].astype(np.float64) @ differences.T / n
-    level = float(stats.norm.cdf(sqrt(n / (n - 1)) * stats.t.ppf(0.5 - CONFIDENCE / 2, n - 1)))
+    level = _expanded_level(n)
     low, high = np.quantile(means, [level, 1 - level], axis=0)
     still = np.ptp(differences, axis=1) == 0
     return np.where(still, np.nan, low), np.where(still, np.nan, high)
+
+
+def _expanded_level(n: int) -> float:
+    """The lower percentile of an expanded 95 % interval from n items."""
+    return float(special.ndtr(sqrt(n / (n - 1)) * special.stdtrit(n - 1, 0.5 - CONFIDENCE / 2)))
 
 
 def sign_flip(differences: Array, *, draws: int = SIGN_FLIP_DRAWS, seed: int = 0) -> Array:
@@ -146,7 +179,7 @@ def sign_flip(differences: Array, *, draws: int = SIGN_FLIP_DRAWS, seed: int = 0
     Exact where differences are symmetric about 0 under the null, which exchanging adapter and base on an
     item makes them; (1 + extreme) / (1 + draws), so never 0 (Phipson and Smyth 2010). No difference: p = 1.
     """
-    signs = _signs(differences.shape[1], draws, seed)
+    signs = item_signs(differences.shape[1], draws, seed)
     observed = np.abs(differences.sum(axis=1))
     # sums of the same numbers in another order differ in their last digits and must count as equal
     bound = observed - 1e-9 * np.abs(differences).sum(axis=1)
@@ -157,20 +190,23 @@ def sign_flip(differences: Array, *, draws: int = SIGN_FLIP_DRAWS, seed: int = 0
     return np.asarray((1 + extreme) / (1 + draws))
 
 
-@lru_cache(maxsize=1)  # targets often have the same number of items
-def _resampled(n: int, draws: int, seed: int) -> NDArray[np.uint16]:
-    """(draws, n) how often each item is drawn."""
+@lru_cache(maxsize=4)  # targets often have the same number of items
+def item_weights(n: int, draws: int, seed: int) -> NDArray[np.uint16]:
+    """(draws, n) how often each item is drawn: the same for all adapters, which share their items."""
     generator = np.random.default_rng(seed)
-    drawn = np.empty((draws, n), np.uint16)
-    for row in drawn:
+    weights = np.empty((draws, n), np.uint16)
+    for row in weights:
         row[:] = np.bincount(generator.integers(0, n, n), minlength=n)
-    return drawn
+    weights.setflags(write=False)
+    return weights
 
 
-@lru_cache(maxsize=1)
-def _signs(n: int, draws: int, seed: int) -> NDArray[np.int8]:
-    """(draws, n) of -1 and 1."""
-    return 2 * np.random.default_rng(seed).integers(0, 2, size=(draws, n), dtype=np.int8) - 1
+@lru_cache(maxsize=2)
+def item_signs(n: int, draws: int, seed: int) -> NDArray[np.int8]:
+    """(draws, n) of -1 and 1: whether an item's two answers change places."""
+    signs: NDArray[np.int8] = 2 * np.random.default_rng(seed).integers(0, 2, (draws, n), np.int8) - 1
+    signs.setflags(write=False)
+    return signs
 
 
 def pooled_error(scores: Array) -> Array:
@@ -204,8 +240,8 @@ def pooled_test(differences: Array, *, binary: bool) -> tuple[Array, Array, Arra
     variance = (seeds + items) / (n_seeds * n_items)
     with np.errstate(divide="ignore", invalid="ignore"):
         freedom = (seeds + items) ** 2 / (seeds**2 / (n_seeds - 1) + items**2 / (n_items - 1))
-        half = stats.t.ppf(0.5 + CONFIDENCE / 2, freedom) * np.sqrt(variance)
-        p = 2 * stats.t.sf(np.abs(mean) / np.sqrt(variance), freedom)
+        half = t_value(freedom) * np.sqrt(variance)
+        p = 2 * special.stdtr(freedom, -np.abs(mean) / np.sqrt(variance))
     # the pseudo-items draw the centre towards 0; the estimate itself always belongs to the interval
     plain = differences.mean(axis=(1, 2))
     low, high = np.minimum(mean - half, plain), np.maximum(mean + half, plain)
@@ -230,19 +266,57 @@ def _mean_squares(scores: Array, *, pseudo: bool) -> tuple[Array, Array, Array]:
         return mean, total * seeds / np.float64(n_seeds - 1), n_seeds * items / np.float64(total - 1)
 
 
-def benjamini_hochberg(p: Array) -> Array:
-    """q-values of the p-values that are known; NaN stays NaN and is no test (Benjamini, Hochberg 1995)."""
-    q = np.full(p.shape, np.nan)
-    known = np.isfinite(p)
-    if known.any():
-        q[known] = stats.false_discovery_control(p[known], method="bh")
-    return q
+def paired_gain(differences: Array, *, binary: bool) -> tuple[Array, Array, Array, Array]:
+    """Gain of K adapters over the base on the same items: (K,) means, low and high limits, p-values.
+
+    differences: (K, S, n) score of the adapter less that of the base, for S seeds and n items, none NaN; of
+        whole cells, of parts of them, or of anything that is derived item by item.
+    binary: whether they are differences of 0/1 scores.
+
+    One seed: Tango's interval and exact McNemar for 0/1 scores, else paired bootstrap and sign-flip test.
+    Several seeds: min F' over seeds and items (``pooled_test``). Limits are NaN where nothing varies.
+    """
+    gains = differences.mean(axis=(1, 2))
+    if differences.shape[1] > 1:
+        return gains, *pooled_test(differences, binary=binary)
+    alone = differences[:, 0]
+    if not binary:
+        return gains, *bootstrap_interval(alone), sign_flip(alone)
+    wins, losses = (alone > 0).sum(axis=1).astype(float), (alone < 0).sum(axis=1).astype(float)
+    return gains, *paired_interval(wins, losses, alone.shape[1]), mcnemar(wins, losses)
 
 
-CONFIDENCE = 0.95
-POWER = 0.8
-STILL = "no resampled table differs"
-UNBOUNDED = "the interval of the ratio has no end: its denominator cannot be told from zero"
+@dataclass(frozen=True)
+class Change:
+    """What changed from the base to the adapter.
+
+    difference: adapter less base, with its 95 % interval. p: of no change; NaN where it cannot be tested.
+    """
+
+    difference: Interval
+    p: float
+
+
+NO_CHANGE_KNOWN = Change(unknown("not measured for both"), nan)
+
+
+def paired_changes(differences: Sequence[Array], *, binary: bool) -> list[Change]:
+    """Mean of each of several arrays (S, n) of differences on the n items of one target.
+
+    binary: of 0/1 values. Interval and test as in ``paired_gain``; the arrays may differ in their seeds.
+    Unknown where there is no item or one of them is NaN.
+    """
+    found: list[Change] = [NO_CHANGE_KNOWN] * len(differences)
+    by_seeds: dict[int, list[int]] = {}
+    for place, values in enumerate(differences):
+        if values.size and np.isfinite(values).all():
+            by_seeds.setdefault(len(values), []).append(place)
+    for places in by_seeds.values():
+        tested = paired_gain(np.stack([differences[place] for place in places]), binary=binary)
+        for place, gain, low, high, p in zip(places, *map(np.ndarray.tolist, tested), strict=True):
+            reason = "" if isfinite(low) else "nothing varies, so that no interval can be had"
+            found[place] = Change(Interval(gain, low, high, reason), p)
+    return found
 
 
 @dataclass(frozen=True)
@@ -261,12 +335,13 @@ class Estimate:
             return unknown("not measured")
         if not self.error > 0:
             return Interval(self.value, reason="nothing varies, so that no interval can be had")
-        half = float(special.stdtrit(self.freedom, 0.5 + confidence / 2)) * self.error
+        half = float(t_value(self.freedom, confidence)) * self.error
         return Interval(self.value, max(self.value - half, low), min(self.value + half, high))
 
     @property
     def quantile(self) -> float:
-        return float(special.stdtrit(self.freedom, 0.5 + CONFIDENCE / 2))
+        """Half the width of its 95 % interval in standard errors."""
+        return float(t_value(self.freedom))
 
     @property
     def p(self) -> float:
@@ -277,10 +352,8 @@ class Estimate:
 
     @property
     def smallest_visible(self) -> float:
-        """The effect that would have been found significant four times in five; NaN where unknown."""
-        if not self.error > 0:
-            return nan
-        return float((self.quantile + special.stdtrit(self.freedom, POWER)) * self.error)
+        """The minimal detectable effect at 80 % power; NaN where unknown."""
+        return detectable(self.error, self.freedom) if self.error > 0 else nan
 
 
 @dataclass(frozen=True)
@@ -307,7 +380,8 @@ def crossed_contrast(terms: Sequence[VarianceTerm], *, reach: float = 0.0) -> Es
     Items are a sample, shared by all adapters of a target; seeds are a sample, each adapter's own and shared
     by its targets. Their variances are added and the degrees of freedom are Satterthwaite's: the min F' of
     H. H. Clark (J. Verbal Learning and Verbal Behavior 12:335-359, 1973), as in
-    ``matrix_statistics.pooled_test``. An adapter with one seed speaks for itself alone.
+    ``pooled_test`` (which draws its centre towards 0 along with the pseudo-items, so that the two differ a
+    little for 0/1 scores). An adapter with one seed speaks for itself alone.
 
     reach: 1 for 0/1 scores, 0 where scores have no bounds. Two pseudo-items are then added to each target,
     half an item at either end of what an item can contribute and one at 0 (Agresti and Min, Statistics in
@@ -372,7 +446,7 @@ def wilson(successes: float, n: float, *, quantile: float | None = None) -> Inte
     """Share of successes among n with Wilson's score interval (E. B. Wilson, JASA 22:209-212, 1927)."""
     if n <= 0:
         return unknown("no item counts")
-    z = float(special.ndtri(0.5 + CONFIDENCE / 2)) if quantile is None else quantile
+    z = z_value() if quantile is None else quantile
     share = successes / n
     center = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -418,7 +492,7 @@ def resampled_interval(
         return crossed(value, items=spread**2, freedom=n - 1, by_seed=by_seed).interval(low, high)
     if spread == 0:
         return Interval(value, reason=STILL)
-    level = float(special.ndtr(sqrt(n / (n - 1)) * special.stdtrit(n - 1, 0.5 - CONFIDENCE / 2)))
+    level = _expanded_level(n)
     ends = np.quantile(known, [level, 1 - level])
     return Interval(value, max(min(float(ends[0]), value), low), min(max(float(ends[1]), value), high))
 
@@ -447,66 +521,10 @@ def ratio_interval(
     return Interval(ratio, center - half, center + half)
 
 
-@lru_cache(maxsize=4)  # targets often have the same number of items
-def item_weights(n: int, draws: int, seed: int) -> NDArray[np.float32]:
-    """(draws, n) how often each item is drawn: the same for all adapters, which share their items."""
-    generator = np.random.default_rng(seed)
-    weights = np.empty((draws, n), np.float32)
-    for row in weights:
-        row[:] = np.bincount(generator.integers(0, n, n), minlength=n)
-    weights.setflags(write=False)
-    return weights
-
-
-@lru_cache(maxsize=4)
-def item_signs(n: int, draws: int, seed: int) -> NDArray[np.float32]:
-    """(draws, n) of -1 and 1: whether an item's two answers change places."""
-    generator = np.random.default_rng(seed)
-    signs = 2 * generator.integers(0, 2, size=(draws, n), dtype=np.int8) - 1
-    wide: NDArray[np.float32] = signs.astype(np.float32)
-    wide.setflags(write=False)
-    return wide
-
-
-@dataclass(frozen=True)
-class Change:
-    """What changed from the base to the adapter. p: of no change; NaN where it cannot be tested."""
-
-    difference: Interval
-    p: float
-
-
-NO_CHANGE_KNOWN = Change(unknown("not measured for both"), nan)
-
-
-def paired_changes(differences: Sequence[Array], *, binary: bool) -> list[Change]:
-    """Mean of each of several arrays (S, n) of differences on the n items of one target.
-
-    binary: of 0/1 values. One seed: Tango's interval and exact McNemar, or paired bootstrap and sign-flip
-    test. Several: min F' over seeds and items. Unknown where an item is NaN.
-    """
-    found: list[Change] = [NO_CHANGE_KNOWN] * len(differences)
-    by_seeds: dict[int, list[int]] = {}
-    for place, one in enumerate(differences):
-        if one.size and np.isfinite(one).all():
-            by_seeds.setdefault(len(one), []).append(place)
-    for n_seeds, places in by_seeds.items():
-        stacked = np.stack([differences[place] for place in places])
-        values = stacked.mean(axis=(1, 2))
-        low, high, p = _tested(stacked, n_seeds, binary)
-        for place, value, *limits, own in zip(places, values, low, high, p, strict=True):
-            reason = "" if np.isfinite(limits[0]) else "nothing varies, so that no interval can be had"
-            interval = Interval(float(value), float(limits[0]), float(limits[1]), reason)
-            found[place] = Change(interval, float(own))
-    return found
-
-
-def _tested(stacked: Array, n_seeds: int, binary: bool) -> tuple[Array, Array, Array]:
-    """(K,) limits and p-values of differences (K, S, n)."""
-    if n_seeds > 1:
-        return pooled_test(stacked, binary=binary)
-    alone = stacked[:, 0]
-    if not binary:
-        return *bootstrap_interval(alone), sign_flip(alone)
-    wins, losses = (alone > 0).sum(axis=1).astype(float), (alone < 0).sum(axis=1).astype(float)
-    return *paired_interval(wins, losses, alone.shape[1]), mcnemar(wins, losses)
+def benjamini_hochberg(p: Array) -> Array:
+    """q-values of the p-values that are known; NaN stays NaN and is no test (Benjamini, Hochberg 1995)."""
+    q = np.full(p.shape, np.nan)
+    known = np.isfinite(p)
+    if known.any():
+        q[known] = stats.false_discovery_control(p[known], method="bh")
+    return q

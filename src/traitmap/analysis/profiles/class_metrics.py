@@ -1,7 +1,8 @@
 """Metrics of a confusion matrix beside majority and chance, each with its interval; collapse onto one class.
 
-What could not be parsed and what is none of the classes has its own column: it counts as wrong, and apart.
-The formulas are those of scikit-learn, over many resampled tables at once; a test holds them to it.
+A confusion matrix here is (K, K + 2): rows true classes, columns predicted ones. What could not be parsed and
+what is none of the classes has its own column: it counts as wrong, and apart. The formulas are those of
+scikit-learn, over many resampled tables at once; a test holds them to it.
 """
 
 from __future__ import annotations
@@ -100,16 +101,25 @@ def class_metrics(
     """Metrics of answers on items, with intervals over items (and seeds).
 
     gold: (n,) codes of the K labels. predicted: (S, n) or (n,) codes; K is unparsed, K + 1 another answer.
+    draws, seed: of resampled items, where ``resampled`` (of ``resampled_metrics``) is not given.
     """
     gold, predicted = np.asarray(gold, dtype=np.int64), np.atleast_2d(np.asarray(predicted, dtype=np.int64))
     n_classes, n = len(labels), len(gold)
-    by_seed = np.array([class_table(gold, row, n_classes) for row in predicted])
+    by_seed = np.array([confusion_counts(gold, row, n_classes) for row in predicted])
     values = seed_metrics(by_seed)
     if resampled is None:
         resampled = resampled_metrics(gold, predicted, n_classes, item_weights(n, draws, seed))
-    found = {
-        name: _metric_interval(name, values[name], resampled[name], n=n) for name in (*METRICS, "collapse")
-    }
+    intervals = {}
+    for name in (*METRICS, "collapse"):
+        numbers = values[name]
+        value = float(np.mean(numbers))
+        intervals[name] = (
+            resampled_interval(
+                value, resampled[name], n=n, by_seed=numbers, low=LOWEST.get(name, -np.inf), high=1.0
+            )
+            if isfinite(value)
+            else unknown("all answers, or all gold answers, are of one class")
+        )
     marginal = tuple(share_interval(predicted == code) for code in range(n_classes + 2))
     shares = np.array([interval.value for interval in marginal])
     top = int(shares.argmax())
@@ -122,9 +132,14 @@ def class_metrics(
         counts=by_seed.sum(axis=0),
         items=n,
         seeds=len(predicted),
-        **{name: found[name] for name in METRICS if name != "accuracy"},
+        **{name: intervals[name] for name in METRICS if name != "accuracy"},
         accuracy=share_interval(predicted == gold),
-        recall=tuple(_recall(gold, predicted, code) for code in range(n_classes)),
+        recall=tuple(
+            share_interval(predicted[:, gold == code] == code)
+            if (gold == code).any()
+            else unknown("the class is never gold")
+            for code in range(n_classes)
+        ),
         precision=tuple(_precision(gold, predicted, code) for code in range(n_classes)),
         marginal=marginal,
         gold=gold_shares,
@@ -133,7 +148,7 @@ def class_metrics(
         commonest=columns[top],
         commonest_share=marginal[top],
         unparsed=marginal[n_classes],
-        collapse=found["collapse"],
+        collapse=intervals["collapse"],
         collapsed=bool(marginal[top].low > max(COLLAPSED, of_top)),
     )
 
@@ -147,25 +162,28 @@ def metric_values(counts: ArrayLike) -> dict[str, Array]:
     n_classes = counts.shape[-2]
     right = np.diagonal(counts[..., :n_classes], axis1=-2, axis2=-1)
     true, answered = counts.sum(axis=-1), counts.sum(axis=-2)
-    said = answered[..., :n_classes]
+    answered_classes = answered[..., :n_classes]
     total = true.sum(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         accuracy = right.sum(axis=-1) / total
-        expected = (true * said).sum(axis=-1) / total**2
-        recall, f1 = right / true, 2 * right / (true + said)
+        expected = (true * answered_classes).sum(axis=-1) / total**2
+        recall, f1 = right / true, 2 * right / (true + answered_classes)
         spread = (total**2 - (answered**2).sum(axis=-1)) * (total**2 - (true**2).sum(axis=-1))
         return {
             "accuracy": accuracy,
             "macro_f1": _mean_known(f1),
             "balanced_accuracy": _mean_known(recall),
             "kappa": (accuracy - expected) / (1 - expected),
-            "matthews": (right.sum(axis=-1) * total - (true * said).sum(axis=-1)) / np.sqrt(spread),
+            "matthews": (right.sum(axis=-1) * total - (true * answered_classes).sum(axis=-1))
+            / np.sqrt(spread),
         }
 
 
 def seed_metrics(tables: Array) -> dict[str, Array]:
     """Every metric and ``collapse`` of one table per seed (S, K, C), each (S,)."""
-    values = {name: _clean(found) for name, found in metric_values(tables).items()}
+    values = {  # infinities can only come of 0/0 that was rounded
+        name: np.where(np.isfinite(numbers), numbers, nan) for name, numbers in metric_values(tables).items()
+    }
     values["collapse"] = collapse_values(tables)
     return values
 
@@ -190,20 +208,15 @@ def _mean_known(values: Array) -> Array:
     return np.asarray(np.where(known, values, 0).sum(axis=-1) / known.sum(axis=-1))
 
 
-def _clean(values: Array) -> Array:
-    """Infinities, which only 0/0 rounded can give, as unknown."""
-    return np.where(np.isfinite(values), values, nan)
-
-
-def class_table(gold: Codes, predicted: Codes, n_classes: int) -> Array:
-    """(K, K + 2) counts of one model."""
+def confusion_counts(gold: Codes, predicted: Codes, n_classes: int) -> Array:
+    """(K, K + 2) counts of one model: rows true, columns predicted. gold, predicted: (n,) codes."""
     width = n_classes + 2
     flat = np.bincount(gold * width + predicted, minlength=n_classes * width)
     return flat.reshape(n_classes, width).astype(float)
 
 
 def resampled_metrics(
-    gold: Codes, predicted: Codes, n_classes: int, weights: NDArray[np.float32]
+    gold: Codes, predicted: Codes, n_classes: int, weights: NDArray[np.uint16]
 ) -> dict[str, Array]:
     """Every metric and ``collapse`` on resampled items, mean over seeds, each (draws,).
 
@@ -218,31 +231,19 @@ def resampled_metrics(
         flat = np.zeros((len(weights), n_classes * width))
         flat[:, used] = weights @ indicator
         tables = flat.reshape(len(weights), n_classes, width)
-        for name, found in {**metric_values(tables), "collapse": collapse_values(tables)}.items():
-            sums[name] = sums.get(name, 0) + found / len(predicted)
+        for name, numbers in {**metric_values(tables), "collapse": collapse_values(tables)}.items():
+            sums[name] = sums.get(name, 0) + numbers / len(predicted)
     return sums
-
-
-def _metric_interval(name: str, by_seed: Array, draws: Array, *, n: int) -> Interval:
-    value = float(np.mean(by_seed))
-    if not isfinite(value):
-        return unknown("all answers, or all gold answers, are of one class")
-    return resampled_interval(value, draws, n=n, by_seed=by_seed, low=LOWEST.get(name, -np.inf), high=1.0)
-
-
-def _recall(gold: Codes, predicted: Codes, code: int) -> Interval:
-    own = gold == code
-    return share_interval(predicted[:, own] == code) if own.any() else unknown("the class is never gold")
 
 
 def _precision(gold: Codes, predicted: Codes, code: int) -> Interval:
     """Wilson's interval over the answers of the class; over several seeds that of a ratio, linearised."""
-    said = predicted == code
-    if not said.any():
+    answered = predicted == code
+    if not answered.any():
         return unknown("the class is never answered")
-    if len(said) == 1:
-        return share_interval((gold == code)[said[0]])
-    share = float((said & (gold == code)).sum() / said.sum())
-    residuals = said * ((gold == code) - share) / said.mean()
+    if len(answered) == 1:
+        return share_interval((gold == code)[answered[0]])
+    share = float((answered & (gold == code)).sum() / answered.sum())
+    residuals = answered * ((gold == code) - share) / answered.mean()
     spread = crossed_mean(residuals)
     return Estimate(share, spread.error, spread.freedom).interval(0.0, 1.0)
