@@ -32,7 +32,7 @@ _HOMES = {
     "metrics": "traitmap.analysis.recommendation",
     "open_run": "traitmap.api",
     "profile": "traitmap.api",
-    "Recommendation": "traitmap.analysis.recommendation.advice",
+    "Recommendation": "traitmap.analysis.recommendation.records",
     "query": "traitmap.api",
     "read_matrix": "traitmap.matrix.io",
     "recommend": "traitmap.api",

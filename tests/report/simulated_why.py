@@ -27,7 +27,7 @@ from traitmap.analysis.profiles.datasets import profile_datasets
 from traitmap.analysis.profiles.parser import Relations
 from traitmap.analysis.profiles.record import Profile
 from traitmap.analysis.profiles.relations import RelationEffect, RelationEffects
-from traitmap.analysis.recommendation.advice import Advice, Recommendation, SetAside
+from traitmap.analysis.recommendation.records import Advice, Recommendation, SetAside
 from traitmap.analysis.recommendation.held_out import HeldOut, judged
 from traitmap.analysis.traits.records import TraitWarning
 from traitmap.data.texts import TaskText
@@ -242,7 +242,7 @@ def recommendation(
         "unit": "points",
         "ranked": ranked,
         "set_aside": (SetAside(target, "own", "the target's own training set", unknown("")),),
-        "verdict": "cannot tell",
+        "verdict": "inconclusive",
         "words": "Cannot tell: the best three are within noise.",
         "smallest": 5.0,
         "popular": (popular,),

@@ -17,8 +17,8 @@ from traitmap.progress import Listener, silent
 if TYPE_CHECKING:
     from traitmap.analysis.contamination import Contamination, ItemOverlap
     from traitmap.analysis.features import PairFeatures
-    from traitmap.analysis.recommendation.advice import Recommendation
-    from traitmap.analysis.recommendation.advise import Probe
+    from traitmap.analysis.recommendation.records import Recommendation
+    from traitmap.analysis.recommendation.recommend import Probe
     from traitmap.analysis.recommendation.protocol import RecommenderEvaluation
     from traitmap.analysis.traits.records import Traits
     from traitmap.data.texts import TaskText, Texts
@@ -55,7 +55,7 @@ def recommend(
     Sources whose texts hold the target's items are set aside. top: only so many sources (default all).
     Raises MatrixError or DataError where something cannot be used.
     """
-    from traitmap.analysis.recommendation.advise import recommend_sources, with_top
+    from traitmap.analysis.recommendation.recommend import recommend_sources, with_top
 
     matrix = _matrix(subject)
     sides = _sides(subject, texts)
@@ -191,14 +191,14 @@ def _features(
 
 
 def _probes(matrix: TransferMatrix, name: str, probe: Sequence[Probe] | str | Path | None) -> Sequence[Probe]:
-    from traitmap.analysis.recommendation.advise import measured_probes
+    from traitmap.analysis.recommendation.recommend import measured_probes
 
     if probe is None:
         return ()
     if probe == MEASURED:
         return measured_probes(matrix, name)
     if isinstance(probe, str | Path):
-        from traitmap.analysis.recommendation.advise import Probe
+        from traitmap.analysis.recommendation.recommend import Probe
         from traitmap.data.side_files import read_probes
 
         return [Probe(*row) for row in read_probes(probe)]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from traitmap.analysis.contamination import Contamination
     from traitmap.analysis.explanation.records import Explanation
     from traitmap.analysis.profiles.record import Profile
-    from traitmap.analysis.recommendation.advice import Recommendation
+    from traitmap.analysis.recommendation.records import Recommendation
     from traitmap.analysis.traits.records import Traits
     from traitmap.data.sources import LoadedSource
     from traitmap.data.targets import LoadedTarget

@@ -8,9 +8,9 @@ from math import nan
 import numpy as np
 import pytest
 
-from traitmap.analysis.recommendation.advice import Advice, Recommendation
-from traitmap.analysis.recommendation.advise import recommend_sources
 from traitmap.analysis.recommendation.held_out import judged, recommend_each
+from traitmap.analysis.recommendation.recommend import recommend_sources
+from traitmap.analysis.recommendation.records import Advice, Recommendation
 from traitmap.errors import MatrixError
 from traitmap.matrix.io import read_matrix
 from traitmap.matrix.record import TransferMatrix
@@ -31,7 +31,20 @@ def told(predicted: list[float], measured: list[float], popular: int, unit: str 
     picks = {"first": first, "first_of_popularity": measured[popular]}
     picks |= {"random": float(np.mean(measured)), "best": max(measured)}
     return Recommendation(
-        "t", False, unit, tuple(ranked), (), "cannot tell", "", 1.0, (names[popular],), 0.0, picks, (), (), {}
+        "t",
+        False,
+        unit,
+        tuple(ranked),
+        (),
+        "inconclusive",
+        "",
+        1.0,
+        (names[popular],),
+        0.0,
+        picks,
+        (),
+        (),
+        {},
     )
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from traitmap.analysis.recommendation.models import FAMILIES, Variances, fit_two_way
+from traitmap.analysis.recommendation.models import FAMILIES, two_way
 from traitmap.analysis.recommendation.problem import Problem, design_of, effects_of, level_of
 from traitmap.analysis.recommendation.protocol import evaluate
-from traitmap.analysis.recommendation.selection import fit_recommender, select
+from traitmap.analysis.recommendation.selection import select
 from traitmap.api.recommendation import evaluate_recommenders
 from traitmap.cli import app
 from traitmap.data.side_files import read_embeddings, read_groups
@@ -47,7 +47,6 @@ def problem_of(matrix, features=None):
         holdout="target",
         blocks=np.broadcast_to(np.arange(columns), (rows, columns)),
         own=np.array([[s == t for t in effects.targets] for s in effects.sources]),
-        base=effects.base,
     )
 
 
@@ -92,9 +91,9 @@ def test_a_held_out_target_cannot_be_seen_in_its_prediction():
     held = np.zeros_like(before.known)
     held[1:, 0] = True
     few = ("popularity", "additive", "ridge")
-    one, other = (select(problem.without(held), few) for problem in (before, after))
+    one, other = (select(problem.without(held), few)[1] for problem in (before, after))
     for name in few:
-        np.testing.assert_array_equal(one.families[name].effect, other.families[name].effect)
+        np.testing.assert_array_equal(one[name].effect, other[name].effect)
 
 
 # Trees draw their samples in the order of the rows.
@@ -116,7 +115,7 @@ def test_the_order_of_sources_does_not_matter_to_a_fit(family):
 def test_with_a_level_alone_the_gaussian_process_is_a_shrunken_mean():
     problem = problem_of(planted()[0])
     design = design_of(problem)
-    found = fit_two_way(problem, design, Variances(popularity=0.2, noise=0.5)).z
+    found = two_way(popularity=0.2, noise=0.5)(problem, design).z
     np.testing.assert_allclose(found[:, 0], design.z.sum(axis=1) / (10 + 0.5 / 0.2))
 
 
@@ -141,22 +140,29 @@ def test_lower_is_better_is_the_same_turned_round():
     assert vectors
 
 
-def test_contributions_add_up_and_a_probe_is_believed():
-    matrix, vectors = planted()
-    fitted = fit_recommender(matrix, embeddings={**vectors, "new": np.ones(3)}, new_targets=["new"])
-    found = fitted.predict("new")
-    for gain, parts in zip(found.gain, found.contributions, strict=True):
-        assert sum(parts.values()) == pytest.approx(gain)
-    assert (found.low < found.gain).all()
-    assert (found.gain < found.high).all()
-    probed = fitted.predict("new", known={"s0": 5.0})
-    assert probed.gain[0] == probed.low[0] == probed.high[0] == 5.0
-    others = slice(1, None)
-    assert ((probed.high - probed.low)[others] <= (found.high - found.low)[others] + 1e-9).all()
-    for gain, parts in zip(probed.gain, probed.contributions, strict=True):
-        assert sum(parts.values()) == pytest.approx(gain)
-    with pytest.raises(MatrixError, match="no target named"):
-        fitted.predict("elsewhere")
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("forest", "boosting")])
+def test_parts_of_a_prediction_add_up(family):
+    """Occlusion in trees leaves what features do together; every other model is a sum of its parts."""
+    matrix, _ = planted()
+    problem = problem_of(matrix, np.random.default_rng(1).normal(size=(9, 10, 4)))
+    for candidate in FAMILIES[family]:
+        fit = candidate.fit(problem, design_of(problem))
+        for source, target in ((0, 0), (3, 7), (8, 9)):
+            assert sum(fit.parts(source, target).values()) == pytest.approx(fit.z[source, target])
+
+
+def test_parts_of_the_stack_add_up_to_its_effect():
+    matrix, _ = planted()
+    problem = problem_of(matrix, np.random.default_rng(1).normal(size=(9, 10, 4)))
+    hidden = problem.without(np.arange(10)[None, :].repeat(9, axis=0) == 9)
+    _, families = select(hidden, ("popularity", "ridge", "two-way"))
+    stack, level = families["stack"], level_of(hidden.effect)
+    for source in range(9):
+        parts = stack.fit.parts(source, 9)
+        gain = level.centre[9] + stack.spread[9] * sum(parts.values())
+        assert gain == pytest.approx(stack.effect[source, 9])
+    assert (stack.low < stack.effect).all()
+    assert (stack.effect < stack.high).all()
 
 
 def test_groups_are_held_out_together(tmp_path):

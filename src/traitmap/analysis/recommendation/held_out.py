@@ -12,8 +12,8 @@ import numpy as np
 from scipy import stats
 
 from traitmap.analysis.features import PairFeatures
-from traitmap.analysis.recommendation.advice import Recommendation
-from traitmap.analysis.recommendation.advise import recommend_sources
+from traitmap.analysis.recommendation.recommend import recommend_sources
+from traitmap.analysis.recommendation.records import Recommendation
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import Interval, unknown

@@ -1,9 +1,13 @@
-"""What is known of sources and targets beside the matrix: texts, embeddings, attributes as features."""
+"""What is known of sources and targets beside the matrix, and the problem that a recommender then has.
+
+Texts, embeddings and attributes of tasks become two things: features of pairs (S, T, F), and likenesses of
+tasks along either axis. ``make_problem`` puts them beside the known effects. Tasks of which nothing is known
+have unknown features; names of tasks must be those of the matrix.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,62 +15,81 @@ from numpy.typing import ArrayLike
 from traitmap.analysis.features import Feature, PairFeatures
 from traitmap.analysis.profiles.pairs import pair_features
 from traitmap.analysis.profiles.style import cosine_matrix
-from traitmap.analysis.recommendation.problem import Likeness, likeness_of_profiles, scaled
+from traitmap.analysis.recommendation.problem import (
+    Blocks,
+    EffectTable,
+    Holdout,
+    Likeness,
+    Problem,
+    centred_and_spread,
+    same_names,
+    scaled,
+)
 from traitmap.data.texts import Texts
 from traitmap.errors import DataError
 from traitmap.matrix.record import Array
 
 Embeddings = Mapping[str, ArrayLike]
 Attributes = Mapping[str, Mapping[str, str]]
+Names = tuple[str, ...]
+Column = tuple[str, str, Array]  # name, words, (S, T) values of one feature of pairs
+Known = tuple[list[Column], list[Likeness], list[Likeness]]  # features; who is alike: targets, sources
 SYMMETRIC = ("embedding_cosine", "embedding_nearness", "embedding_own_cosine")
 
 
-@dataclass(frozen=True)
-class Knowledge:
-    """Features (S, T, F) of pairs with names and words, and who is alike along either axis."""
-
-    features: Array
-    names: tuple[str, ...]
-    words: tuple[str, ...]
-    targets_alike: tuple[Likeness, ...]
-    sources_alike: tuple[Likeness, ...]
-
-
-def knowledge_of(
-    sources: Sequence[str],
-    targets: Sequence[str],
+def make_problem(
+    effects: EffectTable,
+    *,
+    features: PairFeatures | None = None,
     texts: Texts | None = None,
     embeddings: Embeddings | None = None,
     attributes: Attributes | None = None,
-    features: PairFeatures | None = None,
-) -> Knowledge:
-    """Everything that is given, as features of pairs and likenesses of tasks.
+    new_target: str | None = None,
+    holdout: Holdout = "target",
+    blocks: Blocks | None = None,
+    seed: int = 0,
+) -> Problem:
+    """Effects (S, T) beside everything that is known of their tasks.
 
-    texts: by task; a name that is source and target has one entry for both. embeddings: by task, one vector
-    (D,) or several (n, D), e.g. a trained prompt or texts. attributes: name -> task -> value, of targets
-    or of both.
-    features: pair features computed elsewhere, in place of ``texts``.
-    Tasks without texts or embeddings have unknown features. Raises DataError where no source or no target
-    has any.
+    features: of pairs, computed elsewhere; or texts: by task, from which they are computed; a name that is
+        source and target has one entry for both.
+    embeddings: by task, one vector (D,) or several (n, D), e.g. a trained prompt or texts.
+    attributes: name -> task -> value, of targets or of both.
+    new_target: a further column, of which no effect is known; it is the last.
+    holdout, blocks: what is held out together, see ``Problem``; by default one target at a time.
+    Raises DataError where no source or no target has texts or embeddings, or these do not fit each other.
     """
-    if texts is not None and features is None:
-        features = features_of_texts(sources, targets, texts)
+    sources, targets, effect = effects.sources, effects.targets, effects.effect
+    if new_target is not None:
+        targets = (*targets, new_target)
+        effect = np.hstack([effect, np.full((len(sources), 1), np.nan)])
+    shape = len(sources), len(targets)
+    if features is None and texts is not None:
+        features = _features_of_texts(sources, targets, texts)
     parts = [] if features is None else [_of_features(features, sources, targets)]
     if embeddings is not None:
         parts.append(_of_embeddings(sources, targets, embeddings))
     if attributes:
         parts.append(_of_attributes(sources, targets, attributes))
-    empty = np.empty((len(sources), len(targets), 0))
-    return Knowledge(
-        features=np.concatenate([empty, *(part.features for part in parts)], axis=-1),
-        names=tuple(name for part in parts for name in part.names),
-        words=tuple(word for part in parts for word in part.words),
-        targets_alike=tuple(one for part in parts for one in part.targets_alike),
-        sources_alike=tuple(one for part in parts for one in part.sources_alike),
+    columns = [column for part in parts for column in part[0]]
+    features_array = np.empty((*shape, len(columns)))
+    for at, (_, _, values) in enumerate(columns):
+        features_array[..., at] = values
+    return Problem(
+        effect=effect,
+        features=features_array,
+        feature_names=tuple(name for name, _, _ in columns),
+        feature_words=tuple(words for _, words, _ in columns),
+        targets_alike=tuple(alike for part in parts for alike in part[1]),
+        sources_alike=tuple(alike for part in parts for alike in part[2]),
+        holdout=holdout,
+        blocks=np.broadcast_to(np.arange(shape[1]), shape) if blocks is None else blocks,
+        own=same_names(sources, targets),
+        seed=seed,
     )
 
 
-def features_of_texts(sources: Sequence[str], targets: Sequence[str], texts: Texts) -> PairFeatures:
+def _features_of_texts(sources: Names, targets: Names, texts: Texts) -> PairFeatures:
     """Pair features of those sources and targets that have texts; sizes stay unknown (samples)."""
     rows = {name: texts[name] for name in sources if texts.get(name)}
     columns = {name: texts[name] for name in targets if texts.get(name)}
@@ -75,50 +98,45 @@ def features_of_texts(sources: Sequence[str], targets: Sequence[str], texts: Tex
 
 
 def _require(
-    rows: Sequence[str] | Mapping[str, object],
-    columns: Sequence[str] | Mapping[str, object],
-    sources: Sequence[str],
-    targets: Sequence[str],
-    given: Mapping[str, object],
+    rows: Collection[str],
+    columns: Collection[str],
+    sources: Names,
+    targets: Names,
+    given: Collection[str],
     what: str,
 ) -> None:
-    for side, there, wanted in (("source", rows, sources), ("target", columns, targets)):
-        if not there:
+    """DataError where no source or no target of the matrix is among what is given."""
+    for side, present, names in (("source", rows, sources), ("target", columns, targets)):
+        if not present:
             raise DataError(
                 f"no {side} of the matrix has {what}; given are {', '.join(sorted(given)[:8])}, "
-                f"the matrix has {', '.join(wanted[:8])}; name tasks alike in both"
+                f"the matrix has {', '.join(names[:8])}; name tasks alike in both"
             )
 
 
-def _of_features(given: PairFeatures, sources: Sequence[str], targets: Sequence[str]) -> Knowledge:
+def _of_features(features: PairFeatures, sources: Names, targets: Names) -> Known:
     """Pair features in the order of the matrix; profiles of tasks from what holds for one axis alone."""
-    rows = {name: at for at, name in enumerate(given.sources)}
-    columns = {name: at for at, name in enumerate(given.targets)}
     useful = [
         feature
-        for feature in given.features
-        if np.isfinite(feature.values).any() and _spread(feature.values) > 1e-12
+        for feature in features.features
+        if np.isfinite(feature.values).any() and np.nanstd(feature.values) > 1e-12
     ]
+    rows = {name: at for at, name in enumerate(features.sources)}
+    columns = {name: at for at, name in enumerate(features.targets)}
     table = np.full((len(sources), len(targets), len(useful)), np.nan)
     for i, source in enumerate(sources):
         for j, target in enumerate(targets):
             if source in rows and target in columns:
-                table[i, j] = [one.values[rows[source], columns[target]] for one in useful]
-    own = np.array([[source == target for target in targets] for source in sources])
-    return Knowledge(
-        features=table,
-        names=tuple(one.name for one in useful),
-        words=tuple(one.words for one in useful),
-        targets_alike=_alike(table, useful, own, "target"),
-        sources_alike=_alike(np.swapaxes(table, 0, 1), useful, own.T, "source"),
+                table[i, j] = [feature.values[rows[source], columns[target]] for feature in useful]
+    same = same_names(sources, targets)
+    return (
+        [(feature.name, feature.words, table[..., f]) for f, feature in enumerate(useful)],
+        _alike(table, useful, same, "target"),
+        _alike(np.swapaxes(table, 0, 1), useful, same.T, "source"),
     )
 
 
-def _spread(values: Array) -> float:
-    return float(np.nanstd(values))
-
-
-def _alike(table: Array, features: Sequence[Feature], own: Array, axis: str) -> tuple[Likeness, ...]:
+def _alike(table: Array, features: Sequence[Feature], same: Array, axis: str) -> list[Likeness]:
     """Likeness of the tasks along the second axis of a table (others, tasks, F).
 
     Two respects: the hidden statistics of the tasks themselves, and how they stand to all tasks of the
@@ -127,48 +145,53 @@ def _alike(table: Array, features: Sequence[Feature], own: Array, axis: str) -> 
     found = []
     with np.errstate(invalid="ignore"):
         alone = [at for at, one in enumerate(features) if one.scope == axis and one.group == "hidden"]
-        if alone:
-            profiles = _first_known(table[:, :, alone])
-            found.append(likeness_of_profiles(profiles, "statistics", "hidden statistics"))
+        if alone:  # constant along the first axis but for unknown entries
+            values = table[:, :, alone]
+            known = np.isfinite(values)
+            count = known.sum(axis=0)
+            total = np.where(known, values, 0.0).sum(axis=0)
+            profiles = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+            centred, spread = centred_and_spread(profiles, 0)
+            found.append(Likeness("statistics", "hidden statistics", -_distances(centred / spread)))
         surface = [at for at, one in enumerate(features) if one.scope == "pair" and one.group == "surface"]
         if surface:
-            numbers = scaled(np.where(own[:, :, None], np.nan, table[:, :, surface]))
+            numbers = scaled(np.where(same[:, :, None], np.nan, table[:, :, surface]))
             flat = np.swapaxes(numbers, 0, 1).reshape(table.shape[1], -1)
-            distance = np.sqrt(((flat[:, None, :] - flat[None, :, :]) ** 2).mean(axis=-1))
-            found.append(Likeness("surface", "meaning and style", -distance))
-    return tuple(found)
+            found.append(Likeness("surface", "meaning and style", -_distances(flat)))
+    return found
 
 
-def _first_known(table: Array) -> Array:
-    """(tasks, F) from (others, tasks, F) that is constant along the first axis but for unknown entries."""
-    known = np.isfinite(table)
-    total = np.where(known, table, 0.0).sum(axis=0)
-    count = known.sum(axis=0)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+def _distances(profiles: Array) -> Array:
+    """(n, n) root mean square differences between the rows of profiles (n, F)."""
+    return np.asarray(np.sqrt(((profiles[:, None, :] - profiles[None, :, :]) ** 2).mean(axis=-1)))
 
 
-def _of_embeddings(sources: Sequence[str], targets: Sequence[str], given: Embeddings) -> Knowledge:
+def _of_embeddings(sources: Names, targets: Names, given: Embeddings) -> Known:
     """Cosines of mean vectors and of whole arrays, and the distance of the means."""
     arrays = {name: _array(name, value) for name, value in given.items()}
     rows = [name for name in sources if name in arrays]
     columns = [name for name in targets if name in arrays]
     _require(rows, columns, sources, targets, arrays, "embeddings")
-    names = list(dict.fromkeys([*sources, *targets]))
-    there = [name for name in names if name in arrays]
-    tables = _embedding_tables([arrays[name] for name in there])
-    at = {name: there.index(name) for name in there}
-    known = [_on_axes(table, at, sources, targets) for _, _, table in tables]
-    alike = [one for one in tables if one[0] in SYMMETRIC]
-    return Knowledge(
-        features=np.stack(known, axis=-1),
-        names=tuple(name for name, _, _ in tables),
-        words=tuple(words for _, words, _ in tables),
-        targets_alike=tuple(Likeness(n, w, _on_axes(t, at, targets, targets)) for n, w, t in alike),
-        sources_alike=tuple(Likeness(n, w, _on_axes(t, at, sources, sources)) for n, w, t in alike),
+    embedded = [name for name in dict.fromkeys([*sources, *targets]) if name in arrays]
+    at = {name: place for place, name in enumerate(embedded)}
+    tables = _embedding_tables([arrays[name] for name in embedded])
+
+    def over(table: Array, rows: Names, columns: Names) -> Array:
+        """The table over other names; NaN where a task has no embedding."""
+        return np.array(
+            [[table[at[r], at[c]] if r in at and c in at else np.nan for c in columns] for r in rows]
+        )
+
+    alike = [table for table in tables if table[0] in SYMMETRIC]
+    return (
+        [(name, words, over(table, sources, targets)) for name, words, table in tables],
+        [Likeness(name, words, over(table, targets, targets)) for name, words, table in alike],
+        [Likeness(name, words, over(table, sources, sources)) for name, words, table in alike],
     )
 
 
 def _array(name: str, value: ArrayLike) -> Array:
+    """(n, D) the vectors of one task."""
     array = np.atleast_2d(np.asarray(value, dtype=float))
     if array.ndim != 2 or not array.size or not np.isfinite(array).all():
         raise DataError(
@@ -179,7 +202,8 @@ def _array(name: str, value: ArrayLike) -> Array:
     return array
 
 
-def _embedding_tables(arrays: Sequence[Array]) -> list[tuple[str, str, Array]]:
+def _embedding_tables(arrays: Sequence[Array]) -> list[Column]:
+    """Features of every pair of N embedded tasks, each (N, N)."""
     widths = sorted({array.shape[1] for array in arrays})
     if len(widths) > 1:
         raise DataError(f"embeddings have different widths {widths}; give vectors of one space")
@@ -209,35 +233,28 @@ def _embedding_tables(arrays: Sequence[Array]) -> list[tuple[str, str, Array]]:
 
 def _nearest(source: Array, target: Array) -> float:
     """Mean over the target's vectors of the cosine to the source's most similar one."""
-    cosines = (_unit(target) @ _unit(source).T).max(axis=1)
-    return float(cosines.mean())
+
+    def unit(rows: Array) -> Array:
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
+        return np.where(length > 1e-12, rows / np.where(length > 1e-12, length, 1.0), 0.0)
+
+    return float((unit(target) @ unit(source).T).max(axis=1).mean())
 
 
-def _unit(rows: Array) -> Array:
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.where(length > 1e-12, rows / np.where(length > 1e-12, length, 1.0), 0.0)
-
-
-def _on_axes(table: Array, at: Mapping[str, int], rows: Sequence[str], columns: Sequence[str]) -> Array:
-    return np.array([[table[at[r], at[c]] if r in at and c in at else np.nan for c in columns] for r in rows])
-
-
-def _of_attributes(sources: Sequence[str], targets: Sequence[str], given: Attributes) -> Knowledge:
+def _of_attributes(sources: Names, targets: Names, given: Attributes) -> Known:
     """Tasks of the same value are alike; a pair's feature is whether it is the same, where both have one."""
-    features, names, words, targets_alike, sources_alike = [], [], [], [], []
+
+    def same(rows: Sequence[str | None], columns: Sequence[str | None]) -> Array:
+        """1 where two values are the same, 0 where not, NaN where either is unknown."""
+        return np.array([[np.nan if None in (a, b) else float(a == b) for b in columns] for a in rows])
+
+    features: list[Column] = []
+    targets_alike, sources_alike = [], []
     for name, values in given.items():
         rows, columns = ([values.get(task) for task in axis] for axis in (sources, targets))
-        told = f"the same {name}"
-        targets_alike.append(Likeness(name, told, _same(columns, columns)))
+        words = f"the same {name}"
+        targets_alike.append(Likeness(name, words, same(columns, columns)))
         if any(value is not None for value in rows):
-            sources_alike.append(Likeness(name, told, _same(rows, rows)))
-            features.append(_same(rows, columns))
-            names.append(f"same_{name}")
-            words.append(f"{told} as the target's")
-    table = np.stack(features, axis=-1) if features else np.empty((len(sources), len(targets), 0))
-    return Knowledge(table, tuple(names), tuple(words), tuple(targets_alike), tuple(sources_alike))
-
-
-def _same(rows: Sequence[str | None], columns: Sequence[str | None]) -> Array:
-    """1 where two values are the same, 0 where not, NaN where either is unknown."""
-    return np.array([[np.nan if None in (a, b) else float(a == b) for b in columns] for a in rows])
+            sources_alike.append(Likeness(name, words, same(rows, rows)))
+            features.append((f"same_{name}", f"{words} as the target's", same(rows, columns)))
+    return features, targets_alike, sources_alike

@@ -1,9 +1,9 @@
-"""A Gaussian process over pairs: alike sources and targets do alike, and features add a linear part.
+"""The models that a recommender chooses from: each takes known effects and features, and fills the table.
 
-The models that a recommender chooses from: each takes known effects and features, and fills the table.
-
-A model is a function of a ``Problem`` and its ``Design``; it gives standardised effects z (S, T) for every
-pair, known or not, and can tell what a prediction is made of.
+A model is a function of a ``Problem`` and its ``PairDesign``. It gives standardised effects z (S, T) for
+every pair, known or not, and can tell what a prediction is made of. Models come in families that differ in
+their hyper-parameters alone (``FAMILIES``); the inner folds of ``select`` pick one candidate of each. The
+catalogue stands at the end; a new model is one function and one line there.
 """
 
 from __future__ import annotations
@@ -26,96 +26,8 @@ from traitmap.analysis.recommendation.problem import (
 from traitmap.analysis.traits.components import Metric, complete
 from traitmap.matrix.record import Array
 
-POPULAR = "popularity"
-NEAR_TARGETS = "alike targets"
-NEAR_SOURCES = "alike sources"
-NEAR_BOTH = "alike sources on alike targets"
-LEVEL = "level of the target"
-
-
-@dataclass(frozen=True)
-class Variances:
-    """Prior variance of each part of z (whose own variance is about 1), and of what no part explains."""
-
-    popularity: float = 0.0
-    near_targets: float = 0.0
-    near_sources: float = 0.0
-    near_both: float = 0.0
-    features: float = 0.0
-    noise: float = 0.5
-
-
-@dataclass(frozen=True)
-class TwoWay:
-    """Posterior mean z (S, T), and its parts: name -> (S, T); weights (F,) of the features given."""
-
-    z: Array
-    parts: Mapping[str, Array]
-    weights: Array
-    centred: Array
-
-
-def fit_two_way(problem: Problem, design: PairDesign, variances: Variances) -> TwoWay:
-    """Posterior mean of z under a sum of independent parts (Rasmussen & Williams 2006, chapter 2).
-
-    Parts, with t, t' targets and s, s' sources: a source's own level (same s), its level on alike targets
-    (same s, likeness of t and t'), alike sources' level (likeness of s and s'), alike sources on alike
-    targets (product of both), and a line in the features of the pair, each centred over a target's sources.
-    """
-    rows, columns = np.nonzero(problem.known)
-    y = design.z[rows, columns]
-    size = design.z.shape
-    sources, targets = kernel_of(problem.sources_alike, size[0]), kernel_of(problem.targets_alike, size[1])
-    same = np.eye(size[0])
-    products = {
-        POPULAR: (variances.popularity, same, np.ones((size[1], size[1]))),
-        NEAR_TARGETS: (variances.near_targets, same, targets),
-        NEAR_SOURCES: (variances.near_sources, sources, np.ones((size[1], size[1]))),
-        NEAR_BOTH: (variances.near_both, sources, targets),
-    }
-    if problem.holdout != "target":
-        products[LEVEL] = (variances.popularity, np.ones((size[0], size[0])), np.eye(size[1]))
-    centred = design.pair - design.pair.mean(axis=0, keepdims=True)
-    centred = centred * np.sqrt(variances.features / max(centred.shape[-1], 1))
-    x = centred[rows, columns]
-    covariance = x @ x.T + variances.noise * np.eye(len(y))
-    for variance, of_sources, of_targets in products.values():
-        if variance:
-            covariance += variance * of_sources[np.ix_(rows, rows)] * of_targets[np.ix_(columns, columns)]
-    solved = np.zeros(size)
-    solved[rows, columns] = np.linalg.solve(covariance, y) if len(y) else 0.0
-    parts = {
-        name: variance * of_sources @ solved @ of_targets
-        for name, (variance, of_sources, of_targets) in products.items()
-        if variance
-    }
-    weights = x.T @ solved[rows, columns]
-    z = np.sum([centred @ weights, *parts.values()], axis=0)
-    return TwoWay(z, parts, weights, centred)
-
-
-def kernel_of(alike: Sequence[Likeness], size: int) -> Array:
-    """(n, n) covariance of tasks: e to the minus unlikeness, the mean over likenesses, positive definite.
-
-    Unlikeness is the distance from the greatest likeness of two different tasks, in standard deviations of
-    a likeness over pairs; tasks of which nothing is known are like none.
-    """
-    found = []
-    for one in alike:
-        off = ~np.eye(size, dtype=bool) & np.isfinite(one.values)
-        if not off.any():
-            continue
-        spread = one.values[off].std()
-        unlike = (one.values[off].max() - one.values) / (spread if spread > 1e-12 else 1.0)
-        kernel = np.where(off, np.exp(-np.where(off, unlike, 0.0)), 0.0)
-        kernel = (kernel + kernel.T) / 2
-        np.fill_diagonal(kernel, 1.0)
-        values, vectors = np.linalg.eigh(kernel)
-        found.append((vectors * np.maximum(values, 0.0)) @ vectors.T)
-    return np.asarray(np.mean(found, axis=0)) if found else np.eye(size)
-
-
 Parts = Mapping[str, float]
+Needs = Literal["", "features", "several features", "likeness"]
 BASELINES = ("random", "popularity", "additive")
 LEARNERS = ("ridge", "two-way", "forest", "boosting")
 TREES = 100
@@ -143,7 +55,7 @@ class Candidate:
     family: str
     setting: str
     fit: Model
-    needs: Literal["", "features", "several features", "likeness"] = ""
+    needs: Needs = ""
 
     def possible(self, problem: Problem) -> bool:
         """Whether a problem holds what the model needs."""
@@ -154,7 +66,10 @@ class Candidate:
 
 
 def random_order(problem: Problem, design: PairDesign) -> ModelFit:
-    """No preference: tied sources are scored by the mean over all their orders, so this is random choice."""
+    """No preference: z is 0 everywhere.
+
+    Tied sources are scored by the mean over all their orders, so this is random choice.
+    """
     return ModelFit(np.zeros(design.z.shape), lambda source, target: {})
 
 
@@ -167,13 +82,16 @@ def popularity(problem: Problem, design: PairDesign) -> ModelFit:
     mean = np.where(count > 0, mean, overall)
     spread = mean.std() if mean.std() > 1e-12 else 1.0
     # Only its order counts for the ranking; in points it spreads as little as means of z do.
-    z = (mean - mean.mean()) / spread * _spread_of_means(design.z)
+    z = (mean - mean.mean()) / spread * spread_of_means(design.z)
     table = np.repeat(z[:, None], design.z.shape[1], axis=1)
     return ModelFit(table, lambda source, target: {"popularity": float(table[source, target])})
 
 
-def _spread_of_means(z: Array) -> float:
-    """How far sources' true means of z lie apart: their variance less what the residual adds."""
+def spread_of_means(z: Array) -> float:
+    """How far the true means of z (S, T) of the sources lie apart, as a standard deviation.
+
+    The variance of the means less what the residual adds, but not less than a hundredth of it.
+    """
     known = np.isfinite(z)
     count = np.maximum(known.sum(axis=1), 1)
     mean = np.where(known, z, 0.0).sum(axis=1) / count
@@ -182,7 +100,10 @@ def _spread_of_means(z: Array) -> float:
 
 
 def additive(problem: Problem, design: PairDesign) -> ModelFit:
-    """Row plus column effects of z, each drawn to zero as if one more cell of zero had been seen."""
+    """Row plus column effects of z, each drawn to zero as if one more cell of zero had been seen.
+
+    Found by alternating means; a target without known cells has the column effect 0.
+    """
     known, z = problem.known, np.nan_to_num(design.z)
     rows, columns = np.zeros(len(z)), np.zeros(z.shape[1])
     for _ in range(50):
@@ -200,11 +121,11 @@ def low_rank(rank: int) -> Model:
 
     def fit(problem: Problem, design: PairDesign) -> ModelFit:
         start = additive(problem, design)
-        rest = design.z - start.z
+        residual = design.z - start.z
         rows, columns = problem.known.any(axis=1), problem.known.any(axis=0)
-        filled = np.zeros_like(rest)
+        filled = np.zeros_like(residual)
         if rows.sum() > rank + 2 and columns.sum() > rank + 2:
-            inside = rest[np.ix_(rows, columns)]
+            inside = residual[np.ix_(rows, columns)]
             marked = np.isfinite(inside)
             # Known cells are smoothed too: what is asked for is the fit, not the cell.
             whole = complete(inside, rank, Metric(divide=False), tolerance=1e-4, limit=200)
@@ -232,15 +153,13 @@ def nearest(sharpness: float) -> Model:
         known, z = problem.known, np.nan_to_num(design.z)
         parts: dict[str, Array] = {}
         if problem.holdout != "source":
-            for one in problem.targets_alike:
-                parts[f"alike targets: {one.name}"] = weighted_along_targets(
-                    z, known, weights_of(one.values, sharpness)
-                )
+            for alike in problem.targets_alike:
+                weights = weights_of(alike.values, sharpness)
+                parts[f"alike targets: {alike.name}"] = weighted_along_targets(z, known, weights)
         if problem.holdout != "target":
-            for one in problem.sources_alike:
-                parts[f"alike sources: {one.name}"] = weighted_along_targets(
-                    z.T, known.T, weights_of(one.values, sharpness)
-                ).T
+            for alike in problem.sources_alike:
+                weights = weights_of(alike.values, sharpness)
+                parts[f"alike sources: {alike.name}"] = weighted_along_targets(z.T, known.T, weights).T
         if not parts:
             return additive(problem, design)
         share = 1 / len(parts)
@@ -253,7 +172,10 @@ def nearest(sharpness: float) -> Model:
 
 
 def one_feature(problem: Problem, design: PairDesign) -> ModelFit:
-    """The single feature of pairs that goes best with known effects within targets, by its correlation."""
+    """The single feature of pairs that goes best with known effects within targets, by its correlation.
+
+    Without features it is the additive model.
+    """
     pair = design.pair - design.pair.mean(axis=0, keepdims=True)
     known = problem.known
     x, y = pair[known], design.z[known]
@@ -267,26 +189,27 @@ def one_feature(problem: Problem, design: PairDesign) -> ModelFit:
     return ModelFit(table, lambda source, target: {name: float(table[source, target])})
 
 
-def _rows(problem: Problem, design: PairDesign, use: str) -> tuple[Array, Array, tuple[str, ...]]:
-    """Numbers of every pair (S, T, N) to predict from, the same to learn from, and their names."""
-    pair, names = design.pair, problem.feature_names
-    if use == "pair":
-        return pair, pair, names
-    if use == "context":
-        return design.context, design.trained, design.context_names
-    together = np.concatenate([pair, design.context], axis=-1)
-    trained = np.concatenate([pair, design.trained], axis=-1)
-    return together, trained, (*names, *design.context_names)
+def ridge(alpha: float, use: Literal["pair", "context", "both"]) -> Model:
+    """Linear in what is known of the pair, each number centred over the sources of a target.
 
-
-def ridge(alpha: float, use: str) -> Model:
-    """Linear in what is known of the pair, each number centred over the sources of a target."""
+    alpha: penalty. use: the features of the pair, what other cells say of it (its context), or both. What is
+    learnt from the context is learnt from the one without the cell itself.
+    """
 
     def fit(problem: Problem, design: PairDesign) -> ModelFit:
-        given, trained, names = _rows(problem, design, use)
+        names = (*problem.feature_names, *design.context_names)
+        used, learnt, names = {
+            "pair": (design.pair, design.pair, problem.feature_names),
+            "context": (design.context, design.trained, design.context_names),
+            "both": (
+                np.concatenate([design.pair, design.context], axis=-1),
+                np.concatenate([design.pair, design.trained], axis=-1),
+                names,
+            ),
+        }[use]
         known = problem.known
-        given, trained = (one - one.mean(axis=0, keepdims=True) for one in (given, trained))
-        x, y = trained[known], design.z[known]
+        used, learnt = (table - table.mean(axis=0, keepdims=True) for table in (used, learnt))
+        x, y = learnt[known], design.z[known]
         if not len(y) or not x.shape[1]:
             return additive(problem, design)
         spread = x.std(axis=0)
@@ -294,27 +217,96 @@ def ridge(alpha: float, use: str) -> Model:
         x = x / spread
         weights = np.linalg.solve(x.T @ x + alpha * np.eye(x.shape[1]), x.T @ y) / spread
         return ModelFit(
-            given @ weights,
-            lambda source, target: dict(zip(names, (given[source, target] * weights).tolist(), strict=True)),
+            used @ weights,
+            lambda source, target: dict(zip(names, (used[source, target] * weights).tolist(), strict=True)),
         )
 
     return fit
 
 
-def two_way(variances: Variances) -> Model:
-    """A Gaussian process over pairs, see ``fit_two_way``; its parts add up exactly."""
+def two_way(
+    *,
+    popularity: float = 0.0,
+    near_targets: float = 0.0,
+    near_sources: float = 0.0,
+    near_both: float = 0.0,
+    features: float = 0.0,
+    noise: float = 0.5,
+) -> Model:
+    """A Gaussian process over pairs: a sum of independent parts (Rasmussen & Williams 2006, chapter 2).
+
+    Each setting is the prior variance of one part of z, whose own variance is about 1. With t, t' targets and
+    s, s' sources: popularity: a source's own level (same s). near_targets: its level on alike targets (same
+    s, likeness of t and t'). near_sources: alike sources' level (likeness of s and s'). near_both: alike
+    sources on alike targets (product of both). features: a line in the features of the pair, each centred
+    over a target's sources. noise: what no part explains. The parts of a prediction add up exactly.
+    """
 
     def fit(problem: Problem, design: PairDesign) -> ModelFit:
-        found = fit_two_way(problem, design, variances)
+        rows, columns = np.nonzero(problem.known)
+        y = design.z[rows, columns]
+        size = design.z.shape
+        sources, targets = (
+            kernel_of(problem.sources_alike, size[0]),
+            kernel_of(problem.targets_alike, size[1]),
+        )
+        same, every = np.eye(size[0]), np.ones((size[1], size[1]))
+        products = {
+            "popularity": (popularity, same, every),
+            "alike targets": (near_targets, same, targets),
+            "alike sources": (near_sources, sources, every),
+            "alike sources on alike targets": (near_both, sources, targets),
+        }
+        if problem.holdout != "target":
+            level = popularity, np.ones((size[0], size[0])), np.eye(size[1])
+            products["level of the target"] = level
+        centred = design.pair - design.pair.mean(axis=0, keepdims=True)
+        centred = centred * np.sqrt(features / max(centred.shape[-1], 1))
+        x = centred[rows, columns]
+        covariance = x @ x.T + noise * np.eye(len(y))
+        for variance, of_sources, of_targets in products.values():
+            if variance:
+                covariance += variance * of_sources[np.ix_(rows, rows)] * of_targets[np.ix_(columns, columns)]
+        solved = np.zeros(size)
+        solved[rows, columns] = np.linalg.solve(covariance, y) if len(y) else 0.0
+        parts = {
+            name: variance * of_sources @ solved @ of_targets
+            for name, (variance, of_sources, of_targets) in products.items()
+            if variance
+        }
+        weights = x.T @ solved[rows, columns]
 
-        def parts(source: int, target: int) -> Parts:
-            told = {name: float(table[source, target]) for name, table in found.parts.items()}
-            each = (found.centred[source, target] * found.weights).tolist()
-            return {**told, **dict(zip(problem.feature_names, each, strict=True))}
+        def parts_of(source: int, target: int) -> Parts:
+            of_features = (centred[source, target] * weights).tolist()
+            return {
+                **{name: float(table[source, target]) for name, table in parts.items()},
+                **dict(zip(problem.feature_names, of_features, strict=True)),
+            }
 
-        return ModelFit(found.z, parts)
+        return ModelFit(np.sum([centred @ weights, *parts.values()], axis=0), parts_of)
 
     return fit
+
+
+def kernel_of(alike: Sequence[Likeness], size: int) -> Array:
+    """(n, n) covariance of tasks: e to the minus unlikeness, the mean over likenesses, positive definite.
+
+    Unlikeness is the distance from the greatest likeness of two different tasks, in standard deviations of
+    a likeness over pairs; tasks of which nothing is known are like none.
+    """
+    kernels = []
+    for likeness in alike:
+        off = ~np.eye(size, dtype=bool) & np.isfinite(likeness.values)
+        if not off.any():
+            continue
+        spread = likeness.values[off].std()
+        unlike = (likeness.values[off].max() - likeness.values) / (spread if spread > 1e-12 else 1.0)
+        kernel = np.where(off, np.exp(-np.where(off, unlike, 0.0)), 0.0)
+        kernel = (kernel + kernel.T) / 2
+        np.fill_diagonal(kernel, 1.0)
+        values, vectors = np.linalg.eigh(kernel)
+        kernels.append((vectors * np.maximum(values, 0.0)) @ vectors.T)
+    return np.asarray(np.mean(kernels, axis=0)) if kernels else np.eye(size)
 
 
 def trees(kind: Literal["forest", "boosting"]) -> Model:
@@ -329,7 +321,7 @@ def trees(kind: Literal["forest", "boosting"]) -> Model:
         if not known.any():
             return additive(problem, design)
         pair = design.pair
-        grown = _grown(kind, problem.seed).fit(pair[known], design.z[known])
+        grown = _trees(kind, problem.seed).fit(pair[known], design.z[known])
         z = grown.predict(pair.reshape(-1, pair.shape[-1])).reshape(shape)
 
         def parts(source: int, target: int) -> Parts:
@@ -344,7 +336,7 @@ def trees(kind: Literal["forest", "boosting"]) -> Model:
     return fit
 
 
-def _grown(kind: str, seed: int) -> ExtraTreesRegressor | GradientBoostingRegressor:
+def _trees(kind: str, seed: int) -> ExtraTreesRegressor | GradientBoostingRegressor:
     if kind == "forest":
         return ExtraTreesRegressor(TREES, min_samples_leaf=3, max_features=0.5, random_state=seed, n_jobs=1)
     return GradientBoostingRegressor(
@@ -358,47 +350,53 @@ def _grown(kind: str, seed: int) -> ExtraTreesRegressor | GradientBoostingRegres
     )
 
 
-_NEEDS: Mapping[str, Literal["", "features"]] = {"pair": "features", "context": "", "both": "features"}
-
-
-_TWO_WAY: tuple[tuple[str, Variances, Literal["", "features", "likeness"]], ...] = (
-    ("level and targets", Variances(0.2, 0.3), "likeness"),
-    ("targets", Variances(0.05, 0.4), "likeness"),
-    ("all", Variances(0.2, 0.2, 0.1, 0.2), "likeness"),
-    ("products", Variances(0.05, 0.1, 0.05, 0.5), "likeness"),
-    ("level and features", Variances(0.2, features=0.2), "features"),
-    ("all and features", Variances(0.2, 0.2, 0.1, 0.2, 0.2), "features"),
-    ("all and features, smooth", Variances(0.1, 0.1, 0.05, 0.1, 0.1, noise=1.0), "features"),
-    ("products and features", Variances(0.05, 0.1, 0.05, 0.5, 0.3), "features"),
+_RIDGE: tuple[tuple[Literal["pair", "context", "both"], Needs], ...] = (
+    ("pair", "features"),
+    ("context", ""),
+    ("both", "features"),
 )
-
-
-def _candidates() -> tuple[Candidate, ...]:
-    found = [
-        Candidate("random", "", random_order),
-        Candidate("popularity", "", popularity),
-        Candidate("additive", "", additive),
-    ]
-    found += [Candidate("low rank", f"{rank} traits", low_rank(rank)) for rank in (1, 2, 3)]
-    found += [Candidate("nearest", f"sharpness {s:g}", nearest(s), "likeness") for s in (0.5, 1.0, 2.0)]
-    found.append(Candidate("one feature", "", one_feature, "features"))
-    found += [
-        Candidate("ridge", f"alpha {alpha:g}, {use}", ridge(alpha, use), _NEEDS[use])
+# family, setting, model, what it needs; inner folds pick one of each family
+_TWO_WAY: tuple[tuple[str, Model, Needs], ...] = (
+    ("level and targets", two_way(popularity=0.2, near_targets=0.3), "likeness"),
+    ("targets", two_way(popularity=0.05, near_targets=0.4), "likeness"),
+    ("all", two_way(popularity=0.2, near_targets=0.2, near_sources=0.1, near_both=0.2), "likeness"),
+    ("products", two_way(popularity=0.05, near_targets=0.1, near_sources=0.05, near_both=0.5), "likeness"),
+    ("level and features", two_way(popularity=0.2, features=0.2), "features"),
+    (
+        "all and features",
+        two_way(popularity=0.2, near_targets=0.2, near_sources=0.1, near_both=0.2, features=0.2),
+        "features",
+    ),
+    (
+        "all and features, smooth",
+        two_way(popularity=0.1, near_targets=0.1, near_sources=0.05, near_both=0.1, features=0.1, noise=1.0),
+        "features",
+    ),
+    (
+        "products and features",
+        two_way(popularity=0.05, near_targets=0.1, near_sources=0.05, near_both=0.5, features=0.3),
+        "features",
+    ),
+)
+_CANDIDATES = (
+    Candidate("random", "", random_order),
+    Candidate("popularity", "", popularity),
+    Candidate("additive", "", additive),
+    *(Candidate("low rank", f"{rank} traits", low_rank(rank)) for rank in (1, 2, 3)),
+    *(Candidate("nearest", f"sharpness {s:g}", nearest(s), "likeness") for s in (0.5, 1.0, 2.0)),
+    Candidate("one feature", "", one_feature, "features"),
+    *(
+        Candidate("ridge", f"alpha {alpha:g}, {use}", ridge(alpha, use), needs)
         for alpha in (30, 300, 3000)
-        for use in ("pair", "context", "both")
-    ]
-    found += [
-        Candidate("two-way", setting, two_way(variances), needs) for setting, variances, needs in _TWO_WAY
-    ]
-    found.append(Candidate("forest", f"{TREES} trees", trees("forest"), "several features"))
-    found.append(Candidate("boosting", "60 trees", trees("boosting"), "several features"))
-    return tuple(found)
-
-
-CANDIDATES = _candidates()
+        for use, needs in _RIDGE
+    ),
+    *(Candidate("two-way", setting, model, needs) for setting, model, needs in _TWO_WAY),
+    Candidate("forest", f"{TREES} trees", trees("forest"), "several features"),
+    Candidate("boosting", "60 trees", trees("boosting"), "several features"),
+)
 FAMILIES: Mapping[str, tuple[Candidate, ...]] = MappingProxyType(
     {
-        family: tuple(c for c in CANDIDATES if c.family == family)
-        for family in dict.fromkeys(c.family for c in CANDIDATES)
+        family: tuple(candidate for candidate in _CANDIDATES if candidate.family == family)
+        for family in dict.fromkeys(candidate.family for candidate in _CANDIDATES)
     }
 )

@@ -1,10 +1,16 @@
-"""What a model may see: known effects, features of every pair, and who resembles whom.
+"""What a recommender predicts, and what a model may see of it.
 
-What a recommender predicts: the effect of a source on a target, in one direction and one unit.
+The chapter goes from a transfer matrix to numbers for every pair:
 
-In what unit each target is measured, and a whole matrix in the unit of one of them.
+1. units: how each target is measured, and a whole matrix in the unit of one target;
+2. effects: what is predicted (``EffectTable``), in one direction, higher is better;
+3. the problem: known effects, features of pairs and likenesses of tasks, with the cells that are held out
+   together (``Problem``);
+4. the design: numbers for every pair of a problem (``PairDesign``), what other targets and sources say of it
+   among them, each computed without the cells that are held out together with the pair.
 
-From known effects to numbers for every pair: what other targets and sources say of it, free of leaks.
+Axis order is always (sources, targets): S sources, T targets, F features. Nothing here may look at a cell
+that a problem hides.
 """
 
 from __future__ import annotations
@@ -21,9 +27,133 @@ from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.metrics import SHARE
 
 Holdout = Literal["target", "source", "cell"]
+Values = Literal["score", "relchange"]
 Blocks = NDArray[np.int64]
 
+AS_GIVEN = "as given"
 FULL_LEVEL = 10  # known cells from which on a target's own centre and spread are taken as they are
+SHARPNESS = 1.5  # weight of a task grows e^1.5 per standard deviation of its likeness
+PRIOR = 1.0  # cells at zero that every mean is drawn by
+CELL_FOLDS = 10
+
+
+def units_of(matrix: TransferMatrix) -> tuple[str, ...]:
+    """(T,) units of the targets: ``share`` (of right answers, 0 to 1), else the metric, else ``as given``.
+
+    A target counts as shares where all its values lie in 0 to 1 and its metric may be a share. A table
+    without names of metrics is taken to be in one unit.
+    """
+    metrics: dict[str, str] = {}
+    for cell in (*matrix.base_cells, *matrix.cells):
+        if cell.metric:
+            metrics.setdefault(cell.target, cell.metric)
+    columns = [np.append(matrix.values[:, t], matrix.baseline[t]) for t in range(len(matrix.targets))]
+    known = [column[np.isfinite(column)] for column in columns]
+    shares = [bool(np.all((values >= 0) & (values <= 1))) for values in known]
+    units = []
+    for name, share in zip(matrix.targets, shares, strict=True):
+        metric = metrics.get(name, "")
+        if not metric:
+            units.append(SHARE if all(shares) else AS_GIVEN)
+        else:
+            units.append(SHARE if share and catalogue.metric(metric).may_be_share else metric)
+    return tuple(units)
+
+
+def factor_of(matrix: TransferMatrix, target: str) -> float:
+    """Factor from the target's unit to points: 100 for shares, 1 for anything else.
+
+    The target must be a column of the matrix.
+    """
+    return 100.0 if units_of(matrix)[matrix.targets.index(target)] == SHARE else 1.0
+
+
+def unit_for(matrix: TransferMatrix, target: str) -> str:
+    """The unit of a target, as in ``units_of``.
+
+    A target that the matrix does not have gets the unit that most of its targets have.
+    """
+    units = units_of(matrix)
+    if target in matrix.targets:
+        return units[matrix.targets.index(target)]
+    return max(dict.fromkeys(units), key=units.count)
+
+
+def in_unit(matrix: TransferMatrix, unit: str) -> tuple[TransferMatrix, tuple[str, ...]]:
+    """The matrix with gains in other units stretched to the usual spread of those in ``unit``; their names.
+
+    Within a target nothing changes but the scale, so that what it says of the sources' order stays.
+    """
+    gains = np.where(np.isfinite(matrix.gains), matrix.gains, np.nan)
+    spread = np.array([np.nanstd(gain) if np.isfinite(gain).sum() > 1 else np.nan for gain in gains.T])
+    same = np.array([other == unit for other in units_of(matrix)])
+    usable = np.isfinite(spread) & (spread > 0)
+    if same.all() or not (same & usable).any():
+        return matrix, ()
+    usual = float(np.median(spread[same & usable]))
+    scale = np.where(~same & usable, usual / np.where(usable, spread, 1.0), 1.0)
+    stretched = tuple(name for name, inside in zip(matrix.targets, same, strict=True) if not inside)
+    return replace(matrix, values=matrix.baseline + gains * scale), stretched
+
+
+@dataclass(frozen=True)
+class EffectTable:
+    """Effects of sources on targets. Axis order is always (sources, targets).
+
+    effect: (S, T) what is predicted, higher is better, NaN where unknown: the gain over the base where the
+        base is known for every target, else the score; with ``relchange`` the relative change.
+    score: (S, T) what regrets are relative to, in the metric's own direction turned to higher is better;
+        with ``relchange`` 1 + change, the score in units of the base's.
+    zero: (T,) the effect at which a source equals the base; NaN where no base is known.
+    unit: the unit of ``effect`` in words.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    effect: Array
+    score: Array
+    zero: Array
+    unit: str
+
+
+def effects_of(matrix: TransferMatrix, values: Values = "score") -> EffectTable:
+    """Effects of a matrix; a source on the target of its own name (its in-task cell) is left out.
+
+    values: ``score``: gains over the base where it is known, else scores. ``relchange``: relative change
+    over the base; a matrix without base is taken to hold relative changes already.
+    Raises MatrixError where fewer than three sources or three targets have known cells.
+    """
+    if values not in ("score", "relchange"):
+        raise MatrixError(f"values {values!r} are unknown; use 'score' or 'relchange'")
+    sign = np.array([1.0 if matrix.higher_is_better.get(name, True) else -1.0 for name in matrix.targets])
+    same = same_names(matrix.sources, matrix.targets)
+    table = np.where(same, np.nan, np.asarray(matrix.values, dtype=float)).reshape(same.shape)
+    based = bool(np.isfinite(matrix.baseline).all()) and len(matrix.targets) > 0
+    base = np.asarray(matrix.baseline, dtype=float)
+    if values == "relchange":
+        # A base of zero leaves its target unknown.
+        scale = np.where(base == 0, np.nan, np.abs(base))
+        effect = sign * (table - base) / scale if based else sign * table
+        score, zero, unit = 1 + effect, np.zeros(len(sign)), "share of the base's score"
+    elif based:
+        effect, zero = sign * (table - base), np.zeros(len(sign))
+        score, unit = sign * table, "score above the base's"
+    else:
+        effect, zero = sign * table, np.full(len(sign), np.nan)
+        score, unit = effect, "score"
+    known = np.isfinite(effect)
+    rows, columns = int(known.any(axis=1).sum()), int((known.sum(axis=0) > 1).sum())
+    if rows < 3 or columns < 3:
+        raise MatrixError(
+            f"{rows} sources and {columns} targets have known cells (a source's cell on its own target "
+            "counts as unknown); a recommender needs at least 3 of each"
+        )
+    return EffectTable(matrix.sources, matrix.targets, effect, score, zero, unit)
+
+
+def same_names(sources: tuple[str, ...], targets: tuple[str, ...]) -> NDArray[np.bool_]:
+    """(S, T) whether source and target are the same task, by name."""
+    return np.array([[source == target for target in targets] for source in sources])
 
 
 @dataclass(frozen=True)
@@ -42,8 +172,7 @@ class Problem:
     effect: (S, T), NaN where the model may not look. features: (S, T, F) of the pairs, NaN unknown, with
     their names and words. targets_alike, sources_alike: similarities along either axis.
     holdout: what is new where a prediction is wanted; blocks: (S, T) cells of one number are held out
-    together. own: (S, T) whether source and target are the same task.
-    base: (T,) the base's score. seed: of whatever is random.
+    together. own: (S, T) whether source and target are the same task. seed: of whatever is random.
     """
 
     effect: Array
@@ -55,11 +184,11 @@ class Problem:
     holdout: Holdout
     blocks: Blocks
     own: NDArray[np.bool_]
-    base: Array
     seed: int = 0
 
     @property
     def known(self) -> NDArray[np.bool_]:
+        """(S, T) cells that the model may look at."""
         return np.isfinite(self.effect)
 
     def without(self, held: NDArray[np.bool_]) -> Problem:
@@ -67,11 +196,10 @@ class Problem:
 
         Where a target is new, it is no source either: the rows of the hidden columns' own tasks go too.
         """
-        hidden: NDArray[np.bool_] = held
+        hidden = held
         if self.holdout == "target":
             new = np.flatnonzero(held.any(axis=0))
-            gone = self.own[:, new].any(axis=1)
-            hidden = held | gone.reshape(-1, 1)
+            hidden = held | self.own[:, new].any(axis=1).reshape(-1, 1)
         return replace(self, effect=np.where(hidden, np.nan, self.effect))
 
 
@@ -86,9 +214,11 @@ class Level:
     spread: Array
 
     def standardise(self, effect: Array) -> Array:
+        """(S, T) z of effects."""
         return (effect - self.centre) / self.spread
 
     def restore(self, z: Array) -> Array:
+        """(S, T) effects of z."""
         return z * self.spread + self.centre
 
 
@@ -114,147 +244,16 @@ def level_of(effect: Array) -> Level:
 
 
 def folds_of(problem: Problem, count: int, seed: int) -> list[NDArray[np.bool_]]:
-    """Masks (S, T) of cells to hold out together: whole blocks, dealt out at random to ``count`` folds."""
+    """Masks (S, T) of known cells to hold out together: whole blocks, assigned at random to ``count`` folds.
+
+    There are fewer folds where there are fewer blocks. The same seed gives the same folds.
+    """
     known = problem.known
     names = np.unique(problem.blocks[known])
     order = np.random.default_rng(seed).permutation(len(names))
     parts = np.array_split(names[order], min(count, len(names)))
     masks = [known & np.isin(problem.blocks, part) for part in parts]
     return [mask for mask in masks if mask.any()]
-
-
-Values = Literal["score", "relchange"]
-
-
-@dataclass(frozen=True)
-class EffectTable:
-    """Effects of sources on targets. Axis order is always (sources, targets).
-
-    effect: (S, T) what is predicted, higher is better, NaN where unknown: the gain over the base where the
-        base is known for every target, else the score; with ``relchange`` the relative change.
-    score: (S, T) what regrets are relative to, in the metric's own direction turned to higher is better;
-        with ``relchange`` 1 + change, the score in units of the base's.
-    zero: (T,) the effect at which a source equals the base; NaN where no base is known.
-    base: (T,) the base's own score, higher is better; NaN where unknown.
-    unit: the unit of ``effect`` in words.
-    """
-
-    sources: tuple[str, ...]
-    targets: tuple[str, ...]
-    effect: Array
-    score: Array
-    zero: Array
-    base: Array
-    unit: str
-
-
-def effects_of(matrix: TransferMatrix, values: Values = "score") -> EffectTable:
-    """Effects of a matrix; a source on the target of its own name (its in-task cell) is left out.
-
-    values: ``score``: gains over the base where it is known, else scores. ``relchange``: relative change
-    over the base; a matrix without base is taken to hold relative changes already.
-    Raises MatrixError where fewer than two sources or two targets have known cells.
-    """
-    if values not in ("score", "relchange"):
-        raise MatrixError(f"values {values!r} are unknown; use 'score' or 'relchange'")
-    sign = np.array([1.0 if matrix.higher_is_better.get(name, True) else -1.0 for name in matrix.targets])
-    own = np.array([[source == target for target in matrix.targets] for source in matrix.sources])
-    table = np.where(own, np.nan, np.asarray(matrix.values, dtype=float)).reshape(own.shape)
-    based = bool(np.isfinite(matrix.baseline).all()) and len(matrix.targets) > 0
-    base = np.asarray(matrix.baseline, dtype=float)
-    unknown = np.full(len(sign), np.nan)
-    if values == "relchange":
-        effect, zero = _relative(table, base, sign, based), np.zeros(len(sign))
-        score, start, unit = 1 + effect, np.ones(len(sign)), "share of the base's score"
-    elif based:
-        effect, zero = sign * (table - base), np.zeros(len(sign))
-        score, start, unit = sign * table, sign * base, "score above the base's"
-    else:
-        effect, score = sign * table, sign * table
-        zero, start, unit = unknown, unknown, "score"
-    found = EffectTable(matrix.sources, matrix.targets, effect, score, zero, start, unit)
-    _require_enough(found)
-    return found
-
-
-def _relative(table: Array, base: Array, sign: Array, based: bool) -> Array:
-    """Relative change of every cell; a base of zero leaves its target unknown."""
-    if not based:
-        return sign * table
-    scale = np.where(base == 0, np.nan, np.abs(base))
-    return sign * (table - base) / scale
-
-
-def _require_enough(effects: EffectTable) -> None:
-    known = np.isfinite(effects.effect)
-    rows, columns = int(known.any(axis=1).sum()), int((known.sum(axis=0) > 1).sum())
-    if rows < 3 or columns < 3:
-        raise MatrixError(
-            f"{rows} sources and {columns} targets have known cells (a source's cell on its own target "
-            "counts as unknown); a recommender needs at least 3 of each"
-        )
-
-
-AS_GIVEN = "as given"
-
-
-def units_of(matrix: TransferMatrix) -> tuple[str, ...]:
-    """For every target ``share`` (of right answers, 0 to 1), else its metric, else ``as given``.
-
-    A table without names of metrics is taken to be in one unit.
-    """
-    metrics: dict[str, str] = {}
-    for cell in (*matrix.base_cells, *matrix.cells):
-        if cell.metric:
-            metrics.setdefault(cell.target, cell.metric)
-    tables = [np.append(matrix.values[:, t], matrix.baseline[t]) for t in range(len(matrix.targets))]
-    shares = [
-        bool(np.all((one >= 0) & (one <= 1))) for one in (table[np.isfinite(table)] for table in tables)
-    ]
-    found = []
-    for name, share in zip(matrix.targets, shares, strict=True):
-        metric = metrics.get(name, "")
-        if not metric:
-            found.append(SHARE if all(shares) else AS_GIVEN)
-        else:
-            found.append(SHARE if share and catalogue.metric(metric).may_be_share else metric)
-    return tuple(found)
-
-
-def factor_of(matrix: TransferMatrix, target: str) -> float:
-    """From the target's unit to points: 100 for shares, 1 for anything else."""
-    return 100.0 if units_of(matrix)[matrix.targets.index(target)] == SHARE else 1.0
-
-
-def unit_for(matrix: TransferMatrix, target: str) -> str:
-    """The unit of a target; of a new one the unit that most targets have."""
-    units = units_of(matrix)
-    if target in matrix.targets:
-        return units[matrix.targets.index(target)]
-    return max(dict.fromkeys(units), key=units.count)
-
-
-def in_unit(matrix: TransferMatrix, unit: str) -> tuple[TransferMatrix, tuple[str, ...]]:
-    """The matrix with gains in other units stretched to the usual spread of those in ``unit``; their names.
-
-    Within a target nothing changes but the scale, so that what it says of the sources' order is kept.
-    """
-    units = units_of(matrix)
-    gains = np.where(np.isfinite(matrix.gains), matrix.gains, np.nan)
-    spread = np.array([np.nanstd(gain) if np.isfinite(gain).sum() > 1 else np.nan for gain in gains.T])
-    own = np.array([one == unit for one in units])
-    usable = np.isfinite(spread) & (spread > 0)
-    if own.all() or not (own & usable).any():
-        return matrix, ()
-    usual = float(np.median(spread[own & usable]))
-    scale = np.where(~own & usable, usual / np.where(usable, spread, 1.0), 1.0)
-    left = tuple(name for name, inside in zip(matrix.targets, own, strict=True) if not inside)
-    return replace(matrix, values=matrix.baseline + gains * scale), left
-
-
-SHARPNESS = 1.5  # weight of a task grows e^1.5 per standard deviation of its likeness
-PRIOR = 1.0  # cells at zero that every mean is drawn by
-CELL_FOLDS = 10
 
 
 @dataclass(frozen=True)
@@ -277,7 +276,11 @@ class PairDesign:
 
 
 def design_of(problem: Problem) -> PairDesign:
-    """All numbers that the models of a problem share."""
+    """All numbers that the models of a problem share.
+
+    The context of a known cell is computed anew without the cells that are held out together with it, so
+    that what is learnt from it holds for a cell that is not known.
+    """
     level = level_of(problem.effect)
     context, names, words = _context(problem)
     trained = context.copy()
@@ -298,12 +301,21 @@ def design_of(problem: Problem) -> PairDesign:
 
 def scaled(features: Array) -> Array:
     """Features (S, T, F) with mean 0 and standard deviation 1 over all pairs; unknown ones 0."""
-    known = np.isfinite(features)
-    count = np.maximum(known.sum(axis=(0, 1)), 1)
-    mean = np.where(known, features, 0.0).sum(axis=(0, 1)) / count
-    centred = np.where(known, features - mean, 0.0)
-    spread = np.sqrt((centred**2).sum(axis=(0, 1)) / count)
-    return centred / np.where(spread > 1e-12, spread, 1.0)
+    centred, spread = centred_and_spread(features, (0, 1))
+    return centred / spread
+
+
+def centred_and_spread(values: Array, axis: int | tuple[int, ...]) -> tuple[Array, Array]:
+    """Values less their mean along an axis, 0 where unknown, and their standard deviation there.
+
+    The standard deviation keeps its axis, of length 1, and is 1 where nothing varies.
+    """
+    known = np.isfinite(values)
+    count = np.maximum(known.sum(axis=axis, keepdims=True), 1)
+    mean = np.where(known, values, 0.0).sum(axis=axis, keepdims=True) / count
+    centred = np.where(known, values - mean, 0.0)
+    spread = np.sqrt((centred**2).sum(axis=axis, keepdims=True) / count)
+    return centred, np.where(spread > 1e-12, spread, 1.0)
 
 
 def _context(problem: Problem) -> tuple[Array, tuple[str, ...], tuple[str, ...]]:
@@ -314,23 +326,23 @@ def _context(problem: Problem) -> tuple[Array, tuple[str, ...], tuple[str, ...]]
     if problem.holdout != "source":
         popular = z.sum(axis=1) / (known.sum(axis=1) + PRIOR)
         columns.append(("popularity", "helps other targets", np.repeat(popular[:, None], z.shape[1], 1)))
-        for one in problem.targets_alike:
-            near = weighted_along_targets(z, known, weights_of(one.values))
-            columns.append((f"alike targets: {one.name}", f"helps targets alike in {one.words}", near))
+        for alike in problem.targets_alike:
+            near = weighted_along_targets(z, known, weights_of(alike.values))
+            columns.append((f"alike targets: {alike.name}", f"helps targets alike in {alike.words}", near))
     if problem.holdout != "target":
-        for one in problem.sources_alike:
-            near = weighted_along_targets(z.T, known.T, weights_of(one.values)).T
+        for alike in problem.sources_alike:
+            near = weighted_along_targets(z.T, known.T, weights_of(alike.values)).T
             columns.append(
-                (f"alike sources: {one.name}", f"sources alike in {one.words} help this target", near)
+                (f"alike sources: {alike.name}", f"sources alike in {alike.words} help this target", near)
             )
     else:
-        for one in problem.sources_alike:
-            others = weights_of(one.values)
+        for alike in problem.sources_alike:
+            others = weights_of(alike.values)
             near = (others @ z.sum(axis=1)) / (others @ known.sum(axis=1) + 1e-9)
             columns.append(
                 (
-                    f"popularity of alike sources: {one.name}",
-                    f"sources alike in {one.words} help other targets",
+                    f"popularity of alike sources: {alike.name}",
+                    f"sources alike in {alike.words} help other targets",
                     np.repeat(near[:, None], z.shape[1], 1),
                 )
             )
@@ -341,13 +353,14 @@ def _context(problem: Problem) -> tuple[Array, tuple[str, ...], tuple[str, ...]]
 
 
 def weights_of(alike: Array, sharpness: float = SHARPNESS) -> Array:
-    """(n, n) weights of every other task for each task, growing with likeness; 0 for the task itself."""
+    """(n, n) weights of every other task for each task, growing with likeness; 0 for the task itself.
+
+    alike: (n, n) likenesses, NaN unknown. A weight grows by e^sharpness for one standard deviation of the
+    row's likenesses.
+    """
     off = ~np.eye(len(alike), dtype=bool) & np.isfinite(alike)
-    count = np.maximum(off.sum(axis=1, keepdims=True), 1)
-    mean = np.where(off, alike, 0.0).sum(axis=1, keepdims=True) / count
-    centred = np.where(off, alike - mean, 0.0)
-    spread = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
-    return np.where(off, np.exp(sharpness * centred / np.where(spread > 1e-12, spread, 1.0)), 0.0)
+    centred, spread = centred_and_spread(np.where(off, alike, np.nan), 1)
+    return np.where(off, np.exp(sharpness * centred / spread), 0.0)
 
 
 def weighted_along_targets(z: Array, known: NDArray[np.bool_], weights: Array) -> Array:
@@ -358,15 +371,3 @@ def weighted_along_targets(z: Array, known: NDArray[np.bool_], weights: Array) -
     scale = weights.sum(axis=1, keepdims=True) / np.maximum((weights > 0).sum(axis=1, keepdims=True), 1)
     even = weights / np.where(scale > 0, scale, 1.0)
     return (z @ even.T) / (known.astype(float) @ even.T + PRIOR)
-
-
-def likeness_of_profiles(profiles: Array, name: str, words: str) -> Likeness:
-    """Likeness of tasks as minus the distance of their profiles (n, F), each number scaled over tasks."""
-    known = np.isfinite(profiles)
-    count = np.maximum(known.sum(axis=0), 1)
-    mean = np.where(known, profiles, 0.0).sum(axis=0) / count
-    centred = np.where(known, profiles - mean, 0.0)
-    spread = np.sqrt((centred**2).sum(axis=0) / count)
-    unit = centred / np.where(spread > 1e-12, spread, 1.0)
-    distance = np.sqrt(((unit[:, None, :] - unit[None, :, :]) ** 2).mean(axis=-1))
-    return Likeness(name, words, -distance)

@@ -22,11 +22,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from traitmap.analysis.recommendation.knowledge import Attributes, Embeddings, knowledge_of
-from traitmap.analysis.recommendation.problem import EffectTable, Problem, Values, effects_of, folds_of
-from traitmap.analysis.recommendation.selection import Predicted, select
+from traitmap.analysis.recommendation.knowledge import Attributes, Embeddings, make_problem
+from traitmap.analysis.recommendation.problem import (
+    CELL_FOLDS,
+    Blocks,
+    EffectTable,
+    Holdout,
+    Problem,
+    Values,
+    effects_of,
+    folds_of,
+)
+from traitmap.analysis.recommendation.selection import select
 from traitmap.data.texts import Texts
 from traitmap.errors import MatrixError
+from traitmap.jsonable import jsonable
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import Interval, unknown
 from traitmap.progress import Listener, Progress, silent
@@ -171,7 +181,6 @@ def _relative_gap(best: float, found: float) -> float:
 
 NESTED = "nested"
 RESAMPLES = 2000
-CELL_FOLDS = 10
 METRICS = (*RANKING_METRICS, "auc", "coverage")
 
 
@@ -201,13 +210,14 @@ class RecommenderEvaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data; unknown numbers are null."""
+        picks = {fold: {"model": name, "setting": setting} for fold, (name, setting) in self.picks.items()}
         return {
-            "models": _json(self.models),
+            "models": jsonable(self.models),
             "chosen": self.chosen,
             "n_targets": self.conditions["n_targets"],
             "n_sources": self.conditions["n_sources"],
-            "minus_popularity": _json(self.differences),
-            "picks": {fold: {"model": name, "setting": how} for fold, (name, how) in self.picks.items()},
+            "minus_popularity": jsonable(self.differences),
+            "picks": picks,
             "conditions": dict(self.conditions),
         }
 
@@ -234,19 +244,30 @@ def evaluate(
     Raises MatrixError or DataError where the input does not fit together.
     """
     effects = effects_of(matrix, values)
-    problem, units = _problem(effects, texts, embeddings, attributes, holdout, seed)
-    outer = _outer(problem)
+    axis, blocks, units = _blocks(effects, holdout)
+    problem = make_problem(
+        effects,
+        texts=texts,
+        embeddings=embeddings,
+        attributes=attributes,
+        holdout=axis,
+        blocks=blocks,
+        seed=seed,
+    )
+    count = CELL_FOLDS if axis == "cell" else len(np.unique(problem.blocks[problem.known]))
+    outer = folds_of(problem, count, seed)
     shape = effects.effect.shape
-    filled: dict[str, tuple[Array, Array, Array]] = {}
+    filled: dict[str, Array] = {}  # (3, S, T): effect, low, high
     picks = {}
     for done, held in enumerate(outer):
-        listener(Progress("hold out", done, len(outer), _fold_name(effects, problem, held)))
-        found = select(problem.without(held))
-        picked = found.families[found.chosen]
-        picks[_fold_name(effects, problem, held)] = (found.chosen, picked.setting)
-        for name, one in {**found.families, NESTED: picked}.items():
-            tables = filled.setdefault(name, tuple(np.full(shape, np.nan) for _ in range(3)))  # type: ignore[arg-type]
-            _fill(tables, one, held)
+        fold = _fold_name(effects, axis, held)
+        listener(Progress("hold out", done, len(outer), fold))
+        chosen, families = select(problem.without(held))
+        picks[fold] = (chosen, families[chosen].setting)
+        for name, family in {**families, NESTED: families[chosen]}.items():
+            tables = filled.setdefault(name, np.full((3, *shape), np.nan))
+            for table, predictions in zip(tables, (family.effect, family.low, family.high), strict=True):
+                table[held] = predictions[held]
     listener(Progress("hold out", len(outer), len(outer)))
     per_target = {name: _scores(effects, *tables) for name, tables in filled.items()}
     draws = _draws(units, seed)
@@ -295,18 +316,17 @@ def _conditions(
     }
 
 
-def _problem(
-    effects: EffectTable,
-    texts: Texts | None,
-    embeddings: Embeddings | None,
-    attributes: Attributes | None,
-    holdout: str | Mapping[str, str],
-    seed: int,
-) -> tuple[Problem, NDArray[np.int64]]:
-    """The whole table as a problem, and for each target the unit that it is resampled with."""
+def _blocks(
+    effects: EffectTable, holdout: str | Mapping[str, str]
+) -> tuple[Holdout, Blocks, NDArray[np.int64]]:
+    """What is held out, the cells (S, T) that are held out together, and the unit of each target (T,) that
+    the bootstrap resamples."""
     rows, columns = effects.effect.shape
+    if holdout == "source":
+        return holdout, np.broadcast_to(np.arange(rows)[:, None], (rows, columns)), np.arange(columns)
+    if holdout == "cell":
+        return holdout, np.arange(rows * columns).reshape(rows, columns), np.arange(columns)
     units = np.arange(columns)
-    kind: Any = "target"
     if not isinstance(holdout, str):
         unknown_names = sorted(set(holdout) - set(effects.targets))
         if unknown_names:
@@ -314,54 +334,21 @@ def _problem(
                 f"groups name {', '.join(map(repr, unknown_names[:5]))}, which the matrix has no target of; "
                 f"its targets are {', '.join(effects.targets[:8])} ..."
             )
-        named = [holdout.get(name, name) for name in effects.targets]
-        units = np.unique(named, return_inverse=True)[1]
-        if len(set(named)) < 3:
-            raise MatrixError(f"{len(set(named))} groups of targets; at least 3 are needed to hold one out")
-    elif holdout in ("target", "source", "cell"):
-        kind = holdout
-    else:
+        groups = [holdout.get(name, name) for name in effects.targets]
+        units = np.unique(groups, return_inverse=True)[1]
+        if len(set(groups)) < 3:
+            raise MatrixError(f"{len(set(groups))} groups of targets; at least 3 are needed to hold one out")
+    elif holdout != "target":
         raise MatrixError(f"holdout {holdout!r} is unknown; use target, source, cell, or a mapping of groups")
-    blocks = {
-        "target": np.broadcast_to(units[None, :], (rows, columns)),
-        "source": np.broadcast_to(np.arange(rows)[:, None], (rows, columns)),
-        "cell": np.arange(rows * columns).reshape(rows, columns),
-    }[kind]
-    known = knowledge_of(effects.sources, effects.targets, texts, embeddings, attributes)
-    own = np.array([[source == target for target in effects.targets] for source in effects.sources])
-    return (
-        Problem(
-            effect=effects.effect,
-            features=known.features,
-            feature_names=known.names,
-            feature_words=known.words,
-            targets_alike=known.targets_alike,
-            sources_alike=known.sources_alike,
-            holdout=kind,
-            blocks=blocks,
-            own=own,
-            base=effects.base,
-            seed=seed,
-        ),
-        units,
-    )
+    return "target", np.broadcast_to(units[None, :], (rows, columns)), units
 
 
-def _outer(problem: Problem) -> list[NDArray[np.bool_]]:
-    count = len(np.unique(problem.blocks[problem.known]))
-    return folds_of(problem, CELL_FOLDS if problem.holdout == "cell" else count, problem.seed)
-
-
-def _fold_name(effects: EffectTable, problem: Problem, held: NDArray[np.bool_]) -> str:
-    if problem.holdout == "cell":
+def _fold_name(effects: EffectTable, holdout: Holdout, held: NDArray[np.bool_]) -> str:
+    """What a fold holds out, in words."""
+    if holdout == "cell":
         return f"cells {int(np.flatnonzero(held)[0])} and {int(held.sum()) - 1} more"
-    names, axis = (effects.targets, 0) if problem.holdout == "target" else (effects.sources, 1)
+    names, axis = (effects.targets, 0) if holdout == "target" else (effects.sources, 1)
     return ", ".join(names[at] for at in np.flatnonzero(held.any(axis=axis)))
-
-
-def _fill(tables: tuple[Array, Array, Array], found: Predicted, held: NDArray[np.bool_]) -> None:
-    for table, values in zip(tables, (found.effect, found.low, found.high), strict=True):
-        table[held] = values[held]
 
 
 def _scores(effects: EffectTable, predicted: Array, low: Array, high: Array) -> dict[str, Array]:
@@ -404,7 +391,3 @@ def _mean(values: Array, units: NDArray[np.int64], draws: NDArray[np.int64]) -> 
     drawn = weights @ mean[there] / weights.sum(axis=1)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Interval(float(mean[there].mean()), float(low), float(high))
-
-
-def _json(models: Mapping[str, Mapping[str, Interval]]) -> dict[str, Any]:
-    return {name: {metric: one.to_json() for metric, one in of.items()} for name, of in models.items()}

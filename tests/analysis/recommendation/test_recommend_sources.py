@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from traitmap.analysis.features import Feature, PairFeatures
-from traitmap.analysis.recommendation.advice import Recommendation
-from traitmap.analysis.recommendation.advise import Probe, measured_probes, recommend_sources, with_top
 from traitmap.analysis.recommendation.posterior import (
-    Belief,
-    believe,
-    best_chances,
-    better,
+    Posterior,
+    chance_best,
+    chance_better,
+    condition_on,
+    inflate_variance,
     next_probes,
+    predictive_posterior,
     smallest_difference,
-    updated,
-    widened,
 )
 from traitmap.analysis.recommendation.problem import factor_of, units_of
+from traitmap.analysis.recommendation.recommend import Probe, measured_probes, recommend_sources, with_top
+from traitmap.analysis.recommendation.records import Recommendation
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, Cell, TransferMatrix
 
@@ -54,7 +54,7 @@ def obvious() -> Recommendation:
 
 def test_an_obvious_best_source_stands_out(obvious: Recommendation) -> None:
     assert obvious.ranked[0].source == "source5"
-    assert obvious.verdict == "one stands out"
+    assert obvious.verdict == "clear"
     assert obvious.popular[0] == "source5"
     assert obvious.ranked[0].best > 0.95
     assert obvious.ranked[0].harm < 0.05
@@ -88,7 +88,7 @@ def test_the_row_of_the_target_is_not_looked_at_either() -> None:
 
 def test_pure_noise_is_called_noise() -> None:
     found = [recommend_sources(table(noise(seed)), "target0") for seed in range(3)]
-    assert [one.verdict for one in found] == ["cannot tell"] * 3
+    assert [one.verdict for one in found] == ["inconclusive"] * 3
     assert all("Cannot tell" in one.words for one in found)
     assert all(one.smallest > 0.5 for one in found)
     assert all(one.ranked[0].best < 0.6 for one in found)
@@ -225,37 +225,37 @@ def test_targets_without_base_are_left_out_and_told() -> None:
     assert np.isfinite(found.ranked[0].harm)
 
 
-def belief_of(means: list[float], correlation: float = 0.0) -> Belief:
+def belief_of(means: list[float], correlation: float = 0.0) -> Posterior:
     count = len(means)
-    return Belief(np.array(means), (1 - correlation) * np.eye(count) + correlation)
+    return Posterior(np.array(means), (1 - correlation) * np.eye(count) + correlation)
 
 
 def test_updating_a_belief_follows_the_normal_distribution() -> None:
     """One probe: closed form of the bivariate normal; a probe without noise is believed whole."""
     belief = belief_of([1.0, 0.0], 0.6)
-    after = updated(belief, [0], np.array([3.0]), np.array([0.5]))
+    after = condition_on(belief, [0], np.array([3.0]), np.array([0.5]))
     assert after.mean == pytest.approx([1 + 2 / 1.5, 0.6 * 2 / 1.5])
     assert np.diag(after.covariance) == pytest.approx([1 - 1 / 1.5, 1 - 0.36 / 1.5])
-    sure = updated(belief, [0], np.array([3.0]), np.array([0.0]))
+    sure = condition_on(belief, [0], np.array([3.0]), np.array([0.0]))
     assert sure.mean[0] == pytest.approx(3.0)
     assert sure.deviation[0] == pytest.approx(0.0, abs=1e-3)
-    assert updated(belief, [], np.array([]), np.array([])) is belief
+    assert condition_on(belief, [], np.array([]), np.array([])) is belief
 
 
 def test_a_surprising_probe_widens_the_belief_until_it_is_usual() -> None:
     belief = belief_of([0.0, 0.0], 0.5)
-    usual = widened(belief, [0], np.array([1.0]), np.array([0.1]))
+    usual = inflate_variance(belief, [0], np.array([1.0]), np.array([0.1]))
     assert usual is belief
-    far = widened(belief, [0], np.array([10.0]), np.array([0.1]))
+    far = inflate_variance(belief, [0], np.array([10.0]), np.array([0.1]))
     assert far.covariance[0, 0] + 0.1 == pytest.approx(100.0, rel=1e-6)
     assert far.covariance[0, 1] / far.covariance[0, 0] == pytest.approx(0.5)
 
 
 def test_two_probes_at_once_are_two_probes_in_turn() -> None:
     belief = belief_of([0.0, 0.5, 1.0], 0.3)
-    once = updated(belief, [0, 2], np.array([1.0, -1.0]), np.array([0.2, 0.3]))
-    first = updated(belief, [0], np.array([1.0]), np.array([0.2]))
-    turn = updated(first, [2], np.array([-1.0]), np.array([0.3]))
+    once = condition_on(belief, [0, 2], np.array([1.0, -1.0]), np.array([0.2, 0.3]))
+    first = condition_on(belief, [0], np.array([1.0]), np.array([0.2]))
+    turn = condition_on(first, [2], np.array([-1.0]), np.array([0.3]))
     assert once.mean == pytest.approx(turn.mean)
     assert once.covariance == pytest.approx(turn.covariance)
 
@@ -263,8 +263,8 @@ def test_two_probes_at_once_are_two_probes_in_turn() -> None:
 def test_errors_that_all_sources_share_do_not_blur_their_order() -> None:
     rng = np.random.default_rng(5)
     level, cell = rng.standard_normal(40), rng.standard_normal((6, 40))
-    shared = believe(np.zeros(6), 1.0, level + 0.1 * cell)
-    single = believe(np.zeros(6), 1.0, 0.1 * level + cell)
+    shared = predictive_posterior(np.zeros(6), 1.0, level + 0.1 * cell)
+    single = predictive_posterior(np.zeros(6), 1.0, 0.1 * level + cell)
     assert smallest_difference(shared) < 0.3 * smallest_difference(single)
     assert np.diag(shared.covariance).mean() == pytest.approx(1.0, abs=0.01)
     assert np.diag(single.covariance).mean() == pytest.approx(1.0, abs=0.01)
@@ -272,21 +272,21 @@ def test_errors_that_all_sources_share_do_not_blur_their_order() -> None:
 
 def test_chances_agree_with_each_other() -> None:
     belief = belief_of([0.4, 0.0])
-    chances = best_chances(belief, seed=0)
+    chances = chance_best(belief, seed=0)
     assert chances.sum() == pytest.approx(1.0)
-    assert chances[0] == pytest.approx(1 - better(belief, 0)[1], abs=0.03)
-    assert better(belief, 0)[0] == 0.5
+    assert chances[0] == pytest.approx(1 - chance_better(belief, 0)[1], abs=0.03)
+    assert chance_better(belief, 0)[0] == 0.5
 
 
 def test_the_next_probe_is_the_one_that_can_change_the_top() -> None:
-    belief = Belief(np.array([1.0, 0.9, -5.0]), np.diag([0.0001, 1.0, 0.01]))
+    belief = Posterior(np.array([1.0, 0.9, -5.0]), np.diag([0.0001, 1.0, 0.01]))
     found = next_probes(belief, [0, 1, 2], 0.01)
-    assert found[0].source == 1
-    assert found[0].change > 0.4
-    assert found[-1].worth == pytest.approx(0.0, abs=1e-9)
+    assert found[0][0] == 1
+    assert found[0][1] > 0.4
+    assert found[-1][2] == pytest.approx(0.0, abs=1e-9)
     # worth of a probe without noise: the mean of the larger of a normal and a constant
-    sure = next_probes(Belief(np.array([0.0, 0.0]), np.diag([0.0, 1.0])), [1], 0.0)[0]
-    assert sure.worth == pytest.approx(1 / np.sqrt(2 * np.pi), abs=0.01)
+    sure = next_probes(Posterior(np.array([0.0, 0.0]), np.diag([0.0, 1.0])), [1], 0.0)[0]
+    assert sure[2] == pytest.approx(1 / np.sqrt(2 * np.pi), abs=0.01)
 
 
 def cell(target: str, metric: str) -> Cell:

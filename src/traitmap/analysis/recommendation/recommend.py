@@ -1,0 +1,571 @@
+"""Which source for one target: the chosen model's prediction, updated by probes, and what speaks against.
+
+``recommend_sources`` hides the target (``hold_out_target``), takes the prediction of the model that inner
+folds picked, updates it by probes, sets aside sources that hold the target's items, and tells of every other
+source what it is expected to give, why, and what else it does. The cold-start problem is the one record that
+all steps read; ``s`` is the row of a source in its matrix. Gains are in points (or the target's own unit)
+once they are multiplied by the problem's ``factor``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite, nan
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from traitmap.analysis.features import PairFeatures, Reason
+from traitmap.analysis.recommendation.models import Parts
+from traitmap.analysis.recommendation.posterior import (
+    NINETY,
+    Posterior,
+    chance_best,
+    chance_better,
+    condition_on,
+    inflate_variance,
+    next_probes,
+    predictive_posterior,
+    smallest_difference,
+)
+from traitmap.analysis.recommendation.problem import AS_GIVEN, SHARE, Values, factor_of, unit_for, units_of
+from traitmap.analysis.recommendation.records import (
+    Advice,
+    Recommendation,
+    SetAside,
+    SideEffect,
+    Suggestion,
+    Verdict,
+)
+from traitmap.analysis.recommendation.selection import ColdStartProblem, hold_out_target, with_base
+from traitmap.analysis.traits.records import Traits
+from traitmap.errors import MatrixError
+from traitmap.matrix.record import Array, Cell, TransferMatrix
+from traitmap.matrix.statistics import Interval, unknown
+
+_DOUBT = 0.1  # probability of being better from which a rival cannot be told apart
+_ITEMS = 200  # of a probe, where nothing says how many
+_MOST_REASONS = 4
+_LEAST_REASON = 0.1  # of the strongest
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A source measured on the target: its gain over the base, in the matrix's own unit, and its error.
+
+    stderr: of the gain; NaN where unknown, then ``n`` items (0: unknown) stand for it.
+    """
+
+    source: str
+    gain: float
+    stderr: float = nan
+    n: int = 0
+
+
+def recommend_sources(
+    matrix: TransferMatrix,
+    target: str,
+    *,
+    features: PairFeatures | None = None,
+    contaminated: Mapping[str, str] | None = None,
+    touched: Mapping[str, str] | None = None,
+    probes: Sequence[Probe] = (),
+    care: Sequence[str] = (),
+    traits: Traits | None = None,
+    values: Values = "score",
+    notes: Sequence[str] = (),
+    seed: int = 0,
+) -> Recommendation:
+    """Rank the sources of a matrix (S x T) for one target.
+
+    target: a column, which is hidden from the prediction (as the source of that name is); or any other
+        name, told of by ``features`` alone. features: of all (source, target), this target included.
+    contaminated: source -> how many of the target's items its training texts hold; these are set aside.
+    touched: the same where it is too little to matter. probes: measured gains of some sources.
+    care: targets, and traits of ``traits`` by name, whose change is told beside; without any the worst
+        measured loss is told. values: see ``effects_of``. notes: sentences to hand on.
+    Raises MatrixError where fewer than three other targets are known, or a name is unknown.
+    """
+    places = _trait_places(traits)
+    _check_names(matrix, target, care, places, probes)
+    new, (matrix, without_base) = target not in matrix.targets, with_base(matrix, values)
+    problem = hold_out_target(matrix, target, features=features, values=values, seed=seed)
+    own = _own_cells(problem)
+    aside = _set_aside(problem, contaminated or {}, own)
+    names_aside = {source.source for source in aside}
+    rows = [s for s, source in enumerate(matrix.sources) if source not in names_aside]
+    if not rows:
+        raise MatrixError(
+            f"no source is left for {target!r}: every one holds its items or is its own training set"
+        )
+    used = [probe for probe in probes if probe.source not in names_aside]
+    probed = [matrix.sources.index(probe.source) for probe in used]
+    noise = np.array([_probe_noise(problem, probe) for probe in used])
+    posterior = _posterior(problem, used, probed, noise)
+    order = sorted(rows, key=lambda s: (-posterior.mean[s], s))
+    popular = problem.families["popularity"].effect[:, problem.at]
+    by_popularity = sorted(rows, key=lambda s: (-popular[s], s))
+    ordered = posterior.only(order)
+    verdict, words, smallest = _verdict(problem, ordered, [matrix.sources[s] for s in order])
+    parts = [problem.model.fit.parts(s, problem.at) for s in range(len(matrix.sources))]
+    ranked = []
+    for s, best in zip(order, chance_best(ordered, seed).tolist(), strict=True):
+        source = matrix.sources[s]
+        gain, harm = _gain_and_harm(problem, posterior, s, probed)
+        ranked.append(
+            Advice(
+                source=source,
+                gain=gain,
+                popularity=problem.factor * float(popular[s]),
+                harm=harm,
+                best=best,
+                reasons=_reasons(problem, parts, posterior, s, probed),
+                side_effects=_side_effects(problem, source, care, traits, places),
+                measured=own[source],
+                probed=s in probed,
+                touched=(touched or {}).get(source, ""),
+            )
+        )
+    return Recommendation(
+        target=target,
+        new=new,
+        unit=_unit(problem, values),
+        ranked=tuple(ranked),
+        set_aside=aside,
+        verdict=verdict,
+        words=words,
+        smallest=smallest,
+        popular=tuple(matrix.sources[s] for s in by_popularity),
+        random=float(posterior.mean[rows].mean()) * problem.factor,
+        measured=_measured(problem, order, by_popularity),
+        next_probes=_suggestions(problem, ordered, order, probed, noise),
+        notes=(*notes, *_resemblance(problem), *without_base, *_notes(problem, probes, names_aside)),
+        conditions={**_conditions(problem, probed), "seed": seed},
+    )
+
+
+def _conditions(problem: ColdStartProblem, probed: Sequence[int]) -> dict[str, Any]:
+    """What was asked, and of how much."""
+    return {
+        "model": problem.chosen,
+        "setting": problem.model.setting,
+        "chosen_by": "inner folds over other targets",
+        "values": problem.values,
+        "other_targets": int((np.isfinite(problem.problem.effect).sum(axis=0) > 1).sum()),
+        "features": len(problem.problem.feature_names),
+        "probes": [problem.matrix.sources[s] for s in probed],
+        "interval": "90 %: cross-conformal over held-out targets; after probes of the updated normal",
+    }
+
+
+def _set_aside(
+    problem: ColdStartProblem, contaminated: Mapping[str, str], own: Mapping[str, Interval]
+) -> tuple[SetAside, ...]:
+    """Sources that hold the target's items, and its own training set, with what was measured of them."""
+    aside = []
+    for s, source in enumerate(problem.matrix.sources):
+        if source in contaminated:
+            aside.append(SetAside(source, "contaminated", contaminated[source], own[source]))
+        elif problem.problem.own[s, problem.at]:
+            aside.append(SetAside(source, "own", "the target's own training set", own[source]))
+    return tuple(aside)
+
+
+def _check_names(
+    matrix: TransferMatrix,
+    target: str,
+    care: Sequence[str],
+    places: Mapping[str, int],
+    probes: Sequence[Probe],
+) -> None:
+    """MatrixError where a name is unknown, or a probe is not in the matrix's own unit."""
+    for name in care:
+        if name not in matrix.targets and name not in places:
+            raise MatrixError(
+                f"{name!r} is neither a target nor a trait of the matrix; its targets are "
+                f"{', '.join(matrix.targets)}"
+                + (f"; its traits {', '.join(places)}" if places else "; it supports no traits")
+            )
+    share = unit_for(matrix, target) == SHARE
+    for probe in probes:
+        if probe.source not in matrix.sources:
+            raise MatrixError(
+                f"the probe of {probe.source!r} fits no source of the matrix; its sources are "
+                f"{', '.join(matrix.sources)}"
+            )
+        if not isfinite(probe.gain) or (share and abs(probe.gain) > 1):
+            raise MatrixError(
+                f"the probe of {probe.source!r} has the gain {probe.gain}; give it in the matrix's own unit"
+                + (", which is a share: 0.05 for five points" if share else "")
+            )
+
+
+def _trait_places(traits: Traits | None) -> dict[str, int]:
+    """Component of every trait that is used, by its name."""
+    if traits is None:
+        return {}
+    return {traits.names[c]: c for c in range(traits.n_components.get("used") or 0)}
+
+
+def _posterior(
+    problem: ColdStartProblem, used: Sequence[Probe], probed: Sequence[int], noise: Array
+) -> Posterior:
+    """The chosen model's prediction for every source, updated by probes of the rows ``probed``."""
+    model, at = problem.model, problem.at
+    deviation = float(np.nanmean(model.high[:, at] - model.low[:, at])) / (2 * NINETY)
+    before = predictive_posterior(model.effect[:, at], deviation, model.held_out)
+    sign = 1.0 if problem.matrix.higher_is_better.get(problem.target, True) else -1.0
+    gains = np.array([probe.gain * sign for probe in used])
+    return condition_on(inflate_variance(before, probed, gains, noise), probed, gains, noise)
+
+
+def _unit(problem: ColdStartProblem, values: Values) -> str:
+    """The unit of predicted gains in words."""
+    if values == "relchange":
+        return "% of the base's score"
+    unit = "points" if problem.unit in (SHARE, AS_GIVEN) else problem.unit
+    return unit if problem.based else f"{unit} of score, not of gain"
+
+
+def _own_cells(problem: ColdStartProblem) -> dict[str, Interval]:
+    """What was measured on the target, in the unit of the prediction; unknown where it was not."""
+    matrix = problem.matrix
+    cells = {source: _cell_gain(matrix, source, problem.target) for source in matrix.sources}
+    for source, truth in zip(matrix.sources, problem.truth.tolist(), strict=True):
+        if isfinite(truth) and not np.isclose(cells[source].value, problem.factor * truth):
+            cells[source] = Interval(problem.factor * truth)  # a score, or a relative change
+    return cells
+
+
+def _cell_gain(matrix: TransferMatrix, source: str, target: str) -> Interval:
+    """The measured gain of one cell in points (or the target's own unit), higher is better."""
+    if target not in matrix.targets:
+        return unknown("the target is not in the matrix")
+    s, t = matrix.sources.index(source), matrix.targets.index(target)
+    factor = factor_of(matrix, target)
+    sign = 1.0 if matrix.higher_is_better.get(target, True) else -1.0
+    gain = float(matrix.gains[s, t])
+    if not isfinite(gain):
+        return unknown("no base is known" if isfinite(float(matrix.values[s, t])) else "not measured")
+    cell = _cell(matrix, source, target)
+    ends = (cell.gain_low, cell.gain_high) if cell else (nan, nan)
+    if all(map(isfinite, ends)):
+        low, high = sorted((sign * factor * ends[0], sign * factor * ends[1]))
+        return Interval(sign * factor * gain, low, high)
+    return Interval(sign * factor * gain)
+
+
+def _cell(matrix: TransferMatrix, source: str, target: str) -> Cell | None:
+    return next((c for c in matrix.cells if (c.source, c.target, c.seed) == (source, target, None)), None)
+
+
+def _probe_noise(problem: ColdStartProblem, probe: Probe) -> float:
+    """Variance of a probe: from its error, else from its items, else what is usual."""
+    if isfinite(probe.stderr):
+        return probe.stderr**2
+    return _item_noise(probe.n, problem.factor) if probe.n else _usual_noise(problem)
+
+
+def _usual_noise(problem: ColdStartProblem) -> float:
+    """Variance of a measured gain: the median of cells in this unit, else of a few right or wrong answers.
+
+    In a unit of which neither is known a measurement is believed whole.
+    """
+    matrix = problem.matrix
+    units = dict(zip(matrix.targets, units_of(matrix), strict=True))
+    widths = [
+        cell.gain_high - cell.gain_low
+        for cell in matrix.cells
+        if cell.seed is None and cell.status != "predicted" and units.get(cell.target) == problem.unit
+    ]
+    known = [width for width in widths if isfinite(width)]
+    if known:
+        return float((np.median(known) / 3.92) ** 2)
+    return _item_noise(_ITEMS, problem.factor) if problem.unit in (SHARE, AS_GIVEN) else 0.0
+
+
+def _item_noise(items: int, factor: float) -> float:
+    """Variance of a gain on so many right or wrong answers: at most one half each, paired less."""
+    return 0.5 / items * (100 / factor) ** 2
+
+
+def _gain_and_harm(
+    problem: ColdStartProblem, posterior: Posterior, s: int, probed: Sequence[int]
+) -> tuple[Interval, float]:
+    """Predicted gain with its 90 % interval, and the probability of harm: of a gain below zero.
+
+    Harm is that of half a normal on either side of the mean, as wide as the interval there; NaN where no
+    base is known.
+    """
+    mean, deviation = float(posterior.mean[s]), float(posterior.deviation[s])
+    low, high = float(problem.model.low[s, problem.at]), float(problem.model.high[s, problem.at])
+    if probed:
+        low, high = mean - NINETY * deviation, mean + NINETY * deviation
+    factor = problem.factor
+    gain = Interval(factor * mean, factor * low, factor * high)
+    if not problem.based:
+        return gain, nan
+    side = (mean - low if mean > 0 else high - mean) / NINETY
+    return gain, float(stats.norm.cdf(-mean / side)) if side > 0 else float(mean < 0)
+
+
+def _reasons(
+    problem: ColdStartProblem,
+    parts: Sequence[Parts],
+    posterior: Posterior,
+    s: int,
+    probed: Sequence[int],
+) -> tuple[Reason, ...]:
+    """What the prediction is made of, and what probes changed of it."""
+    table, model, at = problem.problem, problem.model, problem.at
+    words = dict(zip(table.feature_names, table.feature_words, strict=True)) | dict(model.context_words)
+    features = {name: table.features[:, at, f] for f, name in enumerate(table.feature_names)}
+    reasons = reasons_of(parts, s, words, features, float(model.spread[at]) * problem.factor)
+    if not probed:
+        return reasons
+    moved = problem.factor * float(posterior.mean[s] - model.effect[s, at])
+    kind = "measured in a probe" if s in probed else "probes of other sources"
+    return (Reason("probe", f"{kind} {moved:+.1f}", moved), *reasons)
+
+
+def _side_effects(
+    problem: ColdStartProblem,
+    source: str,
+    care: Sequence[str],
+    traits: Traits | None,
+    places: Mapping[str, int],
+) -> tuple[SideEffect, ...]:
+    """What the user cares about; else the worst loss measured on any other target."""
+    matrix = problem.matrix
+    if care:
+        return tuple(
+            SideEffect(name, "trait", _trait_effect(traits, source, places[name]))
+            if name in places and traits is not None
+            else SideEffect(name, "target", _cell_gain(matrix, source, name))
+            for name in care
+        )
+    others = [
+        SideEffect(name, "target", _cell_gain(matrix, source, name))
+        for name in matrix.targets
+        if name not in (problem.target, source)  # its own target says nothing of others
+    ]
+    lost = [other for other in others if other.effect.known and other.effect.value < 0]
+    return (min(lost, key=lambda other: other.effect.value),) if lost else ()
+
+
+def _trait_effect(traits: Traits, source: str, c: int) -> Interval:
+    if source not in traits.sources:
+        return unknown("the source is not in the traits")
+    s = traits.sources.index(source)
+    return Interval(
+        float(traits.effects[s, c]), float(traits.effects_low[s, c]), float(traits.effects_high[s, c])
+    )
+
+
+def _verdict(
+    problem: ColdStartProblem, posterior: Posterior, names: Sequence[str]
+) -> tuple[Verdict, str, float]:
+    """The verdict, its sentence, and the smallest difference that could be told; sources in their order."""
+    smallest = problem.factor * smallest_difference(posterior)
+    if len(names) == 1:
+        return "clear", f"{names[0]} is the only source that can be ranked.", smallest
+    chance = chance_better(posterior, 0)
+    rivals = [at for at in range(1, len(names)) if chance[at] > _DOUBT]
+    if not rivals:
+        sure = 1 - float(chance[1:].max())
+        return "clear", f"{names[0]} is better than any other with probability {sure:.0%}.", smallest
+    apart = f"Differences below {smallest:.1f} {_unit(problem, 'score')} cannot be told."
+    if len(rivals) == 1:
+        return (
+            "tie",
+            f"{names[0]} and {names[rivals[0]]} cannot be told apart "
+            f"(the first is better with probability {1 - chance[rivals[0]]:.0%}). {apart}",
+            smallest,
+        )
+    return (
+        "inconclusive",
+        f"Cannot tell: the best three are within noise ({names[0]} is better than {names[2]} with "
+        f"probability {1 - chance[2]:.0%}). {apart}",
+        smallest,
+    )
+
+
+def _measured(
+    problem: ColdStartProblem, order: Sequence[int], by_popularity: Sequence[int]
+) -> dict[str, float]:
+    """What the picks turned out to give, in points; empty where nothing was measured on the target."""
+    truth = problem.truth[list(order)] * problem.factor
+    known = np.isfinite(truth)
+    if not known.any():
+        return {}
+    return {
+        "first": float(truth[0]),
+        "first_of_popularity": float(problem.truth[by_popularity[0]] * problem.factor),
+        "random": float(truth[known].mean()),
+        "best": float(truth[known].max()),
+    }
+
+
+def _suggestions(
+    problem: ColdStartProblem,
+    posterior: Posterior,
+    order: Sequence[int],
+    probed: Sequence[int],
+    noise: Array,
+) -> tuple[Suggestion, ...]:
+    """Sources to measure next; none where no measurement is likely to change anything."""
+    usual = float(np.median(noise)) if len(noise) else _usual_noise(problem)
+    free = [at for at, s in enumerate(order) if s not in probed]
+    suggestions = []
+    for at, change, worth in next_probes(posterior, free, usual):
+        if change >= 0.01:
+            points = problem.factor * worth
+            words = f"puts another source first with probability {change:.0%}; worth {points:+.1f} on average"
+            suggestions.append(Suggestion(problem.matrix.sources[order[at]], change, points, words))
+    return tuple(suggestions)
+
+
+def _notes(problem: ColdStartProblem, probes: Sequence[Probe], aside: set[str]) -> list[str]:
+    """What else to know of this prediction, in sentences."""
+    notes = []
+    if not problem.problem.feature_names:
+        notes.append(
+            "Without texts of sources and target every target gets the order that other targets suggest; "
+            "give texts (--texts FILE.jsonl) so that the prediction looks at this target."
+        )
+    if not problem.based:
+        notes.append(
+            "No base is known for every target, so scores are predicted, not gains, and harm is unknown."
+        )
+    if problem.stretched:
+        notes.append(
+            "Measured in other units, and stretched to the spread of gains here: "
+            f"{', '.join(problem.stretched)}."
+        )
+    ignored = [probe.source for probe in probes if probe.source in aside]
+    if ignored:
+        notes.append(f"Probes of {', '.join(ignored)} were left out: these sources are not ranked.")
+    return notes
+
+
+def _resemblance(problem: ColdStartProblem) -> list[str]:
+    """Which targets are most like this one; a warning where none is as like as others have one."""
+    targets, at = problem.targets, problem.at
+    nearest, far = [], []
+    for likeness in problem.problem.targets_alike:
+        alike = np.where(np.eye(len(targets), dtype=bool), np.nan, likeness.values)
+        known = np.asarray(np.isfinite(alike).any(axis=1))
+        if not known[at] or known.sum() < 3:
+            continue
+        first = np.argsort(-np.nan_to_num(alike[at], nan=-np.inf), kind="stable")[:2]
+        nearest.append(f"in {likeness.words} {' and '.join(targets[t] for t in first)}")
+        far.append(float(np.nanmax(alike[at])) <= float(np.nanmax(alike[known], axis=1).min()))
+    if not nearest:
+        return []
+    notes = [f"Most like it are, {'; '.join(nearest)}."]
+    if all(far):
+        notes.append(
+            "No other target is so unlike all others as this one: the prediction goes beyond what was seen."
+        )
+    return notes
+
+
+def measured_probes(matrix: TransferMatrix, target: str) -> list[Probe]:
+    """The measured gains on a target as probes, in the matrix's own unit.
+
+    Standard errors are those of the cells' 95 % intervals. MatrixError where nothing was measured.
+    """
+    probes = []
+    for source in matrix.sources:
+        cell = _cell(matrix, source, target)
+        if cell is None or cell.status not in ("measured", "given") or not isfinite(cell.gain):
+            continue
+        width = cell.gain_high - cell.gain_low
+        probes.append(Probe(source, cell.gain, width / 3.92 if isfinite(width) else nan, cell.n))
+    if not probes:
+        raise MatrixError(f"no source was measured on {target!r}; give probes as a CSV file")
+    return probes
+
+
+def with_top(recommendation: Recommendation, top: int) -> Recommendation:
+    """The recommendation with its first ``top`` sources only; everything else stays as it is."""
+    return replace(recommendation, ranked=recommendation.ranked[:top])
+
+
+_REMARK = re.compile(r" \([^)]*\)$")
+# Features that say nearly the same share a contribution at random between them; only their sum means much.
+_GROUPS = (
+    ("lengths", "lengths of outputs and inputs", r"(source|target)_(out|in)put_|(out|in)put_length"),
+    ("classes", "classes and labels", r"((source|target)_)?(class|majority|choices|label_|prior_)"),
+    (
+        "form",
+        "form of questions and answers",
+        r"((source|target)_)?(answer_form|question_form|format|closed|polar|copied|pairing|containment|segments)",
+    ),
+    ("surface", "meaning, style and words", r"style_|semantic_|mmd|vocabulary_"),
+    ("size", "size and richness", r"(source|target)_(size|tokens|richness|perplexity)"),
+    ("embeddings", "embeddings", r"embedding_"),
+    ("alike_targets", "it helps targets like this one", r"alike targets"),
+    ("alike_sources", "sources like it help other targets", r"popularity of alike sources"),
+    ("popularity", "it helps other targets", r"popularity$"),
+    ("traits", "its traits suit the target", r"traits$"),
+)
+_PATTERNS = tuple((kind, words, re.compile(pattern)) for kind, words, pattern in _GROUPS)
+
+
+def reasons_of(
+    parts: Sequence[Parts],
+    place: int,
+    words: Mapping[str, str],
+    features: Mapping[str, Array],
+    unit: float,
+) -> tuple[Reason, ...]:
+    """The strongest contributions to one source's predicted gain, relative to the mean of all sources.
+
+    parts: of every source, standardised; place: of the source. Contributions of features that say nearly
+    the same are added up, and the strongest of them is named. features: (S,) values of the features of
+    pairs, by name, to tell where a source stands among all. unit: gain of one standard deviation.
+    """
+    groups: dict[tuple[str, str], dict[str, float]] = {}
+    for name, value in parts[place].items():
+        usual = float(np.mean([part.get(name, 0.0) for part in parts]))
+        group = next(
+            ((kind, title) for kind, title, pattern in _PATTERNS if pattern.match(name)),
+            (name, _plain_words(name, words)),
+        )
+        groups.setdefault(group, {})[name] = (value - usual) * unit
+    reasons = []
+    for (kind, title), members in groups.items():
+        total = sum(members.values())
+        if not total:
+            continue
+        text = f"{title} {total:+.1f}"
+        # the member that speaks loudest in the same sense, with the source's place among all
+        agreeing = [name for name in members if name in features and members[name] * total > 0]
+        if agreeing:
+            loudest = max(agreeing, key=lambda name: abs(members[name]))
+            text += f" ({_plain_words(loudest, words)}: {_rank(loudest, features[loudest], place)})"
+        reasons.append(Reason(kind, text, total))
+    reasons.sort(key=lambda reason: (-abs(reason.strength), reason.kind))
+    least = max(0.05, _LEAST_REASON * abs(reasons[0].strength)) if reasons else 0.0
+    return tuple(reason for reason in reasons if abs(reason.strength) >= least)[:_MOST_REASONS]
+
+
+def _plain_words(name: str, words: Mapping[str, str]) -> str:
+    """What a feature says, without the remark in brackets."""
+    return _REMARK.sub("", words.get(name, name))
+
+
+def _rank(name: str, values: Array, place: int) -> str:
+    """Where a source stands: first is nearest to the target, of distances, else highest."""
+    if not np.isfinite(values[place]):
+        return "unknown"
+    known = values[np.isfinite(values)]
+    apart = name.endswith(("_distance", "_difference")) or name == "mmd"
+    before = int((known < values[place]).sum() if apart else (known > values[place]).sum())
+    ordinal = before + 1
+    suffix = "th" if ordinal % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(ordinal % 10, "th")
+    return f"{ordinal}{suffix} of {len(known)}"
