@@ -38,7 +38,7 @@ def test_several_adapters_in_one_folder_are_named(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_told(tmp_path: Path) -> None:
-    assert "is no folder" in str(locate_adapter("nowhere", tmp_path))
+    assert "is not a folder" in str(locate_adapter("nowhere", tmp_path))
     (tmp_path / "empty").mkdir()
     assert "has no adapter_config.json" in str(adapter_problem(tmp_path / "empty"))
     place = adapter(tmp_path / "cut")
@@ -69,4 +69,4 @@ def test_another_base_and_another_kind_are_told(tmp_path: Path) -> None:
     place = adapter(tmp_path / "one", config={"peft_type": "IA3"})
     first, second = adapter_warnings(place, "org/other")
     assert "names 'org/base' as its base, the study's is 'org/other'" in first
-    assert "no LoRA but IA3" in second
+    assert "not a LoRA but IA3" in second

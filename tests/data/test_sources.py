@@ -382,7 +382,7 @@ def test_what_is_no_adapter_is_told(tmp_path, settings, words):
 
 def test_an_absent_adapter_is_told(tmp_path):
     source = Source(name="a", adapter="nowhere")
-    with pytest.raises(DataError, match="nowhere is no folder"):
+    with pytest.raises(DataError, match="nowhere is not a folder"):
         load_source(study_of(tmp_path, source), source)
 
 

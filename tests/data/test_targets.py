@@ -171,7 +171,7 @@ def test_bits_per_byte_comes_from_the_task_with_its_direction():
 
 def test_a_greedy_continuation_is_a_right_prediction():
     target = load("tiny_answer")
-    assert target.metric == "acc"  # perplexity, the first, is no mean over items
+    assert target.metric == "acc"  # perplexity, the first, is not a mean over items
     greedy = [Answer(logprob=-1, is_greedy=i == 0) for i in range(4)]
     outcomes = target.score(greedy).outcomes
     assert [one.correct for one in outcomes] == [True, False, False, False]
@@ -296,7 +296,7 @@ def test_few_shot_requests_are_the_same_every_time_and_as_told():
         ),
         (
             {"task": "tiny_review", "metric": "f1"},
-            "no mean over items.*those that are: acc, acc_norm, acc_bytes",
+            "not a mean over items.*those that are: acc, acc_norm, acc_bytes",
         ),
         ({"task": "tiny_answer", "metric": "perplexity"}, "those that are: acc "),
         ({"task": "tiny_sums", "filter": "loose"}, "no filter 'loose'; its filters: strict, flexible"),

@@ -48,7 +48,7 @@ def test_a_served_study_is_read(tmp_path: Path) -> None:
             "sources[0].served_as: no server is named",
         ),
         ("http://localhost", "http://me:secret@localhost", "model.endpoint.url: an address with a user"),
-        ("http://localhost", "localhost", "model.endpoint.url: it is no http or https address"),
+        ("http://localhost", "localhost", "model.endpoint.url: it is not an http or https address"),
         (
             "server: vllm",
             "server: tgi",

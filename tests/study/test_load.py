@@ -213,8 +213,8 @@ def test_the_message_lists_every_fault_in_order_of_lines(tmp_path):
         ("name: &a [*a]\n", 1, "inside its own anchor"),
         ("? [a]\n: b\n", 1, "a key must be a word"),
         ('name: "\\ud800"\n', 1, "surrogate"),
-        ("- name: a\n", 1, "is no study"),
-        ("just words\n", 1, "is no study"),
+        ("- name: a\n", 1, "is not a study"),
+        ("just words\n", 1, "is not a study"),
         ("<<: 3\nname: a\n", 1, "<< takes a mapping"),
     ],
 )
@@ -244,11 +244,12 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path):
 def test_aliases_cannot_grow_without_end(tmp_path):
     doubled = "\n".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 36))
     assert any(
-        "this is no study file" in found[2] for found in faults_of(tmp_path, f"a0: &a0 [x]\n{doubled}\n")
+        "this is not a study file" in found[2] for found in faults_of(tmp_path, f"a0: &a0 [x]\n{doubled}\n")
     )
     merged = "\n".join(f"m{n}: &m{n} {{<<: [*m{n - 1}, *m{n - 1}]}}" for n in range(1, 36))
     assert any(
-        "this is no study file" in found[2] for found in faults_of(tmp_path, f"m0: &m0 {{x: 1}}\n{merged}\n")
+        "this is not a study file" in found[2]
+        for found in faults_of(tmp_path, f"m0: &m0 {{x: 1}}\n{merged}\n")
     )
     assert faults_of(tmp_path, "name: " + "[" * 5000)
 

@@ -25,7 +25,7 @@ def locate_adapter(given: str, folder: Path, revision: str | None = None) -> Pat
     if not place.exists() and _is_hub_id(given):
         return _downloaded(given, revision)
     if not os.path.isdir(place):
-        return f"{place} is no folder; give a PEFT adapter directory, or org/name of one on the hub"
+        return f"{place} is not a folder; give a PEFT adapter directory, or org/name of one on the hub"
     return place
 
 
@@ -46,7 +46,7 @@ def adapter_problem(place: Path) -> str | None:
                 if old
                 else "save it with model.save_pretrained()"
             )
-            return f"{place} has no {name}, so it is no PEFT adapter that can be used; {advice}"
+            return f"{place} has no {name}, so it is not a PEFT adapter that can be used; {advice}"
     try:
         config = json.loads((place / CONFIG).read_bytes())
     except ValueError as error:
@@ -71,7 +71,7 @@ def adapter_warnings(place: Path, base: str) -> tuple[str, ...]:
     if config.get("peft_type") == "LORA" and has_no_effect(place):
         told.append("all its B matrices are zero: it answers exactly as the base does")
     elif config.get("peft_type") != "LORA":
-        told.append(f"it is no LoRA but {config['peft_type']}: evaluated through PEFT, slower")
+        told.append(f"it is not a LoRA but {config['peft_type']}: evaluated through PEFT, slower")
     return tuple(told)
 
 

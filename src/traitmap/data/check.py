@@ -119,7 +119,7 @@ def _model_problem(folder: Path) -> str | None:
     try:
         config = json.loads((folder / "config.json").read_bytes())
     except OSError:
-        return f"{folder} has no config.json, so it is no model in Hugging Face layout; check the path"
+        return f"{folder} has no config.json, so it is not a model in Hugging Face layout; check the path"
     except ValueError as error:
         return f"{folder / 'config.json'} is not valid JSON ({error}); copy the model again"
     return None if isinstance(config, dict) else f"{folder / 'config.json'} does not hold an object"

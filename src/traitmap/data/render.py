@@ -352,7 +352,7 @@ def _encodable(segments: Segments) -> Segments:
             "\ud800" <= character <= "\udfff" for character in segment.text
         ):
             raise _RowError(
-                "path", "its text holds half of a surrogate pair, which is no character; correct it"
+                "path", "its text holds half of a surrogate pair, which is not a character; correct it"
             )
     return segments
 

@@ -123,7 +123,7 @@ class _Reading:
             self._fault(node, place, "lists and mappings are nested too deeply to be read")
         elif self.steps > _LARGEST:
             if self.steps == _LARGEST + 1:
-                self._fault(node, place, f"more than {_LARGEST} values: this is no study file")
+                self._fault(node, place, f"more than {_LARGEST} values: this is not a study file")
         else:
             return True
         return False
@@ -172,7 +172,7 @@ class _Reading:
         text = str(node.value)
         if any("\ud800" <= character <= "\udfff" for character in text):
             self._fault(
-                node, place, "it holds half of a surrogate pair, which is no text; correct the escape"
+                node, place, "it holds half of a surrogate pair, which is not text; correct the escape"
             )
             return None
         if node.style is not None:
@@ -185,7 +185,7 @@ class _Reading:
         found = any("\ud800" <= character <= "\udfff" for character in text)
         if found:
             self._fault(
-                node, place, "it holds half of a surrogate pair, which is no text; correct the escape"
+                node, place, "it holds half of a surrogate pair, which is not text; correct the escape"
             )
         return found
 

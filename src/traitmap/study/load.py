@@ -1,12 +1,14 @@
-"""What a setting may be, in words, read off its own type: so that no fault has to say "invalid value".
+"""Read a study file: every fault of it at once, each with its line and with what would be legal there.
 
-Read a study file; every fault of it at once, each with its line.
+Three passes over one text: YAML as plain data with its lines (`study.document`), values against the types of
+the settings (`study.settings`, whose faults are put into words here), and the rules between settings
+(`study.rules`), once, whatever else is wrong.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,107 +21,10 @@ from pydantic.fields import FieldInfo
 
 from traitmap.errors import Fault, StudyError
 from traitmap.study.document import Document, Place, read_document, words_of
-from traitmap.study.rules import (
-    Conflict,
-    all_source_conflicts,
-    duplicate_names,
-    endpoint_conflicts,
-    lineage_conflicts,
-    model_conflicts,
-    training_conflicts,
-)
-from traitmap.study.settings import Lora, Model, Settings, Source, Study, Target, Training, target_mapping
+from traitmap.study.rules import part_conflicts, study_conflicts
+from traitmap.study.settings import RULES_APART, Lora, Model, Settings, Source, Study, Target, Training
 
 _PLAIN = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-
-
-def legal_values(annotation: Any) -> str:
-    """Words for the values of a type, e.g. ``a number, at least 0, below 1``."""
-    return _described(annotation)
-
-
-def holds_text(annotation: Any) -> bool:
-    """Whether plain characters here are meant as text: text itself, a choice, the short form of a record."""
-    origin, parts = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return holds_text(parts[0])
-    if origin is Literal:
-        return any(isinstance(part, str) for part in parts)
-    if origin in (Union, UnionType):
-        return any(holds_text(part) for part in parts)
-    return annotation is str or _is_record(annotation)
-
-
-def inner_annotation(annotation: Any, key: str | int) -> Any:
-    """The type of what stands at ``key`` inside a value of this type; Any where it is not known."""
-    origin, parts = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return inner_annotation(parts[0], key)
-    if origin in (Union, UnionType):
-        found = [inner_annotation(part, key) for part in parts if part is not NoneType]
-        return next((each for each in found if each is not Any), Any)
-    if origin is tuple and isinstance(key, int):
-        return parts[0]
-    if origin is dict and isinstance(key, str):
-        return parts[1]
-    setting = _field(annotation, key) if _is_record(annotation) else None
-    if setting is not None:
-        return Annotated[setting.annotation, *setting.metadata] if setting.metadata else setting.annotation
-    return Any
-
-
-def keys_of(annotation: Any) -> list[str]:
-    """Keys of a record as a study file writes them; the record may stand in a union."""
-    records = [annotation, *get_args(annotation)]
-    fields: dict[str, FieldInfo] = next((record.model_fields for record in records if _is_record(record)), {})
-    return [setting.alias or name for name, setting in fields.items()]
-
-
-def _field(record: type[BaseModel], key: str | int) -> FieldInfo | None:
-    found = (one for name, one in record.model_fields.items() if (one.alias or name) == key)
-    return next(found, None)
-
-
-def _is_record(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _described(annotation: Any, metadata: Any = ()) -> str:
-    origin, parts = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _described(parts[0], (*parts[1:], *metadata))
-    if origin is Literal:
-        words = "one of " + ", ".join(map(str, parts)) if len(parts) > 1 else str(parts[0])
-    elif origin in (Union, UnionType):
-        return " or ".join(_described(part, metadata) for part in parts if part is not NoneType)
-    elif origin is tuple:
-        words = f"a list in which each item is {_described(parts[0])}"
-    elif origin is dict:
-        words = "a mapping (key: value)"
-    elif _is_record(annotation):
-        words = f"a mapping with keys among {', '.join(keys_of(annotation))}"
-    else:
-        words = _PLAIN.get(annotation, "another value")
-    return ", ".join([words, *_bounds(metadata)])
-
-
-def _bounds(metadata: Any) -> list[str]:
-    found: list[str] = []
-    for each in metadata:
-        match each:
-            case FieldInfo():
-                found.extend(_bounds(each.metadata))
-            case Ge(ge=low):
-                found.append(f"at least {low}")
-            case Gt(gt=low):
-                found.append(f"above {low}")
-            case Le(le=high):
-                found.append(f"at most {high}")
-            case Lt(lt=high):
-                found.append(f"below {high}")
-    return found
-
-
 _LARGEST_FILE = 1_000_000
 _OVERRIDES: dict[str, type[Settings]] = {"training": Training, "lora": Lora}
 _EXAMPLES = {
@@ -173,37 +78,52 @@ def read_draft(path: str | Path) -> StudyDraft:
     text = _text_of(file)
     if isinstance(text, Fault):
         return StudyDraft(file, (text,))
-    document = read_document(text, _holds_text)
+    document = read_document(text, lambda place: holds_text(_annotation_at(place)))
     if not isinstance(document.data, dict):
-        wrong = Fault(
-            "study", f"{_shown(document.data)} is no study: give keys such as name, model, sources", 1
-        )
-        return StudyDraft(file, document.faults or (wrong,), document=document)
-    return _draft(file, document)
-
-
-def _draft(file: Path, document: Document) -> StudyDraft:
+        message = f"{_shown(document.data)} is not a study: give keys such as name, model, sources"
+        return StudyDraft(file, document.faults or (Fault("study", message, 1),), document=document)
     data = {key: value for key, value in document.data.items() if key != "path"}
     faults = list(document.faults)
     if "path" in document.data:
         faults.append(_at(document, ("path",), _unknown_key("path", Study)))
-    study: Study | None = None
+    study, checked = None, data
     try:
-        study = Study.model_validate({**data, "path": file})
+        study = Study.model_validate({**data, "path": file}, context=RULES_APART)
+        checked = study.model_dump()
     except ValidationError as error:
         faults.extend(_validation_faults(document, error))
-    faults.extend(_at(document, place, message) for place, message in _conflicts(data))
-    faults = list(dict.fromkeys(faults))
+    of_parts = list(part_conflicts(checked))
+    faults.extend(_at(document, *conflict) for conflict in (*of_parts, *study_conflicts(checked)))
+    if study is not None and not faults:
+        sources, targets = dict(enumerate(study.sources)), dict(enumerate(study.targets))
+        return StudyDraft(
+            file,
+            (),
+            study,
+            study.model,
+            sources,
+            targets,
+            study.include_path,
+            study.sample_seed,
+            study.data,
+            document,
+        )
+    # parts in order by themselves: their values are legal, and no rule inside them is broken
+    broken = {place[:2] for place, _ in of_parts}
+    model = None if any(place[0] == "model" for place in broken) else _checked(Model, data.get("model"))
+    sources = {at: source for at, source in _items(Source, data) if ("sources", at) not in broken}
+    include_path, seed, copies = (data.get(key) for key in ("include_path", "sample_seed", "data"))
     return StudyDraft(
         path=file,
-        faults=tuple(faults),
-        study=None if faults else study,
-        model=_in_order(Model, data.get("model")),
-        sources=_all_in_order(Source, data.get("sources")),
-        targets=_all_in_order(Target, data.get("targets")),
-        include_path=_texts(data.get("include_path")),
-        sample_seed=data["sample_seed"] if type(data.get("sample_seed")) is int else 0,
-        data=data["data"] if isinstance(data.get("data"), str) and data["data"].strip() else None,
+        faults=tuple(dict.fromkeys(faults)),
+        model=model,
+        sources=sources,
+        targets=dict(_items(Target, data)),
+        include_path=tuple(item for item in include_path if isinstance(item, str))
+        if isinstance(include_path, list)
+        else (),
+        sample_seed=seed if type(seed) is int else 0,
+        data=copies if isinstance(copies, str) and copies.strip() else None,
         document=document,
     )
 
@@ -226,63 +146,21 @@ def _text_of(file: Path) -> str | Fault:
         return Fault("study", f"it cannot be read: {error}")
 
 
-def _in_order(record: type[Record], given: Any) -> Record | None:
+def _checked(record: type[Record], value: Any) -> Record | None:
+    """The value as this record, or None where it is not legal."""
     try:
-        return record.model_validate(given)
+        return record.model_validate(value, context=RULES_APART)
     except ValidationError:
         return None
 
 
-def _all_in_order(record: type[Record], given: Any) -> dict[int, Record]:
-    items = enumerate(given) if isinstance(given, list) else ()
-    checked = ((at, _in_order(record, item)) for at, item in items)
-    return {at: item for at, item in checked if item is not None}
-
-
-def _texts(given: Any) -> tuple[str, ...]:
-    return tuple(item for item in given if isinstance(item, str)) if isinstance(given, list) else ()
-
-
-def _annotation_at(place: Place) -> Any:
-    """The type that the settings give to a place of the file; Any where they know no such place."""
-    annotation: Any = Study
-    for at, key in enumerate(place):
-        override = at == 2 and place[0] == "sources" and isinstance(key, str) and _OVERRIDES.get(key)
-        annotation = override or inner_annotation(annotation, key)
-    return annotation
-
-
-def _holds_text(place: Place) -> bool:
-    return holds_text(_annotation_at(place))
-
-
-def _conflicts(data: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
-    """What the settings' own checks leave out wherever a type beside it is wrong."""
-    sources = data.get("sources")
-    for at, source in enumerate(sources if isinstance(sources, list) else ()):
-        if isinstance(source, dict):
-            yield from _placed(all_source_conflicts(source), ("sources", at))
-            if isinstance(source.get("training"), dict):
-                yield from _placed(training_conflicts(source["training"]), ("sources", at, "training"))
-    for at, key, message in lineage_conflicts(sources if isinstance(sources, list) else ()):
-        yield ("sources", at, key), message
-    model: Any = data.get("model") if isinstance(data.get("model"), dict) else {}
-    yield from _placed(model_conflicts(model), ("model",))
-    every = sources if isinstance(sources, list) else ()
-    for at, key, message in endpoint_conflicts(model.get("endpoint"), every):
-        yield ("sources", at, key), message
-    if isinstance(data.get("training"), dict):
-        yield from _placed(training_conflicts(data["training"]), ("training",))
-    for listed in ("sources", "targets"):
-        items = data.get(listed)
-        named = [target_mapping(item) for item in items] if isinstance(items, list) else []
-        names = [item.get("name") if isinstance(item, dict) else None for item in named]
-        for at, message in duplicate_names(names, listed):
-            yield (listed, at, "name"), message
-
-
-def _placed(conflicts: Iterable[Conflict], place: Place) -> Iterator[tuple[Place, str]]:
-    return (((*place, conflict.key) if conflict.key else place, conflict.message) for conflict in conflicts)
+def _items(record: type[Record], data: Mapping[str, Any]) -> Iterator[tuple[int, Record]]:
+    """The legal ones among a study's sources or targets, with their positions."""
+    items = data.get("sources" if record is Source else "targets")
+    for at, value in enumerate(items if isinstance(items, list) else ()):
+        item = _checked(record, value)
+        if item is not None:
+            yield at, item
 
 
 def _validation_faults(document: Document, error: ValidationError) -> Iterator[Fault]:
@@ -290,20 +168,20 @@ def _validation_faults(document: Document, error: ValidationError) -> Iterator[F
         place, kind = tuple(wrong["loc"]), wrong["type"]
         if kind == "extra_forbidden":
             yield _at(document, place, _unknown_key(str(place[-1]), _annotation_at(place[:-1])))
-        elif kind == "missing":
-            yield _at(document, place, _missing_key(str(place[-1])))
-        elif kind == "told":
-            yield _at(document, _known(document, place), wrong["msg"])
-        else:
-            known = _known(document, place)
-            yield _at(document, known, _illegal(_value_at(document.data, known), _annotation_at(known)))
-
-
-def _known(document: Document, place: Place) -> Place:
-    """A place without the parts that pydantic adds for the members of a union and its own checks."""
-    while place and place not in document.lines and _annotation_at(place) is Any:
-        place = place[:-1]
-    return place
+            continue
+        if kind == "missing":
+            example = _EXAMPLES.get(str(place[-1]))
+            write = f"; write {example}" if example else ""
+            yield _at(document, place, f"required, but not given{write}")
+            continue
+        # without the parts that pydantic adds for the members of a union and its own checks
+        while place and place not in document.lines and _annotation_at(place) is Any:
+            place = place[:-1]
+        message = wrong["msg"]
+        if kind != "fault":  # not in words of ours
+            legal = legal_values(_annotation_at(place))
+            message = f"{_shown(_value_at(document.data, place))} is not legal; give {legal}"
+        yield _at(document, place, message)
 
 
 def _value_at(data: Any, place: Place) -> Any:
@@ -315,24 +193,11 @@ def _value_at(data: Any, place: Place) -> Any:
     return data
 
 
-def _illegal(value: Any, annotation: Any) -> str:
-    return f"{_shown(value)} is not legal; give {legal_values(annotation)}"
-
-
 def _unknown_key(key: str, settings: Any) -> str:
-    legal = _legal_keys(settings)
-    close = get_close_matches(key, legal, n=1)
-    guess = f"; did you mean {close[0]}?" if close else ";"
+    legal = [name for name in keys_of(settings) if (settings, name) != (Study, "path")]
+    near = get_close_matches(key, legal, n=1)
+    guess = f"; did you mean {near[0]}?" if near else ";"
     return f"unknown key {key!r}{guess} legal here: {', '.join(legal)}"
-
-
-def _legal_keys(settings: Any) -> list[str]:
-    return [key for key in keys_of(settings) if (settings, key) != (Study, "path")]
-
-
-def _missing_key(key: str) -> str:
-    example = _EXAMPLES.get(key)
-    return f"required, but not given; write {example}" if example else "required, but not given"
 
 
 def _shown(value: Any) -> str:
@@ -344,3 +209,97 @@ def _shown(value: Any) -> str:
 
 def _at(document: Document, place: Place, message: str) -> Fault:
     return Fault(words_of(place), message, document.line(place))
+
+
+# What a setting may be, read off its own type: so that no fault has to say "invalid value".
+
+
+def legal_values(annotation: Any, metadata: Any = ()) -> str:
+    """Words for the values of a type, e.g. ``a number, at least 0, below 1``.
+
+    metadata: bounds that stand outside the type itself, as pydantic keeps those of a field.
+    """
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return legal_values(parts[0], (*parts[1:], *metadata))
+    if origin is Literal:
+        words = "one of " + ", ".join(map(str, parts)) if len(parts) > 1 else str(parts[0])
+    elif origin in (Union, UnionType):
+        return " or ".join(legal_values(part, metadata) for part in parts if part is not NoneType)
+    elif origin is tuple:
+        words = f"a list in which each item is {legal_values(parts[0])}"
+    elif origin is dict:
+        words = "a mapping (key: value)"
+    elif _is_record(annotation):
+        words = f"a mapping with keys among {', '.join(keys_of(annotation))}"
+    else:
+        words = _PLAIN.get(annotation, "another value")
+    return ", ".join([words, *_bounds(metadata)])
+
+
+def _bounds(metadata: Any) -> Iterator[str]:
+    for bound in metadata:
+        match bound:
+            case FieldInfo():
+                yield from _bounds(bound.metadata)
+            case Ge(ge=low):
+                yield f"at least {low}"
+            case Gt(gt=low):
+                yield f"above {low}"
+            case Le(le=high):
+                yield f"at most {high}"
+            case Lt(lt=high):
+                yield f"below {high}"
+
+
+def holds_text(annotation: Any) -> bool:
+    """Whether plain characters here are meant as text.
+
+    So for text itself, a choice among words, and the short form of a record: ``no`` then stays ``no``.
+    """
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return holds_text(parts[0])
+    if origin is Literal:
+        return any(isinstance(part, str) for part in parts)
+    if origin in (Union, UnionType):
+        return any(holds_text(part) for part in parts)
+    return annotation is str or _is_record(annotation)
+
+
+def keys_of(annotation: Any) -> list[str]:
+    """Keys of a record as a study file writes them; the record may stand in a union."""
+    records = [part for part in (annotation, *get_args(annotation)) if _is_record(part)]
+    return [setting.alias or name for record in records[:1] for name, setting in record.model_fields.items()]
+
+
+def _annotation_at(place: Place) -> Any:
+    """The type that the settings give to a place of the file; Any where they know no such place."""
+    annotation: Any = Study
+    for at, key in enumerate(place):
+        override = at == 2 and place[0] == "sources" and isinstance(key, str) and _OVERRIDES.get(key)
+        annotation = override or _inner_annotation(annotation, key)
+    return annotation
+
+
+def _inner_annotation(annotation: Any, key: str | int) -> Any:
+    """The type of what stands at ``key`` inside a value of this type; Any where it is not known."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _inner_annotation(parts[0], key)
+    if origin in (Union, UnionType):
+        inner = (_inner_annotation(part, key) for part in parts if part is not NoneType)
+        return next((annotation for annotation in inner if annotation is not Any), Any)
+    if origin is tuple and isinstance(key, int):
+        return parts[0]
+    if origin is dict and isinstance(key, str):
+        return parts[1]
+    for name, setting in annotation.model_fields.items() if _is_record(annotation) else ():
+        if (setting.alias or name) == key:
+            metadata = setting.metadata
+            return Annotated[setting.annotation, *metadata] if metadata else setting.annotation
+    return Any
+
+
+def _is_record(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -1,16 +1,9 @@
 """Rules of a study file that no single setting can state, over plain mappings.
 
-They are kept apart from the settings' own types so that they can be told together with wrong
-types: a rule looks only at what it needs, whatever else is wrong.
-
-Settings of variations: what may be changed in a source, in which order, and what does not go together.
-
-Order of application, whatever the order in the file:
-
-1. which rows: ``output_length_quantile``, ``balance`` or ``class_weights``, ``subsample``
-2. their labels: ``mislabel``
-3. their texts: ``format_only``, or ``random_text`` or ``shuffle_words``; ``truncate_output``
-4. the training: ``loss_on``, ``match_tokens`` or ``match_steps``
+They are kept apart from the settings' own types so that they can be told together with wrong types: a rule
+looks only at what it needs, whatever else is wrong. Each rule gives conflicts, a place and what to do there;
+`part_conflicts` and `study_conflicts` together are all of them for a whole file, `study.settings` runs those
+of a part where settings are built in Python.
 """
 
 from __future__ import annotations
@@ -21,7 +14,8 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
 
-from traitmap.study.paths import is_local_data
+from traitmap.study.document import Place
+from traitmap.study.paths import is_local_data, task_stem
 
 LENGTHS = ("num_train_epochs", "max_steps", "max_tokens")
 ORIGINS = ("path", "task", "adapter", "served_as", "from", "concat")
@@ -41,22 +35,15 @@ _INSTEAD = {
 }
 
 
-@dataclass(frozen=True)
-class Conflict:
-    """Settings that do not go together; ``key`` is the one to mend."""
-
-    key: str
-    message: str
+Conflict = tuple[Place, str]  # settings that do not go together: the place to mend, and the message
 
 
 def training_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
     """At most one way to say how long to train."""
     lengths = [key for key in LENGTHS if given.get(key) is not None]
     if len(lengths) > 1:
-        yield Conflict(
-            lengths[-1],
-            f"{' and '.join(lengths)} are given together; keep one of them (without any: one epoch)",
-        )
+        message = f"{' and '.join(lengths)} are given together; keep one of them (without any: one epoch)"
+        yield (lengths[-1],), message
 
 
 def url_fault(text: str) -> str | None:
@@ -67,7 +54,7 @@ def url_fault(text: str) -> str | None:
     except ValueError:
         legal = False
     if not legal:
-        return "it is no http or https address; give one such as http://localhost:8000/v1"
+        return "it is not an http or https address; give one such as http://localhost:8000/v1"
     if parts.username or parts.password or parts.query or parts.fragment:
         return (
             "an address with a user, a password, ? or # is not kept; give the address alone, and the key in "
@@ -83,11 +70,11 @@ def model_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
     usual_values = {"dtype": "auto", "device": "auto", "trust_remote_code": False, "load_in_4bit": False}
     for key, usual in usual_values.items():
         if given.get(key, usual) != usual:
-            yield Conflict(key, f"{key} has no effect on a model with endpoint; remove it")
+            yield (key,), f"{key} has no effect on a model with endpoint; remove it"
 
 
-def endpoint_conflicts(endpoint: Any, sources: Sequence[Any]) -> Iterator[tuple[int, str, str]]:
-    """Position, key and message of sources that ask of a server what it cannot do, or of none.
+def endpoint_conflicts(endpoint: Any, sources: Sequence[Any]) -> Iterator[Conflict]:
+    """Sources that ask of a server what it cannot do, or of none.
 
     endpoint: its settings as a mapping, its address alone, or None where there is no server.
     """
@@ -96,47 +83,48 @@ def endpoint_conflicts(endpoint: Any, sources: Sequence[Any]) -> Iterator[tuple[
         if not isinstance(source, Mapping):
             continue
         origins = [key for key in ORIGINS if source.get(key) is not None]
-        if endpoint is not None and origins == ["adapter"] and server == "openai":
-            yield (
-                at,
-                "adapter",
+        if endpoint is None:
+            if "served_as" in origins:
+                message = "no server is named; add model.endpoint, or give adapter: a PEFT directory"
+                yield ("sources", at, "served_as"), message
+            continue
+        if origins == ["adapter"] and server == "openai":
+            message = (
                 "it takes a server that loads adapters from files; give model.endpoint.server: vllm, sglang "
-                "or lorax, or give served_as: its model name there",
+                "or lorax, or give served_as: its model name there"
             )
-        if endpoint is not None and origins and origins[0] not in READY_MADE:
-            yield (
-                at,
-                origins[0],
+            yield ("sources", at, "adapter"), message
+        if origins and origins[0] not in READY_MADE:
+            message = (
                 "a server cannot train an adapter; give served_as (its model name there) or adapter (a PEFT "
-                "directory), or remove model.endpoint to train on this machine",
+                "directory), or remove model.endpoint to train on this machine"
             )
-        if endpoint is None and "served_as" in origins:
-            yield at, "served_as", "no server is named; add model.endpoint, or give adapter: a PEFT directory"
+            yield ("sources", at, origins[0]), message
 
 
 def source_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
-    """One origin, and no setting that would silently do nothing."""
+    """One origin, no setting of a source that would silently do nothing, and changes that go together."""
     origins = [key for key in ORIGINS if given.get(key) is not None]
     if not origins:
-        yield Conflict(
-            "",
+        message = (
             "no data: give one of path (a file or a hub dataset), task (an lm-eval task's training split), "
             "adapter (a PEFT directory), served_as (an adapter on a server), from (another source, with "
-            "something changed) or concat (several)",
+            "something changed) or concat (several)"
         )
+        yield (), message
     elif len(origins) > 1:
-        yield Conflict(origins[-1], f"{' and '.join(origins)} are given together; keep one of them")
+        yield (origins[-1],), f"{' and '.join(origins)} are given together; keep one of them"
     else:
         yield from _without_effect(given, origins[0])
     if origins in ([], ["path"]):
-        yield from _template_conflicts(given)
-
-
-def _template_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
-    if given.get("labels") is not None and given.get("label") is None:
-        yield Conflict("labels", "labels are given without label; add label: the column that holds the class")
-    if given.get("prompt") is not None and given.get("completion") is None:
-        yield Conflict("prompt", "prompt is given without completion; add completion: the text to be learnt")
+        if given.get("labels") is not None and given.get("label") is None:
+            message = "labels are given without label; add label: the column that holds the class"
+            yield ("labels",), message
+        if given.get("prompt") is not None and given.get("completion") is None:
+            message = "prompt is given without completion; add completion: the text to be learnt"
+            yield ("prompt",), message
+    if len(origins) == 1:
+        yield from variation_conflicts(given, origins[0])
 
 
 def _without_effect(given: Mapping[str, Any], origin: str) -> Iterator[Conflict]:
@@ -144,14 +132,14 @@ def _without_effect(given: Mapping[str, Any], origin: str) -> Iterator[Conflict]
         if _is_set(given, key):
             instead = _INSTEAD.get((origin, key))
             mend = f"give {instead}" if instead else "remove it"
-            yield Conflict(key, f"{key} has no effect on a source with {origin}; {mend}")
+            yield (key,), f"{key} has no effect on a source with {origin}; {mend}"
     if origin in READY_MADE and given.get("train") is False:
-        yield Conflict("train", "an adapter is not trained and no source can be made from it; remove train")
+        yield ("train",), "an adapter is not trained and no source can be made from it; remove train"
     path = given.get("path")
     if origin == "path" and isinstance(path, str) and is_local_data(path):
         for key in _OF_HUB:
             if _is_set(given, key):
-                yield Conflict(key, f"{key} has no effect on a local file; remove it")
+                yield (key,), f"{key} has no effect on a local file; remove it"
 
 
 def _is_set(given: Mapping[str, Any], key: str) -> bool:
@@ -160,23 +148,21 @@ def _is_set(given: Mapping[str, Any], key: str) -> bool:
     return value is not None and value != {} and (key, value) != ("split", "train")
 
 
-def duplicate_names(names: Sequence[Any], list_name: str) -> Iterator[tuple[int, str]]:
-    """Position and message of each name that stands already earlier in its list.
+def duplicate_names(names: Sequence[Any], part: str) -> Iterator[Conflict]:
+    """Each name that stands already earlier in its list (``part``: sources or targets).
 
     Names that differ only in case count as the same: some file systems cannot tell them apart.
     """
     first: dict[str, int] = {}
-    for position, name in enumerate(names):
+    for at, name in enumerate(names):
         if not isinstance(name, str):
             continue
-        earlier = first.setdefault(name.casefold(), position)
-        if earlier != position:
-            other = names[earlier]
-            same = "" if other == name else f" (as {other!r}; upper and lower case do not tell names apart)"
-            yield (
-                position,
-                f"{name!r} is the name of {list_name}[{earlier}] already{same}; choose another name",
-            )
+        earlier = first.setdefault(name.casefold(), at)
+        if earlier != at:
+            twin = names[earlier]
+            same = "" if twin == name else f" (as {twin!r}; upper and lower case do not tell names apart)"
+            message = f"{name!r} is the name of {part}[{earlier}] already{same}; choose another name"
+            yield (part, at, "name"), message
 
 
 @dataclass(frozen=True)
@@ -216,46 +202,38 @@ def changes_of(given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: given[key] for key in KINDS if given.get(key) not in (None, False)}
 
 
-def all_source_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
-    """Settings of one source that do not go together, variations included."""
-    yield from source_conflicts(given)
-    origins = [key for key in ORIGINS if given.get(key) is not None]
-    if len(origins) == 1:
-        yield from variation_conflicts(given, origins[0])
-
-
 def variation_conflicts(given: Mapping[str, Any], origin: str) -> Iterator[Conflict]:
     """What keeps the variation keys of one source from being applied. origin: its one kind of origin."""
     changes = changes_of(given)
     if origin != "from":
         for key in changes:
-            yield Conflict(
-                key, f"{key} changes another source; give a source of its own with from: and that source"
-            )
+            message = f"{key} changes another source; give a source of its own with from: and that source"
+            yield (key,), message
         return
     training: Any = given.get("training") if isinstance(given.get("training"), dict) else {}
     if not (changes or training or given.get("lora")):
-        legal = ", ".join(KINDS)
-        yield Conflict("from", f"nothing is changed; give one of {legal}, or training or lora")
+        yield ("from",), f"nothing is changed; give one of {', '.join(KINDS)}, or training or lora"
     for change in CHANGES:
         for key in change.excludes:
             if change.key in changes and key in changes:
-                yield Conflict(key, f"{change.key} and {key} are given together; keep one of them")
+                yield (key,), f"{change.key} and {key} are given together; keep one of them"
     if "loss_on" in changes and training.get("loss_on") is not None:
-        yield Conflict("loss_on", "loss_on stands here and under training; keep one of them")
+        yield ("loss_on",), "loss_on stands here and under training; keep one of them"
     lengths = [key for key in LENGTHS if training.get(key) is not None]
     for key in ("match_tokens", "match_steps"):
         if key in changes and lengths:
-            yield Conflict(key, f"{key} and training.{lengths[0]} are given together; keep one of them")
+            yield (key,), f"{key} and training.{lengths[0]} are given together; keep one of them"
 
 
-def lineage_conflicts(sources: Sequence[Any]) -> Iterator[tuple[int, str, str]]:
-    """Position, key and message of each name that leads nowhere or in a circle, and of material unused.
+def lineage_conflicts(sources: Sequence[Any]) -> Iterator[Conflict]:
+    """Each name that leads nowhere or in a circle, and material that is not used.
 
-    sources: as plain mappings; whatever is no mapping, or has no name, is passed over.
+    sources: as plain mappings; whatever is not a mapping, or has no name, is passed over.
     """
     named = {
-        one["name"]: one for one in sources if isinstance(one, Mapping) and isinstance(one.get("name"), str)
+        source["name"]: source
+        for source in sources
+        if isinstance(source, Mapping) and isinstance(source.get("name"), str)
     }
     used: set[str] = set()
     for at, source in enumerate(sources):
@@ -263,16 +241,59 @@ def lineage_conflicts(sources: Sequence[Any]) -> Iterator[tuple[int, str, str]]:
             continue
         for key, name in _references(source):
             used.add(name)
-            if message := _reference_fault(source, key, name, named):
-                yield at, key, message
+            if message := _reference_fault(source, name, named):
+                yield ("sources", at, key), message
     for at, source in enumerate(sources):
         if not isinstance(source, Mapping) or source.get("train") is not False:
             continue
-        own = source.get("name")
-        if not isinstance(own, str) or own not in used:
-            yield at, "train", "it is neither trained nor used by another source; remove train or the source"
-    if named and all(one.get("train") is False for one in named.values()):
-        yield len(sources) - 1, "train", "no source is trained; leave train out of at least one"
+        if not isinstance(source.get("name"), str) or source["name"] not in used:
+            message = "it is neither trained nor used by another source; remove train or the source"
+            yield ("sources", at, "train"), message
+    if named and all(source.get("train") is False for source in named.values()):
+        message = "no source is trained; leave train out of at least one"
+        yield ("sources", len(sources) - 1, "train"), message
+
+
+def part_conflicts(study: Mapping[str, Any]) -> Iterator[Conflict]:
+    """Conflicts inside one source, the model or the training, with their places in the study file."""
+    for at, source in enumerate(_listed(study, "sources")):
+        if isinstance(source, Mapping):
+            yield from _placed(("sources", at), source_conflicts(source))
+            if isinstance(source.get("training"), Mapping):
+                yield from _placed(("sources", at, "training"), training_conflicts(source["training"]))
+    for key, conflicts in (("model", model_conflicts), ("training", training_conflicts)):
+        part = study.get(key)
+        if isinstance(part, Mapping):
+            yield from _placed((key,), conflicts(part))
+
+
+def study_conflicts(study: Mapping[str, Any]) -> Iterator[Conflict]:
+    """Conflicts between the parts of a study: origins of sources, the server, names that stand twice."""
+    sources, model = _listed(study, "sources"), study.get("model")
+    yield from lineage_conflicts(sources)
+    yield from endpoint_conflicts(model.get("endpoint") if isinstance(model, Mapping) else None, sources)
+    for part in ("sources", "targets"):
+        items = map(target_mapping, _listed(study, part))
+        names = [item.get("name") if isinstance(item, Mapping) else None for item in items]
+        yield from duplicate_names(names, part)
+
+
+def target_mapping(target: Any) -> Any:
+    """A target as a mapping with a name where its task gives one; anything else as it is."""
+    if isinstance(target, str):
+        target = {"task": target}
+    if isinstance(target, Mapping) and target.get("name") is None and isinstance(target.get("task"), str):
+        return {**target, "name": task_stem(target["task"])}
+    return target
+
+
+def _listed(study: Mapping[str, Any], key: str) -> Sequence[Any]:
+    items = study.get(key)
+    return items if isinstance(items, list | tuple) else ()
+
+
+def _placed(place: Place, conflicts: Iterator[Conflict]) -> Iterator[Conflict]:
+    return (((*place, *inner), message) for inner, message in conflicts)
 
 
 def parents(source: Mapping[str, Any]) -> list[str]:
@@ -292,29 +313,25 @@ def _references(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _reference_fault(
-    source: Mapping[str, Any], key: str, name: str, named: Mapping[str, Mapping[str, Any]]
+    source: Mapping[str, Any], name: str, named: Mapping[str, Mapping[str, Any]]
 ) -> str | None:
+    start = str(source.get("name"))
     if name not in named:
-        near = get_close_matches(name, [one for one in named if one != source.get("name")], n=1)
+        near = get_close_matches(name, [known for known in named if known != source.get("name")], n=1)
         guess = f"did you mean {near[0]}? " if near else ""
         return f"there is no source {name!r}; {guess}legal here: {', '.join(named)}"
     if name == source.get("name"):
         return f"{name!r} is this source itself; give another one"
     if any(named[name].get(key) is not None for key in READY_MADE):
         return f"{name!r} is an adapter, which has no rows; give a source with data"
-    circle = _circle(str(source.get("name")), name, named)
-    return f"the sources go in a circle: {' -> '.join(circle)}; give one of them data" if circle else None
-
-
-def _circle(start: str, name: str, named: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The way from a source back to itself, or nothing."""
     ways, seen = [[start, name]], {name}
     while ways:
         way = ways.pop()
         for _, further in _references(named.get(way[-1], {})):
             if further == start:
-                return [*way, start]
+                circle = " -> ".join([*way, start])
+                return f"the sources go in a circle: {circle}; give one of them data"
             if further not in seen:
                 seen.add(further)
                 ways.append([*way, further])
-    return []
+    return None

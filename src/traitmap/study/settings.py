@@ -1,9 +1,15 @@
-"""The study file as plain frozen settings; defaults are the paper's where it has them."""
+"""The study file as plain frozen settings; defaults are the paper's where it has them.
+
+Each class below is one mapping of the file: a setting's type says what it may be, its line in the docstring
+what it means (docs/study-reference.md is read off both). First the checks that one value allows, with the
+words of their faults, then the types made of them, then the mappings from the inside out, last what follows
+from several of them. Rules that need more than one setting stand in `study.rules`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,40 +21,59 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from traitmap.study.paths import task_stem
 from traitmap.study.rules import (
     LENGTHS,
     Conflict,
-    all_source_conflicts,
-    duplicate_names,
-    endpoint_conflicts,
-    lineage_conflicts,
     model_conflicts,
+    source_conflicts,
+    study_conflicts,
+    target_mapping,
     training_conflicts,
     url_fault,
 )
 from traitmap.study.template import syntax_fault
 
+# Context of a validation whose caller runs the rules by itself, over all parts of a file.
+RULES_APART = {"rules": "apart"}
 BASELINE = "__baseline__"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # of Windows
 
 
+def _fault(message: str) -> PydanticCustomError:
+    """A fault in words of ours, which the reader of a study file hands on as they are."""
+    return PydanticCustomError("fault", "{message}", {"message": message})
+
+
 class Settings(BaseModel):
-    """Frozen, and no key that we do not know."""
+    """One mapping of a study file: frozen, and no key that is not known.
+
+    Whatever is built in Python is checked against the rules too, once its values are legal. Who reads a file
+    gives the context ``RULES_APART`` and runs them over the whole file, also where a value is not legal.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, validate_by_name=True, serialize_by_alias=True
     )
 
+    def _conflicts(self) -> Iterable[Conflict]:
+        """Settings of this mapping that do not go together."""
+        return ()
 
-def _told(message: str) -> PydanticCustomError:
-    """A fault in our own words, which the reader of a study file hands on as they are."""
-    return PydanticCustomError("told", "{message}", {"message": message})
+    @model_validator(mode="after")
+    def _keep_rules(self, info: ValidationInfo) -> Self:
+        conflicts = () if info.context == RULES_APART else self._conflicts()
+        faults = [
+            InitErrorDetails(type=_fault(message), loc=place, input=None) for place, message in conflicts
+        ]
+        if faults:
+            raise ValidationError.from_exception_data(type(self).__name__, faults)
+        return self
 
 
 def _number(value: Any) -> Any:
@@ -67,59 +92,59 @@ def _number(value: Any) -> Any:
 
 def _safe_name(name: str) -> str:
     if name == BASELINE:
-        raise _told(f"{name!r} is reserved for the base model; choose another name")
+        raise _fault(f"{name!r} is reserved for the base model; choose another name")
     if not _NAME.fullmatch(name):
-        raise _told(
+        raise _fault(
             f"{name!r} cannot be a name, since names become file names: use letters a-z and A-Z, digits and "
             ". _ - (at most 100, no dot in front)"
         )
     if _DEVICE.fullmatch(name):
-        raise _told(f"{name!r} is a device on Windows, so no file there can have this name; choose another")
+        raise _fault(f"{name!r} is a device on Windows, so no file there can have this name; choose another")
     return name
 
 
 def _written_text(text: str) -> str:
     if not text.strip():
-        raise _told("it is empty; give text or remove the key")
+        raise _fault("it is empty; give text or remove the key")
     return text
 
 
 def _server_url(text: str) -> str:
     fault = url_fault(text)
     if fault:
-        raise _told(fault)
+        raise _fault(fault)
     return text.rstrip("/")
 
 
 def _template(text: str) -> str:
     if not text:
-        raise _told("the template is empty; write it or remove the key")
+        raise _fault("the template is empty; write it or remove the key")
     fault = syntax_fault(text)
     if fault:
-        raise _told(f"not a Jinja template: {fault}; columns are written as {{{{ column }}}}")
+        raise _fault(f"not a Jinja template: {fault}; columns are written as {{{{ column }}}}")
     return text
 
 
 def _label_words(labels: dict[str, str]) -> dict[str, str]:
     if not labels:
-        raise _told("no words are given; write one line per value, such as 1: positive")
+        raise _fault("no words are given; write one line per value, such as 1: positive")
     for value, word in labels.items():
         if not word.strip():
-            raise _told(f"the value {value!r} has an empty word; give one")
+            raise _fault(f"the value {value!r} has an empty word; give one")
     return labels
 
 
 def _not_empty(items: tuple[Any, ...]) -> tuple[Any, ...]:
     # not pydantic's min_length, which calls a list empty when all its items are at fault
     if not items:
-        raise _told("the list is empty; give at least one")
+        raise _fault("the list is empty; give at least one")
     return items
 
 
 def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     if repeated:
-        raise _told(
+        raise _fault(
             f"{', '.join(map(str, repeated))} stands more than once; the same seed gives the same adapter"
         )
     return seeds
@@ -127,39 +152,26 @@ def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 def _class_weights(weights: dict[str, float]) -> dict[str, float]:
     if not any(weights.values()):
-        raise _told("no class has a weight above 0; give each label word its weight, such as positive: 4")
+        raise _fault("no class has a weight above 0; give each label word its weight, such as positive: 4")
     return weights
 
 
 def _mixture(weights: dict[str, float]) -> dict[str, float]:
     if len(weights) < 2:
-        raise _told("a mixture needs at least two sources; give each name its weight, such as {a: 1, b: 3}")
+        raise _fault("a mixture needs at least two sources; give each name its weight, such as {a: 1, b: 3}")
     return weights
 
 
 def _quantile_range(limits: tuple[float, ...]) -> tuple[float, ...]:
     if len(limits) != 2 or limits[0] >= limits[1]:
-        raise _told("give two shares, the lower one first, such as [0, 0.5] for the shorter half")
+        raise _fault("give two shares, the lower one first, such as [0, 0.5] for the shorter half")
     return limits
 
 
-def _raise(settings: BaseModel, conflicts: Iterable[tuple[tuple[str | int, ...], str]]) -> None:
-    found = [
-        InitErrorDetails(type=_told(message), loc=tuple(part for part in where if part != ""), input=None)
-        for where, message in conflicts
-    ]
-    if found:
-        raise ValidationError.from_exception_data(type(settings).__name__, found)
-
-
-def _located(conflicts: Iterable[Conflict]) -> Iterable[tuple[tuple[str | int, ...], str]]:
-    return (((conflict.key,), conflict.message) for conflict in conflicts)
-
-
-def _override(settings: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of one source, checked as the study's own are; only the keys that were given."""
-    checked = settings.model_validate(given)
-    return {key: getattr(checked, key) for key in given}
+def _override(record: type[BaseModel], settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    """Settings of one source, checked as the study's own are; only the keys that it gives."""
+    checked = record.model_validate(settings, context=info.context)
+    return {key: getattr(checked, key) for key in settings}
 
 
 Name = Annotated[str, AfterValidator(_safe_name)]
@@ -208,8 +220,8 @@ class Endpoint(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_text(cls, given: Any) -> Any:
-        return {"url": given} if isinstance(given, str) else given
+    def _from_text(cls, value: Any) -> Any:
+        return {"url": value} if isinstance(value, str) else value
 
 
 class Model(Settings):
@@ -239,13 +251,11 @@ class Model(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_text(cls, given: Any) -> Any:
-        return {"path": given} if isinstance(given, str) else given
+    def _from_text(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
 
-    @model_validator(mode="after")
-    def _settings_with_effect(self) -> Self:
-        _raise(self, _located(model_conflicts(self.model_dump())))
-        return self
+    def _conflicts(self) -> Iterable[Conflict]:
+        return model_conflicts(self.model_dump())
 
 
 class Lora(Settings):
@@ -305,10 +315,8 @@ class Training(Settings):
     max_tokens: Count | None = None
     loss_on: Literal["completion", "all"] = "completion"
 
-    @model_validator(mode="after")
-    def _one_length(self) -> Self:
-        _raise(self, _located(training_conflicts(self.model_dump())))
-        return self
+    def _conflicts(self) -> Iterable[Conflict]:
+        return training_conflicts(self.model_dump())
 
 
 class Mislabel(Settings):
@@ -326,8 +334,8 @@ class Mislabel(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_number(cls, given: Any) -> Any:
-        return {"rate": given} if isinstance(given, int | float | str) else given
+    def _from_number(cls, value: Any) -> Any:
+        return {"rate": value} if isinstance(value, int | float | str) else value
 
 
 class Source(Settings):
@@ -411,10 +419,8 @@ class Source(Settings):
     match_tokens: CountOrName | None = None
     match_steps: CountOrName | None = None
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        _raise(self, _located(all_source_conflicts(self.model_dump())))
-        return self
+    def _conflicts(self) -> Iterable[Conflict]:
+        return source_conflicts(self.model_dump())
 
 
 class Target(Settings):
@@ -443,8 +449,8 @@ class Target(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _named_as_its_task(cls, given: Any) -> Any:
-        return target_mapping(given)
+    def _named_as_its_task(cls, value: Any) -> Any:
+        return target_mapping(value)
 
 
 class Study(Settings):
@@ -487,25 +493,8 @@ class Study(Settings):
     trait_names: tuple[Text, ...] = ()
     path: Path | None = Field(default=None, exclude=True)
 
-    @model_validator(mode="after")
-    def _distinct_names(self) -> Self:
-        for field, listed in (("sources", self.sources), ("targets", self.targets)):
-            names = [item.name for item in listed]
-            _raise(self, (((field, at, "name"), said) for at, said in duplicate_names(names, field)))
-        return self
-
-    @model_validator(mode="after")
-    def _known_origins(self) -> Self:
-        found = lineage_conflicts([source.model_dump() for source in self.sources])
-        _raise(self, ((("sources", at, key), said) for at, key, said in found))
-        return self
-
-    @model_validator(mode="after")
-    def _served_or_trained(self) -> Self:
-        endpoint = self.model.endpoint.model_dump() if self.model.endpoint else None
-        found = endpoint_conflicts(endpoint, [source.model_dump() for source in self.sources])
-        _raise(self, ((("sources", at, key), said) for at, key, said in found))
-        return self
+    def _conflicts(self) -> Iterable[Conflict]:
+        return study_conflicts(self.model_dump())
 
     def source(self, name: str) -> Source | None:
         """The source of this name, or None."""
@@ -515,15 +504,6 @@ class Study(Settings):
     def folder(self) -> Path:
         """The folder that relative paths start from: the study file's, without a file the current one."""
         return self.path.parent if self.path else Path.cwd()
-
-
-def target_mapping(given: Any) -> Any:
-    """A target as a mapping with a name where one can be told; anything else as it is."""
-    if isinstance(given, str):
-        given = {"task": given}
-    if isinstance(given, Mapping) and given.get("name") is None and isinstance(given.get("task"), str):
-        return {**given, "name": task_stem(given["task"])}
-    return given
 
 
 def settings_of(study: Study, source: Source) -> tuple[Training, Lora]:
