@@ -27,7 +27,7 @@ from scipy import stats
 from traitmap.analysis.features import PairFeatures
 from traitmap.analysis.profiles.pairs import pair_features
 from traitmap.analysis.recommendation.completion import (
-    Left,
+    Budget,
     Price,
     choose_cells,
     choose_sources,
@@ -35,7 +35,7 @@ from traitmap.analysis.recommendation.completion import (
     gain_noise,
     importance,
 )
-from traitmap.analysis.recommendation.gaussian import Observed, Posterior, Prior, infer, make_prior
+from traitmap.analysis.recommendation.gaussian import Observed, Prior, TablePosterior, infer, make_prior
 from traitmap.api.runs import matrix_of
 from traitmap.data.texts import read_texts
 from traitmap.matrix.record import Array, TransferMatrix
@@ -80,7 +80,7 @@ def observed(table: Known, mask: Array) -> Observed:
     return Observed(places, table.gains[mask], np.nan_to_num(table.noise[mask]))
 
 
-def completed(table: Known, mask: Array, seed: int) -> Posterior:
+def completed(table: Known, mask: Array, seed: int) -> TablePosterior:
     return infer(table.prior, observed(table, mask), table.metrics, level=LEVEL, seed=seed)
 
 
@@ -145,7 +145,7 @@ def our_adapters(table: Known, seed: int) -> Array:
         weight = importance(posterior, "all", table.metrics, np.ones(len(table.metrics)))
         weight[~table.there] = 0.0
         rest = [row for row in range(len(mask)) if row not in rows]
-        rows += choose_sources(posterior, price, rest, weight, Left(np.inf, np.inf), most=1)
+        rows += choose_sources(posterior, price, rest, weight, Budget(np.inf, np.inf), most=1)
 
 
 def judged(table: Known, mask: Array, seed: int) -> dict[str, float]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from traitmap.analysis.recommendation.completion import (
     Aim,
-    Left,
+    Budget,
     Price,
     before_anything,
     choose_cells,
@@ -24,7 +24,7 @@ from traitmap.analysis.recommendation.completion import (
     items_asked,
     read_table,
 )
-from traitmap.analysis.recommendation.gaussian import Posterior, infer, make_prior
+from traitmap.analysis.recommendation.gaussian import TablePosterior, infer, make_prior
 from traitmap.errors import MatrixError, UserError
 from traitmap.matrix.build import build_matrix
 from traitmap.matrix.record import Array, TransferMatrix
@@ -86,7 +86,7 @@ class _Prices:
     targets: tuple[str, ...]
     training: Array
     evaluation: Array
-    whole: Left
+    whole: Budget
 
 
 def run_on_budget(
@@ -114,7 +114,7 @@ def run_on_budget(
     started = time.monotonic()
     prices = _price_list(study, engine, sources, targets)
     features = _features(sources, targets, seed)
-    left = Left(share * prices.whole.training, share * prices.whole.evaluation)
+    left = Budget(share * prices.whole.training, share * prices.whole.evaluation)
     by_name = {target.name: target for target in targets}
     asked = _asked_items(prices, features, by_name, left, seed)
     part = np.array([_tokens(by_name[name], asked.get(name), engine) for name in prices.targets])
@@ -123,7 +123,7 @@ def run_on_budget(
         prices=prices,
         part=part,
         items=asked,
-        left=Left(left.training, left.evaluation - float(part.sum())),
+        left=Budget(left.training, left.evaluation - float(part.sum())),
         counts=np.array([len(asked.get(name, ())) or by_name[name].n_items for name in prices.targets]),
         existing=frozenset(source.name for source in sources if source.adapter is not None),
     )
@@ -145,7 +145,7 @@ class _Campaign:
     prices: _Prices
     part: Array
     items: Mapping[str, tuple[int, ...]]
-    left: Left
+    left: Budget
     counts: Array
     existing: frozenset[str]
     rounds: tuple[tuple[int, ...], ...] = ()
@@ -159,7 +159,7 @@ class _Campaign:
         cells = np.repeat(self.part[None, :], len(self.prices.sources), axis=0)
         return Price(cells, self.prices.training, noise)
 
-    def choose(self, posterior: Posterior, noise: Array, weight: Array, rounds_left: int) -> bool:
+    def choose(self, posterior: TablePosterior, noise: Array, weight: Array, rounds_left: int) -> bool:
         """Choose the next round's sources and cells; False where nothing can be bought any more."""
         price = self.price(noise)
         rest = [s for s in range(len(self.prices.sources)) if s not in self.rows]
@@ -176,7 +176,7 @@ class _Campaign:
             return False
         self.rounds = (*self.rounds, tuple(new))
         self.cells = (*self.cells, *cells)
-        self.left = Left(
+        self.left = Budget(
             self.left.training - float(self.prices.training[new].sum()),
             self.left.evaluation - float(sum(self.part[target] for _, target in cells)),
         )
@@ -279,7 +279,7 @@ def _price_list(
         targets=tuple(name.name for name in names),
         training=training,
         evaluation=evaluation,
-        whole=Left(float(training.sum()) * len(study.seeds), float(evaluation.sum()) * (1 + rows)),
+        whole=Budget(float(training.sum()) * len(study.seeds), float(evaluation.sum()) * (1 + rows)),
     )
 
 
@@ -293,7 +293,7 @@ def _asked_items(
     prices: _Prices,
     features: PairFeatures | None,
     targets: Mapping[str, LoadedTarget],
-    left: Left,
+    left: Budget,
     seed: int,
 ) -> dict[str, tuple[int, ...]]:
     """target -> the items that are asked, where these are not all: a fixed draw for each target."""

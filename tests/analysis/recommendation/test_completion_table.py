@@ -9,7 +9,7 @@ from scipy.optimize import check_grad
 from planted import matrix_of
 from traitmap.analysis.features import Feature, PairFeatures
 from traitmap.analysis.recommendation.completion import (
-    Left,
+    Budget,
     Price,
     before_anything,
     choose_cells,
@@ -163,7 +163,7 @@ def test_the_stretch_holds_the_errors_that_it_was_made_of() -> None:
     values = hidden(table(12, 9, 15) * np.random.default_rng(1).lognormal(size=9), 0.5, 15)
     found = posterior_of(values)
     errors = left_out_errors(found.prior, found.fit, found.observed, cell_folds(found.observed, 0))
-    inside = errors.standardised <= 1.6449 * found.stretch[0, 0]
+    inside = errors[0] <= 1.6449 * found.stretch[0, 0]
     assert inside.mean() >= 0.9
     assert inside.mean() <= 0.9 + 2 / len(inside)
 
@@ -269,7 +269,7 @@ def test_sources_are_chosen_within_the_price_of_training() -> None:
     posterior = before_anything(make_prior("abcde", "xyz"))
     training = np.array([5.0, 1.0, 1.0, 9.0, 1.0])
     price = Price(np.ones((5, 3)), training, np.full((5, 3), 0.1))
-    chosen = choose_sources(posterior, price, range(5), np.ones((5, 3)), Left(3.0, 100.0))
+    chosen = choose_sources(posterior, price, range(5), np.ones((5, 3)), Budget(3.0, 100.0))
     assert sorted(chosen) == [1, 2, 4]
 
 
@@ -281,10 +281,10 @@ def test_a_poor_budget_asks_fewer_items_than_a_rich_one() -> None:
         "available": [400, 400, 400],
         "weight": np.ones((6, 3)),
     }
-    poor = choose_item_share(posterior, left=Left(6.0, 2.0), **told)
-    rich = choose_item_share(posterior, left=Left(6.0, 21.0), **told)
+    poor = choose_item_share(posterior, left=Budget(6.0, 2.0), **told)
+    rich = choose_item_share(posterior, left=Budget(6.0, 21.0), **told)
     assert 0 < poor < rich == 1.0
-    assert choose_item_share(posterior, left=Left(6.0, 0.01), **told) == 0.0
+    assert choose_item_share(posterior, left=Budget(6.0, 0.01), **told) == 0.0
 
 
 def test_conditioning_does_not_depend_on_the_order_of_cells() -> None:

@@ -15,7 +15,6 @@ from math import factorial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from traitmap.analysis.explanation.design import (
     Design,
@@ -30,7 +29,7 @@ from traitmap.analysis.explanation.levels import NEGLIGIBLE
 from traitmap.analysis.explanation.permutation import LEVEL
 from traitmap.analysis.explanation.records import Dominance, GroupShare, Verdict
 from traitmap.matrix.record import Array
-from traitmap.matrix.statistics import Interval, unknown
+from traitmap.matrix.statistics import Interval, t_value, unknown
 
 
 def group_shares(r_squared: Mapping[tuple[int, ...], Array], groups: int) -> Array:
@@ -215,7 +214,7 @@ def _half_widths(left: _Left) -> Array:
     by_task = np.sum([_jackknife(one) for one in left.families], axis=0)
     by_couple = _jackknife(left.couples) * left.of / len(left.couples)
     variance = np.maximum(by_task - by_couple, by_couple)
-    return np.asarray(float(stats.t.ppf(0.975, max(tasks - 1, 1))) * np.sqrt(variance))
+    return np.asarray(float(t_value(max(tasks - 1, 1))) * np.sqrt(variance))
 
 
 def _jackknife(left: Array) -> Array:

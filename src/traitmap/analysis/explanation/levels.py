@@ -12,14 +12,13 @@ from math import atanh, sqrt, tanh
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from traitmap.analysis.explanation.design import Mask
-from traitmap.analysis.explanation.permutation import LEVEL, POWER
+from traitmap.analysis.explanation.permutation import LEVEL
 from traitmap.analysis.explanation.records import LevelEffect, Strength, Verdict
 from traitmap.analysis.features import Feature
 from traitmap.matrix.record import Array
-from traitmap.matrix.statistics import Interval, benjamini_hochberg, unknown
+from traitmap.matrix.statistics import Interval, benjamini_hochberg, detectable, t_value, unknown, z_value
 
 LEAST_TASKS = 5
 NEGLIGIBLE = 0.2  # |effect| in standard deviations: 4 % of the variance
@@ -65,7 +64,7 @@ def detectable_correlation(n: int, level: float) -> float:
     """Smallest correlation of n tasks found with 80 % power, by Fisher's transformation."""
     if n < LEAST_TASKS:
         return float("nan")
-    return tanh(float(stats.norm.ppf(1 - level / 2) + stats.norm.ppf(POWER)) / sqrt(n - 3))
+    return tanh(detectable(1.0, confidence=1 - level) / sqrt(n - 3))
 
 
 def verdict(q: float, effect: Interval) -> Verdict:
@@ -97,7 +96,7 @@ def _tested(y: Array, x: Array, draws: int, seed: int) -> tuple[Interval, float,
     moved = generator.permuted(np.tile(x, (draws, 1)), axis=1)
     p = (1 + (np.abs(moved @ y) >= abs(float(x @ y)) - 1e-9 * size).sum()) / (1 + draws)
     r = float(np.clip(x @ y / size, -1 + 1e-9, 1 - 1e-9))
-    half = float(stats.norm.ppf(0.975)) / sqrt(n - 3)
+    half = z_value() / sqrt(n - 3)
     return Interval(r, tanh(atanh(r) - half), tanh(atanh(r) + half)), float(p), n
 
 
@@ -135,7 +134,7 @@ def row_strengths(
 def _interval(effect: float, error: float, count: int) -> Interval:
     if count < 3 or not np.isfinite(error):
         return unknown(f"only {count} pairs")
-    half = float(stats.t.ppf(0.975, count - 1)) * error
+    half = float(t_value(count - 1)) * error
     return Interval(effect, effect - half, effect + half)
 
 

@@ -24,7 +24,7 @@ from traitmap.analysis.explanation.permutation import Slope, slope_of
 from traitmap.analysis.explanation.records import AsymmetricPair, Asymmetry, OddCell, OddCells
 from traitmap.analysis.features import Reason
 from traitmap.matrix.record import Array
-from traitmap.matrix.statistics import Interval, benjamini_hochberg, unknown
+from traitmap.matrix.statistics import Interval, benjamini_hochberg, unknown, z_value
 
 NO_NOISE = "the noise of the gains is unknown: the table holds no items and no standard errors"
 
@@ -70,7 +70,7 @@ def _pair(design: Design, a: int, b: int) -> AsymmetricPair:
     error = hypot(design.noise[row_a, column_b], design.noise[row_b, column_a])
     difference = forward - backward
     if isfinite(error) and error > 0:
-        half = float(stats.norm.ppf(0.975)) * error
+        half = z_value() * error
         told = Interval(difference, difference - half, difference + half)
         p = float(2 * stats.norm.sf(abs(difference) / error))
     else:
@@ -115,7 +115,7 @@ def odd_cells(design: Design, surface: Array, reasons: Reasons) -> OddCells:
     p_noise = 2 * stats.norm.sf(np.abs(departure) / errors)
     q_noise, q_scatter = benjamini_hochberg(p_noise), benjamini_hochberg(p_scatter)
     scatter = np.abs(departure / np.where(studentised == 0, np.nan, studentised))
-    half = np.where(np.isfinite(errors), errors, scatter) * stats.norm.ppf(0.975)
+    half = np.where(np.isfinite(errors), errors, scatter) * z_value()
     rows, columns = design.cells
     cells = []
     for i in np.flatnonzero(sound):

@@ -1,7 +1,5 @@
 """The frozen records of an explanation. Every number has its interval, its null, or the reason why not.
 
-An explanation as small print for notebooks: its verdicts, and the effects behind them.
-
 The record of an explanation as plain JSON values; unknown numbers become null.
 """
 
@@ -15,10 +13,9 @@ from typing import Any, Literal
 from traitmap.analysis.explanation.families import Families
 from traitmap.analysis.explanation.permutation import Mantel
 from traitmap.analysis.features import Group, Reason
-from traitmap.jsonable import jsonable
 from traitmap.analysis.traits.records import TraitWarning
+from traitmap.jsonable import jsonable
 from traitmap.matrix.statistics import Interval
-from traitmap.notebook import Entry, Rows, between, number, page
 
 Verdict = Literal["yes", "no", "cannot tell"]
 
@@ -227,21 +224,9 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         """Verdicts and effects, for notebooks."""
+        from traitmap.analysis.tables import explanation_html
 
         return explanation_html(self)
-
-
-def explanation_html(found: Explanation) -> str:
-    """Every verdict in words, and the effects of the composites beside each other."""
-    rows = []
-    for one in found.joint:
-        slope = one.effect
-        effect = f"{number(slope.value, 2, sign=True)} {between(slope.low, slope.high, 2)}".strip()
-        verdict = Entry(one.verdict, strong=one.verdict == "yes")
-        rows.append((one.name, [Entry(str(one.group)), Entry(effect), Entry(number(one.q, 3)), verdict]))
-    title = f"Why: {found.pairs} pairs of {len(found.sources)} sources and {len(found.targets)} targets"
-    table = [Rows("composite", ["group", "effect, 95 %", "q", "verdict"], rows)] if rows else []
-    return page(title, *found.words, *table, notes=[f"! {warning.message}" for warning in found.warnings])
 
 
 def to_json(explanation: Explanation) -> dict[str, Any]:

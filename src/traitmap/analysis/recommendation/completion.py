@@ -1,8 +1,15 @@
-"""complete: a transfer matrix with its missing cells predicted, each with an interval and marked as such.
+"""complete: a transfer matrix with its missing cells predicted; and what to measure next within a budget.
 
-Which cells to measure next: those that take away most of what is uncertain, for their price.
+Three parts, each resting on the one before:
 
-A plan for a budget: which adapters to train next, which of their cells to measure, on how many items.
+1. ``complete`` reads the measured cells (``read_table``), infers all others (``gaussian.infer``) and fills
+   them in, each with an interval and marked as predicted (``fill``).
+2. Choice of cells: ``choose_cells`` and ``choose_sources`` take, one by one, what cuts most of the weighted
+   variance per price. For a Gaussian that does not depend on what will be measured.
+3. A plan before anything is measured: ``before_anything`` is the prior as a posterior, ``choose_item_share``
+   simulates the run at several shares of the items.
+
+Gains (S, T) are in the unit of each target's metric. Prices are tokens, or whatever unit the budget has.
 """
 
 from __future__ import annotations
@@ -10,31 +17,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, isfinite, nan
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from scipy import linalg, stats
+from scipy import linalg
 
 from traitmap.analysis.features import PairFeatures
+from traitmap.analysis.profiles.pairs import pair_features
 from traitmap.analysis.recommendation.gaussian import (
     Observed,
-    Posterior,
     Prior,
     PriorFit,
+    TablePosterior,
     all_places,
     condition,
     infer,
     make_prior,
 )
+from traitmap.data.texts import Texts
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, Cell, TransferMatrix
+from traitmap.matrix.statistics import error_of_width, z_value
 
-if TYPE_CHECKING:
-    from traitmap.data.texts import Texts
-
+Aim = Literal["all", "best"]
 
 LEAST_CELLS = 3
 MOST_CELLS = 3_000
+DRAWS = 1_000
+ITEM_SHARES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1)
+LEAST_ITEMS = 20
+# Variance of one item's paired difference, in squared units of a target's gains: a tenth of the answers
+# changed either way, where gains are of some 15 points.
+ITEM_VARIANCE = 9.0
 SHARES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match"})
 METHOD = (
     "Gaussian process over gains (effects of targets and sources, likeness in features, own target), "
@@ -88,9 +102,10 @@ def complete(
 
 
 def features_of_texts(matrix: TransferMatrix, texts: Texts, seed: int = 0) -> PairFeatures | None:
-    """Features of all pairs from texts by name; None where some source or target has no texts."""
-    from traitmap.analysis.profiles.pairs import pair_features
+    """Features of all pairs from texts by name; None where some source or target has no texts.
 
+    The order is that of the matrix. seed: of what is sampled of the texts.
+    """
     if not all(texts.get(name) for name in (*matrix.sources, *matrix.targets)):
         return None
     return pair_features(
@@ -153,7 +168,7 @@ def gain_noise(matrix: TransferMatrix) -> Array:
         place = at[0].get(cell.source), at[1].get(cell.target)
         if cell.seed is None and cell.status != "predicted" and None not in place:
             if isfinite(cell.gain_high - cell.gain_low):
-                noise[place] = ((cell.gain_high - cell.gain_low) / (2 * stats.norm.ppf(0.975))) ** 2
+                noise[place] = error_of_width(cell.gain_high - cell.gain_low, z_value()) ** 2
             elif isfinite(cell.stderr):
                 noise[place] = cell.stderr**2
     for j, target in enumerate(matrix.targets):
@@ -163,27 +178,27 @@ def gain_noise(matrix: TransferMatrix) -> Array:
         difference = scores[1:] - scores[:1]
         for i, by_seed in enumerate(difference):
             seeds = by_seed[np.isfinite(by_seed).any(axis=1)]
-            there = seeds.mean(axis=0) if len(seeds) else np.empty(0)
-            there = there[np.isfinite(there)]
-            if len(there) > 1 and isfinite(matrix.values[i, j]):
-                noise[i, j] = max(there.var(ddof=1), _least_variance(there)) / len(there)
+            paired = seeds.mean(axis=0) if len(seeds) else np.empty(0)
+            paired = paired[np.isfinite(paired)]
+            if len(paired) > 1 and isfinite(matrix.values[i, j]):
+                # right or wrong answers: half a change in n + 1, since none seen does not mean none
+                whole = np.isin(paired, (-1.0, 0.0, 1.0)).all()
+                least = 0.5 / (len(paired) + 1) if whole else 0.0
+                noise[i, j] = max(paired.var(ddof=1), least) / len(paired)
     return noise
-
-
-def _least_variance(differences: Array) -> float:
-    """Of answers that are right or wrong: half a change in n + 1, since none seen does not mean none."""
-    whole = np.isin(differences, (-1.0, 0.0, 1.0)).all()
-    return 0.5 / (len(differences) + 1) if whole else 0.0
 
 
 def fill(
     matrix: TransferMatrix,
     table: CompletionTable,
-    posterior: Posterior,
+    posterior: TablePosterior,
     level: float,
     features: PairFeatures | None = None,
 ) -> TransferMatrix:
-    """The matrix with its missing cells predicted."""
+    """The matrix with its missing cells predicted, each with an interval of ``level``.
+
+    Values are cut to what the target's metric can be; measured cells stay as they are.
+    """
     place = np.ix_(table.rows, table.columns)
     mean, deviation = np.empty(matrix.values.shape), np.empty(matrix.values.shape)
     offset = np.empty(len(matrix.targets))
@@ -193,7 +208,7 @@ def fill(
     offset[list(table.columns)] = table.offset
     listed = {(cell.source, cell.target): cell for cell in matrix.cells if cell.seed is None}
     pooled, values = [], matrix.values.copy()
-    z = float(stats.norm.ppf(0.5 + level / 2))
+    z = z_value(level)
     ranges = _ranges(matrix)
     for i, source in enumerate(matrix.sources):
         for j, target in enumerate(matrix.targets):
@@ -204,19 +219,21 @@ def fill(
                 cell = replace(cell, stderr=float(deviation[i, j]))
             pooled.append(cell)
     seeds = tuple(cell for cell in matrix.cells if cell.seed is not None)
-    told = how(matrix, posterior, level, features)
     return replace(
         matrix,
         values=values,
         cells=(*pooled, *seeds),
-        conditions={**matrix.conditions, "completion": told},
+        conditions={**matrix.conditions, "completion": how(matrix, posterior, level, features)},
     )
 
 
 def how(
-    matrix: TransferMatrix, posterior: Posterior, level: float, features: PairFeatures | None
+    matrix: TransferMatrix, posterior: TablePosterior, level: float, features: PairFeatures | None
 ) -> Mapping[str, Any]:
-    """How the missing cells were predicted, in plain values."""
+    """How the missing cells were predicted, in plain values.
+
+    ``variances`` are those of the terms of the prior, ``stretch`` the distinct factors on deviations.
+    """
     terms = {
         term.name: float(np.exp(value))
         for term, value in zip(posterior.prior.terms, posterior.fit.variances, strict=True)
@@ -235,13 +252,13 @@ def how(
 
 def _ranges(matrix: TransferMatrix) -> list[tuple[float, float]]:
     """Least and greatest value that each target can have: 0 and 1 for shares of right answers."""
-    metric = {cell.target: cell.metric for cell in (*matrix.cells, *matrix.base_cells) if cell.metric}
-    found = []
+    metric = _metrics_of(matrix)
+    ranges = []
     for target in matrix.targets:
         scores = matrix.item_scores.get(target)
         right = scores is not None and bool(np.isin(scores[np.isfinite(scores)], (0.0, 1.0)).all())
-        found.append((0.0, 1.0) if right or metric.get(target) in SHARES else (-np.inf, np.inf))
-    return found
+        ranges.append((0.0, 1.0) if right or metric.get(target) in SHARES else (-np.inf, np.inf))
+    return ranges
 
 
 def _predicted(cell: Cell, base: float, value: float, half: float, within: tuple[float, float]) -> Cell:
@@ -272,15 +289,23 @@ def _blank(matrix: TransferMatrix, i: int, j: int) -> Cell:
     return Cell(matrix.sources[i], matrix.targets[j], None, metric, value, 0, nan, gain, *unknown, status)
 
 
+def _metrics_of(matrix: TransferMatrix) -> dict[str, str]:
+    """target -> the name of its metric, where one is known."""
+    return {cell.target: cell.metric for cell in (*matrix.cells, *matrix.base_cells) if cell.metric}
+
+
 def _metric_groups(matrix: TransferMatrix) -> Array:
     """(T,) number of each target's metric; 0 where no metric is known."""
-    metric = {cell.target: cell.metric for cell in (*matrix.cells, *matrix.base_cells) if cell.metric}
+    metric = _metrics_of(matrix)
     names = sorted(set(metric.values()))
     return np.array([names.index(metric[name]) if name in metric else 0 for name in matrix.targets])
 
 
 def expected_item_noise(noise: Array) -> Array:
-    """(S, T) with unknown noise replaced by the mean of the target, of all targets, or 0."""
+    """(S, T) noise with unknown entries replaced by the mean of the target, of all targets, or 0.
+
+    noise: (S, T) variances of gains by their items, NaN where unknown.
+    """
     known = np.isfinite(noise)
     total, count = np.where(known, noise, 0.0).sum(axis=0), known.sum(axis=0)
     overall = total.sum() / max(int(count.sum()), 1)
@@ -303,11 +328,6 @@ def _reordered(features: PairFeatures | None, sources: list[str], targets: list[
     return PairFeatures(tuple(sources), tuple(targets), kept)
 
 
-Aim = Literal["all", "best"]
-DRAWS = 1_000
-_LEAST = 1e-12
-
-
 @dataclass(frozen=True)
 class Price:
     """What measuring costs, in shares of what the whole table costs.
@@ -321,7 +341,7 @@ class Price:
     noise: Array
 
 
-def importance(posterior: Posterior, aim: Aim, metrics: Array, better: Array, *, seed: int = 0) -> Array:
+def importance(posterior: TablePosterior, aim: Aim, metrics: Array, better: Array, *, seed: int = 0) -> Array:
     """(S, T) how much the variance of each cell matters, in inverse squared units of its target's metric.
 
     ``all``: every cell alike. ``best``: a cell matters by the probability that it is the best of its
@@ -344,7 +364,7 @@ def importance(posterior: Posterior, aim: Aim, metrics: Array, better: Array, *,
     return (chances + 1.0 / shape[0]) * unit
 
 
-def metric_units(posterior: Posterior, metrics: Array) -> Array:
+def metric_units(posterior: TablePosterior, metrics: Array) -> Array:
     """(T,) root mean square gain that is expected over all targets of the same metric."""
     square = posterior.mean**2 + np.diag(posterior.covariance).reshape(posterior.mean.shape)
     units = np.empty(len(metrics))
@@ -359,19 +379,20 @@ def reduction(covariance: Array, weight: Array, noise: Array) -> Array:
     covariance: (m, m) of all cells, weight, noise: (m,). For a Gaussian it does not depend on what will
     be found (A. Krause, A. Singh & C. Guestrin, Journal of Machine Learning Research 9:235-284, 2008).
     """
-    own = np.diag(covariance) + noise
+    variance = np.diag(covariance) + noise
     cut = weight @ covariance**2
-    return np.where(own > _LEAST * max(float(own.max(initial=0.0)), 1e-300), cut / np.maximum(own, 1e-300), 0)
+    least = 1e-12 * max(float(variance.max(initial=0.0)), 1e-300)
+    return np.where(variance > least, cut / np.maximum(variance, 1e-300), 0)
 
 
 def measured_once(covariance: Array, cell: int, noise: float) -> Array:
-    """The covariance after one more cell has been measured."""
+    """The covariance (m, m) after one more cell has been measured, with that variance of its noise."""
     column = covariance[:, cell]
     return np.asarray(covariance - np.outer(column, column) / max(column[cell] + noise, 1e-300))
 
 
 def choose_cells(
-    posterior: Posterior,
+    posterior: TablePosterior,
     price: Price,
     open_cells: Array,
     weight: Array,
@@ -388,22 +409,22 @@ def choose_cells(
     covariance = posterior.covariance
     cost, noise = price.cells.ravel(), price.noise.ravel()
     free = open_cells.ravel().copy()
-    chosen: list[tuple[int, int]] = []
-    while most is None or len(chosen) < most:
+    cells: list[tuple[int, int]] = []
+    while most is None or len(cells) < most:
         able = np.logical_and(free, cost <= budget + 1e-12)
         if not able.any():
             break
         worth = reduction(covariance, weight.ravel(), noise) / np.maximum(cost, 1e-12)
         cell = int(np.argmax(np.where(able, worth, -np.inf)))
-        chosen.append((cell // targets, cell % targets))
+        cells.append((cell // targets, cell % targets))
         budget -= cost[cell]
         free[cell] = False
         covariance = measured_once(covariance, cell, float(noise[cell]))
-    return chosen
+    return cells
 
 
 def choose_source(
-    posterior: Posterior,
+    posterior: TablePosterior,
     price: Price,
     open_sources: Sequence[int],
     weight: Array,
@@ -415,7 +436,7 @@ def choose_source(
     it takes, of training and evaluation added up; a row dearer than what is left for evaluation counts as
     if part of it were measured.
     """
-    best, found = -np.inf, None
+    best, choice = -np.inf, None
     for source in open_sources:
         if price.training[source] > budget[0] + 1e-12:
             continue
@@ -423,13 +444,16 @@ def choose_source(
         part = evaluation / max(float(price.cells[source].sum()), 1e-12)
         cost = price.training[source] / max(budget[0], 1e-12) + evaluation / max(budget[1], 1e-12)
         worth = part * row_reduction(posterior, source, weight, price.noise[source]) / max(cost, 1e-12)
-        if worth > best * (1 + 1e-9) or found is None:
-            best, found = worth, source
-    return found
+        if worth > best * (1 + 1e-9) or choice is None:
+            best, choice = worth, source
+    return choice
 
 
-def row_reduction(posterior: Posterior, source: int, weight: Array, noise: Array) -> float:
-    """By how much measuring all cells of one source would cut the weighted sum of variances."""
+def row_reduction(posterior: TablePosterior, source: int, weight: Array, noise: Array) -> float:
+    """By how much measuring all cells of one source would cut the weighted sum of variances.
+
+    weight: (S, T) of all cells. noise: (T,) variance of each measurement.
+    """
     targets = posterior.mean.shape[1]
     row = slice(source * targets, (source + 1) * targets)
     whole = posterior.covariance[row, row] + np.diag(noise)
@@ -439,23 +463,19 @@ def row_reduction(posterior: Posterior, source: int, weight: Array, noise: Array
     return float(((shrunk**2).sum(axis=0) * weight.ravel()).sum())
 
 
-ITEM_SHARES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1)
-LEAST_ITEMS = 20
-# Variance of one item's paired difference, in squared units of a target's gains: a tenth of the answers
-# changed either way, where gains are of some 15 points.
-ITEM_VARIANCE = 9.0
-
-
 @dataclass(frozen=True)
-class Left:
-    """What is left of a budget: tokens of data to train on, and tokens to be scored."""
+class Budget:
+    """What may be spent: tokens of data to train on, and tokens to be scored."""
 
     training: float
     evaluation: float
 
 
-def before_anything(prior: Prior) -> Posterior:
-    """The prior as a posterior, every target in its own unit: what is believed before a cell is measured."""
+def before_anything(prior: Prior) -> TablePosterior:
+    """The prior as a posterior, every target in its own unit: what is expected before a cell is measured.
+
+    Variances of the terms are the typical ones, and there are no components.
+    """
     fit = PriorFit(
         variances=np.log([term.variance for term in prior.terms]),
         units=np.zeros(prior.shape[1]),
@@ -464,27 +484,33 @@ def before_anything(prior: Prior) -> Posterior:
     )
     nothing = Observed(np.empty((0, 2), dtype=np.intp), np.empty(0), np.empty(0))
     mean, spread = condition(prior, fit, nothing, all_places(prior.shape))
-    return Posterior(mean.reshape(prior.shape), spread, fit, nothing, prior, np.ones(prior.shape))
+    return TablePosterior(mean.reshape(prior.shape), spread, fit, nothing, prior, np.ones(prior.shape))
 
 
 def expected_noise(items: Array, sources: int) -> Array:
-    """(S, T) noise variance of a cell before anything is measured, given the items (T,) that are asked."""
+    """(S, T) noise variance of a cell before anything is measured, given the items (T,) that are asked.
+
+    In squared units of the target; every source is expected to be alike.
+    """
     return np.repeat((ITEM_VARIANCE / np.maximum(items, 1))[None, :], sources, axis=0)
 
 
 def items_asked(available: Sequence[int], share: float) -> tuple[int, ...]:
-    """Items of each target at a share of them, not fewer than twenty where there are as many."""
+    """Items of each target (T,) at a share of those available, not fewer than twenty where there are as many.
+
+    Shares are rounded up.
+    """
     return tuple(max(min(n, LEAST_ITEMS), ceil(share * n - 1e-9)) for n in available)
 
 
 def choose_item_share(
-    posterior: Posterior,
+    posterior: TablePosterior,
     *,
     training: Array,
     evaluation: Array,
     available: Sequence[int],
     weight: Array,
-    left: Left,
+    left: Budget,
 ) -> float:
     """The share of items at which the budget leaves least weighted variance, as far as the prior knows.
 
@@ -492,7 +518,7 @@ def choose_item_share(
     cheap, all of them are dear: the choice simulates the run at each share. 0 where even the fewest items
     of the base alone are too dear.
     """
-    best, found = np.inf, 0.0
+    best, best_share = np.inf, 0.0
     for share in ITEM_SHARES:
         asked = np.array(items_asked(available, share), dtype=float)
         cell = evaluation * asked / np.maximum(np.asarray(available, dtype=float), 1)
@@ -501,48 +527,49 @@ def choose_item_share(
         price = Price(
             np.repeat(cell[None, :], len(training), axis=0), training, expected_noise(asked, len(training))
         )
-        rest = _simulated(posterior, price, weight, Left(left.training, left.evaluation - cell.sum()))
-        if rest < best * (1 - 1e-9):
-            best, found = rest, share
-    return found
-
-
-def _simulated(posterior: Posterior, price: Price, weight: Array, left: Left) -> float:
-    """Weighted variance that is left after a whole run at some price."""
-    sources = choose_sources(posterior, price, range(len(price.training)), weight, left)
-    open_cells = np.zeros(posterior.mean.shape, dtype=bool)
-    open_cells[sources] = True
-    cells = choose_cells(posterior, price, open_cells, weight, left.evaluation)
-    after = with_cells(posterior, price, cells)
-    return float((np.diag(after.covariance) * weight.ravel()).sum())
+        after_base = Budget(left.training, left.evaluation - cell.sum())
+        open_cells = np.zeros(posterior.mean.shape, dtype=bool)
+        open_cells[choose_sources(posterior, price, range(len(training)), weight, after_base)] = True
+        cells = choose_cells(posterior, price, open_cells, weight, after_base.evaluation)
+        after = with_cells(posterior, price, cells)
+        variance = float((np.diag(after.covariance) * weight.ravel()).sum())
+        if variance < best * (1 - 1e-9):
+            best, best_share = variance, share
+    return best_share
 
 
 def choose_sources(
-    posterior: Posterior,
+    posterior: TablePosterior,
     price: Price,
     open_sources: Sequence[int],
     weight: Array,
-    left: Left,
+    left: Budget,
     most: int | None = None,
 ) -> list[int]:
-    """Sources in the order of choice, each in the light of the ones before it, while the budget holds."""
-    chosen: list[int] = []
+    """Sources in the order of choice, each in the light of the ones before it, while the budget holds.
+
+    open_sources: rows that may be chosen. weight: (S, T) of all cells. most: of sources.
+    """
+    sources: list[int] = []
     training, evaluation = left.training, left.evaluation
-    while most is None or len(chosen) < most:
-        rest = [source for source in open_sources if source not in chosen]
-        source = choose_source(posterior, price, rest, weight, (training, evaluation))
+    while most is None or len(sources) < most:
+        others = [source for source in open_sources if source not in sources]
+        source = choose_source(posterior, price, others, weight, (training, evaluation))
         if source is None:
             break
-        chosen.append(source)
+        sources.append(source)
         training -= float(price.training[source])
         evaluation = max(evaluation - float(price.cells[source].sum()), 0.0)
         targets = range(posterior.mean.shape[1])
         posterior = with_cells(posterior, price, [(source, target) for target in targets])
-    return chosen
+    return sources
 
 
-def with_cells(posterior: Posterior, price: Price, cells: Sequence[tuple[int, int]]) -> Posterior:
-    """The posterior's covariance after some cells have been measured, whatever is found there."""
+def with_cells(posterior: TablePosterior, price: Price, cells: Sequence[tuple[int, int]]) -> TablePosterior:
+    """The posterior with its covariance after some cells have been measured, whatever is found there.
+
+    The mean stays, since nothing is known of the results.
+    """
     covariance, targets = posterior.covariance, posterior.mean.shape[1]
     for source, target in cells:
         noise = float(price.noise[source, target])

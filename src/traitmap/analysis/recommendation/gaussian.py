@@ -1,8 +1,13 @@
-"""What is believed of a table of gains before it is measured: a Gaussian prior as a sum of named terms.
+"""A Gaussian process over a whole table of gains: prior, hyper-parameters, and the posterior of every cell.
 
-The hyper-parameters of a table's prior, by the marginal likelihood of the cells that are measured.
+The prior of a table (S, T) is a sum of named terms: effects of sources and targets, likeness in features,
+each cell's own part (``make_prior``). Its hyper-parameters are those of highest posterior density given the
+measured cells (``fit``). ``infer`` gives every cell's mean and covariance, with intervals that are
+stretched until they hold in cross-validation.
 
-Every cell of a table, given those that are measured: mean, covariance, and intervals that hold.
+A cell is named by its place (source, target), n places being an array (n, 2); all S x T places go row by row.
+Gains are in the unit of their target's metric; a term's variance is in squared units of the target, and the
+units themselves are hyper-parameters.
 """
 
 from __future__ import annotations
@@ -12,13 +17,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, optimize, stats
+from scipy import linalg, optimize
 from threadpoolctl import threadpool_limits
 
 from traitmap.analysis.features import PairFeatures
 from traitmap.matrix.record import Array
+from traitmap.matrix.statistics import z_value
 
 Places = NDArray[np.intp]
+
+UNIT_SPREAD = 1.0  # of the logarithm of a target's unit around that of its metric
+LOADING_SPREAD = 0.4
+JITTER = 1e-7  # of the mean variance: rounding must not make a covariance indefinite
+FOLDS = 5
+REFIT_STEPS = 25
+MARGIN = 1.1  # a further component must lower the squared error by more than a tenth
+LEAST = 10  # measured cells for errors to be told from
 
 
 @dataclass(frozen=True)
@@ -36,16 +50,16 @@ class KernelTerm:
     pair: Array | None = None
     spread: float = 1.0
 
-    def covariance(self, one: Places, other: Places) -> Array:
+    def covariance(self, rows: Places, columns: Places) -> Array:
         """(n, m) of unit variance, between places (n, 2) and (m, 2) of the table."""
-        found = np.ones((len(one), len(other)))
+        product = np.ones((len(rows), len(columns)))
         if self.source is not None:
-            found *= self.source[np.ix_(one[:, 0], other[:, 0])]
+            product *= self.source[np.ix_(rows[:, 0], columns[:, 0])]
         if self.target is not None:
-            found *= self.target[np.ix_(one[:, 1], other[:, 1])]
+            product *= self.target[np.ix_(rows[:, 1], columns[:, 1])]
         if self.pair is not None:
-            found *= self.pair[one[:, 0], one[:, 1]] @ self.pair[other[:, 0], other[:, 1]].T
-        return found
+            product *= self.pair[rows[:, 0], rows[:, 1]] @ self.pair[columns[:, 0], columns[:, 1]].T
+        return product
 
 
 @dataclass(frozen=True)
@@ -96,18 +110,23 @@ def make_prior(
 
 
 def _feature_terms(features: PairFeatures) -> list[KernelTerm]:
+    """Terms that features of pairs allow: a linear part, and likeness of sources, of targets and of pairs."""
     pairs = standardised_features(features)
+    shape = pairs.shape[:2]
     columns = pairs.transpose(1, 0, 2)
     sources, targets = alike(pairs.reshape(len(pairs), -1)), alike(columns.reshape(len(columns), -1))
-    both = alike(pairs.reshape(-1, pairs.shape[2])) if pairs.shape[0] * pairs.shape[1] <= 4_000 else None
     terms = [
         KernelTerm("linear in features", 0.1, pair=pairs / np.sqrt(pairs.shape[2])),
         KernelTerm("like sources", 0.2, source=sources),
         KernelTerm("like sources on like targets", 0.2, source=sources, target=targets),
-        KernelTerm("like sources on each target", 0.2, source=sources, target=np.eye(pairs.shape[1])),
+        KernelTerm("like sources on each target", 0.2, source=sources, target=np.eye(shape[1])),
     ]
-    if both is not None:
-        terms.append(KernelTerm("like pairs", 0.2, pair=_root(both).reshape(*pairs.shape[:2], -1)))
+    if shape[0] * shape[1] <= 4_000:
+        # (S T, k) whose inner products give the likeness of pairs, to one part in a million
+        values, vectors = np.linalg.eigh(alike(pairs.reshape(-1, pairs.shape[2])))
+        large = values > 1e-6 * values[-1]
+        root = np.asarray(vectors[:, large] * np.sqrt(values[large]))
+        terms.append(KernelTerm("like pairs", 0.2, pair=root.reshape(*shape, -1)))
     return terms
 
 
@@ -126,24 +145,15 @@ def standardised_features(features: PairFeatures) -> Array:
 
 
 def alike(profiles: Array) -> Array:
-    """(n, n) exp(-d^2 / median d^2) between rows (n, F): 1 for the same, 1/e for two typical ones."""
+    """(n, n) exp(-d^2 / median d^2) between rows (n, F): 1 for the same, 1/e for two typical ones.
+
+    Ones everywhere where no two rows differ.
+    """
     squares = (profiles**2).sum(axis=1)
     distance = np.maximum(squares[:, None] + squares[None, :] - 2 * profiles @ profiles.T, 0.0)
     other = distance[~np.eye(len(profiles), dtype=bool)]
     typical = float(np.median(other)) if other.size else 0.0
     return np.exp(-distance / typical) if typical > 0 else np.ones_like(distance)
-
-
-def _root(kernel: Array) -> Array:
-    """(n, k) whose inner products give the kernel, to one part in a million."""
-    values, vectors = np.linalg.eigh(kernel)
-    kept = values > 1e-6 * values[-1]
-    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
-
-
-UNIT_SPREAD = 1.0  # of the logarithm of a target's unit around that of its metric
-LOADING_SPREAD = 0.4
-JITTER = 1e-7  # of the mean variance: rounding must not make a covariance indefinite
 
 
 @dataclass(frozen=True)
@@ -156,8 +166,8 @@ class Observed:
 
     def without(self, left_out: Array) -> Observed:
         """The cells where ``left_out`` (n,) is False."""
-        kept = ~np.asarray(left_out, dtype=bool)
-        return Observed(self.places[kept], self.gains[kept], self.noise[kept])
+        visible = ~np.asarray(left_out, dtype=bool)
+        return Observed(self.places[visible], self.gains[visible], self.noise[visible])
 
 
 @dataclass(frozen=True)
@@ -171,9 +181,11 @@ class PriorFit:
     expected_units: Array
 
     def pack(self) -> Array:
+        """(K + T + T rank,) what the search moves: variances, units, loadings."""
         return np.concatenate([self.variances, self.units, self.loadings.ravel()])
 
     def unpack(self, packed: Array) -> PriorFit:
+        """The hyper-parameters of a vector that ``pack`` gave."""
         k, t = len(self.variances), len(self.units)
         return replace(
             self,
@@ -195,43 +207,46 @@ def start(prior: Prior, observed: Observed, metrics: Array) -> PriorFit:
     overall = overall or 1.0
     expected = np.zeros(targets)
     for group in np.unique(metrics):
-        own = metrics == group
-        mean_log = np.log((squares[own] + overall) / (count[own] + 1.0))
-        expected[own] = 0.5 * float(np.average(mean_log, weights=count[own] + 1e-9))
+        members = metrics == group
+        mean_log = np.log((squares[members] + overall) / (count[members] + 1.0))
+        expected[members] = 0.5 * float(np.average(mean_log, weights=count[members] + 1e-9))
     typical = np.exp(2 * expected)
     units = 0.5 * np.log((squares + 2 * typical) / (count + 2.0))
-    found = PriorFit(
+    begin = PriorFit(
         variances=np.log([term.variance for term in prior.terms]),
         units=units,
         loadings=np.zeros((targets, prior.rank)),
         expected_units=expected,
     )
-    return replace(found, loadings=_first_loadings(prior, observed, found))
+    return replace(begin, loadings=_first_loadings(prior, observed, begin))
 
 
 def _first_loadings(prior: Prior, observed: Observed, fit: PriorFit) -> Array:
     """Leading components of what row and column effects leave over, small; zero cannot be left by descent."""
     if not prior.rank or not len(observed.gains):
         return fit.loadings
-    rest = np.zeros(prior.shape)
+    residual = np.zeros(prior.shape)
     rows, columns = observed.places.T
-    rest[rows, columns] = observed.gains / np.exp(fit.units[columns])
+    residual[rows, columns] = observed.gains / np.exp(fit.units[columns])
     known = np.zeros(prior.shape)
     known[rows, columns] = 1.0
     for _ in range(3):
         for axis in (0, 1):
-            mean = (rest * known).sum(axis=axis) / (known.sum(axis=axis) + 1.0)
-            rest = (rest - (mean[None, :] if axis == 0 else mean[:, None])) * known
-    vectors = np.linalg.svd(rest, full_matrices=False)[2][: prior.rank].T
+            mean = (residual * known).sum(axis=axis) / (known.sum(axis=axis) + 1.0)
+            residual = (residual - (mean[None, :] if axis == 0 else mean[:, None])) * known
+    vectors = np.linalg.svd(residual, full_matrices=False)[2][: prior.rank].T
     return np.asarray(vectors * LOADING_SPREAD * np.sqrt(prior.shape[1]) * 0.5)
 
 
 def fit(prior: Prior, observed: Observed, begin: PriorFit, *, steps: int = 150) -> PriorFit:
-    """Hyper-parameters of highest posterior density, by L-BFGS from ``begin``."""
+    """Hyper-parameters of highest posterior density, by L-BFGS from ``begin``.
+
+    ``begin`` itself where nothing is measured. steps: at most, of the search.
+    """
     if not len(observed.gains):
         return begin
     first = begin.pack()
-    found = optimize.minimize(
+    result = optimize.minimize(
         density_of(prior, observed, begin),
         first,
         jac=True,
@@ -239,11 +254,11 @@ def fit(prior: Prior, observed: Observed, begin: PriorFit, *, steps: int = 150) 
         bounds=[(value - 12.0, value + 12.0) for value in first],
         options={"maxiter": steps},
     )
-    return begin.unpack(np.asarray(found.x))
+    return begin.unpack(np.asarray(result.x))
 
 
 def density_of(prior: Prior, observed: Observed, begin: PriorFit) -> Callable[[Array], tuple[float, Array]]:
-    """Minus the logarithm of the posterior density of packed hyper-parameters, and its slope.
+    """Minus the logarithm of the posterior density of packed hyper-parameters, and its gradient.
 
     Marginal likelihood of the measured cells (C. Rasmussen & C. Williams, Gaussian Processes for Machine
     Learning, 2006, section 5.4) times log-normal priors of the variances and units and normal ones of the
@@ -271,9 +286,15 @@ def density_of(prior: Prior, observed: Observed, begin: PriorFit) -> Callable[[A
         scale = unit[:, None] * unit[None, :]
         low_rank = same * (now.loadings @ now.loadings.T)[np.ix_(columns, columns)]
         whole = (np.tensordot(sizes, kernels, axes=1) + low_rank) * scale
-        likelihood, slope, weights = _likelihood(whole, observed.noise, observed.gains - unit * expected)
-        scaled = slope * scale
-        to_units = member.T @ (2 * (slope * whole).sum(axis=1) + weights * unit * expected)
+        residual = observed.gains - unit * expected
+        noisy = whole + np.diag(observed.noise + JITTER * np.diag(whole).mean() + 1e-300)
+        factor = linalg.cho_factor(noisy, lower=True, check_finite=False)
+        weights = linalg.cho_solve(factor, residual, check_finite=False)
+        inverse = linalg.cho_solve(factor, np.eye(len(residual)), check_finite=False)
+        likelihood = float(-0.5 * residual @ weights - np.log(np.diag(factor[0])).sum())
+        gradient = 0.5 * (np.outer(weights, weights) - inverse)  # of the likelihood in the covariance
+        scaled = gradient * scale
+        to_units = member.T @ (2 * (gradient * whole).sum(axis=1) + weights * unit * expected)
         to_loadings = 2 * (member.T @ (scaled * same) @ member) @ now.loadings
         to_sizes = sizes * np.tensordot(kernels, scaled, axes=2)
         off = (packed - centre) / spread
@@ -283,35 +304,19 @@ def density_of(prior: Prior, observed: Observed, begin: PriorFit) -> Callable[[A
     return density
 
 
-def _likelihood(whole: Array, noise: Array, rest: Array) -> tuple[float, Array, Array]:
-    """Log-likelihood of what is left of the gains, its slope in the covariance, and K^-1 rest."""
-    noisy = whole + np.diag(noise + JITTER * np.diag(whole).mean() + 1e-300)
-    factor = linalg.cho_factor(noisy, lower=True, check_finite=False)
-    weights = linalg.cho_solve(factor, rest, check_finite=False)
-    inverse = linalg.cho_solve(factor, np.eye(len(rest)), check_finite=False)
-    likelihood = float(-0.5 * rest @ weights - np.log(np.diag(factor[0])).sum())
-    return likelihood, 0.5 * (np.outer(weights, weights) - inverse), weights
-
-
-def covariance(prior: Prior, fit: PriorFit, one: Places, other: Places) -> Array:
+def covariance(prior: Prior, fit: PriorFit, rows: Places, columns: Places) -> Array:
     """(n, m) prior covariance of gains, between places (n, 2) and (m, 2)."""
-    inner = np.zeros((len(one), len(other)))
+    inner = np.zeros((len(rows), len(columns)))
     for value, term in zip(fit.variances, prior.terms, strict=True):
-        inner += np.exp(value) * term.covariance(one, other)
+        inner += np.exp(value) * term.covariance(rows, columns)
     likeness = fit.loadings @ fit.loadings.T
-    inner += (one[:, 0][:, None] == other[:, 0]) * likeness[np.ix_(one[:, 1], other[:, 1])]
+    inner += (rows[:, 0][:, None] == columns[:, 0]) * likeness[np.ix_(rows[:, 1], columns[:, 1])]
     unit = np.exp(fit.units)
-    return inner * unit[one[:, 1]][:, None] * unit[other[:, 1]][None, :]
-
-
-FOLDS = 5
-REFIT_STEPS = 25
-MARGIN = 1.1  # a further component must lower the squared error by more than a tenth
-LEAST = 10  # measured cells for errors to be told from
+    return inner * unit[rows[:, 1]][:, None] * unit[columns[:, 1]][None, :]
 
 
 @dataclass(frozen=True)
-class Posterior:
+class TablePosterior:
     """All cells of a table given the measured ones, row by row: cell (s, t) is number s x T + t.
 
     mean: (S, T) gains. covariance: (S T, S T) of the true gains (without the noise of items).
@@ -344,59 +349,53 @@ def infer(
     level: float = 0.9,
     seed: int = 0,
     calibrate: bool = True,
-) -> Posterior:
-    """The posterior of all cells. metrics: (T,) group of each target, see ``completion_fit.start``.
+) -> TablePosterior:
+    """The posterior of all cells. metrics: (T,) group of each target, see ``start``.
 
     The number of components, 0 to the prior's rank, is that with the smallest error when measured cells
     are left out in folds; ``calibrate`` also makes intervals of ``level`` hold (``stretches``).
     """
     with threadpool_limits(1):  # small matrices: more threads are slower, and may change the last digits
-        return _infer(prior, observed, metrics, level, seed, calibrate)
+        fits = []
+        for rank in range(prior.rank + 1):
+            ranked = replace(prior, rank=rank)
+            fits.append(fit(ranked, observed, start(ranked, observed, metrics)))
+        chosen, standardised = 0, None
+        if len(observed.gains) >= LEAST:
+            folds = cell_folds(observed, seed)
+            errors = [left_out_errors(prior, candidate, observed, folds) for candidate in fits]
+            losses = [float(np.mean(error[1] ** 2)) * MARGIN**rank for rank, error in enumerate(errors)]
+            chosen = int(np.argmin(losses))
+            standardised = errors[chosen][0]
+        best = fits[chosen]
+        mean, spread = condition(prior, best, observed, all_places(prior.shape))
+        stretch = np.ones(prior.shape)
+        if calibrate and standardised is not None:
+            stretch = stretches(prior, best, observed, standardised, level=level, seed=seed)
+        return TablePosterior(mean.reshape(prior.shape), spread, best, observed, prior, stretch)
 
 
-def _infer(
-    prior: Prior, observed: Observed, metrics: Array, level: float, seed: int, calibrate: bool
-) -> Posterior:
-    fits = [
-        fit(one, observed, start(one, observed, metrics))
-        for one in (replace(prior, rank=rank) for rank in range(prior.rank + 1))
-    ]
-    chosen, folds = 0, cell_folds(observed, seed)
-    errors = None
-    if len(observed.gains) >= LEAST:
-        told = [left_out_errors(prior, one, observed, folds) for one in fits]
-        losses = [float(np.mean(one.scaled**2)) * MARGIN**rank for rank, one in enumerate(told)]
-        chosen = int(np.argmin(losses))
-        errors = told[chosen]
-    found = fits[chosen]
-    mean, spread = condition(prior, found, observed, all_places(prior.shape))
-    stretch = np.ones(prior.shape)
-    if calibrate and errors is not None:
-        stretch = stretches(prior, found, observed, errors, level=level, seed=seed)
-    return Posterior(mean.reshape(prior.shape), spread, found, observed, prior, stretch)
-
-
-def condition(prior: Prior, found: PriorFit, observed: Observed, places: Places) -> tuple[Array, Array]:
+def condition(prior: Prior, fit: PriorFit, observed: Observed, places: Places) -> tuple[Array, Array]:
     """(m,) mean and (m, m) covariance of the gains at some places, given the measured ones.
 
     Units of targets with few measured cells are uncertain themselves: the covariance is the mean over
     that uncertainty (log-normal, its variance from the Fisher information of the measured cells).
     """
-    unit = np.exp(found.units)
+    unit = np.exp(fit.units)
 
     def expected(at: Places) -> Array:
         return np.asarray(unit[at[:, 1]] * prior.expected[at[:, 0], at[:, 1]])
 
-    mean, spread = expected(places), covariance(prior, found, places, places)
+    mean, spread = expected(places), covariance(prior, fit, places, places)
     information = np.zeros(prior.shape[1])
     if len(observed.gains):
-        whole = covariance(prior, found, observed.places, observed.places)
-        cross = covariance(prior, found, observed.places, places)
+        whole = covariance(prior, fit, observed.places, observed.places)
+        cross = covariance(prior, fit, observed.places, places)
         noisy = whole + np.diag(observed.noise + JITTER * np.diag(whole).mean() + 1e-300)
         half = linalg.cholesky(noisy, lower=True, check_finite=False)
         shrunk = linalg.solve_triangular(half, cross, lower=True, check_finite=False)
-        rest = observed.gains - expected(observed.places)
-        mean = mean + shrunk.T @ linalg.solve_triangular(half, rest, lower=True, check_finite=False)
+        residual = observed.gains - expected(observed.places)
+        mean = mean + shrunk.T @ linalg.solve_triangular(half, residual, lower=True, check_finite=False)
         spread = spread - shrunk.T @ shrunk
         information = _unit_information(half, whole, observed.places[:, 1], prior.shape[1])
     widen = np.exp(1.0 / (1.0 / UNIT_SPREAD**2 + information))[places[:, 1]]
@@ -419,43 +418,39 @@ def _unit_information(half: Array, whole: Array, columns: Places, targets: int) 
     return np.asarray(((member.T @ (product + square)) * member.T).sum(axis=1))
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Of measured cells, predicted from the others: absolute errors in standard deviations (n,), and
-    errors in the units that their metric was expected to have (n,)."""
-
-    standardised: Array
-    scaled: Array
-
-
 def cell_folds(observed: Observed, seed: int) -> Array:
-    """(n,) the fold of each measured cell."""
+    """(n,) the fold of each measured cell, 0 to ``FOLDS`` - 1, as even in size as can be."""
     count = len(observed.gains)
     return np.random.default_rng(seed).permutation(np.arange(count) % FOLDS)
 
 
-def left_out_errors(prior: Prior, found: PriorFit, observed: Observed, folds: Array) -> Errors:
-    """Measured cells predicted fold by fold, hyper-parameters found anew without them."""
+def left_out_errors(prior: Prior, begin: PriorFit, observed: Observed, folds: Array) -> tuple[Array, Array]:
+    """Errors of measured cells, each predicted without its fold and with hyper-parameters found without it.
+
+    Returns the absolute errors in standard deviations (n,), and the errors in the units that their metric
+    was expected to have (n,).
+    """
     standardised, scaled = np.zeros(len(observed.gains)), np.zeros(len(observed.gains))
     for fold in np.unique(folds):
         out = folds == fold
-        kept = observed.without(out)
-        refitted = fit(prior, kept, found, steps=REFIT_STEPS)
-        mean, spread = condition(prior, refitted, kept, observed.places[out])
+        visible = observed.without(out)
+        refitted = fit(prior, visible, begin, steps=REFIT_STEPS)
+        mean, spread = condition(prior, refitted, visible, observed.places[out])
         deviation = np.sqrt(np.diag(spread) + observed.noise[out])
         error = observed.gains[out] - mean
         standardised[out] = np.abs(error) / np.maximum(deviation, 1e-300)
-        scaled[out] = error / np.exp(found.expected_units[observed.places[out, 1]])
-    return Errors(standardised, scaled)
+        scaled[out] = error / np.exp(begin.expected_units[observed.places[out, 1]])
+    return standardised, scaled
 
 
 def stretches(
-    prior: Prior, found: PriorFit, observed: Observed, errors: Errors, *, level: float, seed: int
+    prior: Prior, fit: PriorFit, observed: Observed, errors: Array, *, level: float, seed: int
 ) -> Array:
     """(S, T) by how much standard deviations must be stretched for intervals of ``level`` to hold.
 
-    The empirical quantile of standardised errors is divided by the normal one: those of cells left out in
-    folds for sources that have been measured, those of whole sources left out for the others.
+    errors: (n,) standardised, of cells left out in folds. The empirical quantile of standardised errors is
+    divided by the normal one: those of cells for sources that have been measured, those of whole sources
+    left out for the others.
     """
     measured = np.zeros(prior.shape[0], dtype=bool)
     measured[observed.places[:, 0]] = True
@@ -465,13 +460,12 @@ def stretches(
         fold_of = np.zeros(prior.shape[0], dtype=int)
         draw = np.random.default_rng(seed)
         fold_of[rows] = draw.permutation(np.arange(len(rows)) % min(FOLDS, len(rows)))
-        whole = left_out_errors(prior, found, observed, fold_of[observed.places[:, 0]])
-        factors[~measured] = _stretch(whole, level)
+        of_sources, _ = left_out_errors(prior, fit, observed, fold_of[observed.places[:, 0]])
+        factors[~measured] = _stretch(of_sources, level)
     return factors
 
 
-def _stretch(errors: Errors, level: float) -> float:
-    n = len(errors.standardised)
-    rank = min(int(np.ceil(level * (n + 1))), n)  # as in split conformal prediction
-    empirical = float(np.sort(errors.standardised)[rank - 1])
-    return empirical / float(stats.norm.ppf(0.5 + level / 2))
+def _stretch(errors: Array, level: float) -> float:
+    """The quantile of standardised errors (n,) over the normal one."""
+    rank = min(int(np.ceil(level * (len(errors) + 1))), len(errors))  # as in split conformal prediction
+    return float(np.sort(errors)[rank - 1]) / z_value(level)

@@ -18,9 +18,10 @@ from scipy import optimize, stats
 from sklearn.covariance import LedoitWolf
 
 from traitmap.matrix.record import Array
+from traitmap.matrix.statistics import z_value
 
 DRAWS = 4000
-NINETY = float(stats.norm.ppf(0.95))  # half a 90 % interval in standard deviations
+NINETY = z_value(0.9)  # half a 90 % interval in standard deviations
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def smallest_difference(posterior: Posterior) -> float:
     variance = np.diag(posterior.covariance)
     spread = variance[:, None] + variance[None, :] - 2 * posterior.covariance
     pairs = spread[np.triu_indices(len(variance), 1)]
-    return float(stats.norm.ppf(0.9) * np.sqrt(max(np.median(pairs), 0.0))) if len(pairs) else float("nan")
+    return float(z_value(0.8) * np.sqrt(max(np.median(pairs), 0.0))) if len(pairs) else float("nan")
 
 
 def next_probes(

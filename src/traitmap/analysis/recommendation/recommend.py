@@ -44,7 +44,7 @@ from traitmap.analysis.recommendation.selection import ColdStartProblem, hold_ou
 from traitmap.analysis.traits.records import Traits
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, Cell, TransferMatrix
-from traitmap.matrix.statistics import Interval, unknown
+from traitmap.matrix.statistics import Interval, error_of_width, unknown
 
 _DOUBT = 0.1  # probability of being better from which a rival cannot be told apart
 _ITEMS = 200  # of a probe, where nothing says how many
@@ -283,7 +283,7 @@ def _usual_noise(problem: ColdStartProblem) -> float:
     ]
     known = [width for width in widths if isfinite(width)]
     if known:
-        return float((np.median(known) / 3.92) ** 2)
+        return float(error_of_width(np.median(known)) ** 2)
     return _item_noise(_ITEMS, problem.factor) if problem.unit in (SHARE, AS_GIVEN) else 0.0
 
 
@@ -484,7 +484,7 @@ def measured_probes(matrix: TransferMatrix, target: str) -> list[Probe]:
         if cell is None or cell.status not in ("measured", "given") or not isfinite(cell.gain):
             continue
         width = cell.gain_high - cell.gain_low
-        probes.append(Probe(source, cell.gain, width / 3.92 if isfinite(width) else nan, cell.n))
+        probes.append(Probe(source, cell.gain, error_of_width(width) if isfinite(width) else nan, cell.n))
     if not probes:
         raise MatrixError(f"no source was measured on {target!r}; give probes as a CSV file")
     return probes

@@ -1,7 +1,7 @@
 """A recommendation as records: sources in order, why, what they may cost, and what cannot be told.
 
 Gains are in the unit that the recommendation names, higher is better. What was not measured, or cannot be
-known, is an ``Interval`` with a reason, never a number. Below the records stands their look in a notebook.
+known, is an ``Interval`` with a reason, never a number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any, Literal
 from traitmap.analysis.features import Reason
 from traitmap.jsonable import jsonable
 from traitmap.matrix.statistics import Interval
-from traitmap.notebook import Entry, Rows, between, number, page
 
 Verdict = Literal["clear", "tie", "inconclusive"]
 VERDICTS: Mapping[Verdict, str] = MappingProxyType(  # for people
@@ -119,7 +118,9 @@ class Recommendation:
 
     def _repr_html_(self) -> str:
         """A small table, for notebooks."""
-        return advice_html(self)
+        from traitmap.analysis.tables import recommendation_html
+
+        return recommendation_html(self)
 
     def __str__(self) -> str:
         lines = [f"Sources for {self.target} ({self.unit}): {self.words}"]
@@ -132,42 +133,3 @@ class Recommendation:
             lines.append(f"{place}. {advice.source} {gain} [{low}, {high}]{reasons}")
         lines += [f"not ranked: {aside.source}, {aside.words}" for aside in self.set_aside]
         return "\n".join([*lines, *self.notes])
-
-
-def advice_html(advice: Recommendation) -> str:
-    """Sources in order with predicted gain, popularity, risk of harm and, where known, the measured gain."""
-    deepest = max([*(abs(one.gain.value) for one in advice.ranked if one.gain.known), 1e-9])
-    measured = any(one.measured.known for one in advice.ranked)
-    heads = [
-        "predicted gain",
-        "90 %",
-        "popularity",
-        "harm",
-        "best",
-        *(["measured, 95 %"] if measured else []),
-    ]
-    rows = []
-    for place, one in enumerate(advice.ranked, start=1):
-        reasons = "; ".join(reason.words for reason in one.reasons)
-        entries = [
-            Entry(
-                number(one.gain.value, sign=True),
-                one.gain.value / deepest if one.gain.known else 0,
-                title=reasons,
-            ),
-            Entry(between(one.gain.low, one.gain.high)),
-            Entry(number(one.popularity, sign=True)),
-            Entry(_percent(one.harm)),
-            Entry(_percent(one.best)),
-        ]
-        if measured:
-            told = number(one.measured.value, sign=True)
-            entries.append(Entry(f"{told} {between(one.measured.low, one.measured.high)}".strip()))
-        rows.append((f"{place}. {one.source}", entries))
-    apart = [f"Not ranked: {one.source}, {one.words}" for one in advice.set_aside]
-    title = f"Sources for {advice.target} ({advice.unit}): {advice.verdict_words}"
-    return page(title, advice.words, Rows("source", heads, rows), notes=[*apart, *advice.notes])
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %" if isfinite(value) else "–"
