@@ -1,18 +1,48 @@
-"""From single results to columns that may be compared: who is the base, which metric, what must agree."""
+"""From single results to columns that may be compared: who is the base, which metric, what must agree.
+
+Models of one name stay apart where anything tells them apart (revision, quantisation, server), and are named
+by what differs. Of two results of the very same model the later one counts, and only where both have a date.
+Whatever is chosen or left out is told in the notes; what cannot be compared is refused with the list of what
+differs.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import PurePath
 from typing import Any
 
 from traitmap.errors import MatrixError
 from traitmap.imports.reading import Evaluation
+from traitmap.metrics import SHARE, direction
+from traitmap.metrics import metric as metric_of
 from traitmap.study.settings import BASELINE
 
 Row = tuple[str, int | None]
+Identity = tuple[str, str | None, tuple[tuple[str, str], ...]]  # model, adapter, variant
+
+# Arguments that say which weights answer: an adapter is compared with its base under the same ones only.
+_WEIGHTS = frozenset(
+    [
+        "revision",
+        "subfolder",
+        "load_in_4bit",
+        "load_in_8bit",
+        "gguf_file",
+        "quantization",
+        "quantization_config",
+        "bnb_4bit_quant_type",
+        "iteration",
+        "checkpoint",
+        "load",
+        "base_url",
+    ]
+)
+_VALUE_ALONE = ("revision", "subfolder", "iteration", "checkpoint", "gguf_file")
 
 
 @dataclass(frozen=True)
@@ -52,26 +82,34 @@ def arrange(
 ) -> Imported:
     """Columns out of single results.
 
-    base: name of the base model, needed where several stand for it or none can be told.
+    base: name of the base model, needed where several stand for it or none can be told. Where variants of one
+        name stand among the results, ``NAME@VALUE`` says which (``org/base@step1000``).
     metrics: task -> ``metric`` or ``metric,filter`` for the column; by default the first metric that the
         first file names and that most models have.
     allow: settings that may differ within a column (``limit``, ``version``, ...), or ``all``.
     Raises MatrixError with the list of what differs.
     """
-    chosen_base = _base(evaluations, base)
-    names = _names(evaluations, chosen_base)
     notes: list[str] = []
+    complete = [_without_broken_samples(evaluation, notes) for evaluation in evaluations]
+    base_identity, base_name = _base(complete, base)
+    names = _names(complete, base_identity)
     allowed = frozenset(allow)
     columns, faults = [], []
+    choices: dict[str, list[str]] = {}
     wanted = dict(metrics or {})
-    for task in dict.fromkeys(evaluation.task for evaluation in evaluations):
-        mine = [one for one in evaluations if one.task == task]
-        metric = _choose(task, mine, wanted.pop(task, None))
-        for one in mine:
-            if not any((e.metric, e.filter) == metric and _who(e) == _who(one) for e in mine):
-                notes.append(f"left out: {one.place}, since the column is {metric[0]},{metric[1]}")
-        rows = _latest([one for one in mine if (one.metric, one.filter) == metric], names, notes)
-        differences = _differences(rows)
+    for task in dict.fromkeys(evaluation.task for evaluation in complete):
+        of_task = [evaluation for evaluation in complete if evaluation.task == task]
+        metric, others = _choose(task, of_task, wanted.pop(task, None))
+        choices.setdefault(_choice_in_words(metric, others), []).append(task)
+        with_metric = [
+            evaluation for evaluation in of_task if (evaluation.metric, evaluation.filter) == metric
+        ]
+        measured = {_who(evaluation) for evaluation in with_metric}
+        for evaluation in of_task:
+            if _who(evaluation) not in measured:
+                notes.append(f"left out: {evaluation.place}, since the column is {metric[0]},{metric[1]}")
+        rows = _on_one_scale(task, _latest(with_metric, names, notes), notes)
+        differences = _differences(rows, base_identity)
         faults += [
             f"{task}: {key} differs ({_listed(values)})"
             for key, values in differences.items()
@@ -79,7 +117,7 @@ def arrange(
         ]
         columns.append(_column(task, metric, rows, differences))
     if wanted:
-        tasks = ", ".join(dict.fromkeys(one.task for one in evaluations))
+        tasks = ", ".join(dict.fromkeys(evaluation.task for evaluation in complete))
         raise MatrixError(f"no task is named {', '.join(wanted)}; the tasks are {tasks}")
     if faults:
         keys = ",".join(sorted({fault.split(": ")[1].split(" ")[0] for fault in faults}))
@@ -89,19 +127,42 @@ def arrange(
             f"--allow {keys} if the difference does not matter"
         )
     sources = tuple(name for name in dict.fromkeys(names.values()) if name != BASELINE)
-    return Imported(chosen_base, sources, tuple(columns), tuple(notes))
+    notes += [f"metric {choice}: {_some(tasks)}" for choice, tasks in choices.items()]
+    return Imported(base_name, sources, tuple(columns), (*notes, *_assumed_directions(columns)))
 
 
-def _who(one: Evaluation) -> tuple[str, str | None, int | None]:
-    return one.model, one.adapter, one.seed
+def _identity(evaluation: Evaluation) -> Identity:
+    return evaluation.model, evaluation.adapter, tuple(sorted(evaluation.variant.items()))
 
 
-def _base(evaluations: Sequence[Evaluation], given: str | None) -> str | None:
-    """The base model: the one that the adapters name, or the one that is given."""
+def _who(evaluation: Evaluation) -> tuple[Identity, int | None]:
+    return _identity(evaluation), evaluation.seed
+
+
+def _without_broken_samples(evaluation: Evaluation, notes: list[str]) -> Evaluation:
+    """Samples that are fewer than the result counts are told, and change neither its number nor its value."""
+    there = len(evaluation.outcomes)
+    if not 0 < there < evaluation.n or evaluation.setting.get("epochs") not in (None, 1):
+        return evaluation
+    notes.append(
+        f"{evaluation.place}: {there} of {evaluation.n} samples are there, so they are not used; the result "
+        "stands as the file gives it"
+    )
+    return replace(evaluation, outcomes=(), texts=())
+
+
+def _base(evaluations: Sequence[Evaluation], given: str | None) -> tuple[Identity | None, str | None]:
+    """The base model, the one that the adapters name or the one that is given, and its name."""
     models = list(dict.fromkeys(evaluation.model for evaluation in evaluations))
-    adapted = list(dict.fromkeys(one.model for one in evaluations if one.adapter is not None))
+    adapted = list(
+        dict.fromkeys(evaluation.model for evaluation in evaluations if evaluation.adapter is not None)
+    )
+    variant = ""
     if given is not None:
         matching = [model for model in models if given in (model, model.rstrip("/").split("/")[-1])]
+        if not matching and "@" in given:
+            name, _, variant = given.rpartition("@")
+            matching = [model for model in models if name in (model, model.rstrip("/").split("/")[-1])]
         if len(matching) != 1:
             raise MatrixError(
                 f"--base {given}: {len(matching)} models are named so; models: {', '.join(models)}"
@@ -112,80 +173,215 @@ def _base(evaluations: Sequence[Evaluation], given: str | None) -> str | None:
                 f"adapters of another base than {matching[0]} stand among the results "
                 f"({', '.join(adapted)}); import one base at a time"
             )
-        return matching[0]
-    if len(adapted) > 1:
+        name = matching[0]
+    elif len(adapted) > 1:
         raise MatrixError(
             f"adapters of several bases stand among the results ({', '.join(adapted)}); import one base at a "
             "time"
         )
-    return adapted[0] if adapted else (BASELINE if BASELINE in models else None)
+    elif adapted or BASELINE in models:
+        name = adapted[0] if adapted else BASELINE
+    else:
+        return None, None
+    candidates = list(
+        dict.fromkeys(
+            _identity(evaluation)
+            for evaluation in evaluations
+            if evaluation.model == name and evaluation.adapter is None
+        )
+    )
+    if variant:
+        candidates = [
+            identity
+            for identity in candidates
+            if any(variant in (value, f"{key}={value}") for key, value in identity[2])
+        ]
+    elif len(candidates) > 1:
+        weights = {
+            _weights(evaluation.variant) for evaluation in evaluations if evaluation.adapter is not None
+        }
+        same = [identity for identity in candidates if {_weights(dict(identity[2]))} == weights]
+        candidates = same if len(same) == 1 else candidates
+    if len(candidates) > 1 or (variant and not candidates):
+        labels = [
+            ", ".join(f"{key}={value}" for key, value in identity[2]) or "no argument of its own"
+            for identity in dict.fromkeys(
+                _identity(evaluation)
+                for evaluation in evaluations
+                if evaluation.model == name and evaluation.adapter is None
+            )
+        ]
+        raise MatrixError(
+            f"{name} stands among the results as {len(labels)} models ({'; '.join(labels)}); say which is "
+            f"the base with --base {name}@VALUE, VALUE being one of theirs alone"
+        )
+    return (candidates[0] if candidates else (name, None, ())), name
 
 
-def _names(evaluations: Sequence[Evaluation], base: str | None) -> dict[tuple[str, str | None], str]:
-    """(model, adapter) -> a name that can stand in a table: as short as keeps all apart."""
-    full: dict[tuple[str, str | None], str] = {}
-    for evaluation in evaluations:
-        who = evaluation.model, evaluation.adapter
-        if who == (base, None):
-            full[who] = BASELINE
-        else:
-            full[who] = evaluation.model if evaluation.adapter is None else evaluation.adapter
-    parts = {who: [part for part in re.split(r"[/\\]+", name) if part] for who, name in full.items()}
-    depth = max((len(one) for one in parts.values()), default=1)
+def _weights(variant: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((key, value) for key, value in variant.items() if key in _WEIGHTS))
+
+
+def _names(evaluations: Sequence[Evaluation], base: Identity | None) -> dict[Identity, str]:
+    """Identity -> a name that can stand in a table: as short as keeps all apart."""
+    identities = list(dict.fromkeys(_identity(evaluation) for evaluation in evaluations))
+    suffixes: dict[Identity, str] = {}
+    for identity in identities:
+        alike = [dict(other[2]) for other in identities if other[:2] == identity[:2]]
+        differing = [
+            key
+            for key in sorted({key for variant in alike for key in variant})
+            if len({variant.get(key) for variant in alike}) > 1
+        ]
+        variant = dict(identity[2])
+        words = [
+            PurePath(variant[key]).name
+            if key in _VALUE_ALONE
+            else (key if variant[key] in ("True", "true") else f"{key}-{PurePath(variant[key]).name}")
+            for key in differing
+            if key in variant
+        ]
+        suffixes[identity] = "".join(f"-{word}" for word in words)
+    full = {identity: BASELINE if identity == base else identity[1] or identity[0] for identity in identities}
+    parts = {
+        identity: [part for part in re.split(r"[/\\]+", name) if part] for identity, name in full.items()
+    }
+    depth = max((len(pieces) for pieces in parts.values()), default=1)
     for many in range(1, depth + 1):
-        short = {who: _safe("__".join(one[-many:])) for who, one in parts.items()}
+        short = {
+            identity: _safe("__".join(pieces[-many:]) + suffixes[identity])
+            for identity, pieces in parts.items()
+        }
         if len(set(short.values())) == len(short):
             break
     else:
-        short = {who: _safe("__".join(filter(None, (*parts[who], *(who[1:] and [who[0]]))))) for who in parts}
-    return {who: BASELINE if full[who] == BASELINE else name for who, name in short.items()}
+        short = {
+            identity: _safe(
+                "__".join([*parts[identity], *([identity[0]] if identity[1] else [])]) + suffixes[identity]
+            )
+            for identity in parts
+        }
+    return {identity: BASELINE if full[identity] == BASELINE else name for identity, name in short.items()}
 
 
 def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "_"
 
 
-def _choose(task: str, mine: Sequence[Evaluation], wanted: str | None) -> tuple[str, str]:
-    """(metric, filter) of a column."""
-    available = list(dict.fromkeys((one.metric, one.filter) for one in mine))
+def _choose(
+    task: str, of_task: Sequence[Evaluation], wanted: str | None
+) -> tuple[tuple[str, str], list[tuple[str, str]]]:
+    """(metric, filter) of a column, and the others that there are."""
+    available = list(dict.fromkeys((evaluation.metric, evaluation.filter) for evaluation in of_task))
     if wanted is not None:
         metric, _, filter_name = wanted.partition(",")
-        matching = [one for one in available if one[0] == metric and filter_name in ("", one[1])]
+        matching = [pair for pair in available if pair[0] == metric and filter_name in ("", pair[1])]
         if not matching:
             legal = ", ".join(f"{metric},{name}" for metric, name in available)
             raise MatrixError(f"task {task!r} has no metric {wanted!r}; it has {legal}")
-        return matching[0]
-    counts = {one: len({_who(e) for e in mine if (e.metric, e.filter) == one}) for one in available}
-    return max(available, key=lambda one: (counts[one], -available.index(one)))
+        chosen = matching[0]
+    else:
+        counts = {pair: len({_who(e) for e in of_task if (e.metric, e.filter) == pair}) for pair in available}
+        chosen = max(available, key=lambda pair: (counts[pair], -available.index(pair)))
+    return chosen, [pair for pair in available if pair != chosen]
+
+
+def _choice_in_words(metric: tuple[str, str], others: Sequence[tuple[str, str]]) -> str:
+    alternatives = ", ".join(f"{name},{filter_name}" for name, filter_name in others)
+    return f"{metric[0]},{metric[1]}" + (
+        f" (also there: {alternatives}; --metric TASK=...)" if others else ""
+    )
+
+
+def _some(tasks: Sequence[str], most: int = 8) -> str:
+    return ", ".join(tasks[:most]) + (f" and {len(tasks) - most} more" if len(tasks) > most else "")
+
+
+def _assumed_directions(columns: Sequence[ImportedColumn]) -> list[str]:
+    assumed: dict[str, list[str]] = {}
+    for column in columns:
+        stated = [row.higher_is_better for row in column.rows.values() if row.higher_is_better is not None]
+        if direction(column.metric, stated[0] if stated else None)[1] == "assumed":
+            assumed.setdefault(column.metric, []).append(column.target)
+    return [
+        f"{metric}: neither the files nor the catalogue say which way is better; higher is assumed "
+        f"({_some(tasks)})"
+        for metric, tasks in assumed.items()
+    ]
 
 
 def _latest(
-    found: Sequence[Evaluation], names: Mapping[tuple[str, str | None], str], notes: list[str]
+    evaluations: Sequence[Evaluation], names: Mapping[Identity, str], notes: list[str]
 ) -> dict[Row, Evaluation]:
-    """One result per model: of several, the latest, which is told."""
+    """One result per model: of several, the latest, which is told. MatrixError where no date tells which."""
     rows: dict[Row, Evaluation] = {}
-    for one in found:
-        name = names[one.model, one.adapter], one.seed
+    for evaluation in evaluations:
+        name = names[_identity(evaluation)], evaluation.seed
         before = rows.get(name)
         if before is not None:
-            older, one = sorted((before, one), key=lambda each: each.date)
-            notes.append(f"left out: {older.place}, since {one.place} is later")
-        rows[name] = one
+            if not (before.date and evaluation.date) or before.date == evaluation.date:
+                raise MatrixError(
+                    f"two results of {name[0]} on {evaluation.task}: {before.place} and {evaluation.place}; "
+                    "no date tells which is later; leave one of the files out"
+                )
+            older, evaluation = sorted((before, evaluation), key=lambda candidate: candidate.date)
+            notes.append(f"left out: {older.place}, since {evaluation.place} is later")
+        rows[name] = evaluation
     return rows
 
 
-def _differences(rows: Mapping[Row, Evaluation]) -> dict[str, dict[str, list[str]]]:
+def _on_one_scale(task: str, rows: dict[Row, Evaluation], notes: list[str]) -> dict[Row, Evaluation]:
+    """Scores that files give on different known scales (0 to 1, 0 to 100), all brought to 0 to 1."""
+    scales = {evaluation.scale for evaluation in rows.values()}
+    if len(scales) < 2 or any(scale is None or not scale[1] > scale[0] for scale in scales):
+        return rows
+    notes.append(
+        f"{task}: scores on different scales ("
+        + ", ".join(f"{low:g} to {high:g}" for low, high in sorted(scale for scale in scales if scale))
+        + ") are brought to 0 to 1"
+    )
+    return {name: _rescaled(evaluation) for name, evaluation in rows.items()}
+
+
+def _rescaled(evaluation: Evaluation) -> Evaluation:
+    assert evaluation.scale is not None
+    low, high = evaluation.scale
+    inside = all(0 <= outcome.score <= 1 for outcome in evaluation.outcomes if isfinite(outcome.score))
+    return replace(
+        evaluation,
+        value=(evaluation.value - low) / (high - low),
+        stderr=evaluation.stderr / (high - low),
+        scale=(0.0, 1.0),
+        outcomes=evaluation.outcomes
+        if inside
+        else tuple(
+            replace(outcome, score=(outcome.score - low) / (high - low)) for outcome in evaluation.outcomes
+        ),
+    )
+
+
+def _differences(rows: Mapping[Row, Evaluation], base: Identity | None) -> dict[str, dict[str, list[str]]]:
     """setting -> value -> the rows that have it, for every setting with more than one value."""
     values: dict[str, dict[str, list[str]]] = {}
-    for (name, _), one in rows.items():
-        about = {**one.setting, "harness": one.kind}
-        if one.n:
-            about["n"] = one.n
-        if one.outcomes:
-            about["items"] = tuple(outcome.item_digest for outcome in one.outcomes)
+    of_base = [
+        evaluation.variant for evaluation in rows.values() if base is not None and evaluation.model == base[0]
+    ]
+    weight_keys = {key for variant in of_base for key in variant if key in _WEIGHTS}
+    for (name, _), evaluation in rows.items():
+        about = {**evaluation.setting, "harness": evaluation.kind}
+        if evaluation.n:
+            about["n"] = evaluation.n
+        if evaluation.outcomes:
+            about["items"] = tuple(outcome.item_digest for outcome in evaluation.outcomes)
+        if evaluation.higher_is_better is not None:
+            about["higher_is_better"] = evaluation.higher_is_better
+        if base is not None and (evaluation.adapter is not None or _identity(evaluation) == base):
+            about |= {key: evaluation.variant.get(key) for key in weight_keys}
+        if metric_of(evaluation.metric).unit == SHARE and abs(evaluation.value) > 0:
+            about["scale"] = "0 to 1" if abs(evaluation.value) <= 1 else "0 to 100"
         for key, value in about.items():
             values.setdefault(key, {}).setdefault(_shown(value), []).append(name)
-    return {key: found for key, found in values.items() if len(found) > 1}
+    return {key: by_value for key, by_value in values.items() if len(by_value) > 1}
 
 
 def _column(
@@ -196,8 +392,8 @@ def _column(
 ) -> ImportedColumn:
     settings = [row.setting for row in rows.values()]
     known = {key: value for setting in settings for key, value in setting.items() if key not in differences}
-    paired = all(one.outcomes for one in rows.values()) and "items" not in differences
-    scores = {outcome.score for one in rows.values() for outcome in one.outcomes}
+    paired = all(row.outcomes for row in rows.values()) and "items" not in differences
+    scores = {outcome.score for row in rows.values() for outcome in row.outcomes}
     # one model alone may have 0 and 1 by chance where the metric is graded
     binary = scores <= {0.0, 1.0}
     return ImportedColumn(task, *metric, dict(rows), paired, binary, known)
@@ -208,8 +404,8 @@ def _shown(value: Any) -> str:
 
 
 def _listed(values: Mapping[str, Sequence[str]]) -> str:
-    told = []
+    descriptions = []
     for value, names in values.items():
         who = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        told.append(f"{value if len(value) <= 40 else value[:37] + '...'} for {who}")
-    return "; ".join(told)
+        descriptions.append(f"{value if len(value) <= 40 else value[:37] + '...'} for {who}")
+    return "; ".join(descriptions)

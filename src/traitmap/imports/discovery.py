@@ -1,6 +1,7 @@
-"""Tables of scores, long or wide, as the readers of matrices take them, turned into single results.
+"""Which files hold results, and of which kind: recognised by what is in them, never guessed from a name.
 
-Which files hold results, and of which kind: recognised by what is in them, never guessed from a name.
+Tables of scores, long or wide, count as results too: every cell becomes one. A file in a folder that cannot
+be read is left out and told; a file that was named itself is an error.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from traitmap.errors import MatrixError
 from traitmap.imports import every_eval_ever, helm, inspect_ai, lighteval, lm_eval, opencompass
-from traitmap.imports.reading import Evaluation, UnfinishedError, read_json
+from traitmap.imports.reading import Evaluation, read_json, refuse_pointer
 from traitmap.matrix.io import read_matrix
 from traitmap.study.settings import BASELINE
 
@@ -65,6 +66,7 @@ def read_table(path: Path) -> list[Evaluation]:
 
 KINDS = (*(one.KIND for one in (lm_eval, inspect_ai, every_eval_ever, lighteval, helm, opencompass)), KIND)
 _TABLES = (".csv", ".tsv", ".parquet")
+_TEXTS = (".txt", ".md")  # OpenCompass writes its summary in these too
 # JSON that harnesses write beside their results and that holds none itself
 _BESIDE = ("samples_", "scenario", "instances", "display_", "per_instance_stats", "stats", "run_spec")
 
@@ -107,18 +109,22 @@ def find_evaluations(paths: Iterable[str | Path]) -> Found:
 def _read_folder(folder: Path, found: Found) -> None:
     for path in _walk(folder):
         if path.is_dir():
-            found.evaluations += helm.read_helm(path)
-            continue
-        if path.suffix in _TABLES and not opencompass.is_opencompass(_header(path)):
-            found.notes.append(f"left out: {path}, a table in a folder; name it itself to have it read")
+            try:
+                found.evaluations += helm.read_helm(path)
+            except MatrixError as error:
+                found.notes.append(f"left out: {error}")
             continue
         try:
+            if path.suffix in _TABLES and not opencompass.is_opencompass(_header(path)):
+                found.notes.append(f"left out: {path}, a table in a folder; name it itself to have it read")
+                continue
             evaluations = _read_file(path)
-        except UnfinishedError as error:
+        except MatrixError as error:
             found.notes.append(f"left out: {error}")
             continue
         if evaluations is None:
-            found.notes.append(f"left out: {path} holds no results of a known kind")
+            if path.suffix not in _TEXTS:
+                found.notes.append(f"left out: {path} holds no results of a known kind")
         else:
             found.evaluations += evaluations
 
@@ -135,7 +141,9 @@ def _walk(folder: Path) -> Iterator[Path]:
             continue
         if path.is_dir():
             yield from _walk(path)
-        elif path.suffix in (".json", ".eval", *_TABLES) and not path.name.startswith(_BESIDE):
+        elif path.suffix in _TEXTS and path.with_suffix(".csv").is_file():
+            continue  # the same summary once more
+        elif path.suffix in (".json", ".eval", *_TABLES, *_TEXTS) and not path.name.startswith(_BESIDE):
             yield path
 
 
@@ -145,6 +153,9 @@ def _read_file(path: Path) -> list[Evaluation] | None:
         return inspect_ai.read_inspect(path)
     if path.suffix in _TABLES:
         return _read_table(path)
+    if path.suffix in _TEXTS:
+        rows = opencompass.summary_rows(path)
+        return opencompass.read_opencompass(path) if rows and opencompass.is_opencompass(rows[0]) else None
     if path.suffix != ".json":
         return None
     content = read_json(path)
@@ -165,6 +176,8 @@ def _header(path: Path) -> list[str]:
         return []
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
+            refuse_pointer(stream.read(200), path)
+            stream.seek(0)
             return [cell.strip() for cell in next(csv.reader(stream), [])]
     except (UnicodeDecodeError, csv.Error) as error:
         raise MatrixError(f"{path}: cannot be read as CSV ({error})") from None

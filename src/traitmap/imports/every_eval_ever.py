@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,19 @@ from traitmap.imports.reading import (
     known_setting,
     listing,
     mapping,
+    model_variant,
     number,
     part,
     read_json,
     read_lines,
     sequence,
+    sortable_date,
     text,
 )
 
 KIND = "Every Eval Ever"
+# Of a model's details, what tells it apart from others of its name.
+_IDENTITY = ("revision", "quantization", "precision", "subfolder", "checkpoint")
 
 
 def is_every_eval_ever(content: Any) -> bool:
@@ -72,6 +77,7 @@ def _evaluation(
     task = text(result.get("evaluation_name"), f"{place}.evaluation_name")
     more = part(config.get("additional_details"), f"{place}.metric_config.additional_details")
     lower = config.get("lower_is_better")
+    about = part(content.get("model_info"), f"{path}, model_info").get("additional_details")
     return Evaluation(
         place=f"{place}.score_details.score",
         kind=KIND,
@@ -86,8 +92,17 @@ def _evaluation(
         higher_is_better=not lower if isinstance(lower, bool) else None,
         setting=_setting(result, more, content, place),
         outcomes=instances.get(task, ()),
-        date=str(content.get("evaluation_timestamp") or content.get("retrieved_timestamp") or ""),
+        date=sortable_date(content.get("evaluation_timestamp") or content.get("retrieved_timestamp")),
+        variant=model_variant(
+            {key: about[key] for key in _IDENTITY if about.get(key)} if isinstance(about, Mapping) else {}
+        ),
+        scale=_scale(config, place),
     )
+
+
+def _scale(config: Mapping[str, Any], place: str) -> tuple[float, float] | None:
+    ends = [number(config.get(key), f"{place}.metric_config.{key}") for key in ("min_score", "max_score")]
+    return (ends[0], ends[1]) if all(map(isfinite, ends)) else None
 
 
 def _setting(

@@ -47,6 +47,8 @@ def read_helm(folder: Path) -> list[Evaluation]:
     specification = mapping(read_json(folder / "run_spec.json"), place)
     adapter = mapping(specification.get("adapter_spec"), f"{place}, adapter_spec")
     model = text(adapter.get("model") or adapter.get("model_deployment"), f"{place}, adapter_spec.model")
+    deployment = str(adapter.get("model_deployment") or "")
+    deployment = "" if deployment == model else deployment
     task = _task(text(specification.get("name"), f"{place}, name"))
     statistics = _plain_statistics(folder / "stats.json")
     split = "test" if any(key[1] == "test" for key in statistics) else "valid"
@@ -73,6 +75,7 @@ def read_helm(folder: Path) -> list[Evaluation]:
                 higher_is_better=direction(metric)[0],
                 setting=_setting(adapter, specification),
                 outcomes=outcomes,
+                variant={"deployment": deployment} if deployment else {},
             )
         )
     if not found:

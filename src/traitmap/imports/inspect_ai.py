@@ -23,11 +23,13 @@ from traitmap.imports.reading import (
     known_setting,
     listing,
     mapping,
+    model_variant,
     number,
     parse_json,
     part,
     read_json,
     sequence,
+    sortable_date,
     text,
 )
 
@@ -94,7 +96,13 @@ def _evaluation(
         higher_is_better=True if chosen in ("accuracy", "mean") else None,
         setting=_setting(log, about, path),
         outcomes=_outcomes(path, name, samples, reductions),
-        date=str(about.get("created", "")),
+        date=sortable_date(about.get("created")),
+        variant=model_variant(
+            {
+                **part(about.get("model_args"), f"{path}, eval.model_args"),
+                "base_url": about.get("model_base_url"),
+            }
+        ),
     )
 
 

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from traitmap.errors import MatrixError
-from traitmap.imports.reading import Evaluation, known_setting, mapping, number, part, read_json, text
+from traitmap.imports.reading import (
+    Evaluation,
+    count,
+    known_setting,
+    listing,
+    mapping,
+    model_variant,
+    number,
+    part,
+    read_json,
+    sortable_date,
+    text,
+)
 
 KIND = "lighteval"
+# Of a model's configuration, what tells it apart from others of its name.
+_IDENTITY = (
+    "revision",
+    "subfolder",
+    "quantization",
+    "quantization_config",
+    "load_in_4bit",
+    "load_in_8bit",
+    "dtype",
+)
+_STAMP = re.compile(r"results_(.+)")
 
 
 def is_lighteval(content: Any) -> bool:
@@ -21,7 +45,9 @@ def read_lighteval(path: Path, content: Any = None) -> list[Evaluation]:
     """Every (task, metric) of one file; averages over tasks (``all``, ``_average``) are left out."""
     content = mapping(read_json(path) if content is None else content, str(path))
     general = mapping(content["config_general"], f"{path}, config_general")
-    model, adapter = _model(general, path)
+    model, adapter, variant = _model(general, path)
+    stamp = _STAMP.match(path.stem)  # start_time and end_time count from when the machine was started
+    configs = part(content.get("config_tasks"), f"{path}, config_tasks")
     found: list[Evaluation] = []
     for name, given in mapping(content["results"], f"{path}, results").items():
         task, shots = _task(name)
@@ -29,6 +55,9 @@ def read_lighteval(path: Path, content: Any = None) -> list[Evaluation]:
             continue
         scores = mapping(given, f"{path}, results.{name}")
         setting = _setting(content, general, name, shots, path)
+        key = name if name in configs or shots is None else name.rpartition("|")[0]
+        config = part(configs.get(key), f"{path}, config_tasks.{key}")
+        higher = _directions(config, f"{path}, config_tasks.{key}.metric")
         for metric in scores:
             if metric.endswith("_stderr"):
                 continue
@@ -44,8 +73,13 @@ def read_lighteval(path: Path, content: Any = None) -> list[Evaluation]:
                     filter="none",
                     value=number(scores[metric], place),
                     stderr=number(scores.get(f"{metric}_stderr"), f"{place}_stderr"),
+                    n=count(
+                        config.get("effective_num_docs"), f"{path}, config_tasks.{key}.effective_num_docs"
+                    ),
+                    higher_is_better=higher.get(metric),
                     setting=setting,
-                    date=str(general.get("end_time") or path.stem),
+                    date=sortable_date(stamp.group(1)) if stamp else "",
+                    variant=variant,
                 )
             )
     if not found:
@@ -61,14 +95,30 @@ def _task(name: str) -> tuple[str, int | None]:
     return names[-1] if len(names) <= 2 else "|".join(names[1:]), shots
 
 
-def _model(general: Mapping[str, Any], path: Path) -> tuple[str, str | None]:
+def _directions(config: Mapping[str, Any], place: str) -> dict[str, bool]:
+    """metric -> whether higher is better, as the task's own configuration says it."""
+    directions: dict[str, bool] = {}
+    for entry in listing(config.get("metric") or config.get("metrics"), place):
+        if not isinstance(entry, Mapping):
+            continue
+        name, higher = entry.get("metric_name"), entry.get("higher_is_better")
+        if isinstance(higher, Mapping):  # several numbers of one metric, each with its own direction
+            directions |= {str(key): value for key, value in higher.items() if isinstance(value, bool)}
+        elif isinstance(higher, bool):
+            directions |= dict.fromkeys(map(str, name if isinstance(name, list) else [name]), higher)
+    return directions
+
+
+def _model(general: Mapping[str, Any], path: Path) -> tuple[str, str | None, dict[str, str]]:
     config = general.get("model_config")
     config = config if isinstance(config, Mapping) else {}
     name = text(general.get("model_name") or config.get("model_name"), f"{path}, config_general.model_name")
     base = config.get("base_model")
+    plain = {key: value for key, value in config.items() if key in _IDENTITY}
+    variant = model_variant({**plain, "model_sha": general.get("model_sha")})
     if config.get("adapter_weights") and isinstance(base, str) and base:
-        return base, name
-    return name, None
+        return base, name, variant
+    return name, None, variant
 
 
 def _setting(
@@ -79,6 +129,7 @@ def _setting(
     return known_setting(
         num_fewshot=shots,
         limit=general.get("max_samples"),
+        fewshot_seed=general.get("num_fewshot_seeds") if shots else None,
         version=part(content.get("versions"), f"{path}, versions").get(name),
         template=hashes.get("hash_full_prompts") if isinstance(hashes, Mapping) else None,
     )

@@ -17,10 +17,12 @@ from traitmap.imports.reading import (
     known_setting,
     listing,
     mapping,
+    model_variant,
     number,
     part,
     read_json,
     read_lines,
+    sortable_date,
     text,
 )
 from traitmap.metrics import direction
@@ -48,7 +50,7 @@ def read_lm_eval(path: Path, content: Any = None) -> list[Evaluation]:
     """
     content = mapping(read_json(path) if content is None else content, str(path))
     results = mapping(content.get("results"), f"{path}, results")
-    model, adapter, seed = _model(content, path)
+    model, adapter, seed, variant = _model(content, path)
     stamp = _STAMP.search(path.name)
     found: list[Evaluation] = []
     for task in _tasks(content, results, path):
@@ -76,7 +78,8 @@ def read_lm_eval(path: Path, content: Any = None) -> list[Evaluation]:
                     outcomes=outcomes,
                     texts=_texts(rows, outcomes),
                     seed=seed,
-                    date=stamp.group(1) if stamp else str(content.get("date", "")),
+                    date=sortable_date(stamp.group(1) if stamp else content.get("date")),
+                    variant=variant,
                 )
             )
     if not found:
@@ -105,8 +108,8 @@ def _stderr(scores: Mapping[str, Any], metric: str, key: str) -> Any:
     return scores.get(f"{metric}_stderr{comma}{filter_name}")
 
 
-def _model(content: Mapping[str, Any], path: Path) -> tuple[str, str | None, int | None]:
-    """The base model, the adapter and its seed, out of model_args as text, as a mapping, or absent."""
+def _model(content: Mapping[str, Any], path: Path) -> tuple[str, str | None, int | None, dict[str, str]]:
+    """The base model, the adapter, its seed and the variant, out of model_args as text, object, or absent."""
     config = mapping(content["config"], f"{path}, config")
     given = config.get("model_args")
     if isinstance(given, str):
@@ -115,14 +118,15 @@ def _model(content: Mapping[str, Any], path: Path) -> tuple[str, str | None, int
     if given is not None and not isinstance(given, Mapping):
         raise MatrixError(f"{path}, config.model_args: is {given!r}; text, an object or null are legal")
     arguments = dict(given or {})
-    name = arguments.get("pretrained") or arguments.get("model") or content.get("model_name")
-    name = name or config.get("model")
+    named_by = next((key for key in ("pretrained", "model", "load") if arguments.get(key)), "")
+    name = arguments.get(named_by) or content.get("model_name") or config.get("model")
     adapter = arguments.get("peft") or arguments.get("delta") or arguments.get("lora_local_path")
     base = text(name, f"{path}, config.model_args.pretrained")
+    variant = model_variant(arguments, named_by, "peft", "delta", "lora_local_path")
     ours = config.get("traitmap")  # an export of ours tells source and seed apart
     if adapter and isinstance(ours, Mapping) and isinstance(ours.get("seed"), int):
-        return base, str(ours.get("source") or adapter), int(ours["seed"])
-    return base, str(adapter) if adapter else None, None
+        return base, str(ours.get("source") or adapter), int(ours["seed"]), variant
+    return base, str(adapter) if adapter else None, None, variant
 
 
 def _setting(content: Mapping[str, Any], task: str, path: Path) -> dict[str, Any]:
@@ -145,6 +149,9 @@ def _setting(content: Mapping[str, Any], task: str, path: Path) -> dict[str, Any
         generation=one.get("generation_kwargs"),
         chat_template=content.get("chat_template_sha"),
         system_instruction=content.get("system_instruction_sha"),
+        fewshot_as_multiturn=content.get("fewshot_as_multiturn", config.get("fewshot_as_multiturn")),
+        fewshot_seed=config.get("fewshot_seed") if shots else None,
+        task_hash=told("task_hashes") or None,
     )
 
 

@@ -1,13 +1,17 @@
-"""JSON of other people's files, read so that what is wrong with it ends in one line with file and key.
+"""What every reader of results shares: strict JSON, plain values, and the record of one evaluation.
 
-One model on one task, as a file of another harness tells it, with all that must agree in a column.
+Whatever is wrong with a file ends in one MatrixError that names file and key. An ``Evaluation`` is one model
+on one task by one metric, with all that tells the model from others of its name and all that must agree
+before two evaluations are compared.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
@@ -18,15 +22,70 @@ from traitmap.errors import MatrixError
 from traitmap.study.paths import digest
 
 _UNKNOWN = frozenset({"", "n/a", "na", "nan", "none", "null", "-"})
+# Arguments of harnesses that say where and how fast a model is computed, not which model it is.
+_COMPUTING = frozenset(
+    [
+        "device",
+        "device_map",
+        "device_map_option",
+        "max_memory_per_gpu",
+        "max_cpu_memory",
+        "offload_folder",
+        "parallelize",
+        "batch_size",
+        "max_batch_size",
+        "trust_remote_code",
+        "low_cpu_mem_usage",
+        "tokenizer_mode",
+        "use_fast_tokenizer",
+        "tensor_parallel_size",
+        "data_parallel_size",
+        "pipeline_parallel_size",
+        "gpu_memory_utilization",
+        "swap_space",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "enforce_eager",
+        "num_concurrent",
+        "max_retries",
+        "timeout",
+        "tokenized_requests",
+        "tokenizer_backend",
+        "token",
+        "use_auth_token",
+        "use_accelerate",
+        "cache_dir",
+        "download_dir",
+        "seed",
+        "vocab_file",
+        "merge_file",
+        "verbose",
+        "logits_cache",
+        "gpus",
+        "use_cache",
+        "model_parallel_size",
+        "pp_size",
+        "tp_size",
+    ]
+)
+_LFS = "version https://git-lfs.github.com/spec/"
 _DEEPEST = 100  # lists and objects inside one another; harnesses write about ten
 
 
 def read_json(path: Path) -> Any:
     """A JSON file. MatrixError where it is no JSON or cannot be read."""
     try:
-        return parse_json(path.read_bytes(), str(path))
+        content = path.read_bytes()
     except OSError as error:
         raise MatrixError(f"{path}: cannot be read ({error.strerror})") from error
+    refuse_pointer(content[:200].decode("utf-8", "replace"), path)
+    return parse_json(content, str(path))
+
+
+def refuse_pointer(beginning: str, path: Path) -> None:
+    """MatrixError where a file is what Git LFS leaves in the place of the real one."""
+    if beginning.startswith(_LFS):
+        raise MatrixError(f"{path}: is a Git LFS pointer, not the file itself; run `git lfs pull` there")
 
 
 def parse_json(content: bytes | str, place: str) -> Any:
@@ -75,6 +134,7 @@ def read_lines(path: Path) -> list[tuple[str, Any]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise MatrixError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    refuse_pointer(text[:200], path)
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
@@ -141,6 +201,41 @@ def count(value: Any, place: str) -> int:
     return 0 if isnan(found) else int(found)
 
 
+def sortable_date(value: Any) -> str:
+    """A moment in UTC as text that sorts by time, or empty text where the value names none.
+
+    value: seconds since 1970 (as number or text, from 2001 to 2286), ISO 8601, or the stamps of file names
+    (``2025-01-02T03-04-05.678``, ``20250102_030405``). Seconds since a machine was started are no date.
+    """
+    text = str(value).strip() if isinstance(value, str | int | float) else ""
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        seconds = float(text)
+        return datetime.fromtimestamp(seconds, UTC).isoformat() if 1e9 <= seconds < 1e10 else ""
+    text = re.sub(r"^(\d{4})(\d\d)(\d\d)_(\d\d)(\d\d)(\d\d)$", r"\1-\2-\3T\4:\5:\6", text)
+    text = re.sub(r"T(\d\d)-(\d\d)-(\d\d)", r"T\1:\2:\3", text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return ""
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+
+
+def model_variant(arguments: Mapping[str, Any], *names: str) -> dict[str, str]:
+    """What tells a model apart from others of its name: its arguments without those of mere computing.
+
+    arguments: as the harness was given them. names: the keys that name the model itself, left out.
+    ``None``, ``False``, ``auto`` and the revision ``main`` are what a model is without them: left out.
+    """
+    variant = {}
+    for key, value in arguments.items():
+        usual = value in (None, False, "", "None", "False", "false", "null", "auto") or (
+            key == "revision" and value == "main"
+        )
+        if key not in _COMPUTING and key not in names and not usual:
+            variant[str(key)] = value if isinstance(value, str) else json.dumps(value, default=str)
+    return variant
+
+
 def content_digest(data: Any, length: int = 32) -> str:
     """Digest of any JSON data; NaN and infinity, which Python's JSON knows, count as their names."""
     return digest(named_numbers(data), length)
@@ -173,7 +268,9 @@ class Evaluation:
     outcomes: one per item in the order of the items; empty where the file has no samples.
     texts: what the items say, aligned with ``outcomes``; empty where the file does not tell.
     seed: of the training, where the file tells it, so that adapters of one source are pooled.
-    date: sortable; of two evaluations of the same thing the later one counts.
+    date: UTC in ISO 8601, empty where unknown; of two evaluations of the same thing the later one counts.
+    variant: what tells the model from others of its name: revision, quantisation, server, ...
+    scale: the least and the largest score that the metric can have, where the file tells them.
     """
 
     place: str
@@ -192,15 +289,20 @@ class Evaluation:
     texts: tuple[TaskText, ...] = ()
     seed: int | None = None
     date: str = ""
+    variant: Mapping[str, str] = field(default_factory=dict)
+    scale: tuple[float, float] | None = None
 
 
 def known_setting(**setting: Any) -> dict[str, Any]:
     """A setting without what is not known: for all but these keys None is a value. NaN counts as a word."""
-    unknown_if_none = ("num_fewshot", "version", "template", "items", "library", "generation")
+    unknown_if_none = (
+        *("num_fewshot", "version", "template", "items", "library", "generation"),
+        *("fewshot_as_multiturn", "fewshot_seed", "task_hash"),
+    )
     return {
-        key: named_numbers(one)
-        for key, one in setting.items()
-        if one is not None or key not in unknown_if_none
+        key: named_numbers(value)
+        for key, value in setting.items()
+        if value is not None or key not in unknown_if_none
     }
 
 

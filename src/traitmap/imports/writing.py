@@ -62,7 +62,7 @@ def _cell(store: RunStore, column: ImportedColumn, row: Row, base: str) -> CellE
     if one is None:
         return replace(entry, reason="no file holds this result")
     if not one.outcomes and not isfinite(one.value):
-        return replace(entry, status="failed", reason=f"{one.place} is no number")
+        return replace(entry, reason=f"{one.place}: there is no number")
     outcomes = one.outcomes if column.paired else ()
     if not column.binary:
         outcomes = tuple(replace(outcome, correct=None) for outcome in outcomes)
