@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from traitmap.analysis.explanation.records import OddCell
 from traitmap.analysis.features import Reason
 from traitmap.analysis.profiles.cell_items import Key, TargetItems, target_items
-from traitmap.analysis.profiles.class_metrics import class_table
+from traitmap.analysis.profiles.class_metrics import confusion_counts
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.matrix.record import Array, TransferMatrix
@@ -283,7 +283,7 @@ def _counts(
     if items is None or not items.labels:
         return None
     rows = [items.adapters.index(key) for key in keys]
-    tables = [class_table(items.gold, items.predicted[row], len(items.labels)) for row in rows]
+    tables = [confusion_counts(items.gold, items.predicted[row], len(items.labels)) for row in rows]
     found: NDArray[np.int64] = np.sum(tables, axis=0)[:, list(columns)].round().astype(np.int64)
     return found
 

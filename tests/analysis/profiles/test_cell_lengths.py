@@ -6,7 +6,7 @@ from answered import BASE, chosen, written
 from scipy import stats
 
 from traitmap.analysis.profiles.cell_items import target_items
-from traitmap.analysis.profiles.cell_lengths import SourceLengths, cell_lengths, interpolation
+from traitmap.analysis.profiles.cell_lengths import cell_lengths, interpolation
 from traitmap.analysis.profiles.cells import length_trends
 from traitmap.analysis.profiles.lengths import paired_distance, sample_distance
 
@@ -20,8 +20,8 @@ def drawn(mean, count=200, *, seed=0, spread=10):
 def cells(outcomes, sources=None, **options):
     items = target_items("stories", outcomes)
     assert items is not None
-    known = {name: SourceLengths(NONE, np.asarray(own, float)) for name, own in (sources or {}).items()}
-    return {(one.source, one.seed): one for one in cell_lengths(items, known, **options)}
+    known = {name: np.asarray(lengths, float) for name, lengths in (sources or {}).items()}
+    return {(one.source, one.seed): one for one in cell_lengths(items, source_characters=known, **options)}
 
 
 def test_two_thirds_of_the_way():
@@ -137,7 +137,7 @@ def test_multiple_choice_has_the_tokens_of_the_chosen_answer():
     }
     items = target_items("quiz", outcomes)
     assert items is not None
-    (cell,) = cell_lengths(items, {"some": SourceLengths(np.full(30, 9.0), NONE)})
+    (cell,) = cell_lengths(items, source_tokens={"some": np.full(30, 9.0)})
     assert cell.written == "chosen"
     assert cell.tokens.interpolation.reason == "answers are chosen, not written"
     assert cell.characters is None
@@ -147,8 +147,8 @@ def test_multiple_choice_has_the_tokens_of_the_chosen_answer():
 
 def test_tokens_of_source_and_gold_where_they_were_counted():
     items = target_items("stories", {BASE: written(drawn(40)), ("long", 0): written(drawn(80, seed=1))})
-    sources = {"long": SourceLengths(drawn(40, spread=3), NONE)}
-    (cell,) = cell_lengths(items, sources, gold_tokens=np.full(200, 5.0))
+    sources = {"long": drawn(40, spread=3)}
+    (cell,) = cell_lengths(items, source_tokens=sources, gold_tokens=np.full(200, 5.0))
     assert cell.best.unit == "tokens"
     assert cell.best.interpolation.value == pytest.approx(1 / 3, abs=0.05)
     assert cell.tokens.gold.mean == 5

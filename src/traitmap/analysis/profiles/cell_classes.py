@@ -147,11 +147,10 @@ def _gains(
     """Adapter minus base by every metric."""
     if items.base is None or of_base is None:
         return {name: unknown("the base was not measured") for name in METRICS}
+    n_classes = len(items.labels)
     adapter, base = (
         seed_metrics(
-            np.array(
-                [confusion_counts(items.gold, items.predicted[row], len(items.labels)) for row in places]
-            )
+            np.array([confusion_counts(items.gold, items.predicted[row], n_classes) for row in places])
         )
         for places in (rows, (items.base,))
     )

@@ -1,4 +1,7 @@
-"""Outcomes of one target as arrays: who answered what on which item, in which class, how long."""
+"""Outcomes of one target as arrays: who answered what on which item, in which class, how long.
+
+Everything that is said of cells starts here; cell_classes reads the classes, cell_lengths the lengths.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array
+from traitmap.matrix.statistics import NO_CHANGE_KNOWN, Change, paired_changes
 from traitmap.study.settings import BASELINE
 
 MOST_CLASSES = 20
@@ -71,6 +75,16 @@ class TargetItems:
         ]
         return (*pooled, *alone)
 
+    def changes(self, values: Array, *, binary: bool = True) -> list[Change]:
+        """Adapter minus base of values (A, n) for every group, tested on the same items.
+
+        binary: values are 0 or 1. Unknown where the base was not measured or a value is NaN.
+        """
+        if self.base is None:
+            return [NO_CHANGE_KNOWN] * len(self.groups)
+        zero = values[self.base]
+        return paired_changes([values[list(rows)] - zero for _, _, rows in self.groups], binary=binary)
+
     @property
     def single_seeds(self) -> dict[str, int]:
         """The seed of each source that has only one: its pooled cell is that seed's cell."""
@@ -90,26 +104,36 @@ def target_items(
     outcomes = {key: outcomes[key] for key in outcomes if len(outcomes[key])}
     if not outcomes:
         return None
-    _same_items(target, outcomes)
+    first, *others = outcomes
+    digests = [outcome.item_digest for outcome in outcomes[first]]
+    for source, seed in others:
+        if [outcome.item_digest for outcome in outcomes[source, seed]] != digests:
+            raise MatrixError(
+                f"target {target!r}: {source} (seed {seed}) and {first[0]} (seed {first[1]}) answered "
+                "different items; cells can only be compared on the same ones. Run the study again."
+            )
     rows = list(outcomes.values())
-    generated = all(one.text is not None for one in rows[0])
-    if not generated and any(one.choice_logprobs is None for one in rows[0]):
+    generated = all(outcome.text is not None for outcome in rows[0])
+    if not generated and any(outcome.choice_logprobs is None for outcome in rows[0]):
         return None
     labels = _labels(rows, texts, generated)
+    place = {label: code for code, label in enumerate(labels)}
     return TargetItems(
         target=target,
         adapters=tuple(outcomes),
         labels=labels,
-        gold=_gold(rows[0], labels),
+        gold=np.array([place.get(outcome.gold, -1) for outcome in rows[0]], dtype=np.int64),
         predicted=np.array([_predicted(row, labels) for row in rows]),
-        parsed=np.array([[one.parsed for one in row] for row in rows], dtype=bool),
+        parsed=np.array([[outcome.parsed for outcome in row] for row in rows], dtype=bool),
         # every answer has a token at least: none counted means that nobody counted
-        tokens=np.array([[one.output_tokens or np.nan for one in row] for row in rows], dtype=float),
+        tokens=np.array([[outcome.output_tokens or np.nan for outcome in row] for row in rows], dtype=float),
         characters=np.array(
-            [[np.nan if one.text is None else len(one.text.strip()) for one in row] for row in rows]
+            [[np.nan if answer.text is None else len(answer.text.strip()) for answer in row] for row in rows]
         ),
-        stopped=np.array([[np.nan if one.stopped is None else one.stopped for one in row] for row in rows]),
-        gold_characters=np.array([len(one.gold.strip()) for one in rows[0]], dtype=float),
+        stopped=np.array(
+            [[np.nan if answer.stopped is None else answer.stopped for answer in row] for row in rows]
+        ),
+        gold_characters=np.array([len(outcome.gold.strip()) for outcome in rows[0]], dtype=float),
         generated=generated,
     )
 
@@ -119,20 +143,9 @@ def same_word(word: str) -> str:
     return word.strip().casefold()
 
 
-def _same_items(target: str, outcomes: Mapping[Key, Sequence[Outcome]]) -> None:
-    first, *others = outcomes
-    asked = [one.item_digest for one in outcomes[first]]
-    for source, seed in others:
-        if [one.item_digest for one in outcomes[source, seed]] != asked:
-            raise MatrixError(
-                f"target {target!r}: {source} (seed {seed}) and {first[0]} (seed {first[1]}) answered "
-                "different items; cells can only be compared on the same ones. Run the study again."
-            )
-
-
 def _labels(rows: Sequence[Sequence[Outcome]], texts: Sequence[TaskText], generated: bool) -> tuple[str, ...]:
     """The classes of a target, or nothing where every item has its own answers."""
-    golds = Counter(one.gold for one in rows[0])
+    golds = Counter(outcome.gold for outcome in rows[0])
     offered = {tuple(text.choices) for text in texts}
     if len(offered) == 1 and (choices := next(iter(offered))):
         words = choices
@@ -140,16 +153,11 @@ def _labels(rows: Sequence[Sequence[Outcome]], texts: Sequence[TaskText], genera
         few = len(golds) * LEAST_PER_CLASS <= len(rows[0])
         words = tuple(sorted(golds)) if few else ()
     else:
-        found = set(golds) | {one.prediction for row in rows for one in row}
-        most = max(len(one.choice_logprobs or ()) for one in rows[0])
-        words = tuple(sorted(found)) if len(found) <= most else ()
+        answers = set(golds) | {outcome.prediction for row in rows for outcome in row}
+        most = max(len(outcome.choice_logprobs or ()) for outcome in rows[0])
+        words = tuple(sorted(answers)) if len(answers) <= most else ()
     legal = 2 <= len(words) <= MOST_CLASSES and set(golds) <= set(words)
     return words if legal else ()
-
-
-def _gold(row: Sequence[Outcome], labels: tuple[str, ...]) -> NDArray[np.int64]:
-    place = {label: code for code, label in enumerate(labels)}
-    return np.array([place.get(one.gold, -1) for one in row], dtype=np.int64)
 
 
 def _predicted(row: Sequence[Outcome], labels: tuple[str, ...]) -> NDArray[np.int64]:
@@ -160,11 +168,11 @@ def _predicted(row: Sequence[Outcome], labels: tuple[str, ...]) -> NDArray[np.in
     return np.array(
         [
             unparsed
-            if not one.parsed
-            else place[one.gold]
-            if one.correct and one.gold in place
-            else place.get(one.prediction, alike.get(same_word(one.prediction), other))
-            for one in row
+            if not outcome.parsed
+            else place[outcome.gold]
+            if outcome.correct and outcome.gold in place
+            else place.get(outcome.prediction, alike.get(same_word(outcome.prediction), other))
+            for outcome in row
         ],
         dtype=np.int64,
     )

@@ -1,4 +1,9 @@
-"""Lengths of a cell: those of base, adapter, gold and source, and how far the adapter went to its source."""
+"""Lengths of the outputs of every cell: base, adapter, gold and source, and how far the adapter went to its
+source.
+
+Two units, tokens and characters: a source's outputs are often known in one of them only. Distances between
+distributions, with their nulls, are those of the chapter lengths.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +25,12 @@ from traitmap.analysis.profiles.lengths import (
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import (
-    NO_CHANGE_KNOWN,
     UNBOUNDED,
     Change,
     Interval,
     VarianceTerm,
     crossed_contrast,
     crossed_mean,
-    paired_changes,
     ratio_interval,
     share_interval,
     unknown,
@@ -96,73 +99,58 @@ class CellLengths:
         return self.characters
 
 
-@dataclass(frozen=True)
-class SourceLengths:
-    """Lengths of a source's outputs; empty where unknown."""
-
-    tokens: Array
-    characters: Array
-
-
 def cell_lengths(
     items: TargetItems,
-    sources: Mapping[str, SourceLengths],
     *,
+    source_tokens: Mapping[str, Array] | None = None,
+    source_characters: Mapping[str, Array] | None = None,
     gold_tokens: Array | None = None,
     seed: int = 0,
 ) -> list[CellLengths]:
-    """Lengths of every cell of a target.
+    """Lengths of every cell of a target, pooled over seeds and by seed, in the order of ``items.groups``.
 
-    sources: output lengths by source. gold_tokens: (n,) of the gold answers, where they were counted;
-    MatrixError where there is another number of them.
+    source_tokens, source_characters: (m,) lengths of each source's outputs; a source that a mapping lacks is
+    unknown in that unit. gold_tokens: (n,) of the gold answers, where they were counted. seed: of the nulls.
+    MatrixError where there is another number of gold answers than of items.
     """
     if gold_tokens is not None and len(gold_tokens) != items.n:
         raise MatrixError(
             f"target {items.target!r}: {len(gold_tokens)} token counts of gold answers for {items.n} items; "
             "give one for each item"
         )
-    none = SourceLengths(NOTHING, NOTHING)
-    # an answer that is chosen cannot become as long as the source's outputs
-    own = [sources.get(source, none) if items.generated else none for source, _, _ in items.groups]
-    tokens = _comparisons(
-        items, items.tokens, gold_tokens, [one.tokens for one in own], unit="tokens", seed=seed
-    )
-    characters: Sequence[LengthComparison | None] = [None] * len(own)
+    tokens = _comparisons(items, items.tokens, gold_tokens, source_tokens or {}, unit="tokens", seed=seed)
+    characters: Sequence[LengthComparison | None] = [None] * len(tokens)
     if items.generated:
-        characters = _comparisons(
-            items,
-            items.characters,
-            items.gold_characters,
-            [one.characters for one in own],
-            unit="characters",
-            seed=seed,
-        )
+        gold, known = items.gold_characters, source_characters or {}
+        characters = _comparisons(items, items.characters, gold, known, unit="characters", seed=seed)
     endless, unparsed = 1 - items.stopped, (~items.parsed).astype(float)
-    endless_changes, unparsed_changes = _share_changes(items, endless), _share_changes(items, unparsed)
     return [
         CellLengths(
             source=source,
             target=items.target,
-            seed=own_seed,
+            seed=cell_seed,
             written="generated" if items.generated else "chosen",
             tokens=tokens[place],
             characters=characters[place],
             endless=_endless(endless[list(rows)]),
             base_endless=unknown("no base") if items.base is None else _endless(endless[[items.base]]),
-            endless_change=endless_changes[place],
+            endless_change=endless_change,
             unparsed=share_interval(unparsed[list(rows)]),
             base_unparsed=unknown("no base") if items.base is None else share_interval(unparsed[items.base]),
-            unparsed_change=unparsed_changes[place],
+            unparsed_change=unparsed_change,
         )
-        for place, (source, own_seed, rows) in enumerate(items.groups)
+        for place, ((source, cell_seed, rows), endless_change, unparsed_change) in enumerate(
+            zip(items.groups, items.changes(endless), items.changes(unparsed), strict=True)
+        )
     ]
 
 
 def interpolation(adapter: Array, base: Array, source: Array) -> Interval:
     """How far from the base's mean length (0) to the source's (1) the adapter's lies, by Fieller.
 
-    adapter: (S, n) or (n,) and base: (n,) on the same items; source: (m,). The items' scatter is shared by
-    numerator and denominator.
+    adapter: (S, n) or (n,) and base: (n,) on the same items; source: (m,), all in one unit. The items'
+    scatter is shared by numerator and denominator. Unknown below two lengths of base or source, and where
+    these two cannot be told apart.
     """
     adapter = np.atleast_2d(adapter)
     n, m = len(base), len(source)
@@ -173,33 +161,29 @@ def interpolation(adapter: Array, base: Array, source: Array) -> Interval:
     )
     way = float(source.mean() - base.mean())
     by_item = adapter.mean(axis=0)
-    found = ratio_interval(
+    interval = ratio_interval(
         moved.value,
         way,
         variances=(moved.error**2, float(source.var(ddof=1)) / m + float(base.var(ddof=1)) / n),
         covariance=-float(np.cov(by_item - base, base)[0, 1]) / n,
         quantile=moved.quantile,
     )
-    if found.reason == UNBOUNDED:
+    if interval.reason == UNBOUNDED:
         return unknown("the lengths of base and source cannot be told apart")
-    return found
+    return interval
 
 
 def _comparisons(
     items: TargetItems,
     lengths: Array,
     gold: Array | None,
-    sources: Sequence[Array],
+    sources: Mapping[str, Array],
     *,
     unit: Unit,
     seed: int,
 ) -> list[LengthComparison]:
     """Every group's lengths in one unit."""
-    groups = items.groups
     base = None if items.base is None else lengths[items.base]
-    changes = [NO_CHANGE_KNOWN] * len(groups)
-    if base is not None:
-        changes = paired_changes([lengths[list(rows)] - base for _, _, rows in groups], binary=False)
     no_source = (
         f"the source's outputs are not known in {unit}"
         if items.generated
@@ -211,45 +195,40 @@ def _comparisons(
     )
     base_to_gold = _paired(base, gold, seed)
     known: dict[str, tuple[Distribution, LengthDistance]] = {}
-    found = []
-    for (source, _, rows), teaches, change in zip(groups, sources, changes, strict=True):
+    comparisons = []
+    for (source, _, rows), change in zip(items.groups, items.changes(lengths, binary=False), strict=True):
+        # an answer that is chosen cannot become as long as the source's outputs
+        outputs = sources.get(source, NOTHING) if items.generated else NOTHING
         if source not in known:
-            apart = UNKNOWN if base is None else sample_distance(base, teaches, seed=seed)
-            known[source] = (distribution_of(teaches, no_source), apart)
-        own = lengths[list(rows)]
-        found.append(
+            distance = UNKNOWN if base is None else sample_distance(base, outputs, seed=seed)
+            known[source] = (distribution_of(outputs, no_source), distance)
+        adapter = lengths[list(rows)]
+        comparisons.append(
             LengthComparison(
                 unit=unit,
-                adapter=distribution_of(own.ravel()),
+                adapter=distribution_of(adapter.ravel()),
                 base=of_base,
                 gold=of_gold,
                 source=known[source][0],
-                mean=crossed_mean(own).interval(low=0.0),
+                mean=crossed_mean(adapter).interval(low=0.0),
                 change=change,
-                to_base=_paired(own, base, seed),
-                to_gold=_paired(own, gold, seed),
-                to_source=sample_distance(own, teaches, seed=seed),
+                to_base=_paired(adapter, base, seed),
+                to_gold=_paired(adapter, gold, seed),
+                to_source=sample_distance(adapter, outputs, seed=seed),
                 base_to_gold=base_to_gold,
                 base_to_source=known[source][1],
-                interpolation=interpolation(own, base, teaches)
-                if base is not None and len(teaches)
+                interpolation=interpolation(adapter, base, outputs)
+                if base is not None and len(outputs)
                 else unknown(known[source][0].reason or of_base.reason),
             )
         )
-    return found
+    return comparisons
 
 
-def _paired(own: Array | None, other: Array | None, seed: int) -> LengthDistance:
-    if own is None or other is None:
+def _paired(adapter: Array | None, reference: Array | None, seed: int) -> LengthDistance:
+    if adapter is None or reference is None:
         return UNKNOWN
-    return paired_distance(np.atleast_2d(own), other, seed=seed)
-
-
-def _share_changes(items: TargetItems, hits: Array) -> list[Change]:
-    """Adapter minus base of a share, for every group; hits (A, n) 1 or 0."""
-    if items.base is None:
-        return [NO_CHANGE_KNOWN] * len(items.groups)
-    return paired_changes([hits[list(rows)] - hits[items.base] for _, _, rows in items.groups], binary=True)
+    return paired_distance(np.atleast_2d(adapter), reference, seed=seed)
 
 
 def _endless(endless: Array) -> Interval:

@@ -162,20 +162,19 @@ def metric_values(counts: ArrayLike) -> dict[str, Array]:
     n_classes = counts.shape[-2]
     right = np.diagonal(counts[..., :n_classes], axis1=-2, axis2=-1)
     true, answered = counts.sum(axis=-1), counts.sum(axis=-2)
-    answered_classes = answered[..., :n_classes]
+    columns = answered[..., :n_classes]
     total = true.sum(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         accuracy = right.sum(axis=-1) / total
-        expected = (true * answered_classes).sum(axis=-1) / total**2
-        recall, f1 = right / true, 2 * right / (true + answered_classes)
+        expected = (true * columns).sum(axis=-1) / total**2
+        recall, f1 = right / true, 2 * right / (true + columns)
         spread = (total**2 - (answered**2).sum(axis=-1)) * (total**2 - (true**2).sum(axis=-1))
         return {
             "accuracy": accuracy,
             "macro_f1": _mean_known(f1),
             "balanced_accuracy": _mean_known(recall),
             "kappa": (accuracy - expected) / (1 - expected),
-            "matthews": (right.sum(axis=-1) * total - (true * answered_classes).sum(axis=-1))
-            / np.sqrt(spread),
+            "matthews": (right.sum(axis=-1) * total - (true * columns).sum(axis=-1)) / np.sqrt(spread),
         }
 
 

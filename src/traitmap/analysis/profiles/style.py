@@ -1,6 +1,7 @@
-"""Words, sentences and syllables of plain text, as every profile counts them.
+"""The style of a dataset: function words, marks, casing, sentences, readability, richness of words.
 
-The style of a dataset: function words, marks, casing, sentences, readability, richness of words.
+First words, sentences and syllables of plain text, as every profile counts them; then the numbers of one
+dataset (``style_of``); then datasets held against one another by z-scores and cosines (``style_matrix``).
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ _CLOSED = """
 """
 FUNCTION_WORDS: tuple[str, ...] = tuple(_CLOSED.split())
 _FUNCTION = frozenset(FUNCTION_WORDS)
+MARKS = (".", ",", ";", ":", "!", "?", "'", '"', "(", "-", "/", "=", "+", "$", "#", "<", "{", "*", "\n")
+POS_TEXTS = 200  # texts that a parser tags, enough for shares within a few points
+WINDOW = 50  # words of the moving type-token ratio
+STREAM = 20_000  # words that it is measured on, at most: its error is then below a point
 
 
 def joined(text: TaskText) -> str:
@@ -63,11 +68,11 @@ def content_words(text: str) -> list[str]:
 
 def vocabulary(tokens: Iterable[Sequence[str]]) -> Counter[str]:
     """Counts of words and numbers, in lower case, of texts that TOKEN has parted."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for token, count in Counter(token for text in tokens for token in text).items():
         if token[0].isalnum():
-            found[token.lower()] += count
-    return found
+            counts[token.lower()] += count
+    return counts
 
 
 def sentence_count(text: str) -> int:
@@ -92,12 +97,6 @@ def syllables(word: str) -> int:
 def normalised(answer: str) -> str:
     """An answer for comparison: lower case, inner spaces single, outer marks gone."""
     return " ".join(answer.casefold().split()).strip(" .!,;:\"'“”()[]") or " ".join(answer.split())
-
-
-MARKS = (".", ",", ";", ":", "!", "?", "'", '"', "(", "-", "/", "=", "+", "$", "#", "<", "{", "*", "\n")
-POS_TEXTS = 200  # texts that a parser tags, enough for shares within a few points
-WINDOW = 50  # words of the moving type-token ratio
-STREAM = 20_000  # words that it is measured on, at most: its error is then below a point
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def style_of(
     lower: Counter[str] = Counter()
     for token, count in words.items():
         lower[token.lower()] += count
-    found: dict[str, dict[str, float]] = {
+    numbers: dict[str, dict[str, float]] = {
         "function words": {f"word {word}": _per_hundred(lower[word], total) for word in FUNCTION_WORDS},
         "marks": {
             f"mark {'line break' if mark == chr(10) else mark}": _per_hundred(counts[mark], counts.total())
@@ -148,10 +147,16 @@ def style_of(
         "shape": _shape(texts, tokens, counts, words, lower),
     }
     if parser is not None:
-        found["parts of speech"] = _parts_of_speech(texts, parser)
-    names = tuple(name for group in found.values() for name in group)
-    groups = tuple(group for group, numbers in found.items() for _ in numbers)
-    values = np.array([value for numbers in found.values() for value in numbers.values()], dtype=float)
+        tags: Counter[str] = Counter()  # coarse where the pipeline gives that, else its own
+        for document in parser.pipe(texts[:POS_TEXTS]):
+            tags.update(token.pos_ or token.tag_ for token in document if not token.is_space)
+        tags.pop("", None)
+        numbers["parts of speech"] = {
+            f"part {tag}": _per_hundred(tags[tag], tags.total()) for tag in sorted(tags)
+        }
+    names = tuple(name for group in numbers.values() for name in group)
+    groups = tuple(group for group, members in numbers.items() for _ in members)
+    values = np.array([value for members in numbers.values() for value in members.values()], dtype=float)
     return Style(names, groups, values, total, len(texts))
 
 
@@ -170,13 +175,13 @@ def moving_type_token_ratio(words: Sequence[str], window: int = WINDOW) -> float
     """
     if len(words) < window:
         return float("nan")
-    held = Counter(words[:window])
-    types = total = len(held)
+    in_window = Counter(words[:window])
+    types = total = len(in_window)
     for leaving, entering in zip(words, words[window:], strict=False):
-        held[leaving] -= 1
-        types -= held[leaving] == 0
-        types += held[entering] == 0
-        held[entering] += 1
+        in_window[leaving] -= 1
+        types -= in_window[leaving] == 0
+        types += in_window[entering] == 0
+        in_window[entering] += 1
         total += types
     return total / (len(words) - window + 1) / window
 
@@ -194,10 +199,10 @@ def style_matrix(styles: Sequence[Style]) -> tuple[tuple[str, ...], Array]:
     ordered = sorted(names)
     table = np.full((len(styles), len(ordered)), np.nan)
     for row, style in enumerate(styles):
-        given = dict(zip(style.names, style.values, strict=True))
+        numbers = dict(zip(style.names, style.values, strict=True))
         for column, name in enumerate(ordered):
             absent = 0.0 if names[name] == "parts of speech" else np.nan
-            table[row, column] = given.get(name, absent)
+            table[row, column] = numbers.get(name, absent)
     sizes = Counter(names.values())
     weights = np.array([sizes[names[name]] for name in ordered], dtype=float) ** -0.5
     return tuple(ordered), standard_scores(table) * weights
@@ -217,11 +222,11 @@ def standard_scores(table: Array) -> Array:
 
 def cosine_matrix(first: Array, second: Array | None = None) -> Array:
     """(A, B) cosines of the rows of (A, K) and (B, K); NaN where a row has no length."""
-    other = first if second is None else second
-    lengths, others = np.linalg.norm(first, axis=1), np.linalg.norm(other, axis=1)
+    rows = first if second is None else second
+    lengths, others = np.linalg.norm(first, axis=1), np.linalg.norm(rows, axis=1)
     product = lengths[:, None] * others[None, :]
     with np.errstate(invalid="ignore", divide="ignore"):
-        cosine = np.where(product > 1e-12, first @ other.T / product, np.nan)
+        cosine = np.where(product > 1e-12, first @ rows.T / product, np.nan)
     return np.clip(cosine, -1.0, 1.0)
 
 
@@ -239,7 +244,7 @@ def _shape(
     # A text that comes back would stand beside itself in the stream and make any dataset look poor.
     once = dict(zip(texts, tokens, strict=True)).values()
     stream = list(islice((token.lower() for text in once for token in text if token[0].isalpha()), STREAM))
-    per_text = np.array([sum(map(_is_word, text)) for text in tokens], dtype=float)
+    per_text = np.array([sum(token[0].isalpha() for token in text) for text in tokens], dtype=float)
     characters = sum(len(text) for text in texts)
     return {
         "letters per word": _ratio(letters, total),
@@ -258,20 +263,6 @@ def _shape(
             characters,
         ),
     }
-
-
-def _parts_of_speech(texts: Sequence[str], parser: Any) -> dict[str, float]:
-    """Share of each part of speech per 100 tokens; coarse where the pipeline gives it, else its tags."""
-    tags: Counter[str] = Counter()
-    for document in parser.pipe(texts[:POS_TEXTS]):
-        tags.update(token.pos_ or token.tag_ for token in document if not token.is_space)
-    tags.pop("", None)
-    total = tags.total()
-    return {f"part {tag}": _per_hundred(tags[tag], total) for tag in sorted(tags)}
-
-
-def _is_word(token: str) -> bool:
-    return token[0].isalpha()
 
 
 def _sum(counts: Counter[str], holds: Any) -> int:

@@ -24,6 +24,7 @@ from traitmap.analysis.traits.components import (
 from traitmap.analysis.traits.records import Noise
 from traitmap.analysis.traits.scaling import PreparedTable
 from traitmap.matrix.record import Array, Cell, TransferMatrix
+from traitmap.matrix.statistics import ROUNDED_Z
 
 ItemScores = Sequence[Array | None]  # per target (1 + S, seeds, items), row 0 the base; None where unknown
 
@@ -208,7 +209,7 @@ class RemeasuredTable:
         variance = self.stderr**2 @ weights**2
         rows = len(effect)
         others = variance[1:].sum(axis=0) / rows**2 + variance[1:] * (1 - 2 / rows)
-        half = 1.96 * np.sqrt(variance[1:] + variance[:1] if against_base else others)
+        half = ROUNDED_Z * np.sqrt(variance[1:] + variance[:1] if against_base else others)
         return effect - half, effect + half
 
 

@@ -31,6 +31,7 @@ from traitmap.analysis.traits.components import (
 from traitmap.analysis.traits.dimension import CHUNK, permute_columns
 from traitmap.analysis.traits.records import ComponentOverlap, Resampling, Stability
 from traitmap.matrix.record import Array
+from traitmap.matrix.statistics import ROUNDED_Z
 
 OMITTED = 60  # of more sources or targets than this, only the heaviest are left out in turn
 
@@ -202,7 +203,7 @@ def overlapping_groups(eigenvalues: Array, rows: int) -> list[tuple[int, ...]]:
     sorted eigenvalues will not do: the larger one is the larger in every draw.
     """
     groups: list[list[int]] = [[0]] if len(eigenvalues) else []
-    margin = np.exp(1.96 * np.sqrt(4.0 / max(rows - 1, 1)))
+    margin = np.exp(ROUNDED_Z * np.sqrt(4.0 / max(rows - 1, 1)))
     for c in range(1, len(eigenvalues)):
         if eigenvalues[c] > 0 and eigenvalues[c - 1] < margin * eigenvalues[c]:
             groups[-1].append(c)

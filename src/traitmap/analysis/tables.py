@@ -1,0 +1,403 @@
+"""The records of the analysis as tables: each described once, for terminal, page, notebook and CSV.
+
+A column that only one of them has room for says so. Beneath the tables of each record stands what a notebook
+shows of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from traitmap.table import Column, Entry, Medium, Row, Table, to_notebook
+from traitmap.wording import (
+    UNKNOWN,
+    clean,
+    estimate,
+    interval,
+    plain,
+    probability,
+    share,
+    signed,
+    with_interval,
+)
+
+if TYPE_CHECKING:
+    from traitmap.analysis.explanation.records import (
+        AsymmetricPair,
+        Dominance,
+        Explanation,
+        FeatureEffect,
+        Strength,
+    )
+    from traitmap.analysis.recommendation.records import Recommendation
+    from traitmap.analysis.traits.records import Traits
+    from traitmap.matrix.statistics import Interval
+
+SHOWN_COMPONENTS = (2, 6)  # the least, to see what noise is like, and the most
+SCREE_MOST = 12
+
+
+# Traits.
+
+
+def shown_components(traits: Traits) -> int:
+    """How many components to show: the supported ones, and at least two, to see what noise is like."""
+    least, most = SHOWN_COMPONENTS
+    used = traits.n_components.get("used") or 0
+    return min(max(used, least), most, traits.loadings.shape[1])
+
+
+def component_name(traits: Traits, c: int) -> str:
+    """``PC0: reviews``, or ``PC0`` where nothing names it; counted from 0, as the warnings do."""
+    named = c >= len(traits.naming) or traits.naming[c].origin != "none"
+    name = clean(traits.names[c]) if named and c < len(traits.names) else ""
+    return f"PC{c}: {name}" if name else f"PC{c}"
+
+
+def components_table(traits: Traits) -> Table:
+    """Explained variance of the leading components beside what noise explains, and which are supported."""
+    used = traits.n_components.get("used") or 0
+    rows: list[Row] = []
+    for c in range(min(len(traits.explained_variance_ratio), max(used, 4))):
+        low, high = float(traits.null_p05[c]), float(traits.null_p95[c])
+        noise = f"{share(low)} to {share(high)}" if isfinite(low) and isfinite(high) else UNKNOWN
+        name = component_name(traits, c) if c < used else f"PC{c}"
+        ratio = float(traits.explained_variance_ratio[c])
+        rows.append((name, Entry(share(ratio), value=ratio), noise, "yes" if c < used else "no"))
+    return Table(
+        "Share of variance, and what noise of the same shape explains.",
+        ("component", "explained", "noise 5-95 %", "supported"),
+        rows,
+    )
+
+
+def scree_table(traits: Traits) -> Table:
+    """Explained variance in per cent and its noise band, for the page."""
+    columns = (traits.explained_variance_ratio, traits.null_mean, traits.null_p05, traits.null_p95)
+    return Table(
+        "Share of variance in per cent: this matrix, and noise of the same shape (mean, 5th and 95th "
+        "percentile).",
+        ("component", "explained", "noise mean", "noise 5 %", "noise 95 %"),
+        [
+            (f"PC{c}", *(plain(100 * float(column[c])) for column in columns))
+            for c in range(min(SCREE_MOST, len(traits.explained_variance_ratio)))
+        ],
+    )
+
+
+def loadings_table(traits: Traits, components: Sequence[int]) -> Table:
+    """Loadings of the targets on some components (counted from 0), with 95 % intervals."""
+    columns = [Column("loading", component_name(traits, c)) for c in components]
+    rows: list[Row] = []
+    for t, target in enumerate(traits.targets):
+        entries = []
+        for c in components:
+            loading = float(traits.loadings[t, c])
+            low, high = float(traits.loadings_low[t, c]), float(traits.loadings_high[t, c])
+            strong = "strong" if low > 0 or high < 0 else ""
+            text = with_interval(loading, low, high, 2, "unknown")
+            entries.append(Entry(text, shade=loading, style=strong, value=loading))
+        rows.append((target, *entries))
+    return Table("Loadings with 95 % intervals.", (Column("target", "loading of target"), *columns), rows)
+
+
+def effects_table(traits: Traits, count: int) -> Table:
+    """Effects of the adapters on the first ``count`` components, in points with 95 % intervals."""
+    rows = [
+        (
+            source,
+            *(
+                _bounded(traits.effects[s, c], traits.effects_low[s, c], traits.effects_high[s, c])
+                for c in range(count)
+            ),
+        )
+        for s, source in enumerate(traits.sources)
+    ]
+    names = (component_name(traits, c) for c in range(count))
+    caption = "Effects on the components in points, with 95 % intervals."
+    return Table(caption, (Column("source", "effect in points"), *names), rows)
+
+
+def _bounded(value: float, low: float, high: float) -> Entry:
+    return Entry(with_interval(float(value), float(low), float(high)), value=float(value))
+
+
+def stability_table(traits: Traits) -> Table | None:
+    """Congruence of each component with itself under each resampling, or None where none was done."""
+    resamplings = traits.stability.resamplings.values()
+    if not resamplings:
+        return None
+    rows: list[Row] = []
+    for c in range(traits.stability.examined):
+        entries = []
+        for resampling in resamplings:
+            mean, low = float(resampling.congruence_mean[c]), float(resampling.congruence_p05[c])
+            noise = f"noise {plain(float(resampling.noise_p95[c]), 2)}"
+            entries.append(Entry(f"{plain(mean, 2)} ({plain(low, 2)})", noise, value=mean))
+        rows.append((component_name(traits, c), *entries))
+    return Table(
+        "Tucker's congruence with the component of the whole table when the data are resampled: mean, "
+        "5th percentile, and beneath it what tables without structure reach (95th percentile). Stable "
+        "means well above that, and near 1.",
+        ("component", *(f"{clean(r.kind).replace('_', ' ')} ({r.draws})" for r in resamplings)),
+        rows,
+    )
+
+
+def traits_html(traits: Traits) -> str:
+    """For a notebook: explained variance beside noise, loadings of what is shown, and every warning."""
+    used = traits.n_components.get("used") or 0
+    title = (
+        f"{used or 'No'} {'trait is' if used == 1 else 'traits are'} supported by "
+        f"{len(traits.sources)} sources × {len(traits.targets)} targets"
+    )
+    warnings = [
+        f"! {'; '.join(part for part in (warning.message, warning.action) if part)}."
+        for warning in traits.warnings
+    ]
+    loadings = loadings_table(traits, range(shown_components(traits)))
+    return to_notebook(title, components_table(traits), loadings, notes=warnings)
+
+
+# Explanation.
+
+
+def feature_effects_table(effects: Sequence[FeatureEffect], *, detectable: bool = True) -> Table:
+    """Effects of properties of pairs on gains, in standard deviations, with 95 % intervals, p and q.
+
+    detectable: with the smallest effect that would have been seen; else the page alone has it.
+    """
+    columns = (
+        Column("property", media=("page",)),
+        Column("", media=("terminal", "notebook")),
+        Column("group", media=("page", "notebook")),
+        Column("what it says", media=("page",)),
+        Column("effect in SD", "effect"),
+        Column("p", media=("page",)),
+        Column("q"),
+        Column("seen four times in five", "seen", media=() if detectable else ("page",)),
+        Column("R²", media=("page",)),
+        Column("Mantel p", "Mantel"),
+        Column("naive p", "naive"),
+        Column("verdict"),
+    )
+    rows = [
+        (
+            effect.name.replace("_", " "),
+            effect.name,
+            effect.group,
+            effect.words,
+            _estimate(effect.effect, 2),
+            _p(effect.p),
+            _p(effect.q),
+            plain(effect.detectable, 2),
+            plain(effect.collinearity, 2),
+            _p(effect.mantel.p),
+            _p(effect.mantel.naive_p),
+            Entry(effect.verdict, style="strong" if effect.verdict == "yes" else ""),
+        )
+        for effect in effects
+    ]
+    return Table(
+        "Effects with 95 % intervals; p and q by permuting tasks. R²: of the property on the others. "
+        "Mantel: no effects of sources and targets taken out; naive: every pair taken for a new observation.",
+        columns,
+        rows,
+    )
+
+
+def shares_table(dominance: Dominance) -> Table:
+    """Shares of the variance between pairs by general dominance, beside what chance gives, and the rest."""
+    columns = (
+        Column("group", ""),
+        Column("properties", media=("page",)),
+        Column("share"),
+        Column("chance"),
+        Column("chance 95 %"),
+        Column("beyond chance", media=("page",)),
+        Column("beyond chance", media=("terminal", "notebook")),
+        Column("p"),
+        Column("verdict"),
+    )
+    rows: list[Row] = [
+        (
+            group.group,
+            ", ".join(group.features),
+            *(Entry(share(value), value=value) for value in (group.share, group.null_mean, group.null_p95)),
+            points_of_variance(group.beyond),
+            _beyond(group.beyond),
+            _p(group.p),
+            group.verdict,
+        )
+        for group in dominance.groups
+    ]
+    rest, beyond = dominance.unexplained, dominance.unexplained_beyond
+    rows.append(
+        (
+            "unexplained",
+            "",
+            Entry(share(rest), value=rest),
+            "",
+            "",
+            points_of_variance(beyond),
+            _beyond(beyond),
+            "",
+            "",
+        )
+    )
+    return Table(
+        "Shares by general dominance, with what chance gives (tasks permuted): mean and 95th percentile.",
+        columns,
+        rows,
+    )
+
+
+def points_of_variance(beyond: Interval) -> str:
+    """``+6 % [-15, +28]``: a difference of shares with its interval."""
+    if not beyond.known:
+        return "unknown"
+    return f"{signed(100 * beyond.value, 0)} % {interval(100 * beyond.low, 100 * beyond.high, 0)}"
+
+
+def _beyond(beyond: Interval) -> str:
+    if not beyond.known:
+        return UNKNOWN
+    return f"{100 * beyond.value:.0f} % [{100 * beyond.low:.0f}, {100 * beyond.high:.0f}]"
+
+
+def asymmetries_table(pairs: Sequence[AsymmetricPair], unit: str = "points", digits: int = 1) -> Table:
+    """Both directions of pairs of tasks, their difference with its 95 % interval, and q of none."""
+    return Table(
+        f"Gains in {unit}, their difference with its 95 % interval, p and q of none.",
+        ("pair", Column("there", "gain"), "back", "difference", Column("p", media=("page",)), "q"),
+        [
+            (
+                f"{pair.first} -> {pair.second}",
+                Entry(signed(pair.forward, digits), value=pair.forward),
+                Entry(signed(pair.backward, digits), value=pair.backward),
+                _estimate(pair.difference, digits),
+                _p(pair.p),
+                _p(pair.q),
+            )
+            for pair in pairs
+        ],
+    )
+
+
+def by_strength(strengths: Sequence[Strength]) -> list[Strength]:
+    """Strongest first, unknown last."""
+    return sorted(
+        strengths,
+        key=lambda strength: (
+            not strength.effect.known,
+            -strength.effect.value if strength.effect.known else 0,
+        ),
+    )
+
+
+def strengths_table(strengths: Sequence[Strength], noun: str, unit: str = "points") -> Table:
+    """Strengths of sources or targets (``noun``) with the band of chance, strongest first."""
+    return Table(
+        f"Strength in {unit} with 95 % interval; the 95 % band of chance; p and q of none.",
+        (
+            noun,
+            "strength",
+            Column("chance 95 %", media=("page",)),
+            Column("chance 95 %", media=("terminal", "notebook")),
+            Column("p", media=("page",)),
+            "q",
+        ),
+        [
+            (
+                strength.name,
+                _estimate(strength.effect, 1),
+                interval(strength.null_low, strength.null_high),
+                f"{signed(strength.null_low)} to {signed(strength.null_high)}",
+                _p(strength.p),
+                _p(strength.q),
+            )
+            for strength in by_strength(strengths)
+        ],
+    )
+
+
+def _estimate(result: Interval, digits: int) -> Entry:
+    return Entry(estimate(result, digits, "unknown"), value=result.value)
+
+
+def _p(value: float) -> Entry:
+    return Entry(probability(value), value=value)
+
+
+def explanation_html(explanation: Explanation) -> str:
+    """For a notebook: every verdict in words, and the effects of the composites beside each other."""
+    sources, targets = len(explanation.sources), len(explanation.targets)
+    title = f"Why: {explanation.pairs} pairs of {sources} sources and {targets} targets"
+    effects = [feature_effects_table(explanation.joint)] if explanation.joint else []
+    warnings = [f"! {warning.message}" for warning in explanation.warnings]
+    return to_notebook(title, *explanation.words, *effects, notes=warnings)
+
+
+# Recommendation.
+
+
+def ranking_table(result: Recommendation, *, reasons: int = 6) -> Table:
+    """Sources in order: predicted gain with its 90 % interval, popularity, risks, and what was measured.
+
+    reasons: so many of the first sources have their two strongest reasons on the page.
+    """
+    measured = any(advice.measured.known for advice in result.ranked)
+    deepest = max([*(abs(advice.gain.value) for advice in result.ranked if advice.gain.known), 1e-9])
+    short: tuple[Medium, ...] = ("terminal", "notebook")
+    columns = [
+        Column("source", media=("page",)),
+        Column("source", media=short),
+        Column("predicted", media=("page",)),
+        Column("gain", media=short),
+        Column("90 %", media=short),
+        Column("by popularity"),
+        Column("harm"),
+        Column("is best"),
+        *([Column("measured", media=short)] if measured else []),
+        Column("measured", media=("page",)),
+        Column("why", media=("page",)),
+    ]
+    rows: list[Row] = []
+    for place, advice in enumerate(result.ranked, start=1):
+        why = [reason.words for reason in advice.reasons]
+        gain = Entry(
+            signed(advice.gain.value),
+            mark="*" if advice.probed else "",
+            shade=advice.gain.value / deepest,
+            title="; ".join(why),
+        )
+        rows.append(
+            [
+                advice.source,
+                f"{place}. {advice.source}",
+                _estimate(advice.gain, 1),
+                gain,
+                interval(advice.gain.low, advice.gain.high),
+                Entry(signed(advice.popularity), value=advice.popularity),
+                Entry(share(advice.harm), value=advice.harm),
+                Entry(share(advice.best), value=advice.best),
+                *([signed(advice.measured.value)] if measured else []),
+                _estimate(advice.measured, 1),
+                "; ".join(why[:2]) if place <= reasons else "",
+            ]
+        )
+    return Table(
+        f"In {result.unit}: predicted with 90 % interval while the target was hidden, what popularity "
+        "predicts, probability of harm and of being the best, and what was measured (95 %).",
+        columns,
+        rows,
+    )
+
+
+def recommendation_html(result: Recommendation) -> str:
+    """For a notebook: the verdict, the sources in order, and what was set aside and why."""
+    aside = [f"Not ranked: {source.source}, {source.words}" for source in result.set_aside]
+    title = f"Sources for {result.target} ({result.unit}): {result.verdict_words}"
+    return to_notebook(title, result.words, ranking_table(result), notes=[*aside, *result.notes])
