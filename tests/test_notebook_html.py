@@ -14,7 +14,7 @@ import pytest
 
 import traitmap as tm
 from traitmap.matrix.io import read_matrix
-from traitmap.notebook import MOST, Entry, Rows, page
+from traitmap.table import NOTEBOOK_MOST, Entry, Table, to_notebook
 
 NASTY = '<script>alert("x")</script>'
 
@@ -93,9 +93,9 @@ def test_unknown_is_a_dash_and_lower_can_be_better(tmp_path: Path) -> None:
     shown = matrix._repr_html_()
     head, base, first, second = Tags(shown).rows
     assert head == ["source", "loss ↓", "hits"]
-    assert base == ["base", "2.5", "50.0"]
-    assert first == ["a", "-0.5", "+10.0"]
-    assert second[1] == "+0.5"
+    assert base == ["base", "2.50", "50.0"]
+    assert first == ["a", "-0.50", "+10.0"]
+    assert second[1] == "+0.50"
     assert not second[2].lstrip("+-").replace(".", "").isdigit()
     blue, orange = (shown.count(f"rgba({colour}") for colour in ("23,102,168", "201,96,20"))
     assert (blue, orange) == (2, 1)
@@ -115,7 +115,7 @@ def test_traits_give_loadings_with_intervals_and_every_warning(records: dict[str
 def test_a_recommendation_keeps_its_order_and_says_its_verdict(records: dict[str, Any]) -> None:
     advice = records["recommendation"]
     shown = advice._repr_html_()
-    assert advice.verdict in shown
+    assert advice.verdict_words in shown
     names = [row[0].split(". ", 1)[1] for row in Tags(shown).rows[1:]]
     assert names == [one.source for one in advice.ranked]
     assert replace(advice, ranked=())._repr_html_()
@@ -130,20 +130,19 @@ def test_an_explanation_says_all_its_words(records: dict[str, Any]) -> None:
 
 
 def test_names_are_text_and_large_tables_are_cut() -> None:
-    shown = page(
-        NASTY, NASTY, Rows(NASTY, [NASTY], [(NASTY, [Entry(NASTY, title='" onx="')])]), notes=[NASTY]
-    )
+    table = Table(NASTY, [NASTY, NASTY], [(NASTY, Entry(NASTY, title='" onx="'))])
+    shown = to_notebook(NASTY, NASTY, table, notes=[NASTY])
     assert "<script" not in shown
     assert {key for _, given in Tags(shown).tags for key in given} == {"style", "title"}
-    wide = Rows("s", [str(at) for at in range(100)], [(str(at), [Entry("1")] * 100) for at in range(90)])
-    tags = Tags(page("wide", wide))
-    assert len(tags.rows) == 1 + MOST
-    assert all(len(row) == 1 + MOST for row in tags.rows)
-    assert "60 more columns" in page("wide", wide)
+    wide = Table("", ["s", *map(str, range(100))], [(str(at), *["1"] * 100) for at in range(90)])
+    tags = Tags(to_notebook("wide", wide))
+    assert len(tags.rows) == 1 + NOTEBOOK_MOST
+    assert all(len(row) == 1 + NOTEBOOK_MOST for row in tags.rows)
+    assert "60 more columns" in to_notebook("wide", wide)
 
 
 def test_a_matrix_of_one_number_and_none_are_shown() -> None:
     one = tm.TransferMatrix(("a",), ("t",), np.array([[np.nan]]), np.array([np.nan]))
-    assert Tags(one._repr_html_()).rows[1:] == [["base", "–"], ["a", "–"]]
+    assert Tags(one._repr_html_()).rows[1:] == [["base", "–"], ["a", "missing"]]
     none = tm.TransferMatrix((), (), np.zeros((0, 0)), np.zeros(0))
     assert "0 sources" in none._repr_html_()

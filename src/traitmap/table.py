@@ -85,6 +85,10 @@ class Entry:
     value: float | str | None = None
 
 
+# One row: an entry for each column, the row's name first; plain text will do.
+Row = Sequence[Entry | str]
+
+
 @dataclass(frozen=True)
 class Table:
     """A table with the row names in its first column.
@@ -97,7 +101,7 @@ class Table:
 
     caption: str
     columns: Sequence[Column | str]
-    rows: Sequence[Sequence[Entry | str]]
+    rows: Sequence[Row]
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:

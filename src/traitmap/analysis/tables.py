@@ -105,7 +105,7 @@ def loadings_table(traits: Traits, components: Sequence[int]) -> Table:
 
 def effects_table(traits: Traits, count: int) -> Table:
     """Effects of the adapters on the first ``count`` components, in points with 95 % intervals."""
-    rows = [
+    rows: list[Row] = [
         (
             source,
             *(

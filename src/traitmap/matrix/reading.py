@@ -16,13 +16,13 @@ import numpy as np
 from traitmap import metrics
 from traitmap.matrix.record import Array, Cell, TransferMatrix
 from traitmap.study.settings import BASELINE
-from traitmap.wording import listed, share
+from traitmap.table import Column, Entry, Row, Table, to_notebook
+from traitmap.wording import UNKNOWN, interval, listed, plain, related, share, signed
 
 SIGNIFICANT = 0.05
+# Marks behind a gain: its test items occur in the training data; predicted from other cells.
+MARK, PREDICTED = "!", "~"
 _NICE = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
-
-
-MARK = "!"
 
 
 @dataclass(frozen=True)
@@ -335,3 +335,92 @@ def _range(matrix: TransferMatrix, targets: list[int]) -> tuple[float, float]:
     known = np.append(matrix.values[:, targets], matrix.baseline[targets])
     known = known[np.isfinite(known)]
     return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+
+
+# The matrix as a table.
+
+
+def matrix_table(reading: Reading) -> Table:
+    """Base row of absolute values, then gains over the base with interval, ``*`` at q < .05.
+
+    Shares are in points; a colour is deepest at the limit of the target's unit.
+    """
+    caption = (
+        "Base: absolute value. Sources: gain over the base, * where q < .05; beneath it the 95 % "
+        "interval and the adapter's own value."
+        + (f" {PREDICTED} is predicted from other cells, not measured." if reading.some_predicted else "")
+        + (f" {MARK} test items stand in the training texts." if reading.touched else "")
+    )
+    columns = [
+        Column("source"),
+        *(Column(target.name, lower=target.better < 0) for target in reading.targets),
+    ]
+    base = [
+        Entry(plain(cell.value * target.factor, target.digits), value=cell.value)
+        for cell, target in zip(reading.base, reading.targets, strict=True)
+    ]
+    rows: list[Row] = [[Entry("base", style="italic"), *base]]
+    for s, source in enumerate(reading.sources):
+        rows.append([source, *(_gain(reading, s, t) for t in range(len(reading.targets)))])
+    return Table(caption, columns, rows, (_matrix_note(reading),))
+
+
+def _gain(reading: Reading, s: int, t: int) -> Entry:
+    cell, target = reading.cells[s][t], reading.targets[t]
+    value = plain(cell.value * target.factor, target.digits)
+    if not isfinite(cell.gain):
+        status = "no base" if isfinite(cell.value) else cell.status
+        return Entry(status, cell.reason or value, style="faint")
+    ends = interval(cell.gain_low * target.factor, cell.gain_high * target.factor, target.digits)
+    improvement = reading.improvement(s, t)
+    # Spaces keep the decimal points of marked and unmarked gains under each other.
+    mark, style = " ", "in_domain" if reading.in_domain(s, t) else ""
+    if reading.is_predicted(s, t):
+        mark, style = PREDICTED, "predicted"
+    elif reading.significant(s, t):
+        mark, style = "*", f"{style} {'better' if improvement > 0 else 'worse'}"
+    if reading.touched:
+        mark += MARK if (s, t) in reading.touched else " "
+    facts = [
+        f"{cell.source} -> {cell.target}: {signed(cell.gain * target.factor, 2)}",
+        interval(cell.gain_low * target.factor, cell.gain_high * target.factor, 2) if ends != UNKNOWN else "",
+        related("q", cell.q) if isfinite(cell.q) else "",
+        f"n = {cell.n}" if cell.n else "",
+    ]
+    return Entry(
+        signed(cell.gain * target.factor, target.digits),
+        value if ends == UNKNOWN else f"{ends} · {value}",
+        mark=mark,
+        shade=improvement / target.limit,
+        style=style,
+        title=" ".join(filter(None, facts)),
+        value=cell.gain,
+    )
+
+
+def _matrix_note(reading: Reading) -> str:
+    """What the reader of a terminal or a notebook must know of the numbers, in one sentence."""
+    units = sorted({target.unit for target in reading.targets if target.unit != "points"})
+    parts = ["base: absolute; below it gains over the base in points"]
+    if units:
+        parts[0] += f" ({', '.join(units)}: in their own unit)"
+    tested = any(isfinite(cell.q) for row in reading.cells for cell in row)
+    parts.append("* q < .05 over the matrix" if tested else "no item results, so no gain has a test")
+    if reading.some_predicted:
+        parts.append(f"{PREDICTED} predicted from other cells, not measured")
+    if reading.touched:
+        most = max(reading.touched.values(), key=lambda overlap: overlap.touched / overlap.items)
+        parts.append(
+            f"{MARK} test items stand in the training texts, at most {share(most.touched / most.items)}"
+        )
+    if any(target.better < 0 for target in reading.targets):
+        parts.append("(lower): lower is better")
+    return "; ".join(parts) + "."
+
+
+def matrix_html(matrix: TransferMatrix) -> str:
+    """The matrix for a notebook: a small heat map, with interval, q and number of items on pointing."""
+    table = matrix_table(read(matrix))
+    title = f"Transfer matrix: {len(matrix.sources)} sources × {len(matrix.targets)} targets"
+    notes = [*(note.replace("(lower)", "↓") for note in table.notes), "Point at a cell for its interval."]
+    return to_notebook(title, replace(table, notes=()), notes=notes)
