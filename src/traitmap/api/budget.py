@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import ceil, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from traitmap.analysis.profiles.pairs import pair_features
 from traitmap.analysis.recommendation.completion import (
     Aim,
     Budget,
@@ -25,7 +26,10 @@ from traitmap.analysis.recommendation.completion import (
     read_table,
 )
 from traitmap.analysis.recommendation.gaussian import TablePosterior, infer, make_prior
+from traitmap.api.runs import PREDICTIONS, completion_data
+from traitmap.data.texts import texts_of_sources, texts_of_targets
 from traitmap.errors import MatrixError, UserError
+from traitmap.jsonable import jsonable
 from traitmap.matrix.build import build_matrix
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.progress import Listener
@@ -68,10 +72,6 @@ class Spent:
     rounds: tuple[tuple[str, ...], ...]
     seconds: float
     reason: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as JSON data."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,15 @@ def run_on_budget(
     features = _features(sources, targets, seed)
     left = Budget(share * prices.whole.training, share * prices.whole.evaluation)
     by_name = {target.name: target for target in targets}
-    asked = _asked_items(prices, features, by_name, left, seed)
-    part = np.array([_tokens(by_name[name], asked.get(name), engine) for name in prices.targets])
+    items = _asked_items(prices, features, by_name, left, seed)
+    part = np.array([_tokens(by_name[name], items.get(name), engine) for name in prices.targets])
     campaign = _Campaign(
         study=study,
         prices=prices,
         part=part,
-        items=asked,
+        items=items,
         left=Budget(left.training, left.evaluation - float(part.sum())),
-        counts=np.array([len(asked.get(name, ())) or by_name[name].n_items for name in prices.targets]),
+        counts=np.array([len(items.get(name, ())) or by_name[name].n_items for name in prices.targets]),
         existing=frozenset(source.name for source in sources if source.adapter is not None),
     )
     if campaign.left.evaluation < -1e-6:
@@ -153,7 +153,7 @@ class _Campaign:
 
     @property
     def rows(self) -> list[int]:
-        return [source for one in self.rounds for source in one]
+        return [source for sources in self.rounds for source in sources]
 
     def price(self, noise: Array) -> Price:
         cells = np.repeat(self.part[None, :], len(self.prices.sources), axis=0)
@@ -223,7 +223,7 @@ class _Campaign:
             },
             training=(float(self.prices.training[self.rows].sum()), self.prices.whole.training),
             evaluation=(evaluation, self.prices.whole.evaluation),
-            rounds=tuple(tuple(self.prices.sources[s] for s in one) for one in self.rounds),
+            rounds=tuple(tuple(self.prices.sources[s] for s in chosen) for chosen in self.rounds),
             seconds=time.monotonic() - started,
         )
 
@@ -262,21 +262,23 @@ def _measure(
 def _price_list(
     study: Study, engine: Engine, sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget]
 ) -> _Prices:
-    ordered = sorted(sources, key=lambda one: one.name)
+    ordered = sorted(sources, key=lambda source: source.name)
     training = np.array(
         [
             0.0
-            if one.adapter is not None
-            else training_tokens(engine.token_counts([e.text for e in one.examples]), one.training)
-            for one in ordered
+            if source.adapter is not None
+            else training_tokens(
+                engine.token_counts([example.text for example in source.examples]), source.training
+            )
+            for source in ordered
         ]
     )
-    names = sorted(targets, key=lambda one: one.name)
-    evaluation = np.array([_tokens(target, None, engine) for target in names])
+    columns = sorted(targets, key=lambda target: target.name)
+    evaluation = np.array([_tokens(target, None, engine) for target in columns])
     rows = sum(1 if source.adapter is not None else len(study.seeds) for source in sources)
     return _Prices(
-        sources=tuple(one.name for one in ordered),
-        targets=tuple(name.name for name in names),
+        sources=tuple(source.name for source in ordered),
+        targets=tuple(target.name for target in columns),
         training=training,
         evaluation=evaluation,
         whole=Budget(float(training.sum()) * len(study.seeds), float(evaluation.sum()) * (1 + rows)),
@@ -285,8 +287,8 @@ def _price_list(
 
 def _tokens(target: LoadedTarget, items: Sequence[int] | None, engine: Engine) -> float:
     """Tokens to be read and written for a cell of some items of a target, of all where None."""
-    asked = target if items is None else target.part(items)
-    return sum(request_tokens(asked.requests, engine.token_counts, ASSUMED))
+    part = target if items is None else target.part(items)
+    return sum(request_tokens(part.requests, engine.token_counts, ASSUMED))
 
 
 def _asked_items(
@@ -320,15 +322,12 @@ def _features(
     sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget], seed: int
 ) -> PairFeatures | None:
     """What is known of every pair before anything is trained; None where a source has no texts."""
-    from traitmap.analysis.profiles.pairs import pair_features
-    from traitmap.data.texts import texts_of_sources, texts_of_targets
-
     if any(not source.examples for source in sources):
         return None
-    read = texts_of_sources(sources), texts_of_targets(targets)
-    kept = [{name: _some(texts[name], seed) for name in sorted(texts)} for texts in read]
+    by_side = texts_of_sources(sources), texts_of_targets(targets)
+    rows, columns = ({name: _some(texts[name], seed) for name in sorted(texts)} for texts in by_side)
     sizes = {source.name: len(source.examples) for source in sources}
-    return pair_features(kept[0], kept[1], sizes=sizes, seed=seed)
+    return pair_features(rows, columns, sizes=sizes, seed=seed)
 
 
 def _some(texts: Sequence[Any], seed: int) -> tuple[Any, ...]:
@@ -341,15 +340,13 @@ def _some(texts: Sequence[Any], seed: int) -> tuple[Any, ...]:
 def _write(
     store: RunStore, matrix: TransferMatrix, features: PairFeatures | None, spent: Spent, seed: int
 ) -> Spent:
-    """Keep what was spent, and the prediction of every cell that is not measured."""
-    from traitmap.api.runs import completion_data
-
+    """Store what was spent, and the prediction of every cell that is not measured."""
     try:
         completed = complete(matrix, features, level=LEVEL, seed=seed)
     except MatrixError as error:  # the share bought too little: the base alone, say
         completed = replace(matrix, conditions={**matrix.conditions, "completion": {}})
         spent = replace(spent, reason=str(error))
-    with locked_store(store.folder) as held:
-        write_sealed_json(held.folder / "completion.json", completion_data(completed))
-        write_sealed_json(held.folder / "budget.json", spent.to_json())
+    with locked_store(store.folder) as locked:
+        write_sealed_json(locked.folder / PREDICTIONS, completion_data(completed))
+        write_sealed_json(locked.folder / "budget.json", jsonable(spent))
     return spent
