@@ -113,6 +113,26 @@ def test_a_prediction_is_the_gold_exactly_where_the_score_is_right(metric):
     assert verdicts == {True, False}
 
 
+def test_choices_are_measured_in_characters_or_in_bytes_as_the_metric_says():
+    """Of three choices with 2, 3 and 4 characters, or 6, 3 and 5 bytes, each measure has another winner."""
+    answers = choices_of(-2.6, -2, -2.4) * 5  # per character -1.3 -.67 -.6, per byte -.43 -.67 -.48
+    predictions = {}
+    for metric in ("acc", "acc_norm", "acc_bytes"):
+        outcomes = load("tiny_scripts", metric=metric).score(answers).outcomes
+        predictions[metric] = {one.prediction for one in outcomes}
+        assert all((one.prediction in one.gold.split(" | ")) is one.correct for one in outcomes)
+    assert predictions == {"acc": {"bad"}, "acc_norm": {"schö"}, "acc_bytes": {"名作"}}
+
+
+def test_every_right_choice_counts_towards_chance():
+    target = load("tiny_scripts")
+    assert [one.gold for one in target.score(choices_of(-1, -2, -3) * 5).outcomes] == [
+        "名作 | schö" if good else "bad" for good in (True, False, True, False, True)
+    ]
+    assert target.chance == pytest.approx((3 * 2 / 3 + 2 * 1 / 3) / 5)
+    assert target.majority == 0.6
+
+
 def test_unconditional_log_probabilities_are_no_choices():
     target = load("tiny_facts", metric="acc_mutual_info")
     assert [len(one.choice_logprobs) for one in target.score(answer_requests(target.requests)).outcomes] == [

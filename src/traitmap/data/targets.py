@@ -265,8 +265,8 @@ def _choose_metric(task: Task, target: Target, legal: Mapping[str, Mapping[str, 
         )
     if target.metric is not None and target.metric not in usable:
         raise DataError(
-            f"metric {target.metric!r} of task {task.task_name!r} is not a mean over items, as a matrix needs; "
-            f"those that are: {', '.join(usable)} (the other aggregates are stored beside them)"
+            f"metric {target.metric!r} of task {task.task_name!r} is not a mean over items, as a matrix "
+            f"needs; those that are: {', '.join(usable)} (the other aggregates are stored beside them)"
         )
     return target.metric or usable[0], filter_name
 
