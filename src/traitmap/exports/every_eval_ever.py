@@ -119,12 +119,12 @@ def _result(target: Mapping[str, Any], cell: CellScores, outcomes: Sequence[Outc
     known = cell.scores[np.isfinite(cell.scores)]
     bounded = bool(known.size) and float(known.min()) >= 0 and float(known.max()) <= 1
     limits = {"min_score": 0.0, "max_score": 1.0} if bounded else {}
-    asked = target["conditions"]
+    conditions = target["conditions"]
     details = {
         "metric": target["metric"],
         "filter": target["filter"],
         "version": target["version"],
-        "num_fewshot": asked.get("num_fewshot") or 0,
+        "num_fewshot": conditions.get("num_fewshot") or 0,
         "template": target["digest"],
     }
     uncertainty: dict[str, Any] = {"num_samples": len(outcomes)}

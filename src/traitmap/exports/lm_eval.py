@@ -100,10 +100,10 @@ def _add_target(
         f"{metric}_stderr,{filter_name}": error if isfinite(error) else "N/A",
     }
     content["group_subtasks"][name] = []
-    asked = dict(target["conditions"])
-    content["configs"][name] = {"task": target["task"], **asked, "output_type": target["kind"]}
+    conditions = dict(target["conditions"])
+    content["configs"][name] = {"task": target["task"], **conditions, "output_type": target["kind"]}
     content["versions"][name] = target["version"]
-    content["n-shot"][name] = asked.get("num_fewshot") or 0
+    content["n-shot"][name] = conditions.get("num_fewshot") or 0
     content["higher_is_better"][name] = {metric: target["higher_is_better"]}
     content["n-samples"][name] = {"original": len(outcomes), "effective": len(outcomes)}
 
@@ -118,12 +118,12 @@ def _samples(target: Mapping[str, Any], outcomes: Sequence[Outcome], texts: Sequ
 def _sample(target: Mapping[str, Any], outcome: Outcome, text: TaskText) -> dict[str, Any]:
     logprobs = outcome.choice_logprobs
     if logprobs is not None and len(text.choices) == len(logprobs):
-        asked: list[list[Any]] = [[text.input, choice] for choice in text.choices]
+        arguments: list[list[Any]] = [[text.input, choice] for choice in text.choices]
         responses: list[Any] = [[[str(logprob), "False"]] for logprob in logprobs]
-        filtered: list[Any] = [[str(one), "False"] for one in logprobs]
+        filtered: list[Any] = [[str(value), "False"] for value in logprobs]
         gold = text.choices.index(outcome.gold) if outcome.gold in text.choices else outcome.gold
     else:
-        asked = [[text.input, {}]]
+        arguments = [[text.input, {}]]
         responses = [[outcome.text if outcome.text is not None else outcome.prediction]]
         filtered = [outcome.prediction if outcome.parsed else "[invalid]"]
         gold = outcome.gold
@@ -131,7 +131,9 @@ def _sample(target: Mapping[str, Any], outcome: Outcome, text: TaskText) -> dict
         "doc_id": outcome.item,
         "doc": {"input": text.input, "output": text.output, "choices": list(text.choices)},
         "target": str(gold),
-        "arguments": {f"gen_args_{i}": {"arg_0": one[0], "arg_1": one[1]} for i, one in enumerate(asked)},
+        "arguments": {
+            f"gen_args_{i}": {"arg_0": value[0], "arg_1": value[1]} for i, value in enumerate(arguments)
+        },
         "resps": responses,
         "filtered_resps": filtered,
         "filter": target["filter"],

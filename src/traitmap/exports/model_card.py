@@ -100,14 +100,14 @@ def _trait_lines(traits: Traits | None, source: str) -> list[str]:
     if traits is None or used == 0 or source not in traits.sources:
         return []
     s = traits.sources.index(source)
-    told = [
+    lines = [
         f"{traits.names[c]} {traits.effects[s, c]:+.1f} "
         f"[{traits.effects_low[s, c]:+.1f}, {traits.effects_high[s, c]:+.1f}]"
         for c in range(used)
         if isfinite(traits.effects[s, c])
     ]
     return (
-        [f"Effects on the latent traits, in points with 95 % intervals: {'; '.join(told)}.", ""]
-        if told
+        [f"Effects on the latent traits, in points with 95 % intervals: {'; '.join(lines)}.", ""]
+        if lines
         else []
     )

@@ -60,10 +60,10 @@ def cells_of(
 def value_and_error(target: Mapping[str, Any], cell: CellScores) -> tuple[float, float]:
     """The metric's value as the harness told it (else the mean of item scores), and its standard error."""
     known = cell.scores[np.isfinite(cell.scores)]
-    told = cell.aggregates.get(f"{target['metric']},{target['filter']}", nan)
+    stated = cell.aggregates.get(f"{target['metric']},{target['filter']}", nan)
     mean = float(known.mean()) if known.size else nan
     error = float(standard_error(known)) if known.size > 1 else nan
-    return told if isfinite(told) else mean, error
+    return stated if isfinite(stated) else mean, error
 
 
 def aligned_texts(texts: Sequence[TaskText], outcomes: Sequence[Outcome]) -> Sequence[TaskText]:

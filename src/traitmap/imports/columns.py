@@ -96,11 +96,14 @@ def arrange(
     allowed = frozenset(allow)
     columns, faults = [], []
     choices: dict[str, list[str]] = {}
-    wanted = dict(metrics or {})
+    requested = dict(metrics or {})
     for task in dict.fromkeys(evaluation.task for evaluation in complete):
         of_task = [evaluation for evaluation in complete if evaluation.task == task]
-        metric, others = _choose(task, of_task, wanted.pop(task, None))
-        choices.setdefault(_choice_in_words(metric, others), []).append(task)
+        metric, others = _choose(task, of_task, requested.pop(task, None))
+        alternatives = ", ".join(f"{name},{filter_name}" for name, filter_name in others)
+        choice = f"{metric[0]},{metric[1]}"
+        choice += f" (also there: {alternatives}; --metric TASK=...)" if others else ""
+        choices.setdefault(choice, []).append(task)
         with_metric = [
             evaluation for evaluation in of_task if (evaluation.metric, evaluation.filter) == metric
         ]
@@ -116,9 +119,9 @@ def arrange(
             if key not in allowed and "all" not in allowed
         ]
         columns.append(_column(task, metric, rows, differences))
-    if wanted:
+    if requested:
         tasks = ", ".join(dict.fromkeys(evaluation.task for evaluation in complete))
-        raise MatrixError(f"no task is named {', '.join(wanted)}; the tasks are {tasks}")
+        raise MatrixError(f"no task is named {', '.join(requested)}; the tasks are {tasks}")
     if faults:
         keys = ",".join(sorted({fault.split(": ")[1].split(" ")[0] for fault in faults}))
         listing = "\n".join(f"  {fault}" for fault in faults)
@@ -141,12 +144,12 @@ def _who(evaluation: Evaluation) -> tuple[Identity, int | None]:
 
 def _without_broken_samples(evaluation: Evaluation, notes: list[str]) -> Evaluation:
     """Samples that are fewer than the result counts are told, and change neither its number nor its value."""
-    there = len(evaluation.outcomes)
-    if not 0 < there < evaluation.n or evaluation.setting.get("epochs") not in (None, 1):
+    samples = len(evaluation.outcomes)
+    if not 0 < samples < evaluation.n or evaluation.setting.get("epochs") not in (None, 1):
         return evaluation
     notes.append(
-        f"{evaluation.place}: {there} of {evaluation.n} samples are there, so they are not used; the result "
-        "stands as the file gives it"
+        f"{evaluation.place}: {samples} of {evaluation.n} samples are there, so they are not used; the "
+        "result stands as the file gives it"
     )
     return replace(evaluation, outcomes=(), texts=())
 
@@ -190,32 +193,33 @@ def _base(evaluations: Sequence[Evaluation], given: str | None) -> tuple[Identit
             if evaluation.model == name and evaluation.adapter is None
         )
     )
+    return _one_variant(evaluations, candidates, name, variant), name
+
+
+def _one_variant(
+    evaluations: Sequence[Evaluation], candidates: Sequence[Identity], name: str, variant: str
+) -> Identity:
+    """Which variant is the base: the one that is named, else the one that the adapters stand on."""
     if variant:
-        candidates = [
+        matching = [
             identity
             for identity in candidates
             if any(variant in (value, f"{key}={value}") for key, value in identity[2])
         ]
-    elif len(candidates) > 1:
-        weights = {
-            _weights(evaluation.variant) for evaluation in evaluations if evaluation.adapter is not None
-        }
+    else:
+        weights = {_weights(row.variant) for row in evaluations if row.adapter is not None}
         same = [identity for identity in candidates if {_weights(dict(identity[2]))} == weights]
-        candidates = same if len(same) == 1 else candidates
-    if len(candidates) > 1 or (variant and not candidates):
+        matching = same if len(candidates) > 1 and len(same) == 1 else list(candidates)
+    if len(matching) > 1 or (variant and not matching):
         labels = [
             ", ".join(f"{key}={value}" for key, value in identity[2]) or "no argument of its own"
-            for identity in dict.fromkeys(
-                _identity(evaluation)
-                for evaluation in evaluations
-                if evaluation.model == name and evaluation.adapter is None
-            )
+            for identity in candidates
         ]
         raise MatrixError(
             f"{name} stands among the results as {len(labels)} models ({'; '.join(labels)}); say which is "
             f"the base with --base {name}@VALUE, VALUE being one of theirs alone"
         )
-    return (candidates[0] if candidates else (name, None, ())), name
+    return matching[0] if matching else (name, None, ())
 
 
 def _weights(variant: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -227,7 +231,7 @@ def _names(evaluations: Sequence[Evaluation], base: Identity | None) -> dict[Ide
     identities = list(dict.fromkeys(_identity(evaluation) for evaluation in evaluations))
     suffixes: dict[Identity, str] = {}
     for identity in identities:
-        alike = [dict(other[2]) for other in identities if other[:2] == identity[:2]]
+        alike = [dict(namesake[2]) for namesake in identities if namesake[:2] == identity[:2]]
         differing = [
             key
             for key in sorted({key for variant in alike for key in variant})
@@ -279,18 +283,11 @@ def _choose(
         if not matching:
             legal = ", ".join(f"{metric},{name}" for metric, name in available)
             raise MatrixError(f"task {task!r} has no metric {wanted!r}; it has {legal}")
-        chosen = matching[0]
+        metric_and_filter = matching[0]
     else:
         counts = {pair: len({_who(e) for e in of_task if (e.metric, e.filter) == pair}) for pair in available}
-        chosen = max(available, key=lambda pair: (counts[pair], -available.index(pair)))
-    return chosen, [pair for pair in available if pair != chosen]
-
-
-def _choice_in_words(metric: tuple[str, str], others: Sequence[tuple[str, str]]) -> str:
-    alternatives = ", ".join(f"{name},{filter_name}" for name, filter_name in others)
-    return f"{metric[0]},{metric[1]}" + (
-        f" (also there: {alternatives}; --metric TASK=...)" if others else ""
-    )
+        metric_and_filter = max(available, key=lambda pair: (counts[pair], -available.index(pair)))
+    return metric_and_filter, [pair for pair in available if pair != metric_and_filter]
 
 
 def _some(tasks: Sequence[str], most: int = 8) -> str:
@@ -380,7 +377,9 @@ def _differences(rows: Mapping[Row, Evaluation], base: Identity | None) -> dict[
         if metric_of(evaluation.metric).unit == SHARE and abs(evaluation.value) > 0:
             about["scale"] = "0 to 1" if abs(evaluation.value) <= 1 else "0 to 100"
         for key, value in about.items():
-            values.setdefault(key, {}).setdefault(_shown(value), []).append(name)
+            values.setdefault(key, {}).setdefault(
+                json.dumps(value, sort_keys=True, ensure_ascii=False, default=str), []
+            ).append(name)
     return {key: by_value for key, by_value in values.items() if len(by_value) > 1}
 
 
@@ -397,10 +396,6 @@ def _column(
     # one model alone may have 0 and 1 by chance where the metric is graded
     binary = scores <= {0.0, 1.0}
     return ImportedColumn(task, *metric, dict(rows), paired, binary, known)
-
-
-def _shown(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
 
 
 def _listed(values: Mapping[str, Sequence[str]]) -> str:

@@ -27,7 +27,7 @@ def read_table(path: Path) -> list[Evaluation]:
     matrix = read_matrix(path)
     base = str(matrix.conditions.get("base") or BASELINE)
     higher = matrix.higher_is_better
-    found = [
+    evaluations = [
         Evaluation(
             place=f"{path}, {cell.source}, {cell.target}",
             kind=KIND,
@@ -44,11 +44,11 @@ def read_table(path: Path) -> list[Evaluation]:
         for cell in matrix.cells
         if cell.seed is None and not isnan(cell.value)
     ]
-    known = {one.task for one in found if one.adapter is None}
-    metrics = {one.task: one.metric for one in found}
+    known = {row.task for row in evaluations if row.adapter is None}
+    metrics = {row.task: row.metric for row in evaluations}
     for target, value in zip(matrix.targets, matrix.baseline, strict=True):
         if target not in known and not isnan(value):
-            found.append(
+            evaluations.append(
                 Evaluation(
                     place=f"{path}, {BASELINE}, {target}",
                     kind=KIND,
@@ -61,10 +61,13 @@ def read_table(path: Path) -> list[Evaluation]:
                     higher_is_better=higher.get(target),
                 )
             )
-    return found
+    return evaluations
 
 
-KINDS = (*(one.KIND for one in (lm_eval, inspect_ai, every_eval_ever, lighteval, helm, opencompass)), KIND)
+KINDS = (
+    *(reader.KIND for reader in (lm_eval, inspect_ai, every_eval_ever, lighteval, helm, opencompass)),
+    KIND,
+)
 _TABLES = (".csv", ".tsv", ".parquet")
 _TEXTS = (".txt", ".md")  # OpenCompass writes its summary in these too
 # JSON that harnesses write beside their results and that holds none itself
@@ -86,47 +89,47 @@ def find_evaluations(paths: Iterable[str | Path]) -> Found:
     tables but OpenCompass' own, since any CSV may lie there: a table is read where it is named itself.
     Raises MatrixError with file and key of what is malformed.
     """
-    found = Found()
-    for given in paths:
-        path = Path(given)
+    results = Found()
+    for location in paths:
+        path = Path(location)
         if path.is_dir():
-            _read_folder(path, found)
+            _read_folder(path, results)
         elif path.is_file():
             evaluations = _read_file(path)
             if evaluations is None:
                 raise MatrixError(f"{path}: holds no results of a known kind; known: {', '.join(KINDS)}")
-            found.evaluations += evaluations
+            results.evaluations += evaluations
         else:
             raise MatrixError(f"{path}: there is no such file or folder")
-    if not found.evaluations:
-        told = "".join(f"\n  {note}" for note in found.notes[:20])
+    if not results.evaluations:
+        notes = "".join(f"\n  {note}" for note in results.notes[:20])
         raise MatrixError(
-            f"no results found in {', '.join(map(str, paths))}; known: {', '.join(KINDS)}{told}"
+            f"no results found in {', '.join(map(str, paths))}; known: {', '.join(KINDS)}{notes}"
         )
-    return found
+    return results
 
 
-def _read_folder(folder: Path, found: Found) -> None:
+def _read_folder(folder: Path, results: Found) -> None:
     for path in _walk(folder):
         if path.is_dir():
             try:
-                found.evaluations += helm.read_helm(path)
+                results.evaluations += helm.read_helm(path)
             except MatrixError as error:
-                found.notes.append(f"left out: {error}")
+                results.notes.append(f"left out: {error}")
             continue
         try:
             if path.suffix in _TABLES and not opencompass.is_opencompass(_header(path)):
-                found.notes.append(f"left out: {path}, a table in a folder; name it itself to have it read")
+                results.notes.append(f"left out: {path}, a table in a folder; name it itself to have it read")
                 continue
             evaluations = _read_file(path)
         except MatrixError as error:
-            found.notes.append(f"left out: {error}")
+            results.notes.append(f"left out: {error}")
             continue
         if evaluations is None:
             if path.suffix not in _TEXTS:
-                found.notes.append(f"left out: {path} holds no results of a known kind")
+                results.notes.append(f"left out: {path} holds no results of a known kind")
         else:
-            found.evaluations += evaluations
+            results.evaluations += evaluations
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -152,7 +155,11 @@ def _read_file(path: Path) -> list[Evaluation] | None:
     if path.suffix == ".eval":
         return inspect_ai.read_inspect(path)
     if path.suffix in _TABLES:
-        return _read_table(path)
+        return (
+            opencompass.read_opencompass(path)
+            if opencompass.is_opencompass(_header(path))
+            else read_table(path)
+        )
     if path.suffix in _TEXTS:
         rows = opencompass.summary_rows(path)
         return opencompass.read_opencompass(path) if rows and opencompass.is_opencompass(rows[0]) else None
@@ -163,12 +170,6 @@ def _read_file(path: Path) -> list[Evaluation] | None:
         if recognised(content):
             return list(read(path, content))
     return None
-
-
-def _read_table(path: Path) -> list[Evaluation]:
-    if opencompass.is_opencompass(_header(path)):
-        return opencompass.read_opencompass(path)
-    return read_table(path)
 
 
 def _header(path: Path) -> list[str]:

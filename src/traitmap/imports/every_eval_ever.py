@@ -45,20 +45,21 @@ def read_every_eval_ever(path: Path, content: Any = None) -> list[Evaluation]:
     name = text(about.get("id") or about.get("name"), f"{path}, model_info.id")
     base = details.get("base_model") if isinstance(details, Mapping) else None
     instances = _instances(path, content)
-    found = [
-        _evaluation(path, i, mapping(one, f"{path}, evaluation_results[{i}]"), content, instances)
-        for i, one in enumerate(sequence(content["evaluation_results"], f"{path}, evaluation_results"))
+    evaluations = [
+        _evaluation(path, i, mapping(evaluation, f"{path}, evaluation_results[{i}]"), content, instances)
+        for i, evaluation in enumerate(sequence(content["evaluation_results"], f"{path}, evaluation_results"))
     ]
-    if not found:
+    if not evaluations:
         raise MatrixError(f"{path}, evaluation_results: is empty; the record holds no score")
     if base:
         seed = str(details.get("seed", ""))
         if seed.isdigit() and details.get("source"):
             return [
-                replace(one, model=str(base), adapter=str(details["source"]), seed=int(seed)) for one in found
+                replace(evaluation, model=str(base), adapter=str(details["source"]), seed=int(seed))
+                for evaluation in evaluations
             ]
-        return [replace(one, model=str(base), adapter=name) for one in found]
-    return [replace(one, model=name) for one in found]
+        return [replace(evaluation, model=str(base), adapter=name) for evaluation in evaluations]
+    return [replace(evaluation, model=name) for evaluation in evaluations]
 
 
 def _evaluation(
@@ -77,6 +78,8 @@ def _evaluation(
     task = text(result.get("evaluation_name"), f"{place}.evaluation_name")
     more = part(config.get("additional_details"), f"{place}.metric_config.additional_details")
     lower = config.get("lower_is_better")
+    low = number(config.get("min_score"), f"{place}.metric_config.min_score")
+    high = number(config.get("max_score"), f"{place}.metric_config.max_score")
     about = part(content.get("model_info"), f"{path}, model_info").get("additional_details")
     return Evaluation(
         place=f"{place}.score_details.score",
@@ -96,13 +99,8 @@ def _evaluation(
         variant=model_variant(
             {key: about[key] for key in _IDENTITY if about.get(key)} if isinstance(about, Mapping) else {}
         ),
-        scale=_scale(config, place),
+        scale=(low, high) if isfinite(low) and isfinite(high) else None,
     )
-
-
-def _scale(config: Mapping[str, Any], place: str) -> tuple[float, float] | None:
-    ends = [number(config.get(key), f"{place}.metric_config.{key}") for key in ("min_score", "max_score")]
-    return (ends[0], ends[1]) if all(map(isfinite, ends)) else None
 
 
 def _setting(
@@ -110,26 +108,36 @@ def _setting(
 ) -> dict[str, Any]:
     generation = part(result.get("generation_config"), f"{place}.generation_config")
     arguments = part(generation.get("generation_args"), f"{place}.generation_config.generation_args")
-    told = {key: value for key, value in arguments.items() if key != "execution_command"}
+    settings = {key: value for key, value in arguments.items() if key != "execution_command"}
     library = part(content.get("eval_library"), f"{place}, eval_library")
     return known_setting(
         num_fewshot=more.get("num_fewshot"),
         limit=more.get("limit"),
         version=more.get("version"),
         template=more.get("template"),
-        generation=content_digest([told, generation.get("additional_details")], 12) if generation else None,
+        generation=content_digest([settings, generation.get("additional_details")], 12)
+        if generation
+        else None,
         library=library.get("name"),
     )
 
 
 def _instances(path: Path, content: Mapping[str, Any]) -> dict[str, tuple[Outcome, ...]]:
     """task -> outcomes, in the order of sample_id, from the JSONL file that the record names."""
-    told = content.get("detailed_evaluation_results")
-    if not isinstance(told, Mapping) or told.get("format", "jsonl") != "jsonl" or not told.get("file_path"):
+    details = content.get("detailed_evaluation_results")
+    if (
+        not isinstance(details, Mapping)
+        or details.get("format", "jsonl") != "jsonl"
+        or not details.get("file_path")
+    ):
         return {}
-    file = path.parent / Path(str(told["file_path"])).name
+    file = path.parent / Path(str(details["file_path"])).name
     if not file.is_file():
         return {}
+
+    def order(name: str) -> tuple[int, str]:
+        return (int(name), "") if name.isdigit() else (-1, name)
+
     by_task: dict[str, dict[str, Outcome]] = {}
     for place, row in read_lines(file):
         row = mapping(row, place)
@@ -137,18 +145,14 @@ def _instances(path: Path, content: Mapping[str, Any]) -> dict[str, tuple[Outcom
         sample = text(row.get("sample_id"), f"{place}, sample_id")
         by_task.setdefault(name, {})[sample] = _outcome(place, row, sample)
     return {
-        name: tuple(replace(outcomes[key], item=i) for i, key in enumerate(sorted(outcomes, key=_order)))
+        name: tuple(replace(outcomes[key], item=i) for i, key in enumerate(sorted(outcomes, key=order)))
         for name, outcomes in by_task.items()
     }
 
 
-def _order(name: str) -> tuple[int, str]:
-    return (int(name), "") if name.isdigit() else (-1, name)
-
-
 def _outcome(place: str, row: Mapping[str, Any], sample: str) -> Outcome:
     score = mapping(row.get("evaluation"), f"{place}, evaluation")
-    asked = mapping(row.get("input"), f"{place}, input")
+    question = mapping(row.get("input"), f"{place}, input")
     value = number(score.get("score"), f"{place}, evaluation.score")
     raw = listing(part(row.get("output"), f"{place}, output").get("raw"), f"{place}, output.raw")
     attribution = listing(row.get("answer_attribution"), f"{place}, answer_attribution")
@@ -156,17 +160,17 @@ def _outcome(place: str, row: Mapping[str, Any], sample: str) -> Outcome:
     answer = last.get("extracted_value") if attribution else (raw[0] if raw else "")
     tokens = part(row.get("token_usage"), f"{place}, token_usage").get("output_tokens")
     more = part(row.get("metadata"), f"{place}, metadata")
-    reference = listing(asked.get("reference"), f"{place}, input.reference")
+    reference = listing(question.get("reference"), f"{place}, input.reference")
     return Outcome(
         item=0,
         item_digest=str(
-            row.get("sample_hash") or content_digest([sample, asked.get("raw"), asked.get("reference")])
+            row.get("sample_hash") or content_digest([sample, question.get("raw"), question.get("reference")])
         ),
         score=value,
         correct=bool(value) if value in (0.0, 1.0) else None,
         prediction=str(answer or ""),
         gold=" | ".join(map(str, reference)),
-        text=str(raw[0]) if raw and not asked.get("choices") else None,
+        text=str(raw[0]) if raw and not question.get("choices") else None,
         parsed=str(more.get("parsed", "true")).lower() != "false",
         output_tokens=count(tokens, f"{place}, token_usage.output_tokens"),
         stopped=None,

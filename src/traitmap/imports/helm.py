@@ -52,15 +52,15 @@ def read_helm(folder: Path) -> list[Evaluation]:
     task = _task(text(specification.get("name"), f"{place}, name"))
     statistics = _plain_statistics(folder / "stats.json")
     split = "test" if any(key[1] == "test" for key in statistics) else "valid"
-    found = []
+    evaluations = []
     for metric in _METRICS:
-        told = statistics.get((metric, split))
-        if told is None:
+        statistic = statistics.get((metric, split))
+        if statistic is None:
             continue
         where = f"{folder / 'stats.json'}, {metric}"
-        n = count(told.get("count"), f"{where}.count")
+        n = count(statistic.get("count"), f"{where}.count")
         outcomes = _outcomes(folder, metric, split)
-        found.append(
+        evaluations.append(
             Evaluation(
                 place=where,
                 kind=KIND,
@@ -69,7 +69,7 @@ def read_helm(folder: Path) -> list[Evaluation]:
                 task=task,
                 metric=metric,
                 filter="none",
-                value=number(told.get("mean"), f"{where}.mean"),
+                value=number(statistic.get("mean"), f"{where}.mean"),
                 stderr=float(standard_error(np.array([outcome.score for outcome in outcomes]))),
                 n=len(outcomes) or (n if n > 1 else 0),
                 higher_is_better=direction(metric)[0],
@@ -78,40 +78,40 @@ def read_helm(folder: Path) -> list[Evaluation]:
                 variant={"deployment": deployment} if deployment else {},
             )
         )
-    if not found:
+    if not evaluations:
         raise MatrixError(
             f"{folder / 'stats.json'}: holds none of the metrics that are read ({', '.join(_METRICS)}); "
             "convert the run with `python -m every_eval_ever` or give a table"
         )
-    return found
+    return evaluations
 
 
 def _task(name: str) -> str:
     """``mmlu:subject=anatomy,model=a_b`` -> ``mmlu:subject=anatomy``: what was asked, not who answered."""
     scenario, _, arguments = name.partition(":")
-    kept = [
-        one for one in arguments.split(",") if one and not one.startswith(("model=", "model_deployment="))
+    parts = [
+        part for part in arguments.split(",") if part and not part.startswith(("model=", "model_deployment="))
     ]
-    return f"{scenario}:{','.join(kept)}" if kept else scenario
+    return f"{scenario}:{','.join(parts)}" if parts else scenario
 
 
 def _plain_statistics(file: Path) -> dict[tuple[str, str], Mapping[str, Any]]:
     """(metric, split) -> statistic, of unperturbed instances alone."""
-    found = {}
-    for i, one in enumerate(sequence(read_json(file), str(file))):
-        told = mapping(one, f"{file}[{i}]")
-        name = mapping(told.get("name"), f"{file}[{i}].name")
+    statistics = {}
+    for i, entry in enumerate(sequence(read_json(file), str(file))):
+        statistic = mapping(entry, f"{file}[{i}]")
+        name = mapping(statistic.get("name"), f"{file}[{i}].name")
         if not name.get("perturbation"):
-            found[str(name.get("name")), str(name.get("split", ""))] = told
-    return found
+            statistics[str(name.get("name")), str(name.get("split", ""))] = statistic
+    return statistics
 
 
 def _setting(adapter: Mapping[str, Any], specification: Mapping[str, Any]) -> dict[str, Any]:
-    asked = [adapter.get(key) for key in ("method", "instructions", "input_prefix", "output_prefix")]
+    prompt = [adapter.get(key) for key in ("method", "instructions", "input_prefix", "output_prefix")]
     return known_setting(
         num_fewshot=adapter.get("max_train_instances"),
         limit=adapter.get("max_eval_instances"),
-        template=content_digest([asked, specification.get("scenario_spec")], 12),
+        template=content_digest([prompt, specification.get("scenario_spec")], 12),
         generation={key: adapter.get(key) for key in ("temperature", "max_tokens", "num_outputs")},
     )
 
@@ -122,12 +122,12 @@ def _outcomes(folder: Path, metric: str, split: str) -> tuple[Outcome, ...]:
     if not file.is_file():
         return ()
     scores: dict[str, float] = {}
-    for i, one in enumerate(sequence(read_json(file), str(file))):
-        told = mapping(one, f"{file}[{i}]")
-        if told.get("perturbation"):
+    for i, entry in enumerate(sequence(read_json(file), str(file))):
+        instance_statistics = mapping(entry, f"{file}[{i}]")
+        if instance_statistics.get("perturbation"):
             continue
         place = f"{file}[{i}].stats"
-        for one_statistic in listing(told.get("stats"), place):
+        for one_statistic in listing(instance_statistics.get("stats"), place):
             statistic = mapping(one_statistic, place)
             name = part(statistic.get("name"), f"{place}.name")
             if (
@@ -135,7 +135,7 @@ def _outcomes(folder: Path, metric: str, split: str) -> tuple[Outcome, ...]:
                 and name.get("split", split) == split
                 and not name.get("perturbation")
             ):
-                instance = str(told.get("instance_id"))
+                instance = str(instance_statistics.get("instance_id"))
                 if instance in scores:
                     return ()
                 scores[instance] = number(statistic.get("mean"), f"{file}[{i}].{metric}")

@@ -61,13 +61,13 @@ def read_inspect(path: Path, content: Any = None) -> list[Evaluation]:
         raise UnfinishedError(f"{path}, status: is {log.get('status')!r}; only logs with 'success' are read")
     results = mapping(log.get("results"), f"{path}, results")
     scores = sequence(results.get("scores"), f"{path}, results.scores")
-    found = [
+    evaluations = [
         _evaluation(path, log, mapping(score, f"{path}, results.scores[{i}]"), samples, reductions)
         for i, score in enumerate(scores)
     ]
-    if not found:
+    if not evaluations:
         raise MatrixError(f"{path}, results.scores: is empty; the log holds no score")
-    return found
+    return evaluations
 
 
 def _evaluation(
@@ -76,11 +76,11 @@ def _evaluation(
     about = mapping(log.get("eval"), f"{path}, eval")
     name = text(score.get("name"), f"{path}, results.scores.name")
     metrics = mapping(score.get("metrics"), f"{path}, results.scores.{name}.metrics")
-    chosen = next((key for key in metrics if not key.startswith(("stderr", "std", "var"))), None)
-    if chosen is None:
+    metric = next((key for key in metrics if not key.startswith(("stderr", "std", "var"))), None)
+    if metric is None:
         raise MatrixError(f"{path}, results.scores.{name}.metrics: holds no metric but {', '.join(metrics)}")
-    place = f"{path}, results.scores.{name}.metrics.{chosen}"
-    chosen_metric = mapping(metrics[chosen], place)
+    place = f"{path}, results.scores.{name}.metrics.{metric}"
+    chosen_metric = mapping(metrics[metric], place)
     error = part(metrics.get("stderr"), f"{path}, results.scores.{name}.metrics.stderr")
     return Evaluation(
         place=place,
@@ -88,12 +88,12 @@ def _evaluation(
         model=text(about.get("model"), f"{path}, eval.model"),
         adapter=None,
         task=text(about.get("task"), f"{path}, eval.task"),
-        metric=chosen,
+        metric=metric,
         filter=name,
         value=number(chosen_metric.get("value"), place),
         stderr=number(error.get("value"), f"{path}, results.scores.{name}.metrics.stderr"),
         n=count(score.get("scored_samples"), f"{path}, results.scores.{name}.scored_samples"),
-        higher_is_better=True if chosen in ("accuracy", "mean") else None,
+        higher_is_better=True if metric in ("accuracy", "mean") else None,
         setting=_setting(log, about, path),
         outcomes=_outcomes(path, name, samples, reductions),
         date=sortable_date(about.get("created")),
@@ -110,7 +110,7 @@ def _setting(log: Mapping[str, Any], about: Mapping[str, Any], path: Path) -> di
     config = part(about.get("config"), f"{path}, eval.config")
     plan = part(log.get("plan"), f"{path}, plan")
     dataset = part(about.get("dataset"), f"{path}, eval.dataset")
-    asked = [
+    prompt = [
         plan.get("steps"),
         plan.get("config"),
         about.get("model_generate_config"),
@@ -120,7 +120,7 @@ def _setting(log: Mapping[str, Any], about: Mapping[str, Any], path: Path) -> di
         version=about.get("task_version"),
         limit=config.get("limit"),
         epochs=config.get("epochs"),
-        template=content_digest(asked, 12),
+        template=content_digest(prompt, 12),
         items=content_digest(dataset.get("sample_ids"), 12),
     )
 
@@ -130,17 +130,21 @@ def _outcomes(
 ) -> tuple[Outcome, ...]:
     """One outcome per sample, in the order of the ids; the reduction over epochs where there are several."""
     reduced = _reduced(path, reductions, scorer)
-    found: dict[str, Outcome] = {}
-    for i, one in enumerate(samples):
+    outcomes: dict[str, Outcome] = {}
+    for i, entry in enumerate(samples):
         place = f"{path}, samples[{i}]"
-        sample = mapping(one, place)
+        sample = mapping(entry, place)
         scores = part(sample.get("scores"), f"{place}.scores")
         if scores.get(scorer) is None:
             return ()
-        told = mapping(scores[scorer], f"{place}.scores.{scorer}")
+        scored = mapping(scores[scorer], f"{place}.scores.{scorer}")
         name = str(sample.get("id"))
-        value = reduced.get(name, told.get("value"))
-        score = _LETTERS.get(value, nan) if isinstance(value, str) else _plain(value, place)
+        value = reduced.get(name, scored.get("value"))
+        score = (
+            _LETTERS.get(value, nan)
+            if isinstance(value, str)
+            else (number(value, f"{place}, score") if isinstance(value, bool | int | float) else nan)
+        )
         output = part(sample.get("output"), f"{place}.output")
         completion = output.get("completion")
         usage = part(output.get("usage"), f"{place}.output.usage")
@@ -149,31 +153,27 @@ def _outcomes(
             for choice in listing(output.get("choices"), f"{place}.output.choices")
         ]
         target = sample.get("target", "")
-        found[name] = Outcome(
+        outcomes[name] = Outcome(
             item=0,
             item_digest=content_digest([name, sample.get("input"), target]),
             score=score,
             correct=bool(score) if score in (0.0, 1.0) else None,
-            prediction=str(told.get("answer") or "").strip(),
+            prediction=str(scored.get("answer") or "").strip(),
             gold=" | ".join(map(str, target)) if isinstance(target, list) else str(target),
             text=completion if isinstance(completion, str) else None,
-            parsed=told.get("value") != "N",
+            parsed=scored.get("value") != "N",
             output_tokens=count(usage.get("output_tokens"), f"{place}.output.usage.output_tokens"),
             stopped="max_tokens" not in stops if stops else None,
         )
-    return tuple(replace(found[name], item=i) for i, name in enumerate(sorted(found)))
-
-
-def _plain(value: Any, place: str) -> float:
-    return number(value, f"{place}, score") if isinstance(value, bool | int | float) else nan
+    return tuple(replace(outcomes[name], item=i) for i, name in enumerate(sorted(outcomes)))
 
 
 def _reduced(path: Path, reductions: Sequence[Any], scorer: str) -> dict[str, Any]:
     place = f"{path}, reductions"
     for reduction in reductions:
         if isinstance(reduction, Mapping) and reduction.get("scorer") == scorer:
-            told = [mapping(sample, place) for sample in listing(reduction.get("samples"), place)]
-            return {str(sample.get("sample_id")): sample.get("value") for sample in told}
+            reduced = [mapping(sample, place) for sample in listing(reduction.get("samples"), place)]
+            return {str(sample.get("sample_id")): sample.get("value") for sample in reduced}
     return {}
 
 
@@ -192,10 +192,10 @@ def _unpacked(path: Path) -> tuple[Mapping[str, Any], list[Any], list[Any]]:
             header = mapping(_part(path, archive, parts["header.json"]), f"{path}, header.json")
             names = sorted(name for name in parts if name.startswith("samples/"))
             samples = [_part(path, archive, parts[name]) for name in names]
-            told = _part(path, archive, parts["reductions.json"]) if "reductions.json" in parts else []
+            reductions = _part(path, archive, parts["reductions.json"]) if "reductions.json" in parts else []
     except _DAMAGED as error:
         raise MatrixError(f"{path}: not a whole .eval file ({error}); copy it again") from None
-    return header, samples, listing(told, f"{path}, reductions.json")
+    return header, samples, listing(reductions, f"{path}, reductions.json")
 
 
 def _part(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:

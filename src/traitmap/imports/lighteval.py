@@ -48,12 +48,12 @@ def read_lighteval(path: Path, content: Any = None) -> list[Evaluation]:
     model, adapter, variant = _model(general, path)
     stamp = _STAMP.match(path.stem)  # start_time and end_time count from when the machine was started
     configs = part(content.get("config_tasks"), f"{path}, config_tasks")
-    found: list[Evaluation] = []
-    for name, given in mapping(content["results"], f"{path}, results").items():
+    evaluations: list[Evaluation] = []
+    for name, entry in mapping(content["results"], f"{path}, results").items():
         task, shots = _task(name)
         if name == "all" or task.endswith(":_average"):
             continue
-        scores = mapping(given, f"{path}, results.{name}")
+        scores = mapping(entry, f"{path}, results.{name}")
         setting = _setting(content, general, name, shots, path)
         key = name if name in configs or shots is None else name.rpartition("|")[0]
         config = part(configs.get(key), f"{path}, config_tasks.{key}")
@@ -62,7 +62,7 @@ def read_lighteval(path: Path, content: Any = None) -> list[Evaluation]:
             if metric.endswith("_stderr"):
                 continue
             place = f"{path}, results.{name}.{metric}"
-            found.append(
+            evaluations.append(
                 Evaluation(
                     place=place,
                     kind=KIND,
@@ -82,9 +82,9 @@ def read_lighteval(path: Path, content: Any = None) -> list[Evaluation]:
                     variant=variant,
                 )
             )
-    if not found:
+    if not evaluations:
         raise MatrixError(f"{path}, results: holds no task with a number; the file is empty or damaged")
-    return found
+    return evaluations
 
 
 def _task(name: str) -> tuple[str, int | None]:

@@ -52,16 +52,25 @@ def read_lm_eval(path: Path, content: Any = None) -> list[Evaluation]:
     results = mapping(content.get("results"), f"{path}, results")
     model, adapter, seed, variant = _model(content, path)
     stamp = _STAMP.search(path.name)
-    found: list[Evaluation] = []
-    for task in _tasks(content, results, path):
+    evaluations: list[Evaluation] = []
+    # groups and their tags stand in ``results`` too, and have subtasks or no version
+    subtasks_of = part(content.get("group_subtasks"), f"{path}, group_subtasks")
+    groups = {name for name, subtasks in subtasks_of.items() if subtasks}
+    groups |= set(part(content.get("groups"), f"{path}, groups"))
+    for task in (name for name in results if name not in groups):
         scores = mapping(results[task], f"{path}, results.{task}")
         setting = _setting(content, task, path)
+        directions = f"{path}, higher_is_better"
+        stated = part(part(content.get("higher_is_better"), directions).get(task), f"{directions}.{task}")
         samples = _samples(path, task, stamp.group(1) if stamp else None)
         for metric, filter_name, key in _metrics(scores):
             place = f"{path}, results.{task}.{key}"
             rows = samples.get(filter_name, [])
-            outcomes = _outcomes(rows, metric)
-            found.append(
+            outcomes: tuple[Outcome, ...] = ()
+            if all(isinstance(row.get(metric), int | float) for _, row in rows):
+                outcomes = tuple(_outcome(row_place, row, metric) for row_place, row in rows)
+            higher, origin = direction(metric, stated.get(metric))
+            evaluations.append(
                 Evaluation(
                     place=place,
                     kind=KIND,
@@ -71,9 +80,9 @@ def read_lm_eval(path: Path, content: Any = None) -> list[Evaluation]:
                     metric=metric,
                     filter=filter_name,
                     value=number(scores[key], place),
-                    stderr=number(_stderr(scores, metric, key), f"{place}_stderr"),
+                    stderr=number(scores.get(key.replace(metric, f"{metric}_stderr", 1)), f"{place}_stderr"),
                     n=_items(content, scores, task, path) or len(outcomes),
-                    higher_is_better=_direction(content, task, metric, path),
+                    higher_is_better=None if origin == "assumed" else higher,
                     setting=setting,
                     outcomes=outcomes,
                     texts=_texts(rows, outcomes),
@@ -82,17 +91,9 @@ def read_lm_eval(path: Path, content: Any = None) -> list[Evaluation]:
                     variant=variant,
                 )
             )
-    if not found:
+    if not evaluations:
         raise MatrixError(f"{path}, results: holds no task with a number; the file is empty or damaged")
-    return found
-
-
-def _tasks(content: Mapping[str, Any], results: Mapping[str, Any], path: Path) -> list[str]:
-    """Names of the tasks: groups and their tags stand in ``results`` too, and have subtasks or no version."""
-    groups = part(content.get("group_subtasks"), f"{path}, group_subtasks")
-    others = part(content.get("groups"), f"{path}, groups")
-    grouped = {name for name, subtasks in groups.items() if subtasks} | set(others)
-    return [name for name in results if name not in grouped]
+    return evaluations
 
 
 def _metrics(scores: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -103,21 +104,16 @@ def _metrics(scores: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield metric, filter_name or "none", str(key)
 
 
-def _stderr(scores: Mapping[str, Any], metric: str, key: str) -> Any:
-    _, comma, filter_name = key.partition(",")
-    return scores.get(f"{metric}_stderr{comma}{filter_name}")
-
-
 def _model(content: Mapping[str, Any], path: Path) -> tuple[str, str | None, int | None, dict[str, str]]:
     """The base model, the adapter, its seed and the variant, out of model_args as text, object, or absent."""
     config = mapping(content["config"], f"{path}, config")
-    given = config.get("model_args")
-    if isinstance(given, str):
-        pairs = (part.partition("=") for part in given.split(",") if "=" in part)
-        given = {key.strip(): value.strip() for key, _, value in pairs}
-    if given is not None and not isinstance(given, Mapping):
-        raise MatrixError(f"{path}, config.model_args: is {given!r}; text, an object or null are legal")
-    arguments = dict(given or {})
+    model_args = config.get("model_args")
+    if isinstance(model_args, str):
+        pairs = (part.partition("=") for part in model_args.split(",") if "=" in part)
+        model_args = {key.strip(): value.strip() for key, _, value in pairs}
+    if model_args is not None and not isinstance(model_args, Mapping):
+        raise MatrixError(f"{path}, config.model_args: is {model_args!r}; text, an object or null are legal")
+    arguments = dict(model_args or {})
     named_by = next((key for key in ("pretrained", "model", "load") if arguments.get(key)), "")
     name = arguments.get(named_by) or content.get("model_name") or config.get("model")
     adapter = arguments.get("peft") or arguments.get("delta") or arguments.get("lora_local_path")
@@ -136,17 +132,20 @@ def _setting(content: Mapping[str, Any], task: str, path: Path) -> dict[str, Any
         return part(content.get(key), f"{path}, {key}").get(task)
 
     config = part(content.get("config"), f"{path}, config")
-    one = part(told("configs"), f"{path}, configs.{task}")
-    asked = {key: one.get(key) for key in ("doc_to_text", "doc_to_target", "doc_to_choice", "description")}
+    config_of_task = part(told("configs"), f"{path}, configs.{task}")
+    prompt = {
+        key: config_of_task.get(key)
+        for key in ("doc_to_text", "doc_to_target", "doc_to_choice", "description")
+    }
     shots = told("n-shot")
-    shots = one.get("num_fewshot") if shots is None else shots
+    shots = config_of_task.get("num_fewshot") if shots is None else shots
     limit = config.get("limit")
     return known_setting(
         num_fewshot=config.get("num_fewshot") if shots is None else shots,
         limit=limit,
         version=told("versions"),
-        template=content_digest(asked, 12) if any(asked.values()) else None,
-        generation=one.get("generation_kwargs"),
+        template=content_digest(prompt, 12) if any(prompt.values()) else None,
+        generation=config_of_task.get("generation_kwargs"),
         chat_template=content.get("chat_template_sha"),
         system_instruction=content.get("system_instruction_sha"),
         fewshot_as_multiturn=content.get("fewshot_as_multiturn", config.get("fewshot_as_multiturn")),
@@ -162,18 +161,13 @@ def _items(content: Mapping[str, Any], scores: Mapping[str, Any], task: str, pat
     return n if isinstance(n, int) and 0 <= n < 2**31 else 0
 
 
-def _direction(content: Mapping[str, Any], task: str, metric: str, path: Path) -> bool | None:
-    place = f"{path}, higher_is_better"
-    told = part(part(content.get("higher_is_better"), place).get(task), f"{place}.{task}")
-    higher, origin = direction(metric, told.get(metric))
-    return None if origin == "assumed" else higher
-
-
 def _samples(path: Path, task: str, stamp: str | None) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
     """filter -> rows of the samples file beside the results; one line per document and filter."""
-    wanted = f"samples_{task}_{stamp}.jsonl"
+    file_name = f"samples_{task}_{stamp}.jsonl"
     # looked for among what lies there: the task's name comes from the file and may be no file name
-    file = next((one for one in path.parent.iterdir() if one.name == wanted and one.is_file()), None)
+    file = next(
+        (entry for entry in path.parent.iterdir() if entry.name == file_name and entry.is_file()), None
+    )
     if stamp is None or file is None:
         return {}
     by_filter: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
@@ -185,25 +179,18 @@ def _samples(path: Path, task: str, stamp: str | None) -> dict[str, list[tuple[s
     return {name: sorted(rows, key=lambda one: int(one[1]["doc_id"])) for name, rows in by_filter.items()}
 
 
-def _outcomes(rows: Sequence[tuple[str, Mapping[str, Any]]], metric: str) -> tuple[Outcome, ...]:
-    """One outcome per document; none at all where the metric has no value per document."""
-    if not all(isinstance(row.get(metric), int | float) for _, row in rows):
-        return ()
-    return tuple(_outcome(place, row, metric) for place, row in rows)
-
-
 def _texts(
     rows: Sequence[tuple[str, Mapping[str, Any]]], outcomes: Sequence[Outcome]
 ) -> tuple[TaskText, ...]:
     """Context, gold answer and choices of every document, where the samples tell the context."""
-    found = []
+    texts = []
     for (_, row), outcome in zip(rows, outcomes, strict=False):
         arguments = _arguments(row)
         if not arguments or not arguments[0] or not isinstance(arguments[0][0], str):
             return ()
         choices = tuple(_choices(row))
-        found.append(TaskText(arguments[0][0], outcome.gold, choices, outcome.gold if choices else None))
-    return tuple(found)
+        texts.append(TaskText(arguments[0][0], outcome.gold, choices, outcome.gold if choices else None))
+    return tuple(texts)
 
 
 def _outcome(place: str, row: Mapping[str, Any], metric: str) -> Outcome:
@@ -240,15 +227,24 @@ def _outcome(place: str, row: Mapping[str, Any], metric: str) -> Outcome:
 
 def _arguments(row: Mapping[str, Any]) -> list[list[Any]]:
     """Arguments of every request of a document: an object of objects since 0.4.3, lists before."""
-    told = row.get("arguments")
-    if isinstance(told, Mapping):
-        told = [list(one.values()) if isinstance(one, Mapping) else one for one in told.values()]
-    return [list(one) for one in told if isinstance(one, list | tuple)] if isinstance(told, list) else []
+    arguments = row.get("arguments")
+    if isinstance(arguments, Mapping):
+        arguments = [
+            list(request.values()) if isinstance(request, Mapping) else request
+            for request in arguments.values()
+        ]
+    return (
+        [list(request) for request in arguments if isinstance(request, list | tuple)]
+        if isinstance(arguments, list)
+        else []
+    )
 
 
 def _choices(row: Mapping[str, Any]) -> list[str]:
     arguments = _arguments(row)
-    if len(arguments) < 2 or not all(len(one) > 1 and isinstance(one[1], str) for one in arguments):
+    if len(arguments) < 2 or not all(
+        len(request) > 1 and isinstance(request[1], str) for request in arguments
+    ):
         return []
     return [str(argument[1]).strip() for argument in arguments]
 
@@ -256,18 +252,18 @@ def _choices(row: Mapping[str, Any]) -> list[str]:
 def _logprobs(row: Mapping[str, Any]) -> tuple[float, ...] | None:
     """Log-probability of each choice, in nats."""
     values = []
-    for one in row["resps"] if isinstance(row.get("resps"), list) else ():
-        while isinstance(one, list) and one:
-            one = one[0]
+    for response in row["resps"] if isinstance(row.get("resps"), list) else ():
+        while isinstance(response, list) and response:
+            response = response[0]
         try:
-            values.append(float(one))
+            values.append(float(response))
         except (TypeError, ValueError, OverflowError):
             return None
     return tuple(values) if len(values) == len(_choices(row)) and all(map(isfinite, values)) else None
 
 
 def _generated(row: Mapping[str, Any]) -> str | None:
-    one: Any = row.get("resps")
-    while isinstance(one, list) and one:
-        one = one[0]
-    return one if isinstance(one, str) else None
+    response: Any = row.get("resps")
+    while isinstance(response, list) and response:
+        response = response[0]
+    return response if isinstance(response, str) else None

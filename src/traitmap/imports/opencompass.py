@@ -56,7 +56,7 @@ def read_opencompass(path: Path) -> list[Evaluation]:
     models = rows[0][4:]
     if not models:
         raise MatrixError(f"{path}, line 1: names no model after dataset, version, metric, mode")
-    found = []
+    evaluations = []
     for line, row in enumerate(rows[1:], start=2):
         if len(row) != len(rows[0]):
             raise MatrixError(f"{path}, line {line}: has {len(row)} fields, the header has {len(rows[0])}")
@@ -64,7 +64,7 @@ def read_opencompass(path: Path) -> list[Evaluation]:
         if metric in ("", "-") or version in ("", "-"):
             continue
         for model, score in zip(models, scores, strict=True):
-            found.append(
+            evaluations.append(
                 Evaluation(
                     place=f"{path}, line {line}, {model}",
                     kind=KIND,
@@ -78,8 +78,8 @@ def read_opencompass(path: Path) -> list[Evaluation]:
                     date=sortable_date(stamp.group(1)) if stamp else "",
                 )
             )
-    if not found:
+    if not evaluations:
         raise MatrixError(
             f"{path}: holds no dataset with a metric; is it the summary that OpenCompass wrote?"
         )
-    return found
+    return evaluations

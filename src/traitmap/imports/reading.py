@@ -111,11 +111,13 @@ def parse_json(content: bytes | str, place: str) -> Any:
 def _depth(data: Any) -> int:
     """Levels of lists and objects, counted without recursion."""
     depth, level = 0, [data]
-    while level := [one for one in level if isinstance(one, dict | list)]:
+    while level := [branch for branch in level if isinstance(branch, dict | list)]:
         depth += 1
         if depth > _DEEPEST:
             break
-        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        level = [
+            inner for branch in level for inner in (branch.values() if isinstance(branch, dict) else branch)
+        ]
     return depth
 
 
@@ -125,7 +127,7 @@ def _characters(data: Any) -> Any:
         return data.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(data, dict):
         return {_characters(key): _characters(value) for key, value in data.items()}
-    return [_characters(one) for one in data] if isinstance(data, list) else data
+    return [_characters(item) for item in data] if isinstance(data, list) else data
 
 
 def read_lines(path: Path) -> list[tuple[str, Any]]:
@@ -195,10 +197,10 @@ def number(value: Any, place: str) -> float:
 
 def count(value: Any, place: str) -> int:
     """The value as a number of things, 0 where it is absent. MatrixError below 0 and above a billion."""
-    found = number(value or 0, place)
-    if not 0 <= (0 if isnan(found) else found) <= 1e9:
+    parsed = number(value or 0, place)
+    if not 0 <= (0 if isnan(parsed) else parsed) <= 1e9:
         raise MatrixError(f"{place}: is {_shown(value)}, not a number of things")
-    return 0 if isnan(found) else int(found)
+    return 0 if isnan(parsed) else int(parsed)
 
 
 def sortable_date(value: Any) -> str:
@@ -247,7 +249,7 @@ def named_numbers(data: Any) -> Any:
         return str(data)
     if isinstance(data, Mapping):
         return {str(key): named_numbers(value) for key, value in data.items()}
-    return [named_numbers(one) for one in data] if isinstance(data, list | tuple) else data
+    return [named_numbers(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 def _shown(value: Any) -> str:

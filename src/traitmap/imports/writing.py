@@ -10,7 +10,7 @@ from typing import Any
 
 from traitmap.errors import RunError
 from traitmap.imports.columns import Imported, ImportedColumn, Row
-from traitmap.imports.reading import Evaluation, content_digest
+from traitmap.imports.reading import content_digest
 from traitmap.metrics import direction
 from traitmap.runs.cells import GIVEN, write_cell
 from traitmap.runs.ledger import AdapterEntry, CellEntry, Ledger, write_ledger
@@ -29,7 +29,7 @@ def write_imported(imported: Imported, folder: str | Path) -> RunStore:
     with locked_store(folder) as store:
         cells = [_cell(store, column, row, base) for row in _rows(imported) for column in imported.columns]
         for column in imported.columns:
-            texts = next((one.texts for one in column.rows.values() if one.texts), ())
+            texts = next((result.texts for result in column.rows.values() if result.texts), ())
             if texts and column.paired:
                 write_target_texts(store, column.target, texts)
         write_ledger(store, _ledger(imported, base, folder.name, cells))
@@ -38,17 +38,17 @@ def write_imported(imported: Imported, folder: str | Path) -> RunStore:
 
 def _rows(imported: Imported) -> list[Row]:
     """The base, then every source: once, or for every seed where the files tell seeds."""
-    found: list[Row] = [(BASELINE, None)]
+    rows: list[Row] = [(BASELINE, None)]
     for source in imported.sources:
-        own = seeds_of(imported, source)
-        found += [(source, seed) for seed in _seeds(imported)] if own else [(source, None)]
-    return found
+        seeds = seeds_of(imported, source)
+        rows += [(source, seed) for seed in _seeds(imported)] if seeds else [(source, None)]
+    return rows
 
 
 def seeds_of(imported: Imported, source: str) -> tuple[int, ...]:
     """The seeds of a source, ascending; none where its files tell no seed."""
-    told = {seed for column in imported.columns for name, seed in column.rows if name == source}
-    return tuple(sorted(seed for seed in told if seed is not None))
+    seeds = {seed for column in imported.columns for name, seed in column.rows if name == source}
+    return tuple(sorted(seed for seed in seeds if seed is not None))
 
 
 def _seeds(imported: Imported) -> tuple[int, ...]:
@@ -57,27 +57,30 @@ def _seeds(imported: Imported) -> tuple[int, ...]:
 
 
 def _cell(store: RunStore, column: ImportedColumn, row: Row, base: str) -> CellEntry:
-    one = column.rows.get(row)
+    evaluation = column.rows.get(row)
     entry = CellEntry(*row, column.target, None)
-    if one is None:
+    if evaluation is None:
         return replace(entry, reason="no file holds this result")
-    if not one.outcomes and not isfinite(one.value):
-        return replace(entry, reason=f"{one.place}: there is no number")
-    outcomes = one.outcomes if column.paired else ()
+    if not evaluation.outcomes and not isfinite(evaluation.value):
+        return replace(entry, reason=f"{evaluation.place}: there is no number")
+    outcomes = evaluation.outcomes if column.paired else ()
     if not column.binary:
         outcomes = tuple(replace(outcome, correct=None) for outcome in outcomes)
-    told = {f"{one.metric},{one.filter}": one.value}
+    aggregates = {f"{evaluation.metric},{evaluation.filter}": evaluation.value}
     conditions = {
         "base": base,
-        "metric": one.metric,
-        "filter": one.filter,
-        "read_from": one.place,
-        "setting": dict(one.setting),
+        "metric": evaluation.metric,
+        "filter": evaluation.filter,
+        "read_from": evaluation.place,
+        "setting": dict(evaluation.setting),
     }
     if not outcomes:
-        conditions[GIVEN] = {"stderr": one.stderr if isfinite(one.stderr) else None, "n": one.n}
-    key = content_digest([conditions, told, [outcome.item_digest for outcome in outcomes]])
-    write_cell(store.cell(key), outcomes=outcomes, aggregates=told, conditions=conditions)
+        conditions[GIVEN] = {
+            "stderr": evaluation.stderr if isfinite(evaluation.stderr) else None,
+            "n": evaluation.n,
+        }
+    key = content_digest([conditions, aggregates, [outcome.item_digest for outcome in outcomes]])
+    write_cell(store.cell(key), outcomes=outcomes, aggregates=aggregates, conditions=conditions)
     return replace(entry, key=key, status="done")
 
 
@@ -102,7 +105,12 @@ def _ledger(imported: Imported, base: str, name: str, cells: list[CellEntry]) ->
 
 
 def _source(name: str, imported: Imported) -> dict[str, Any]:
-    rows = [one for column in imported.columns for (source, _), one in column.rows.items() if source == name]
+    rows = [
+        evaluation
+        for column in imported.columns
+        for (source, _), evaluation in column.rows.items()
+        if source == name
+    ]
     seeded = bool(seeds_of(imported, name))
     return {
         "name": name,
@@ -121,15 +129,19 @@ def _target(column: ImportedColumn) -> dict[str, Any]:
     rows = list(column.rows.values())
     stated = [row.higher_is_better for row in rows if row.higher_is_better is not None]
     higher, origin = direction(column.metric, stated[0] if stated else None)
+    outcomes = next((row.outcomes for row in rows if row.outcomes), ())
+    kind = "unknown"
+    if outcomes:
+        kind = "multiple_choice" if outcomes[0].choice_logprobs else "generate_until"
     return {
         "name": column.target,
         "task": column.target,
         "version": str(column.setting.get("version", "")),
-        "kind": _kind(rows),
+        "kind": kind,
         "metric": column.metric,
         "filter": column.filter,
         "higher_is_better": higher,
-        "items": max((one.n for one in rows), default=0),
+        "items": max((result.n for result in rows), default=0),
         "requests": 0,
         "digest": digest([column.target, column.metric, column.filter, _plain(column.setting)]),
         "chance": None,
@@ -137,13 +149,6 @@ def _target(column: ImportedColumn) -> dict[str, Any]:
         "tags": [],
         "conditions": {**_plain(column.setting), "direction_known": origin != "assumed"},
     }
-
-
-def _kind(rows: list[Evaluation]) -> str:
-    outcomes = next((row.outcomes for row in rows if row.outcomes), ())
-    if not outcomes:
-        return "unknown"
-    return "multiple_choice" if outcomes[0].choice_logprobs else "generate_until"
 
 
 def _plain(setting: Mapping[str, Any]) -> dict[str, Any]:
