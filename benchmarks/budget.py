@@ -36,7 +36,7 @@ from traitmap.analysis.recommendation.completion import (
     importance,
 )
 from traitmap.analysis.recommendation.gaussian import Observed, Prior, TablePosterior, infer, make_prior
-from traitmap.api.runs import matrix_of
+from traitmap.api.subject import read_matrix
 from traitmap.data.texts import read_texts
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.runs.store import open_store
@@ -210,7 +210,7 @@ def benchmark(table: Known, repeats: int) -> None:
 
 
 def taskweb(folder: Path) -> list[Known]:
-    matrix = matrix_of(folder / "taskweb_t5l_finetune_score.csv")
+    matrix = read_matrix(folder / "taskweb_t5l_finetune_score.csv")
     tables = [known("TaskWeb T5-large, no features", matrix, None)]
     file = folder / "taskweb_samples.jsonl.gz"
     if file.exists():
@@ -223,7 +223,7 @@ def taskweb(folder: Path) -> list[Known]:
 
 
 def real(folder: Path) -> list[Known]:
-    matrix = matrix_of(folder)
+    matrix = read_matrix(folder)
     tables = [known(f"{folder.name}, no features", matrix, None)]
     store = open_store(folder)
     if store.texts.is_dir():

@@ -213,9 +213,9 @@ def _target(target: int, items: int) -> dict[str, object]:
 
 
 def _matrix(asked: argparse.Namespace) -> dict[str, object]:
-    from traitmap.api.runs import matrix_of
+    from traitmap.api.subject import read_matrix
 
-    matrix = matrix_of(asked.folder / "size")
+    matrix = read_matrix(asked.folder / "size")
     measured = sum(cell.status == "measured" for cell in matrix.cells)
     return {"note": f"{measured:,} cells measured, {sum(c.q < 0.05 for c in matrix.cells):,} with q < .05"}
 

@@ -11,7 +11,7 @@ import results
 
 import traitmap as tm
 from traitmap.api.exchange import import_results
-from traitmap.api.runs import matrix_of
+from traitmap.api.subject import read_matrix
 from traitmap.errors import MatrixError, RunError
 from traitmap.runs.store import open_store
 from traitmap.runs.texts import read_run_texts
@@ -32,7 +32,7 @@ def test_samples_give_paired_statistics(folder: Path, tmp_path: Path) -> None:
     report = import_results([folder], tmp_path / "run")
     assert (report.base, set(report.sources)) == ("org/base", {"good", "bad"})
     assert report.paired == ("senti",)
-    matrix = matrix_of(tmp_path / "run")
+    matrix = read_matrix(tmp_path / "run")
     cells = {cell.source: cell for cell in matrix.cells if cell.seed is None}
     assert cells["good"].gain == pytest.approx(0.5)
     assert cells["good"].p == pytest.approx(0.125)  # exact McNemar: 4 wins, no loss
@@ -47,7 +47,7 @@ def test_without_samples_values_stand_and_nothing_is_tested(folder: Path, tmp_pa
         file.unlink()
     report = import_results([folder], tmp_path / "run")
     assert report.given == ("senti",)
-    matrix = matrix_of(tmp_path / "run")
+    matrix = read_matrix(tmp_path / "run")
     good = next(cell for cell in matrix.cells if cell.source == "good")
     assert (good.status, good.value, good.n, good.stderr) == ("given", 1.0, 4, 0.25)
     assert good.gain == pytest.approx(0.5)
@@ -58,7 +58,7 @@ def test_without_samples_values_stand_and_nothing_is_tested(folder: Path, tmp_pa
 def test_a_table_is_written_by_its_suffix(folder: Path, tmp_path: Path) -> None:
     import_results([folder], tmp_path / "matrix.csv")
     import_results([folder], tmp_path / "matrix.parquet")
-    wide, long = matrix_of(tmp_path / "matrix.csv"), matrix_of(tmp_path / "matrix.parquet")
+    wide, long = read_matrix(tmp_path / "matrix.csv"), read_matrix(tmp_path / "matrix.parquet")
     assert set(wide.sources) == set(long.sources) == {"good", "bad"}
     assert np.allclose(wide.baseline, [0.5])
     np.testing.assert_allclose(sorted(wide.values[:, 0]), sorted(long.values[:, 0]))
@@ -83,7 +83,7 @@ def test_columns_that_mix_settings_are_refused_with_what_differs(tmp_path: Path,
         import_results(files, tmp_path / "run")
     assert f"--allow {key}" in str(caught.value)
     import_results(files, tmp_path / "run", allow=[key])
-    assert matrix_of(tmp_path / "run").conditions["targets"]["senti"]["conditions"].get(key) is None
+    assert read_matrix(tmp_path / "run").conditions["targets"]["senti"]["conditions"].get(key) is None
 
 
 def test_other_items_are_refused_and_never_paired(folder: Path, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_the_later_of_two_results_counts_and_the_other_is_told(tmp_path: Path) -
         results.write(tmp_path / f"r/results_2026-01-{day}T00-00-00.0.json", results.lm_eval("a/b", score))
     results.write(tmp_path / "r/base.json", results.lm_eval())
     report = import_results([tmp_path / "r"], tmp_path / "run")
-    assert matrix_of(tmp_path / "run").values[0, 0] == 0.75
+    assert read_matrix(tmp_path / "run").values[0, 0] == 0.75
     assert any("2026-01-01" in note and "is later" in note for note in report.notes)
 
 
@@ -137,7 +137,7 @@ def test_who_the_base_is_is_never_guessed(tmp_path: Path) -> None:
         content = results.lm_eval(config={"model_args": f"pretrained=org/{name}"})
         results.write(tmp_path / f"{name}.json", content)
     assert import_results([tmp_path], tmp_path / "run").base is None
-    assert np.isnan(matrix_of(tmp_path / "run").baseline).all()
+    assert np.isnan(read_matrix(tmp_path / "run").baseline).all()
     known = import_results([tmp_path], tmp_path / "run2", base="one")
     assert (known.base, known.sources) == ("org/one", ("two",))
     with pytest.raises(MatrixError, match=r"--base three: 0 models are named so; models: org/one, org/two"):

@@ -10,7 +10,7 @@ import pytest
 
 from small_study import sources, study, targets
 from traitmap.api.exchange import import_results
-from traitmap.api.runs import matrix_of
+from traitmap.api.subject import read_matrix
 from traitmap.engine.fake import FakeEngine
 from traitmap.exports.every_eval_ever import export_every_eval_ever
 from traitmap.exports.lm_eval import export_lm_eval
@@ -34,7 +34,7 @@ def test_samples_make_the_same_matrix(
 ) -> None:
     export(finished, tmp_path / "out")
     report = import_results([tmp_path / "out"], tmp_path / "run")
-    ours, theirs = build_matrix(finished), matrix_of(tmp_path / "run")
+    ours, theirs = build_matrix(finished), read_matrix(tmp_path / "run")
     assert report.given == ()
     assert set(theirs.sources) == set(ours.sources)
     assert set(theirs.targets) == set(ours.targets)
@@ -52,7 +52,7 @@ def test_tables_make_the_same_values(finished: RunStore, write, name: str, tmp_p
     ours = build_matrix(finished)
     write(ours, tmp_path / name)
     import_results([tmp_path / name], tmp_path / "run")
-    theirs = matrix_of(tmp_path / "run")
+    theirs = read_matrix(tmp_path / "run")
     order = [theirs.sources.index(source) for source in ours.sources]
     columns = [theirs.targets.index(target) for target in ours.targets]
     np.testing.assert_allclose(theirs.values[np.ix_(order, columns)], ours.values)

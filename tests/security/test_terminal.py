@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from traitmap.api.studies import _code_that_runs
+from traitmap.api.studies import code_that_runs
 from traitmap.cli import main
 from traitmap.cli.app import Printable, print_json, printable
 from traitmap.study.settings import Study
@@ -61,11 +61,11 @@ def test_check_tells_whose_code_runs() -> None:
         targets=({"task": "t"},),
         allow_code=True,
     )
-    told = " ".join(_code_that_runs(study))
+    told = " ".join(code_that_runs(study))
     assert "trust_remote_code" in told
     assert "org/own" in told
     assert "allow_code" in told
     plain = study.model_copy(
         update={"allow_code": False, "model": study.model.model_copy(update={"trust_remote_code": False})}
     )
-    assert _code_that_runs(plain) == ()
+    assert code_that_runs(plain) == ()

@@ -1,193 +1,170 @@
-"""Why gains are what they are: a run or anybody's matrix, held against texts or given features."""
+"""Why gains are what they are: a run or anybody's matrix, held against texts or features of all pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import csv
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from traitmap.api.runs import Run, matrix_of
+from traitmap import analysis
+from traitmap.api.profiles import PARSED, outcomes_of_run
+from traitmap.api.subject import as_file, folder_of, read_matrix, texts_of
 from traitmap.errors import DataError, MatrixError
+from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.progress import Listener, silent
+from traitmap.runs.store import open_store
+from traitmap.runs.texts import RunTexts, read_run_texts
+from traitmap.terminal import shows_progress
 
 if TYPE_CHECKING:
-    from traitmap.analysis.explanation.families import AnsweredCurve
-    from traitmap.analysis.explanation.records import Explanation
-    from traitmap.analysis.features import PairFeatures
-    from traitmap.analysis.profiles.parser import Parser
-    from traitmap.data.texts import Texts
-    from traitmap.matrix.record import TransferMatrix
+    import pandas as pd
 
-PARSED = 300  # texts of a dataset that a parser reads: shares of relations are steady by then
+    from traitmap.api.subject import MatrixLike, TextsLike
 
 
-@dataclass(frozen=True)
-class _Sides:
-    """Texts of sources and of targets, which may differ under one name, and sizes of whole sources."""
-
-    sources: Texts
-    targets: Texts
-    sizes: Mapping[str, int] | None = None
-
-
+@shows_progress
 def explain(
-    subject: TransferMatrix | Run | str | Path,
+    subject: MatrixLike,
     *,
-    features: PairFeatures | None = None,
-    texts: Texts | str | Path | None = None,
+    features: analysis.PairFeatures | None = None,
+    texts: TextsLike | None = None,
     parser: str | Path | None = None,
-    perplexity: Mapping[str, float] | str | Path | None = None,
-    listener: Listener = silent,
-    **settings: Any,
-) -> Explanation:
+    perplexity: Mapping[str, float] | pd.DataFrame | str | Path | None = None,
+    own: Collection[tuple[str, str]] = (),
+    composites: Sequence[analysis.Composite] | None = None,
+    units: analysis.Units | None = None,
+    noise: Array | None = None,
+    reasons: analysis.Reasons | None = None,
+    answered: Sequence[analysis.AnsweredCurve] | None = None,
+    n_permutations: int = 2000,
+    seed: int = 0,
+    listener: Listener | None = None,
+) -> analysis.Explanation:
     """Hold gains against what is known of every (source, target) before training.
 
-    subject: a matrix, a run or its folder, or a CSV or Parquet matrix. A run brings its own texts.
-    features: of all pairs; or texts: of every task by name, or a JSONL file of them. parser: a spaCy
-        pipeline, for distances of syntax too. perplexity: of the base on the texts of each source, or a CSV
-        file of it (columns dataset, perplexity), as ``write_profile`` writes it.
-    settings: as for ``traitmap.analysis.explanation.explain``.
+    subject: a run or a table of scores, see ``read_matrix``. A run brings its own texts and outcomes.
+    features: of all pairs; or texts: of every task by name, or a JSONL file or frame of them. parser: a spaCy
+        pipeline, for distances of syntax too. perplexity: of the base on the texts of each source (1 or
+        more), or a CSV file or frame of it (columns dataset, perplexity), as ``write_profile`` writes it.
+    own: further pairs, beside those of one name, whose source is the target's own training set; they are
+        left out of everything. composites: what the joint regression holds beside each other.
+    units: ``points``, or ``standard`` to divide each target's gains by their standard deviation; by default
+        points, and standard where targets are in different units. noise: (S, T) standard errors of the
+        gains, by default from the matrix's cells.
+    reasons: further reasons for single pairs; answered: what variations do to the answers. Both come from
+        the outcomes of a run where they are left out. n_permutations: of tasks, 99 or more.
+    seed: of everything random. listener: see ``Progress``; None shows progress on a terminal or notebook.
 
     Raises MatrixError where there are no texts, or too little fits; DataError for a file of perplexity.
     """
-    from traitmap.analysis.explanation.explain import explain as explain_matrix
-    from traitmap.analysis.explanation.families import without_variations
-    from traitmap.analysis.features import PairFeatures
-
-    matrix = _matrix(subject)
-    if features is None and len(without_variations(matrix).sources) < 3:
-        features = PairFeatures(matrix.sources, matrix.targets, ())  # no pairs to compare: families alone
+    listener = listener or silent
+    matrix = read_matrix(subject)
+    if features is None and len(analysis.without_variations(matrix).sources) < 3:
+        features = analysis.PairFeatures(matrix.sources, matrix.targets, ())  # no pairs: families alone
     if features is None:
-        loaded = None if parser is None else _parser(parser)  # before what takes time
+        pipeline = None if parser is None else analysis.load_parser(parser)  # before what takes time
         known = _perplexity(perplexity, matrix.sources)
-        sides = _texts(subject, texts)
-        features = _features(matrix, sides, loaded, known, listener, seed=settings.get("seed", 0))
-    if (folder := _run_folder(subject)) is not None:
-        settings = {**outcome_findings(folder, matrix, reasons="reasons" not in settings), **settings}
-    return explain_matrix(matrix, features=features, **settings)
-
-
-def _matrix(subject: TransferMatrix | Run | str | Path) -> TransferMatrix:
-    if isinstance(subject, Run):
-        return subject.matrix()
-    return matrix_of(subject) if isinstance(subject, str | Path) else subject
-
-
-def _run_folder(subject: TransferMatrix | Run | str | Path) -> Path | None:
-    """The folder of a run, where the subject is one."""
-    if isinstance(subject, Run):
-        return subject.folder
-    return Path(subject) if isinstance(subject, str | Path) and Path(subject).is_dir() else None
-
-
-def outcome_findings(folder: Path, matrix: TransferMatrix, *, reasons: bool = True) -> dict[str, Any]:
-    """What the outcomes of a run say: reasons of its cells, and answers over the doses of its variations.
-
-    reasons: False leaves these out, for who has them from a profile.
-    """
-    from traitmap.analysis.explanation.families import answered_curves, doses_of
-    from traitmap.analysis.profiles.cells import cell_profiles
-    from traitmap.api.profiles import outcomes_of_run
-    from traitmap.runs.store import open_store
-    from traitmap.runs.texts import read_run_texts
-
-    store = open_store(folder)
-    kept, outcomes = read_run_texts(store), outcomes_of_run(store)
-    answered: list[AnsweredCurve] = []
-    for one in doses_of(matrix):
-        doses = {source: dose for dose, source in one.sources.items()}
-        answered += answered_curves(outcomes, doses, dose=one.meaning, texts=kept.targets)
-    if not reasons:
-        return {"answered": tuple(answered)}
-    found = cell_profiles(outcomes, source_texts=kept.sources, target_texts=kept.targets)
-    return {"reasons": found.reasons, "answered": tuple(answered)}
-
-
-def _texts(subject: TransferMatrix | Run | str | Path, texts: Texts | str | Path | None) -> _Sides:
-    """Texts as they are given, else those of the run."""
-    if isinstance(texts, str | Path):
-        from traitmap.data.texts import read_texts
-
-        read = read_texts(texts)
-        return _Sides(read, read)
-    if texts is not None:
-        return _Sides(texts, texts)
-    folder = _run_folder(subject)
-    if folder is None:
-        raise MatrixError(
-            "a matrix alone does not say why: give the texts of its tasks (--texts FILE.jsonl, rows of task, "
-            "input, output, choices), or features of all pairs from Python"
+        rendered = texts_of(subject, texts)
+        if rendered is None:
+            raise MatrixError(
+                "a matrix alone does not say why: give the texts of its tasks (--texts FILE.jsonl, rows of "
+                "task, input, output, choices), or features of all pairs from Python"
+            )
+        features = analysis.features_from_texts(
+            matrix,
+            rendered.sources,
+            target_texts=rendered.targets,
+            sizes=rendered.totals if texts is None else None,
+            perplexity=known,
         )
-    from traitmap.runs.store import open_store
-    from traitmap.runs.texts import read_run_texts
+        if pipeline is not None:
+            features = _with_syntax(features, rendered, pipeline, listener, seed=seed)
+    if (folder := folder_of(subject)) is not None and (reasons is None or answered is None):
+        curves, outcome_reasons = outcome_findings(folder, matrix, reasons=reasons is None)
+        answered = curves if answered is None else answered
+        reasons = outcome_reasons if reasons is None else reasons
+    return analysis.explain(
+        matrix,
+        features=features,
+        own=own,
+        composites=composites,
+        units=units,
+        noise=noise,
+        reasons=reasons,
+        answered=answered or (),
+        n_permutations=n_permutations,
+        seed=seed,
+    )
 
-    kept = read_run_texts(open_store(folder))
-    return _Sides(kept.sources, kept.targets, kept.totals)
 
+def outcome_findings(
+    folder: str | Path, matrix: TransferMatrix, *, reasons: bool = True
+) -> tuple[tuple[analysis.AnsweredCurve, ...], analysis.Reasons | None]:
+    """What the outcomes of a run say: answers over the doses of its variations, and reasons of its cells.
 
-def _parser(pipeline: str | Path) -> Parser:
-    from traitmap.analysis.profiles.parser import load_parser
-
-    return load_parser(pipeline)
+    reasons: False leaves these out (None), for whoever has them from a profile.
+    """
+    store = open_store(folder)
+    rendered, outcomes = read_run_texts(store), outcomes_of_run(store)
+    curves: list[analysis.AnsweredCurve] = []
+    for series in analysis.doses_of(matrix):
+        doses = {source: dose for dose, source in series.sources.items()}
+        curves += analysis.answered_curves(outcomes, doses, dose=series.meaning, texts=rendered.targets)
+    if not reasons:
+        return tuple(curves), None
+    cells = analysis.cell_profiles(outcomes, source_texts=rendered.sources, target_texts=rendered.targets)
+    return tuple(curves), cells.reasons
 
 
 def _perplexity(
-    given: Mapping[str, float] | str | Path | None, sources: Sequence[str]
+    table: Mapping[str, float] | pd.DataFrame | str | Path | None, sources: Sequence[str]
 ) -> Mapping[str, float]:
     """Perplexity by source; of a file's rows those that are known and belong to a source."""
-    if given is None or isinstance(given, Mapping):
-        return given or {}
-    import csv
-
-    try:
-        with Path(given).open(encoding="utf-8", newline="") as stream:
-            rows = [row for row in csv.DictReader(stream) if row.get("perplexity") and row.get("dataset")]
-        found = {row["dataset"]: float(row["perplexity"]) for row in rows if row.get("role") != "target"}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{given} cannot be read as a CSV file of perplexity: {error}") from error
-    wrong = [f"{name} {value:g}" for name, value in found.items() if not 1 <= value < inf]
-    if wrong or not found.keys() & set(sources):
+    if table is None or isinstance(table, Mapping):
+        return table or {}
+    with as_file(table) as path:
+        try:
+            with path.open(encoding="utf-8", newline="") as stream:
+                rows = [row for row in csv.DictReader(stream) if row.get("perplexity") and row.get("dataset")]
+            known = {row["dataset"]: float(row["perplexity"]) for row in rows if row.get("role") != "target"}
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read as a CSV file of perplexity: {error}") from error
+    wrong = [f"{name} {value:g}" for name, value in known.items() if not 1 <= value < inf]
+    if wrong or not known.keys() & set(sources):
         raise DataError(
-            f"{given} has no usable perplexity of sources ({', '.join(wrong) or 'no row fits one'}); "
+            f"{path} has no usable perplexity of sources ({', '.join(wrong) or 'no row fits one'}); "
             "give columns dataset and perplexity (1 or more), as `traitmap profile RUN --perplexity --csv "
             "FILE.csv` writes them"
         )
-    return found
+    return known
 
 
-def _features(
-    matrix: TransferMatrix,
-    sides: _Sides,
-    parser: Parser | None,
-    perplexity: Mapping[str, float],
+def _with_syntax(
+    features: analysis.PairFeatures,
+    rendered: RunTexts,
+    parser: analysis.Parser,
     listener: Listener,
     *,
     seed: int,
-) -> PairFeatures:
-    from traitmap.analysis.explanation.explain import features_from_texts
-
-    sizes = {} if sides.sizes is None else {"sizes": sides.sizes}
-    found = features_from_texts(
-        matrix, sides.sources, target_texts=sides.targets, perplexity=perplexity, **sizes
-    )
-    if parser is None:
-        return found
-    from traitmap.analysis.profiles.parser import parse_relations, syntax_feature
-
-    inputs = {("source", name): [one.input for one in sides.sources[name]] for name in found.sources}
-    inputs |= {("target", name): [one.input for one in sides.targets[name]] for name in found.targets}
-    keys = {f"{side} {name}": (side, name) for side, name in inputs}
-    parsed = parse_relations(
+) -> analysis.PairFeatures:
+    """The features and one more: the distance of the inputs' dependency relations."""
+    sides = {"source": (features.sources, rendered.sources), "target": (features.targets, rendered.targets)}
+    parsed = analysis.parse_relations(
         parser,
-        {key: inputs[pair] for key, pair in keys.items()},
+        {
+            f"{side} {name}": [text.input for text in texts[name]]
+            for side, (names, texts) in sides.items()
+            for name in names
+        },
         max_texts=PARSED,
         seed=seed,
         listener=listener,
     )
-    feature = syntax_feature(
-        {name: parsed[f"source {name}"] for name in found.sources},
-        {name: parsed[f"target {name}"] for name in found.targets},
+    distance = analysis.syntax_feature(
+        {name: parsed[f"source {name}"] for name in features.sources},
+        {name: parsed[f"target {name}"] for name in features.targets},
     )
-    return replace(found, features=(*found.features, feature))
+    return replace(features, features=(*features.features, distance))

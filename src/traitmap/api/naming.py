@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from http.client import HTTPException
 from urllib.error import HTTPError, URLError
-from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import numpy as np
 
@@ -51,8 +51,8 @@ def ask_names(
     model: its name there. target_tags: sent along where given. key_variable: environment variable that
     holds the key; without it no key is sent. timeout: seconds.
 
-    Use with ``traitmap.analysis.traits.naming.rename(traits, names, origin="endpoint")``. Raises UserError
-    when the endpoint cannot be reached or answers something else than that many names.
+    Use with ``traitmap.rename(traits, names, origin="endpoint")``. Raises UserError when the endpoint cannot
+    be reached or answers something else than that many names.
     """
     count = traits.n_components["used"]
     if count == 0:
@@ -71,7 +71,9 @@ def ask_names(
             raise UserError(f"the environment variable {key_variable} holds what no HTTP header may hold")
         headers["Authorization"] = f"Bearer {key}"
     answer = _post(f"{url.rstrip('/')}/chat/completions", body, headers, timeout)
-    return _names_in(answer, count, url)
+    # one line of whole, printable characters: names are kept, shown in terminals and put into reports
+    lines = (" ".join(name.split()) for name in _names_in(answer, count, url))
+    return tuple("".join(letter for letter in line if letter.isprintable())[:LONGEST] for line in lines)
 
 
 def _components_in_words(traits: Traits, count: int, tags: Mapping[str, tuple[str, ...]]) -> str:
@@ -89,26 +91,22 @@ def _components_in_words(traits: Traits, count: int, tags: Mapping[str, tuple[st
     return "\n".join(lines)
 
 
-def _opener() -> OpenerDirector:
-    return build_opener(_NoRedirect)
-
-
 def _post(url: str, body: object, headers: Mapping[str, str], timeout: float) -> object:
     """The endpoint's answer as JSON data."""
     if fault := url_fault(url):
         raise UserError(f"the address of the naming endpoint: {fault}")
     request = Request(url, data=json.dumps(body).encode(), headers=dict(headers), method="POST")
     try:
-        with _opener().open(request, timeout=timeout) as response:
+        with build_opener(_NoRedirect).open(request, timeout=timeout) as response:
             content = response.read(LARGEST_ANSWER + 1)
         if len(content) > LARGEST_ANSWER:
             raise UserError(f"{url} answered with more than {LARGEST_ANSWER:,} bytes instead of names")
         return json.loads(_without_key(content.decode("utf-8"), headers))
     except HTTPError as error:
         with error:
-            told = _without_key(error.read(300).decode("utf-8", "replace"), headers)
+            reply = _without_key(error.read(300).decode("utf-8", "replace"), headers)
         raise UserError(
-            f"{url} answered {error.code}: {told.strip()}; check model, address and key"
+            f"{url} answered {error.code}: {reply.strip()}; check model, address and key"
         ) from None
     except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
         raise UserError(
@@ -139,9 +137,4 @@ def _names_in(answer: object, count: int, url: str) -> tuple[str, ...]:
         raise UserError(
             f"{url} answered {str(names)[:200]}, but {count} names were asked for; name the traits yourself"
         )
-    return tuple(_plain_name(name) for name in names)
-
-
-def _plain_name(name: str) -> str:
-    """One line of whole, printable characters: names are kept, shown in terminals and put into reports."""
-    return "".join(one for one in " ".join(name.split()) if one.isprintable())[:LONGEST]
+    return tuple(names)

@@ -1,42 +1,56 @@
-"""What is profiled: texts by name out of a run folder, a study file, or a file of texts.
+"""The profile of a run, of a study's datasets, or of texts: what they say, and what answers show.
 
-The profile of a run, of a study's datasets, or of a file of texts.
+First the texts by name and the base that goes with them (``Datasets``), then ``profile``, which hands them to
+the analysis part by part, and ``write_profile``, which writes its tables as CSV.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache
 from math import isfinite
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from traitmap import analysis
+from traitmap import matrix as matrices
+from traitmap.api.runs import Run
+from traitmap.api.studies import copies_of, load_data, load_engine
+from traitmap.api.subject import as_file
+from traitmap.data.texts import read_texts, texts_of_sources, texts_of_targets
+from traitmap.engine.open import open_engine
+from traitmap.errors import ModelError, RunError, UserError
+from traitmap.matrix.record import TransferMatrix
 from traitmap.progress import Listener, silent
+from traitmap.runs.cells import read_outcomes
+from traitmap.runs.ledger import read_ledger
+from traitmap.runs.store import open_store, read_study
+from traitmap.runs.texts import read_run_texts
+from traitmap.study.load import load_study
+from traitmap.study.paths import resolve
+from traitmap.study.settings import BASELINE, Model, Study
+from traitmap.terminal import shows_progress
 
 if TYPE_CHECKING:
-    from traitmap.analysis.profiles.cells import CellProfiles
-    from traitmap.analysis.profiles.datasets import Sampling
-    from traitmap.analysis.profiles.parser import Parser, Relations
-    from traitmap.analysis.profiles.record import Profile
-    from traitmap.analysis.profiles.relations import RelationEffects
+    import pandas as pd
+
     from traitmap.data.records import Outcome
     from traitmap.data.texts import TaskText, Texts
     from traitmap.engine.contract import Engine
     from traitmap.engine.perplexity import BasePerplexity
-    from traitmap.matrix.record import TransferMatrix
     from traitmap.runs.store import RunStore
-    from traitmap.study.settings import Model, Study
-
 
 Kind = Literal["texts", "study", "run"]
 MOST_OUTCOMES = 4_000_000  # of a run, held as records at once: about 3 GB
+PARSED = 300  # texts of a dataset that a parser reads: shares of relations are steady by then
 
 
 @dataclass(frozen=True)
-class Subject:
-    """Datasets by name, and the base that goes with them.
+class Datasets:
+    """Texts by name, and the base that goes with them.
 
     kind: where the texts come from. roles: dataset -> ``source``, ``target`` or ``dataset``. tasks:
     dataset -> the name that it has in the study, which its source and its target may have in common.
@@ -59,48 +73,46 @@ class Subject:
     base_digest: str = ""
     label_counts: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
 
-    def named(self, role: str, task: str) -> str | None:
-        """The dataset that a source or target of the study became; None where it has no texts."""
-        same = (name for name, own in self.tasks.items() if own == task and self.roles[name] == role)
-        return next(same, None)
-
     def of_role(self, role: str) -> dict[str, Sequence[TaskText]]:
-        """Texts of all sources, or of all targets, by their names in the study."""
+        """Texts of all sources, or of all targets, by their names in the study.
+
+        role: ``source`` or ``target``.
+        """
         return {self.tasks[name]: self.texts[name] for name in self.texts if self.roles[name] == role}
 
 
-def read_subject(place: Path, engine: Engine | None = None) -> Subject:
-    """Texts of a run folder, of a study (``.yaml``, ``.yml``), or of a JSONL file (also ``.gz``).
+def read_datasets(
+    place: Run | Study | Texts | pd.DataFrame | str | Path, engine: Engine | None = None
+) -> Datasets:
+    """Texts of a run folder, of a study (``.yaml``, ``.yml``), of a JSONL file (also ``.gz``) or a frame.
 
     engine: renders conversations and counts tokens where a study needs it; by default its base is loaded
     when it is first needed. UserError where nothing of it can be read.
     """
-    if place.is_dir():
-        return _of_run(place)
-    if place.suffix in (".yaml", ".yml"):
+    if isinstance(place, Run):
+        return _of_run(place.folder)
+    if isinstance(place, Study):
         return _of_study(place, engine)
-    from traitmap.data.texts import read_texts
+    if isinstance(place, str | Path) and Path(place).is_dir():
+        return _of_run(Path(place))
+    if isinstance(place, str | Path) and Path(place).suffix in (".yaml", ".yml"):
+        return _of_study(load_study(place), engine)
+    if not isinstance(place, Mapping):
+        with as_file(place, ".jsonl") as path:
+            place = read_texts(path)
+    sizes = {name: len(items) for name, items in place.items()}
+    return Datasets("texts", place, dict.fromkeys(place, "dataset"), {name: name for name in place}, sizes)
 
-    texts = read_texts(place)
-    sizes = {name: len(some) for name, some in texts.items()}
-    return Subject("texts", texts, dict.fromkeys(texts, "dataset"), {name: name for name in texts}, sizes)
 
-
-def _of_run(place: Path) -> Subject:
-    from traitmap.runs.ledger import read_ledger
-    from traitmap.runs.store import open_store, read_study
-    from traitmap.runs.texts import read_run_texts
-    from traitmap.study.paths import resolve
-    from traitmap.study.settings import Model
-
+def _of_run(place: Path) -> Datasets:
     store = open_store(place)
-    kept, ledger = read_run_texts(store), read_ledger(store)
+    rendered, ledger = read_run_texts(store), read_ledger(store)
     record = read_study(store) or {}
     model, data = record.get("model"), record.get("data")
-    texts, roles, tasks = together(kept.sources, kept.targets)
-    sizes = {name: len(some) for name, some in texts.items()}
-    sizes |= {name: kept.totals[tasks[name]] for name in texts if roles[name] == "source"}
-    return Subject(
+    texts, roles, tasks = together(rendered.sources, rendered.targets)
+    sizes = {name: len(items) for name, items in texts.items()}
+    sizes |= {name: rendered.totals[tasks[name]] for name in texts if roles[name] == "source"}
+    return Datasets(
         kind="run",
         texts=texts,
         roles=roles,
@@ -114,16 +126,45 @@ def _of_run(place: Path) -> Subject:
     )
 
 
+def _of_study(study: Study, engine: Engine | None) -> Datasets:
+    sources, targets = load_data(study, cache(lambda: engine or load_engine(study)))
+    texts, roles, tasks = together(texts_of_sources(sources), texts_of_targets(targets))
+    return Datasets(
+        kind="study",
+        texts=texts,
+        roles=roles,
+        tasks=tasks,
+        sizes={name: len(items) for name, items in texts.items()},
+        model=study.model,
+        folder=study.folder,
+        copies=copies_of(study),
+    )
+
+
+def together(
+    sources: Mapping[str, Sequence[TaskText]], targets: Mapping[str, Sequence[TaskText]]
+) -> tuple[dict[str, Sequence[TaskText]], dict[str, str], dict[str, str]]:
+    """Texts, roles and tasks of all. A target named like a source is told apart by its role.
+
+    Targets without items are left out.
+    """
+    texts: dict[str, Sequence[TaskText]] = dict(sources)
+    roles, tasks = dict.fromkeys(sources, "source"), {name: name for name in sources}
+    for task, items in targets.items():
+        if not items:
+            continue
+        name = task if task not in texts else f"{task} (target)"
+        while name in texts:
+            name += "'"
+        texts[name], roles[name], tasks[name] = items, "target", task
+    return texts, roles, tasks
+
+
 def outcomes_of_run(store: RunStore) -> dict[tuple[str, int | None, str], tuple[Outcome, ...]]:
     """(source, seed, target) -> outcomes of every cell that is done, the base first.
 
     RunError where they are more than ``MOST_OUTCOMES``, which would not fit the memory.
     """
-    from traitmap.errors import RunError
-    from traitmap.runs.cells import read_outcomes
-    from traitmap.runs.ledger import read_ledger
-    from traitmap.study.settings import BASELINE
-
     ledger = read_ledger(store)
     items = {target["name"]: target["items"] for target in ledger.targets}
     done = [cell for cell in ledger.cells if cell.status == "done" and cell.key is not None]
@@ -137,75 +178,9 @@ def outcomes_of_run(store: RunStore) -> dict[tuple[str, int | None, str], tuple[
     return {(cell.source, cell.seed, cell.target): read_outcomes(store.cell(cell.key or "")) for cell in done}
 
 
-def _of_study(place: Path, engine: Engine | None) -> Subject:
-    from traitmap.api.studies import copies_of
-    from traitmap.data.lineage import load_sources
-    from traitmap.data.targets import load_targets
-    from traitmap.data.texts import texts_of_sources, texts_of_targets
-    from traitmap.study.load import load_study
-
-    study = load_study(place)
-    base = _BaseOnDemand(study, engine)
-    sources = texts_of_sources(load_sources(study, base.render_chat, base.token_counts))
-    texts, roles, tasks = together(sources, texts_of_targets(load_targets(study, base.render_chat)))
-    sizes = {name: len(some) for name, some in texts.items()}
-    return Subject(
-        kind="study",
-        texts=texts,
-        roles=roles,
-        tasks=tasks,
-        sizes=sizes,
-        model=study.model,
-        folder=study.folder,
-        copies=copies_of(study),
-    )
-
-
-class _BaseOnDemand:
-    """The base of a study, loaded when something first needs it: most studies never do."""
-
-    def __init__(self, study: Study, engine: Engine | None) -> None:
-        self._study, self._given = study, engine
-
-    @cached_property
-    def engine(self) -> Engine:
-        from traitmap.api.studies import load_engine
-
-        return self._given or load_engine(self._study)
-
-    def render_chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
-        return self.engine.render_chat(messages, add_generation_prompt)
-
-    def token_counts(self, texts: Sequence[str]) -> list[int]:
-        return self.engine.token_counts(texts)
-
-
-def together(
-    sources: Mapping[str, Sequence[TaskText]], targets: Mapping[str, Sequence[TaskText]]
-) -> tuple[dict[str, Sequence[TaskText]], dict[str, str], dict[str, str]]:
-    """Texts, roles and tasks of all. A target named like a source is told apart by its role."""
-    texts: dict[str, Sequence[TaskText]] = dict(sources)
-    roles, tasks = dict.fromkeys(sources, "source"), {name: name for name in sources}
-    for task, items in targets.items():
-        if not items:
-            continue
-        name = _free_name(task, texts)
-        texts[name], roles[name], tasks[name] = items, "target", task
-    return texts, roles, tasks
-
-
-def _free_name(task: str, taken: Iterable[str]) -> str:
-    name = task if task not in taken else f"{task} (target)"
-    while name in taken:
-        name += "'"
-    return name
-
-
-PARSED = 300  # texts of a source; items of a run's targets are all parsed, since their outcomes are known
-
-
+@shows_progress
 def profile(
-    place: str | Path,
+    place: Run | Study | Texts | pd.DataFrame | str | Path,
     *,
     parser: str | Path | None = None,
     encoder: str | Path | None = None,
@@ -214,128 +189,73 @@ def profile(
     base: str | None = None,
     sample: int | None = None,
     seed: int = 0,
-    listener: Listener = silent,
+    listener: Listener | None = None,
     engine: Engine | None = None,
-) -> Profile:
-    """Profile the datasets of a run folder, of a study file, or of a JSONL file of texts.
+) -> analysis.Profile:
+    """Profile the datasets of a run, of a study, or of texts; of a run also its answers.
 
+    place: a run or its folder; a study or its file; texts by dataset, a JSONL file or a frame of them with
+        rows of task, input, output, choices, label.
     parser: a spaCy pipeline, by path or installed name, for dependency relations; with a run also for how
         gains depend on them. encoder, style_encoder: sentence-transformers models of meaning and of style,
         by path or name (``minilm`` is one that a package holds).
     perplexity: that of the base, which is loaded for it. base: a path or hub id in place of the study's.
     sample: at most so many texts of each dataset. engine: one that is loaded already.
+    listener: see ``Progress``; None shows progress on a terminal or notebook.
+
     Raises a UserError for what cannot be read or loaded.
     """
-    subject = read_subject(Path(place), engine)
-    pipeline = _parser(parser)
-    embed, style_embed = _encoder(encoder), _encoder(style_encoder)
-    if perplexity and engine is None:
-        engine = _base(subject, base)
-    surprise = _perplexity(engine, subject, sample, seed, listener) if perplexity and engine else {}
-    relations = _relations(pipeline, subject, sample, seed, listener) if pipeline else {}
-    from traitmap.analysis.profiles.datasets import profile_datasets
-    from traitmap.analysis.profiles.record import Profile
-
-    comparison = profile_datasets(
-        subject.texts,
+    listener = listener or silent
+    datasets = read_datasets(place, engine)
+    pipeline = None if parser is None else analysis.load_parser(parser)
+    embed = None if encoder is None else analysis.load_encoder(encoder)
+    style_embed = None if style_encoder is None else analysis.load_encoder(style_encoder)
+    surprise: dict[str, BasePerplexity] = {}
+    if perplexity:
+        engine = engine or _base(datasets, base)
+        surprise = _perplexity(engine, datasets, sample, seed, listener)
+    relations = _relations(pipeline, datasets, sample, seed, listener) if pipeline else {}
+    comparison = analysis.profile_datasets(
+        datasets.texts,
         token_counts=engine.token_counts if engine else None,
         embed=embed,
         style_embed=style_embed,
         parser=pipeline.pipeline if pipeline else None,
-        perplexity=_known(surprise),
-        sizes=subject.sizes,
+        # of input and output together, as the profiles take it
+        perplexity={name: part.text.perplexity for name, part in surprise.items() if part.text.texts},
+        sizes=datasets.sizes,
         sampling=_sampling(sample),
         seed=seed,
     )
-    matrix = _matrix(subject)
-    return Profile(
-        kind=subject.kind,
-        roles=subject.roles,
-        tasks=subject.tasks,
+    matrix = matrices.build_matrix(datasets.store) if datasets.store is not None else None
+    other_base = perplexity and engine is not None and datasets.base_digest not in ("", engine.base_digest)
+    note = "perplexity is that of another base, or of other arithmetic, than the run was made with"
+    return analysis.Profile(
+        kind=datasets.kind,
+        roles=datasets.roles,
+        tasks=datasets.tasks,
         comparison=comparison,
         relations=relations,
         perplexity=surprise,
-        cells=_cells(subject, engine, seed),
+        cells=_cells(datasets, datasets.store, engine, seed) if datasets.store is not None else None,
         matrix=matrix,
-        effects=_effects(matrix, subject, relations, seed) if matrix is not None and relations else None,
-        notes=_notes(subject, engine if perplexity else None),
+        effects=_effects(matrix, datasets, relations, seed) if matrix is not None and relations else None,
+        notes=(note,) if other_base else (),
     )
 
 
-def write_profile(found: Profile, path: str | Path) -> tuple[Path, ...]:
-    """Write one row a dataset as CSV; of a run, cells and relations beside it (``NAME.cells.csv``, ...).
-
-    Returns the files written. Unknown numbers are empty.
-    """
-    from traitmap.analysis.profiles.record import cell_rows, relation_rows
-
-    place = Path(path)
-    tables = {
-        place: [vars(row) for row in found.rows()],
-        place.with_suffix(".cells.csv"): cell_rows(found.cells) if found.cells else [],
-        place.with_suffix(".relations.csv"): relation_rows(found.effects) if found.effects else [],
-    }
-    written = []
-    for file, rows in tables.items():
-        if rows:
-            _write_csv(file, rows)
-            written.append(file)
-    return tuple(written)
-
-
-def _write_csv(place: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    import csv
-
-    from traitmap.errors import UserError
-
-    try:
-        with place.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]))
-            writer.writeheader()
-            writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    except OSError as error:
-        raise UserError(f"{place} cannot be written: {error.strerror}; give another place") from error
-
-
-def _cell(value: Any) -> Any:
-    """A value as CSV has it: nothing for what is unknown, lists with spaces between."""
-    if isinstance(value, float) and not isfinite(value):
-        return ""
-    return " ".join(value) if isinstance(value, tuple) else value
-
-
-def _parser(pipeline: str | Path | None) -> Parser | None:
-    from traitmap.analysis.profiles.parser import load_parser
-
-    return None if pipeline is None else load_parser(pipeline)
-
-
-def _encoder(model: str | Path | None) -> Any:
-    from traitmap.analysis.profiles.semantics import load_encoder
-
-    return None if model is None else load_encoder(model)
-
-
-def _base(subject: Subject, base: str | None) -> Engine:
-    """The base that the subject names, or another one on this machine, by ``base`` a path or hub id."""
-    from traitmap.engine import open_engine
-    from traitmap.errors import ModelError, UserError
-    from traitmap.study.settings import Model
-
+def _base(datasets: Datasets, base: str | None) -> Engine:
+    """The base that the datasets come with, or another one on this machine, by ``base`` a path or hub id."""
     if base is not None:
-        other = {
-            "path": base,
-            "revision": None,
-            "endpoint": None,
-        }  # arithmetic stays, so that numbers compare
-        model = subject.model.model_copy(update=other) if subject.model else Model(path=base)
-        return open_engine(model, copies=subject.copies)
-    if subject.model is None:
+        other = {"path": base, "revision": None, "endpoint": None}  # arithmetic stays: numbers compare
+        model = datasets.model.model_copy(update=other) if datasets.model else Model(path=base)
+        return open_engine(model, copies=datasets.copies)
+    if datasets.model is None:
         raise UserError("perplexity needs a base model, and texts name none; give one with --base PATH")
     try:
-        return open_engine(subject.model, subject.folder, copies=subject.copies)
+        return open_engine(datasets.model, datasets.folder, copies=datasets.copies)
     except ModelError as error:
-        if subject.kind != "run" or subject.model.endpoint is not None:
+        if datasets.kind != "run" or datasets.model.endpoint is not None:
             raise
         raise ModelError(
             f"{error}\nThe run was made from another folder than this one; give its base with --base PATH."
@@ -343,91 +263,100 @@ def _base(subject: Subject, base: str | None) -> Engine:
 
 
 def _perplexity(
-    engine: Engine, subject: Subject, sample: int | None, seed: int, listener: Listener
+    engine: Engine, datasets: Datasets, sample: int | None, seed: int, listener: Listener
 ) -> dict[str, BasePerplexity]:
-    from traitmap.engine.perplexity import SAMPLE, base_perplexity
+    from traitmap.engine.perplexity import SAMPLE, base_perplexity  # scipy's tests, for few who ask
 
     most = SAMPLE if sample is None else sample
-    return base_perplexity(engine, subject.texts, sample=most, seed=seed, listener=listener)
-
-
-def _known(surprise: Mapping[str, BasePerplexity]) -> dict[str, float]:
-    """Perplexity of input and output together, as the profiles take it."""
-    return {name: one.text.perplexity for name, one in surprise.items() if one.text.texts}
+    return base_perplexity(engine, datasets.texts, sample=most, seed=seed, listener=listener)
 
 
 def _relations(
-    parser: Parser, subject: Subject, sample: int | None, seed: int, listener: Listener
-) -> dict[str, Relations]:
-    from traitmap.analysis.profiles.parser import parse_relations
-
-    inputs = {name: [text.input for text in some] for name, some in subject.texts.items()}
-    most = {
-        name: None if subject.kind == "run" and subject.roles[name] == "target" else PARSED for name in inputs
-    }
+    parser: analysis.Parser, datasets: Datasets, sample: int | None, seed: int, listener: Listener
+) -> dict[str, analysis.Relations]:
+    """Relations of a part of each source's texts; items of a run's targets are all parsed."""
+    inputs = {name: [text.input for text in items] for name, items in datasets.texts.items()}
+    whole = {name for name in inputs if datasets.kind == "run" and datasets.roles[name] == "target"}
+    most = {name: None if name in whole else PARSED for name in inputs}
     if sample is not None:
         most = dict.fromkeys(inputs, sample)
-    return parse_relations(parser, inputs, max_texts=most, seed=seed, listener=listener)
+    return analysis.parse_relations(parser, inputs, max_texts=most, seed=seed, listener=listener)
 
 
-def _sampling(sample: int | None) -> Sampling:
-    from traitmap.analysis.profiles.datasets import Sampling
-
-    usual = Sampling()
+def _sampling(sample: int | None) -> analysis.Sampling:
+    usual = analysis.Sampling()
     if sample is None:
         return usual
-    return Sampling(**{name: min(sample, most) for name, most in vars(usual).items()})
+    return analysis.Sampling(**{name: min(sample, most) for name, most in vars(usual).items()})
 
 
-def _cells(subject: Subject, engine: Engine | None, seed: int) -> CellProfiles | None:
-    """What the outcomes of a run show."""
-    if subject.store is None:
-        return None
-    from traitmap.analysis.profiles.cells import cell_profiles
-
-    sources, targets = subject.of_role("source"), subject.of_role("target")
-    counted = engine.token_counts if engine else None
-    return cell_profiles(
-        outcomes_of_run(subject.store),
+def _cells(datasets: Datasets, store: RunStore, engine: Engine | None, seed: int) -> analysis.CellProfiles:
+    """What the outcomes of a run show. Lengths are in tokens where there is an engine to count them."""
+    sources, targets = datasets.of_role("source"), datasets.of_role("target")
+    source_tokens = gold_tokens = None
+    if engine is not None:
+        source_tokens = {
+            name: engine.token_counts([text.output.strip() for text in items if text.output.strip()])
+            for name, items in sources.items()
+        }
+        gold_tokens = {
+            name: engine.token_counts([text.output for text in items]) for name, items in targets.items()
+        }
+    return analysis.cell_profiles(
+        outcomes_of_run(store),
         source_texts=sources,
         target_texts=targets,
-        label_counts=subject.label_counts,
-        source_tokens={
-            name: counted([text.output.strip() for text in some if text.output.strip()])
-            for name, some in sources.items()
-        }
-        if counted
-        else None,
-        gold_tokens={name: counted([text.output for text in some]) for name, some in targets.items()}
-        if counted
-        else None,
+        label_counts=datasets.label_counts,
+        source_tokens=source_tokens,
+        gold_tokens=gold_tokens,
         seed=seed,
     )
 
 
-def _matrix(subject: Subject) -> TransferMatrix | None:
-    from traitmap.matrix.build import build_matrix
-
-    return None if subject.store is None else build_matrix(subject.store)
-
-
 def _effects(
-    matrix: TransferMatrix, subject: Subject, relations: Mapping[str, Relations], seed: int
-) -> RelationEffects:
+    matrix: TransferMatrix, datasets: Datasets, relations: Mapping[str, analysis.Relations], seed: int
+) -> analysis.RelationEffects:
     """How gains depend on relations."""
-    from traitmap.analysis.profiles.relations import relation_effects
-
-    datasets = {task: name for task in matrix.targets if (name := subject.named("target", task))}
+    by_task = {datasets.tasks[name]: name for name, role in datasets.roles.items() if role == "target"}
+    names = {task: by_task[task] for task in matrix.targets if task in by_task}
     classes = {
         task: labels
-        for task, name in datasets.items()
-        if all(labels := [text.label for text in subject.texts[name]])
+        for task, name in names.items()
+        if all(labels := [text.label for text in datasets.texts[name]])
     }
-    of_target = {task: relations[name] for task, name in datasets.items()}
-    return relation_effects(matrix, of_target, classes=classes, seed=seed)
+    of_target = {task: relations[name] for task, name in names.items()}
+    return analysis.relation_effects(matrix, of_target, classes=classes, seed=seed)
 
 
-def _notes(subject: Subject, base: Engine | None) -> tuple[str, ...]:
-    if base is not None and subject.base_digest and base.base_digest != subject.base_digest:
-        return ("perplexity is that of another base, or of other arithmetic, than the run was made with",)
-    return ()
+def write_profile(found: analysis.Profile, path: str | Path) -> tuple[Path, ...]:
+    """Write one row a dataset as CSV; of a run, cells and relations beside it (``NAME.cells.csv``, ...).
+
+    Returns the files written. Unknown numbers are empty. UserError where a file cannot be written.
+    """
+    place = Path(path)
+    tables: dict[Path, list[dict[str, Any]]] = {
+        place: [vars(row) for row in found.rows()],
+        place.with_suffix(".cells.csv"): analysis.cell_rows(found.cells) if found.cells else [],
+        place.with_suffix(".relations.csv"): analysis.relation_rows(found.effects) if found.effects else [],
+    }
+    written = tuple(file for file, rows in tables.items() if rows)
+    for file in written:
+        _write_csv(file, tables[file])
+    return written
+
+
+def _write_csv(place: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    try:
+        with place.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]))
+            writer.writeheader()
+            writer.writerows({name: _entry(value) for name, value in row.items()} for row in rows)
+    except OSError as error:
+        raise UserError(f"{place} cannot be written: {error.strerror}; give another place") from error
+
+
+def _entry(value: Any) -> Any:
+    """A value as CSV has it: nothing for what is unknown, lists with spaces between."""
+    if isinstance(value, float) and not isfinite(value):
+        return ""
+    return " ".join(value) if isinstance(value, tuple) else value

@@ -1,38 +1,83 @@
-"""Everything that a run's report shows, computed as far as the run allows.
+"""The report of a run: all that it shows, computed as far as the run allows; the page, and its figures.
 
-Details of a run's cells for the report: confusion, lengths, items won and lost, other metrics, costs.
-
-Single figures of the report as files for print or slides.
+First the parts (traits, profile, why, which), each of which may be missing for a reason that the report
+gives; then details of single cells, read from the run's outcomes; then single figures as files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from traitmap.errors import UserError
+import numpy as np
+
+from traitmap import analysis
+from traitmap import matrix as matrices
+from traitmap import report as pages
+from traitmap.api.explanation import explain, outcome_findings
+from traitmap.api.profiles import profile
+from traitmap.api.runs import Run, contamination_in, open_run, overlap_in_words, with_predictions
+from traitmap.api.subject import folder_of, read_matrix, traits_if_any
+from traitmap.errors import RunError, UserError
+from traitmap.matrix.record import TransferMatrix
 from traitmap.metrics import CLASS_METRICS
 from traitmap.progress import Listener, Progress, silent
+from traitmap.runs.cells import read_aggregates, read_outcomes
+from traitmap.runs.ledger import Ledger, read_ledger
+from traitmap.runs.store import RunStore, open_store
+from traitmap.runs.texts import read_run_texts
+from traitmap.study.settings import BASELINE
+from traitmap.terminal import shows_progress
 
 if TYPE_CHECKING:
-    from traitmap.analysis.cells import CellDetail, MetricTable, RunDetails, TargetDetail
-    from traitmap.analysis.explanation.records import Explanation
-    from traitmap.analysis.features import PairFeatures
-    from traitmap.analysis.profiles.record import Profile
-    from traitmap.analysis.recommendation.held_out import HeldOut
+    from traitmap.api.subject import MatrixLike
     from traitmap.data.records import Outcome
-    from traitmap.data.texts import TaskText
-    from traitmap.matrix.record import TransferMatrix
-    from traitmap.report.records import ReportContents
-    from traitmap.runs.ledger import Ledger
-    from traitmap.runs.store import RunStore
-
 
 Part = TypeVar("Part")
 MOST_PAIRS = 4_000  # of sources and targets, for which the report says why and which
 PERMUTATIONS = 2000  # of tasks: as many as `traitmap explain` takes
+MOST_CELLS = 400
+MOST_METRICS = 6
+# The harness' own metrics of classes, where the profile has the like with an interval: one of them is enough.
+_ALSO_KNOWN = {"mcc": "matthews", "f1": "macro_f1"}
+
+
+@shows_progress
+def write_report(
+    run: Run | str | Path,
+    path: str | Path | None = None,
+    *,
+    fast: bool = False,
+    parser: str | Path | None = None,
+    listener: Listener | None = None,
+) -> Path:
+    """Write the report of a run: one HTML file that needs nothing else. The twin of ``traitmap report``.
+
+    run: the record, or its folder. path: where to write, by default ``report.html`` in the run folder.
+    fast: leave out why gains are what they are and which source to take, which need minutes on large runs.
+    parser: a spaCy pipeline, by path or installed name, for syntactic relations too.
+    listener: see ``Progress``; None shows progress on a terminal or notebook. The same run gives the same
+    report.
+
+    Returns the path. UserError where it cannot be written, or the parser cannot be loaded.
+    """
+    folder = run.folder if isinstance(run, Run) else Path(run)
+    contents = report_contents(
+        folder, why=not fast, which=not fast, cells=True, parser=parser, listener=listener or silent
+    )
+    return pages.write_report(
+        Path(path) if path is not None else folder / "report.html",
+        contents.matrix,
+        contents.traits,
+        contents.conditions,
+        profile=contents.profile,
+        explanation=contents.explanation,
+        cells=contents.cells,
+        evaluation=contents.evaluation,
+        missing=contents.missing,
+    )
 
 
 def report_contents(
@@ -44,7 +89,7 @@ def report_contents(
     parser: str | Path | None = None,
     seed: int = 0,
     listener: Listener = silent,
-) -> ReportContents:
+) -> pages.ReportContents:
     """All records of a run's report: traits, profile, explanation, recommendations for hidden targets.
 
     why, which, cells: whether to compute those sections, and details of single cells; traits are always
@@ -53,40 +98,60 @@ def report_contents(
     the run does not allow (too few tasks, no texts) is None, and ``missing`` says why. The same run gives the
     same records. Raises RunError where there is no run, and UserError for a parser that cannot be loaded.
     """
-    from traitmap.api.runs import open_run, traits_if_any, with_predictions
-    from traitmap.report.records import ReportContents
-
     run = open_run(folder)
-    if parser is not None:  # its faults are the user's to mend, not a part that is missing
-        from traitmap.analysis.profiles.parser import load_parser
+    missing: dict[str, str] = {}
 
-        load_parser(parser)
+    def part(name: str, compute: Callable[[], Part]) -> Part | None:
+        """A part of the report, or None where the run does not allow it."""
+        if name != "which":  # that part reports every target by itself
+            listener(Progress(name, 0, 1))
+        try:
+            result = compute()
+        except UserError as error:
+            # a report is sent around: where the run lies here is nobody's business
+            missing[name] = str(error).replace(f"{run.folder}/", "")
+            result = None
+        if name != "which":
+            listener(Progress(name, 1, 1))
+        return result
+
+    if parser is not None:  # its faults are the user's to mend, not a part that is missing
+        analysis.load_parser(parser)
     listener(Progress("traits", 0, 1))
     measured = run.matrix()
     matrix = with_predictions(measured, run.folder)
     traits = traits_if_any(matrix)
     listener(Progress("traits", 1, 1))
-    parts = _Parts(run.folder, parser, seed, listener, {})
     if measured.values.size > MOST_PAIRS:
-        parts.missing.update(dict.fromkeys(("why", "which"), _too_many(measured)))
+        missing.update(dict.fromkeys(("why", "which"), _too_many(measured)))
         why = which = False
-    profile = explanation = evaluation = None
+    texts_profile = explanation = evaluation = features = details = None
     if why:
-        profile = parts.tried("profile", parts.profile)
-    features = parts.tried("features", lambda: parts.features(measured)) if why or which else None
+        texts_profile = part("profile", lambda: profile(run, parser=parser, seed=seed, listener=listener))
+    if why or which:
+        features = part("features", lambda: _features(run, measured, seed))
     if why:
-        explanation = parts.tried("why", lambda: parts.explanation(measured, profile, features))
+        explanation = part(
+            "why", lambda: _explanation(run, measured, texts_profile, features, seed, listener)
+        )
     if which:
-        evaluation = parts.tried("which", lambda: parts.evaluation(measured, features))
-    return ReportContents(
+        evaluation = part("which", lambda: _evaluation(run, measured, features, seed, listener))
+    if cells:
+        details = part(
+            "cells",
+            lambda: cell_details(
+                run, matrix=measured, profile=texts_profile, explanation=explanation, seed=seed
+            ),
+        )
+    return pages.ReportContents(
         matrix=matrix,
         traits=traits,
         conditions=matrix.conditions,
-        profile=profile,
+        profile=texts_profile,
         explanation=explanation,
         evaluation=evaluation,
-        cells=parts.tried("cells", lambda: parts.cells(measured, profile, explanation)) if cells else None,
-        missing={name: said for name, said in parts.missing.items() if name in ("why", "which", "profile")},
+        cells=details,
+        missing={name: reason for name, reason in missing.items() if name in ("why", "which", "profile")},
     )
 
 
@@ -98,134 +163,96 @@ def _too_many(matrix: TransferMatrix) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """The parts of one run's report; missing: part -> why it could not be computed."""
-
-    folder: Path
-    parser: str | Path | None
-    seed: int
-    listener: Listener
-    missing: dict[str, str]
-
-    def tried(self, name: str, compute: Callable[[], Part]) -> Part | None:
-        """What is computed, or None where the run does not allow it."""
-        told = name != "which"  # which tells of every target itself
-        if told:
-            self.listener(Progress(name, 0, 1))
-        try:
-            found = compute()
-        except UserError as error:
-            # a report is sent around: where the run lies here is nobody's business
-            self.missing[name] = str(error).replace(f"{self.folder}/", "")
-            found = None
-        if told:
-            self.listener(Progress(name, 1, 1))
-        return found
-
-    def profile(self) -> Profile:
-        from traitmap.api.profiles import profile
-
-        return profile(self.folder, parser=self.parser, seed=self.seed, listener=self.listener)
-
-    def features(self, matrix: TransferMatrix) -> PairFeatures:
-        """Of all pairs, as ``explain`` and ``recommend`` compute them from the run's texts."""
-        from traitmap.analysis.explanation.explain import features_from_texts
-        from traitmap.runs.store import open_store
-        from traitmap.runs.texts import read_run_texts
-
-        kept = read_run_texts(open_store(self.folder))
-        return features_from_texts(
-            matrix, kept.sources, target_texts=kept.targets, sizes=kept.totals, seed=self.seed
-        )
-
-    def explanation(
-        self, matrix: TransferMatrix, profile: Profile | None, features: PairFeatures | None
-    ) -> Explanation:
-        from traitmap.api.explanation import explain, outcome_findings
-
-        if features is None:
-            return explain(self.folder, n_permutations=PERMUTATIONS, seed=self.seed, listener=self.listener)
-        reasons = profile.cells.reasons if profile is not None and profile.cells is not None else None
-        known = outcome_findings(self.folder, matrix, reasons=reasons is None)
-        if reasons is not None:
-            known["reasons"] = reasons
-        return explain(matrix, features=features, n_permutations=PERMUTATIONS, seed=self.seed, **known)
-
-    def cells(
-        self, matrix: TransferMatrix, profile: Profile | None, explanation: Explanation | None
-    ) -> RunDetails:
-
-        return cell_details(
-            self.folder, matrix=matrix, profile=profile, explanation=explanation, seed=self.seed
-        )
-
-    def evaluation(self, matrix: TransferMatrix, features: PairFeatures | None) -> HeldOut:
-        from traitmap.analysis.recommendation.held_out import recommend_each
-        from traitmap.api.runs import contamination_in
-
-        kept = contamination_in(self.folder)
-        material: dict[str, dict[str, str]] = {}
-        slight: dict[str, dict[str, str]] = {}
-        for one in kept.overlaps if kept is not None else ():
-            side = material if one.material else slight
-            words = f"its training texts hold {len(one.touched):,} of {one.items:,} items of the target"
-            side.setdefault(one.target, {})[one.source] = words
-        return recommend_each(
-            matrix,
-            features=features,
-            contaminated=material,
-            touched=slight,
-            seed=self.seed,
-            listener=self.listener,
-        )
+def _features(run: Run, matrix: TransferMatrix, seed: int) -> analysis.PairFeatures:
+    """Of all pairs, as ``explain`` and ``recommend`` compute them from the run's texts."""
+    rendered = read_run_texts(open_store(run.folder))
+    return analysis.features_from_texts(
+        matrix, rendered.sources, target_texts=rendered.targets, sizes=rendered.totals, seed=seed
+    )
 
 
-MOST_CELLS = 400
-MOST_METRICS = 6
-# The harness' own metrics of classes, where the profile has the like with an interval: one of them is enough.
-_ALSO_KNOWN = {"mcc": "matthews", "f1": "macro_f1"}
+def _explanation(
+    run: Run,
+    matrix: TransferMatrix,
+    texts_profile: analysis.Profile | None,
+    features: analysis.PairFeatures | None,
+    seed: int,
+    listener: Listener,
+) -> analysis.Explanation:
+    """``explain``, which takes the reasons of cells from the profile where there is one."""
+    if features is None:
+        return explain(run, n_permutations=PERMUTATIONS, seed=seed, listener=listener)
+    cells = texts_profile.cells if texts_profile is not None else None
+    known = cells.reasons if cells is not None else None
+    answered, reasons = outcome_findings(run.folder, matrix, reasons=known is None)
+    return explain(
+        matrix,
+        features=features,
+        n_permutations=PERMUTATIONS,
+        seed=seed,
+        reasons=reasons if known is None else known,
+        answered=answered,
+        listener=listener,
+    )
+
+
+def _evaluation(
+    run: Run,
+    matrix: TransferMatrix,
+    features: analysis.PairFeatures | None,
+    seed: int,
+    listener: Listener,
+) -> analysis.HeldOut:
+    """Recommendations for every target, hidden in turn, with sources that hold its items set aside."""
+    contamination = contamination_in(run.folder)
+    material: dict[str, dict[str, str]] = {}
+    slight: dict[str, dict[str, str]] = {}
+    for overlap in contamination.overlaps if contamination is not None else ():
+        side = material if overlap.material else slight
+        side.setdefault(overlap.target, {})[overlap.source] = overlap_in_words(overlap)
+    return analysis.recommend_each(
+        matrix, features=features, contaminated=material, touched=slight, seed=seed, listener=listener
+    )
 
 
 def cell_details(
-    run: str | Path,
+    run: Run | str | Path,
     *,
     matrix: TransferMatrix | None = None,
-    profile: Profile | None = None,
-    explanation: Explanation | None = None,
+    profile: analysis.Profile | None = None,
+    explanation: analysis.Explanation | None = None,
     most: int = MOST_CELLS,
     seed: int = 0,
-) -> RunDetails:
+) -> analysis.RunDetails:
     """Details of the cells of a run folder, of at most ``most`` of them.
 
     profile: its reasons, and metrics of classes with their intervals. explanation: odd cells come first.
     seed: of the draw of items. RunError where the folder holds no run.
     """
-    from types import MappingProxyType
-
-    from traitmap.analysis.cells import RunDetails, chosen_cells, target_details
-    from traitmap.matrix.build import build_matrix
-    from traitmap.runs.ledger import read_ledger
-    from traitmap.runs.store import open_store
-
-    store = open_store(run)
+    store = open_store(run.folder if isinstance(run, Run) else run)
     ledger = read_ledger(store)
-    matrix = matrix if matrix is not None else build_matrix(store)
-    odd = {(one.source, one.target): one for one in explanation.odd.odd} if explanation else {}
-    chosen = chosen_cells(matrix, tuple(odd), most=most)
-    texts = _texts(store)
-    cells: dict[tuple[str, str], CellDetail] = {}
-    targets: dict[str, TargetDetail] = {}
-    for target, sources in _by_target(matrix, chosen):
-        found = target_details(
+    matrix = matrix if matrix is not None else matrices.build_matrix(store)
+    odd = {(cell.source, cell.target): cell for cell in explanation.odd.odd} if explanation else {}
+    chosen = analysis.chosen_cells(matrix, tuple(odd), most=most)
+    try:
+        texts = read_run_texts(store).targets
+    except RunError:  # an earlier version or somebody else made the run
+        texts = {}
+    cells: dict[tuple[str, str], analysis.CellDetail] = {}
+    targets: dict[str, analysis.TargetDetail] = {}
+    for target in matrix.targets:
+        sources = tuple(source for source, column in chosen if column == target)
+        if not sources:
+            continue
+        details = analysis.target_details(
             target, _outcomes(store, ledger, target, sources), texts.get(target, ()), sources, seed=seed
         )
-        if found is not None:
-            targets[target] = found[0]
-            cells |= {(one.source, one.target): one for one in found[1]}
+        if details is not None:
+            targets[target] = details[0]
+            cells |= {(cell.source, cell.target): cell for cell in details[1]}
     measured = sum(cell.seed is None and cell.status == "measured" for cell in matrix.cells)
     outcomes = profile.cells if profile else None
-    return RunDetails(
+    return analysis.RunDetails(
         cells=MappingProxyType(cells),
         targets=MappingProxyType(targets),
         measured=measured,
@@ -238,26 +265,6 @@ def cell_details(
     )
 
 
-def _by_target(
-    matrix: TransferMatrix, chosen: Sequence[tuple[str, str]]
-) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for target in matrix.targets:
-        sources = tuple(source for source, own in chosen if own == target)
-        if sources:
-            yield target, sources
-
-
-def _texts(store: RunStore) -> Mapping[str, Sequence[TaskText]]:
-    """Texts of the items; none where an earlier version or somebody else made the run."""
-    from traitmap.errors import RunError
-    from traitmap.runs.texts import read_run_texts
-
-    try:
-        return read_run_texts(store).targets
-    except RunError:
-        return {}
-
-
 def _outcomes(
     store: RunStore, ledger: Ledger, target: str, sources: Sequence[str]
 ) -> dict[tuple[str, int | None], Sequence[Outcome]]:
@@ -265,102 +272,89 @@ def _outcomes(
 
     Cells without items are left out.
     """
-    from traitmap.runs.cells import read_outcomes
-    from traitmap.study.settings import BASELINE
-
-    asked = {BASELINE, *sources}
+    rows = {BASELINE, *sources}
     done = [
         cell
         for cell in ledger.cells
-        if cell.target == target and cell.source in asked and cell.status == "done" and cell.key is not None
+        if cell.target == target and cell.source in rows and cell.status == "done" and cell.key is not None
     ]
-    found: dict[tuple[str, int | None], Sequence[Outcome]] = {
+    outcomes: dict[tuple[str, int | None], Sequence[Outcome]] = {
         (cell.source, cell.seed): read_outcomes(store.cell(cell.key or "")) for cell in done
     }
-    return {key: outcomes for key, outcomes in found.items() if outcomes}
+    return {key: items for key, items in outcomes.items() if items}
 
 
 def _metrics(
-    store: RunStore, ledger: Ledger, matrix: TransferMatrix, profile: Profile | None
-) -> Iterator[MetricTable]:
+    store: RunStore, ledger: Ledger, matrix: TransferMatrix, profile: analysis.Profile | None
+) -> Iterator[analysis.MetricTable]:
     """Metrics of classes first, since they have intervals; then whatever else the harness reported."""
     classed = [] if profile is None else list(_class_metrics(matrix, profile))
     yield from classed
     names = {table.name for table in classed}
-    told = _aggregates(store, ledger)
-    own = {target["name"]: f"{target['metric']},{target['filter']}" for target in ledger.targets}
-    keys = sorted({key for aggregates in told.values() for key in aggregates})
-    counts = {key: sum(key in told.get((None, None, name), {}) for name in matrix.targets) for key in keys}
-    for key in sorted(keys, key=lambda key: (-counts[key], key)):
-        name, _, kind = key.partition(",")
-        everywhere = all(own[target] == key for target in own if key in told.get((None, None, target), {}))
-        if everywhere or _ALSO_KNOWN.get(name, name) in names:
-            continue
-        yield _aggregate_table(matrix, told, key, name if kind == "none" else f"{name} ({kind})")
-
-
-def _class_metrics(matrix: TransferMatrix, profile: Profile) -> Iterator[MetricTable]:
-    import numpy as np
-
-    from traitmap.analysis.cells import MetricTable
-
-    cells = profile.cells.classes if profile.cells else ()
-    pooled = [cell for cell in cells if cell.seed is None and cell.source in matrix.sources]
-    for name in CLASS_METRICS:
-        if name == "accuracy":  # the study's own
-            continue
-        values, low, high = (np.full(matrix.values.shape, np.nan) for _ in range(3))
-        baseline = np.full(len(matrix.targets), np.nan)
-        for one in pooled:
-            if one.target not in matrix.targets:
-                continue
-            s, t = matrix.sources.index(one.source), matrix.targets.index(one.target)
-            values[s, t] = getattr(one.adapter, name).value
-            low[s, t], high[s, t] = one.gains[name].low, one.gains[name].high
-            if one.base is not None:
-                baseline[t] = getattr(one.base, name).value
-        if np.isfinite(values - baseline).any():
-            yield MetricTable(name, values, baseline, low, high)
-
-
-def _aggregates(
-    store: RunStore, ledger: Ledger
-) -> dict[tuple[str | None, int | None, str], dict[str, float]]:
-    """(source, seed, target) -> the harness' own values; the base's under (None, None, target)."""
-    from traitmap.runs.cells import read_aggregates
-    from traitmap.study.settings import BASELINE
-
-    return {
+    # (source, seed, target) -> the harness' own values; the base's under (None, None, target)
+    reported: dict[tuple[str | None, int | None, str], Mapping[str, float]] = {
         (None if cell.source == BASELINE else cell.source, cell.seed, cell.target): dict(
             read_aggregates(store.cell(cell.key))
         )
         for cell in ledger.cells
         if cell.status == "done" and cell.key is not None
     }
+    of_base = {target: reported.get((None, None, target), {}) for target in matrix.targets}
+    main = {target["name"]: f"{target['metric']},{target['filter']}" for target in ledger.targets}
+    keys = sorted({key for aggregates in reported.values() for key in aggregates})
+    counts = {key: sum(key in aggregates for aggregates in of_base.values()) for key in keys}
+    for key in sorted(keys, key=lambda key: (-counts[key], key)):
+        name, _, kind = key.partition(",")
+        everywhere = all(
+            main[target] == key for target in main if key in reported.get((None, None, target), {})
+        )
+        if everywhere or _ALSO_KNOWN.get(name, name) in names:
+            continue
+        title = name if kind == "none" else f"{name} ({kind})"
+        yield _aggregate_table(matrix, reported, key, title)
+
+
+def _class_metrics(matrix: TransferMatrix, profile: analysis.Profile) -> Iterator[analysis.MetricTable]:
+    """Metrics of classes with the intervals of the profile; no table where none is known beside the base."""
+    cells = profile.cells.classes if profile.cells else ()
+    pooled = [
+        cell
+        for cell in cells
+        if cell.seed is None and cell.source in matrix.sources and cell.target in matrix.targets
+    ]
+    for name in CLASS_METRICS:
+        if name == "accuracy":  # the study's own
+            continue
+        values, low, high = (np.full(matrix.values.shape, np.nan) for _ in range(3))
+        baseline = np.full(len(matrix.targets), np.nan)
+        for cell in pooled:
+            s, t = matrix.sources.index(cell.source), matrix.targets.index(cell.target)
+            values[s, t] = getattr(cell.adapter, name).value
+            low[s, t], high[s, t] = cell.gains[name].low, cell.gains[name].high
+            if cell.base is not None:
+                baseline[t] = getattr(cell.base, name).value
+        if np.isfinite(values - baseline).any():
+            yield analysis.MetricTable(name, values, baseline, low, high)
 
 
 def _aggregate_table(
     matrix: TransferMatrix,
-    told: Mapping[tuple[str | None, int | None, str], Mapping[str, float]],
+    reported: Mapping[tuple[str | None, int | None, str], Mapping[str, float]],
     key: str,
     name: str,
-) -> MetricTable:
+) -> analysis.MetricTable:
     """One of the harness' metrics, mean over seeds; it has no interval, since items are not told."""
-    import numpy as np
-
-    from traitmap.analysis.cells import MetricTable
-
-    found: dict[tuple[str, str], list[float]] = {}
-    for (source, _, target), aggregates in told.items():
+    by_seed: dict[tuple[str, str], list[float]] = {}
+    for (source, _, target), aggregates in reported.items():
         if source is not None and key in aggregates:
-            found.setdefault((source, target), []).append(aggregates[key])
+            by_seed.setdefault((source, target), []).append(aggregates[key])
     values = np.full(matrix.values.shape, np.nan)
-    for (source, target), several in found.items():
+    for (source, target), numbers in by_seed.items():
         if source in matrix.sources and target in matrix.targets:
-            values[matrix.sources.index(source), matrix.targets.index(target)] = np.mean(several)
-    baseline = np.array([told.get((None, None, target), {}).get(key, np.nan) for target in matrix.targets])
+            values[matrix.sources.index(source), matrix.targets.index(target)] = np.mean(numbers)
+    baseline = [reported.get((None, None, target), {}).get(key, np.nan) for target in matrix.targets]
     none = np.full(values.shape, np.nan)
-    return MetricTable(name, values, baseline, none, none)
+    return analysis.MetricTable(name, values, np.array(baseline), none, none)
 
 
 def _spent(ledger: Ledger) -> dict[str, float]:
@@ -386,31 +380,31 @@ def _spent(ledger: Ledger) -> dict[str, float]:
     return {name: value for name, value in spent.items() if value}
 
 
+@shows_progress
 def figure(
-    run: str | Path,
+    run: MatrixLike,
     name: str,
     output: str | Path,
     *,
     width: float | None = None,
     dpi: int = 300,
-    listener: Listener = silent,
+    listener: Listener | None = None,
 ) -> Path:
     """Write one figure of the report as an SVG, PNG or PDF file, told by its ending.
 
-    run: a run folder, or a matrix file, whose report has fewer figures. name: one of ``figure_names``.
+    run: a run, or a table of scores, whose report has fewer figures. name: one of ``figure_names``.
     width: in mm, default the figure's own. dpi: dots per inch of a PNG. PNG and PDF need
-    ``traitmap[figures]``.
-    UserError for an unknown name or ending, and where the file cannot be written.
-    """
-    from traitmap.report.figure_files import FORMATS, figure_file, figure_svg
+    ``traitmap[figures]``. listener: see ``Progress``; None shows progress on a terminal or notebook.
 
+    Returns the path. UserError for an unknown name or ending, and where the file cannot be written.
+    """
     path = Path(output)
     kind = path.suffix.removeprefix(".").lower()
-    if kind not in FORMATS:
-        raise UserError(
-            f"{path}: ends in no format of a figure; legal: {', '.join('.' + one for one in FORMATS)}."
-        )
-    made = figure_file(figure_svg(name, _contents(run, listener, name)), kind, width=width, dpi=dpi)
+    if kind not in pages.FORMATS:
+        legal = ", ".join("." + suffix for suffix in pages.FORMATS)
+        raise UserError(f"{path}: ends in no format of a figure; legal: {legal}.")
+    drawing = pages.figure_svg(name, _contents(run, listener or silent, name))
+    made = pages.figure_file(drawing, kind, width=width, dpi=dpi)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(made)
@@ -419,24 +413,23 @@ def figure(
     return path
 
 
-def figure_names(run: str | Path, listener: Listener = silent) -> tuple[str, ...]:
-    """Names of all figures that the report of a run folder or matrix file has, in the report's order."""
-    from traitmap.report.figure_files import figure_names
+@shows_progress
+def figure_names(run: MatrixLike, listener: Listener | None = None) -> tuple[str, ...]:
+    """Names of all figures that the report of a run or a table of scores has, in the report's order.
 
-    return figure_names(_contents(run, listener))
+    listener: see ``Progress``; the whole report is computed for them.
+    """
+    return pages.figure_names(_contents(run, listener or silent))
 
 
-def _contents(run: str | Path, listener: Listener, wanted: str | None = None) -> ReportContents:
-    """What the report shows; without its costly parts where the figure that is wanted needs none of them."""
-    from traitmap.api.runs import matrix_of, traits_if_any
-    from traitmap.report.figure_files import figure_names
-    from traitmap.report.records import ReportContents
-
-    if not Path(run).is_dir():
-        matrix = matrix_of(run)
-        return ReportContents(matrix=matrix, traits=traits_if_any(matrix), conditions=matrix.conditions)
-    if wanted is not None:
-        quick = report_contents(run, why=False, which=False, listener=listener)
-        if wanted in figure_names(quick):
+def _contents(run: MatrixLike, listener: Listener, name: str | None = None) -> pages.ReportContents:
+    """What the report shows; without its costly parts where the named figure needs none of them."""
+    folder = folder_of(run)
+    if folder is None:
+        matrix = read_matrix(run)
+        return pages.ReportContents(matrix=matrix, traits=traits_if_any(matrix), conditions=matrix.conditions)
+    if name is not None:
+        quick = report_contents(folder, why=False, which=False, listener=listener)
+        if name in pages.figure_names(quick):
             return quick
-    return report_contents(run, listener=listener)
+    return report_contents(folder, listener=listener)

@@ -1,68 +1,72 @@
-"""A run folder, finished or not, and whatever else holds a matrix.
+"""A run folder, finished or not: what can be asked of it, and what is kept in it beside the results.
 
-What is kept of a run: asked in SQL, and rid of what nothing needs.
-
-Predicted cells of a run: kept in its folder, and put where no cell has been measured.
-
-Compare a study's training texts with its targets' items, and keep what was found beside the results.
+``Run`` answers with the same words as the commands; each method is one call of the function of that name.
+Below it stand the two things that a run keeps for later questions: the cells that a run on a budget
+predicted, and what its training texts hold of its targets' items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from math import isfinite, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from traitmap import analysis, api
+from traitmap import matrix as matrices
+from traitmap.data.texts import questions_of_targets, texts_of_sources
 from traitmap.errors import RunError
-from traitmap.matrix.record import TransferMatrix
+from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.progress import Listener, silent
 from traitmap.runs.files import read_sealed_json
+from traitmap.runs.gc import Waste, find_waste, remove_waste
+from traitmap.runs.ledger import contamination_key, read_contamination, write_contamination
+from traitmap.runs.status import RunStatus, run_status
+from traitmap.runs.store import locked_store, open_store
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from traitmap.analysis.contamination import Contamination
-    from traitmap.analysis.explanation.records import Explanation
-    from traitmap.analysis.profiles.record import Profile
-    from traitmap.analysis.recommendation.records import Recommendation
-    from traitmap.analysis.traits.records import Traits
+    from traitmap.api.subject import TextsLike
     from traitmap.data.sources import LoadedSource
     from traitmap.data.targets import LoadedTarget
-    from traitmap.runs.gc import Waste
+    from traitmap.data.texts import TaskText
+    from traitmap.engine.contract import Engine
     from traitmap.runs.query import Answered
-    from traitmap.runs.status import RunStatus
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, finished or not."""
+    """A run folder, finished or not; ``open_run`` gives one, and so does ``run``.
+
+    folder: where it lies. Every method reads the folder anew, so that a run in progress can be asked.
+    """
 
     folder: Path
 
     def status(self, *, verify: bool = False) -> RunStatus:
-        """What is done, failed and missing. verify: hold every file against its checksum too."""
-        from traitmap.runs.status import run_status
+        """What is done, failed and missing.
 
+        verify: hold every file against its checksum too. RunError where the ledger cannot be read.
+        """
         return run_status(self.folder, verify=verify)
 
     def matrix(self, *, predicted: bool = False) -> TransferMatrix:
-        """The transfer matrix of what has been measured so far.
+        """The transfer matrix (sources x targets) of what has been measured so far.
 
         predicted: also the cells that a run on a budget predicted, marked by their status.
         """
-        from traitmap.matrix.build import build_matrix
-
-        found = build_matrix(self.folder)
-        return with_predictions(found, self.folder) if predicted else found
+        measured = matrices.build_matrix(self.folder)
+        return with_predictions(measured, self.folder) if predicted else measured
 
     def spent(self) -> Mapping[str, Any] | None:
-        """What the last run on a budget spent, or None where there was none. RunError where it is damaged."""
-        from traitmap.errors import RunError
-        from traitmap.runs.files import read_sealed_json
+        """What the last run on a budget spent, with the fields of ``Spent``; None where there was none.
 
+        RunError where the record is damaged.
+        """
         path = self.folder / "budget.json"
         try:
             return read_sealed_json(path)
@@ -71,31 +75,149 @@ class Run:
         except ValueError as error:
             raise RunError(f"{path}: damaged ({error}); run with --budget again.") from None
 
-    def traits(self, **settings: Any) -> Traits:
-        """Latent traits of the matrix; settings as for ``traitmap.decompose``."""
-        return _traits(self.matrix(), **settings)
-
-    def profile(self, **settings: Any) -> Profile:
-        """What texts and answers say beyond scores; settings as for ``traitmap.profile``."""
-        from traitmap.api.profiles import profile
-
-        return profile(self.folder, **settings)
-
-    def explain(self, **settings: Any) -> Explanation:
-        """Why gains are what they are; settings as for ``traitmap.explain``."""
-        from traitmap.api.explanation import explain
-
-        return explain(self, **settings)
-
-    def recommend(self, **settings: Any) -> Recommendation:
-        """Which source for a target or a few examples; settings as for ``traitmap.recommend``."""
-        from traitmap.api.recommendation import recommend
-
-        return recommend(self, **settings)
-
     def conditions(self) -> Mapping[str, Any]:
-        """The study as it was run, the base, versions, device and digests."""
+        """How the results came about: the study as it was run, the base, versions, device and digests.
+
+        The same mapping stands on the matrix, ``matrix().conditions``.
+        """
         return self.matrix().conditions
+
+    def traits(
+        self,
+        *,
+        scale: analysis.Scale = "standard",
+        components: int | Literal["auto"] = "auto",
+        rotate: analysis.Rotation = "none",
+        mask_diagonal: bool | Literal["auto"] = "auto",
+        diagonal: Sequence[tuple[str, str]] = (),
+        names: Sequence[str] | None = None,
+        majority_share: Array | None = None,
+        claimed_share: float | None = None,
+        n_bootstrap: int | None = None,
+        n_permutations: int | None = None,
+        cv_seeds: int | None = None,
+        seed: int = 0,
+    ) -> analysis.Traits:
+        """Latent traits of the matrix; settings as for ``traitmap.decompose``.
+
+        names: of the first components; None takes those of the study. MatrixError where there are too few
+        measured cells.
+        """
+        return api.traits(
+            self,
+            scale=scale,
+            components=components,
+            rotate=rotate,
+            mask_diagonal=mask_diagonal,
+            diagonal=diagonal,
+            names=names,
+            majority_share=majority_share,
+            claimed_share=claimed_share,
+            n_bootstrap=n_bootstrap,
+            n_permutations=n_permutations,
+            cv_seeds=cv_seeds,
+            seed=seed,
+        )
+
+    def profile(
+        self,
+        *,
+        parser: str | Path | None = None,
+        encoder: str | Path | None = None,
+        style_encoder: str | Path | None = None,
+        perplexity: bool = False,
+        base: str | None = None,
+        sample: int | None = None,
+        seed: int = 0,
+        listener: Listener | None = None,
+        engine: Engine | None = None,
+    ) -> analysis.Profile:
+        """What texts and answers say beyond scores; settings as for ``traitmap.profile``.
+
+        A UserError for what cannot be read or loaded.
+        """
+        return api.profile(
+            self.folder,
+            parser=parser,
+            encoder=encoder,
+            style_encoder=style_encoder,
+            perplexity=perplexity,
+            base=base,
+            sample=sample,
+            seed=seed,
+            listener=listener,
+            engine=engine,
+        )
+
+    def explain(
+        self,
+        *,
+        features: analysis.PairFeatures | None = None,
+        texts: TextsLike | None = None,
+        parser: str | Path | None = None,
+        perplexity: Mapping[str, float] | pd.DataFrame | str | Path | None = None,
+        own: Collection[tuple[str, str]] = (),
+        composites: Sequence[analysis.Composite] | None = None,
+        units: analysis.Units | None = None,
+        noise: Array | None = None,
+        reasons: analysis.Reasons | None = None,
+        answered: Sequence[analysis.AnsweredCurve] | None = None,
+        n_permutations: int = 2000,
+        seed: int = 0,
+        listener: Listener | None = None,
+    ) -> analysis.Explanation:
+        """Why gains are what they are; settings as for ``traitmap.explain``.
+
+        MatrixError where the run has no texts or too few tasks.
+        """
+        return api.explain(
+            self,
+            features=features,
+            texts=texts,
+            parser=parser,
+            perplexity=perplexity,
+            own=own,
+            composites=composites,
+            units=units,
+            noise=noise,
+            reasons=reasons,
+            answered=answered,
+            n_permutations=n_permutations,
+            seed=seed,
+            listener=listener,
+        )
+
+    def recommend(
+        self,
+        *,
+        target: str | None = None,
+        examples: Sequence[TaskText] | pd.DataFrame | str | Path | None = None,
+        texts: TextsLike | None = None,
+        labels: bool = False,
+        probe: Sequence[analysis.Probe] | pd.DataFrame | str | Path | None = None,
+        care: Sequence[str] = (),
+        top: int | None = None,
+        values: Literal["score", "relchange"] = "score",
+        seed: int = 0,
+        listener: Listener | None = None,
+    ) -> analysis.Recommendation:
+        """Which source for a target or a few examples; settings as for ``traitmap.recommend``.
+
+        MatrixError or DataError where something cannot be used.
+        """
+        return api.recommend(
+            self,
+            target=target,
+            examples=examples,
+            texts=texts,
+            labels=labels,
+            probe=probe,
+            care=care,
+            top=top,
+            values=values,
+            seed=seed,
+            listener=listener,
+        )
 
     def report(
         self,
@@ -103,123 +225,84 @@ class Run:
         *,
         fast: bool = False,
         parser: str | Path | None = None,
-        listener: Listener = silent,
+        listener: Listener | None = None,
     ) -> Path:
-        """Write the HTML report, by default ``report.html`` in the run folder.
+        """Write the HTML report, by default ``report.html`` in the run folder; see ``write_report``.
 
-        fast: leave out why gains are what they are and which source to take, which need minutes on large
-        runs. parser: a spaCy pipeline, for syntactic relations too. The same run gives the same report.
         UserError where it cannot be written, or the parser cannot be loaded.
         """
-        from traitmap.api.report import report_contents
-        from traitmap.report.page import write_report
-
-        found = report_contents(
-            self.folder, why=not fast, which=not fast, cells=True, parser=parser, listener=listener
-        )
-        return write_report(
-            Path(path) if path is not None else self.folder / "report.html",
-            found.matrix,
-            found.traits,
-            found.conditions,
-            profile=found.profile,
-            explanation=found.explanation,
-            cells=found.cells,
-            evaluation=found.evaluation,
-            missing=found.missing,
-        )
+        return api.write_report(self, path, fast=fast, parser=parser, listener=listener)
 
 
 def open_run(folder: str | Path) -> Run:
-    """A run that exists. RunError where the folder holds none."""
-    from traitmap.runs.store import open_store
+    """A run that exists, finished or not. Nothing is read but whether it is one.
 
+    RunError where the folder holds none.
+    """
     return Run(open_store(folder).folder)
 
 
-def matrix_of(place: str | Path, *, predicted: bool = False, **reading: Any) -> TransferMatrix:
-    """The matrix of a run folder, or of a CSV or Parquet file (``reading``: settings of ``read_matrix``).
+def status(run: Run | str | Path, *, verify: bool = False) -> RunStatus:
+    """What of a run is done, failed and missing, and who is running it now.
 
-    predicted: with the cells that a run on a budget predicted.
+    verify: hold every file against its checksum too, and name the damaged ones.
+    RunError where there is no run.
     """
-    if Path(place).is_dir():
-        return open_run(place).matrix(predicted=predicted)
-    from traitmap.matrix.io import read_matrix
-
-    return read_matrix(place, **reading)
+    return run_status(_folder(run), verify=verify)
 
 
-def _traits(matrix: TransferMatrix, **settings: Any) -> Traits:
-    from traitmap.analysis.traits.decompose import decompose
-
-    settings.setdefault("names", trait_names(matrix))
-    return decompose(matrix, **settings)
-
-
-def trait_names(matrix: TransferMatrix) -> tuple[str, ...]:
-    """Names that the study gives to its first traits."""
-    study = matrix.conditions.get("study")
-    return tuple(study.get("trait_names") or ()) if isinstance(study, Mapping) else ()
-
-
-def traits_if_any(matrix: TransferMatrix) -> Traits | None:
-    """Traits for the report, or None where the matrix is too small or too empty to have any."""
-    from traitmap.errors import MatrixError
-
-    try:
-        return _traits(matrix)
-    except MatrixError:
-        return None
-
-
-def query(run: str | Path, sql: str) -> pd.DataFrame:
-    """The answer to one SELECT over the tables of a run, as a frame.
+def query(run: Run | str | Path, sql: str) -> pd.DataFrame:
+    """The answer to one SELECT in DuckDB's SQL over the tables of a run, as a frame.
 
     Tables: ``outcomes`` (one row an item of a cell, with source, seed, target), ``cells``, ``adapters``,
     ``sources``, ``targets``, ``texts``. Cells that are damaged are left out, with a warning. UserError where
     the SQL cannot be answered. See ``streamed_query`` for an answer that is larger than the memory.
     """
-    import warnings
-
-    with streamed_query(run, sql) as found:
-        for path, why in found.left_out.items():
+    with streamed_query(run, sql) as answer:
+        for path, why in answer.left_out.items():
             warnings.warn(f"{path}: damaged ({why}); left out", stacklevel=2)
-        return found.rows.read_all().to_pandas()
+        return answer.rows.read_all().to_pandas()
 
 
-def streamed_query(run: str | Path, sql: str) -> AbstractContextManager[Answered]:
-    """Like ``query``, some rows at a time: a context in which ``rows`` can be read once."""
-    from traitmap.runs.query import answered
-    from traitmap.runs.store import open_store
+def streamed_query(run: Run | str | Path, sql: str) -> AbstractContextManager[Answered]:
+    """Like ``query``, some rows at a time: a context in which ``rows`` can be read once.
 
-    return answered(open_store(run), sql)
+    ``rows`` is a reader of Arrow batches; ``left_out`` names damaged cells and why they are left out.
+    """
+    from traitmap.runs.query import answered  # DuckDB and pandas: only here
+
+    return answered(open_store(_folder(run)), sql)
 
 
-def gc(run: str | Path, *, delete: bool = False) -> tuple[Waste, ...]:
+def gc(run: Run | str | Path, *, delete: bool = False) -> tuple[Waste, ...]:
     """What in a run folder no entry of its study needs: former cells and adapters, leftovers, quarantine.
 
     delete: remove it; RunError where another process writes the run.
     """
-    from traitmap.runs.gc import find_waste, remove_waste
-    from traitmap.runs.store import open_store
-
-    store = open_store(run)
+    store = open_store(_folder(run))
     return remove_waste(store) if delete else find_waste(store)
 
 
-FILE = "completion.json"
+def _folder(run: Run | str | Path) -> str | Path:
+    return run.folder if isinstance(run, Run) else run
+
+
+PREDICTIONS = "completion.json"
 FORMAT = 1
 _NUMBERS = ("value", "stderr", "gain", "gain_low", "gain_high")
 
 
 def completion_data(matrix: TransferMatrix) -> dict[str, Any]:
-    """The predicted cells of a completed matrix as JSON data, with how they came about."""
+    """The predicted cells of a completed matrix as JSON data, with how they came about.
+
+    Unknown numbers are null, as everywhere in JSON.
+    """
     cells = [
         {
             "source": cell.source,
             "target": cell.target,
             "reason": cell.reason,
-            **{name: _told(getattr(cell, name)) for name in _NUMBERS},
+            **{name: number if isfinite(number := getattr(cell, name)) else None for name in _NUMBERS},
         }
         for cell in matrix.cells
         if cell.status == "predicted"
@@ -232,60 +315,44 @@ def with_predictions(matrix: TransferMatrix, folder: Path) -> TransferMatrix:
 
     RunError where the file is damaged.
     """
-    path = folder / FILE
+    path = folder / PREDICTIONS
     if not path.is_file():
         return matrix
     try:
         raw = read_sealed_json(path)
-        told = {(one["source"], one["target"]): one for one in raw["cells"]}
-        return _filled(matrix, told, raw["how"])
+        predictions = {(cell["source"], cell["target"]): cell for cell in raw["cells"]}
+        return _filled(matrix, predictions, raw["how"])
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: damaged ({error}); remove it, or run with --budget again.") from None
 
 
 def _filled(
-    matrix: TransferMatrix, told: Mapping[tuple[str, str], Mapping[str, Any]], how: Mapping[str, Any]
+    matrix: TransferMatrix, predictions: Mapping[tuple[str, str], Mapping[str, Any]], how: Mapping[str, Any]
 ) -> TransferMatrix:
     values, cells = matrix.values.copy(), []
     for cell in matrix.cells:
         row, column = matrix.sources.index(cell.source), matrix.targets.index(cell.target)
-        place = cell.source, cell.target
-        if cell.seed is None and place in told and not isfinite(matrix.values[row, column]):
-            value, stderr, gain, low, high = (_number(told[place][name]) for name in _NUMBERS)
-            cell = replace(
-                cell,
-                value=value,
-                stderr=stderr,
-                gain=gain,
-                gain_low=low,
-                gain_high=high,
-                status="predicted",
-                reason=told[place]["reason"],
-            )
+        prediction = predictions.get((cell.source, cell.target))
+        if cell.seed is None and prediction is not None and not isfinite(matrix.values[row, column]):
+            numbers = {name: prediction[name] for name in _NUMBERS}
+            numbers = {name: nan if number is None else float(number) for name, number in numbers.items()}
+            cell = replace(cell, **numbers, status="predicted", reason=prediction["reason"])
             values[row, column] = cell.value
         cells.append(cell)
-    found = replace(matrix, values=values, cells=tuple(cells))
-    if not found.predicted.any():
+    filled = replace(matrix, values=values, cells=tuple(cells))
+    if not filled.predicted.any():
         return matrix
-    return replace(found, conditions={**matrix.conditions, "completion": dict(how)})
-
-
-def _told(number: float) -> float | None:
-    return number if isfinite(number) else None
-
-
-def _number(told: float | None) -> float:
-    return nan if told is None else float(told)
+    return replace(filled, conditions={**matrix.conditions, "completion": dict(how)})
 
 
 def contamination_of(
     sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget], listener: Listener = silent
-) -> Contamination:
-    """Overlap of all training examples with all items, as they are loaded."""
-    from traitmap.analysis.contamination import find_contamination
-    from traitmap.data.texts import questions_of_targets, texts_of_sources
+) -> analysis.Contamination:
+    """Overlap of all training examples with all items, as they are loaded.
 
-    return find_contamination(texts_of_sources(sources), questions_of_targets(targets), listener)
+    Items count as they are asked, without few-shot examples in front. Progress in stage ``contamination``.
+    """
+    return analysis.find_contamination(texts_of_sources(sources), questions_of_targets(targets), listener)
 
 
 def keep_contamination(
@@ -294,11 +361,10 @@ def keep_contamination(
     targets: Sequence[LoadedTarget],
     listener: Listener = silent,
 ) -> None:
-    """Write ``contamination.json`` into a run folder, unless it is there for these very texts."""
-    from traitmap.errors import RunError
-    from traitmap.runs.ledger import contamination_key, read_contamination, write_contamination
-    from traitmap.runs.store import locked_store
+    """Write ``contamination.json`` into a run folder, unless it is there for these very texts.
 
+    RunError where another process writes the run.
+    """
     key = contamination_key(sources, targets)
     with locked_store(folder) as store:
         try:
@@ -309,18 +375,24 @@ def keep_contamination(
             write_contamination(store, contamination_of(sources, targets, listener).to_json(), key)
 
 
-def contamination_in(folder: str | Path) -> Contamination | None:
-    """What a run's training texts hold of its targets; None where nothing was compared."""
-    from traitmap.analysis.contamination import contamination_from_json
-    from traitmap.errors import RunError
-    from traitmap.runs.ledger import read_contamination
-    from traitmap.runs.store import open_store
+def contamination_in(folder: str | Path) -> analysis.Contamination | None:
+    """What a run's training texts hold of its targets; None where nothing was compared.
 
-    found = read_contamination(open_store(folder))
+    RunError where the record is damaged.
+    """
+    record = read_contamination(open_store(folder))
     try:
-        return None if found is None else contamination_from_json(found)
+        return None if record is None else analysis.contamination_from_json(record)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"{folder}: contamination.json is damaged ({error!r}); remove it, and `traitmap run` "
             "compares again."
         ) from None
+
+
+def overlap_in_words(overlap: analysis.ItemOverlap) -> str:
+    """How many of a target's items a source's training texts hold, for a reader of a recommendation.
+
+    The words stand in recommendations and in the report.
+    """
+    return f"its training texts hold {len(overlap.touched):,} of {overlap.items:,} items of the target"

@@ -1,10 +1,7 @@
-"""From a study to what it names: the engine, the sources and the targets.
+"""A study checked and run: its engine, sources and targets opened, what running means, and the run itself.
 
-A study checked and run; a base model pretrained.
-
-A study's engine on many workers, by Ray.
-
-What a matrix of any size would cost on many workers.
+Here too: the study's engine on many workers (Ray), what a matrix of any size would cost, and a small base
+pretrained from text.
 """
 
 from __future__ import annotations
@@ -15,36 +12,68 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, partial
-from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from traitmap import analysis
 from traitmap.api.runs import Run, contamination_of, keep_contamination
-from traitmap.engine import open_engine, open_engine_if_present, with_local_copy
+from traitmap.data.check import LengthSummary, SourcePreview, check_file, lengths_of, preview_source
+from traitmap.data.lineage import load_sources
+from traitmap.data.render import plain_chat
 from traitmap.engine.cpu.memory import giving_back, passing_over, paused
+from traitmap.engine.open import open_engine, open_engine_if_present, with_local_copy
 from traitmap.errors import DataError, RunError
+from traitmap.jsonable import jsonable
 from traitmap.progress import Listener, silent
+from traitmap.runs.cluster.engine import open_cluster
+from traitmap.runs.cost import (
+    ASSUMED,
+    CostEstimate,
+    UnitCost,
+    assumed_cost,
+    estimate,
+    measure_cost,
+    rough_token_counts,
+    shape_of_base,
+)
+from traitmap.runs.execute import execute
+from traitmap.runs.growth import Growth, assumed_unit, grow, measured_unit
+from traitmap.runs.ledger import describe_variation, read_ledger
+from traitmap.runs.plan import Plan, make_plan
+from traitmap.runs.status import kept_progress, pending_units
+from traitmap.runs.store import RunStore, run_folder
+from traitmap.study.load import load_study
 from traitmap.study.paths import resolve
 from traitmap.study.settings import Study
+from traitmap.terminal import shows_progress
 
 if TYPE_CHECKING:
-    from traitmap.analysis.contamination import Contamination
-    from traitmap.data.check import LengthSummary, SourcePreview
     from traitmap.data.sources import LoadedSource
     from traitmap.data.targets import LoadedTarget
     from traitmap.engine.contract import Engine
-    from traitmap.runs.cost import CostEstimate, UnitCost
-    from traitmap.runs.growth import Growth
-    from traitmap.runs.plan import Plan
+    from traitmap.engine.pretrain import PretrainReport
+
+EXECUTORS = ("local", "ray")
+_PLAN = re.compile(r"(\d+)\s*[x×]\s*(\d+)")
+_OF_TARGET = (
+    *("name", "task", "kind", "metric", "filter", "n_items"),
+    *("chance", "majority", "digest", "refused"),
+)
 
 
 def load_engine(study: Study) -> Engine:
-    """The engine over the base that a study names; see ``engine.open_engine``."""
+    """The engine over the base that a study names; see ``engine.open_engine``.
+
+    ModelError where the base cannot be loaded, or its server cannot be reached.
+    """
     return open_engine(study.model, study.folder, copies=copies_of(study))
 
 
 def copies_of(study: Study) -> Path | None:
-    """The folder with local copies of hub datasets and models that a study names, or None."""
+    """The folder with local copies of hub datasets and models that a study names, or None.
+
+    A relative one starts at the study file's folder.
+    """
     return resolve(study.data, study.folder) if study.data else None
 
 
@@ -57,10 +86,7 @@ def load_data(
         long to load; None where no base is at hand: conversations get a stand-in's form, tokens are guessed.
     """
     with paused():
-        from traitmap.data.lineage import load_sources
-        from traitmap.data.render import plain_chat
-        from traitmap.data.targets import load_targets
-        from traitmap.runs.cost import rough_token_counts
+        from traitmap.data.targets import load_targets  # lm-eval: seconds, and garbage that stays
 
     if base is None:
         with passing_over():
@@ -91,65 +117,47 @@ class Check:
     lengths: Mapping[str, LengthSummary]
     targets: tuple[LoadedTarget, ...]
     plan: Plan
-    contamination: Contamination
+    contamination: analysis.Contamination
     adapters_to_train: int
     cells_to_evaluate: int
     estimate: CostEstimate
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The record as JSON data; unknown numbers are null."""
-        from traitmap.runs.ledger import describe_variation
+        """What the command prints: names and counts of sources and targets, the plan's size, the estimate.
 
+        Unknown numbers are null.
+        """
         sources = [
             {
                 "name": source.name,
                 "examples": source.examples,
                 "available": source.available,
                 "label_counts": dict(source.label_counts),
-                "shown": [{"prompt": shown.prompt, "completion": shown.completion} for shown in source.shown],
-                "tokens": asdict(self.lengths[source.name]) if source.name in self.lengths else None,
+                "shown": [
+                    {"prompt": example.prompt, "completion": example.completion} for example in source.shown
+                ],
+                "tokens": jsonable(self.lengths.get(source.name)),
                 "warnings": list(source.warnings),
                 "adapter": str(source.adapter) if source.adapter else None,
                 "variation": describe_variation(source.variation) if source.variation else None,
             }
             for source in self.sources
         ]
-        fields = (
-            "name",
-            "task",
-            "kind",
-            "metric",
-            "filter",
-            "n_items",
-            "chance",
-            "majority",
-            "digest",
-            "refused",
-        )
-        targets = [{field: _known(getattr(target, field)) for field in fields} for target in self.targets]
         return {
             "name": self.study.name,
             "sources": sources,
-            "targets": targets,
+            "targets": [
+                {field: jsonable(getattr(target, field)) for field in _OF_TARGET} for target in self.targets
+            ],
             "adapters": len(self.plan.adapters),
             "adapters_to_train": self.adapters_to_train,
             "cells": len(self.plan.cells),
             "contamination": self.contamination.to_json(),
             "cells_to_evaluate": self.cells_to_evaluate,
-            "estimate": {name: _known(value) for name, value in asdict(self.estimate).items()},
+            "estimate": jsonable(asdict(self.estimate)),
             "notes": list(self.notes),
         }
-
-
-def load_checked(path: str | Path, data: str | Path | None = None) -> Study:
-    """Read a study file and look at its data. StudyError holds every fault of both at once.
-
-    data: another folder with copies of hub datasets than the study's own.
-    """
-    from traitmap.data.check import check_file
-
-    return check_file(path, data=data)
 
 
 def check(
@@ -161,17 +169,13 @@ def check(
 ) -> Check:
     """Look at everything that a run would use, without training anything.
 
-    engine: counts tokens exactly and, with ``measure``, times a few of them; by default the base is
-    loaded. Without ``measure`` a base of the hub is not downloaded, and where it cannot be had tokens are
-    guessed, and ``notes`` says so. data: a folder with copies of hub datasets and of the base.
+    study: the record, or its file. engine: counts tokens exactly and, with ``measure``, times a few of them;
+        by default the base is loaded. Without ``measure`` a base of the hub is not downloaded, and where it
+        cannot be had tokens are guessed, and ``notes`` says so. data: a folder with copies of hub datasets
+        and of the base.
+
     Raises StudyError with all faults.
     """
-    from traitmap.data.check import lengths_of, preview_source
-    from traitmap.runs.cost import estimate, rough_token_counts
-    from traitmap.runs.plan import make_plan
-    from traitmap.runs.status import pending_units
-    from traitmap.runs.store import run_folder
-
     study = _in_order(study, data)
     absent = ""
     if engine is None:
@@ -184,57 +188,54 @@ def check(
     plan = make_plan(study=study, sources=sources, targets=targets, base_digest=digest)
     cost, notes = _unit_cost(study, engine if measure else None, sources, targets)
     adapters, cells = pending_units(
-        plan=plan,
-        folder=run_folder(study),
-        base_digest=digest,
-        sources=sources,
-        targets=targets,
-    )
-    expected = estimate(
-        adapters=adapters,
-        cells=cells,
-        sources=sources,
-        targets=targets,
-        token_counts=token_counts,
-        cost=cost,
+        plan=plan, folder=run_folder(study), base_digest=digest, sources=sources, targets=targets
     )
     lengths = {
         source.name: lengths_of(
-            [round(count) for count in token_counts([e.text for e in source.examples])],
+            [round(count) for count in token_counts([example.text for example in source.examples])],
             source.training.max_length,
         )
         for source in sources
         if source.adapter is None
     }
-    previews = tuple(preview_source(one) for one in sources)
     return Check(
         study=study,
-        sources=previews,
+        sources=tuple(preview_source(source) for source in sources),
         lengths=lengths,
         targets=tuple(targets),
         plan=plan,
         contamination=contamination_of(sources, targets),
         adapters_to_train=len(adapters),
         cells_to_evaluate=len(cells),
-        estimate=expected,
-        notes=(*_code_that_runs(study), *_of_the_base(study, absent), *notes),
+        estimate=estimate(
+            adapters=adapters,
+            cells=cells,
+            sources=sources,
+            targets=targets,
+            token_counts=token_counts,
+            cost=cost,
+        ),
+        notes=(*code_that_runs(study), *_of_the_base(study, absent), *notes),
     )
 
 
-def _code_that_runs(study: Study) -> tuple[str, ...]:
-    """What of other people's Python this study lets run on this machine."""
-    found = []
+def code_that_runs(study: Study) -> tuple[str, ...]:
+    """What of other people's Python this study lets run on this machine, a sentence for each.
+
+    Empty where both ``trust_remote_code`` and ``allow_code`` are off.
+    """
+    notes = []
     if study.model.trust_remote_code:
-        found.append(
+        notes.append(
             f"trust_remote_code: the base {study.model.path!r} brings Python code of its own, which runs on "
             "this machine, outside any sandbox."
         )
     if study.allow_code:
-        found.append(
+        notes.append(
             "allow_code: functions of the study's own task files run on this machine, outside any sandbox; "
             "programs that a model writes run in the sandbox."
         )
-    return tuple(found)
+    return tuple(notes)
 
 
 def _of_the_base(study: Study, absent: str) -> tuple[str, ...]:
@@ -252,19 +253,19 @@ def _unit_cost(
     targets: Sequence[LoadedTarget],
 ) -> tuple[UnitCost, tuple[str, ...]]:
     """What a token costs: measured where there is an engine, else assumed, with what is assumed."""
-    from traitmap.runs.cost import ASSUMED, assumed_cost, measure_cost, shape_of_base
-
     if engine is not None:
         return measure_cost(engine, sources, targets), ()
     shape = shape_of_base(study.model, study.folder)
+    if shape is None:
+        return ASSUMED, ()
     ranks = [source.lora.r for source in sources if source.adapter is None]
-    found = assumed_cost(shape, max(ranks, default=0)) if shape is not None else None
-    return found or (ASSUMED, ())
+    return assumed_cost(shape, max(ranks, default=0)) or (ASSUMED, ())
 
 
+@shows_progress
 def run(
     study: Study | str | Path,
-    listener: Listener = silent,
+    listener: Listener | None = None,
     engine: Engine | None = None,
     *,
     output: str | Path | None = None,
@@ -279,19 +280,20 @@ def run(
 ) -> Run:
     """Train, evaluate and store whatever of a study is not done yet.
 
-    Calling it again after an interruption goes on where it stopped. output: another folder for runs
-    than the study's. budget: a share of the whole run's price, of training and of evaluation alike; the
-    cells that tell most are measured for it and the others predicted (``Run.spent``, docs/budget.md).
+    Calling it again after an interruption goes on where it stopped. study: the record, or its file.
+    listener: see ``Progress``; None shows progress on a terminal or notebook. engine: one that is loaded
+        already. output: another folder for runs than the study's.
+    budget: a share of the whole run's price (above 0, at most 1), of training and of evaluation alike; the
+        cells that tell most are measured for it and the others predicted (``Run.spent``, docs/budget.md).
     seed: of what a run on a budget draws. data: a folder with copies of hub datasets and of the base,
-    instead of the study's own. executor: ``local``, or ``ray`` for workers on this machine or, with
-    ``address``, on a cluster; workers: how many (default: one for each GPU, else as many as fit);
-    threads: of each (docs/cluster.md). group_size: adapters trained together at most, for those that no
-    earlier run has put into groups. Raises StudyError with all faults of the study and its data.
-    """
-    from traitmap.runs.execute import execute
-    from traitmap.runs.status import kept_progress
-    from traitmap.runs.store import run_folder
+        instead of the study's own.
+    executor: ``local``, or ``ray`` for workers on this machine or, with ``address``, on a cluster; workers:
+        how many (default: one for each GPU, else as many as fit); threads: of each (docs/cluster.md).
+    group_size: adapters trained together at most, for those that no earlier run has put into groups.
 
+    Raises StudyError with all faults of the study and its data, RunError where another process writes the
+    run. An adapter or cell that fails does not raise: ``Run.status`` tells.
+    """
     study = _in_order(study, data)
     if output is not None:
         study = study.model_copy(update={"output": str(output)})
@@ -302,9 +304,9 @@ def run(
     opened = cache(lambda: engine or load_engine(study))
     sources, targets = _loaded(study, opened)
     base = opened()
-    with passing_over(), kept_progress(run_folder(study), giving_back(listener)) as heard:
+    with passing_over(), kept_progress(run_folder(study), giving_back(listener or silent)) as heard:
         if budget is not None:
-            from traitmap.api.budget import run_on_budget
+            from traitmap.api.budget import run_on_budget  # scikit-learn: only here
 
             store, _ = run_on_budget(study, base, sources, targets, heard, share=budget, seed=seed)
         else:
@@ -313,27 +315,62 @@ def run(
     return Run(store.folder)
 
 
+@shows_progress
 def pretrain(
-    texts: Sequence[str | Path], folder: str | Path, listener: Listener = silent, **recipe: Any
-) -> Any:
-    """Train a small base model from text files into ``folder``; recipe: fields of ``PretrainRecipe``.
+    texts: Sequence[str | Path],
+    folder: str | Path,
+    listener: Listener | None = None,
+    *,
+    hidden_size: int = 192,
+    num_layers: int = 4,
+    num_attention_heads: int = 6,
+    intermediate_size: int = 512,
+    vocab_size: int = 1536,
+    context: int = 512,
+    sequence_length: int = 256,
+    batch_size: int = 16,
+    steps: int = 1000,
+    learning_rate: float = 3e-3,
+    warmup_steps: int = 100,
+    weight_decay: float = 0.1,
+    seed: int = 0,
+    device: str = "auto",
+    arithmetic: Literal["auto", "float32", "bfloat16"] = "auto",
+    threads: int | None = None,
+) -> PretrainReport:
+    """Train a small base model of Llama's shape, and its tokenizer, from text files into ``folder``.
 
-    Returns the PretrainReport.
+    Settings are the fields of ``PretrainRecipe``, which says what each means. listener: see ``Progress``;
+    None shows progress on a terminal or notebook. Losses of the report are nats per token.
+    The same recipe, text, threads and machine give the same weights.
+
+    Raises a UserError where the texts or the recipe cannot be used.
     """
-    from traitmap.engine import pretrain as engine
+    from traitmap.engine import pretrain as pretraining  # torch: only here
 
-    settings = engine.PretrainRecipe(**recipe)
-    return engine.pretrain([Path(text) for text in texts], Path(folder), settings, listener)
-
-
-def _known(value: Any) -> Any:
-    return None if isinstance(value, float) and isnan(value) else value
+    recipe = pretraining.PretrainRecipe(
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        num_attention_heads=num_attention_heads,
+        intermediate_size=intermediate_size,
+        vocab_size=vocab_size,
+        context=context,
+        sequence_length=sequence_length,
+        batch_size=batch_size,
+        steps=steps,
+        learning_rate=learning_rate,
+        warmup_steps=warmup_steps,
+        weight_decay=weight_decay,
+        seed=seed,
+        device=device,
+        arithmetic=arithmetic,
+        threads=threads,
+    )
+    return pretraining.pretrain([Path(text) for text in texts], Path(folder), recipe, listener or silent)
 
 
 def _in_order(study: Study | str | Path, data: str | Path | None = None) -> Study:
     """The study, its file and all folders that it names looked at; the rows are ``_loaded``'s."""
-    from traitmap.data.check import check_file
-
     if not isinstance(study, Study):
         return check_file(study, data=data, rows=False)
     data = study.data if data is None else os.path.abspath(data)
@@ -350,23 +387,23 @@ def _loaded(
         return load_data(study, base)
     except DataError:
         if study.path is not None and study.path.is_file():
-            load_checked(study.path, copies_of(study))
+            check_file(study.path, data=copies_of(study))
         raise
-
-
-EXECUTORS = ("local", "ray")
 
 
 def check_executor(
     executor: str, address: str | None, workers: int | None, threads: int | None, *, engine: bool = False
 ) -> None:
-    """RunError for an executor that there is not, and for settings that only a cluster has."""
+    """RunError for an executor that does not exist, and for settings that only a cluster has.
+
+    engine: whether an engine is handed over, which workers cannot take.
+    """
     if executor not in EXECUTORS:
         raise RunError(f"executor {executor!r}: unknown; legal: {', '.join(EXECUTORS)}.")
     settings = {"address": address, "workers": workers, "threads": threads}
-    given = [name for name, value in settings.items() if value is not None]
-    if executor == "local" and given:
-        raise RunError(f"{', '.join(given)}: only the ray executor has workers; add --executor ray.")
+    cluster_only = [name for name, value in settings.items() if value is not None]
+    if executor == "local" and cluster_only:
+        raise RunError(f"{', '.join(cluster_only)}: only the ray executor has workers; add --executor ray.")
     if executor == "ray" and engine:
         raise RunError("an engine and executor='ray': its workers load engines of their own; leave one out.")
 
@@ -380,8 +417,6 @@ def cluster_engine(
     Where ``threads`` is None, workers take as many as an earlier run of this study took on a CPU.
     RunError where the study's base is a server, which does the work itself.
     """
-    from traitmap.runs.cluster.engine import open_cluster
-
     if study.model.endpoint is not None:
         raise RunError(
             "model.endpoint: a server answers for this study, so there is nothing for Ray to spread."
@@ -399,18 +434,13 @@ def cluster_engine(
 
 def _recorded_threads(study: Study) -> int | None:
     """Threads of the run that the folder holds, so that its digits go on; None where none says it."""
-    from traitmap.runs.ledger import read_ledger
-    from traitmap.runs.store import RunStore, run_folder
-
     try:
         conditions = read_ledger(RunStore(run_folder(study))).conditions
     except RunError:
         return None
-    found = conditions.get("threads")
-    return found if isinstance(found, int) and str(conditions.get("device", "")).startswith("cpu") else None
-
-
-_PLAN = re.compile(r"(\d+)\s*[x×]\s*(\d+)")
+    threads = conditions.get("threads")
+    on_cpu = str(conditions.get("device", "")).startswith("cpu")
+    return threads if isinstance(threads, int) and on_cpu else None
 
 
 def plan_growth(
@@ -429,12 +459,8 @@ def plan_growth(
     items: of each target; by default 2,000, or as the study's own. group_size: adapters trained together.
     RunError for a plan that cannot be read, and where nothing tells what a unit costs.
     """
-    from traitmap.runs.growth import assumed_unit, grow, measured_unit
-    from traitmap.runs.store import run_folder
-    from traitmap.study.load import load_study
-
-    found = _PLAN.fullmatch(plan.strip().lower())
-    if found is None or min(int(found[1]), int(found[2])) < 1:
+    size = _PLAN.fullmatch(plan.strip().lower())
+    if size is None or min(int(size[1]), int(size[2])) < 1:
         raise RunError(f"plan {plan!r}: give adapters and targets as in 200x100.")
     for name, value in (("gpus", workers), ("items", items), ("group_size", group_size)):
         if value is not None and value < 1:
@@ -447,12 +473,12 @@ def plan_growth(
     if model_shape is not None:
         unit = assumed_unit(model_shape, items=items or 2000)
     else:
-        asked = study if isinstance(study, Study) else load_study(str(study))
-        unit = measured_unit(str(run_folder(asked)))
+        study = study if isinstance(study, Study) else load_study(str(study))
+        unit = measured_unit(str(run_folder(study)))
     return grow(
         unit,
-        adapters=int(found[1]),
-        targets=int(found[2]),
+        adapters=int(size[1]),
+        targets=int(size[2]),
         workers=workers,
         items=items,
         group_size=group_size,

@@ -1,6 +1,7 @@
-"""What a run in progress shows to whoever watches it: stage, time left, losses, and which cells are there.
+"""A run in a browser: its report, on this machine's loopback alone, and before there is one, how it goes.
 
-A run's report on this machine's loopback alone, and before there is one, the run as it goes on.
+``Follower`` looks at a run folder again and again: stage, time left, losses, and which cells are there.
+``view`` serves what it sees.
 """
 
 from __future__ import annotations
@@ -9,25 +10,37 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import isfinite, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from traitmap.api.runs import open_run
-from traitmap.errors import UserError
+from traitmap import report as pages
+from traitmap.api.runs import Run, open_run
+from traitmap.errors import RunError, UserError
+from traitmap.jsonable import jsonable
+from traitmap.progress import silent
+from traitmap.runs.cells import read_scores
+from traitmap.runs.ledger import Ledger, read_ledger
+from traitmap.runs.status import StageProgress, read_progress
+from traitmap.runs.store import RunStore, open_store, running_pid
 from traitmap.study.settings import BASELINE
 
-if TYPE_CHECKING:
-    from traitmap.runs.ledger import Ledger
-    from traitmap.runs.status import RunProgress, StageProgress
-    from traitmap.runs.store import RunStore
-
+LOOPBACK = "127.0.0.1"
+FRESH = 0.5  # seconds for which one look at the folder serves everybody who asks
+_NO_ANSWER = 30.0  # seconds after which a client that says nothing is left alone
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
 
 CellState = Literal["done", "failed", "missing"]
 
@@ -69,42 +82,19 @@ class Following:
     losses: tuple[tuple[float, float], ...]
     elapsed: float
 
-    def to_json(self) -> dict[str, Any]:
-        """The record as JSON data; unknown numbers are null."""
-        stages = [{**asdict(stage), "seconds_left": _known(stage.seconds_left)} for stage in self.stages]
-        cells = [
-            [{name: _known(value) for name, value in asdict(one).items()} for one in row]
-            for row in self.cells
-        ]
-        return {
-            "name": self.name,
-            "state": self.state,
-            "rows": list(self.rows),
-            "targets": list(self.targets),
-            "cells": cells,
-            "adapters": dict(self.adapters),
-            "failures": list(self.failures),
-            "stages": stages,
-            "losses": [list(loss) for loss in self.losses],
-            "elapsed": _known(self.elapsed),
-        }
-
 
 class Follower:
     """Reads a run folder again and again; scores of a finished cell are read once, for they do not change."""
 
     def __init__(self, folder: str | Path) -> None:
-        from traitmap.runs.store import open_store
-
         self.store: RunStore = open_store(folder)
         self._means: dict[str, float] = {}
 
     def look(self) -> Following:
-        """The run as it is now. RunError where its ledger cannot be read."""
-        from traitmap.runs.ledger import read_ledger
-        from traitmap.runs.status import read_progress
-        from traitmap.runs.store import running_pid
+        """The run as it is now.
 
+        RunError where its ledger cannot be read.
+        """
         ledger = read_ledger(self.store)
         running = running_pid(self.store) is not None
         progress = read_progress(self.store.folder) if running else None
@@ -113,14 +103,14 @@ class Follower:
         return Following(
             name=ledger.name,
             state="running" if running else ("done" if complete else "stopped"),
-            rows=(BASELINE, *(str(row["name"]) for row in _rows(ledger))),
+            rows=_rows(ledger),
             targets=tuple(str(target["name"]) for target in ledger.targets),
             cells=self._cells(ledger),
             adapters={status: adapters.count(status) for status in ("done", "failed", "missing")},
             failures=_failures(ledger),
             stages=progress.stages if progress else (),
             losses=progress.losses if progress else (),
-            elapsed=_elapsed(progress),
+            elapsed=progress.stages[-1].heard - progress.started if progress and progress.stages else nan,
         )
 
     def _cells(self, ledger: Ledger) -> tuple[tuple[FollowedCell, ...], ...]:
@@ -130,16 +120,12 @@ class Follower:
             states.setdefault((cell.source, cell.target), []).append(cell.status)
             if cell.status == "done" and cell.key is not None:
                 values.setdefault((cell.source, cell.target), []).append(self._mean(cell.key))
-        names = [BASELINE, *(str(row["name"]) for row in _rows(ledger))]
         return tuple(
-            tuple(_cell(states, values, name, target) for target in ledger.targets) for name in names
+            tuple(_cell(states, values, name, target) for target in ledger.targets) for name in _rows(ledger)
         )
 
     def _mean(self, key: str) -> float:
         """Mean score over a cell's items; NaN where the file cannot be read, which the run will find out."""
-        from traitmap.errors import RunError
-        from traitmap.runs.cells import read_scores
-
         if key not in self._means:
             try:
                 scores = read_scores(self.store.cell(key)).scores
@@ -150,10 +136,11 @@ class Follower:
         return self._means[key]
 
 
-def _rows(ledger: Ledger) -> list[Mapping[str, Any]]:
-    """Sources that have cells: one that only serves others as material has none."""
-    asked = {cell.source for cell in ledger.cells}
-    return [source for source in ledger.sources if source["name"] in asked]
+def _rows(ledger: Ledger) -> tuple[str, ...]:
+    """The base, then the sources that have cells: one that only serves others as material has none."""
+    with_cells = {cell.source for cell in ledger.cells}
+    names = (str(source["name"]) for source in ledger.sources)
+    return (BASELINE, *(name for name in names if name in with_cells))
 
 
 def _cell(
@@ -163,13 +150,13 @@ def _cell(
     target: Mapping[str, Any],
 ) -> FollowedCell:
     place = name, str(target["name"])
-    asked = states.get(place, [])
-    failed, done = asked.count("failed"), asked.count("done")
-    state: CellState = "failed" if failed else "done" if asked and done == len(asked) else "missing"
+    seeds = states.get(place, [])
+    failed, done = seeds.count("failed"), seeds.count("done")
+    state: CellState = "failed" if failed else "done" if seeds and done == len(seeds) else "missing"
     value, base = _mean_of(values.get(place)), _mean_of(values.get((BASELINE, place[1])))
     turn = 1.0 if target.get("higher_is_better", True) else -1.0
     difference = nan if name == BASELINE else 100 * turn * (value - base)
-    return FollowedCell(state, done, len(asked), value, difference)
+    return FollowedCell(state, done, len(seeds), value, difference)
 
 
 def _mean_of(values: list[float] | None) -> float:
@@ -179,9 +166,12 @@ def _mean_of(values: list[float] | None) -> float:
 def _failures(ledger: Ledger) -> tuple[str, ...]:
     """Why units failed, each reason of an adapter once."""
     broken = {(adapter.source, adapter.seed) for adapter in ledger.adapters if adapter.status == "failed"}
-    found = [f"{one.source}, training: {one.reason}" for one in ledger.adapters if one.status == "failed"]
     return (
-        *found,
+        *(
+            f"{adapter.source}, training: {adapter.reason}"
+            for adapter in ledger.adapters
+            if adapter.status == "failed"
+        ),
         *(
             f"{cell.source} on {cell.target}: {cell.reason}"
             for cell in ledger.cells
@@ -190,39 +180,21 @@ def _failures(ledger: Ledger) -> tuple[str, ...]:
     )
 
 
-def _elapsed(progress: RunProgress | None) -> float:
-    if progress is None or not progress.stages:
-        return nan
-    return progress.stages[-1].heard - progress.started
-
-
-def _known(value: Any) -> Any:
-    return None if isinstance(value, float) and not isfinite(value) else value
-
-
-LOOPBACK = "127.0.0.1"
-FRESH = 0.5  # seconds for which one look at the folder serves everybody who asks
-_NO_ANSWER = 30.0  # seconds after which a client that says nothing is left alone
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-
-
 @dataclass(frozen=True)
 class Viewing:
-    """A server at work. address: what to open in a browser; port: where it listens."""
+    """A server at work.
+
+    address: what to open in a browser. port: where it listens. wait: blocks until the server ends;
+    KeyboardInterrupt goes through.
+    """
 
     address: str
     port: int
-    wait: Any  # blocks until the server ends; KeyboardInterrupt goes through
+    wait: Callable[[], None]
 
 
 @contextmanager
-def view(run: str | Path, *, port: int | None = None) -> Iterator[Viewing]:
+def view(run: Run | str | Path, *, port: int | None = None) -> Iterator[Viewing]:
     """Serve a run folder's report, or the run in progress, on 127.0.0.1 until the block ends.
 
     Three things can be asked for: ``/``, ``/progress.json`` and ``/report.html``; no part of an address ever
@@ -230,7 +202,7 @@ def view(run: str | Path, *, port: int | None = None) -> Iterator[Viewing]:
     can reach the server through a name of its own (DNS rebinding). port: None takes a free one.
     RunError where there is no run, UserError where the port is taken.
     """
-    shown = _Shown(Path(run))
+    shown = _Shown(run.folder if isinstance(run, Run) else Path(run))
     try:
         server = _Server((LOOPBACK, port or 0), _Handler)
     except (OSError, OverflowError) as error:
@@ -260,7 +232,7 @@ class _Shown:
         self.follower = Follower(folder)
         self.lock = threading.Lock()
         self.looked = 0.0
-        self.told: dict[str, Any] = {}
+        self.seen: dict[str, Any] = {}
         self.report: Path | None = self._fresh_report()
         self.failure = ""
         self.writer: threading.Thread | None = None
@@ -271,20 +243,20 @@ class _Shown:
         with self.lock:
             if time.monotonic() - self.looked > FRESH:
                 try:
-                    self.told = self.follower.look().to_json()
+                    self.seen = jsonable(self.follower.look())
                 except UserError as error:
-                    self.told = {"error": str(error)}
+                    self.seen = {"error": str(error)}
                 self.looked = time.monotonic()
                 self._mind_report()
-            if "error" in self.told:
-                return self.told
-            return {**self.told, "report": self._report_state()}
+            if "error" in self.seen:
+                return self.seen
+            return {**self.seen, "report": self._report_state()}
 
     def _mind_report(self) -> None:
         """Under the lock: forget the report of a run that goes on, begin that of one that has ended."""
-        if self.told.get("state") == "running":
+        if self.seen.get("state") == "running":
             self.report, self.failure = None, ""
-        elif self.told.get("state") and not (self.report or self.failure or self.writer):
+        elif self.seen.get("state") and not (self.report or self.failure or self.writer):
             self.writer = threading.Thread(target=self._write, daemon=True)
             self.writer.start()
 
@@ -301,11 +273,11 @@ class _Shown:
         try:
             if written is None:
                 try:
-                    written = self.run.report()
+                    written = self.run.report(listener=silent)
                 except (UserError, OSError):
                     if self.elsewhere is None:
                         self.elsewhere = tempfile.TemporaryDirectory(prefix="traitmap-view-")
-                    written = self.run.report(Path(self.elsewhere.name) / "report.html")
+                    written = self.run.report(Path(self.elsewhere.name) / "report.html", listener=silent)
         except UserError as error:
             failure = str(error)
         except Exception as error:  # a defect must reach the page: nobody reads this thread's traceback
@@ -361,14 +333,12 @@ class _Handler(BaseHTTPRequestHandler):
         return len(hosts) == 1 and hosts[0].lower() in {f"{LOOPBACK}:{port}", f"localhost:{port}"}
 
     def _page(self) -> None:
-        from traitmap.report.page import following_page, following_policy
-
-        policy = {"Content-Security-Policy": following_policy()}
-        self._send(HTTPStatus.OK, "text/html", following_page().encode(), policy)
+        policy = {"Content-Security-Policy": pages.following_policy()}
+        self._send(HTTPStatus.OK, "text/html", pages.following_page().encode(), policy)
 
     def _progress(self) -> None:
-        told = json.dumps(self.server.shown.state(), allow_nan=False).encode()
-        self._send(HTTPStatus.OK, "application/json", told)
+        state = json.dumps(self.server.shown.state(), allow_nan=False).encode()
+        self._send(HTTPStatus.OK, "application/json", state)
 
     def _report(self) -> None:
         shown = self.server.shown
@@ -384,8 +354,8 @@ class _Handler(BaseHTTPRequestHandler):
         self, status: HTTPStatus, kind: str, body: bytes, headers: dict[str, str] | None = None
     ) -> None:
         self.send_response(status)
-        said = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(body))}
-        for name, value in {**said, **HEADERS, **(headers or {})}.items():
+        of_body = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(body))}
+        for name, value in {**of_body, **HEADERS, **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":

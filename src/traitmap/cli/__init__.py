@@ -12,50 +12,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-import typer
+from traitmap.cli import analysis, exchange, studies
+from traitmap.cli.app import app, tell
+from traitmap.errors import UserError
 
-from traitmap.cli import (
-    analysis as explanation,
-)
-from traitmap.cli import (
-    analysis as figures,
-)
-from traitmap.cli import (
-    analysis as matrices,
-)
-from traitmap.cli import (
-    analysis as profiling,
-)
-from traitmap.cli import (
-    analysis as recommendation,
-)
-from traitmap.cli import (
-    exchange as importing,
-)
-from traitmap.cli import (
-    studies,
-)
-from traitmap.cli import (
-    studies as storage,
-)
-from traitmap.cli import (
-    studies as viewing,
-)
-from traitmap.cli.app import app, printable
-
-__all__ = [
-    "app",
-    "explanation",
-    "figures",
-    "importing",
-    "main",
-    "matrices",
-    "profiling",
-    "recommendation",
-    "storage",
-    "studies",
-    "viewing",
-]
+__all__ = ["analysis", "app", "exchange", "main", "studies"]
 
 # The order of `traitmap --help` is the order of the work, not of the imports.
 _ORDER = (
@@ -63,7 +24,9 @@ _ORDER = (
     *("figure", "view", "import_", "export", "query", "gc"),
 )
 app.registered_commands.sort(
-    key=lambda one: (*_ORDER, one.callback.__name__).index(one.callback.__name__) if one.callback else 0
+    key=lambda command: (
+        (*_ORDER, command.callback.__name__).index(command.callback.__name__) if command.callback else 0
+    )
 )
 
 
@@ -74,18 +37,14 @@ def main(words: Sequence[str] | None = None) -> None:
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     atexit.register(_end_at_once)
-    from traitmap.errors import UserError
-
     try:
         app(args=None if words is None else list(words))
     except UserError as error:
-        typer.echo(printable(str(error)), err=True)
+        tell(str(error))
         sys.exit(2)
     except SystemExit as end:
         if end.code == 130:  # Ctrl-C, which Typer turns into this code without a word
-            typer.echo(
-                "Interrupted. What is finished is kept; the same command goes on from there.", err=True
-            )
+            tell("Interrupted. What is finished is kept; the same command goes on from there.")
         raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,13 +1,4 @@
-"""Commands on a matrix that is there: matrix, traits, report.
-
-The command that looks at texts and answers: profile.
-
-The command that asks why gains are what they are: explain.
-
-The command that chooses: recommend.
-
-The command that writes single figures of the report: figure.
-"""
+"""Commands on a run or a table of scores: matrix, traits, profile, explain, recommend, report, figure."""
 
 from __future__ import annotations
 
@@ -16,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from traitmap import api
+from traitmap import report as tables
 from traitmap.cli.app import (
     AsJson,
     MatrixOrRun,
@@ -28,13 +21,24 @@ from traitmap.cli.app import (
     print_table,
     run_folders,
     shown_progress,
-    shown_wait,
     targets_of_run,
+    tell,
 )
+from traitmap.progress import silent
+from traitmap.terminal import shown_wait
 
 SCALES = ("standard", "center", "logit", "gain", "double")
 ROTATIONS = ("none", "varimax", "oblimin")
 MASKS: dict[str, Any] = {"auto": "auto", "yes": True, "no": False, "true": True, "false": False}
+UNITS = ("points", "standard", "auto")
+VALUES = ("score", "relchange")
+
+Place = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATASET_OR_RUN", help="A run folder, a study file, or a JSONL file with task and input."
+    ),
+]
 
 
 @app.command()
@@ -51,27 +55,23 @@ def matrix(
 
     Example: traitmap matrix runs/mini --csv matrix.csv
     """
-    from traitmap import api
     from traitmap.matrix import record as records
 
     with shown_wait("matrix"):
-        found = api.matrix_of(run, predicted=not measured_only)
+        found = api.read_matrix(run, predicted=not measured_only)
     if csv is not None:
         records.to_csv(found, csv)
         if found.predicted.any():
-            typer.echo(
+            tell(
                 f"{csv}: {found.predicted.sum()} predicted cells are left empty, since a wide table cannot "
-                "mark them; --parquet and --json hold them, marked.",
-                err=True,
+                "mark them; --parquet and --json hold them, marked."
             )
     if parquet is not None:
         records.to_parquet(found, parquet)
     if as_json:
         print_json(records.to_json(found))
     elif csv is None and parquet is None:
-        from traitmap.report.terminal import matrix_table
-
-        print_table(matrix_table(found))
+        print_table(tables.matrix_view(found))
 
 
 @app.command()
@@ -100,61 +100,21 @@ def traits(
 
     Example: traitmap traits runs/mini --rotate varimax
     """
-    from traitmap import api
-    from traitmap.analysis.traits.decompose import decompose
-
-    reading: dict[str, Any] = {"orientation": orientation, "row_name": row_name, "drop": listed(drop)}
-    asked = {
+    settings: dict[str, Any] = {
         "scale": one_of("scale", scale, SCALES),
-        "components": components_of(components),
+        "components": (
+            int(components)
+            if components.isdigit()
+            else one_of("components", components, ("auto", "a whole number"))
+        ),
         "rotate": one_of("rotate", rotate, ROTATIONS),
         "mask_diagonal": MASKS[one_of("mask-diagonal", mask_diagonal, tuple(MASKS))],
     }
+    layout: Any = orientation
     with shown_wait("traits"):
-        table = api.matrix_of(run, **reading)
-        names = api.trait_names(table)
-        found = decompose(table, names=names, claimed_share=claimed_share, seed=seed, **asked)
-    if as_json:
-        print_json(found.to_json())
-        return
-    from traitmap.report.terminal import traits_table
-
-    print_table(traits_table(found))
-
-
-@app.command()
-def report(
-    run: RunFolder,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write it.")] = None,
-    as_json: AsJson = False,
-    fast: Annotated[
-        bool, typer.Option("--fast", help="Leave out why and which source, which take longest.")
-    ] = False,
-    parser: Annotated[
-        str | None, typer.Option(help="A spaCy pipeline, by name or folder, for syntactic relations too.")
-    ] = None,
-) -> None:
-    """Write the report: one HTML file that needs nothing else.
-
-    Example: traitmap report runs/mini
-    """
-    from traitmap import api
-
-    with shown_progress() as listener:
-        written = api.open_run(run).report(output, fast=fast, parser=parser, listener=listener)
-    print_json({"report": str(written)}) if as_json else typer.echo(str(written))
-
-
-def components_of(text: str) -> Any:
-    return int(text) if text.isdigit() else one_of("components", text, ("auto", "a whole number"))
-
-
-Place = Annotated[
-    Path,
-    typer.Argument(
-        metavar="DATASET_OR_RUN", help="A run folder, a study file, or a JSONL file with task and input."
-    ),
-]
+        table = api.read_matrix(run, orientation=layout, row_name=row_name, drop=listed(drop))
+        result = api.traits(table, claimed_share=claimed_share, seed=seed, **settings)
+    print_json(result.to_json()) if as_json else print_table(tables.traits_view(result))
 
 
 @app.command()
@@ -190,10 +150,8 @@ def profile(
     Example: traitmap profile runs/mini
     Example: traitmap profile texts.jsonl --parser en_core_web_sm --csv profiles.csv
     """
-    from traitmap import api
-
     with shown_progress() as listener:
-        found = api.profile(
+        result = api.profile(
             dataset,
             parser=parser,
             encoder=encoder,
@@ -205,17 +163,12 @@ def profile(
             listener=listener,
         )
     if csv is not None:
-        for written in api.write_profile(found, csv):
-            typer.echo(f"wrote {written}", err=True)
+        for written in api.write_profile(result, csv):
+            tell(f"wrote {written}")
     if as_json:
-        print_json(found.to_json())
+        print_json(result.to_json())
     elif csv is None:
-        from traitmap.report.terminal_profiles import profile_tables
-
-        print_table(profile_tables(found))
-
-
-UNITS = ("points", "standard", "auto")
+        print_table(tables.profile_view(result))
 
 
 @app.command()
@@ -252,10 +205,8 @@ def explain(
 
     Example: traitmap explain runs/mini
     """
-    from traitmap import api
-
     with shown_progress() as listener:
-        found = api.explain(
+        result = api.explain(
             run,
             texts=texts,
             parser=parser,
@@ -266,23 +217,15 @@ def explain(
             n_permutations=permutations,
             seed=seed,
         )
-    if as_json:
-        print_json(found.to_json())
-        return
-    from traitmap.report.terminal_analysis import explanation_table
-
-    print_table(explanation_table(found))
+    print_json(result.to_json()) if as_json else print_table(tables.explanation_view(result))
 
 
-def pairs_of(given: list[str]) -> tuple[tuple[str, str], ...]:
-    """``a:b`` as ("a", "b")."""
-    for text in given:
+def pairs_of(texts: list[str]) -> tuple[tuple[str, str], ...]:
+    """``a:b`` as ("a", "b"), for each."""
+    for text in texts:
         if text.count(":") != 1 or text.startswith(":") or text.endswith(":"):
             raise typer.BadParameter(f"{text!r}; give SOURCE:TARGET", param_hint="--own")
-    return tuple((text.split(":")[0], text.split(":")[1]) for text in given)
-
-
-VALUES = ("score", "relchange")
+    return tuple((text.split(":")[0], text.split(":")[1]) for text in texts)
 
 
 @app.command()
@@ -353,8 +296,6 @@ def recommend(
     Example: traitmap recommend runs/mini --examples my-task.jsonl
     Example: traitmap recommend --evaluate matrix.csv --texts texts.jsonl
     """
-    from traitmap import api
-
     if (run is None) == (evaluate is None):
         raise typer.BadParameter(
             "give a run or matrix to recommend from, or one to judge recommenders on",
@@ -363,7 +304,7 @@ def recommend(
     if run is not None:
         unit = one_of("values", values, VALUES)
         with shown_wait("recommend"):
-            advised = api.recommend(
+            ranked = api.recommend(
                 run,
                 target=target,
                 examples=examples,
@@ -374,18 +315,14 @@ def recommend(
                 top=top,
                 values=unit,
                 seed=seed,
+                listener=silent,
             )
-        if as_json:
-            print_json(advised.to_json())
-            return
-        from traitmap.report.terminal_analysis import recommendation_table
-
-        print_table(recommendation_table(advised))
+        print_json(ranked.to_json()) if as_json else print_table(tables.recommendation_view(ranked))
         return
 
     assert evaluate is not None
     with shown_progress() as listener:
-        found = api.evaluate_recommenders(
+        judged = api.evaluate_recommenders(
             evaluate,
             texts=texts,
             embeddings=embeddings,
@@ -394,12 +331,28 @@ def recommend(
             seed=seed,
             listener=listener,
         )
-    if as_json:
-        print_json(found.to_json())
-        return
-    from traitmap.report.terminal_analysis import evaluation_table
+    print_json(judged.to_json()) if as_json else print_table(tables.evaluation_view(judged))
 
-    print_table(evaluation_table(found))
+
+@app.command()
+def report(
+    run: RunFolder,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write it.")] = None,
+    as_json: AsJson = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Leave out why and which source, which take longest.")
+    ] = False,
+    parser: Annotated[
+        str | None, typer.Option(help="A spaCy pipeline, by name or folder, for syntactic relations too.")
+    ] = None,
+) -> None:
+    """Write the report: one HTML file that needs nothing else.
+
+    Example: traitmap report runs/mini
+    """
+    with shown_progress() as listener:
+        written = api.open_run(run).report(output, fast=fast, parser=parser, listener=listener)
+    print_json({"report": str(written)}) if as_json else typer.echo(str(written))
 
 
 @app.command()
@@ -424,8 +377,6 @@ def figure(
     Example: traitmap figure runs/mini matrix -o matrix.pdf --width 180
     Example: traitmap figure runs/mini --list
     """
-    from traitmap import api
-
     if list_ == (name is not None):
         raise typer.BadParameter("give the name of a figure, or --list", param_hint="NAME")
     with shown_progress() as listener:

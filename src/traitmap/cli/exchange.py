@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
-from traitmap.cli.app import AsJson, MatrixOrRun, app, listed, print_json, printable, shown_wait
+from traitmap import api
+from traitmap.cli.app import AsJson, MatrixOrRun, app, listed, print_json, tell
+from traitmap.jsonable import jsonable
+from traitmap.terminal import shown_wait
+from traitmap.wording import counted
 
 
 @app.command(name="import")
@@ -32,28 +36,25 @@ def import_(
 
     Example: traitmap import lm_eval_results/ -o runs/ours
     """
-    from traitmap import api
-    from traitmap.wording import counted
-
-    metrics = dict(_pair(one) for one in metric or [])
+    metrics = dict(_pair(text) for text in metric or [])
     with shown_wait("import"):
         done = api.import_results(paths, output, base=base, metrics=metrics, allow=listed(allow))
     if as_json:
-        print_json(done.to_json())
+        print_json(jsonable(done))
         return
     for note in done.notes:
-        typer.echo(printable(note), err=True)
+        tell(note)
     known = f"base {done.base}" if done.base else "no base model (give --base)"
     size = f"{counted(len(done.sources), 'source')}, {counted(len(done.metrics), 'target')}"
-    typer.echo(
+    tell(
         f"{done.place}: {size}, {known}; "
         f"{len(done.paired)} with items and paired statistics, {len(done.given)} with values alone. "
-        f"Read: {', '.join(done.kinds)}.",
-        err=True,
+        f"Read: {', '.join(done.kinds)}."
     )
 
 
 def _pair(text: str) -> tuple[str, str]:
+    """``TASK=METRIC`` as two words."""
     task, equals, metric = text.partition("=")
     if not (task and equals and metric):
         raise typer.BadParameter(f"{text!r}; write TASK=METRIC", param_hint="--metric")
@@ -79,8 +80,6 @@ def export(
 
     Example: traitmap export runs/mini --format model-card -o cards
     """
-    from traitmap import api
-
     with shown_wait("export"):
         written = [str(place) for place in api.export(run, output, format=format_, sources=source or ())]
     print_json(written) if as_json else typer.echo("\n".join(written))

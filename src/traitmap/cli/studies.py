@@ -1,18 +1,17 @@
-"""Commands around one study: init, check, run, status, pretrain.
-
-Commands on what is kept of a run: query, gc.
-
-The command that shows a run in a browser: view.
-"""
+"""Commands around one study: init, check, run, status, pretrain; and on its run folder: query, gc, view."""
 
 from __future__ import annotations
 
+import csv
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from traitmap import api
+from traitmap import report as tables
 from traitmap.cli.app import (
     AsJson,
     RunFolder,
@@ -21,15 +20,19 @@ from traitmap.cli.app import (
     one_of,
     print_json,
     print_table,
-    printable,
     shown_progress,
-    shown_wait,
+    tell,
 )
+from traitmap.errors import UserError
+from traitmap.jsonable import jsonable
+from traitmap.study.init import write_template
+from traitmap.terminal import shown_wait
 
 if TYPE_CHECKING:
     from traitmap.runs.query import Answered
     from traitmap.runs.status import RunStatus
 
+SHOWN = 100  # rows of a query that the terminal gets
 
 Copies = Annotated[
     Path | None,
@@ -49,8 +52,6 @@ def init(
 
     Example: traitmap init my-study
     """
-    from traitmap.study.init import write_template
-
     path = write_template(folder, template)
     typer.echo(f"Wrote {path}. Next: traitmap check {path}")
 
@@ -86,27 +87,21 @@ def check(
 
     Example: traitmap check my-study/study.yaml
     """
-    from traitmap import api
-
     if plan is not None:
-        from traitmap.report.terminal import growth_table
-
         grown = api.plan_growth(
             plan, workers=gpus, model_shape=model_shape, study=study, items=items, group_size=group_size
         )
-        print_json(grown.to_json()) if as_json else print_table(growth_table(grown))
+        print_json(grown.to_json()) if as_json else print_table(tables.growth_view(grown))
         return
     if study is None:
         raise typer.BadParameter("missing; it may be left out only with --plan", param_hint="STUDY")
-    from traitmap.report.preview import check_preview
-
     with shown_wait("check"):
         found = api.check(study, measure=measure, data=data)
     if as_json:
         print_json(found.to_json())
         return
     print_table(
-        check_preview(
+        tables.check_preview(
             sources=found.sources,
             targets=found.targets,
             adapters=found.adapters_to_train,
@@ -146,17 +141,13 @@ def run(
 
     Example: traitmap run my-study/study.yaml --budget 0.25
     """
-    from traitmap import api
-
     with shown_progress() as listener:
         done = api.run(
             study, listener, output=output, budget=budget, seed=seed, data=data, executor=executor,
             address=address, workers=workers, threads=threads, group_size=group_size,
         )  # fmt: skip
     if budget is not None and not as_json:
-        from traitmap.report.terminal import spending_table
-
-        print_table(spending_table(done.spent() or {}))
+        print_table(tables.spending_view(done.spent() or {}))
     if as_json:
         print_json({**done.status().to_json(), "spent": done.spent() if budget is not None else None})
     tell_end(done.status())
@@ -165,15 +156,14 @@ def run(
 def tell_end(status: RunStatus) -> None:
     """What came of a run, on standard error; exit code 3 where a part of it failed."""
     part = f", {status.partial.done} in part" if status.partial.done else ""
-    typer.echo(
+    tell(
         f"{status.folder}: {status.adapters.done} adapters, {status.cells.done} cells done{part}; "
-        f"{status.adapters.failed} adapters, {status.cells.failed + status.partial.failed} cells failed.",
-        err=True,
+        f"{status.adapters.failed} adapters, {status.cells.failed + status.partial.failed} cells failed."
     )
     if status.failed:
         for failure in status.failures:
             where = failure.source if failure.target is None else f"{failure.source} -> {failure.target}"
-            typer.echo(printable(f"  {where}: {failure.reason}"), err=True)
+            tell(f"  {where}: {failure.reason}")
         raise typer.Exit(3)
 
 
@@ -189,11 +179,8 @@ def status(
 
     Example: traitmap status runs/mini
     """
-    from traitmap import api
-    from traitmap.report.terminal import status_table
-
-    found = api.open_run(run).status(verify=verify)
-    print_json(found.to_json()) if as_json else print_table(status_table(found))
+    state = api.status(run, verify=verify)
+    print_json(state.to_json()) if as_json else print_table(tables.status_view(state))
 
 
 @app.command()
@@ -221,25 +208,19 @@ def pretrain(
 
     Example: traitmap pretrain corpus.txt -o my-base --steps 2000
     """
-    from traitmap import api
-
-    one_of("arithmetic", arithmetic, ("auto", "float32", "bfloat16"))
+    kind = one_of("arithmetic", arithmetic, ("auto", "float32", "bfloat16"))
     with shown_progress() as listener:
         done = api.pretrain(
             texts, output, listener,
             hidden_size=hidden_size, num_layers=num_layers, num_attention_heads=num_attention_heads,
             intermediate_size=intermediate_size, vocab_size=vocab_size, context=context,
             sequence_length=sequence_length, batch_size=batch_size, steps=steps,
-            learning_rate=learning_rate, seed=seed, device=device, arithmetic=arithmetic, threads=threads,
+            learning_rate=learning_rate, seed=seed, device=device, arithmetic=kind, threads=threads,
         )  # fmt: skip
-    typer.echo(
+    tell(
         f"{output}: {done.parameters:,} parameters, {done.tokens:,} tokens seen, "
-        f"validation loss {done.validation_loss:.3f} nats per token",
-        err=True,
+        f"validation loss {done.validation_loss:.3f} nats per token"
     )
-
-
-SHOWN = 100  # rows that the terminal gets
 
 
 @app.command()
@@ -259,21 +240,19 @@ def query(
 
     Example: traitmap query runs/mini "select source, target, avg(score) from outcomes group by all"
     """
-    from traitmap import api
-
-    with api.streamed_query(run, sql) as found:
-        for path, why in found.left_out.items():
-            typer.echo(f"{path}: damaged ({why}); left out. `traitmap run` computes it anew.", err=True)
+    with api.streamed_query(run, sql) as answer:
+        for path, why in answer.left_out.items():
+            tell(f"{path}: damaged ({why}); left out. `traitmap run` computes it anew.")
         if parquet is not None:
-            from traitmap.runs.query import write_rows
+            from traitmap.runs.query import write_rows  # DuckDB: only here
 
-            write_rows(found.rows, parquet)
+            write_rows(answer.rows, parquet)
         elif as_csv:
-            _print_csv(found)
+            _print_csv(answer)
         elif as_json:
-            print_json(_records(found))
+            print_json(jsonable(_records(answer)), default=_plain)
         else:
-            _print_table(found)
+            _print_table(answer)
 
 
 @app.command()
@@ -286,32 +265,23 @@ def gc(
 
     Example: traitmap gc runs/mini --delete
     """
-    from dataclasses import asdict
-
-    from traitmap import api
-    from traitmap.report.terminal import waste_table
-
-    found = api.gc(run, delete=delete)
+    waste = api.gc(run, delete=delete)
     if as_json:
-        print_json({"deleted": delete, "waste": [asdict(one) for one in found]})
+        print_json({"deleted": delete, "waste": jsonable(waste)})
     else:
-        print_table(waste_table(found, deleted=delete))
+        print_table(tables.waste_view(waste, deleted=delete))
 
 
 def _print_table(found: Answered) -> None:
-    from traitmap.report.terminal import answer_table
-
     rows: list[tuple[Any, ...]] = []
     for batch in found.rows:
         rows += zip(*(column.slice(0, SHOWN + 1).to_pylist() for column in batch.columns), strict=True)
         if len(rows) > SHOWN:
             break
-    print_table(answer_table(found.rows.schema.names, rows[:SHOWN], more=len(rows) > SHOWN))
+    print_table(tables.answer_view(found.rows.schema.names, rows[:SHOWN], more=len(rows) > SHOWN))
 
 
 def _print_csv(found: Answered) -> None:
-    import csv
-
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(found.rows.schema.names)
     for batch in found.rows:
@@ -319,31 +289,21 @@ def _print_csv(found: Answered) -> None:
 
 
 def _records(found: Answered) -> list[dict[str, Any]]:
-    from traitmap.errors import UserError
-
     names = found.rows.schema.names
     if len(set(names)) < len(names):
         raise UserError(f"Two columns have one name ({', '.join(names)}); name them apart with AS.")
     return [
-        dict(zip(names, map(_plain, row), strict=True))
+        dict(zip(names, row, strict=True))
         for batch in found.rows
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
     ]
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: unknown numbers are null, dates and the like are text."""
-    from decimal import Decimal
-
+    """A value of DuckDB as JSON has it: decimals are numbers, dates and the like are text."""
     if isinstance(value, Decimal):
-        value = int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    return value if value is None or isinstance(value, str | int | bool) else str(value)
+        return int(value) if value == value.to_integral_value() else jsonable(float(value))
+    return str(value)
 
 
 @app.command()
@@ -357,12 +317,10 @@ def view(
 
     Example: traitmap view runs/mini --open
     """
-    from traitmap import api
-
     with api.view(run, port=port) as viewing:
         print_json({"address": viewing.address}) if as_json else typer.echo(viewing.address)
         sys.stdout.flush()
-        typer.echo("Only this machine can reach it. Ctrl-C ends the view, not the run.", err=True)
+        tell("Only this machine can reach it. Ctrl-C ends the view, not the run.")
         if open_:
             typer.launch(viewing.address)
         viewing.wait()
