@@ -1,8 +1,8 @@
-"""One dataset read once: what its profile and its pairs with other datasets are made of.
+"""The profile of every dataset from its texts, and how alike datasets are in style, meaning, words and
+labels.
 
-The profile of every dataset from its texts, and how alike the datasets are in style, meaning and words.
-
-Profiles of datasets as plain JSON values; unknown numbers become null.
+A dataset is read once (``read``); its profile and its pairs with other datasets (the chapter pairs) are made
+of that reading. ``profile_datasets`` reads, profiles and compares all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from traitmap.analysis.profiles.classes import (
@@ -51,6 +50,8 @@ from traitmap.data.texts import TaskText, Texts
 from traitmap.errors import DataError
 from traitmap.jsonable import jsonable
 from traitmap.matrix.record import Array
+
+FEWEST_FOR_STYLE = 3  # two z-scored datasets are each other's opposite, whatever they are
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,10 @@ def read(
     sampling: Sampling | None = None,
     seed: int = 0,
 ) -> DatasetReading:
-    """Read a dataset. Raises DataError where it has no texts."""
+    """Read a dataset once. Parameters are those of ``profile_datasets``; seed: of the order of its texts.
+
+    Raises DataError where it has no texts.
+    """
     sampling = sampling or Sampling()
     if not texts:
         raise DataError(f"dataset {name!r} has no texts; a profile needs one or more")
@@ -127,24 +131,6 @@ def read(
         words=vocabulary(tokens),
         meaning=tuple(dict.fromkeys(text for text in whole if text.strip()))[: sampling.meaning],
     )
-
-
-def read_all(
-    texts: Mapping[str, Sequence[TaskText]],
-    *,
-    token_counts: TokenCounts | None = None,
-    parser: Any | None = None,
-    sampling: Sampling | None = None,
-    seed: int = 0,
-) -> tuple[DatasetReading, ...]:
-    """Every dataset, by name: what is fitted on all of them must not depend on their order."""
-    return tuple(
-        read(name, texts[name], token_counts=token_counts, parser=parser, sampling=sampling, seed=seed)
-        for name in sorted(texts)
-    )
-
-
-FEWEST_FOR_STYLE = 3  # two z-scored datasets are each other's opposite, whatever they are
 
 
 @dataclass(frozen=True)
@@ -299,7 +285,7 @@ def profile_datasets(
     """Profile datasets from their texts and compare them with one another.
 
     token_counts: texts to their numbers of tokens (``Engine.token_counts``); None counts words.
-    embed, style_embed: texts to (n, K) vectors of meaning and of style (``encoder.load_encoder``); None
+    embed, style_embed: texts to (n, K) vectors of meaning and of style (``semantics.load_encoder``); None
         embeds by TF-IDF with SVD, and leaves the encoder of style out.
     parser: a spaCy pipeline with a tagger, for parts of speech in the style.
     perplexity: of the base model on each dataset. sizes: examples of each dataset where ``texts`` holds a
@@ -311,62 +297,44 @@ def profile_datasets(
     if not texts:
         raise DataError("there are no datasets to profile; give texts by name")
     sampling = sampling or Sampling()
-    readings = read_all(texts, token_counts=token_counts, parser=parser, sampling=sampling, seed=seed)
-    place = {reading.name: number for number, reading in enumerate(readings)}
-    profiles = {name: _profile(readings[place[name]], sizes, perplexity or {}, sampling) for name in texts}
-    asked = {"sampling": asdict(sampling), "permutations": permutations, "seed": seed}
-    with threadpool_limits(limits=1, user_api="blas"):  # the same bits on every machine
-        return _compare(
-            readings,
-            np.array([place[name] for name in texts]),
-            profiles,
-            embed=embed,
-            style_embed=style_embed,
-            permutations=permutations,
-            seed=seed,
-            conditions={**asked, "unit": readings[0].measured.unit},
-        )
-
-
-def _compare(
-    readings: Sequence[DatasetReading],
-    order: NDArray[np.int64],
-    profiles: Mapping[str, DatasetProfile],
-    *,
-    embed: Embed | None,
-    style_embed: Embed | None,
-    permutations: int,
-    seed: int,
-    conditions: Mapping[str, Any],
-) -> DatasetComparison:
-    """Everything that is measured between datasets. Computed in the order of names, told in ``order``."""
-    meanings = [reading.meaning for reading in readings]
-    embedded = embed_together(meanings, embed, seed)
-    distances = discrepancy(embedded.clouds, permutations=permutations, seed=seed)
-    encoded = embed_together(meanings, style_embed, seed) if style_embed is not None else None
-    style_names, scores = style_matrix([reading.style for reading in readings])
+    settings = {"sampling": asdict(sampling), "permutations": permutations, "seed": seed}
+    # what is fitted on all datasets must not depend on their order: read and compared in the order of names
+    names = sorted(texts)
+    options: dict[str, Any] = {"token_counts": token_counts, "parser": parser, "sampling": sampling}
+    readings = [read(name, texts[name], **options, seed=seed) for name in names]
+    profiles = {
+        name: _profile(readings[names.index(name)], sizes, perplexity or {}, sampling) for name in texts
+    }
+    meanings, words = [reading.meaning for reading in readings], [reading.words for reading in readings]
+    classes = [reading.classes for reading in readings]
     few = len(readings) < FEWEST_FOR_STYLE
-    style = np.full((len(readings),) * 2, np.nan) if few else cosine_matrix(scores)
-    words = [reading.words for reading in readings]
-    overlap = vocabulary_overlap(words, words)
-    shared, priors = _label_tables([reading.classes for reading in readings])
-    square = np.ix_(order, order)
-    return DatasetComparison(
-        profiles=MappingProxyType(dict(profiles)),
-        style_names=style_names,
-        style_scores=scores[order],
-        style_cosine=style[square],
-        semantic_kind=embedded.kind,
-        semantic_cosine=embedded.cosine()[square],
-        discrepancy=distances.ordered(order),
-        vocabulary=VocabularyOverlap(overlap.jaccard[square], overlap.coverage[square]),
-        shared_labels=shared[square],
-        prior_distance=priors[square],
-        encoded_style_cosine=None if encoded is None else encoded.cosine()[square],
-        style_encoder="" if encoded is None else encoded.kind,
-        conditions=MappingProxyType(dict(conditions)),
-        notes=_notes(profiles, few, embed is None),
-    )
+    with threadpool_limits(limits=1, user_api="blas"):  # the same bits on every machine
+        embedded = embed_together(meanings, embed, seed)
+        distances = discrepancy(embedded.clouds, permutations=permutations, seed=seed)
+        encoded = embed_together(meanings, style_embed, seed) if style_embed is not None else None
+        style_names, scores = style_matrix([reading.style for reading in readings])
+        style = np.full((len(readings),) * 2, np.nan) if few else cosine_matrix(scores)
+        overlap = vocabulary_overlap(words, words)
+        shared = np.array([[float(len(shared_label_words(a, b))) for b in classes] for a in classes])
+        priors = np.array([[prior_distance(a, b) for b in classes] for a in classes])
+        order = np.array([names.index(name) for name in texts])
+        square = np.ix_(order, order)
+        return DatasetComparison(
+            profiles=MappingProxyType(profiles),
+            style_names=style_names,
+            style_scores=scores[order],
+            style_cosine=style[square],
+            semantic_kind=embedded.kind,
+            semantic_cosine=embedded.cosine()[square],
+            discrepancy=distances.ordered(order),
+            vocabulary=VocabularyOverlap(overlap.jaccard[square], overlap.coverage[square]),
+            shared_labels=shared[square],
+            prior_distance=priors[square],
+            encoded_style_cosine=None if encoded is None else encoded.cosine()[square],
+            style_encoder="" if encoded is None else encoded.kind,
+            conditions=MappingProxyType({**settings, "unit": readings[0].measured.unit}),
+            notes=_notes(profiles, few, embed is None),
+        )
 
 
 def _profile(
@@ -401,17 +369,10 @@ def _profile(
     )
 
 
-def _label_tables(classes: Sequence[Classes]) -> tuple[Array, Array]:
-    """(D, D) numbers of shared label words, and distances of class priors."""
-    shared = np.array([[len(shared_label_words(class_, other)) for other in classes] for class_ in classes])
-    priors = np.array([[prior_distance(one, other) for other in classes] for one in classes])
-    return shared.astype(float), priors
-
-
 def _notes(profiles: Mapping[str, DatasetProfile], few: bool, words_only: bool) -> tuple[str, ...]:
     """What a reader must know."""
     notes = []
-    sampled = [name for name, one in profiles.items() if min(one.read.values()) < one.texts]
+    sampled = [profile for profile in profiles.values() if min(profile.read.values()) < profile.texts]
     if sampled:
         notes.append(
             f"{len(sampled)} of {len(profiles)} datasets were sampled; 'read' holds the texts of each part"

@@ -1,6 +1,6 @@
-"""Profiles as flat rows, one a dataset, a cell or a relation: what tables show and CSV files hold.
+"""The record of a profile, of some datasets or of a run, and its flat rows for tables and CSV files.
 
-All that was found of some datasets, and of a run's answers, in one record.
+Rows are one a dataset, a cell or a relation; every interval becomes three columns: name, name_low, name_high.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from traitmap.analysis.profiles.cell_classes import CellClasses
-from traitmap.analysis.profiles.cell_lengths import CellLengths
 from traitmap.analysis.profiles.cells import CellProfiles
 from traitmap.analysis.profiles.class_metrics import METRICS
-from traitmap.analysis.profiles.datasets import DatasetComparison, DatasetProfile
+from traitmap.analysis.profiles.datasets import DatasetComparison
 from traitmap.analysis.profiles.parser import Relations
 from traitmap.analysis.profiles.relations import RelationEffects
 from traitmap.engine.perplexity import BasePerplexity
@@ -68,99 +67,99 @@ class DatasetRow:
 def dataset_rows(
     comparison: DatasetComparison, roles: Mapping[str, str], tasks: Mapping[str, str]
 ) -> tuple[DatasetRow, ...]:
-    """A row of each dataset, in their order. tasks: dataset -> task; datasets of one are no neighbours."""
+    """A row of each dataset, in their order.
+
+    roles: dataset -> ``source``, ``target`` or ``dataset``. tasks: dataset -> task; datasets of one task are
+    not each other's neighbours.
+    """
     names = comparison.names
-    own = np.array([[tasks.get(one, one) == tasks.get(other, other) for other in names] for one in names])
+    same_task = np.array([[tasks.get(a, a) == tasks.get(b, b) for b in names] for a in names])
     style = comparison.style_cosine
     if comparison.encoded_style_cosine is not None:
         style = comparison.encoded_style_cosine
     neighbours = zip(
-        _nearest(names, style, own), _nearest(names, comparison.semantic_cosine, own), strict=True
+        _nearest(names, style, same_task),
+        _nearest(names, comparison.semantic_cosine, same_task),
+        strict=True,
     )
-    return tuple(
-        _row(comparison.profiles[name], roles.get(name, "dataset"), near, like)
-        for name, (near, like) in zip(names, neighbours, strict=True)
-    )
+    rows = []
+    for profile, (by_style, by_meaning) in zip(comparison.profiles.values(), neighbours, strict=True):
+        output, classes = profile.lengths.output, profile.classes
+        answer, answer_share = max(profile.forms.answers.items(), key=lambda form: form[1], default=("", nan))
+        marks = profile.forms.output_markers if output.n else profile.forms.input_markers
+        rows.append(
+            DatasetRow(
+                dataset=profile.name,
+                role=roles.get(profile.name, "dataset"),
+                texts=profile.texts,
+                size=profile.difficulty.size,
+                unit=profile.lengths.unit,
+                input=profile.lengths.input.median,
+                output=output.median,
+                output_low=float(output.percentiles[5]),
+                output_high=float(output.percentiles[95]),
+                classes=classes.number,
+                entropy=classes.entropy,
+                majority=classes.majority,
+                answer=answer,
+                answer_share=answer_share,
+                marks=tuple(mark for mark, share in marks.items() if share >= MARKED),
+                vocabulary=profile.difficulty.vocabulary,
+                richness=profile.difficulty.richness,
+                perplexity=profile.difficulty.perplexity,
+                style=by_style[0],
+                style_cosine=by_style[1],
+                meaning=by_meaning[0],
+                meaning_cosine=by_meaning[1],
+            )
+        )
+    return tuple(rows)
 
 
-def _nearest(names: Sequence[str], cosine: Array, own: Array) -> Iterator[tuple[str, float]]:
-    """The nearest other dataset of each, and its cosine."""
-    for row in np.where(own, -np.inf, np.where(np.isfinite(cosine), cosine, -np.inf)):
+def _nearest(
+    names: Sequence[str], cosine: Array, same_task: NDArray[np.bool_]
+) -> Iterator[tuple[str, float]]:
+    """The nearest dataset of another task to each, and its cosine; ("", NaN) where there is none."""
+    for row in np.where(same_task, -np.inf, np.where(np.isfinite(cosine), cosine, -np.inf)):
         best = int(row.argmax())
         yield (names[best], float(row[best])) if np.isfinite(row[best]) else ("", nan)
 
 
-def _row(
-    profile: DatasetProfile, role: str, style: tuple[str, float], meaning: tuple[str, float]
-) -> DatasetRow:
-    output, classes = profile.lengths.output, profile.classes
-    answer, answer_share = max(profile.forms.answers.items(), key=lambda one: one[1], default=("", nan))
-    marks = profile.forms.output_markers if output.n else profile.forms.input_markers
-    return DatasetRow(
-        dataset=profile.name,
-        role=role,
-        texts=profile.texts,
-        size=profile.difficulty.size,
-        unit=profile.lengths.unit,
-        input=profile.lengths.input.median,
-        output=output.median,
-        output_low=float(output.percentiles[5]),
-        output_high=float(output.percentiles[95]),
-        classes=classes.number,
-        entropy=classes.entropy,
-        majority=classes.majority,
-        answer=answer,
-        answer_share=answer_share,
-        marks=tuple(mark for mark, share in marks.items() if share >= MARKED),
-        vocabulary=profile.difficulty.vocabulary,
-        richness=profile.difficulty.richness,
-        perplexity=profile.difficulty.perplexity,
-        style=style[0],
-        style_cosine=style[1],
-        meaning=meaning[0],
-        meaning_cosine=meaning[1],
-    )
-
-
 def cell_rows(cells: CellProfiles) -> list[dict[str, Any]]:
     """A row of each cell, pooled and by seed: classes, then lengths. Shares are from 0 to 1."""
-    lengths = {(length.source, length.target, length.seed): length for length in cells.lengths}
-    classes = {(class_.source, class_.target, class_.seed): class_ for class_ in cells.classes}
-    return [
-        {"source": source, "target": target, "seed": "" if seed is None else seed}
-        | _class_row(classes.get((source, target, seed)))
-        | _length_row(lengths.get((source, target, seed)))
-        for source, target, seed in dict.fromkeys([*classes, *lengths])
-    ]
-
-
-def _class_row(cell: CellClasses | None) -> dict[str, Any]:
-    own = cell.adapter if cell else None
-    row: dict[str, Any] = {
-        "commonest": own.commonest if own else "",
-        "collapsed": own.collapsed if own else "",
-        **_spread("commonest_share", own.commonest_share if own else None),
-    }
-    for name in METRICS:
-        row |= _spread(name, getattr(own, name) if own else None)
-        row |= _spread(f"{name}_gain", cell.gains[name] if cell else None)
-    return row
-
-
-def _length_row(cell: CellLengths | None) -> dict[str, Any]:
-    best = cell.best if cell else None
-    return {
-        "length_unit": best.unit if best else "",
-        "length_base": best.base.mean if best else nan,
-        "length_gold": best.gold.mean if best else nan,
-        "length_source": best.source.mean if best else nan,
-        **_spread("length", best.mean if best else None),
-        **_spread("interpolation", best.interpolation if best else None),
-        **_spread("endless", cell.endless if cell else None),
-        **_spread("endless_change", cell.endless_change.difference if cell else None),
-        **_spread("unparsed", cell.unparsed if cell else None),
-        **_spread("unparsed_change", cell.unparsed_change.difference if cell else None),
-    }
+    lengths = {(cell.source, cell.target, cell.seed): cell for cell in cells.lengths}
+    classes = {(cell.source, cell.target, cell.seed): cell for cell in cells.classes}
+    rows = []
+    for key in dict.fromkeys([*classes, *lengths]):
+        source, target, seed = key
+        sorted_in, written = classes.get(key), lengths.get(key)
+        metrics = sorted_in.adapter if sorted_in else None
+        best = written.best if written else None
+        row: dict[str, Any] = {
+            "source": source,
+            "target": target,
+            "seed": "" if seed is None else seed,
+            "commonest": metrics.commonest if metrics else "",
+            "collapsed": metrics.collapsed if metrics else "",
+            **_spread("commonest_share", metrics.commonest_share if metrics else None),
+        }
+        for name in METRICS:
+            row |= _spread(name, getattr(metrics, name) if metrics else None)
+            row |= _spread(f"{name}_gain", sorted_in.gains[name] if sorted_in else None)
+        row |= {
+            "length_unit": best.unit if best else "",
+            "length_base": best.base.mean if best else nan,
+            "length_gold": best.gold.mean if best else nan,
+            "length_source": best.source.mean if best else nan,
+            **_spread("length", best.mean if best else None),
+            **_spread("interpolation", best.interpolation if best else None),
+            **_spread("endless", written.endless if written else None),
+            **_spread("endless_change", written.endless_change.difference if written else None),
+            **_spread("unparsed", written.unparsed if written else None),
+            **_spread("unparsed_change", written.unparsed_change.difference if written else None),
+        }
+        rows.append(row)
+    return rows
 
 
 def relation_rows(effects: RelationEffects) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ taken for one that the adapter handles. Differences of rates, and ratios of succ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import nan
 
 import numpy as np
@@ -31,16 +30,9 @@ LEVEL = 0.05
 _BLOCK = 1_000  # permutations at a time, to bound memory
 
 
-@dataclass(frozen=True)
-class _Table:
-    """Items of one stratum that are won or lost, grouped by what they add to the statistic.
-
-    values: (C,) distinct contributions, rising. items, chosen: (C,) items in all, and with the property.
-    """
-
-    values: Array
-    items: Codes
-    chosen: Codes
+# Items of one stratum that are won or lost, grouped by what they add to the statistic: values (C,) distinct
+# contributions, rising; items (C,) that make each; present (C,) of these that have the property.
+_Stratum = tuple[Array, Codes, Codes]
 
 
 def win_test(wins: Array, losses: Array, present: Flags, strata: Codes, *, seed: int = 0) -> float:
@@ -54,43 +46,43 @@ def win_test(wins: Array, losses: Array, present: Flags, strata: Codes, *, seed:
     several it is Monte Carlo, (1 + extreme) / (1 + draws). NaN where no outcome could have given
     p <= .05: such a test can find nothing, and is none (R. E. Tarone, Biometrics 46:515-522, 1990).
     """
-    tables = [
-        table
+    strata_counts = [
+        counts
         for code in np.unique(strata)
-        if (table := _table(wins, losses, present, (strata == code) & (wins + losses > 0))) is not None
+        if (counts := _counts(wins, losses, present, (strata == code) & (wins + losses > 0))) is not None
     ]
-    if not tables or _least_p(tables) > LEVEL:
+    if not strata_counts or _least_p(strata_counts) > LEVEL:
         return nan
     if np.ptp((wins + losses)[wins + losses > 0]) == 0:
-        return _exact(tables)
+        return _exact(strata_counts)
     generator = np.random.default_rng(seed)
-    p = _sampled(tables, DRAWS, generator)
-    return _sampled(tables, CLOSE_DRAWS, generator) if p < _CLOSE else p
+    p = _sampled(strata_counts, DRAWS, generator)
+    return _sampled(strata_counts, CLOSE_DRAWS, generator) if p < _CLOSE else p
 
 
-def _table(wins: Array, losses: Array, present: Flags, at: Flags) -> _Table | None:
-    """The table of one stratum, or None where it cannot tell anything."""
-    won, decided, chosen = wins[at], (wins + losses)[at], present[at]
-    if not decided.size or not 0 < chosen.sum() < chosen.size:
+def _counts(wins: Array, losses: Array, present: Flags, at: Flags) -> _Stratum | None:
+    """The counts of one stratum, or None where it cannot tell anything."""
+    won, decided, has = wins[at], (wins + losses)[at], present[at]
+    if not decided.size or not 0 < has.sum() < has.size:
         return None
     beyond = np.round(won - decided * (won.sum() / decided.sum()), 9)
     values, place = np.unique(beyond, return_inverse=True)
     if values.size < 2:
         return None
     count = values.size
-    return _Table(values, np.bincount(place, minlength=count), np.bincount(place[chosen], minlength=count))
+    return values, np.bincount(place, minlength=count), np.bincount(place[has], minlength=count)
 
 
-def _least_p(tables: Sequence[_Table]) -> float:
+def _least_p(strata: Sequence[_Stratum]) -> float:
     """The smallest p-value that these numbers of items could have given."""
     tails = []
     for order in (slice(None), slice(None, None, -1)):
         log = 0.0
-        for table in tables:
-            items, wanted = table.items[order], int(table.chosen.sum())
+        for _, items, present in strata:
+            items, size = items[order], int(present.sum())
             before = np.concatenate([[0], np.cumsum(items)[:-1]])
-            taken = np.clip(wanted - before, 0, items)
-            log += float(_log_choose(items, taken).sum() - _log_choose(int(items.sum()), wanted))
+            taken = np.clip(size - before, 0, items)
+            log += float(_log_choose(items, taken).sum() - _log_choose(int(items.sum()), size))
         tails.append(float(np.exp(log)))
     return min(1.0, 2 * min(tails))
 
@@ -99,25 +91,24 @@ def _log_choose(n: Codes | int, k: Codes | int) -> Array:
     return np.asarray(-special.betaln(np.asarray(k) + 1, np.asarray(n) - k + 1) - np.log1p(n))
 
 
-def _exact(tables: Sequence[_Table]) -> float:
+def _exact(strata: Sequence[_Stratum]) -> float:
     """Doubled smaller tail of the number of won items with the property: a sum of hypergeometric ones."""
     mass, observed = np.ones(1), 0
-    for table in tables:
-        lost, won = table.items
-        wanted = int(table.chosen.sum())
-        low, high = max(0, wanted - lost), min(wanted, won)
-        mass = np.convolve(mass, stats.hypergeom.pmf(np.arange(low, high + 1), lost + won, won, wanted))
-        observed += int(table.chosen[1]) - low
+    for _, (lost, won), present in strata:
+        size = int(present.sum())
+        low, high = max(0, size - lost), min(size, won)
+        mass = np.convolve(mass, stats.hypergeom.pmf(np.arange(low, high + 1), lost + won, won, size))
+        observed += int(present[1]) - low
     return float(min(1.0, 2 * min(mass[: observed + 1].sum(), mass[observed:].sum())))
 
 
-def _sampled(tables: Sequence[_Table], draws: int, generator: np.random.Generator) -> float:
+def _sampled(strata: Sequence[_Stratum], draws: int, generator: np.random.Generator) -> float:
     """The same by random draws of which items have the property."""
     statistic, observed = np.zeros(draws), 0.0
-    for table in tables:
-        drawn = generator.multivariate_hypergeometric(table.items, int(table.chosen.sum()), size=draws)
-        statistic += drawn @ table.values
-        observed += float(table.chosen @ table.values)
+    for values, items, present in strata:
+        drawn = generator.multivariate_hypergeometric(items, int(present.sum()), size=draws)
+        statistic += drawn @ values
+        observed += float(present @ values)
     above = 1 + int((statistic >= observed - 1e-6).sum())
     below = 1 + int((statistic <= observed + 1e-6).sum())
     return min(1.0, 2 * min(above, below) / (1 + draws))
@@ -187,14 +178,15 @@ def _permuted_p(centred: Array, present: Flags, groups: Sequence[Codes], draws: 
 
 def _welch(values: Array, flags: Array) -> Array:
     """(B, R) Welch's t of B orders of the values (B, n) between items with and without R properties."""
-    one = flags.sum(axis=0)
-    other = len(flags) - one
+    n_with = flags.sum(axis=0)
+    n_without = len(flags) - n_with
     sums, squares = values @ flags, values**2 @ flags
-    rest, rest_squares = values.sum(axis=1)[:, None] - sums, (values**2).sum(axis=1)[:, None] - squares
+    sums_without = values.sum(axis=1)[:, None] - sums
+    squares_without = (values**2).sum(axis=1)[:, None] - squares
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = (squares / one - (sums / one) ** 2) / (one - 1)
-        error += (rest_squares / other - (rest / other) ** 2) / (other - 1)
-        statistic = (sums / one - rest / other) / np.sqrt(np.maximum(error, 1e-300))
+        error = (squares / n_with - (sums / n_with) ** 2) / (n_with - 1)
+        error += (squares_without / n_without - (sums_without / n_without) ** 2) / (n_without - 1)
+        statistic = (sums / n_with - sums_without / n_without) / np.sqrt(np.maximum(error, 1e-300))
     return np.where(np.isfinite(statistic), statistic, 0.0)
 
 

@@ -1,11 +1,9 @@
-"""What was found of each syntactic relation in each cell, as records and in words.
+"""Which dependency relations of its items an adapter's gain depends on, against chance and small counts.
 
-Which syntactic relations of its items an adapter's gain depends on, against chance and small counts.
-
-For each adapter, target and dependency relation: how often base and adapter are right on items with and
-without the relation, and whether the gain differs between the two. A relation that few items have, or on
-which few items changed, is not tested but said to be untestable: the base's count on it is often 0, and
-a ratio of successes is then as large as whatever is put in place of the 0.
+For each adapter, target and relation: how often base and adapter are right on items with and without the
+relation, and whether the gain differs between the two (the tests are those of relation_tests). A relation
+that few items have, or on which few items changed, is not tested but said to be untestable: the base's count
+on it is often 0, and a ratio of successes is then as large as whatever is put in place of the 0.
 """
 
 from __future__ import annotations
@@ -33,6 +31,10 @@ from traitmap.analysis.profiles.relation_tests import (
 from traitmap.jsonable import jsonable
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import Interval, benjamini_hochberg, t_value, unknown
+
+MIN_SUPPORT = 10
+PRIOR = 0.5  # Jeffreys: half a success and half a failure
+_LENGTHS = 3  # thirds of text length within which a finding is tested again
 
 # What spaCy's own English pipelines call these UD relations, for comparison with work that used them.
 CLEARNLP_NAMES: Mapping[str, str] = MappingProxyType(
@@ -120,8 +122,8 @@ class RelationEffects:
     @property
     def findings(self) -> tuple[RelationEffect, ...]:
         """Significant effects, the smallest q first."""
-        found = (effect for effect in self.effects if effect.significant)
-        return tuple(sorted(found, key=lambda effect: (effect.q, effect.p)))
+        significant = (effect for effect in self.effects if effect.significant)
+        return tuple(sorted(significant, key=lambda effect: (effect.q, effect.p)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data; unknown numbers are null."""
@@ -134,33 +136,31 @@ class RelationEffects:
 
 
 def relation_in_words(effect: RelationEffect) -> str:
-    """One sentence with the numbers of one effect."""
-    other = CLEARNLP_NAMES.get(effect.relation)
-    name = f"{effect.relation} ({other})" if other else effect.relation
+    """One sentence with the numbers of one effect; of an untested one its reason.
+
+    Says where the effect is not above chance, or not so among items of one length and class.
+    """
+    clearnlp = CLEARNLP_NAMES.get(effect.relation)
+    name = f"{effect.relation} ({clearnlp})" if clearnlp else effect.relation
     if not effect.tested:
         return f"{name}: {effect.reason}"
     ratio, gap = effect.odds_ratio, effect.difference
     if ratio.known:
         more = "more" if ratio.value > 1 else "less"
-        told = (
+        comparison = (
             f"won : lost is {ratio.value:.2g} [{ratio.low:.2g}, {ratio.high:.2g}] times that of other items"
         )
     else:
         more = "more" if gap.value > 0 else "less"
-        told = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] against other items"
-    says = f"the score rises {more} on items with {name}: {told}, {effect.n_with} items, q = {effect.q:.3f}"
+        comparison = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] against other items"
+    sentence = f"the score rises {more} on items with {name}: {comparison}, {effect.n_with} items, q = {effect.q:.3f}"
     if effect.q >= LEVEL:
-        return f"{says}: not above chance"
+        return f"{sentence}: not above chance"
     if effect.significant:
-        return says
+        return sentence
     if isfinite(effect.p_within):
-        return f"{says}; not so among items of one length and class (p = {effect.p_within:.2f})"
-    return f"{says}; cannot be told from the length and class of the items"
-
-
-MIN_SUPPORT = 10
-PRIOR = 0.5  # Jeffreys: half a success and half a failure
-_LENGTHS = 3  # thirds of text length within which a finding is tested again
+        return f"{sentence}; not so among items of one length and class (p = {effect.p_within:.2f})"
+    return f"{sentence}; cannot be told from the length and class of the items"
 
 
 def relation_effects(
@@ -180,17 +180,17 @@ def relation_effects(
 
     The claim is about the very adapters that were trained: seeds of one source are averaged, not sampled.
     """
-    chosen = tuple(matrix.sources if sources is None else sources)
-    found = [
+    rows = tuple(matrix.sources if sources is None else sources)
+    untested = [
         effect
         for target, parsed in relations.items()
         if target in matrix.item_scores
-        for effect in _of_target(
-            matrix, target, parsed, chosen, (classes or {}).get(target), min_support, seed
+        for effect in _effects_on(
+            matrix, target, parsed, rows, (classes or {}).get(target), min_support, seed
         )
     ]
-    q = benjamini_hochberg(np.array([effect.p for effect in found], dtype=np.float64))
-    effects = tuple(replace(effect, q=float(one)) for effect, one in zip(found, q, strict=True))
+    q = benjamini_hochberg(np.array([effect.p for effect in untested], dtype=np.float64))
+    effects = tuple(replace(effect, q=float(q_value)) for effect, q_value in zip(untested, q, strict=True))
     first = next(iter(relations.values()), None)
     conditions = {
         "parser": first.parser if first else None,
@@ -202,12 +202,12 @@ def relation_effects(
         "correction": f"Benjamini-Hochberg over {int(np.isfinite(q).sum())} tests",
         "min_support": min_support,
         "seed": seed,
-        "parsed": {name: [len(one.texts), one.available] for name, one in relations.items()},
+        "parsed": {name: [len(parsed.texts), parsed.available] for name, parsed in relations.items()},
     }
     return RelationEffects(effects, conditions)
 
 
-def _of_target(
+def _effects_on(
     matrix: TransferMatrix,
     target: str,
     relations: Relations,
@@ -216,6 +216,7 @@ def _of_target(
     min_support: int,
     seed: int,
 ) -> Iterator[RelationEffect]:
+    """Effects of every relation on the cells of one target, on the items that base and adapter answered."""
     scores = matrix.item_scores[target][:, :, relations.texts]
     strata = _strata(relations, classes)
     for source in sources:
@@ -225,10 +226,7 @@ def _of_target(
             continue
         both = np.isfinite(scores[0, 0]) & np.isfinite(measured).all(axis=0)
         if both.any():
-            yield from _of_cell(
-                source,
-                target,
-                relations.labels,
+            effects = _effects_of_cell(
                 relations.present[both],
                 scores[0, 0, both],
                 measured[:, both],
@@ -236,6 +234,8 @@ def _of_target(
                 min_support,
                 seed,
             )
+            for relation, fields in zip(relations.labels, effects, strict=True):
+                yield RelationEffect(source, target, relation, **fields)
 
 
 def _strata(relations: Relations, classes: Sequence[str | None] | None) -> Codes:
@@ -250,85 +250,69 @@ def _strata(relations: Relations, classes: Sequence[str | None] | None) -> Codes
     return np.unique(names, return_inverse=True)[1] * _LENGTHS + lengths
 
 
-def _of_cell(
-    source: str,
-    target: str,
-    labels: Sequence[str],
-    present: Flags,
-    base: Array,
-    adapter: Array,
-    strata: Codes,
-    min_support: int,
-    seed: int,
-) -> Iterator[RelationEffect]:
-    """Effects of one cell: base (n,) and adapter (seeds, n) on items with relations (n, R)."""
+def _effects_of_cell(
+    present: Flags, base: Array, adapter: Array, strata: Codes, min_support: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Fields of the R effects of one cell: base (n,) and adapter (seeds, n) on items with relations (n,
+    R)."""
     binary = bool(np.isin(base, (0.0, 1.0)).all() and np.isin(adapter, (0.0, 1.0)).all())
     support = present.sum(axis=0)
     enough = (support >= min_support) & (len(base) - support >= min_support)
-    p = np.full(len(labels), nan)
-    if enough.any() and not binary:
-        none = np.zeros(len(base), np.int64)
-        p[enough] = difference_test(adapter.mean(axis=0) - base, present[:, enough], none, seed=seed)
-    for number, relation in enumerate(labels):
-        effect = RelationEffect(
-            source, target, relation, int(support[number]), int(len(base) - support[number])
-        )
-        if not enough[number]:
-            side = "with" if support[number] < min_support else "without"
-            few = min(effect.n_with, effect.n_without)
-            why = f"items {side} the relation: {few}; a test needs {min_support}"
-            effect = replace(effect, reason=why)
-        effect = _with_rates(effect, base, adapter, present[:, number], binary)
-        if enough[number] and binary:
-            effect = _with_win_test(effect, base, adapter, present[:, number], strata, seed)
-        elif enough[number]:
-            effect = _with_difference_test(
-                effect, float(p[number]), base, adapter, present[:, number], strata, seed
-            )
-        yield effect
-
-
-def _with_rates(
-    effect: RelationEffect, base: Array, adapter: Array, present: Flags, binary: bool
-) -> RelationEffect:
     mean = adapter.mean(axis=0)
-    rate = _rate if binary else _mean
-    if binary:
-        successes = float(base[present].sum()), float(mean[present].sum())
-        effect = replace(effect, base_right=successes[0], adapter_right=successes[1])
-    estimate, low, high, detectable = welch_interval(mean - base, present, binary=binary)
-    return replace(
-        effect,
-        base_with=rate(base[present]),
-        base_without=rate(base[~present]),
-        adapter_with=rate(mean[present]),
-        adapter_without=rate(mean[~present]),
-        difference=Interval(estimate, low, high),
-        detectable=nan if binary else detectable,
-    )
+    p = np.full(len(support), nan)
+    if enough.any() and not binary:
+        whole = np.zeros(len(base), np.int64)
+        p[enough] = difference_test(mean - base, present[:, enough], whole, seed=seed)
+    for number, n_with in enumerate(support.tolist()):
+        has = present[:, number]
+        estimate, low, high, detectable = welch_interval(mean - base, has, binary=binary)
+        fields: dict[str, Any] = {
+            "n_with": n_with,
+            "n_without": len(base) - n_with,
+            "base_with": _rate(base[has], binary),
+            "base_without": _rate(base[~has], binary),
+            "adapter_with": _rate(mean[has], binary),
+            "adapter_without": _rate(mean[~has], binary),
+            "difference": Interval(estimate, low, high),
+            "detectable": nan if binary else detectable,
+        }
+        if binary:
+            fields |= {"base_right": float(base[has].sum()), "adapter_right": float(mean[has].sum())}
+        if not enough[number]:
+            side = "with" if n_with < min_support else "without"
+            few = min(n_with, len(base) - n_with)
+            fields["reason"] = f"items {side} the relation: {few}; a test needs {min_support}"
+        elif binary:
+            fields |= _win_fields(base, adapter, has, strata, seed)
+        elif not isfinite(p[number]):
+            fields |= {"detectable": np.inf, "reason": "the difference is the same on every item"}
+        else:
+            within = nan
+            if p[number] < LEVEL:
+                within = float(difference_test(mean - base, has[:, None], strata, seed=seed)[0])
+            fields |= {"p": float(p[number]), "p_within": within}
+        yield fields
 
 
-def _rate(scores: Array) -> Interval:
-    """Jeffreys' rate and interval; several seeds count as one answer per item."""
-    right, n = float(scores.sum()), len(scores)
+def _rate(scores: Array, binary: bool) -> Interval:
+    """Jeffreys' rate and interval of 0/1 scores, else mean and t interval; seeds count as one answer per
+    item."""
+    n = len(scores)
     if not n:
         return unknown("no item")
-    low, high = stats.beta.ppf([LEVEL / 2, 1 - LEVEL / 2], right + PRIOR, n - right + PRIOR)
-    return Interval((right + PRIOR) / (n + 2 * PRIOR), float(low), float(high))
+    if binary:
+        right = float(scores.sum())
+        low, high = stats.beta.ppf([LEVEL / 2, 1 - LEVEL / 2], right + PRIOR, n - right + PRIOR)
+        return Interval((right + PRIOR) / (n + 2 * PRIOR), float(low), float(high))
+    mean = float(scores.mean())
+    if n < 2:
+        return Interval(mean, reason="one item has no interval")
+    half = float(t_value(n - 1, 1 - LEVEL) * scores.std(ddof=1) / np.sqrt(n))
+    return Interval(mean, mean - half, mean + half)
 
 
-def _mean(scores: Array) -> Interval:
-    if not len(scores):
-        return unknown("no item")
-    if len(scores) < 2:
-        return Interval(float(scores.mean()), reason="one item has no interval")
-    half = float(t_value(len(scores) - 1, 1 - LEVEL) * scores.std(ddof=1) / np.sqrt(len(scores)))
-    return Interval(float(scores.mean()), float(scores.mean()) - half, float(scores.mean()) + half)
-
-
-def _with_win_test(
-    effect: RelationEffect, base: Array, adapter: Array, present: Flags, strata: Codes, seed: int
-) -> RelationEffect:
+def _win_fields(base: Array, adapter: Array, present: Flags, strata: Codes, seed: int) -> dict[str, Any]:
+    """Odds ratio of items won to lost, with the relation over without it, and its test."""
     wins = ((adapter == 1) & (base == 0)).sum(axis=0).astype(np.float64)
     losses = ((adapter == 0) & (base == 1)).sum(axis=0).astype(np.float64)
     p = win_test(wins, losses, present, np.zeros(len(base), np.int64), seed=seed)
@@ -339,27 +323,9 @@ def _with_win_test(
     if not changed or not others:
         odds = unknown(f"no item {'with' if not changed else 'without'} the relation changed")
     if not isfinite(p):
-        why = f"{changed} of {effect.n_with} items with the relation changed: too few to find anything"
+        reason = f"{changed} of {present.sum()} items with the relation changed: too few to find anything"
         if changed and not others:
-            why = "no item without the relation changed: nothing to compare with"
-        return replace(effect, odds_ratio=odds, detectable=np.inf, reason=why)
+            reason = "no item without the relation changed: nothing to compare with"
+        return {"odds_ratio": odds, "detectable": np.inf, "reason": reason}
     within = win_test(wins, losses, present, strata, seed=seed) if p < LEVEL else nan
-    return replace(effect, odds_ratio=odds, p=p, p_within=within, detectable=detectable)
-
-
-def _with_difference_test(
-    effect: RelationEffect,
-    p: float,
-    base: Array,
-    adapter: Array,
-    present: Flags,
-    strata: Codes,
-    seed: int,
-) -> RelationEffect:
-    if not isfinite(p):
-        return replace(effect, detectable=np.inf, reason="the difference is the same on every item")
-    within = nan
-    if p < LEVEL:
-        differences = adapter.mean(axis=0) - base
-        within = float(difference_test(differences, present[:, None], strata, seed=seed)[0])
-    return replace(effect, p=p, p_within=within)
+    return {"odds_ratio": odds, "p": p, "p_within": within, "detectable": detectable}
