@@ -153,7 +153,8 @@ def relation_in_words(effect: RelationEffect) -> str:
     else:
         more = "more" if gap.value > 0 else "less"
         comparison = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] against other items"
-    sentence = f"the score rises {more} on items with {name}: {comparison}, {effect.n_with} items, q = {effect.q:.3f}"
+    numbers = f"{comparison}, {effect.n_with} items, q = {effect.q:.3f}"
+    sentence = f"the score rises {more} on items with {name}: {numbers}"
     if effect.q >= LEVEL:
         return f"{sentence}: not above chance"
     if effect.significant:
