@@ -1,9 +1,14 @@
-"""Which pairs are compared, what source and target effects take away, and how tasks are permuted.
+"""Which pairs are compared, what source and target effects take away, how tasks are permuted, and composites.
 
-Few composites of many features, fixed before any gain is seen: what a joint regression can carry.
+``make_design`` takes from a matrix the pairs that can be compared, in canonical order, so that the order of a
+file changes nothing. Source and target effects are taken out by projection (``effect_basis``, ``residual``).
+``node_permutations`` relabels whole tasks.
 
-Ten tasks cannot tell forty features apart. Each composite is the mean of its known members, every member
-free of source and target effects, in standard deviations, and turned so that higher means more alike.
+Ten tasks cannot tell forty features apart, so a joint regression carries few composites, which are fixed
+before any gain is seen (``COMPOSITES``). Each is the mean of its known members, every member free of source
+and target effects, in standard deviations, and turned so that higher means more alike.
+
+Shapes: S sources, T targets, n used pairs, B permutations, k features.
 """
 
 from __future__ import annotations
@@ -23,8 +28,11 @@ from traitmap.matrix.record import Array, TransferMatrix
 Mask = NDArray[np.bool_]
 Units = Literal["points", "standard"]
 
+Moves = NDArray[np.int32]  # (B, n) for every draw the flat (S, T) place whose value each used pair gets
+
 LEAST_FREEDOM = 5  # pairs left after source and target effects below which nothing is tested
 _NORMAL = 1.959963984540054  # half width of a 95 % interval in standard errors
+_ABSORBED = 1e-9  # share of a feature's variance below which effects have taken all of it
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,16 @@ class Design:
     column_order: tuple[int, ...]
     units: Units
     left_out: tuple[str, ...]
+
+    @property
+    def scheme(self) -> Literal["joint", "independent"]:
+        """How tasks are permuted.
+
+        ``joint`` where a task that is source and target moves as both at once, so that its own pair stays its
+        own: tasks in common are at least three, and at least half of the shorter side. Else ``independent``.
+        """
+        enough = len(self.shared) >= max(3, min(self.used.shape) / 2)
+        return "joint" if enough else "independent"
 
     @property
     def cells(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -80,7 +98,11 @@ def make_design(
     mask = in_domain_mask(matrix.sources, matrix.targets, "auto", tuple(own))
     gains, errors = _gains(matrix, noise)
     usable = np.isfinite(gains) & ~mask
-    moved = np.array([_varies(gains[usable[:, t], t]) for t in range(gains.shape[1])], dtype=bool)
+
+    def varies(values: Array) -> bool:
+        return len(values) >= 2 and float(np.ptp(values)) > 1e-12 * max(1.0, float(np.abs(values).max()))
+
+    moved = np.array([varies(gains[usable[:, t], t]) for t in range(gains.shape[1])], dtype=bool)
     columns = sorted(np.flatnonzero(moved), key=lambda t: matrix.targets[t])
     rows = sorted(np.flatnonzero(usable[:, columns].sum(axis=1) >= 2), key=lambda s: matrix.sources[s])
     grid = np.ix_(rows, columns)
@@ -91,6 +113,7 @@ def make_design(
     sources = tuple(matrix.sources[i] for i in rows)
     targets = tuple(matrix.targets[j] for j in columns)
     _require_pairs(matrix, used)
+    shared = [(i, targets.index(name)) for i, name in enumerate(sources) if name in targets]
     return Design(
         sources=sources,
         targets=targets,
@@ -98,11 +121,11 @@ def make_design(
         noise=errors,
         used=used,
         own=mask[grid],
-        shared=_shared(sources, targets),
+        shared=np.array(shared, dtype=np.intp).reshape(-1, 2),
         row_order=tuple(int(i) for i in rows),
         column_order=tuple(int(j) for j in columns),
         units=units,
-        left_out=tuple(name for name, kept in zip(matrix.targets, moved, strict=True) if not kept),
+        left_out=tuple(name for name, moves in zip(matrix.targets, moved, strict=True) if not moves),
     )
 
 
@@ -136,10 +159,6 @@ def _cell_errors(matrix: TransferMatrix) -> Array:
     return errors
 
 
-def _varies(values: Array) -> bool:
-    return len(values) >= 2 and float(np.ptp(values)) > 1e-12 * max(1.0, float(np.abs(values).max()))
-
-
 def _require_pairs(matrix: TransferMatrix, used: Mask) -> None:
     rows, columns = used.shape
     freedom = int(used.sum()) - (rows + columns - 1)
@@ -152,14 +171,11 @@ def _require_pairs(matrix: TransferMatrix, used: Mask) -> None:
         )
 
 
-def _shared(sources: tuple[str, ...], targets: tuple[str, ...]) -> NDArray[np.intp]:
-    """(K, 2) places of the tasks that are sources and targets, by name."""
-    at = {name: j for j, name in enumerate(targets)}
-    return np.array([(i, at[s]) for i, s in enumerate(sources) if s in at], dtype=np.intp).reshape(-1, 2)
-
-
 def effect_basis(used: Mask) -> Array:
-    """(n, r) orthonormal basis of source and target effects over the used pairs (S, T)."""
+    """(n, r) orthonormal basis of source and target effects over the used pairs (S, T).
+
+    r is S + T - 1 where the pairs hang together.
+    """
     rows, columns = np.nonzero(used)
     n_rows = len(used)
     counts = used.astype(float)
@@ -167,24 +183,30 @@ def effect_basis(used: Mask) -> Array:
         [[np.diag(counts.sum(axis=1)), counts], [counts.T, np.diag(counts.sum(axis=0))]]
     )  # of the dummies, so that no matrix larger than S + T is decomposed
     values, vectors = np.linalg.eigh(gram)
-    kept = values > 1e-9 * max(float(values.max(initial=0.0)), 1.0)
-    weights = vectors[:, kept] / np.sqrt(values[kept])
+    large = values > 1e-9 * max(float(values.max(initial=0.0)), 1.0)
+    weights = vectors[:, large] / np.sqrt(values[large])
     return np.asarray(weights[rows] + weights[n_rows + columns])
 
 
 def with_features(basis: Array, columns: Array) -> Array:
-    """(n, r + k) orthonormal basis of what the basis and further columns (n, k) span."""
+    """(n, r + k) orthonormal basis of what the basis (n, r) and further columns (n, k) span.
+
+    It has fewer columns where those depend on each other, or on the basis.
+    """
     if not columns.shape[1]:
         return basis
-    rest = residual(columns, basis)
+    outside = residual(columns, basis)
     size = np.linalg.norm(columns, axis=0) + 1e-300
-    u, singular, _ = np.linalg.svd(rest / size, full_matrices=False)
+    u, singular, _ = np.linalg.svd(outside / size, full_matrices=False)
     further = residual(u[:, singular > 1e-7], basis)
     return np.column_stack([basis, np.linalg.qr(further)[0]]) if further.shape[1] else basis
 
 
 def residual(values: Array, basis: Array) -> Array:
-    """(n,) or (n, k) what of the values lies outside the space of the basis."""
+    """(n,) or (n, k) what of the values lies outside the space of the orthonormal basis (n, r).
+
+    The same shape as the values.
+    """
     return np.asarray(values - basis @ (basis.T @ values))
 
 
@@ -200,29 +222,16 @@ def two_way_residual(values: Array, known: Mask) -> Array:
     return filled
 
 
-@dataclass(frozen=True)
-class Permutations:
-    """Relabelled tasks. index: (B, n) for every draw the flat (S, T) place whose value each used pair gets.
+def node_permutations(design: Design, draws: int, seed: int) -> Moves:
+    """(B, n) permutations of whole tasks: the unit that was sampled is the task, not the pair.
 
-    scheme: ``joint`` where a task that is source and target moves as both at once, so that its own pair
-    stays its own; ``independent`` where sources and targets move apart, having too few tasks in common.
-    """
-
-    index: NDArray[np.int32]
-    scheme: Literal["joint", "independent"]
-
-
-def node_permutations(design: Design, draws: int, seed: int) -> Permutations:
-    """Permutations of whole tasks: the unit that was sampled is the task, not the pair.
-
-    Tasks in common move jointly where they are at least three and at least half of the shorter side;
-    tasks on one side alone move among themselves.
+    With the scheme ``joint`` tasks in common move as source and target at once; tasks on one side alone move
+    among themselves. draws: B.
     """
     generator = np.random.default_rng(seed)
     rows, columns = design.cells
     n_rows, n_columns = design.used.shape
-    joint = len(design.shared) >= max(3, min(n_rows, n_columns) / 2)
-    shared = design.shared if joint else np.empty((0, 2), dtype=np.intp)
+    shared = design.shared if design.scheme == "joint" else np.empty((0, 2), dtype=np.intp)
     alone_rows = np.setdiff1d(np.arange(n_rows), shared[:, 0])
     alone_columns = np.setdiff1d(np.arange(n_columns), shared[:, 1])
     index = np.empty((draws, len(rows)), dtype=np.int32)
@@ -233,10 +242,7 @@ def node_permutations(design: Design, draws: int, seed: int) -> Permutations:
         to_row[alone_rows] = generator.permutation(alone_rows)
         to_column[alone_columns] = generator.permutation(alone_columns)
         index[draw] = to_row[rows] * n_columns + to_column[columns]
-    return Permutations(index, "joint" if joint else "independent")
-
-
-_ABSORBED = 1e-9  # share of a feature's variance below which effects have taken all of it
+    return index
 
 
 @dataclass(frozen=True)
@@ -288,8 +294,15 @@ class PreparedFeatures:
     raw: Array
 
 
+# name, group, words, members, values free of effects (S, T), values before (S, T)
+Prepared = tuple[str, Group, str, tuple[str, ...], Array, Array]
+
+
 def is_distance(name: str) -> bool:
-    """Whether a feature is larger the less alike source and target are."""
+    """Whether a feature is larger the less alike source and target are, by its name.
+
+    Such features are turned around before they are tested.
+    """
     return name.endswith(("_distance", "_difference")) or name == "mmd"
 
 
@@ -309,13 +322,13 @@ def aligned(features: PairFeatures, design: Design) -> tuple[Feature, ...]:
         )
     chosen_rows = [rows.get(name, -1) for name in design.sources]
     chosen_columns = [columns.get(name, -1) for name in design.targets]
-    found = []
+    aligned_features = []
     for feature in features.features:
         padded = np.full((len(rows) + 1, len(columns) + 1), np.nan)
         padded[:-1, :-1] = feature.values
         values = padded[np.ix_(chosen_rows, chosen_columns)]
-        found.append(Feature(feature.name, feature.group, feature.words, values, feature.scope))
-    return _with_disjoint_priors(found)
+        aligned_features.append(Feature(feature.name, feature.group, feature.words, values, feature.scope))
+    return _with_disjoint_priors(aligned_features)
 
 
 def _with_disjoint_priors(features: Sequence[Feature]) -> tuple[Feature, ...]:
@@ -326,70 +339,84 @@ def _with_disjoint_priors(features: Sequence[Feature]) -> tuple[Feature, ...]:
     values = {feature.name: feature.values for feature in features}
     if "label_overlap" not in values or "answer_form_distance" not in values:
         return tuple(features)
-    read = np.isfinite(values["answer_form_distance"])
-    none = read & ~(values["label_overlap"] > 0)
+    known = np.isfinite(values["answer_form_distance"])
+    none = known & ~(values["label_overlap"] > 0)
     disjoint = {"label_overlap": 0.0, "prior_distance": 1.0}
     return tuple(
-        replace(one, values=np.where(none, disjoint[one.name], one.values)) if one.name in disjoint else one
-        for one in features
+        replace(feature, values=np.where(none, disjoint[feature.name], feature.values))
+        if feature.name in disjoint
+        else feature
+        for feature in features
     )
 
 
 def prepare_alone(features: Sequence[Feature], own: Mask) -> PreparedFeatures:
-    """Every feature of pairs that the effects do not take away altogether, each by itself."""
-    kept: list[tuple[Feature, Array, Array]] = []
+    """Every feature of pairs that the effects do not take away altogether, each by itself.
+
+    own: (S, T) pairs of a source and its own task, on which features count as unknown.
+    """
+    prepared: list[Prepared] = []
     for feature in features:
-        if feature.scope != "pair":
-            continue
-        raw = -feature.values if is_distance(feature.name) else feature.values
-        raw = np.where(own, np.nan, raw)
-        values = two_way_residual(raw, np.isfinite(raw))
-        if _left(values, raw):
-            kept.append((feature, values, raw))
-    return _prepared(
-        [one.name for one, _, _ in kept],
-        [one.group for one, _, _ in kept],
-        [one.words for one, _, _ in kept],
-        [(one.name,) for one, _, _ in kept],
-        [values for _, values, _ in kept],
-        [raw for _, _, raw in kept],
-        own.shape,
-    )
+        if feature.scope == "pair":
+            raw = np.where(own, np.nan, -feature.values if is_distance(feature.name) else feature.values)
+            values = two_way_residual(raw, np.isfinite(raw))
+            prepared.append((feature.name, feature.group, feature.words, (feature.name,), values, raw))
+    return _prepared(prepared, own.shape)
 
 
 def prepare_composites(
     alone: PreparedFeatures, composites: Sequence[Composite], own: Mask
 ) -> PreparedFeatures:
-    """The composites that have a known member."""
+    """The composites that have a known member, with the members that each is made of.
+
+    alone: the features by themselves, see ``prepare_alone``. own: (S, T).
+    """
     place = {name: i for i, name in enumerate(alone.names)}
-    kept: list[tuple[Composite, tuple[str, ...], Array, Array]] = []
+    prepared: list[Prepared] = []
     for composite in composites:
         members = tuple(name for name in composite.members if name in place)
         members = members or tuple(name for name in composite.otherwise if name in place)
-        if not members:
-            continue
-        chosen = [place[name] for name in members]
-        within = _mean_of(alone.values[..., chosen], alone.values[..., chosen], alone.raw[..., chosen])
-        raw = _mean_of(alone.raw[..., chosen], alone.values[..., chosen], alone.raw[..., chosen])
-        # of members free of effects: a member unknown on some pairs must not bring its effects back
-        values = two_way_residual(within, np.isfinite(within))
-        if _left(values, raw):
-            kept.append((composite, members, values, raw))
-    return _prepared(
-        [one.name for one, _, _, _ in kept],
-        [one.group for one, _, _, _ in kept],
-        [one.words for one, _, _, _ in kept],
-        [members for _, members, _, _ in kept],
-        [values for _, _, values, _ in kept],
-        [raw for _, _, _, raw in kept],
-        own.shape,
+        if members:
+            columns = [place[name] for name in members]
+            values, raw = alone.values[..., columns], alone.raw[..., columns]
+            within = _mean_of(values, values, raw)
+            # of members free of effects: a member unknown on some pairs must not bring its effects back
+            free = two_way_residual(within, np.isfinite(within))
+            mean = _mean_of(raw, values, raw)
+            prepared.append((composite.name, composite.group, composite.words, members, free, mean))
+    return _prepared(prepared, own.shape)
+
+
+def _prepared(features: Sequence[Prepared], shape: tuple[int, ...]) -> PreparedFeatures:
+    """Those of which source and target effects leave anything, one beside the other."""
+    usable = []
+    for feature in features:
+        values, raw = feature[4:]
+        known = np.isfinite(raw)
+        if known.sum() >= 3:
+            centred = raw[known] - raw[known].mean()
+            size = float(centred @ centred)
+            if size > 0 and float((values**2).sum()) > _ABSORBED * size:
+                usable.append(feature)
+    names, groups, words, members, arrays, raws = zip(*usable, strict=True) if usable else [()] * 6
+    empty = np.empty((*shape, 0))
+    return PreparedFeatures(
+        names=names,
+        groups=groups,
+        words=words,
+        members=members,
+        values=np.stack(arrays, axis=-1) if usable else empty,
+        raw=np.stack(raws, axis=-1) if usable else empty,
     )
 
 
 def default_composites(alone: PreparedFeatures, tasks: int) -> tuple[Composite, ...]:
-    """The fixed composites; where none of their members is there, each feature by itself if tasks allow."""
+    """The fixed composites; where none of their members is there, each feature by itself if tasks allow.
+
+    tasks: how many there are; a third as many features, or two, can be held beside each other.
+    """
     known = set(alone.names)
-    if any(known & set(one.members) for one in COMPOSITES):
+    if any(known & set(composite.members) for composite in COMPOSITES):
         return COMPOSITES
     if len(alone.names) > max(2, tasks // 3):
         return ()
@@ -400,10 +427,15 @@ def default_composites(alone: PreparedFeatures, tasks: int) -> tuple[Composite, 
 
 
 def grouped(groups: Sequence[Group]) -> Mapping[Group, tuple[int, ...]]:
-    """Columns of each group that has any, in the order hidden, surface, size."""
+    """Columns of each group that has any, in the order hidden, surface, size.
+
+    groups: of every column.
+    """
     order: tuple[Group, ...] = ("hidden", "surface", "size")
     return {
-        group: tuple(i for i, one in enumerate(groups) if one == group) for group in order if group in groups
+        group: tuple(i for i, name in enumerate(groups) if name == group)
+        for group in order
+        if group in groups
     }
 
 
@@ -416,30 +448,3 @@ def _mean_of(members: Array, within: Array, raw: Array) -> Array:
         total += np.where(known, centred / within[known, i].std(), 0.0)
         count += known
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _left(values: Array, raw: Array) -> bool:
-    """Whether anything is left of a feature after source and target effects."""
-    known = np.isfinite(raw)
-    if known.sum() < 3:
-        return False
-    centred = raw[known] - raw[known].mean()
-    size = float(centred @ centred)
-    return size > 0 and float((values**2).sum()) > _ABSORBED * size
-
-
-def _prepared(
-    names: Sequence[str],
-    groups: Sequence[Group],
-    words: Sequence[str],
-    members: Sequence[tuple[str, ...]],
-    values: Sequence[Array],
-    raw: Sequence[Array],
-    shape: tuple[int, ...],
-) -> PreparedFeatures:
-    def stacked(arrays: Sequence[Array]) -> Array:
-        return np.stack(arrays, axis=-1) if arrays else np.empty((*shape, 0))
-
-    return PreparedFeatures(
-        tuple(names), tuple(groups), tuple(words), tuple(members), stacked(values), stacked(raw)
-    )

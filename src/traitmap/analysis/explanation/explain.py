@@ -1,9 +1,14 @@
-"""explain: why gains are what they are, as far as these tasks can tell."""
+"""explain: why gains are what they are, as far as these tasks can tell.
+
+``explain`` puts the chapters of this package together: the design of pairs, features alone and composites
+beside each other, levels, shares of variance, odd cells, asymmetries, and what controlled changes of a
+source showed. One seed makes everything random, and all permutations are drawn once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from traitmap.analysis.explanation.design import (
     Composite,
     Design,
-    Permutations,
+    Moves,
     PreparedFeatures,
     Units,
     aligned,
@@ -46,6 +51,7 @@ from traitmap.analysis.explanation.records import (
 )
 from traitmap.analysis.explanation.verdicts import in_words, warnings_of
 from traitmap.analysis.features import Feature, PairFeatures, Reason
+from traitmap.analysis.profiles.pairs import pair_features
 from traitmap.analysis.traits.findings import in_other_units
 from traitmap.data.texts import Texts
 from traitmap.errors import MatrixError
@@ -55,17 +61,6 @@ from traitmap.matrix.statistics import Interval, benjamini_hochberg, unknown
 LEAST_PERMUTATIONS = 99
 ORDINARY = 0.5  # standard deviations within which a pair is like the others in a feature: no reason
 LEAST_PART = 0.05  # of a departure that a fitted part must make up to be a reason
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What every part needs."""
-
-    design: Design
-    features: tuple[Feature, ...]
-    alone: PreparedFeatures
-    joint: PreparedFeatures
-    moves: Permutations
 
 
 def explain(
@@ -120,21 +115,30 @@ def explain(
             if not controlled:
                 raise
             return _of_families(matrix, controlled, str(error), {"units": units, "seed": seed})
-        given = aligned(features, design)
-        alone = prepare_alone(given, design.own)
+        known = aligned(features, design)
+        alone = prepare_alone(known, design.own)
         tasks = len(set(design.sources) | set(design.targets))
-        chosen = default_composites(alone, tasks) if composites is None else tuple(composites)
-        joint = prepare_composites(alone, chosen, design.own)
-        moves = node_permutations(design, n_permutations, seed)
-        found = _explained(_Work(design, given, alone, joint, moves), reasons or {}, n_permutations, seed)
-    asked = {"units": units, "seed": seed, "composites": [one.name for one in chosen]}
-    left_out = {"left_out_targets": list(design.left_out), "variations": sorted(variations_of(matrix))}
-    found = replace(found, families=controlled, conditions={**asked, **left_out})
-    return replace(found, words=in_words(found), warnings=warnings_of(found, matrix, design, alone))
+        if composites is None:
+            composites = default_composites(alone, tasks)
+        joint = prepare_composites(alone, composites, design.own)
+        explanation = _explained(design, known, alone, joint, reasons or {}, n_permutations, seed)
+    explanation = replace(
+        explanation,
+        families=controlled,
+        conditions={
+            "units": units,
+            "seed": seed,
+            "composites": [composite.name for composite in composites],
+            "left_out_targets": list(design.left_out),
+            "variations": sorted(variations_of(matrix)),
+        },
+    )
+    warnings = warnings_of(explanation, matrix, design, alone)
+    return replace(explanation, words=in_words(explanation), warnings=warnings)
 
 
 def _of_families(
-    matrix: TransferMatrix, controlled: Families, reason: str, asked: Mapping[str, Any]
+    matrix: TransferMatrix, controlled: Families, reason: str, conditions: Mapping[str, Any]
 ) -> Explanation:
     """A study of controlled changes alone: too few tasks to compare pairs, and no need to."""
     nan = float("nan")
@@ -155,7 +159,7 @@ def _of_families(
         recipients=(),
         words=(f"Between pairs nobody can tell: {reason}.", *families_in_words(controlled)),
         families=controlled,
-        conditions={**asked, "variations": sorted(variations_of(matrix))},
+        conditions={**conditions, "variations": sorted(variations_of(matrix))},
     )
 
 
@@ -167,11 +171,9 @@ def features_from_texts(
     target_texts: of the targets, where they differ from those of sources of the same name.
     settings: as for ``pair_features``.
     """
-    from traitmap.analysis.profiles.pairs import pair_features
-
-    asked = texts if target_texts is None else target_texts
+    of_targets = texts if target_texts is None else target_texts
     sources = {name: texts[name] for name in matrix.sources if texts.get(name)}
-    targets = {name: asked[name] for name in matrix.targets if asked.get(name)}
+    targets = {name: of_targets[name] for name in matrix.targets if of_targets.get(name)}
     if len(sources) < 3 or len(targets) < 3:
         raise MatrixError(
             f"the texts hold {len(sources)} of {len(matrix.sources)} sources and {len(targets)} of "
@@ -181,9 +183,18 @@ def features_from_texts(
     return pair_features(sources, targets, **settings)
 
 
-def _explained(work: _Work, reasons: Reasons, draws: int, seed: int) -> Explanation:
-    design, joint = work.design, work.joint
-    effects = _effects(work, joint, together=True)
+def _explained(
+    design: Design,
+    features: tuple[Feature, ...],
+    alone: PreparedFeatures,
+    joint: PreparedFeatures,
+    reasons: Reasons,
+    draws: int,
+    seed: int,
+) -> Explanation:
+    """Everything that is compared between pairs and between tasks; without words and families."""
+    moves = node_permutations(design, draws, seed)
+    effects = _effects(design, joint, moves, together=True)
     donors = row_strengths(design.sources, design.gains, design.used, draws=draws, seed=seed)
     recipients = row_strengths(design.targets, design.gains.T, design.used.T, draws=draws, seed=seed)
     surface = [i for i, group in enumerate(joint.groups) if group == "surface"]
@@ -194,46 +205,43 @@ def _explained(work: _Work, reasons: Reasons, draws: int, seed: int) -> Explanat
         targets=design.targets,
         pairs=int(design.used.sum()),
         own=tuple((design.sources[i], design.targets[j]) for i, j in zip(rows, columns, strict=True)),
-        scheme=work.moves.scheme,
+        scheme=design.scheme,
         permutations=draws,
         joint=effects,
-        alone=_effects(work, work.alone, together=False),
+        alone=_effects(design, alone, moves, together=False),
         levels=(
-            *level_effects(work.features, "source", donors, draws=draws, seed=seed),
-            *level_effects(work.features, "target", recipients, draws=draws, seed=seed),
+            *level_effects(features, "source", donors, draws=draws, seed=seed),
+            *level_effects(features, "target", recipients, draws=draws, seed=seed),
         ),
-        dominance=group_dominance(design, joint, work.moves),
-        odd=with_reasons(odd, _hidden_reasons(work, effects, odd)),
-        asymmetry=asymmetry(design, work.moves),
+        dominance=group_dominance(design, joint, moves),
+        odd=with_reasons(odd, _hidden_reasons(design, joint, effects, odd)),
+        asymmetry=asymmetry(design, moves),
         donors=donors,
         recipients=recipients,
         words=(),
     )
 
 
-def _effects(work: _Work, prepared: PreparedFeatures, *, together: bool) -> tuple[FeatureEffect, ...]:
+def _effects(
+    design: Design, prepared: PreparedFeatures, moves: Moves, *, together: bool
+) -> tuple[FeatureEffect, ...]:
     """Every feature beside all the others (together), or each by itself."""
-    design, moves = work.design, work.moves
     basis, count = effect_basis(design.used), len(prepared.names)
     level = LEVEL / max(1, count)
-    none = prepared.values[..., :0]
-    single = [
-        slope_of(design.y, prepared.values[..., i], none, design.used, basis, moves, level=level)
-        for i in range(count)
-    ]
+
+    def slope_beside(i: int, others: Array) -> Slope:
+        return slope_of(design.y, prepared.values[..., i], others, design.used, basis, moves, level=level)
+
+    single = [slope_beside(i, prepared.values[..., :0]) for i in range(count)]
     slopes = single
     if together and count > 1:
-        rest = [np.delete(prepared.values, i, axis=2) for i in range(count)]
-        slopes = [
-            slope_of(design.y, prepared.values[..., i], rest[i], design.used, basis, moves, level=level)
-            for i in range(count)
-        ]
+        slopes = [slope_beside(i, np.delete(prepared.values, i, axis=2)) for i in range(count)]
     q = benjamini_hochberg(np.array([slope.p for slope in slopes], dtype=float))
-    found = []
+    effects = []
     for i, slope in enumerate(slopes):
         effect, by_itself = _interval(slope), _interval(single[i])
         raw = prepared.raw[..., i]
-        found.append(
+        effects.append(
             FeatureEffect(
                 name=prepared.names[i],
                 group=prepared.groups[i],
@@ -251,10 +259,11 @@ def _effects(work: _Work, prepared: PreparedFeatures, *, together: bool) -> tupl
                 verdict=_verdict(float(q[i]), effect, by_itself, single[i].p),
             )
         )
-    return tuple(found)
+    return tuple(effects)
 
 
 def _interval(slope: Slope) -> Interval:
+    """The effect of a slope; unknown where the others leave nothing of the feature."""
     if np.isfinite(slope.effect):
         return Interval(slope.effect, slope.low, slope.high)
     return unknown("the other composites say all that it says")
@@ -266,17 +275,16 @@ def _verdict(q: float, effect: Interval, by_itself: Interval, p_by_itself: float
     What a composite measures poorly, correlated ones seem to have, mostly with the sign turned
     (suppression; D. MacKinnon, J. Krull, C. Lockwood, Prevention Science 1:173-181, 2000).
     """
-    said = verdict(q, effect)
-    if said == "yes" and not (p_by_itself < LEVEL and effect.value * by_itself.value > 0):
+    jointly = verdict(q, effect)
+    if jointly == "yes" and not (p_by_itself < LEVEL and effect.value * by_itself.value > 0):
         return "cannot tell"
-    return said
+    return jointly
 
 
 def _hidden_reasons(
-    work: _Work, effects: tuple[FeatureEffect, ...], odd: OddCells
+    design: Design, joint: PreparedFeatures, effects: tuple[FeatureEffect, ...], odd: OddCells
 ) -> Mapping[tuple[str, str], Sequence[Reason]]:
     """The fitted hidden composites that push an odd pair the way it went, in the units of the gains."""
-    design, joint = work.design, work.joint
     hidden = [i for i, group in enumerate(joint.groups) if group == "hidden"]
     if not hidden:
         return {}
@@ -289,39 +297,26 @@ def _hidden_reasons(
         (design.sources[s], design.targets[t]): k
         for k, (s, t) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True))
     }
-    found: dict[tuple[str, str], list[Reason]] = {}
+    reasons: dict[tuple[str, str], list[Reason]] = {}
     for cell in odd.odd:
-        k = place[cell.source, cell.target]
+        pair = (cell.source, cell.target)
         direction = 1.0 if cell.departure.value > 0 else -1.0
         for i in hidden:
-            told = _reason(
-                joint, effects[i], i, float(x[k, i]), float(spread[i]), float(slopes[i]), direction
+            value, part = float(x[place[pair], i]), float(slopes[i]) * float(x[place[pair], i])
+            strength = part * direction
+            if strength <= LEAST_PART * abs(cell.departure.value) or abs(value) <= ORDINARY * spread[i]:
+                continue
+            side, significant = "more" if value > 0 else "less", effects[i].verdict == "yes"
+            reasons.setdefault(pair, []).append(
+                Reason(
+                    kind=joint.names[i].replace(" ", "_"),
+                    words=(
+                        f"{joint.words[i]}: {side} than source and target lead to expect "
+                        f"({value / float(spread[i]):+.1f} SD); fitted part {part:+.1f}; "
+                        f"significant over all pairs: {'yes' if significant else 'no'}"
+                    ),
+                    strength=strength,
+                    significant=significant,
+                )
             )
-            counts = told.strength > LEAST_PART * abs(cell.departure.value)
-            if counts and abs(x[k, i]) > ORDINARY * spread[i]:
-                found.setdefault((cell.source, cell.target), []).append(told)
-    return found
-
-
-def _reason(
-    joint: PreparedFeatures,
-    effect: FeatureEffect,
-    place: int,
-    value: float,
-    spread: float,
-    slope: float,
-    direction: float,
-) -> Reason:
-    """strength: share of the way that the fitted effect goes towards the gain, in its units."""
-    part = slope * value
-    side = "more" if value > 0 else "less"
-    said = "yes" if effect.verdict == "yes" else "no"
-    return Reason(
-        kind=joint.names[place].replace(" ", "_"),
-        words=(
-            f"{joint.words[place]}: {side} than source and target lead to expect ({value / spread:+.1f} SD); "
-            f"fitted part {part:+.1f}; significant over all pairs: {said}"
-        ),
-        strength=part * direction,
-        significant=effect.verdict == "yes",
-    )
+    return reasons

@@ -1,9 +1,9 @@
-"""Properties of sources (or targets) alone, held against donor (or recipient) strengths.
+"""What holds along a whole row or column: strengths of sources and targets, and what goes with them.
 
-Source and target effects absorb whatever is the same along a row or a column, so such properties can
-only be seen between sources (or targets), and there the number of observations is the number of tasks.
-
-Donors and recipients: how much a source gives, and a target gains, on average beyond the others.
+Donor strength is how much a source gives on average beyond the others, recipient strength how much a target
+gains. Source and target effects absorb whatever is the same along a row or a column, so a property of
+sources (or targets) alone can only be held against these strengths, and there the number of observations is
+the number of tasks.
 """
 
 from __future__ import annotations
@@ -34,20 +34,26 @@ def level_effects(
 ) -> tuple[LevelEffect, ...]:
     """Correlation of each feature of that side with the strengths, tasks permuted.
 
-    features: values (S, T) in the order of the strengths along their own axis.
+    features: values (S, T) in the order of the strengths along their own axis. draws: permutations.
+    The q-values are Benjamini-Hochberg's over the features of that side.
     """
-    chosen = [feature for feature in features if feature.scope == side]
+    on_side = [feature for feature in features if feature.scope == side]
     y = np.array([strength.effect.value for strength in strengths])
     axis = 1 if side == "source" else 0
-    tested = [_tested(y, _along(one.values, axis), draws, seed) for one in chosen]
-    p = np.array([found[1] for found in tested], dtype=float)
+    tested = []
+    for feature in on_side:  # the one value of each task; NaN where no pair has it
+        known = np.isfinite(feature.values)
+        count = known.sum(axis=axis)
+        total = np.where(known, feature.values, 0.0).sum(axis=axis)
+        tested.append(_tested(y, np.where(count > 0, total / np.maximum(count, 1), np.nan), draws, seed))
+    p = np.array([test[1] for test in tested], dtype=float)
     q = benjamini_hochberg(p)
     level = LEVEL / max(1, int(np.isfinite(p).sum()))
     return tuple(
         LevelEffect(
-            name=one.name,
-            group=one.group,
-            words=one.words,
+            name=feature.name,
+            group=feature.group,
+            words=feature.words,
             side=side,
             r=r,
             p=float(p[i]),
@@ -56,34 +62,33 @@ def level_effects(
             n=n,
             verdict=verdict(float(q[i]), r),
         )
-        for i, (one, (r, _, n)) in enumerate(zip(chosen, tested, strict=True))
+        for i, (feature, (r, _, n)) in enumerate(zip(on_side, tested, strict=True))
     )
 
 
 def detectable_correlation(n: int, level: float) -> float:
-    """Smallest correlation of n tasks found with 80 % power, by Fisher's transformation."""
+    """Smallest correlation of n tasks found with 80 % power, by Fisher's transformation.
+
+    level: of the test. NaN where there are too few tasks to test.
+    """
     if n < LEAST_TASKS:
         return float("nan")
     return tanh(detectable(1.0, confidence=1 - level) / sqrt(n - 3))
 
 
 def verdict(q: float, effect: Interval) -> Verdict:
-    """``yes`` below q = .05, ``no`` where the whole interval is negligible, else nobody can tell."""
+    """``yes`` below q = .05, ``no`` where the whole interval is negligible, else ``cannot tell``.
+
+    effect: in standard deviations, or a correlation.
+    """
     if q < LEVEL:
         return "yes"
     inside = effect.low > -NEGLIGIBLE and effect.high < NEGLIGIBLE
     return "no" if effect.known and inside else "cannot tell"
 
 
-def _along(values: Array, axis: int) -> Array:
-    """The one value of each source or target; NaN where no pair has it."""
-    known = np.isfinite(values)
-    count = known.sum(axis=axis)
-    total = np.where(known, values, 0.0).sum(axis=axis)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
 def _tested(y: Array, x: Array, draws: int, seed: int) -> tuple[Interval, float, int]:
+    """Correlation of x with y over the tasks where both are known, its p by permutation, and their number."""
     known = np.isfinite(x) & np.isfinite(y)
     n = int(known.sum())
     if n < LEAST_TASKS:
@@ -106,12 +111,18 @@ def row_strengths(
     """Row effects of the additive fit of gains (R, C), summing to 0: sources as they are, targets transposed.
 
     Interval: jackknife over columns with t (J. Tukey 1958): what other columns of the same kind would
-    give. Null: gains dealt out anew among the rows of each column, so that no row is better than another.
+    give. Null: gains permuted among the rows of each column, so that no row is better than another.
     """
     operator = _effect_operator(used)
     y = gains[used]
     effects = operator @ y
-    errors = _jackknife_errors(gains, used, effects)
+    left_out = []  # the effects with one column left out at a time
+    for column in range(used.shape[1]):
+        others = used.copy()
+        others[:, column] = False
+        left_out.append(_effect_operator(others) @ gains[others])
+    deviations = np.array(left_out) - np.mean(left_out, axis=0)
+    errors = np.sqrt((used.shape[1] - 1) / used.shape[1] * (deviations**2).sum(axis=0))
     null = _null_effects(gains, used, operator, draws, seed)
     bound = np.abs(effects) - 1e-9 * (1 + np.abs(y).max())
     p = (1 + (np.abs(null) >= bound).sum(axis=0)) / (1 + len(null))
@@ -132,6 +143,7 @@ def row_strengths(
 
 
 def _interval(effect: float, error: float, count: int) -> Interval:
+    """95 % by t with the number of pairs less one."""
     if count < 3 or not np.isfinite(error):
         return unknown(f"only {count} pairs")
     half = float(t_value(count - 1)) * error
@@ -150,24 +162,12 @@ def _effect_operator(used: Mask) -> Array:
     return np.asarray(fitted - fitted.mean(axis=0))
 
 
-def _jackknife_errors(gains: Array, used: Mask, effects: Array) -> Array:
-    """(R,) standard error of every row effect, one column left out at a time."""
-    left = []
-    for column in range(used.shape[1]):
-        rest = used.copy()
-        rest[:, column] = False
-        left.append(_effect_operator(rest) @ gains[rest])
-    deviations = np.array(left) - np.mean(left, axis=0)
-    counts = used.shape[1]
-    return np.asarray(np.sqrt((counts - 1) / counts * (deviations**2).sum(axis=0))) + 0 * effects
-
-
 def _null_effects(gains: Array, used: Mask, operator: Array, draws: int, seed: int) -> Array:
-    """(draws, R) row effects when each column's gains are dealt out anew among its rows."""
+    """(draws, R) row effects when each column's gains are permuted among its rows."""
     generator = np.random.default_rng([seed, 3])
-    dealt = np.zeros((draws, *used.shape))
+    permuted = np.zeros((draws, *used.shape))
     for column in range(used.shape[1]):
         rows = np.flatnonzero(used[:, column])
         values = np.tile(gains[rows, column], (draws, 1))
-        dealt[:, rows, column] = generator.permuted(values, axis=1)
-    return np.asarray(dealt[:, used] @ operator.T)
+        permuted[:, rows, column] = generator.permuted(values, axis=1)
+    return np.asarray(permuted[:, used] @ operator.T)

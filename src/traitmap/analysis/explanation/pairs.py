@@ -1,6 +1,8 @@
-"""Does training on one task help another as much as the other way round? T - T' for tasks that are both.
+"""Single pairs: tasks that help each other unequally, and pairs that surface similarity does not predict.
 
-Pairs whose gain departs from what surface similarity predicts, each predicted without itself.
+``asymmetry`` compares the two directions of tasks that are both source and target, T - T'. ``odd_cells``
+asks of every pair how far its gain departs from source effect + target effect + surface similarity, each
+predicted without itself.
 """
 
 from __future__ import annotations
@@ -14,55 +16,61 @@ from scipy import stats
 
 from traitmap.analysis.explanation.design import (
     Design,
-    Permutations,
+    Moves,
     effect_basis,
     residual,
     two_way_residual,
     with_features,
 )
-from traitmap.analysis.explanation.permutation import Slope, slope_of
+from traitmap.analysis.explanation.permutation import slope_of
 from traitmap.analysis.explanation.records import AsymmetricPair, Asymmetry, OddCell, OddCells
 from traitmap.analysis.features import Reason
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import Interval, benjamini_hochberg, unknown, z_value
 
 NO_NOISE = "the noise of the gains is unknown: the table holds no items and no standard errors"
+FURTHER_THAN_MOST = 2.0  # studentised: further out than about 19 in 20 pairs
+_DETERMINED = 1e-6  # 1 - leverage below which a pair has no prediction without itself
+
+Reasons = Mapping[tuple[str, str], Sequence[Reason]]
 
 
-def asymmetry(design: Design, moves: Permutations) -> Asymmetry:
+def asymmetry(design: Design, moves: Moves) -> Asymmetry:
     """Every pair of tasks that are source and target, the largest difference first.
 
     The two gains of a pair are measured on different items with different adapters, so their errors add
-    in squares. Differences compare gains on two targets: with unlike units they mean nothing.
+    in squares. Differences compare gains on two targets: with unlike units they mean nothing. moves: (B, n)
+    permutations of tasks, for the correlation of a pair's two gains.
     """
-    known = [
-        (a, b)
-        for a in range(len(design.shared))
-        for b in range(a + 1, len(design.shared))
-        if design.used[design.shared[a, 0], design.shared[b, 1]]
-        and design.used[design.shared[b, 0], design.shared[a, 1]]
-    ]
-    if not known:
+    rows, columns = design.shared[:, 0], design.shared[:, 1]
+    pairs = []
+    for a in range(len(rows)):
+        for b in range(a + 1, len(rows)):
+            if design.used[rows[a], columns[b]] and design.used[rows[b], columns[a]]:
+                pairs.append(_pair(design, a, b))
+    if not pairs:
         return Asymmetry((), unknown("no two tasks are both sources and targets"), nan, nan)
-    pairs = [_pair(design, a, b) for a, b in known]
     q = benjamini_hochberg(np.array([pair.p for pair in pairs]))
-    pairs = [
-        AsymmetricPair(one.first, one.second, one.forward, one.backward, one.difference, one.p, float(value))
-        for one, value in zip(pairs, q, strict=True)
-    ]
-    pairs.sort(key=lambda one: (-abs(one.difference.value), one.first, one.second))
-    slope = _reciprocity(design, moves)
-    found = (
+    pairs = [replace(pair, q=float(value)) for pair, value in zip(pairs, q, strict=True)]
+    pairs.sort(key=lambda pair: (-abs(pair.difference.value), pair.first, pair.second))
+    # the gain in the other direction as a feature of the pair, by the same permutation of tasks
+    mirrored = np.full(design.used.shape, np.nan)
+    forward = np.where(design.used, design.gains, np.nan)
+    mirrored[np.ix_(rows, columns)] = forward[np.ix_(rows, columns)].T
+    feature = two_way_residual(mirrored, np.isfinite(mirrored))
+    nothing = np.zeros((*feature.shape, 0))
+    slope = slope_of(design.y, feature, nothing, design.used, effect_basis(design.used), moves)
+    reciprocity = (
         Interval(slope.effect, slope.low, slope.high)
         if isfinite(slope.effect)
         else unknown("too few pairs are known in both directions")
     )
-    reason = "" if any(isfinite(one.p) for one in pairs) else NO_NOISE
-    return Asymmetry(tuple(pairs), found, slope.p, slope.detectable, reason)
+    reason = "" if any(isfinite(pair.p) for pair in pairs) else NO_NOISE
+    return Asymmetry(tuple(pairs), reciprocity, slope.p, slope.detectable, reason)
 
 
 def _pair(design: Design, a: int, b: int) -> AsymmetricPair:
-    """Written so that the larger gain is forward."""
+    """Shared tasks a and b, written so that the larger gain is forward; q is still unknown."""
     (row_a, column_a), (row_b, column_b) = design.shared[a], design.shared[b]
     if design.gains[row_a, column_b] < design.gains[row_b, column_a]:
         return _pair(design, b, a)
@@ -71,28 +79,11 @@ def _pair(design: Design, a: int, b: int) -> AsymmetricPair:
     difference = forward - backward
     if isfinite(error) and error > 0:
         half = z_value() * error
-        told = Interval(difference, difference - half, difference + half)
+        interval = Interval(difference, difference - half, difference + half)
         p = float(2 * stats.norm.sf(abs(difference) / error))
     else:
-        told, p = Interval(difference, reason=NO_NOISE), nan
-    return AsymmetricPair(design.sources[row_a], design.sources[row_b], forward, backward, told, p, nan)
-
-
-def _reciprocity(design: Design, moves: Permutations) -> Slope:
-    """The gain in the other direction as a feature of the pair, by the same permutation of tasks."""
-    mirrored = np.full(design.used.shape, np.nan)
-    rows, columns = design.shared[:, 0], design.shared[:, 1]
-    forward = np.where(design.used, design.gains, np.nan)
-    mirrored[np.ix_(rows, columns)] = forward[np.ix_(rows, columns)].T
-    feature = two_way_residual(mirrored, np.isfinite(mirrored))
-    none = np.zeros((*feature.shape, 0))
-    return slope_of(design.y, feature, none, design.used, effect_basis(design.used), moves)
-
-
-FURTHER_THAN_MOST = 2.0  # studentised: further out than about 19 in 20 pairs
-_DETERMINED = 1e-6  # 1 - leverage below which a pair has no prediction without itself
-
-Reasons = Mapping[tuple[str, str], Sequence[Reason]]
+        interval, p = Interval(difference, reason=NO_NOISE), nan
+    return AsymmetricPair(design.sources[row_a], design.sources[row_b], forward, backward, interval, p, nan)
 
 
 def odd_cells(design: Design, surface: Array, reasons: Reasons) -> OddCells:
@@ -106,11 +97,11 @@ def odd_cells(design: Design, surface: Array, reasons: Reasons) -> OddCells:
     effects = effect_basis(design.used)
     basis = with_features(effects, surface[design.used])
     y = design.y
-    rest = residual(y, basis)
+    outside = residual(y, basis)
     left = 1 - (basis**2).sum(axis=1)
     sound = left > _DETERMINED
-    departure = np.where(sound, rest / np.where(sound, left, 1.0), np.nan)
-    studentised, p_scatter = _scatter(rest, left, sound, basis.shape[1])
+    departure = np.where(sound, outside / np.where(sound, left, 1.0), np.nan)
+    studentised, p_scatter = _scatter(outside, left, sound, basis.shape[1])
     errors = _noise_errors(design.noise[design.used], basis, left, sound)
     p_noise = 2 * stats.norm.sf(np.abs(departure) / errors)
     q_noise, q_scatter = benjamini_hochberg(p_noise), benjamini_hochberg(p_scatter)
@@ -136,50 +127,58 @@ def odd_cells(design: Design, surface: Array, reasons: Reasons) -> OddCells:
                 reasons=ranked(reasons.get(pair, ())),
             )
         )
-    cells.sort(key=lambda one: (-abs(one.studentised), one.source, one.target))
+    cells.sort(key=lambda cell: (-abs(cell.studentised), cell.source, cell.target))
     known = bool(np.isfinite(errors).any())
+
+    def is_odd(cell: OddCell) -> bool:
+        """Where noise is unknown, only the scatter of the other pairs can tell."""
+        if not known:
+            return cell.q_scatter < 0.05
+        return cell.q_noise < 0.05 and abs(cell.studentised) > FURTHER_THAN_MOST
+
     within = residual(y, effects)
     return OddCells(
-        odd=tuple(cell for cell in cells if _is_odd(cell, known)),
+        odd=tuple(filter(is_odd, cells)),
         cells=tuple(cells),
         tested=len(cells),
         beyond_noise=int((q_noise[sound] < 0.05).sum()) if known else None,
-        r_squared=float(1 - (rest @ rest) / (within @ within)) if within @ within > 0 else float("nan"),
+        r_squared=float(1 - (outside @ outside) / (within @ within)) if within @ within > 0 else float("nan"),
         reason="" if known else NO_NOISE,
     )
 
 
 def ranked(reasons: Sequence[Reason]) -> tuple[Reason, ...]:
-    """Significant reasons before untested ones before the others, each the strongest first."""
+    """Significant reasons before untested ones before the others, each the strongest first.
+
+    Of equal strength, by the name of their kind.
+    """
     order = {True: 0, None: 1, False: 2}
-    return tuple(sorted(reasons, key=lambda one: (order[one.significant], -abs(one.strength), one.kind)))
+    return tuple(
+        sorted(reasons, key=lambda reason: (order[reason.significant], -abs(reason.strength), reason.kind))
+    )
 
 
-def with_reasons(found: OddCells, reasons: Reasons) -> OddCells:
-    """The same cells with further reasons, ranked together with those that are there."""
+def with_reasons(odd: OddCells, reasons: Reasons) -> OddCells:
+    """The same cells with further reasons, ranked together with those that are there.
+
+    reasons: by (source, target); cells that it does not name stay as they are.
+    """
 
     def added(cell: OddCell) -> OddCell:
         return replace(cell, reasons=ranked((*cell.reasons, *reasons.get((cell.source, cell.target), ()))))
 
-    return replace(found, odd=tuple(map(added, found.odd)), cells=tuple(map(added, found.cells)))
+    return replace(odd, odd=tuple(map(added, odd.odd)), cells=tuple(map(added, odd.cells)))
 
 
-def _is_odd(cell: OddCell, noise_known: bool) -> bool:
-    """Where noise is unknown, only the scatter of the other pairs can tell."""
-    if not noise_known:
-        return cell.q_scatter < 0.05
-    return cell.q_noise < 0.05 and abs(cell.studentised) > FURTHER_THAN_MOST
-
-
-def _scatter(rest: Array, left: Array, sound: np.ndarray, parameters: int) -> tuple[Array, Array]:
+def _scatter(outside: Array, left: Array, sound: np.ndarray, parameters: int) -> tuple[Array, Array]:
     """(n,) externally studentised residuals and their p-values."""
-    freedom = len(rest) - parameters - 1
+    freedom = len(outside) - parameters - 1
     safe = np.where(sound, left, 1.0)
     if freedom < 2:
-        return np.full(len(rest), np.nan), np.full(len(rest), np.nan)
-    others = np.maximum((rest @ rest - rest**2 / safe) / freedom, 0.0)
+        return np.full(len(outside), np.nan), np.full(len(outside), np.nan)
+    others = np.maximum((outside @ outside - outside**2 / safe) / freedom, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        studentised = np.where(sound & (others > 0), rest / np.sqrt(others * safe), np.nan)
+        studentised = np.where(sound & (others > 0), outside / np.sqrt(others * safe), np.nan)
     return studentised, 2 * stats.t.sf(np.abs(studentised), freedom)
 
 

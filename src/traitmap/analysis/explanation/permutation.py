@@ -1,11 +1,12 @@
-"""Slopes of gains on pair features, tested by permuting whole tasks (MRQAP), with intervals and power.
+"""Tests of a pair feature by permuting whole tasks: MRQAP slopes with intervals and power, and Mantel's test.
 
-D. Dekker, D. Krackhardt, T. Snijders, Psychometrika 72:563-581, 2007 (double semi-partialling).
+Pairs share tasks, so no pair is a new observation; what was sampled is the task. A permuted feature is
+adjusted anew for what the feature was adjusted for (double semi-partialling; D. Dekker, D. Krackhardt, T.
+Snijders, Psychometrika 72:563-581, 2007). The interval inverts the test exactly, and the detectable slope
+comes from the permuted draws themselves. Mantel's test (N. Mantel, Cancer Research 27:209-220, 1967) takes
+no effects out and stands beside Pearson's naive p, which calls far too much significant.
 
-The Mantel test beside the naive one: correlation of gains and a feature over pairs, no effects removed.
-
-N. Mantel, Cancer Research 27:209-220, 1967. Permuting tasks respects that pairs share them; Pearson's p
-takes every pair for a new observation and calls far too much significant.
+Shapes: n used pairs of S sources and T targets, B permutations.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from math import sqrt
 import numpy as np
 from scipy import stats
 
-from traitmap.analysis.explanation.design import Mask, Permutations, residual, with_features
+from traitmap.analysis.explanation.design import Mask, Moves, residual, with_features
 from traitmap.matrix.record import Array
 
 LEVEL = 0.05
@@ -58,26 +59,24 @@ class PermutationDraws:
     freedom: int
 
 
-def permuted_products(
-    y: Array, feature: Array, used: Mask, basis: Array, moves: Permutations
-) -> PermutationDraws:
+def permuted_products(y: Array, feature: Array, used: Mask, basis: Array, moves: Moves) -> PermutationDraws:
     """Products of gains with a feature (S, T), as it is and with its tasks permuted.
 
     feature: already free of effects and of the other features, 0 where unknown. basis: (n, r) of what is
     adjusted for (source and target effects, other features). A permuted feature is adjusted anew.
     """
     x = residual(feature[used], basis)
-    rest = residual(y, basis)
+    outside = residual(y, basis)
     flat, batch = feature.ravel(), max(1, 4_000_000 // max(1, len(y)))
     parts = []
-    for start in range(0, len(moves.index), batch):
-        e = flat[moves.index[start : start + batch]]
+    for start in range(0, len(moves), batch):
+        e = flat[moves[start : start + batch]]
         inside = e @ basis
         ee = np.maximum((e**2).sum(axis=1) - (inside**2).sum(axis=1), 0.0)
-        parts.append(np.stack([ee, e @ rest, e @ x]))
+        parts.append(np.stack([ee, e @ outside, e @ x]))
     ee, ey, ex = np.concatenate(parts, axis=1)
     freedom = len(y) - basis.shape[1] - 1
-    return PermutationDraws(ee, ey, ex, float(x @ x), float(x @ rest), float(rest @ rest), freedom)
+    return PermutationDraws(ee, ey, ex, float(x @ x), float(x @ outside), float(outside @ outside), freedom)
 
 
 def p_value(draws: PermutationDraws) -> float:
@@ -103,21 +102,20 @@ def slope_limits(draws: PermutationDraws, level: float = LEVEL) -> tuple[float, 
     size = np.sqrt(np.where(sound, draws.ee, 1.0))
     a, c = np.where(sound, draws.ey / size, 0.0), np.where(sound, draws.ex / size, 0.0)
     big_a, big_c = draws.xy / sqrt(draws.xx), sqrt(draws.xx)
-    first = _crossing(big_a - a, big_c - c, big_c)
-    second = _crossing(big_a + a, big_c + c, big_c)
+
+    def crossing(rise: Array, run: Array) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(np.abs(run) > 1e-9 * big_c, rise / run, np.nan)
+
+    first, second = crossing(big_a - a, big_c - c), crossing(big_a + a, big_c + c)
     # An arrangement equal to the one observed never rejects: its stretch is the whole line.
     equal = ~(np.isfinite(first) & np.isfinite(second))
     low = np.sort(np.where(equal, -np.inf, np.minimum(first, second)))
     high = np.sort(np.where(equal, np.inf, np.maximum(first, second)))
-    kept = int(np.floor(level * (1 + len(low)) + 1e-9))
-    if kept < 1:
+    rank = int(np.floor(level * (1 + len(low)) + 1e-9))
+    if rank < 1:
         return -np.inf, np.inf
-    return float(low[kept - 1]), float(high[-kept])
-
-
-def _crossing(rise: Array, run: Array, size: float) -> Array:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(np.abs(run) > 1e-9 * size, rise / run, np.nan)
+    return float(low[rank - 1]), float(high[-rank])
 
 
 def detectable_slope(draws: PermutationDraws, level: float) -> float:
@@ -130,14 +128,14 @@ def detectable_slope(draws: PermutationDraws, level: float) -> float:
     if draws.xx <= 0 or draws.freedom < 2:
         return float("nan")
     slope = draws.xy / draws.xx
-    rest = max(draws.yy - draws.xy**2 / draws.xx, 0.0)
+    left = max(draws.yy - draws.xy**2 / draws.xx, 0.0)
     sound = draws.ee > 1e-12 * draws.xx
     ee = np.where(sound, draws.ee, 1.0)
     part = np.where(sound, (draws.ey - slope * draws.ex) / np.sqrt(ee), 0.0)
-    spread = np.sqrt(np.maximum(rest - part**2, 1e-300) / draws.freedom)
+    spread = np.sqrt(np.maximum(left - part**2, 1e-300) / draws.freedom)
     t = part / spread
     critical = float(np.quantile(np.abs(t), 1 - level))
-    error = sqrt(rest / draws.freedom / draws.xx)
+    error = sqrt(left / draws.freedom / draws.xx)
     return float(np.quantile(critical - t, POWER) * error)
 
 
@@ -147,13 +145,15 @@ def slope_of(
     others: Array,
     used: Mask,
     effects: Array,
-    moves: Permutations,
+    moves: Moves,
     *,
     level: float = LEVEL,
 ) -> Slope:
     """One feature (S, T) beside others (S, T, k), all free of effects and 0 where unknown.
 
-    y: (n,) gains of the used pairs. effects: (n, r) basis of source and target effects.
+    y: (n,) gains of the used pairs. effects: (n, r) basis of source and target effects. level: of the test
+    whose detectable effect is wanted. All numbers are NaN where effects, or the others, leave nothing of the
+    feature or of the gains.
     """
     flat = others.reshape(feature.size, others.shape[-1])
     reduced = feature
@@ -163,10 +163,10 @@ def slope_of(
     plain = residual(feature[used], effects)
     basis = with_features(effects, others[used])
     draws = permuted_products(y, reduced, used, basis, moves)
-    rest = residual(feature[used], basis)
+    adjusted = residual(feature[used], basis)
     within_y = residual(y, effects)
     x_size, y_size = float(plain @ plain), float(within_y @ within_y)
-    if x_size <= 0 or y_size <= 0 or float(rest @ rest) < 1e-9 * x_size:
+    if x_size <= 0 or y_size <= 0 or float(adjusted @ adjusted) < 1e-9 * x_size:
         nan = float("nan")
         return Slope(nan, nan, nan, nan, nan, 1.0 if x_size > 0 else nan)
     scale = sqrt(x_size / y_size)
@@ -177,7 +177,7 @@ def slope_of(
         high=high * scale,
         p=p_value(draws),
         detectable=detectable_slope(draws, level) * scale,
-        collinearity=1 - float(rest @ rest) / x_size,
+        collinearity=1 - float(adjusted @ adjusted) / x_size,
     )
 
 
@@ -190,8 +190,11 @@ class Mantel:
     naive_p: float
 
 
-def mantel(y: Array, feature: Array, used: Mask, moves: Permutations) -> Mantel:
-    """Correlation of gains y (n,) of the used pairs with a feature (S, T), NaN where unknown."""
+def mantel(y: Array, feature: Array, used: Mask, moves: Moves) -> Mantel:
+    """Correlation of gains y (n,) of the used pairs with a feature (S, T), NaN where unknown.
+
+    No effects are taken out. All three numbers are NaN where gains or feature do not vary.
+    """
     known = np.isfinite(feature)
     centred = (
         np.where(known, feature - feature[known].mean(), 0.0) if known.any() else np.zeros(feature.shape)

@@ -1,12 +1,14 @@
 """The frozen records of an explanation. Every number has its interval, its null, or the reason why not.
 
-The record of an explanation as plain JSON values; unknown numbers become null.
+Gains are in points, or in standard deviations of the target where ``conditions["units"]`` says so. An
+effect of a feature is in standard deviations of gain. A verdict is ``yes``, ``no`` or ``cannot tell``, and
+the last comes with the minimal effect that would have been found (80 % power).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -176,7 +178,7 @@ class Strength:
     """How much a source gives on average (donor) or a target gains on average (recipient).
 
     effect: against the mean source (target) on the same targets (sources), with a 95 % interval over
-    them. null_low, null_high: 95 % band when gains are dealt out anew among sources (targets). p, q: of none.
+    them. null_low, null_high: 95 % band when gains are permuted among sources (targets). p, q: of none.
     """
 
     name: str
@@ -218,29 +220,11 @@ class Explanation:
     conditions: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain JSON data; unknown numbers are null."""
-
-        return to_json(self)
+        """The record as plain JSON data under its own field names; unknown numbers are null."""
+        return {name: jsonable(getattr(self, name)) for name in self.__dataclass_fields__}
 
     def _repr_html_(self) -> str:
         """Verdicts and effects, for notebooks."""
         from traitmap.analysis.tables import explanation_html
 
         return explanation_html(self)
-
-
-def to_json(explanation: Explanation) -> dict[str, Any]:
-    """Everything in the record under its own field names."""
-    told: dict[str, Any] = _record(explanation)
-    return told
-
-
-def _record(value: Any) -> Any:
-    """Records to mappings, intervals by their own rule, the rest plain."""
-    if isinstance(value, Interval):
-        return value.to_json()
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: _record(getattr(value, name)) for name in value.__dataclass_fields__}
-    if isinstance(value, tuple | list):
-        return [_record(one) for one in value]
-    return jsonable(value)

@@ -103,8 +103,8 @@ def _shares(found: Dominance) -> list[str]:
     if not found.groups:
         return ["Shares of variance: cannot tell; there is no feature of pairs."]
     parts = [
-        f"{group.group} {_percent(group.share)} (chance {_percent(group.null_mean)}, {_related('p', group.p)}: "
-        f"{group.verdict})"
+        f"{group.group} {_percent(group.share)} (chance {_percent(group.null_mean)}, "
+        f"{_related('p', group.p)}: {group.verdict})"
         for group in found.groups
     ]
     sentences = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from traitmap.analysis.features import Feature, PairFeatures
 from traitmap.analysis.profiles.pairs import pair_features
@@ -136,7 +136,7 @@ def _of_features(features: PairFeatures, sources: Names, targets: Names) -> Know
     )
 
 
-def _alike(table: Array, features: Sequence[Feature], same: Array, axis: str) -> list[Likeness]:
+def _alike(table: Array, features: Sequence[Feature], same: NDArray[np.bool_], axis: str) -> list[Likeness]:
     """Likeness of the tasks along the second axis of a table (others, tasks, F).
 
     Two respects: the hidden statistics of the tasks themselves, and how they stand to all tasks of the

@@ -323,9 +323,9 @@ def _blocks(
     the bootstrap resamples."""
     rows, columns = effects.effect.shape
     if holdout == "source":
-        return holdout, np.broadcast_to(np.arange(rows)[:, None], (rows, columns)), np.arange(columns)
+        return "source", np.broadcast_to(np.arange(rows)[:, None], (rows, columns)), np.arange(columns)
     if holdout == "cell":
-        return holdout, np.arange(rows * columns).reshape(rows, columns), np.arange(columns)
+        return "cell", np.arange(rows * columns).reshape(rows, columns), np.arange(columns)
     units = np.arange(columns)
     if not isinstance(holdout, str):
         unknown_names = sorted(set(holdout) - set(effects.targets))
