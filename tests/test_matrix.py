@@ -18,7 +18,7 @@ from traitmap.data.scoring import Scored
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
 from traitmap.matrix.build import build_matrix
-from traitmap.matrix.record import Cell, TransferMatrix, to_csv, to_frame, to_json, to_parquet
+from traitmap.matrix.record import Cell, TransferMatrix, to_csv, to_json, to_parquet
 from traitmap.runs.cells import read_outcomes
 from traitmap.runs.execute import execute
 from traitmap.runs.ledger import read_ledger
@@ -310,7 +310,7 @@ def test_a_table_without_items_exports_too(tmp_path: Path) -> None:
     told = to_json(bare)
     assert [one["status"] for one in told["cells"]] == ["given", "missing"]
     assert [one["gain"] for one in told["cells"]] == [0.25, None]
-    assert list(to_frame(bare)["source"]) == ["__baseline__", "a", "b"]
+    assert list(bare.to_frame()["source"]) == ["__baseline__", "a", "b"]
     to_csv(bare, tmp_path / "bare.csv")
     assert (tmp_path / "bare.csv").read_text() == "source,t\n__baseline__,0.25\na,0.5\nb,\n"
 

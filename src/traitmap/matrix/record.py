@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from traitmap.jsonable import outline
 from traitmap.study.settings import BASELINE
 
 if TYPE_CHECKING:
@@ -104,26 +105,28 @@ class TransferMatrix:
         known: Mapping[str, bool] = self.conditions.get("higher_is_better") or {}
         return known
 
+    def to_frame(self) -> pd.DataFrame:
+        """Long table: one row per cell, the fields of ``Cell`` as columns.
+
+        First the base's cells (source ``__baseline__``), then pooled cells and each seed's; ``seed`` is
+        missing where pooled. A table without cells gives one row per value, with status ``given``.
+        """
+        import pandas as pd
+
+        cells = (*self.base_cells, *self.cells) or _given_cells(self)
+        frame = pd.DataFrame(
+            [asdict(cell) for cell in cells], columns=[column.name for column in fields(Cell)]
+        )
+        frame["seed"] = frame["seed"].astype("Int64")
+        return frame
+
+    __repr__ = outline
+
     def _repr_html_(self) -> str:
         """A small heat map, for notebooks."""
         from traitmap.matrix.reading import matrix_html
 
         return matrix_html(self)
-
-
-def to_frame(matrix: TransferMatrix) -> pd.DataFrame:
-    """Long table: one row per cell, the fields of ``Cell`` as columns.
-
-    First the base's cells (source ``__baseline__``), then pooled cells and each seed's; ``seed`` is
-    missing where pooled. A table without cells gives one row per value, with status ``given``.
-    """
-    import pandas as pd
-
-    cells = (*matrix.base_cells, *matrix.cells) or _given_cells(matrix)
-    columns = [one.name for one in fields(Cell)]
-    frame = pd.DataFrame([asdict(cell) for cell in cells], columns=columns)
-    frame["seed"] = frame["seed"].astype("Int64")
-    return frame
 
 
 def to_csv(matrix: TransferMatrix, path: str | Path) -> None:
@@ -147,7 +150,7 @@ def to_parquet(matrix: TransferMatrix, path: str | Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pandas(to_frame(matrix), preserve_index=False)
+    table = pa.Table.from_pandas(matrix.to_frame(), preserve_index=False)
     told = json.dumps(_plain(matrix.conditions), sort_keys=True).encode()
     _folder_of(path)
     pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), b"traitmap": told}), path)
