@@ -21,7 +21,7 @@ from traitmap.data.sandbox import why_no_sandbox
 from traitmap.data.targets import LoadedTarget, load_target
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import DataError
-from traitmap.report.preview import check_preview
+from traitmap.report.terminal_runs import check_preview
 from traitmap.study.load import load_study
 
 walled = pytest.mark.skipif(why_no_sandbox() is not None, reason=f"no sandbox here: {why_no_sandbox()}")

@@ -1,6 +1,8 @@
-"""Everything that stands against running a study: faults of its file and of the data it names, together.
+"""What stands against running a study, and how its sources look before anything is trained on them.
 
-What a source looks like before anything is trained on it: counts, words, two examples, and warnings.
+Faults of the file and of the data that it names come together: what is in order is looked at although other
+parts are not. Data are looked at as far as a check needs, all rows only where a part says nothing of the
+whole. `preview_source` shows counts, words, two examples and what is legal but seldom meant.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ from traitmap.study.paths import MINI, is_task_file, model_location, resolve
 from traitmap.study.rules import parents
 from traitmap.study.settings import Model, Study, Target
 
-Found = tuple[Place, str]
-_FEW = 50
+# lm-eval takes about a millisecond to render one row of a task, so a check looks at some of them
+_ROWS_CHECKED = 50
 
 
 def check_file(
@@ -43,7 +45,9 @@ def check_file(
     """
     draft = read_draft(path)
     if data is not None:
-        draft = _reading(draft, os.path.abspath(data))
+        copies = os.path.abspath(data)
+        study = draft.study.model_copy(update={"data": copies}) if draft.study is not None else None
+        draft = replace(draft, study=study, data=copies)
     if not rows and draft.study is not None and not draft.faults and not place_faults(draft):
         return draft.study
     faults = [*draft.faults, *data_faults(draft, render_chat)]
@@ -52,68 +56,66 @@ def check_file(
     return draft.study
 
 
-def _reading(draft: StudyDraft, data: str) -> StudyDraft:
-    """The draft with another folder of copies."""
-    study = draft.study.model_copy(update={"data": data}) if draft.study is not None else None
-    return replace(draft, study=study, data=data)
-
-
 def data_faults(draft: StudyDraft, render_chat: RenderChat | None = None) -> list[Fault]:
-    """Faults of what a study file names, for those of its parts that are in order themselves."""
+    """Faults of what a study file names, for those of its parts that are in order themselves.
+
+    render_chat: as for `check_file`. Each fault has its line where the file has one for its place.
+    """
     study = _stand_in(draft)
-    found = [
+    faults = [
         *place_faults(draft),
         *_source_faults(draft, study, render_chat),
         *_target_faults(draft, study, render_chat),
     ]
-    return [draft.fault(place, message) for place, message in found]
+    return [draft.fault(place, message) for place, message in faults]
 
 
-def place_faults(draft: StudyDraft) -> list[Found]:
+def place_faults(draft: StudyDraft) -> list[tuple[Place, str]]:
     """Faults of the folders that a study file names: the base, its tasks, its copies. Reads no rows."""
     study = _stand_in(draft)
-    return [*_model_faults(draft), *_include_faults(draft, study), *_copies_faults(study)]
+    faults: list[tuple[Place, str]] = []
+    if problem := _model_problem(draft):
+        faults.append((("model", "path"), problem))
+    for at, name in enumerate(draft.include_path):
+        if name not in study.include_path:
+            folder = resolve(name, study.folder)
+            faults.append(
+                (("include_path", at), f"there is no folder {folder}; create it or remove the line")
+            )
+    if study.data is not None and not os.path.isdir(folder := resolve(study.data, study.folder)):
+        message = f"there is no folder {folder}; it is for copies of hub datasets, org__name/ each"
+        faults.append((("data",), message))
+    return faults
 
 
 def _stand_in(draft: StudyDraft) -> Study:
     """A study of the parts that are in order, so that they can be loaded although others are not."""
-    if draft.study is not None:
-        folders = _folders(draft.study.include_path, draft.study)
-        return draft.study.model_copy(update={"include_path": folders})
-    study = Study.model_construct(
-        name="draft",
-        model=draft.model or Model(path="absent"),
-        sources=tuple(draft.sources.values()),
-        targets=tuple(draft.targets.values()),
-        sample_seed=draft.sample_seed,
-        data=draft.data,
-        path=draft.path,
-    )
-    return study.model_copy(update={"include_path": _folders(draft.include_path, study)})
+    study, include_path = draft.study, draft.include_path
+    if study is None:
+        study = Study.model_construct(
+            name="draft",
+            model=draft.model or Model(path="absent"),
+            sources=tuple(draft.sources.values()),
+            targets=tuple(draft.targets.values()),
+            sample_seed=draft.sample_seed,
+            data=draft.data,
+            path=draft.path,
+        )
+    # an absent folder is told once, not again by every task
+    folders = tuple(name for name in include_path if os.path.isdir(resolve(name, study.folder)))
+    return study.model_copy(update={"include_path": folders})
 
 
-def _folders(include_path: tuple[str, ...], study: Study) -> tuple[str, ...]:
-    """Those that exist: an absent one is told once, not again by every task."""
-    return tuple(folder for folder in include_path if os.path.isdir(resolve(folder, study.folder)))
-
-
-def _model_faults(draft: StudyDraft) -> Iterator[Found]:
-    if draft.model is None:
-        return
-    if draft.model.endpoint is not None:
-        return  # a name on a server, which is asked when the engine is opened
-    path, place = draft.model.path, ("model", "path")
+def _model_problem(draft: StudyDraft) -> str | None:
+    """Why the base cannot be opened, as far as its folder says; a server is asked when it is opened."""
+    if draft.model is None or draft.model.endpoint is not None:
+        return None
+    path = draft.model.path
     if path.startswith("builtin:") and path != MINI:
-        yield place, f"{path!r} is not built in; there is {MINI}"
-        return
-    location = model_location(path, draft.path.parent)
-    if isinstance(location, Path):
-        problem = _model_problem(location)
-        if problem:
-            yield place, problem
-
-
-def _model_problem(folder: Path) -> str | None:
+        return f"{path!r} is not built in; there is {MINI}"
+    folder = model_location(path, draft.path.parent)
+    if not isinstance(folder, Path):
+        return None
     if not os.path.isdir(folder):
         return f"there is no folder {folder}; give a model folder, a hub id such as org/name, or {MINI}"
     try:
@@ -125,75 +127,61 @@ def _model_problem(folder: Path) -> str | None:
     return None if isinstance(config, dict) else f"{folder / 'config.json'} does not hold an object"
 
 
-def _include_faults(draft: StudyDraft, study: Study) -> Iterator[Found]:
-    for at, folder in enumerate(draft.include_path):
-        if folder not in study.include_path:
-            where = resolve(folder, study.folder)
-            yield ("include_path", at), f"there is no folder {where}; create it or remove the line"
+def _source_faults(
+    draft: StudyDraft, study: Study, render_chat: RenderChat | None
+) -> Iterator[tuple[Place, str]]:
+    def word_counts(texts: Sequence[str]) -> list[float]:  # of tokens, any number will do here
+        return [float(len(text.split())) for text in texts]
 
-
-def _copies_faults(study: Study) -> Iterator[Found]:
-    if study.data is not None and not os.path.isdir(resolve(study.data, study.folder)):
-        where = resolve(study.data, study.folder)
-        yield ("data",), f"there is no folder {where}; it is for copies of hub datasets, org__name/ each"
-
-
-def _source_faults(draft: StudyDraft, study: Study, render_chat: RenderChat | None) -> Iterator[Found]:
-    loader = SourceLoader(study, render_chat or plain_chat, _words)  # of tokens, any number will do here
+    loader = SourceLoader(study, render_chat or plain_chat, word_counts)
     material = {name for source in draft.sources.values() for name in parents(source.model_dump())}
     for at, source in draft.sources.items():
         if source.name in material or parents(source.model_dump()):
             problems = loader.problems(source)  # whole: of some rows nobody can tell what becomes of all
         else:
-            few = source.model_copy(update={"limit": _few(source.limit)})  # a part of what will be drawn
-            found = examine_source(study, few if source.task else source, render_chat or plain_chat)
-            problems = [] if isinstance(found, LoadedSource) else found
+            some = source.model_copy(update={"limit": _at_most(source.limit)})  # part of what will be drawn
+            result = examine_source(study, some if source.task else source, render_chat or plain_chat)
+            problems = [] if isinstance(result, LoadedSource) else result
         for problem in problems:
             yield ("sources", at, problem.key), problem.message
     places = {source.name: at for at, source in draft.sources.items()}
-    loaded = [one for one in loader.results.values() if isinstance(one, LoadedSource)]
-    trained = [one for one in loaded if draft.sources[places[one.name]].train]
+    loaded = [source for source in loader.results.values() if isinstance(source, LoadedSource)]
+    trained = [source for source in loaded if draft.sources[places[source.name]].train]
     for name, problem in repeated(trained):
         yield ("sources", places[name], problem.key), problem.message
 
 
-def _words(texts: Sequence[str]) -> list[float]:
-    return [float(len(text.split())) for text in texts]
-
-
-def _target_faults(draft: StudyDraft, study: Study, render_chat: RenderChat | None) -> Iterator[Found]:
+def _target_faults(
+    draft: StudyDraft, study: Study, render_chat: RenderChat | None
+) -> Iterator[tuple[Place, str]]:
     for at, target in draft.targets.items():
-        place = ("targets", at, "task")
-        if is_task_file(target.task) and not os.path.isfile(resolve(target.task, study.folder)):
-            yield place, f"there is no file {resolve(target.task, study.folder)}; check the path"
-        elif said := _target_problem(study, _without_chat(target, render_chat), render_chat):
-            yield place, said.removeprefix(f"target {target.name!r}: ")
+        if is_task_file(target.task) and not os.path.isfile(file := resolve(target.task, study.folder)):
+            yield ("targets", at, "task"), f"there is no file {file}; check the path"
+            continue
+        if not render_chat:  # where no base is at hand, all but the chat template can still be checked
+            target = target.model_copy(update={"apply_chat_template": False})
+        if message := _target_problem(study, target, render_chat):
+            yield ("targets", at, "task"), message.removeprefix(f"target {target.name!r}: ")
 
 
 def _target_problem(study: Study, target: Target, render_chat: RenderChat | None) -> str | None:
     from traitmap.data.targets import load_target  # lm-eval takes seconds to import
 
-    few = target.model_copy(update={"limit": _few(target.limit or study.limit)})
-    try:
-        load_target(study, few, render_chat)
-    except DataError as error:
-        if "gold" not in str(error):
-            return str(error)
-        try:  # the first items may hide their gold answers while others show them
-            load_target(study, target, render_chat)
-        except DataError as whole:
-            return str(whole)
-    return None
+    some = target.model_copy(update={"limit": _at_most(target.limit or study.limit)})
+    for part in (some, target):  # the first items may hide their gold answers while others show them
+        try:
+            load_target(study, part, render_chat)
+        except DataError as error:
+            message = str(error)
+            if "gold" not in message:
+                return message
+        else:
+            return None
+    return message
 
 
-def _few(limit: int | None) -> int:
-    """lm-eval takes about a millisecond to render one row of a task, so a check looks at some of them."""
-    return min(limit or _FEW, _FEW)
-
-
-def _without_chat(target: Target, render_chat: RenderChat | None) -> Target:
-    """Where no base is at hand, all of a target but its chat template can still be checked."""
-    return target if render_chat else target.model_copy(update={"apply_chat_template": False})
+def _at_most(limit: int | None) -> int:
+    return min(limit or _ROWS_CHECKED, _ROWS_CHECKED)
 
 
 @dataclass(frozen=True)
@@ -236,49 +224,44 @@ def lengths_of(counts: Sequence[int], max_length: int) -> LengthSummary:
 
 
 def preview_source(loaded: LoadedSource) -> SourcePreview:
-    """Look at a loaded source."""
+    """Look at a loaded source: its counts, two of its examples and what is legal but seldom meant."""
+    first = loaded.examples[:1]
+    unlike = [example for example in loaded.examples[1:] if example.label != loaded.examples[0].label]
     return SourcePreview(
         name=loaded.name,
         examples=len(loaded.examples),
         available=loaded.available,
         label_counts=loaded.label_counts,
-        shown=_two(loaded.examples),
+        shown=(*first, *(unlike or loaded.examples[1:])[:1]),
         warnings=(*loaded.warnings, *_warnings(loaded.examples)),
         adapter=loaded.adapter,
         variation=loaded.variation,
     )
 
 
-def _two(examples: Sequence[Example]) -> tuple[Example, ...]:
-    first = examples[:1]
-    others = (example for example in examples[1:] if example.label != examples[0].label)
-    return (*first, *(examples[1:2] if (other := next(others, None)) is None else (other,)))
-
-
 def _warnings(examples: Sequence[Example]) -> list[str]:
     total = f"{len(examples):,}"
-    empty = sum(not example.completion.strip() for example in examples)
-    joined = sum(_runs_together(example) for example in examples)
-    spaced = sum(example.prompt.endswith(" ") for example in examples)
-    repeated = len(examples) - len({example.segments for example in examples})
-    found = []
+    texts = [(example.prompt, example.completion) for example in examples]
+    empty = sum(not completion.strip() for _, completion in texts)
+    joined = sum(
+        bool(prompt and completion) and not (prompt[-1].isspace() or completion[0].isspace())
+        for prompt, completion in texts
+    )
+    spaced = sum(prompt.endswith(" ") for prompt, _ in texts)
+    repeats = len(examples) - len({example.segments for example in examples})
+    warnings = []
     if empty:
-        found.append(f"in {empty:,} of {total} examples there is nothing but blanks to learn")
+        warnings.append(f"in {empty:,} of {total} examples there is nothing but blanks to learn")
     if joined:
-        found.append(
+        warnings.append(
             f"in {joined:,} of {total} examples the completion follows the prompt without a space or newline "
             "between; begin the completion with one"
         )
     if spaced:
-        found.append(
+        warnings.append(
             f"in {spaced:,} of {total} examples the prompt ends in a space, which most tokenizers put in "
             "front of the next word; move it to the beginning of the completion"
         )
-    if repeated:
-        found.append(f"{repeated:,} of {total} examples repeat an earlier one")
-    return found
-
-
-def _runs_together(example: Example) -> bool:
-    prompt, completion = example.prompt, example.completion
-    return bool(prompt and completion) and not (prompt[-1].isspace() or completion[0].isspace())
+    if repeats:
+        warnings.append(f"{repeats:,} of {total} examples repeat an earlier one")
+    return warnings

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,24 +17,13 @@ _CARD = "README.md"
 _PLAIN = ("arrow", "csv", "json", "parquet", "text")  # dataset_path of tasks over plain files
 
 
-@dataclass(frozen=True)
-class Copy:
-    """A folder that ``datasets`` reads as it reads the hub's dataset of that name.
-
-    asked: arguments of ``datasets.load_dataset`` for it.
-    """
-
-    folder: Path
-    asked: Mapping[str, Any]
-
-
 def folder_of(name: str, copies: Path) -> Path:
     """Where the copy of ``org/name`` lies, there or not: ``org__name``."""
     return copies / name.replace("/", "__")
 
 
-def copy_of(name: str, subset: str | None, copies: Path | None) -> Copy | None:
-    """The copy of a hub dataset, or None where the folder holds none.
+def copy_of(name: str, subset: str | None, copies: Path | None) -> dict[str, Any] | None:
+    """Arguments of ``datasets.load_dataset`` for the copy of a hub dataset; None where the folder holds none.
 
     A copy is the hub's repository as it is (with a README.md that tells subsets and splits), or one file
     for each split, ``org__name/SPLIT.jsonl`` (or .json, .csv, .tsv, .parquet), those of a subset in
@@ -45,13 +33,13 @@ def copy_of(name: str, subset: str | None, copies: Path | None) -> Copy | None:
         return None
     folder = folder_of(name, copies)
     if (folder / _CARD).is_file():
-        return Copy(folder, {"path": str(folder), "name": subset})
+        return {"path": str(folder), "name": subset}
     if subset is not None and (folder / subset).is_dir():
         folder = folder / subset
     files = {file.stem: file.name for file in sorted(folder.iterdir()) if file.suffix in DATA_SUFFIXES}
     if not files:
-        return Copy(folder, {"path": str(folder)})  # `datasets` knows more layouts, or says what it misses
-    return Copy(folder, {"path": str(folder), "data_files": files})
+        return {"path": str(folder)}  # `datasets` knows more layouts, or says what it misses
+    return {"path": str(folder), "data_files": files}
 
 
 def read_from_copy(config: dict[str, Any], copies: Path | None) -> dict[str, Any]:
@@ -62,11 +50,10 @@ def read_from_copy(config: dict[str, Any], copies: Path | None) -> dict[str, Any
     copy = copy_of(dataset, config.get("dataset_name"), copies)
     if copy is None:
         return config
-    given = dict(config.get("dataset_kwargs") or {})
-    kept = {key: value for key, value in given.items() if key not in ("revision", "data_files", "data_dir")}
-    asked = dict(copy.asked)
-    path, name = asked.pop("path"), asked.pop("name", None)
-    return {**config, "dataset_path": path, "dataset_name": name, "dataset_kwargs": {**kept, **asked}}
+    options = config.get("dataset_kwargs") or {}
+    options = {k: value for k, value in options.items() if k not in ("revision", "data_files", "data_dir")}
+    path, name = copy.pop("path"), copy.pop("name", None)
+    return {**config, "dataset_path": path, "dataset_name": name, "dataset_kwargs": {**options, **copy}}
 
 
 def model_copy(path: str, copies: Path | None) -> Path | None:
@@ -79,12 +66,12 @@ def model_copy(path: str, copies: Path | None) -> Path | None:
 
 def no_network(fault: BaseException) -> bool:
     """Whether an exception, or one that it came from, is a hub that cannot be reached."""
-    seen: BaseException | None = fault
-    while seen is not None:
-        of_client = type(seen).__module__.split(".")[0] in ("httpx", "httpcore", "requests", "urllib3")
-        if of_client or isinstance(seen, ConnectionError | TimeoutError):
+    cause: BaseException | None = fault
+    while cause is not None:
+        of_client = type(cause).__module__.split(".")[0] in ("httpx", "httpcore", "requests", "urllib3")
+        if of_client or isinstance(cause, ConnectionError | TimeoutError):
             return True
-        seen = seen.__cause__ or seen.__context__
+        cause = cause.__cause__ or cause.__context__
     return False
 
 

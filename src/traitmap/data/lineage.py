@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from traitmap.data.records import Example
-from traitmap.data.render import RenderChat, SourceProblem
+from traitmap.data.render import RenderChat, SourceError, SourceProblem
 from traitmap.data.sources import Lineage, LoadedSource, count_labels, examine_source, loaded_source
 from traitmap.data.variations import CATALOGUE, CannotVaryError, NoSuchPartError, concat
 from traitmap.errors import DataError
@@ -64,14 +64,6 @@ class _FaultyParentError(Exception):
     """A source cannot be made since one that it takes something from is at fault, which is told there."""
 
 
-class _ProblemError(Exception):
-    """A source cannot be made from its parents; ``problem`` says why."""
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(message)
-        self.problem = SourceProblem(key, message)
-
-
 @dataclass
 class SourceLoader:
     """Sources of a study, each loaded once, when it is first asked for.
@@ -111,7 +103,7 @@ class SourceLoader:
             return self._mixed(source, sources) if source.concat else self._varied(source, sources[0])
         except _FaultyParentError:
             return []
-        except _ProblemError as error:
+        except SourceError as error:
             return [error.problem]
 
     def _mixed(self, source: Source, sources: Sequence[LoadedSource]) -> LoadedSource:
@@ -119,7 +111,7 @@ class SourceLoader:
         parts = [(part.examples, weight) for part, weight in zip(sources, weights.values(), strict=True)]
         rows = concat(parts, [self._generator(part.name, "concat") for part in sources])
         if not all(rows):
-            raise _ProblemError("concat", "a source gets no row at these weights; change them")
+            raise SourceError("concat", "a source gets no row at these weights; change them")
         examples = [part.examples[row] for part, places in zip(sources, rows, strict=True) for row in places]
         words = [word for part in sources for word in part.label_counts]
         before = [example for part in sources for example in part.examples]
@@ -184,13 +176,13 @@ class SourceLoader:
                 return [rows[place] for place in places], [examples[place] for place in places]
             return rows, variation.change(examples, setting, generator) if variation.change else examples
         except CannotVaryError as error:
-            raise _ProblemError(key, str(error)) from None
+            raise SourceError(key, str(error)) from None
         except NoSuchPartError as error:
             if "label" in str(error):
                 advice = "write the label once in the completion, such as completion: ' {{ label }}'"
             else:
                 advice = "give the source a prompt and a completion"
-            raise _ProblemError(key, f"an example cannot be changed: {error}; {advice}") from None
+            raise SourceError(key, f"an example cannot be changed: {error}; {advice}") from None
 
     def _generator(self, family: str, kind: str) -> np.random.Generator:
         """The same draw for every dose of a kind, so that small doses are parts of large ones."""
@@ -244,7 +236,7 @@ class SourceLoader:
 
     def _tokens_per_epoch(self, source: LoadedSource, key: str) -> float:
         if self.count_tokens is None:
-            raise _ProblemError(key, "it needs the tokenizer of the base; none is at hand here")
+            raise SourceError(key, "it needs the tokenizer of the base; none is at hand here")
         lengths = self.count_tokens([example.text for example in source.examples])
         return float(sum(min(length + 1, source.training.max_length) for length in lengths))
 

@@ -1,11 +1,8 @@
-"""Rows of a source: a local file read exactly as it is written, or a hub dataset through ``datasets``.
+"""From the rows of a source to examples: tables, label words, templates and conversations.
 
-Local files are not read through ``datasets``, because it guesses types: it would turn ``"01"`` into 1,
-``"NA"`` into null and ``"2024-01-01"`` into a time, and refuse a column that mixes ``1`` and ``"1"``.
-
-From the value in a label column to the word that stands for it.
-
-From a row to an example: the shapes that TRL accepts, and templates over columns.
+A local file is read exactly as it is written, not through ``datasets``, which guesses types: it would turn
+``"01"`` into 1, ``"NA"`` into null and ``"2024-01-01"`` into a time, and refuse a column that mixes ``1`` and
+``"1"``. Without templates a row must have one of the shapes that TRL accepts.
 """
 
 from __future__ import annotations
@@ -39,6 +36,14 @@ class SourceProblem:
     message: str
 
 
+class SourceError(Exception):
+    """A source, or one of its rows, cannot be used; ``problem`` says which setting to look at and why."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.problem = SourceProblem(key, message)
+
+
 @dataclass(frozen=True)
 class SourceTable:
     """rows in the order of the file; columns: of any row; class_names: of columns that hold class indices."""
@@ -47,56 +52,54 @@ class SourceTable:
     columns: tuple[str, ...]
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def take(self, indices: Sequence[int]) -> list[Row]:
-        """Rows at these positions, in this order."""
-        select = getattr(self.rows, "select", None)  # of a hub dataset, where single rows are slow
-        return list(select(indices)) if select else [self.rows[index] for index in indices]
 
+def read_table(study: Study, source: Source) -> SourceTable:
+    """Rows of a source with a ``path``: a local file, a copy of a hub dataset, or the hub.
 
-def read_table(study: Study, source: Source) -> SourceTable | SourceProblem:
-    """Rows of a source with a ``path``, or why there are none."""
+    SourceError where it cannot be read or has no row.
+    """
     path = source.path or ""
-    copies = resolve(study.data, study.folder) if study.data else None
-    table = _local(resolve(path, study.folder)) if is_local_data(path) else _hub(path, source, copies)
-    if isinstance(table, SourceTable) and len(table.rows) == 0:
-        empty = "it has no rows" if is_local_data(path) else f"its split {source.split!r} has no rows"
-        return SourceProblem("path", f"{path}: {empty}; give data with at least one")
+    if is_local_data(path):
+        table, part = _local(resolve(path, study.folder)), "it"
+    else:
+        copies = resolve(study.data, study.folder) if study.data else None
+        table, part = _hub(path, source, copies), f"its split {source.split!r}"
+    if len(table.rows) == 0:
+        raise SourceError("path", f"{path}: {part} has no rows; give data with at least one")
     return table
 
 
-def _local(file: Path) -> SourceTable | SourceProblem:
+def _local(file: Path) -> SourceTable:
     suffix = file.suffix.lower()
     if os.path.isdir(file):
-        return SourceProblem("path", f"{file} is a folder; give one file in it ({', '.join(DATA_SUFFIXES)})")
-    if not os.path.exists(file):
-        return SourceProblem(
-            "path", f"{file} does not exist; relative paths start from the study file's folder"
-        )
-    if suffix not in DATA_SUFFIXES:
-        return SourceProblem(
-            "path", f"{file.name} is none of {', '.join(DATA_SUFFIXES)}; convert it to one of them"
-        )
-    try:
-        if suffix == ".parquet":
-            return _parquet(file)
-        text = file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        return SourceProblem("path", f"{file} is not UTF-8 text (byte {error.start}); save it as UTF-8")
-    except (OSError, ValueError) as error:
-        return SourceProblem("path", f"{file} cannot be read: {' '.join(str(error).split())[:200]}")
-    if suffix in (".csv", ".tsv"):
-        return _separated(file, text, "\t" if suffix == ".tsv" else ",")
-    return _json_lines(file, text) if suffix == ".jsonl" else _json(file, text)
+        fault = f"{file} is a folder; give one file in it ({', '.join(DATA_SUFFIXES)})"
+    elif not os.path.exists(file):
+        fault = f"{file} does not exist; relative paths start from the study file's folder"
+    elif suffix not in DATA_SUFFIXES:
+        fault = f"{file.name} is none of {', '.join(DATA_SUFFIXES)}; convert it to one of them"
+    else:
+        try:
+            if suffix == ".parquet":
+                from pyarrow import parquet
+
+                table = parquet.read_table(file)
+                return SourceTable(table.to_pylist(), tuple(table.column_names))
+            text = file.read_bytes().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            fault = f"{file} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        except (OSError, ValueError) as error:
+            fault = f"{file} cannot be read: {' '.join(str(error).split())[:200]}"
+        else:
+            if suffix in (".csv", ".tsv"):
+                return _separated(file, text, "\t" if suffix == ".tsv" else ",")
+            rows = _json_lines(file, text) if suffix == ".jsonl" else _json(file, text)
+            columns = tuple(dict.fromkeys(column for row in rows for column in row))
+            blank = dict.fromkeys(columns)
+            return SourceTable([{**blank, **row} for row in rows], columns)
+    raise SourceError("path", fault)
 
 
-def _parquet(file: Path) -> SourceTable:
-    from pyarrow import parquet
-
-    table = parquet.read_table(file)
-    return SourceTable(table.to_pylist(), tuple(table.column_names))
-
-
-def _json_lines(file: Path, text: str) -> SourceTable | SourceProblem:
+def _json_lines(file: Path, text: str) -> list[dict[str, Any]]:
     rows: list[Any] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -104,30 +107,24 @@ def _json_lines(file: Path, text: str) -> SourceTable | SourceProblem:
         try:
             rows.append(json.loads(line))
         except (ValueError, RecursionError) as error:
-            said = f"{file}, line {number}: not valid JSON ({error}); a .jsonl file holds one object per line"
-            return SourceProblem("path", said)
+            fault = f"not valid JSON ({error}); a .jsonl file holds one object per line"
+            raise SourceError("path", f"{file}, line {number}: {fault}") from None
         if not isinstance(rows[-1], dict):
-            return SourceProblem("path", f'{file}, line {number}: not an object such as {{"text": "..."}}')
-    return _table_of(rows)
+            raise SourceError("path", f'{file}, line {number}: not an object such as {{"text": "..."}}')
+    return rows
 
 
-def _json(file: Path, text: str) -> SourceTable | SourceProblem:
+def _json(file: Path, text: str) -> list[dict[str, Any]]:
     try:
         rows = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return SourceProblem("path", f"{file}: not valid JSON ({error})")
+        raise SourceError("path", f"{file}: not valid JSON ({error})") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        return SourceProblem("path", f"{file}: a .json file must hold a list of objects, one per row")
-    return _table_of(rows)
+        raise SourceError("path", f"{file}: a .json file must hold a list of objects, one per row")
+    return rows
 
 
-def _table_of(rows: list[dict[str, Any]]) -> SourceTable:
-    columns = tuple(dict.fromkeys(column for row in rows for column in row))
-    blank = dict.fromkeys(columns)
-    return SourceTable([{**blank, **row} for row in rows], columns)
-
-
-def _separated(file: Path, text: str, delimiter: str) -> SourceTable | SourceProblem:
+def _separated(file: Path, text: str, delimiter: str) -> SourceTable:
     csv.field_size_limit(_LONGEST_CELL)  # a review may be longer than the csv module's 128 KiB
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[dict[str, str]] = []
@@ -135,36 +132,45 @@ def _separated(file: Path, text: str, delimiter: str) -> SourceTable | SourcePro
         header = next(reader, [])
         repeated = sorted({column for column in header if header.count(column) > 1})
         if repeated:
-            return SourceProblem(
+            raise SourceError(
                 "path", f"{file}: the header has {', '.join(map(repr, repeated))} more than once"
             )
         for cells in reader:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                said = (
-                    f"{file}, line {reader.line_num}: {len(cells)} cells where the header has {len(header)}"
+            if cells and len(cells) != len(header):
+                raise SourceError(
+                    "path",
+                    f"{file}, line {reader.line_num}: {len(cells)} cells where the header has {len(header)}; "
+                    f"put cells that hold {delimiter!r} into double quotes",
                 )
-                return SourceProblem("path", f"{said}; put cells that hold {delimiter!r} into double quotes")
-            rows.append(dict(zip(header, cells, strict=True)))
+            if cells:
+                rows.append(dict(zip(header, cells, strict=True)))
     except csv.Error as error:
-        return SourceProblem("path", f"{file}, line {reader.line_num}: not valid CSV ({error})")
+        raise SourceError("path", f"{file}, line {reader.line_num}: not valid CSV ({error})") from None
     return SourceTable(rows, tuple(header))
 
 
-def _hub(path: str, source: Source, copies: Path | None) -> SourceTable | SourceProblem:
+def _hub(path: str, source: Source, copies: Path | None) -> SourceTable:
     import datasets
 
     copy = copy_of(path, source.subset, copies)
-    asked: Mapping[str, Any] = (
-        {"path": path, "name": source.subset, "revision": source.revision} if copy is None else copy.asked
+    arguments: Mapping[str, Any] = (
+        {"path": path, "name": source.subset, "revision": source.revision} if copy is None else copy
     )
     try:
         # bars are for downloads; tqdm looks up sys.stderr when one begins
         with redirect_stderr(io.StringIO()) if copy else offline_where_unreachable():
-            loaded = datasets.load_dataset(**asked, split=source.split)
+            loaded = datasets.load_dataset(**arguments, split=source.split)
     except Exception as error:  # whatever the hub, its files or the network do wrong is told, not raised
-        return _hub_problem(path, source, error)
+        reason = " ".join(str(error).split())[:300]
+        key, fault = "path", f"the hub dataset {path!r} cannot be loaded: {type(error).__name__}: {reason}; "
+        fault += f"if a file here is meant, its name must end in one of {', '.join(DATA_SUFFIXES)}"
+        if no_network(error):
+            fault = f"the hub dataset {path!r} cannot be reached: {reason}; {network_advice(path)}"
+        elif "split" in reason.lower():
+            key, fault = "split", f"{path!r} has no split {source.split!r}: {reason}"
+        elif "config" in reason.lower():
+            key, fault = "subset", f"{path!r} needs another subset than {source.subset!r}: {reason}"
+        raise SourceError(key, fault) from error
     names = {
         column: tuple(feature.names)
         for column, feature in loaded.features.items()
@@ -173,24 +179,8 @@ def _hub(path: str, source: Source, copies: Path | None) -> SourceTable | Source
     return SourceTable(loaded, tuple(loaded.column_names), names)
 
 
-def _hub_problem(path: str, source: Source, error: Exception) -> SourceProblem:
-    said = " ".join(str(error).split())[:300]
-    if no_network(error):
-        return SourceProblem(
-            "path", f"the hub dataset {path!r} cannot be reached: {said}; {network_advice(path)}"
-        )
-    if "split" in said.lower():
-        return SourceProblem("split", f"{path!r} has no split {source.split!r}: {said}")
-    if "config" in said.lower():
-        return SourceProblem("subset", f"{path!r} needs another subset than {source.subset!r}: {said}")
-    return SourceProblem(
-        "path",
-        f"the hub dataset {path!r} cannot be loaded: {type(error).__name__}: {said}; "
-        f"if a file here is meant, its name must end in one of {', '.join(DATA_SUFFIXES)}",
-    )
-
-
-_SHOWN = 8
+_SHOWN = 8  # values that a message lists
+_REASONS = 5  # why rows fail, that a check lists
 
 
 def label_word(value: Any, words: Mapping[str, str] | None, names: Sequence[str] = ()) -> str | None:
@@ -210,26 +200,34 @@ def label_word(value: Any, words: Mapping[str, str] | None, names: Sequence[str]
 
 def label_problems(source: Source, values: Iterable[Any], names: Sequence[str] = ()) -> list[SourceProblem]:
     """Values that have no word, all of them with their counts."""
-    missing: Counter[str] = Counter()
-    found = blank = 0
+    unknown: Counter[str] = Counter()
+    known = blank = 0
     for value in values:
-        if label_word(value, source.labels, names) is not None:
-            found += 1
-        elif _spellings(value, names):
-            missing[_spellings(value, names)[-1]] += 1
-        else:
+        spellings = _spellings(value, names)
+        if not spellings:
             blank += 1
+        elif label_word(value, source.labels, names) is None:
+            unknown[spellings[-1]] += 1
+        else:
+            known += 1
     problems = []
     if blank:
-        said = f"no value in the label column {source.label!r} in {rows_in_words(blank)}; fill or remove them"
-        problems.append(SourceProblem("label", said))
-    if missing and not found:
-        keys = ", ".join(map(repr, source.labels or ()))
-        said = f"no row has one of the values {keys}; the column {source.label!r} holds {_listed(missing)}"
-        problems.append(SourceProblem("labels", f"{said}; write these values in front of the words"))
-    elif missing:
-        said = f"values of {source.label!r} without a word: {_listed(missing)}; give each a line under labels"
-        problems.append(SourceProblem("labels", said))
+        message = (
+            f"no value in the label column {source.label!r} in {rows_in_words(blank)}; fill or remove them"
+        )
+        problems.append(SourceProblem("label", message))
+    if unknown:
+        counts = [f"{value!r} ({rows_in_words(count)})" for value, count in unknown.most_common(_SHOWN)]
+        listing = ", ".join(counts)
+        if len(unknown) > len(counts):
+            listing += f" and {len(unknown) - len(counts)} more values"
+        if known:
+            message = f"values of {source.label!r} without a word: {listing}; give each a line under labels"
+        else:
+            keys = ", ".join(map(repr, source.labels or ()))
+            message = f"no row has one of the values {keys}; the column {source.label!r} holds {listing}"
+            message += "; write these values in front of the words"
+        problems.append(SourceProblem("labels", message))
     return problems
 
 
@@ -250,12 +248,6 @@ def _spellings(value: Any, names: Sequence[str]) -> list[str]:
     return [str(value)]
 
 
-def _listed(counts: Counter[str]) -> str:
-    shown = [f"{value!r} ({rows_in_words(count)})" for value, count in counts.most_common(_SHOWN)]
-    rest = len(counts) - len(shown)
-    return ", ".join(shown) + (f" and {rest} more values" if rest else "")
-
-
 Segments = tuple[Segment, ...]
 
 
@@ -263,14 +255,6 @@ class RenderChat(Protocol):
     """Text of a conversation under the base's chat template, as ``Engine.render_chat``."""
 
     def __call__(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str: ...
-
-
-class _RowError(Exception):
-    """One row cannot be rendered; ``key`` is the setting to look at."""
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(message)
-        self.key = key
 
 
 def plain_chat(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
@@ -286,62 +270,54 @@ def render_rows(
 
     With any problem the examples are not to be used.
     """
-    rows = table.take(indices)
+    select = getattr(table.rows, "select", None)  # of a hub dataset, where single rows are slow
+    rows = list(select(indices)) if select else [table.rows[index] for index in indices]
     names = table.class_names.get(source.label or "", ())
     problems = _column_problems(source, table.columns)
     if source.label in table.columns:
         problems.extend(label_problems(source, (row[source.label] for row in rows), names))
     if problems:
         return [], problems
-    shape = _shape(source, table.columns, render_chat)
-    if isinstance(shape, SourceProblem):
-        return [], [shape]
-    examples, troubles = [], _Troubles()
+    try:
+        shape = _shape(source, table.columns, render_chat)
+    except SourceError as error:
+        return [], [error.problem]
+    examples: list[Example] = []
+    row_errors: dict[SourceProblem, list[int]] = {}
     for index, row in zip(indices, rows, strict=True):
         word = label_word(row[source.label], source.labels, names) if source.label else None
         try:
             examples.append(Example(_encodable(shape(row, word)), word))
-        except _RowError as error:
-            troubles.add(index + 1, error)
-    return examples, troubles.problems()
+        except SourceError as error:
+            row_errors.setdefault(error.problem, []).append(index + 1)
+    return examples, _problems_of_rows(row_errors)
 
 
-@dataclass
-class _Troubles:
-    """Rows that failed, told once per reason with the first row and the number of others."""
-
-    rows: dict[tuple[str, str], list[int]] = field(default_factory=dict)
-    told_at_most: int = 5
-
-    def add(self, row: int, error: _RowError) -> None:
-        self.rows.setdefault((error.key, str(error)), []).append(row)
-
-    def problems(self) -> list[SourceProblem]:
-        found = []
-        told = list(self.rows.items())[: self.told_at_most]
-        for (key, message), rows in told:
-            others = f" (and {rows_in_words(len(rows) - 1)} more)" if len(rows) > 1 else ""
-            found.append(SourceProblem(key, f"row {rows[0]}{others}: {message}"))
-        if len(self.rows) > len(told):
-            untold = sum(map(len, self.rows.values())) - sum(len(rows) for _, rows in told)
-            found.append(
-                SourceProblem(told[-1][0][0], f"{rows_in_words(untold)} more fail for other reasons")
-            )
-        return found
+def _problems_of_rows(row_errors: Mapping[SourceProblem, Sequence[int]]) -> list[SourceProblem]:
+    """Each reason once, with the first row that has it and the number of others; at most five reasons."""
+    problems = []
+    for problem, rows in list(row_errors.items())[:_REASONS]:
+        others = f" (and {rows_in_words(len(rows) - 1)} more)" if len(rows) > 1 else ""
+        problems.append(SourceProblem(problem.key, f"row {rows[0]}{others}: {problem.message}"))
+    remaining = sum(len(rows) for rows in list(row_errors.values())[_REASONS:])
+    if remaining:
+        message = f"{rows_in_words(remaining)} more fail for other reasons"
+        problems.append(SourceProblem(problems[-1].key, message))
+    return problems
 
 
 def _column_problems(source: Source, columns: Sequence[str]) -> list[SourceProblem]:
     """Columns that the study names and the data does not have."""
     problems = []
-    there = f"the columns are {', '.join(columns)}"
+    listing = f"the columns are {', '.join(columns)}"
     if source.label is not None and source.label not in columns:
-        problems.append(SourceProblem("label", f"there is no column {source.label!r}; {there}"))
+        problems.append(SourceProblem("label", f"there is no column {source.label!r}; {listing}"))
     word = {"label"} if source.label is not None else set()
     for key, text in (("prompt", source.prompt), ("completion", source.completion)):
         absent = sorted(names_read(text) - set(columns) - word) if text is not None else []
         if absent:
             named = " and ".join(map(repr, absent))
-            problems.append(SourceProblem(key, f"the template reads {named}, which no column has; {there}"))
+            problems.append(SourceProblem(key, f"the template reads {named}, which no column has; {listing}"))
     return problems
 
 
@@ -351,7 +327,7 @@ def _encodable(segments: Segments) -> Segments:
         if not segment.text.isascii() and any(
             "\ud800" <= character <= "\udfff" for character in segment.text
         ):
-            raise _RowError(
+            raise SourceError(
                 "path", "its text holds half of a surrogate pair, which is not a character; correct it"
             )
     return segments
@@ -360,7 +336,7 @@ def _encodable(segments: Segments) -> Segments:
 Shape = Callable[[Row, str | None], Segments]
 
 
-def _shape(source: Source, columns: Sequence[str], render_chat: RenderChat | None) -> Shape | SourceProblem:
+def _shape(source: Source, columns: Sequence[str], render_chat: RenderChat | None) -> Shape:
     """How rows become segments: by templates where there are any, else by their columns."""
     if source.completion is not None:
         return lambda row, word: _templated(source, row, word)
@@ -371,12 +347,12 @@ def _shape(source: Source, columns: Sequence[str], render_chat: RenderChat | Non
     if "text" in columns and source.label is None:
         return lambda row, _: (Segment(_text(row, "text"), True),)
     if "text" in columns:
-        return SourceProblem(
+        raise SourceError(
             "label",
             'a label is given, but nothing writes it; add prompt: and completion:, such as " {{ label }}", '
             "or remove label",
         )
-    return SourceProblem(
+    raise SourceError(
         "path",
         f"the columns are {', '.join(columns)}, which is none of the shapes text; prompt and completion; "
         'messages. Add templates, such as prompt: "{{ question }}" and completion: " {{ answer }}"',
@@ -398,17 +374,15 @@ def _rendered(key: str, text: str, values: dict[str, Any]) -> str:
     except MissingValueError:
         empty = sorted(name for name in names_read(text) if values.get(name) is None)
         if not empty:
-            raise _RowError(key, "the template writes a null value; guard it with {{ x or '' }}") from None
+            raise SourceError(key, "the template writes a null value; guard it with {{ x or '' }}") from None
         named = " and ".join(map(repr, empty))
         advice = f"fill or remove such rows, or write {{{{ {empty[0]} or '' }}}}"
-        raise _RowError(
+        raise SourceError(
             key, f"the column {named} is null or absent, and the template writes it; {advice}"
         ) from None
     except Exception as error:  # a template is a small program, and may fail as any program
-        said = " ".join(str(error).split())[:200]
-        raise _RowError(
-            key, f"the template fails: {type(error).__name__}: {said}; correct it or the row"
-        ) from None
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise SourceError(key, f"the template fails: {reason}; correct it or the row") from None
 
 
 def _prompt_completion(row: Row, render_chat: RenderChat | None) -> Segments:
@@ -423,8 +397,8 @@ def _text(row: Row, column: str) -> str:
     value = row[column]
     if isinstance(value, str):
         return value
-    found = "null or absent" if value is None else f"{type(value).__name__}, not text"
-    raise _RowError("path", f"the column {column!r} is {found}; write it as text, or give templates")
+    kind = "null or absent" if value is None else f"{type(value).__name__}, not text"
+    raise SourceError("path", f"the column {column!r} is {kind}; write it as text, or give templates")
 
 
 def _conversation(column: str, messages: Any, learn_from: int, render_chat: RenderChat | None) -> Segments:
@@ -435,11 +409,11 @@ def _conversation(column: str, messages: Any, learn_from: int, render_chat: Rend
     checked.
     """
     if render_chat is None:
-        raise _RowError("path", "a conversation needs the chat template of the base; none is at hand here")
+        raise SourceError("path", "a conversation needs the chat template of the base; none is at hand here")
     checked = _checked_messages(column, messages)
     learnt = [at for at, turn in enumerate(checked) if turn["role"] == "assistant" and at >= learn_from]
     if not learnt:
-        raise _RowError(
+        raise SourceError(
             "path", f"the column {column!r} has no turn of the role 'assistant', so nothing is learnt"
         )
     segments: list[Segment] = []
@@ -447,34 +421,29 @@ def _conversation(column: str, messages: Any, learn_from: int, render_chat: Rend
     for at in learnt:
         whole = _chat(render_chat, checked[: at + 1], False)
         # a generation prompt may hold more than the turn's own head (an empty thought, say)
-        head = _common_start(_chat(render_chat, checked[:at], True), whole)
+        head = os.path.commonprefix([_chat(render_chat, checked[:at], True), whole])  # noqa: RUF071
         if not head.startswith(written):
-            raise _RowError(
+            raise SourceError(
                 "path",
                 f"the base's chat template rewrites earlier turns when turn {at + 1} is added, so the turns "
                 "cannot be told apart; give conversations with one assistant turn",
             )
         segments += [Segment(head[len(written) :], False), Segment(whole[len(head) :], True)]
         written = whole
-    rest = _chat(render_chat, checked, False)
-    if rest.startswith(written):
-        segments.append(Segment(rest[len(written) :], False))
+    whole = _chat(render_chat, checked, False)
+    if whole.startswith(written):
+        segments.append(Segment(whole[len(written) :], False))
     return tuple(segment for segment in segments if segment.text)
-
-
-def _common_start(one: str, other: str) -> str:
-    pairs = enumerate(zip(one, other, strict=False))
-    return one[: next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))]
 
 
 def _checked_messages(column: str, messages: Any) -> list[dict[str, str]]:
     expected = 'a list of turns such as {"role": "user", "content": "..."}'
     if not isinstance(messages, list) or not messages:
-        raise _RowError("path", f"the column {column!r} must hold {expected}")
+        raise SourceError("path", f"the column {column!r} must hold {expected}")
     for at, turn in enumerate(messages, start=1):
         sound = isinstance(turn, dict) and all(isinstance(turn.get(key), str) for key in ("role", "content"))
         if not sound:
-            raise _RowError(
+            raise SourceError(
                 "path", f"the column {column!r}, turn {at}: role and content must be text; give {expected}"
             )
     return messages
@@ -484,5 +453,7 @@ def _chat(render_chat: RenderChat, messages: list[dict[str, str]], add_generatio
     try:
         return render_chat(messages, add_generation_prompt)
     except Exception as error:  # the base's template is a program of somebody else
-        said = " ".join(str(error).split())[:200]
-        raise _RowError("path", f"the base's chat template cannot render the conversation: {said}") from None
+        reason = " ".join(str(error).split())[:200]
+        raise SourceError(
+            "path", f"the base's chat template cannot render the conversation: {reason}"
+        ) from None

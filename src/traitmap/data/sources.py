@@ -13,7 +13,7 @@ import numpy as np
 
 from traitmap.data.adapters import CONFIG, WEIGHTS, adapter_problem, adapter_warnings, locate_adapter
 from traitmap.data.records import Example, ServedAdapter
-from traitmap.data.render import RenderChat, SourceProblem, read_table, render_rows
+from traitmap.data.render import RenderChat, SourceError, SourceProblem, read_table, render_rows
 from traitmap.errors import DataError
 from traitmap.study.paths import digest
 from traitmap.study.settings import Lora, Source, Study, Training, settings_of
@@ -101,9 +101,10 @@ def examine_source(
         return _adapter(study, source)
     if source.task is not None:
         return _task(study, source)
-    table = read_table(study, source)
-    if isinstance(table, SourceProblem):
-        return [table]
+    try:
+        table = read_table(study, source)
+    except SourceError as error:
+        return [error.problem]
     indices = draw(len(table.rows), source.limit, study.sample_seed, source.name)
     examples, problems = render_rows(source, table, indices, render_chat)
     return problems or _rendered(study, source, examples, len(table.rows))
