@@ -9,7 +9,7 @@ from rich.console import Console
 from traitmap.analysis.contamination import Contamination, ItemOverlap, find_contamination
 from traitmap.data.texts import TaskText
 from traitmap.matrix.reading import touched_cells
-from traitmap.report.preview import check_preview, overlap_warning
+from traitmap.report.terminal_runs import check_preview, overlap_warning
 from traitmap.runs.cost import CostEstimate
 
 ITEMS = [f"item {word} [b]stands[/b] here" for word in ("one", "two", "three", "four")]

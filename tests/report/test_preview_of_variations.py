@@ -4,8 +4,8 @@ from rich.console import Console
 
 from traitmap.data.check import preview_source
 from traitmap.data.records import Example, Segment
-from traitmap.data.sources import LoadedSource, Lineage
-from traitmap.report.preview import check_preview
+from traitmap.data.sources import Lineage, LoadedSource
+from traitmap.report.terminal_runs import check_preview
 from traitmap.runs.cost import CostEstimate
 from traitmap.study.settings import Lora, Training
 

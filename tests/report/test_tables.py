@@ -11,16 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simulated
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from traitmap.data.check import SourcePreview
 from traitmap.data.records import Example, Request, Segment
 from traitmap.data.targets import LoadedTarget
 from traitmap.matrix.record import TransferMatrix
-from traitmap.report.preview import check_preview
-from traitmap.report.terminal import fold, matrix_table, split, status_table, traits_table
+from traitmap.report.terminal import matrix_view, traits_view
+from traitmap.report.terminal_runs import check_preview, status_view
 from traitmap.runs.cost import CostEstimate
 from traitmap.runs.status import FailedUnit, RunStatus, Tally
 from traitmap.wording import in_bytes, in_time
@@ -49,7 +47,7 @@ def rows(text: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_matrix_fits_and_is_whole(width: int) -> None:
     whole = simulated.matrix()
-    text = printed(matrix_table(whole), width=width)
+    text = printed(matrix_view(whole), width=width)
     assert all(len(line) <= width for line in text.splitlines())
     found = rows(text)
     assert [float(v) for v in found["base"]] == pytest.approx(100 * whole.baseline, abs=0.0501)
@@ -63,39 +61,39 @@ def test_marks_stand_where_q_is_small() -> None:
     whole = simulated.matrix(("a", "b"), ("a", "b"), items=50)
     for target, q in (("a", 0.049), ("b", 0.051)):
         whole = simulated.with_cell(whole, "a", target, q=q, gain=0.123)
-    line = next(one for one in printed(matrix_table(whole)).splitlines() if one.startswith("a "))
+    line = next(one for one in printed(matrix_view(whole)).splitlines() if one.startswith("a "))
     assert re.findall(r"\+12\.3\S*", line) == ["+12.3*", "+12.3"]
 
 
 def test_unknown_cells_are_words() -> None:
     whole = simulated.failed(simulated.matrix(("a", "b"), ("a", "b"), items=30), "a", "b")
-    text = printed(matrix_table(whole))
+    text = printed(matrix_view(whole))
     assert "failed" in next(line for line in text.splitlines() if line.startswith("a "))
     no_base = TransferMatrix(("a",), ("b",), np.array([[0.5]]), np.array([nan]))
-    assert "no base" in printed(matrix_table(no_base))
-    assert "no gain has a test" in flat(printed(matrix_table(no_base)))
+    assert "no base" in printed(matrix_view(no_base))
+    assert "no gain has a test" in flat(printed(matrix_view(no_base)))
 
 
 def test_direction_and_unit_are_told() -> None:
     whole = simulated.matrix(("a", "b"), ("loss_of_x", "b"), items=30)
     cells = tuple(replace(cell, metric="word_perplexity") for cell in whole.base_cells)
     whole = replace(whole, base_cells=cells, conditions={"higher_is_better": {"loss_of_x": False}})
-    text = printed(matrix_table(whole))
+    text = printed(matrix_view(whole))
     assert "(lower)" in text
     assert "word perplexity" in text
 
 
 def test_piped_output_is_plain_and_terminal_output_is_not() -> None:
     whole = simulated.matrix()
-    assert re.fullmatch(r"[ -~\n]*", printed(matrix_table(whole)))
-    assert "\x1b[" in printed(matrix_table(whole), terminal=True, color_system="standard")
-    quiet = printed(matrix_table(whole), terminal=True, color_system="standard", no_color=True)
+    assert re.fullmatch(r"[ -~\n]*", printed(matrix_view(whole)))
+    assert "\x1b[" in printed(matrix_view(whole), terminal=True, color_system="standard")
+    quiet = printed(matrix_view(whole), terminal=True, color_system="standard", no_color=True)
     assert not re.search(r"\x1b\[[\d;]*3\d", quiet)
 
 
 def test_names_with_brackets_are_not_markup() -> None:
     names = ("[bold]a[/bold]", "[/]")
-    text = printed(matrix_table(simulated.matrix(names, names, items=20)))
+    text = printed(matrix_view(simulated.matrix(names, names, items=20)))
     assert "[bold]a[/bold]" in text
     assert text.count("[/]") == 2
 
@@ -103,7 +101,7 @@ def test_names_with_brackets_are_not_markup() -> None:
 def test_traits_show_number_noise_intervals_and_warnings() -> None:
     whole = simulated.matrix()
     traits = simulated.traits(whole)
-    text = printed(traits_table(traits))
+    text = printed(traits_view(traits))
     assert all(len(line) <= 80 for line in text.splitlines())
     assert text.startswith("2 traits\nCross-validation supports 2 components, parallel analysis 1.")
     t = whole.targets.index("stars")
@@ -117,7 +115,7 @@ def test_traits_show_number_noise_intervals_and_warnings() -> None:
     assert effect in text
     assert "! PC1 is mostly one adapter: inference carries .71 of it.\n" in text
     assert "  Read it as a description of that adapter" in text
-    none = printed(traits_table(simulated.traits(whole, used=0)))
+    none = printed(traits_view(simulated.traits(whole, used=0)))
     assert none.startswith("No trait above noise\n")
     assert "effect in points" not in none
 
@@ -138,19 +136,19 @@ def status(**changes: object) -> RunStatus:
 
 
 def test_status_counts_and_says_what_to_do() -> None:
-    text = printed(status_table(status()))
+    text = printed(status_view(status()))
     assert re.search(r"adapters +18 +1 +3", text)
     assert re.search(r"cells +200 +11 +40", text)
     assert "! goat seed 0, training: diverged at step 12" in text
     assert "! sst2 seed 1 on mnli: out of memory" in text
     assert "55 units to do" in text
-    assert "process 42" in printed(status_table(status(running=42)))
+    assert "process 42" in printed(status_view(status(running=42)))
     assert "part" not in text
-    budget = printed(status_table(status(cells=Tally(0, 0, 40), partial=Tally(12, 1, 2))))
+    budget = printed(status_view(status(cells=Tally(0, 0, 40), partial=Tally(12, 1, 2))))
     assert re.search(r"not done, but in part +12 +1 +2", budget)
     assert "12 cells of these partly measured" in " ".join(budget.split())
     done = status(adapters=Tally(2, 0, 0), cells=Tally(9, 0, 0), failures=())
-    assert printed(status_table(done)).rstrip().endswith("Complete.")
+    assert printed(status_view(done)).rstrip().endswith("Complete.")
 
 
 def test_check_shows_text_labels_requests_and_cost() -> None:
@@ -199,20 +197,6 @@ def test_check_shows_text_labels_requests_and_cost() -> None:
         "train 1 adapter on 1 tokens, evaluate 1 cell of 1 tokens; about 7 min and 2.5 MB (measured"
         in flat(text)
     )
-
-
-@given(st.lists(st.integers(1, 30), max_size=40), st.integers(10, 120))
-def test_blocks_hold_every_column_once_and_fit(widths: list[int], room: int) -> None:
-    ranges = list(split(widths, room))
-    assert [c for first, last in ranges for c in range(first, last)] == list(range(len(widths)))
-    for first, last in ranges:
-        assert last - first == 1 or sum(w + 2 for w in widths[first:last]) <= room
-
-
-def test_heads_break_between_words() -> None:
-    assert fold("reviews_3way_balanced", 9) == "reviews_\n3way_\nbalanced"
-    assert fold("reviews_3way_balanced", 13) == "reviews_3way_\nbalanced"
-    assert fold("plain", 3) == "plain"
 
 
 def test_sizes_and_times() -> None:

@@ -17,8 +17,8 @@ from traitmap.matrix.build import build_matrix
 from traitmap.matrix.reading import touched_cells
 from traitmap.matrix.record import to_json
 from traitmap.report.page import render_report
-from traitmap.report.preview import overlap_warning
-from traitmap.report.terminal import matrix_table
+from traitmap.report.terminal import matrix_view
+from traitmap.report.terminal_runs import overlap_warning
 from traitmap.runs.execute import execute
 from traitmap.runs.ledger import read_contamination
 from traitmap.runs.store import RunStore
@@ -82,7 +82,7 @@ def test_matrix_terminal_and_report_are_marked(finished: RunStore) -> None:
     conditions = to_json(matrix)["conditions"]["contamination"]
     assert {(one["source"], one["target"]) for one in conditions} == told.keys()
     assert all(0 < one["share"]["value"] <= 1 for one in conditions)
-    lines = printed(matrix_table(matrix)).splitlines()
+    lines = printed(matrix_view(matrix)).splitlines()
     row = next(line for line in lines if line.startswith("reviews"))
     assert "!" in row
     assert "! test items stand in the training texts" in " ".join(" ".join(lines).split())
@@ -99,7 +99,7 @@ def test_a_run_without_overlap_has_no_marks(tmp_path: Path) -> None:
     assert build_matrix(store).conditions["contamination"] is None
     keep_contamination(store.folder, sources(asked)[2:3], targets()[2:3])
     assert build_matrix(store).conditions["contamination"] == []
-    text = printed(matrix_table(build_matrix(store)))
+    text = printed(matrix_view(build_matrix(store)))
     assert "!" not in text
 
 

@@ -18,7 +18,7 @@ from small_study import sources, study, targets
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
 from traitmap.matrix.build import build_matrix
-from traitmap.report.terminal import status_table
+from traitmap.report.terminal_runs import status_view
 from traitmap.runs.execute import execute
 from traitmap.runs.files import disk_trouble, write_whole
 from traitmap.runs.status import run_status
@@ -174,11 +174,11 @@ def test_the_status_names_quarantine_and_damage_in_words(tmp_path: Path) -> None
     run(tmp_path)
     second.write_bytes(b"PAR1")
     console = Console(width=500, file=StringIO())
-    console.print(status_table(run_status(store, verify=True)))
+    console.print(status_view(run_status(store, verify=True)))
     said = console.file.getvalue()
     assert f"damaged and moved to quarantine/{first.name}.1: cells/{first.name}: " in said
     assert f"damaged: cells/{second.name}: " in said
     assert "makes what is damaged anew" in said
     run(tmp_path)
-    console.print(status_table(run_status(store, verify=True)))
+    console.print(status_view(run_status(store, verify=True)))
     assert "Every file agrees with its checksum.\nComplete." in console.file.getvalue()

@@ -1,411 +1,266 @@
-"""A wide table for the terminal: split into blocks of columns that fit, plain where it is piped.
+"""The results of a run in the terminal: matrix, traits, explanation, recommendation, evaluation.
 
-What the terminal shows: the matrix, the traits, the status of a run, and the check of a study.
-
-Functions return Rich renderables; whoever prints decides where. They fit the console's width and carry no
-colour where it is piped or NO_COLOR is set (Rich sees to that).
-
-A matrix on paper as a table for the terminal.
-
-What a run on a budget spent of the whole run's price, for the terminal.
-
-The answer to a query, and what can be cleaned away, as tables for the terminal.
+A view is what a command prints: the verdict in words, the tables that it rests on (those of
+``analysis.tables`` and ``matrix.reading``, which the page and a notebook show too), and every warning. Views
+are Rich renderables; whoever prints them decides where. They fit the console's width and carry no colour
+where they are piped or NO_COLOR is set (Rich sees to that).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from math import isfinite, isnan
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from math import isfinite
+from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
 
-from traitmap.analysis.traits.records import Traits
-from traitmap.matrix.reading import MARK, Reading, read
+from traitmap.analysis.tables import (
+    asymmetries_table,
+    components_table,
+    effects_table,
+    feature_effects_table,
+    loadings_table,
+    ranking_table,
+    shares_table,
+    shown_components,
+    strengths_table,
+)
+from traitmap.matrix.reading import MARK, matrix_table, read
 from traitmap.matrix.record import TransferMatrix
 from traitmap.report.headline import traits_in_words
-from traitmap.report.loadings import component_name, loading_text, shown_components
-from traitmap.wording import UNKNOWN, clean, counted, in_bytes, interval, plain, sentence, share, signed
+from traitmap.table import Entry, Row, Table, to_terminal, words
+from traitmap.wording import (
+    estimate,
+    probability,
+    sentence,
+    signed,
+)
 
 if TYPE_CHECKING:
-    from traitmap.runs.gc import Waste
-    from traitmap.runs.growth import Growth
-    from traitmap.runs.status import RunStatus, Tally
+    from traitmap.analysis.explanation.records import Explanation, OddCell
+    from traitmap.analysis.recommendation.protocol import RecommenderEvaluation
+    from traitmap.analysis.recommendation.records import Advice, Recommendation
+    from traitmap.analysis.traits.records import Traits, TraitWarning
+    from traitmap.matrix.statistics import Interval
+
+SHOWN_CELLS = 8
+SHOWN_PAIRS = 8
 
 
-_NAME_MOST = 24
-_HEAD_MOST = 11
-
-
-def words(text: str, style: str = "") -> Text:
-    """Text as it is: names may hold brackets, which Rich would take for markup. Padding stays unstyled."""
-    return Text.assemble((clean(text), style))
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """head: of the row names; heads: of the columns; rows: (name, entries). Fits the console's width."""
-
-    head: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[Text, tuple[Text, ...]], ...]
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        names = min(_NAME_MOST, max([len(self.head), *(name.cell_len for name, _ in self.rows)]))
-        widths = [self._width(column) for column in range(len(self.heads))]
-        for first, last in split(widths, options.max_width - names):
-            if first:
-                yield Text("")
-            yield self._block(console, names, widths, first, last)
-
-    def _width(self, column: int) -> int:
-        """Entries are never broken; a long head is folded, between its words where it can be."""
-        entries = max((row[column].cell_len for _, row in self.rows), default=0)
-        longest = max(map(len, _pieces(self.heads[column])), default=0)
-        return max(entries, min(longest, _HEAD_MOST), 4)
-
-    def _block(self, console: Console, names: int, widths: Sequence[int], first: int, last: int) -> Table:
-        table = plain_table(console)
-        table.add_column(words(self.head), width=names, overflow="fold", vertical="bottom")
-        for column in range(first, last):
-            table.add_column(
-                words(fold(self.heads[column], widths[column])),
-                width=widths[column],
-                justify="right",
-                overflow="fold",
-            )
-        for name, entries in self.rows:
-            table.add_row(name, *entries[first:last])
-        return table
-
-
-def plain_table(console: Console) -> Table:
-    """A table with a ruled head on a terminal, and with spaces alone in a pipe."""
-    return Table(
-        box=box.SIMPLE_HEAD if console.is_terminal else None,
-        pad_edge=False,
-        padding=(0, 1, 0, 0) if console.is_terminal else (0, 1),
-        header_style="bold",
-        show_edge=False,
-    )
-
-
-def fold(head: str, width: int) -> str:
-    """Lines of a head that break after ``_``, ``-``, ``.``, ``:`` and spaces where the width allows it."""
-    lines = [""]
-    for piece in _pieces(head):
-        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
-            lines.append("")
-        lines[-1] += piece
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _pieces(head: str) -> list[str]:
-    return re.findall(r"[^_\-.: ]*[_\-.: ]+|[^_\-.: ]+", clean(head))
-
-
-def split(widths: Sequence[int], room: int) -> Iterator[tuple[int, int]]:
-    """Ranges of columns that fit beside the names; each column costs its width and the gap before it."""
-    first, used = 0, 0
-    for column, width in enumerate(widths):
-        cost = width + 2
-        if column > first and used + cost > room:
-            yield first, column
-            first, used = column, 0
-        used += cost
-    if first < len(widths):
-        yield first, len(widths)
-
-
-PREDICTED = "~"
-BETTER, WORSE, IN_DOMAIN = "bold cyan", "bold yellow", "underline"
-
-
-def matrix_table(matrix: TransferMatrix) -> RenderableType:
+def matrix_view(matrix: TransferMatrix) -> RenderableType:
     """Base row of absolute values, gains in points beneath it, ``*`` at q < .05; in blocks that fit."""
-    reading = read(matrix)
-    base = tuple(
-        words(plain(cell.value * target.factor, target.digits))
-        for cell, target in zip(reading.base, reading.targets, strict=True)
-    )
-    rows = [
-        (words(source), tuple(_gain(reading, s, t) for t in range(len(reading.targets))))
-        for s, source in enumerate(reading.sources)
-    ]
-    blocks = Blocks(
-        head="source",
-        heads=tuple(
-            f"{target.name} (lower)" if target.better < 0 else target.name for target in reading.targets
-        ),
-        rows=((words("base", "italic"), base), *rows),
-    )
-    return Group(blocks, words(_matrix_note(reading), "dim"))
+    return to_terminal(matrix_table(read(matrix)))
 
 
-def _gain(reading: Reading, s: int, t: int) -> Text:
-    cell, target = reading.cells[s][t], reading.targets[t]
-    if not isfinite(cell.gain):
-        return words(cell.status if not isfinite(cell.value) else "no base", "dim")
-    style = IN_DOMAIN if reading.in_domain(s, t) else ""
-    if cell.status == "predicted":
-        return words(signed(cell.gain * target.factor, target.digits) + PREDICTED, "dim italic")
-    # The space keeps the decimal points of marked and unmarked gains under each other.
-    mark = " "
-    if reading.significant(s, t):
-        mark = "*"
-        style = f"{style} {BETTER if reading.improvement(s, t) > 0 else WORSE}".strip()
-    if reading.touched:
-        mark += MARK if (s, t) in reading.touched else " "
-    return words(signed(cell.gain * target.factor, target.digits) + mark, style)
+def section(title: str, *body: RenderableType) -> list[RenderableType]:
+    """A blank line, a heading, and what stands under it."""
+    return [words(""), words(title, "bold"), *body]
 
 
-def _matrix_note(reading: Reading) -> str:
-    units = sorted({target.unit for target in reading.targets if target.unit != "points"})
-    said = ["base: absolute; below it gains over the base in points"]
-    if units:
-        said[0] += f" ({', '.join(units)}: in their own unit)"
-    tested = any(isfinite(cell.q) for row in reading.cells for cell in row)
-    said.append("* q < .05 over the matrix" if tested else "no item results, so no gain has a test")
-    if reading.some_predicted:
-        said.append(f"{PREDICTED} predicted from other cells, not measured")
-    if reading.touched:
-        most = max(reading.touched.values(), key=lambda one: one.touched / one.items)
-        said.append(
-            f"{MARK} test items stand in the training texts, at most {share(most.touched / most.items)}"
-        )
-    if any(target.better < 0 for target in reading.targets):
-        said.append("(lower): lower is better")
-    return "; ".join(said) + "."
+def indented(text: str, by: int = 3) -> Padding:
+    """A paragraph that is set in."""
+    return Padding(words(text), (0, 0, 0, by), expand=False)
 
 
-def traits_table(traits: Traits) -> RenderableType:
+def _warnings(warnings: Iterable[TraitWarning]) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    for warning in warnings:
+        parts += [words(""), words(f"! {sentence(warning.message)}", "yellow")]
+        if warning.action:
+            parts.append(indented(sentence(warning.action), 2))
+    return parts
+
+
+def traits_view(traits: Traits) -> RenderableType:
     """The number of traits with its evidence, loadings, effects of the adapters, and every warning."""
     verdict, evidence = traits_in_words(traits)
     used = traits.n_components.get("used") or 0
+    tables = [components_table(traits), loadings_table(traits, range(shown_components(traits)))]
+    tables += [effects_table(traits, used)] if used else []
     parts: list[RenderableType] = [words(f"{verdict[:1].upper()}{verdict[1:]}", "bold"), words(evidence)]
-    parts += [Text(""), _components(traits), Text(""), _loadings(traits)]
-    if used:
-        parts += [Text(""), _effects(traits, used)]
-    for warning in traits.warnings:
-        parts += [Text(""), words(f"! {sentence(warning.message)}", "yellow")]
-        if warning.action:
-            parts.append(Padding(words(sentence(warning.action)), (0, 0, 0, 2), expand=False))
-    return Group(*parts)
+    for table in tables:
+        parts += [words(""), to_terminal(table)]
+    return Group(*parts, *_warnings(traits.warnings))
 
 
-def _components(traits: Traits) -> Blocks:
-    used = traits.n_components.get("used") or 0
-    rows = []
-    for c in range(min(len(traits.explained_variance_ratio), max(used, 4))):
-        low, high = float(traits.null_p05[c]), float(traits.null_p95[c])
-        noise = f"{share(low)} to {share(high)}" if isfinite(low) and isfinite(high) else UNKNOWN
-        entries = (share(float(traits.explained_variance_ratio[c])), noise, "yes" if c < used else "no")
-        name = component_name(traits, c) if c < used else f"PC{c}"
-        rows.append((words(name), tuple(words(entry) for entry in entries)))
-    return Blocks("component", ("explained", "noise 5-95 %", "supported"), tuple(rows))
+# Explanation.
 
 
-def _loadings(traits: Traits) -> Blocks:
-    shown = range(shown_components(traits))
-    rows = [
-        (
-            words(target),
-            tuple(
-                words(
-                    loading_text(
-                        float(traits.loadings[t, c]),
-                        float(traits.loadings_low[t, c]),
-                        float(traits.loadings_high[t, c]),
-                    )
-                )
-                for c in shown
-            ),
-        )
-        for t, target in enumerate(traits.targets)
-    ]
-    return Blocks("loading of target", tuple(component_name(traits, c) for c in shown), tuple(rows))
+def explanation_view(explanation: Explanation) -> RenderableType:
+    """Everything that a person reads of an explanation; the rest is in the record and its JSON."""
+    parts: list[RenderableType] = [Padding(words(f"- {text}"), 0) for text in explanation.words]
+    if not explanation.pairs:
+        return Group(*parts)
+    no_effects = words("no feature of pairs is left after source and target effects")
+    for title, effects, detectable in (
+        ("Composites beside each other (effects in SD)", explanation.joint, True),
+        ("Each feature by itself", explanation.alone, False),
+    ):
+        table = to_terminal(feature_effects_table(effects, detectable=detectable)) if effects else no_effects
+        parts += section(title, table)
+    parts += section("Shares of the variance between pairs", to_terminal(shares_table(explanation.dominance)))
+    parts += section("Odd pairs: gain against what surface similarity predicts", *_odd(explanation.odd.odd))
+    if explanation.asymmetry.pairs:
+        pairs = to_terminal(asymmetries_table(explanation.asymmetry.pairs[:SHOWN_PAIRS]))
+        parts += section("Largest asymmetries", pairs)
+    parts += section("Donors", to_terminal(strengths_table(explanation.donors, "source")))
+    parts += section("Recipients", to_terminal(strengths_table(explanation.recipients, "target")))
+    return Group(*parts, *_warnings(explanation.warnings))
 
 
-def _effects(traits: Traits, used: int) -> Blocks:
-    rows = [
-        (words(source), tuple(_effect(traits, s, c) for c in range(used)))
-        for s, source in enumerate(traits.sources)
-    ]
-    return Blocks("effect in points", tuple(component_name(traits, c) for c in range(used)), tuple(rows))
-
-
-def _effect(traits: Traits, s: int, c: int) -> Text:
-    effect = float(traits.effects[s, c])
-    shown = interval(float(traits.effects_low[s, c]), float(traits.effects_high[s, c]))
-    return words(signed(effect) + ("" if shown == UNKNOWN else f" {shown}"))
-
-
-def status_table(status: RunStatus) -> RenderableType:
-    """What of a run is done, what failed and why, and what to do next."""
-    rows = [
-        (words("adapters"), _tally(status.adapters)),
-        (words("cells"), _tally(status.cells)),
-    ]
-    if any(asdict(status.partial).values()):
-        rows.append((words("not done, but in part"), _tally(status.partial)))
-    head = Text.assemble(words(status.name, "bold"), words(f"  {status.folder}  {in_bytes(status.bytes)}"))
-    parts: list[RenderableType] = [head, Blocks("", ("done", "failed", "missing"), tuple(rows))]
-    for failure in status.failures:
-        what = failure.source + ("" if failure.seed is None else f" seed {failure.seed}")
-        what += f" on {failure.target}" if failure.target else ", training"
-        parts.append(words(f"! {what}: {failure.reason}", "yellow"))
-    for kept in status.quarantine:
+def _odd(cells: Sequence[OddCell]) -> list[RenderableType]:
+    """Each odd pair in a line, with its reasons beneath."""
+    if not cells:
+        return [words("none")]
+    parts: list[RenderableType] = []
+    for cell in cells[:SHOWN_CELLS]:
+        q = cell.q_noise if isfinite(cell.q_noise) else cell.q_scatter
         parts.append(
-            words(f"! damaged and moved to quarantine/{kept.kept}: {kept.path}: {kept.reason}", "yellow")
+            words(
+                f"{cell.source} -> {cell.target}: {signed(cell.gain)}, predicted {signed(cell.predicted)}; "
+                f"departs by {estimate(cell.departure)}, q {probability(q)}"
+            )
         )
-    for path, why in status.damaged or ():
-        parts.append(words(f"! damaged: {path}: {why}", "yellow"))
-    if status.damaged == ():
-        parts.append(words("Every file agrees with its checksum."))
-    parts.append(words(_next_step(status)))
-    return Group(*parts)
+        reasons = [sentence(reason.words) for reason in cell.reasons[:3]] or ["No reason found."]
+        parts += [indented(reason, 4) for reason in reasons]
+    if len(cells) > SHOWN_CELLS:
+        parts.append(words(f"and {len(cells) - SHOWN_CELLS} more (--json shows all)"))
+    return parts
 
 
-def _tally(tally: Tally) -> tuple[Text, ...]:
+# Recommendation.
+
+
+def recommendation_view(result: Recommendation) -> RenderableType:
+    """Verdict, table of the ranked sources, reasons of each, what was set aside, and what to measure next."""
+    parts: list[RenderableType] = [words(f"Sources for {result.target}", "bold"), words(result.words)]
+    parts += [words(""), to_terminal(ranking_table(result))]
+    for place, advice in enumerate(result.ranked, start=1):
+        parts += section(f"{place}. {advice.source}", *(indented(text) for text in _reasons(advice)))
+    if result.set_aside:
+        parts += section("Not ranked")
+    for aside in result.set_aside:
+        measured = f"; measured {estimate(aside.measured)}" if aside.measured.known else ""
+        mark = f"{MARK} " if aside.kind == "contaminated" else ""
+        parts.append(indented(f"{mark}{aside.source}: {aside.words}{measured}"))
+    if result.next_probes:
+        probes = (indented(f"{probe.source}: {probe.words}") for probe in result.next_probes)
+        parts += section("To know more, measure on a few items", *probes)
+    parts += [words(""), words(_beside(result)), *(words(note, "dim") for note in result.notes)]
+    return Group(*parts, words(_conditions(result), "dim"))
+
+
+def _reasons(advice: Advice) -> list[str]:
+    """Why a source stands where it does, what it does to other things, and what of it occurs in the data."""
+    lines = [reason.words for reason in advice.reasons] or ["nothing speaks for or against it in particular"]
+    for side in advice.side_effects:
+        name = f"trait {side.name}" if side.kind == "trait" else side.name
+        if side.effect.known:
+            lines.append(f"on {name}: {estimate(side.effect)}, measured")
+        else:
+            lines.append(f"on {name}: unknown ({side.effect.reason})")
+    if advice.touched:
+        lines.append(f"{MARK} {advice.touched}, too few to move the gain by a point")
+    return lines
+
+
+def _beside(result: Recommendation) -> str:
+    """What popularity and chance would give, and what was measured where the target is in the matrix."""
+    text = (
+        f"Beside it: popularity (mean effect on other targets) would pick {result.popular[0]}; a source "
+        f"drawn at random is expected to give {signed(result.random)}."
+    )
+    if result.measured:
+        gains = result.measured
+        text += (
+            f" Measured on {result.target}, unseen by the prediction: first {signed(gains['first'])}, first "
+            f"of popularity {signed(gains['first_of_popularity'])}, at random {signed(gains['random'])}, "
+            f"best {signed(gains['best'])}."
+        )
+    return text
+
+
+def _conditions(result: Recommendation) -> str:
+    conditions = result.conditions
+    setting = f" ({conditions['setting']})" if conditions["setting"] else ""
+    probed = " * measured in a probe." if any(advice.probed for advice in result.ranked) else ""
     return (
-        words(str(tally.done)),
-        words(str(tally.failed), "bold yellow" if tally.failed else ""),
-        words(str(tally.missing)),
+        f"In {result.unit}. Predicted by {conditions['model']}{setting}, chosen by holding out targets among "
+        f"{conditions['other_targets']} others.{probed} Reasons: points against the average source."
     )
 
 
-def _next_step(status: RunStatus) -> str:
-    if status.damaged:
-        return "`traitmap run` with the study makes what is damaged anew."
-    if status.complete:
-        return "Complete."
-    if status.running is not None:
-        where = f" on {status.host}" if status.host else ""
-        return f"Running now (process {status.running}{where})."
-    left = status.adapters.missing + status.adapters.failed + status.cells.missing + status.cells.failed
-    part = ""
-    if status.partial.done:
-        part = f" {counted(status.partial.done, 'cell')} of these partly measured, on a budget."
-    return (
-        f"Not running; {counted(left, 'unit')} to do.{part} "
-        "`traitmap run` with the study goes on where it stopped."
+EVALUATION_METRICS = {
+    "ndcg": "NDCG",
+    "ndcg@3": "NDCG@3",
+    "regret@1": "Regret@1",
+    "regret@3": "Regret@3",
+    "mean_regret@5": "mean of 5",
+    "spearman": "rank r",
+    "coverage": "covered",
+}
+
+
+def evaluation_view(result: RecommenderEvaluation) -> RenderableType:
+    """Every model with its metrics, how far the chosen one is from popularity, and what was asked."""
+    conditions, chosen = result.conditions, result.chosen
+    title = (
+        f"{conditions['n_sources']} sources, {conditions['n_targets']} targets, "
+        f"held out: {conditions['holdout']}"
     )
-
-
-def growth_table(found: Growth) -> Group:
-    """What it would take, then what that rests on."""
-    title = f"{found.adapters} adapters x {found.targets} targets, {found.workers} workers"
-    # No box: rules of a box are noise in a pipe.
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("what")
-    table.add_column("how much", justify="right")
-    rows = (
-        ("items of each target", f"{found.items:,.0f}"),
-        ("cells, the base's among them", f"{(found.adapters + 1) * found.targets:,}"),
-        ("outcomes", f"{(found.adapters + 1) * found.targets * found.items:,.0f}"),
-        ("adapters trained together", f"{found.group_size}"),
-        ("worker hours (GPU hours)", f"{found.worker_hours:,.3g}"),
-        ("hours from start to end", f"{found.hours:,.3g}"),
-        ("the same, unlucky", f"{found.unlucky_hours:,.3g}"),
-        ("workers are busy", f"{found.busy:.0%}"),
-        ("disk", _bytes(found.disk)),
-        ("object store, at most", _bytes(found.object_store)),
-        ("moved between machines", _bytes(found.moved)),
+    models = Table(
+        title,
+        ("model", *EVALUATION_METRICS.values()),
+        [
+            (
+                Entry(name, style="strong" if name == chosen else ""),
+                *(_metric(values[metric], metric) for metric in EVALUATION_METRICS),
+            )
+            for name, values in result.models.items()
+        ],
     )
-    for row in rows:
-        table.add_row(*row)
-    notes = [*found.said, "unlucky: 5 % of units fail once, 10 % take three times as long (simulated)."]
-    if found.group_size > 1:
-        notes.append(f"run it with --group-size {found.group_size}.")
-    return Group(table, *[Text(note, style="dim") for note in notes])
-
-
-def _bytes(value: float) -> str:
-    if isnan(value):
-        return "unknown"
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:,.3g} TB"
-
-
-def spending_table(spent: Mapping[str, Any]) -> RenderableType:
-    """Adapters, cells, items and both prices: spent, in full, and the share."""
-    items = spent["items"].values()
-    counts = (
-        ("adapters", *spent["adapters"]),
-        ("cells with the base's", *spent["cells"]),
-        ("items of a cell, mean", *(sum(item[at] for item in items) / len(items) for at in (0, 1))),
-        ("training tokens", *spent["training"]),
-        ("evaluation tokens", *spent["evaluation"]),
+    rows: list[Row] = []
+    for metric, heading in EVALUATION_METRICS.items():
+        value, difference = result.models[chosen][metric], result.differences[chosen][metric]
+        rows.append(
+            (
+                heading,
+                _metric(value, metric),
+                _range(value, metric),
+                _metric(difference, metric),
+                _range(difference, metric),
+            )
+        )
+    against = Table(
+        "What would be used", ("", chosen, "95 % interval", "less popularity", "95 % interval"), rows
     )
-    rows = tuple(
-        (words(name), tuple(words(text) for text in (f"{used:,.0f}", f"{whole:,.0f}", _share(used, whole))))
-        for name, used, whole in counts
+    picks = [name for name, _ in result.picks.values()]
+    frequencies = ", ".join(
+        f"{name} {picks.count(name)} of {len(picks)}"
+        for name in sorted(set(picks), key=lambda name: (-picks.count(name), name))
     )
-    rounds = "; ".join(", ".join(one) if one else "cells only" for one in spent["rounds"])
+    note = (
+        f"{chosen} is what inner folds picked in each outer fold: {frequencies}. NDCG, regrets and "
+        "coverage (of 90 % intervals) in percent; intervals are bootstrapped over "
+        f"{conditions['averaged_over']}. --json has every metric with its interval."
+    )
     return Group(
-        Blocks("", ("spent", "in full", "share"), rows),
-        words(f"Trained in this order: {rounds or 'nothing'}."),
-        words(f"{spent['seconds']:.0f} s. {_rest(spent['reason'])}"),
+        words(models.caption, "bold"),
+        to_terminal(models),
+        *section(against.caption, to_terminal(against)),
+        words(note, "dim"),
     )
 
 
-def _rest(reason: str) -> str:
-    if reason:
-        return f"Nothing is predicted: {reason}."
-    return "The other cells are predicted; `traitmap matrix` marks them."
+def _metric(value: Interval, metric: str) -> Entry:
+    if not value.known:
+        return Entry("-", value=value.value)
+    return Entry(f"{value.value:.{2 if metric == 'spearman' else 1}f}", value=value.value)
 
 
-def _share(used: float, whole: float) -> str:
-    return f"{100 * used / whole:.1f} %" if whole else UNKNOWN
-
-
-_MOST = 40  # characters of an entry
-
-
-def answer_table(
-    heads: Sequence[str], rows: Iterable[Sequence[Any]], *, more: bool = False
-) -> RenderableType:
-    """Rows of an answer; its first column names them. more: there are rows that are not shown."""
-    shown = [tuple(_entry(value) for value in row) for row in rows]
-    table = Blocks(
-        heads[0], tuple(heads[1:]), tuple((words(row[0]), tuple(map(words, row[1:]))) for row in shown)
-    )
-    if more:
-        return Group(table, words(f"The first {len(shown)} rows. --csv, --json and --parquet give all."))
-    return Group(table, words(counted(len(shown), "row") + "."))
-
-
-def waste_table(found: Sequence[Waste], *, deleted: bool) -> RenderableType:
-    """What nothing needs, by kind, with its size."""
-    if not found:
-        return words("Nothing to remove: the study needs all that is here.")
-    kinds = dict.fromkeys(one.kind for one in found)
-    rows = []
-    for kind in kinds:
-        own = [one for one in found if one.kind == kind]
-        rows.append((words(kind), (words(str(len(own))), words(in_bytes(sum(one.bytes for one in own))))))
-    lines = [words(f"{one.path}  {in_bytes(one.bytes)}  {one.why}") for one in found]
-    total = in_bytes(sum(one.bytes for one in found))
-    end = f"Removed {total}." if deleted else f"Nothing was removed. --delete removes these {total}."
-    return Group(*lines, words(""), Blocks("", ("entries", "size"), tuple(rows)), words(end))
-
-
-def _entry(value: Any) -> str:
-    if value is None or (isinstance(value, float) and not isfinite(value)):
-        return UNKNOWN
-    if isinstance(value, float):
-        text = f"{value:.6g}"
-    elif isinstance(value, list):
-        text = ", ".join(_entry(one) for one in value)
-    else:
-        text = " ".join(str(value).split())
-    return text if len(text) <= _MOST else text[: _MOST - 1] + "…"
+def _range(value: Interval, metric: str) -> str:
+    if not (isfinite(value.low) and isfinite(value.high)):
+        return "-"
+    digits = 2 if metric == "spearman" else 1
+    return f"{value.low:.{digits}f} to {value.high:.{digits}f}"
