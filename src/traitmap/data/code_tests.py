@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from traitmap.data.sandbox import CodeResult, run_code, why_no_sandbox
+from traitmap.data.sandbox import run_code, why_no_sandbox
 from traitmap.errors import DataError
 
 SECONDS = 10.0
@@ -28,35 +28,21 @@ def passes(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     program = program_in(results[0])
     if not program.strip():
         return {"passed": 0.0}
-    found = run_program(program, tests_of(doc), setup_of(doc))
-    if found.status == "refused":
-        raise DataError(f"the sandbox cannot run programs here: {found.reason}")
-    return {"passed": float(found.status == "passed")}
-
-
-def run_program(program: str, tests: Sequence[str], setup: str = "") -> CodeResult:
-    """Run a program, then the setup of its tests, then the tests."""
-    whole = "\n".join([program, setup, *tests])
-    return run_code(whole, seconds=SECONDS, memory_mb=MEMORY_MB)
+    tests = next((doc[column] for column in _TESTS if doc.get(column)), None)
+    if tests is None:
+        raise DataError(f"a row has no tests; they are looked for in the columns {', '.join(_TESTS)}")
+    setup = str(next((doc[column] for column in _SETUP if doc.get(column)), ""))
+    lines = [tests] if isinstance(tests, str) else [str(test) for test in tests]
+    result = run_code("\n".join([program, setup, *lines]), seconds=SECONDS, memory_mb=MEMORY_MB)
+    if result.status == "refused":
+        raise DataError(f"the sandbox cannot run programs here: {result.reason}")
+    return {"passed": float(result.status == "passed")}
 
 
 def program_in(text: str) -> str:
     """The program in a generated answer: its first fenced block, or, without one, the whole text."""
-    found = _FENCED.search(text)
-    return found[1] if found else text
-
-
-def tests_of(doc: Mapping[str, Any]) -> list[str]:
-    """The tests of a row. DataError where it has none."""
-    tests = next((doc[column] for column in _TESTS if doc.get(column)), None)
-    if tests is None:
-        raise DataError(f"a row has no tests; they are looked for in the columns {', '.join(_TESTS)}")
-    return [tests] if isinstance(tests, str) else [str(test) for test in tests]
-
-
-def setup_of(doc: Mapping[str, Any]) -> str:
-    """What the tests of a row need beside the program."""
-    return str(next((doc[column] for column in _SETUP if doc.get(column)), ""))
+    block = _FENCED.search(text)
+    return block[1] if block else text
 
 
 def executes_code(metadata: Any) -> bool:
@@ -66,8 +52,8 @@ def executes_code(metadata: Any) -> bool:
 
 def executes_unsafely(config: Mapping[str, Any]) -> bool:
     """Whether a task's configuration runs programs by lm-eval's own means, which have no walls."""
-    listed = config.get("metric_list") or []
-    metrics = [one.get("metric") for one in listed if isinstance(one, Mapping)]
+    entries = config.get("metric_list") or []
+    metrics = [entry.get("metric") for entry in entries if isinstance(entry, Mapping)]
     return bool(config.get("unsafe_code")) or any(str(metric).endswith("code_eval") for metric in metrics)
 
 

@@ -1,4 +1,8 @@
-"""Answers to a task's requests -> outcomes and aggregates, by lm-eval's own filters and metrics."""
+"""Answers to a task's requests -> outcomes and aggregates, by lm-eval's own filters and metrics.
+
+Answers are put into the task as if a model had just given them, its filters and metrics are run, and all of
+it is taken out again, so that one task serves any number of models. No metric is written here.
+"""
 
 from __future__ import annotations
 
@@ -69,19 +73,19 @@ def score_answers(
     Nothing of an earlier call is left in the task, but two calls on one task must not run at once.
     Raises EngineError for a wrong number of answers and DataError where the task's code fails.
     """
-    given = _dealt(task, items, answers)
-    with _replayed(task, items, given):
-        values = {name: _process_all(task, items, name) for name in _filter_names(task)}
+    by_item = _grouped(task, items, answers)
+    with _replayed(task, items, by_item):
+        values = {name: _process_all(task, items, name) for name in task.instances[0].filtered_resps}
         filtered = [[instance.filtered_resps[filter_name] for instance in item.instances] for item in items]
         aggregates, unknown = _aggregates(task, values)
     scores = [_scalar(value.get(metric)) for value in values[filter_name]]
     binary = metric in RIGHT_OR_WRONG or {score for score in scores if score == score} <= {0.0, 1.0}
     fallbacks = _fallbacks(task, filter_name)
     outcomes = []
-    for item, own, found, score in zip(items, given, filtered, scores, strict=True):
-        shown = _shown(task, item, own, found, metric, fallbacks)
+    for item, own_answers, parsed, score in zip(items, by_item, filtered, scores, strict=True):
+        answered = _answered(task, item, own_answers, parsed, metric, fallbacks)
         correct = score == 1.0 if binary and score == score else None
-        outcomes.append(Outcome(item.index, item.digest, score, correct, **shown))
+        outcomes.append(Outcome(item.index, item.digest, score, correct, **answered))
     return Scored(tuple(outcomes), aggregates, unknown)
 
 
@@ -98,20 +102,21 @@ def item_metrics(task: Task, items: Sequence[Item]) -> dict[str, dict[str, bool]
         for instance in item.instances
         for _ in range(instance.repeats)
     ]
-    with _replayed(task, items, _dealt(task, items, answers)):
-        values = {name: _process(task, items[0], name) for name in _filter_names(task)}
+    with _replayed(task, items, _grouped(task, items, answers)):
+        values = {name: _process(task, items[0], name) for name in task.instances[0].filtered_resps}
     declared = task.aggregation()
     return {
         name: {
-            metric: _scalar(found[metric]) == _scalar(found[metric]) and _is_mean(declared.get(metric, mean))
-            for metric in sorted(found, key=[*declared, *found].index)
+            metric: _scalar(scores[metric]) == _scalar(scores[metric])
+            and _is_mean(declared.get(metric, mean))
+            for metric in sorted(scores, key=[*declared, *scores].index)
         }
-        for name, found in values.items()
+        for name, scores in values.items()
     }
 
 
-def _dealt(task: Task, items: Sequence[Item], answers: Sequence[Answer]) -> list[list[list[Answer]]]:
-    """(items, instances, repeats): answers dealt out in the order in which the requests were made."""
+def _grouped(task: Task, items: Sequence[Item], answers: Sequence[Answer]) -> list[list[list[Answer]]]:
+    """(items, instances, repeats): answers grouped in the order in which the requests were made."""
     expected = sum(instance.repeats for item in items for instance in item.instances)
     if len(answers) != expected:
         raise EngineError(f"task {task.task_name!r}: {len(answers)} answers to {expected} requests")
@@ -122,16 +127,16 @@ def _dealt(task: Task, items: Sequence[Item], answers: Sequence[Answer]) -> list
 
 
 @contextmanager
-def _replayed(task: Task, items: Sequence[Item], given: list[list[list[Answer]]]) -> Iterator[None]:
+def _replayed(task: Task, items: Sequence[Item], by_item: list[list[list[Answer]]]) -> Iterator[None]:
     """The task as if a model had just answered; afterwards as if none ever had."""
     instances = [instance for item in items for instance in item.instances]
-    answers = [answers for of_item in given for answers in of_item]
+    answers = [answers for of_item in by_item for answers in of_item]
     whole = task._instances  # lm-eval filters all that it has: it may have no more than was answered
-    asked = {id(instance) for instance in instances}
+    answered = {id(instance) for instance in instances}
     try:
-        task._instances = [instance for instance in whole if id(instance) in asked]
-        for instance, own in zip(instances, answers, strict=True):
-            instance.resps = [_response(instance.request_type, answer) for answer in own]
+        task._instances = [instance for instance in whole if id(instance) in answered]
+        for instance, repeats in zip(instances, answers, strict=True):
+            instance.resps = [_response(instance.request_type, answer) for answer in repeats]
             instance.filtered_resps = {}
         with quiet():
             try:
@@ -153,10 +158,6 @@ def _response(kind: str, answer: Answer) -> Any:
     return answer.logprob if kind == "loglikelihood_rolling" else (answer.logprob, answer.is_greedy)
 
 
-def _filter_names(task: Task) -> list[str]:
-    return list(task.instances[0].filtered_resps)
-
-
 def _process_all(task: Task, items: Sequence[Item], filter_name: str) -> list[dict[str, Any]]:
     """lm-eval's metrics of every item; where judging one waits for its program, as many at once as there
     are cores, since a crowded machine would let good programs run out of time."""
@@ -168,22 +169,18 @@ def _process_all(task: Task, items: Sequence[Item], filter_name: str) -> list[di
 
 def _process(task: Task, item: Item, filter_name: str) -> dict[str, Any]:
     """lm-eval's metrics of one item. The document is copied, since tasks may write into it."""
-    doc = _copied(item.instances[0].doc)
+    doc = item.instances[0].doc
+    if type(doc) is dict and all(type(value) in _UNCHANGING for value in doc.values()):
+        doc = dict(doc)
+    else:
+        doc = copy.deepcopy(doc)
+    answers = [instance.filtered_resps[filter_name] for instance in item.instances]
     try:
-        found = task.process_results(
-            doc, [instance.filtered_resps[filter_name] for instance in item.instances]
-        )
+        return dict(task.process_results(doc, answers))
     except Exception as fault:
         raise DataError(
             f"task {task.task_name!r}: scoring of item {item.index} fails: {reason(fault)}"
         ) from fault
-    return dict(found)
-
-
-def _copied(doc: Any) -> Any:
-    if type(doc) is dict and all(type(value) in _UNCHANGING for value in doc.values()):
-        return dict(doc)
-    return copy.deepcopy(doc)
 
 
 def _aggregates(
@@ -191,11 +188,11 @@ def _aggregates(
 ) -> tuple[dict[str, float], dict[str, str]]:
     aggregates: dict[str, float] = {}
     unknown: dict[str, str] = {}
-    for filter_name, found in values.items():
-        for metric in dict.fromkeys(itertools.chain.from_iterable(found)):
+    for filter_name, of_items in values.items():
+        for metric in dict.fromkeys(itertools.chain.from_iterable(of_items)):
             key = f"{metric},{filter_name}"
             # lm-eval leaves out items that lack the metric, and averages what has no aggregation.
-            present = [value[metric] for value in found if metric in value]
+            present = [scores[metric] for scores in of_items if metric in scores]
             try:
                 aggregates[key] = float(task.aggregation().get(metric, mean)(present))
             except Exception as fault:
@@ -217,29 +214,29 @@ def _is_mean(aggregation: Callable[[list[float]], float]) -> bool:
 
 def _fallbacks(task: Task, filter_name: str) -> set[str]:
     """What the filters of this pipeline return when they find no answer."""
-    made = [make() for pipeline in task._filters if pipeline.name == filter_name for make in pipeline.filters]
-    given = [one.fallback for one in made if getattr(one, "fallback", None) is not None]
-    return {NO_ANSWER, *map(_text, given)}
+    makers = [make for pipeline in task._filters if pipeline.name == filter_name for make in pipeline.filters]
+    fallbacks = [getattr(make(), "fallback", None) for make in makers]
+    return {NO_ANSWER, *(_text(fallback) for fallback in fallbacks if fallback is not None)}
 
 
-def _shown(
+def _answered(
     task: Task,
     item: Item,
-    given: Sequence[Sequence[Answer]],
+    answers: Sequence[Sequence[Answer]],
     filtered: Sequence[Any],
     metric: str,
     fallbacks: set[str],
 ) -> dict[str, Any]:
     """The fields of an Outcome that say what was answered."""
-    first = [answers[0] for answers in given]
+    first = [repeats[0] for repeats in answers]
     if task.OUTPUT_TYPE == "multiple_choice":
         logprobs = tuple(answer.logprob for answer in first)
-        chosen = _chosen(metric, logprobs, item.choices)
+        choice = _judged_choice(metric, logprobs, item.choices)
         return {
-            "prediction": item.choices[chosen],
+            "prediction": item.choices[choice],
             "gold": item.gold,
             "choice_logprobs": logprobs[: len(item.choices)],
-            "output_tokens": first[chosen].tokens,
+            "output_tokens": first[choice].tokens,
         }
     written = next((i for i, answer in enumerate(first) if answer.text is not None), None)
     if written is None:
@@ -256,7 +253,7 @@ def _shown(
     }
 
 
-def _chosen(metric: str, logprobs: Sequence[float], choices: Sequence[str]) -> int:
+def _judged_choice(metric: str, logprobs: Sequence[float], choices: Sequence[str]) -> int:
     """The choice that the metric judges: lm-eval normalises the log-probabilities differently for each."""
     count = len(choices)
     values = np.array(logprobs[:count])

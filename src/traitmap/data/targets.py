@@ -1,4 +1,9 @@
-"""Targets: an lm-eval task's requests out, a model's answers in, one outcome per item."""
+"""Targets: an lm-eval task's requests out, a model's answers in, one outcome per item.
+
+`load_target` opens a task once, renders its requests as lm-eval does, chooses the metric that a matrix can
+hold, and takes a digest of everything that decides the outcomes. `LoadedTarget.score` puts answers back into
+the task (`data.scoring`), so that lm-eval's own filters and metrics judge them.
+"""
 
 from __future__ import annotations
 
@@ -87,15 +92,15 @@ class LoadedTarget:
 
     def part(self, items: Sequence[int]) -> LoadedTarget:
         """The same target asked only some of its items (indices, rising); it has a digest of its own."""
-        chosen = tuple(self._items[index] for index in items)
-        kept = {item.index for item in chosen}
+        part = tuple(self._items[index] for index in items)
+        indices = {item.index for item in part}
         return replace(
             self,
-            requests=tuple(request for request in self.requests if request.item in kept),
-            n_items=len(chosen),
-            digest=digest({"whole": self.digest, "items": [item.digest for item in chosen]}),
-            conditions={**self.conditions, "items": len(chosen), "items_in_all": self.n_items},
-            _items=chosen,
+            requests=tuple(request for request in self.requests if request.item in indices),
+            n_items=len(part),
+            digest=digest({"whole": self.digest, "items": [item.digest for item in part]}),
+            conditions={**self.conditions, "items": len(part), "items_in_all": self.n_items},
+            _items=part,
         )
 
     def texts(self) -> tuple[TaskText, ...]:
@@ -115,10 +120,10 @@ class LoadedTarget:
         texts = self.texts()
         if not self.conditions.get("num_fewshot"):
             return texts
-        asked = (self._task.doc_to_text(item.instances[0].doc) for item in self._items)
+        questions = (self._task.doc_to_text(item.instances[0].doc) for item in self._items)
         return tuple(
             replace(text, input=question) if isinstance(question, str) and question else text
-            for text, question in zip(texts, asked, strict=True)
+            for text, question in zip(texts, questions, strict=True)
         )
 
 
@@ -156,7 +161,12 @@ def _load(study: Study, target: Target, render_chat: RenderChat | None) -> Loade
     limit = target.limit or study.limit
     items = _ask(task, target, limit, render_chat)
     metric, filter_name = _choose_metric(task, target, item_metrics(task, items))
-    requests = tuple(request for item in items for request in _requests(item, target.name))
+    requests = tuple(
+        _request(instance, item.index, repeat, target.name)
+        for item in items
+        for instance in item.instances
+        for repeat in range(instance.repeats)
+    )
     conditions = _conditions(task, target, metric, filter_name, limit, items)
     spaces = {item.choices for item in items}
     choices = spaces.pop() or None if len(spaces) == 1 else None
@@ -219,34 +229,24 @@ def _item(task: Task, index: int, instances: list[Instance]) -> Item:
         gold = " | ".join(choices[i] for i in golds)
     else:
         gold = "" if task.OUTPUT_TYPE == "loglikelihood_rolling" else gold_text(task, doc)
-    asked = [[instance.request_type, _plain(instance.args), instance.repeats] for instance in instances]
-    name = digest([_plain(doc), asked, gold, choices, golds])
-    ordered = tuple(sorted(instances, key=lambda one: one.idx))
-    return Item(index, name, ordered, choices, golds, gold)
-
-
-def _requests(item: Item, target_name: str) -> list[Request]:
-    return [
-        _request(instance, item.index, repeat, target_name)
-        for instance in item.instances
-        for repeat in range(instance.repeats)
-    ]
+    requests = [[instance.request_type, _plain(instance.args), instance.repeats] for instance in instances]
+    content = digest([_plain(doc), requests, gold, choices, golds])
+    ordered = tuple(sorted(instances, key=lambda instance: instance.idx))
+    return Item(index, content, ordered, choices, golds, gold)
 
 
 def _request(instance: Instance, item: int, repeat: int, target_name: str) -> Request:
     kind, args = instance.request_type, instance.args
-    if kind == "generate_until":
-        seed = int(digest([target_name, item, instance.idx, repeat], 8), 16) if _sampled(args[1]) else 0
-        return Request(kind, args[0], generation=dict(args[1]), item=item, seed=seed)
-    return Request(kind, args[0], continuation=args[1] if kind == "loglikelihood" else "", item=item)
-
-
-def _sampled(generation: Mapping[str, Any]) -> bool:
-    return bool(generation.get("do_sample")) or float(generation.get("temperature") or 0) > 0
+    if kind != "generate_until":
+        return Request(kind, args[0], continuation=args[1] if kind == "loglikelihood" else "", item=item)
+    generation = dict(args[1])
+    sampled = bool(generation.get("do_sample")) or float(generation.get("temperature") or 0) > 0
+    seed = int(digest([target_name, item, instance.idx, repeat], 8), 16) if sampled else 0
+    return Request(kind, args[0], generation=generation, item=item, seed=seed)
 
 
 def _choose_metric(task: Task, target: Target, legal: Mapping[str, Mapping[str, bool]]) -> tuple[str, str]:
-    """The wished metric and filter, or the task's first ones that a matrix can hold."""
+    """Metric and filter that the study names, or the task's first ones that a matrix can hold."""
     filter_name = target.filter or next(iter(legal))
     if filter_name not in legal:
         raise DataError(
@@ -304,10 +304,12 @@ def _conditions(
 ) -> dict[str, Any]:
     config = task.config
     split = config.test_split if task.has_test_docs() else config.validation_split
-    told: dict[str, Any] = {
+    dataset = config.dataset_path
+    conditions: dict[str, Any] = {
         "task": task.task_name,
         "version": str(task.VERSION),
-        "dataset": _dataset_name(config.dataset_path),
+        # hub id or file format; of a folder on this machine only its name
+        "dataset": Path(dataset).name if dataset and Path(dataset).is_absolute() else dataset,
         "split": split,
         "items": len(items),
         "limit": limit,
@@ -319,18 +321,13 @@ def _conditions(
         "lm_eval": version("lm_eval"),
     }
     if task.OUTPUT_TYPE == "generate_until":
-        told["generation_kwargs"] = _plain(config.generation_kwargs)
-        told["repeats"] = config.repeats
+        conditions["generation_kwargs"] = _plain(config.generation_kwargs)
+        conditions["repeats"] = config.repeats
     if code_tests.executes_code(config.metadata):
-        told["programs"] = code_tests.conditions()
+        conditions["programs"] = code_tests.conditions()
     if task.OUTPUT_TYPE == "multiple_choice":
-        told["items_without_gold"] = sum(not item.golds for item in items)
-    return told
-
-
-def _dataset_name(path: str | None) -> str | None:
-    """Hub id or file format; of a folder on this machine only its name."""
-    return Path(path).name if path and Path(path).is_absolute() else path
+        conditions["items_without_gold"] = sum(not item.golds for item in items)
+    return conditions
 
 
 def _chance(items: Sequence[Item]) -> float:
@@ -360,22 +357,19 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return _plain(value.item())
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted((_plain(one) for one in value), key=str)
+        return sorted((_plain(item) for item in value), key=str)
     if isinstance(value, partial):
         return [_plain(value.func), _plain(value.args), _plain(value.keywords)]
-    return _code(value) if callable(value) else str(value)
-
-
-def _code(made_by: Any) -> Any:
-    """Name of a function or class and digest of the file that it stands in."""
-    name = f"{getattr(made_by, '__qualname__', type(made_by).__qualname__)}"
+    if not callable(value):
+        return str(value)
+    # a function or class: its name, and the digest of the file that it stands in
     try:
-        file = inspect.getsourcefile(inspect.unwrap(made_by))
+        file = inspect.getsourcefile(inspect.unwrap(value))
     except TypeError:
         file = None
     text = Path(file).read_text(encoding="utf-8") if file else ""
-    return [name, digest(text)]
+    return [str(getattr(value, "__qualname__", type(value).__qualname__)), digest(text)]
