@@ -14,9 +14,9 @@ NeurIPS) took for contamination.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -43,11 +43,12 @@ if TYPE_CHECKING:
     from traitmap.data.texts import TaskText
 
 Kind = Literal["exact", "contained", "near"]
+Match = tuple[int, Kind, float]  # training text, how it holds an item, share of the item's words in it
 
 HALF, LEAST = 0.5, 0.8  # shares of an item's words in runs of five and of three that make a near-duplicate
 SHORT, LONG = 8, 13  # words: below the first only equality counts, from the second containment does
 MATERIAL = 0.01  # share of touched items from which a gain may be moved by a point
-_SHOWN = 300  # characters of an example
+_EXAMPLES, _SHOWN = 5, 300  # examples of a pair, characters of each text
 
 
 @dataclass(frozen=True)
@@ -114,22 +115,18 @@ class Contamination:
 
     def of(self, source: str, target: str) -> ItemOverlap | None:
         """The overlap of one pair, or None where there is none or nothing is known."""
-        return next(
-            (overlap for overlap in self.overlaps if (overlap.source, overlap.target) == (source, target)),
-            None,
-        )
+        pair = (source, target)
+        return next((overlap for overlap in self.overlaps if (overlap.source, overlap.target) == pair), None)
 
     def shares(self, sources: Sequence[str], targets: Sequence[str]) -> Array:
-        """(S, T) share of touched items; 0 where none is, NaN where texts are not known."""
-        known = np.isin(sources, self.sources)[:, None] & np.array(
-            [self.items.get(t, 0) > 0 for t in targets]
-        )
-        shares = np.where(known, 0.0, np.nan)
+        """(S, T) share of touched items, from 0 to 1; 0 where none is, NaN where texts are not known."""
+        with_items = np.array([self.items.get(target, 0) > 0 for target in targets])
+        shares = np.where(np.isin(sources, self.sources)[:, None] & with_items, 0.0, np.nan)
+        rows, columns = list(sources), list(targets)
         for overlap in self.overlaps:
-            if overlap.source in sources and overlap.target in targets:
-                shares[list(sources).index(overlap.source), list(targets).index(overlap.target)] = (
-                    overlap.share.value
-                )
+            if overlap.source in rows and overlap.target in columns:
+                place = rows.index(overlap.source), columns.index(overlap.target)
+                shares[place] = overlap.share.value
         return shares
 
     def to_json(self) -> dict[str, Any]:
@@ -145,11 +142,19 @@ class Contamination:
 
 def contamination_from_json(data: Mapping[str, Any]) -> Contamination:
     """The record that ``Contamination.to_json`` wrote. KeyError or TypeError where it is no such data."""
+    overlaps = []
+    for pair in data["overlaps"]:
+        values = {field.name: pair[field.name] for field in fields(ItemOverlap)}
+        share = Interval(*(pair["share"][name] for name in ("value", "low", "high")))
+        examples = tuple(Duplicate(**example) for example in pair["examples"])
+        overlaps.append(
+            ItemOverlap(**values | {"share": share, "touched": tuple(pair["touched"]), "examples": examples})
+        )
     return Contamination(
         sources=tuple(data["sources"]),
         targets=tuple(data["targets"]),
         items=dict(data["items"]),
-        overlaps=tuple(_overlap_from_json(one) for one in data["overlaps"]),
+        overlaps=tuple(overlaps),
     )
 
 
@@ -160,144 +165,120 @@ def find_contamination(
 ) -> Contamination:
     """Compare every source's training texts with every target's items.
 
-    targets: items as they are asked, without the examples that may be shown before them. Takes time in
-    proportion to the words of all texts. Reports progress in stage ``contamination`` (sources).
+    sources: training texts by name; none where a source is an adapter, of which nothing is known. targets:
+    items as they are asked, without the examples that may be shown before them. Takes time in proportion to
+    the words of all texts. Reports progress in stage ``contamination`` (sources).
     """
-    items = {name: _items(texts) for name, texts in targets.items()}
+    items = {name: _item_wordings(texts) for name, texts in targets.items()}
     index = build_index(list(items.values()), smallest=SHORT)
-    keys = {name: _keys_of_items(wordings) for name, wordings in items.items()}
+    item_keys: dict[str, dict[str, list[int]]] = {name: {} for name in items}
+    for name, wordings in items.items():
+        for place, item in enumerate(wordings):
+            for key in _keys(item):
+                item_keys[name].setdefault(key, []).append(place)
     compared = {name: sum(wording.size > 0 for wording in wordings) for name, wordings in items.items()}
     overlaps: list[ItemOverlap] = []
     for done, (source, texts) in enumerate(sources.items()):
-        training = _training(texts)
-        found = _equal(training, keys)
-        _add_near(found, training, items, index)
-        for target, duplicates in found.items():
-            if duplicates:
-                asked = [text.input for text in targets[target]]
+        words, prompts, keys = _training(texts)
+        matches = _equal(keys, item_keys)
+        _add_near(matches, words, prompts, items, index)
+        for target, matched in matches.items():
+            if matched:
                 overlaps.append(
-                    _overlap(source, target, duplicates, items[target], compared[target], asked, training)
+                    _overlap(source, target, matched, items[target], compared[target], targets[target], texts)
                 )
         listener(Progress("contamination", done + 1, len(sources), source))
-    named = tuple(name for name, texts in sources.items() if texts)
-    return Contamination(named, tuple(targets), compared, tuple(overlaps))
+    with_texts = tuple(name for name, texts in sources.items() if texts)
+    return Contamination(with_texts, tuple(targets), compared, tuple(overlaps))
 
 
-@dataclass(frozen=True)
-class _Training:
-    """A source's texts: as given, as words, those without template, and what each equals an item by."""
-
-    given: tuple[str, ...]
-    words: tuple[Words, ...]
-    keys: tuple[frozenset[str], ...]
-    prompts: tuple[Wording, ...]
-
-
-@dataclass(frozen=True)
-class _Match:
-    text: int
-    kind: Kind
-    overlap: float
-
-
-def _items(texts: Sequence[TaskText]) -> list[Wording]:
+def _item_wordings(texts: Sequence[TaskText]) -> list[Wording]:
     """Items without their template; one that says nothing else is told by a long enough answer."""
-    asked = [words_of(text.input) for text in texts]
-    template = find_template(asked)
-    found = [worded(words, template) for words in asked]
+    inputs = [words_of(text.input) for text in texts]
+    template = find_template(inputs)
+    wordings = [worded(words, template) for words in inputs]
     for place, text in enumerate(texts):
-        if not found[place].size and len(answer := words_of(text.output)) >= SHORT:
-            found[place] = worded(answer, Template())
-    return found
-
-
-def _keys_of_items(items: Sequence[Wording]) -> dict[str, list[int]]:
-    keys: dict[str, list[int]] = {}
-    for place, item in enumerate(items):
-        for key in _keys(item):
-            keys.setdefault(key, []).append(place)
-    return keys
+        if not wordings[place].size and len(answer := words_of(text.output)) >= SHORT:
+            wordings[place] = worded(answer, Template())
+    return wordings
 
 
 def _keys(text: Wording) -> frozenset[str]:
     """What two texts that are the same have in common: all words, or the fields between template words."""
     if not text.fields:
         return frozenset()
-    fields = " | ".join(" ".join(text.words[start:end]) for start, end in text.fields)
-    return frozenset({fields, " ".join(text.words)})
+    joined_fields = " | ".join(" ".join(text.words[start:end]) for start, end in text.fields)
+    return frozenset({joined_fields, " ".join(text.words)})
 
 
-def _training(texts: Sequence[TaskText]) -> _Training:
-    prompts = [words_of(text.input or text.output) for text in texts]
-    template = find_template(prompts)
-    worded_prompts = [worded(words, template) for words in prompts]
-    keys = []
-    for text, prompt in zip(texts, worded_prompts, strict=True):
+def _training(texts: Sequence[TaskText]) -> tuple[list[Words], list[Wording], list[frozenset[str]]]:
+    """Of each training text its words, its prompt without template, and what it equals an item by."""
+    prompt_words = [words_of(text.input or text.output) for text in texts]
+    template = find_template(prompt_words)
+    prompts = [worded(words, template) for words in prompt_words]
+    keys, whole_words = [], []
+    for text, words, prompt in zip(texts, prompt_words, prompts, strict=True):
         # of a text that is learnt whole, prompt and answer cannot be told apart but by the longest field
         whole = {" ".join(prompt.longest)} if not text.input and prompt.longest else set()
         keys.append(_keys(prompt) | whole)
-    return _Training(
-        given=tuple(text.input + text.output for text in texts),
-        words=tuple(
-            words + words_of(text.output) if text.input else words
-            for words, text in zip(prompts, texts, strict=True)
-        ),
-        keys=tuple(keys),
-        prompts=tuple(worded_prompts),
-    )
+        whole_words.append(words + words_of(text.output) if text.input else words)
+    return whole_words, prompts, keys
 
 
-def _equal(training: _Training, keys: Mapping[str, Mapping[str, list[int]]]) -> dict[str, dict[int, _Match]]:
-    """Items of every target that equal a training prompt or text."""
+def _equal(
+    training_keys: Sequence[frozenset[str]], item_keys: Mapping[str, Mapping[str, list[int]]]
+) -> dict[str, dict[int, Match]]:
+    """Items of every target that equal a training prompt or text; of several texts the first."""
     first: dict[str, int] = {}
-    for place, own in enumerate(training.keys):
-        for key in own:
-            first.setdefault(key, place)
-    found: dict[str, dict[int, _Match]] = {}
-    for target, known in keys.items():
-        found[target] = {}
-        for key in known.keys() & first.keys():
-            for item in known[key]:
-                other = found[target].get(item)
-                if other is None or first[key] < other.text:
-                    found[target][item] = _Match(first[key], "exact", 1.0)
-    return found
+    for text, keys in enumerate(training_keys):
+        for key in keys:
+            first.setdefault(key, text)
+    matches: dict[str, dict[int, Match]] = {}
+    for target, places in item_keys.items():
+        matches[target] = {}
+        for key in places.keys() & first.keys():
+            for item in places[key]:
+                if item not in matches[target] or first[key] < matches[target][item][0]:
+                    matches[target][item] = (first[key], "exact", 1.0)
+    return matches
 
 
 def _add_near(
-    found: Mapping[str, dict[int, _Match]],
-    training: _Training,
+    matches: Mapping[str, dict[int, Match]],
+    words: Sequence[Words],
+    prompts: Sequence[Wording],
     items: Mapping[str, Sequence[Wording]],
     index: ItemIndex,
 ) -> None:
     """Add items that stand in a training text without being equal to it."""
     places = [(target, place) for target, wordings in items.items() for place in range(len(wordings))]
-    once = {words: text for text, words in reversed(list(enumerate(training.words)))}
+    once = {text_words: text for text, text_words in reversed(list(enumerate(words)))}
     distinct = sorted(once.values())  # texts that are repeated on purpose do not make their words common
-    for number, texts in candidates(index, [training.words[text] for text in distinct], least=HALF):
+    for number, likely in candidates(index, [words[text] for text in distinct], least=HALF):
         target, place = places[number]
-        if place not in found[target]:
-            item = items[target][place]
-            matches = (_compare(item, training, distinct[text]) for text in texts.tolist())
-            match = next((one for one in matches if one), None)
-            if match:
-                found[target][place] = match
+        if place in matches[target]:
+            continue
+        item = items[target][place]
+        for text in (distinct[candidate] for candidate in likely.tolist()):
+            kind, share = _compare(item, words[text], prompts[text])
+            if kind:
+                matches[target][place] = (text, kind, share)
+                break
 
 
-def _compare(item: Wording, training: _Training, text: int) -> _Match | None:
-    """Whether a training text holds an item, verified word by word."""
-    words = training.words[text]
+def _compare(item: Wording, words: Words, prompt: Wording) -> tuple[Kind | None, float]:
+    """How a training text holds an item, verified word by word, and the share of the item's words in it."""
     searched = joined(words)
     if item.size >= LONG and joined(item.content) in searched:
-        return _Match(text, "contained", 1.0)
+        return "contained", 1.0
     share = _taken_over(item, searched)
     if share is None or not same_numbers(item, words):
-        return None
+        return None, 0.0
     if item.size < LONG:
-        core = training.prompts[text].content
+        core = prompt.content
         if _taken_over(Wording(core, ((0, len(core)),)), joined(item.words)) is None:
-            return None
-    return _Match(text, "near", share)
+            return None, 0.0
+    return "near", share
 
 
 def _taken_over(item: Wording, text: str) -> float | None:
@@ -309,63 +290,36 @@ def _taken_over(item: Wording, text: str) -> float | None:
 def _overlap(
     source: str,
     target: str,
-    found: Mapping[int, _Match],
+    matches: Mapping[int, Match],
     items: Sequence[Wording],
     compared: int,
-    asked: Sequence[str],
-    training: _Training,
+    item_texts: Sequence[TaskText],
+    training_texts: Sequence[TaskText],
 ) -> ItemOverlap:
-    touched = tuple(sorted(found))
-    kinds = [found[item].kind for item in touched]
+    """The record of a touched pair; examples by turns of each kind, long copies first, which say the most."""
+    touched = tuple(sorted(matches))
+    order = sorted(matches, key=lambda item: (-items[item].size, item))
+    by_kind = {kind: [item for item in order if matches[item][1] == kind] for kind in get_args(Kind)}
+    turns = [group[turn] for turn in range(_EXAMPLES) for group in by_kind.values() if turn < len(group)]
+    examples = []
+    for item in turns[:_EXAMPLES]:
+        text, kind, share = matches[item]
+        training_text = training_texts[text].input + training_texts[text].output
+        beginnings = (_beginning(item_texts[item].input), _beginning(training_text))
+        examples.append(Duplicate(item, text, kind, share, *beginnings))
     return ItemOverlap(
         source=source,
         target=target,
         items=compared,
-        exact=kinds.count("exact"),
-        contained=kinds.count("contained"),
-        near=kinds.count("near"),
+        exact=len(by_kind["exact"]),
+        contained=len(by_kind["contained"]),
+        near=len(by_kind["near"]),
         short=sum(items[item].size < SHORT for item in touched),
         share=wilson(len(touched), compared),
         touched=touched,
-        examples=tuple(
-            Duplicate(
-                item=item,
-                text=found[item].text,
-                kind=found[item].kind,
-                overlap=found[item].overlap,
-                item_text=_beginning(asked[item]),
-                training_text=_beginning(training.given[found[item].text]),
-            )
-            for item in _shown(found, items)
-        ),
+        examples=tuple(examples),
     )
-
-
-def _shown(found: Mapping[int, _Match], items: Sequence[Wording], most: int = 5) -> Iterable[int]:
-    """Longest items of each kind by turns: a long copy says more than a short one."""
-    order = sorted(found, key=lambda item: (-items[item].size, item))
-    by_kind = [
-        [item for item in order if found[item].kind == kind] for kind in ("exact", "contained", "near")
-    ]
-    turns = [group[place] for place in range(most) for group in by_kind if place < len(group)]
-    return turns[:most]
 
 
 def _beginning(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
-
-
-def _overlap_from_json(data: Mapping[str, Any]) -> ItemOverlap:
-    share = data["share"]
-    return ItemOverlap(
-        source=data["source"],
-        target=data["target"],
-        items=data["items"],
-        exact=data["exact"],
-        contained=data["contained"],
-        near=data["near"],
-        short=data["short"],
-        share=Interval(share["value"], share["low"], share["high"]),
-        touched=tuple(data["touched"]),
-        examples=tuple(Duplicate(**one) for one in data["examples"]),
-    )

@@ -1,6 +1,8 @@
-"""What an item says beyond its task's template, and how much of that stands in a training text.
+"""What an item says beyond its task's template, and which training texts hold how much of that.
 
-Which items may stand in which training texts: an index of the items' runs of words, searched exactly.
+First texts as words, and the template that the texts of a task share (``find_template``, ``worded``,
+``coverage``); then an index of the items' runs of words, searched exactly (``build_index``, ``candidates``),
+which spares comparing every item with every text. What counts as contamination is decided in contamination.
 """
 
 from __future__ import annotations
@@ -26,6 +28,20 @@ _SHARED = 0.9  # share of a task's texts that a template's word stands in
 _ENOUGH = 20  # texts below which only common beginnings and ends can be told from chance
 # Symbols of arithmetic are words: 3 + 4 is another item than 3 - 4. Scripts without spaces go by character.
 _WORD = re.compile(r"[぀-ヿ㐀-鿿가-힯]|[^\W_぀-ヿ㐀-鿿가-힯]+|(?<![-+*/=<>^%|#])[-+*/=<>^%](?![-+*/=<>^%|#])")
+_SIZES = (3, 4, RUN)  # a field of three or four words is a run of its own
+# A run that stands in more texts than these shares (and than a few) is a phrase of its task, not a copy.
+_COMMON_ITEMS, _COMMON_TEXTS, _FEW = 0.05, 0.005, 5
+_LOW_BITS = np.uint64(2**20 - 1)
+_ODD = np.random.default_rng(20_011).integers(1, 2**63, size=(RUN + 1, RUN), dtype=np.uint64) * 2 + 1
+
+Numbers = NDArray[np.uint64]
+Counts = NDArray[np.int64]
+Runs = tuple[
+    Numbers, Counts, Counts
+]  # hashes of an item's runs, their lengths, where they start; in order of start
+
+_NONE = np.empty(0, dtype=np.int64)
+_NO_RUNS: Runs = (np.empty(0, dtype=np.uint64), _NONE, _NONE)
 
 
 @dataclass(frozen=True)
@@ -86,15 +102,20 @@ def find_template(texts: Sequence[Words]) -> Template:
 
 
 def worded(words: Words, template: Template) -> Wording:
-    """A text with its template's words marked."""
-    own = bytearray(b"\1" * len(words))
+    """A text whose fields are the maximal runs of words that are not the template's."""
+    beyond = bytearray(b"\1" * len(words))
     head = _agreement(words, template.head)
-    tail = min(_common_end(words, template.tail), len(words) - head)
-    own[:head] = bytes(head)
-    own[len(words) - tail :] = bytes(tail)
-    for phrase, start in _found(words, template.phrases):
-        own[start : start + len(phrase)] = bytes(len(phrase))
-    return Wording(words, tuple(_runs(own)))
+    tail = min(_agreement(words[::-1], template.tail[::-1]), len(words) - head)
+    beyond[:head] = bytes(head)
+    beyond[len(words) - tail :] = bytes(tail)
+    for phrase, start in _places(words, template.phrases):
+        beyond[start : start + len(phrase)] = bytes(len(phrase))
+    runs, end = [], 0
+    while (start := beyond.find(1, end)) >= 0:
+        end = beyond.find(0, start)
+        end = len(beyond) if end < 0 else end
+        runs.append((start, end))
+    return Wording(words, tuple(runs))
 
 
 def coverage(item: Wording, text: str) -> tuple[float, float]:
@@ -104,11 +125,17 @@ def coverage(item: Wording, text: str) -> tuple[float, float]:
     there whole; fields below three words are left out of the second number.
     """
     covered, least = 0, 1.0
-    for start, end in item.fields:
-        found = _overlap_text_covered(item.words[start:end], text)
-        covered += found
-        if end - start >= FINE:
-            least = min(least, found / (end - start))
+    for first, last in item.fields:
+        words = item.words[first:last]
+        run = min(FINE, len(words))
+        reached = count = 0
+        for start in range(len(words) - run + 1):
+            if joined(words[start : start + run]) in text:
+                count += start + run - max(start, reached)
+                reached = start + run
+        covered += count
+        if len(words) >= FINE:
+            least = min(least, count / len(words))
     return (covered / item.size if item.size else 0.0), least
 
 
@@ -124,17 +151,6 @@ def joined(words: Words) -> str:
     return f" {' '.join(words)} "
 
 
-def _overlap_text_covered(words: Words, text: str) -> int:
-    """How many words stand in the text in runs of ``FINE`` (or all, where there are fewer)."""
-    run = min(FINE, len(words))
-    reached = count = 0
-    for start in range(len(words) - run + 1):
-        if joined(words[start : start + run]) in text:
-            count += start + run - max(start, reached)
-            reached = start + run
-    return count
-
-
 def _beginning(texts: Sequence[Words]) -> Words:
     """The longest beginning that nine in ten texts share."""
     shared: list[str] = []
@@ -148,29 +164,29 @@ def _beginning(texts: Sequence[Words]) -> Words:
 
 def _phrases(texts: Sequence[Words]) -> frozenset[Words]:
     """Phrases of one to three words that stand equally often in nine in ten texts."""
-    first = Counter(gram for text in texts[:_ENOUGH] for gram in set(_grams(text)))
+    first = Counter(
+        phrase
+        for text in texts[:_ENOUGH]
+        for phrase in {text[at : at + size] for size in (1, 2, 3) for at in range(len(text) - size + 1)}
+    )
     likely = {gram for gram, count in first.items() if count >= 0.7 * _ENOUGH}
     searched = _by_first_word(likely)
     times: dict[Words, Counter[int]] = {gram: Counter() for gram in likely}
     for text in texts:
-        for gram, count in Counter(gram for gram, _ in _found(text, searched)).items():
+        for gram, count in Counter(gram for gram, _ in _places(text, searched)).items():
             times[gram][count] += 1
     least = _SHARED * len(texts)
     return frozenset(gram for gram, counts in times.items() if counts and max(counts.values()) >= least)
 
 
-def _grams(words: Words) -> Iterable[Words]:
-    return (words[start : start + length] for length in (1, 2, 3) for start in range(len(words) - length + 1))
-
-
 def _by_first_word(phrases: Iterable[Words]) -> Phrases:
-    found: dict[str, tuple[Words, ...]] = {}
+    by_word: dict[str, tuple[Words, ...]] = {}
     for phrase in phrases:
-        found[phrase[0]] = (*found.get(phrase[0], ()), phrase)
-    return found
+        by_word[phrase[0]] = (*by_word.get(phrase[0], ()), phrase)
+    return by_word
 
 
-def _found(words: Words, phrases: Phrases) -> list[tuple[Words, int]]:
+def _places(words: Words, phrases: Phrases) -> list[tuple[Words, int]]:
     """Every place where one of the phrases stands."""
     return [
         (phrase, start)
@@ -185,31 +201,7 @@ def _agreement(words: Words, other: Words) -> int:
     """Length of the common beginning."""
     if words[: len(other)] == other:
         return len(other)
-    return next(place for place, one in enumerate(other) if words[place : place + 1] != (one,))
-
-
-def _common_end(words: Words, other: Words) -> int:
-    """Length of the common end."""
-    return len(other) if words[-len(other) :] == other else _agreement(words[::-1], other[::-1])
-
-
-def _runs(own: bytearray) -> Iterable[tuple[int, int]]:
-    """Maximal runs of ones."""
-    end = 0
-    while (start := own.find(1, end)) >= 0:
-        end = own.find(0, start)
-        end = len(own) if end < 0 else end
-        yield start, end
-
-
-_SIZES = (3, 4, RUN)  # a field of three or four words is a run of its own
-# A run that stands in more texts than these shares (and than a few) is a phrase of its task, not a copy.
-_COMMON_ITEMS, _COMMON_TEXTS, _FEW = 0.05, 0.005, 5
-_LOW_BITS = np.uint64(2**20 - 1)
-_ODD = np.random.default_rng(20_011).integers(1, 2**63, size=(RUN + 1, RUN), dtype=np.uint64) * 2 + 1
-
-Numbers = NDArray[np.uint64]
-Counts = NDArray[np.int64]
+    return next(place for place, word in enumerate(other) if words[place : place + 1] != (word,))
 
 
 class _WordNumbers(dict[str, int]):
@@ -241,30 +233,35 @@ class ItemIndex:
     @cached_property
     def low_bits(self) -> NDArray[np.bool_]:
         """Whether some run's hash ends in these bits, which spares most searches for others."""
-        found = np.zeros(int(_LOW_BITS) + 1, dtype=bool)
-        found[self.hashes & _LOW_BITS] = True
-        return found
+        present = np.zeros(int(_LOW_BITS) + 1, dtype=bool)
+        present[self.hashes & _LOW_BITS] = True
+        return present
 
 
 def build_index(targets: Sequence[Sequence[Wording]], *, smallest: int) -> ItemIndex:
     """Index the items of all targets, numbered one after the other; shorter ones have no runs."""
     numbers = _WordNumbers()
-    kept: list[_Runs] = []
+    telling: list[Runs] = []  # of each item the runs that tell it from the others of its target
     for wordings in targets:
         runs = [_runs_of(wording, numbers) if wording.size >= smallest else _NO_RUNS for wording in wordings]
-        common = _common([one.hashes for one in runs])
-        kept += [run.where(~np.isin(run.hashes, common)) for run in runs]
-    every = np.concatenate([_NO_RUNS.hashes, *(one.hashes for one in kept)])
+        values, times = np.unique(
+            np.concatenate([_NO_RUNS[0], *(hashes for hashes, _, _ in runs)]), return_counts=True
+        )
+        common = values[times > max(_COMMON_ITEMS * len(runs), _FEW)]
+        for hashes, lengths, starts in runs:
+            rare = ~np.isin(hashes, common)
+            telling.append((hashes[rare], lengths[rare], starts[rare]))
+    every, lengths, starts = (np.concatenate(parts) for parts in zip(_NO_RUNS, *telling, strict=True))
     order = np.argsort(every, kind="stable")
     hashes, first, counts = np.unique(every[order], return_index=True, return_counts=True)
-    owners = np.repeat(np.arange(len(kept)), [len(one.hashes) for one in kept])
+    owners = np.repeat(np.arange(len(telling)), [len(item_hashes) for item_hashes, _, _ in telling])
     return ItemIndex(
         hashes=hashes,
-        lengths=np.concatenate([_NONE, *(one.lengths for one in kept)])[order][first],
+        lengths=lengths[order][first],
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         items=owners[order],
-        starts=np.concatenate([_NONE, *(one.starts for one in kept)])[order],
-        sizes=np.array([one.size for wordings in targets for one in wordings], dtype=np.int64),
+        starts=starts[order],
+        sizes=np.array([item.size for wordings in targets for item in wordings], dtype=np.int64),
         numbers=numbers,
     )
 
@@ -278,8 +275,8 @@ def candidates(index: ItemIndex, texts: Sequence[Words], *, least: float) -> Ite
         return
     ids = np.array([index.numbers[word] for text in texts for word in text], dtype=np.uint64)
     owner = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
-    found = [_hits(index, ids, owner, size) for size in _SIZES if np.any(index.lengths == size)]
-    runs, where = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    hits = [_hits(index, ids, owner, size) for size in _SIZES if np.any(index.lengths == size)]
+    runs, where = (np.concatenate(parts) for parts in zip(*hits, strict=True))
     often = np.bincount(runs, minlength=len(index.hashes)) > max(_COMMON_TEXTS * len(texts), _FEW)
     runs, where = runs[~often[runs]], where[~often[runs]]
     item, text, covered = _covered(index, runs, where)
@@ -293,33 +290,20 @@ def candidates(index: ItemIndex, texts: Sequence[Words], *, least: float) -> Ite
             yield int(group[0]), members
 
 
-@dataclass(frozen=True)
-class _Runs:
-    """Hashes of an item's runs, their lengths and where they start, in order of start."""
-
-    hashes: Numbers
-    lengths: Counts
-    starts: Counts
-
-    def where(self, kept: NDArray[np.bool_]) -> _Runs:
-        return _Runs(self.hashes[kept], self.lengths[kept], self.starts[kept])
-
-
-_NONE = np.empty(0, dtype=np.int64)
-_NO_RUNS = _Runs(np.empty(0, dtype=np.uint64), _NONE, _NONE)
-
-
-def _runs_of(item: Wording, numbers: _WordNumbers) -> _Runs:
+def _runs_of(item: Wording, numbers: _WordNumbers) -> Runs:
     """Every run of ``RUN`` words within a field, and whole fields of three or four; repeated ones once."""
     ids = np.array([numbers[word] for word in item.words], dtype=np.uint64)
-    parts = [_NO_RUNS]
+    hashes, lengths, starts = [_NO_RUNS[0]], [_NONE], [_NONE]
     for start, end in item.fields:
         length = min(RUN, end - start)
         if length >= _SIZES[0]:
-            made = _hash(ids[start:end], length)
-            parts.append(_Runs(made, np.full(len(made), length), np.arange(start, start + len(made))))
-    every = _Runs(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("hashes", "lengths", "starts")))
-    return every.where(np.isin(np.arange(len(every.hashes)), np.unique(every.hashes, return_index=True)[1]))
+            hashes.append(_hash(ids[start:end], length))
+            count = len(hashes[-1])
+            lengths.append(np.full(count, length))
+            starts.append(np.arange(start, start + count))
+    joined_hashes = np.concatenate(hashes)
+    first = np.sort(np.unique(joined_hashes, return_index=True)[1])
+    return joined_hashes[first], np.concatenate(lengths)[first], np.concatenate(starts)[first]
 
 
 def _hash(ids: Numbers, length: int) -> Numbers:
@@ -332,12 +316,6 @@ def _hash(ids: Numbers, length: int) -> Numbers:
     return total
 
 
-def _common(per_item: Sequence[Numbers]) -> Numbers:
-    """Runs that stand in too many items of one target to tell one from another."""
-    values, counts = np.unique(np.concatenate([_NO_RUNS.hashes, *per_item]), return_counts=True)
-    return values[counts > max(_COMMON_ITEMS * len(per_item), _FEW)]
-
-
 def _hits(index: ItemIndex, ids: Numbers, owner: Counts, length: int) -> tuple[Counts, Counts]:
     """(run, text) for every run of the index that stands in a text, each once."""
     made = _hash(ids, length)
@@ -345,9 +323,9 @@ def _hits(index: ItemIndex, ids: Numbers, owner: Counts, length: int) -> tuple[C
     likely = np.flatnonzero(index.low_bits[made & _LOW_BITS] & (first == last))
     made, first = made[likely], first[likely]
     place = np.minimum(np.searchsorted(index.hashes, made), len(index.hashes) - 1)
-    there = (index.hashes[place] == made) & (index.lengths[place] == length)
+    hit = (index.hashes[place] == made) & (index.lengths[place] == length)
     texts = int(owner[-1]) + 1
-    run, text = np.divmod(np.unique(place[there] * texts + first[there]), texts)
+    run, text = np.divmod(np.unique(place[hit] * texts + first[hit]), texts)
     return run, text
 
 
