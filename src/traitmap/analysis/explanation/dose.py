@@ -1,10 +1,13 @@
-"""Dose and response: what a growing change of one source does to any measured number, and whether it rises.
+"""Controlled changes: dose and response, differences of differences, and how much of a gain is format.
 
 A family of sources differs in one thing by degrees (a rate of wrong labels of 0, .25, .5, 1, say); its
 adapters answer the same items. The trend test is that of the linear contrast over doses, with items
-resampled jointly for all doses and every adapter's seeds a sample of their own.
+resampled jointly for all doses and every adapter's seeds a sample of their own (``dose_response``). Two
+sources that differ in one thing are compared on two targets (``difference_in_differences``), and a source
+is held against a control that has learnt the format alone (``format_part``, ``subtract_format``).
 
-Differences of differences: what only one of two sources does, and how much of a gain is format.
+Shapes: D doses, S seeds, n items. Numbers are means over items in the unit of the items (a score, a gain, 1
+where a class was answered).
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from traitmap.matrix.statistics import (
 )
 
 Verdict = Literal["rises", "falls", "not monotone", "cannot tell"]
+ContrastVerdict = Literal["content", "format only", "cannot tell"]
 Contrast = Callable[[Array], Estimate]  # from weights (D,) of the doses
 
 
@@ -79,21 +83,18 @@ class DoseResponse:
         return self.verdict in ("rises", "falls") and self.reversal.high == 0
 
     @property
-    def _steps_said(self) -> str:
-        if self.monotone:
-            return ", at every step"
-        if not isfinite(self.reversal.high):
-            return ""
-        return f"; that a step goes back by up to {self.reversal.high:.3g} cannot be ruled out"
-
-    @property
     def words(self) -> str:
         """What the curve says, in a sentence with its numbers."""
         ends = f"from {self.effects[0].value:.3g} at {self.doses[0]:g} to {self.effects[-1].value:.3g} at "
         ends += f"{self.doses[-1]:g}"
         line = f"{self.change.value:+.3g} [{self.change.low:+.3g}, {self.change.high:+.3g}] over the range"
         if self.verdict in ("rises", "falls"):
-            return f"{self.measure} {self.verdict} with {self.dose} {ends} ({line}){self._steps_said}."
+            steps = ""
+            if self.monotone:
+                steps = ", at every step"
+            elif isfinite(self.reversal.high):
+                steps = f"; that a step goes back by up to {self.reversal.high:.3g} cannot be ruled out"
+            return f"{self.measure} {self.verdict} with {self.dose} {ends} ({line}){steps}."
         if self.verdict == "not monotone":
             return f"{self.measure} does not follow {self.dose} in one direction, {ends} ({line})."
         if isfinite(self.smallest_change):
@@ -116,27 +117,32 @@ def dose_response(
     doses, values = doses[order], values[order]
     centered = doses - doses.mean()
     weights = centered / (centered**2).sum()
-    across = _line(doses, values.mean(axis=2) if values.ndim == 3 else values)
-    if values.ndim == 3:
-        effects, contrast, test = _by_items(values)
-    else:
-        effects, contrast, test = _by_adapters(values)
-    slope = contrast(weights) if values.ndim == 3 else across
-    steps = tuple(contrast(_step(len(doses), i, i + 1)) for i in range(len(doses) - 1))
-    together = tuple(step.interval(confidence=1 - (1 - CONFIDENCE) / len(steps)) for step in steps)
+    by_item = values.ndim == 3
+    across = _line(doses, values.mean(axis=2) if by_item else values)
+    effects, contrast, test = _by_items(values) if by_item else _by_adapters(values)
+    slope = contrast(weights) if by_item else across
+
+    def step(start: int, end: int) -> Estimate:
+        """The change from one dose to another."""
+        weights = np.zeros(len(doses))
+        weights[start], weights[end] = -1.0, 1.0
+        return contrast(weights)
+
+    steps = tuple(step(i, i + 1) for i in range(len(doses) - 1))
+    together = tuple(each.interval(confidence=1 - (1 - CONFIDENCE) / len(steps)) for each in steps)
     extent = float(doses[-1] - doses[0])
     trend = slope.interval()
     return DoseResponse(
         measure=measure,
         dose=dose,
-        doses=tuple(float(one) for one in doses),
+        doses=tuple(float(value) for value in doses),
         effects=effects,
         changes=(
             Interval(0.0, 0.0, 0.0),
-            *(contrast(_step(len(doses), 0, i)).interval() for i in range(1, len(doses))),
+            *(step(0, i).interval() for i in range(1, len(doses))),
         ),
         slope=trend,
-        change=_scaled(trend, extent),
+        change=Interval(trend.value * extent, trend.low * extent, trend.high * extent, trend.reason),
         p=slope.p,
         steps=together,
         reversal=_reversal(together, np.sign(slope.value)),
@@ -144,12 +150,13 @@ def dose_response(
         smallest_change=slope.smallest_visible * extent,
         across_adapters=across.interval(),
         test=test,
-        items=values.shape[2] if values.ndim == 3 else 0,
+        items=values.shape[2] if by_item else 0,
         seeds=values.shape[1],
     )
 
 
 def _checked(doses: ArrayLike, values: ArrayLike) -> tuple[Array, Array]:
+    """Both as arrays, items that any adapter lacks left out; MatrixError where they do not fit."""
     doses, values = np.asarray(doses, dtype=float), np.asarray(values, dtype=float)
     if (
         doses.ndim != 1
@@ -179,7 +186,7 @@ def _checked(doses: ArrayLike, values: ArrayLike) -> tuple[Array, Array]:
 
 def _by_items(values: Array) -> tuple[tuple[Interval, ...], Contrast, str]:
     """Effects, a function from weights of doses to an estimate, and the name of the test."""
-    binary = bool(np.isin(values, (0.0, 1.0)).all())
+    binary = _binary(values)
 
     def contrast(weights: Array) -> Estimate:
         terms = [VarianceTerm(str(d), "", weight, values[d]) for d, weight in enumerate(weights) if weight]
@@ -205,23 +212,13 @@ def _by_adapters(values: Array) -> tuple[tuple[Interval, ...], Contrast, str]:
     return effects, contrast, "least squares over adapters"
 
 
-def _step(count: int, start: int, end: int) -> Array:
-    weights = np.zeros(count)
-    weights[start], weights[end] = -1.0, 1.0
-    return weights
-
-
 def _line(doses: Array, means: Array) -> Estimate:
     """Slope of adapters' means (D, S) on their doses by least squares."""
     x, y = np.repeat(doses, means.shape[1]), means.ravel()
     if len(x) < 3:
         return Estimate(float((y[-1] - y[0]) / (x[-1] - x[0])), nan, nan)
-    found = stats.linregress(x, y)
-    return Estimate(float(found.slope), float(found.stderr), len(x) - 2)
-
-
-def _scaled(interval: Interval, factor: float) -> Interval:
-    return Interval(interval.value * factor, interval.low * factor, interval.high * factor, interval.reason)
+    line = stats.linregress(x, y)
+    return Estimate(float(line.slope), float(line.stderr), len(x) - 2)
 
 
 def _reversal(steps: Sequence[Interval], direction: float) -> Interval:
@@ -230,13 +227,14 @@ def _reversal(steps: Sequence[Interval], direction: float) -> Interval:
         return unknown("there is no trend to go against")
     backward = [(-step.value, -step.high, -step.low) if direction > 0 else (step.value, step.low, step.high)
                 for step in steps]  # fmt: skip
-    if not all(np.isfinite(one).all() for one in backward):
-        return Interval(max(0.0, *(one[0] for one in backward)), reason="a step has no interval")
-    value, low, high = (max(0.0, *(one[i] for one in backward)) for i in range(3))
+    if not all(np.isfinite(step).all() for step in backward):
+        return Interval(max(0.0, *(step[0] for step in backward)), reason="a step has no interval")
+    value, low, high = (max(0.0, *(step[i] for step in backward)) for i in range(3))
     return Interval(value, low, high)
 
 
 def _verdict(slope: Estimate, steps: Sequence[Interval]) -> Verdict:
+    """Of the trend and its simultaneous steps, see ``DoseResponse``."""
     up, down = any(step.low > 0 for step in steps), any(step.high < 0 for step in steps)
     significant = slope.p < 1 - CONFIDENCE
     against = down if slope.value > 0 else up
@@ -245,9 +243,6 @@ def _verdict(slope: Estimate, steps: Sequence[Interval]) -> Verdict:
     if not significant:
         return "cannot tell"
     return "rises" if slope.value > 0 else "falls"
-
-
-ContrastVerdict = Literal["content", "format only", "cannot tell"]
 
 
 @dataclass(frozen=True)
@@ -269,14 +264,14 @@ class DifferenceInDifferences:
     def words(self) -> str:
         """The comparison in a sentence, or that it cannot be told."""
         parts = " and ".join(
-            f"{_signed(found)} on {target}"
-            for target, found in zip(self.targets, self.by_target, strict=True)
+            f"{_signed(interval)} on {target}"
+            for target, interval in zip(self.targets, self.by_target, strict=True)
         )
-        told = f"{self.names[0]} differs from {self.names[1]} by {parts}"
+        head = f"{self.names[0]} differs from {self.names[1]} by {parts}"
         if self.p < 1 - CONFIDENCE:
-            return f"{told}: the difference of {_signed(self.difference)} is beyond noise."
+            return f"{head}: the difference of {_signed(self.difference)} is beyond noise."
         seen = f" (below {self.smallest_visible:.3g} it would not have been seen)"
-        return f"{told}: whether these differ ({_signed(self.difference)}) cannot be told{seen}."
+        return f"{head}: whether these differ ({_signed(self.difference)}) cannot be told{seen}."
 
 
 @dataclass(frozen=True)
@@ -313,12 +308,10 @@ class FormatPart:
             return f"{head}; the content counts."
         if self.verdict == "format only":
             return f"{head}; the format is enough to explain it."
-        seen = f": a rest below {self.smallest_visible:.3g} would not be seen" if self.visible else ""
+        seen = ""
+        if isfinite(self.smallest_visible):
+            seen = f": a rest below {self.smallest_visible:.3g} would not be seen"
         return f"{head}; which of the two it is cannot be told{seen}."
-
-    @property
-    def visible(self) -> bool:
-        return isfinite(self.smallest_visible)
 
 
 def difference_in_differences(
@@ -342,15 +335,15 @@ def difference_in_differences(
         ]
         for target, sign in ((first, 1.0), (second, -1.0))
     ]
-    found = crossed_contrast([*on[0], *on[1]], reach=reach)
+    double = crossed_contrast([*on[0], *on[1]], reach=reach)
     reverse = crossed_contrast([replace(term, weight=-term.weight) for term in on[1]], reach=reach)
     return DifferenceInDifferences(
         names=(names[0], names[1]),
         targets=(first, second),
         by_target=(crossed_contrast(on[0], reach=reach).interval(), reverse.interval()),
-        difference=found.interval(),
-        p=found.p,
-        smallest_visible=found.smallest_visible,
+        difference=double.interval(),
+        p=double.p,
+        smallest_visible=double.smallest_visible,
     )
 
 
@@ -366,16 +359,26 @@ def format_part(
     """Subtract the gain of a format-only control from a source's gain on the same items.
 
     scores, control: (S, n) or (n,) of the two adapters. base: (n,). NaN items are left out for all three.
+    MatrixError where the numbers of items differ, or fewer than two were measured for all.
     """
-    one, other, zero = _shared((scores, control, base), f"on {target!r}")
-    reach = float(_binary(one, other, zero))
+    scored, controlled, zero = _shared((scores, control, base), f"on {target!r}")
+    reach = float(_binary(scored, controlled, zero))
 
     def difference(first: Array, second: Array) -> Estimate:
         return crossed_contrast(
             [VarianceTerm("first", "", 1.0, first), VarianceTerm("second", "", -1.0, second)], reach=reach
         )
 
-    gain, part, rest = difference(one, zero), difference(other, zero), difference(one, other)
+    gain, part, rest = (
+        difference(scored, zero),
+        difference(controlled, zero),
+        difference(scored, controlled),
+    )
+    verdict: ContrastVerdict = "cannot tell"
+    if rest.p < 1 - CONFIDENCE:
+        verdict = "content"
+    elif part.p < 1 - CONFIDENCE and abs(part.value) >= rest.smallest_visible:
+        verdict = "format only"
     return FormatPart(
         source=source,
         target=target,
@@ -386,7 +389,7 @@ def format_part(
         share=_share(gain, part, rest),
         p=rest.p,
         q=rest.p,
-        verdict=_contrast_verdict(part, rest, rest.p),
+        verdict=verdict,
         smallest_visible=rest.smallest_visible,
     )
 
@@ -411,29 +414,19 @@ def subtract_format(matrix: TransferMatrix, control: str | Mapping[str, str]) ->
             if name is None or name == source or target not in matrix.item_scores:
                 continue
             scores = matrix.item_scores[target]
-            own, other = scores[1 + at], scores[1 + matrix.sources.index(name)]
-            if min(_measured(own), _measured(other), _measured(scores[0])) == 0:
-                continue
-            parts.append(
-                format_part(
-                    _there(own), scores[0, 0], _there(other), source=source, target=target, control_name=name
+            measured = [_measured_seeds(scores[1 + row]) for row in (at, matrix.sources.index(name))]
+            if all(len(seeds) for seeds in measured) and np.isfinite(scores[0]).any():
+                part = format_part(
+                    measured[0], scores[0, 0], measured[1], source=source, target=target, control_name=name
                 )
-            )
-    q = benjamini_hochberg(np.array([part.p for part in parts], dtype=float))
-    return tuple(_corrected(part, float(own)) for part, own in zip(parts, q, strict=True))
-
-
-def _corrected(part: FormatPart, q: float) -> FormatPart:
-    """The part with its q-value; what only the uncorrected test found cannot be told."""
-    lost = part.verdict == "content" and not q < 1 - CONFIDENCE
-    return replace(part, q=q, verdict="cannot tell" if lost else part.verdict)
-
-
-def _contrast_verdict(part: Estimate, rest: Estimate, p: float) -> ContrastVerdict:
-    if p < 1 - CONFIDENCE:
-        return "content"
-    formatted = part.p < 1 - CONFIDENCE and abs(part.value) >= rest.smallest_visible
-    return "format only" if formatted else "cannot tell"
+                parts.append(part)
+    corrected = []
+    q_values = benjamini_hochberg(np.array([part.p for part in parts], dtype=float))
+    for part, q in zip(parts, q_values, strict=True):
+        # what only the uncorrected test found cannot be told
+        lost = part.verdict == "content" and not q < 1 - CONFIDENCE
+        corrected.append(replace(part, q=float(q), verdict="cannot tell" if lost else part.verdict))
+    return tuple(corrected)
 
 
 def _share(gain: Estimate, part: Estimate, rest: Estimate) -> Interval:
@@ -441,14 +434,14 @@ def _share(gain: Estimate, part: Estimate, rest: Estimate) -> Interval:
     if not (gain.error > 0 and part.error > 0 and rest.error > 0):
         return unknown("nothing varies, so that no interval can be had")
     covariance = (gain.error**2 + part.error**2 - rest.error**2) / 2
-    found = ratio_interval(
+    share = ratio_interval(
         part.value,
         gain.value,
         variances=(part.error**2, gain.error**2),
         covariance=covariance,
         quantile=max(gain.quantile, part.quantile),
     )
-    return found if found.known else unknown("the gain cannot be told from zero, so no share of it is known")
+    return share if share.known else unknown("the gain cannot be told from zero, so no share of it is known")
 
 
 def _shared(values: Sequence[ArrayLike], where: str) -> list[Array]:
@@ -457,28 +450,22 @@ def _shared(values: Sequence[ArrayLike], where: str) -> list[Array]:
     sizes = {array.shape[1] for array in arrays}
     if len(sizes) != 1:
         raise MatrixError(f"{sorted(sizes)} items {where}; adapters are compared on the same items")
-    known: NDArray[np.bool_] = np.all([np.isfinite(one).all(axis=0) for one in arrays], axis=0)
+    known: NDArray[np.bool_] = np.all([np.isfinite(array).all(axis=0) for array in arrays], axis=0)
     if known.sum() < 2:
         raise MatrixError(f"{int(known.sum())} items {where} were measured for all; at least 2 are needed")
-    return [one[:, known] for one in arrays]
+    return [array[:, known] for array in arrays]
 
 
 def _binary(*arrays: Array) -> bool:
+    """Whether all values are right or wrong answers."""
     return all(bool(np.isin(array, (0.0, 1.0)).all()) for array in arrays)
 
 
-def _measured(scores: Array) -> int:
-    return int(np.isfinite(scores).any(axis=1).sum())
-
-
-def _there(scores: Array) -> Array:
-    """Seeds that were measured; an adapter that stands in every seed's place counts once."""
-    there = scores[np.isfinite(scores).any(axis=1)]
-    return (
-        there[:1]
-        if len(there) and all(np.array_equal(there[0], row, equal_nan=True) for row in there)
-        else there
-    )
+def _measured_seeds(scores: Array) -> Array:
+    """(s, n) seeds that were measured; an adapter that stands in every seed's place counts once."""
+    seeds = scores[np.isfinite(scores).any(axis=1)]
+    same = len(seeds) and all(np.array_equal(seeds[0], row, equal_nan=True) for row in seeds)
+    return seeds[:1] if same else seeds
 
 
 def _signed(interval: Interval) -> str:

@@ -1,6 +1,9 @@
-"""What a controlled change does to answers rather than scores: class shares, lengths, format, stopping.
+"""Families of controlled changes: what one thing changed in a source does, which correlation cannot tell.
 
-Families of controlled changes: what one thing changed in a source does, which correlation cannot tell.
+A variation is a source made from another one. Those of one parent that differ in one thing by degrees make a
+dose curve, of scores (``families``) and of the answers themselves: class shares, lengths, format, stopping
+(``answered_curves``). A balanced source is held against its unbalanced parent, and a format control is taken
+off every gain. Variations are near-copies, so they are no further tasks (``without_variations``).
 """
 
 from __future__ import annotations
@@ -29,6 +32,18 @@ from traitmap.matrix.statistics import benjamini_hochberg
 
 Outcomes = Mapping[tuple[str, int | None, str], Sequence[Outcome]]
 
+BALANCING = ("balance", "class_weights")
+FORMAT = "format_only"
+MOST_SAID = 6  # sentences of one kind; the record holds all
+
+
+_SUBJECTS = {  # measures of answers as the subject of a sentence
+    "tokens": "output length in tokens",
+    "characters": "output length in characters",
+    "unparsed": "the share of unparsed answers",
+    "endless": "the share of outputs without an end",
+}
+
 
 @dataclass(frozen=True)
 class AnsweredCurve:
@@ -43,133 +58,6 @@ class AnsweredCurve:
     sources: tuple[str, ...]
     response: DoseResponse
     q: float
-
-
-@dataclass(frozen=True)
-class AnsweredContrast:
-    """Two sources on two targets by one measure of the answers; q over all contrasts of the call."""
-
-    measure: str
-    contrast: DifferenceInDifferences
-    q: float
-
-
-def item_measures(items: TargetItems, rows: Sequence[int]) -> dict[str, Array]:
-    """Measure -> (S, n) values of some adapters' answers, whose mean is the number; only what is known."""
-    chosen = list(rows)
-    found = {
-        f"answers {label}": (items.predicted[chosen] == code).astype(float)
-        for code, label in enumerate(items.labels)
-    }
-    if items.generated:
-        found["tokens"] = items.tokens[chosen]
-        found["characters"] = items.characters[chosen]
-        found["unparsed"] = (~items.parsed[chosen]).astype(float)
-        found["endless"] = 1 - items.stopped[chosen]
-    return {name: values for name, values in found.items() if np.isfinite(values).all()}
-
-
-def answered_curves(
-    outcomes: Outcomes, doses: Mapping[str, float], *, dose: str = "the dose", texts: Texts | None = None
-) -> tuple[AnsweredCurve, ...]:
-    """Every measure of every target over a family of sources that differ in one thing by degrees.
-
-    outcomes: (source, seed, target) -> outcomes, as in ``cell_profiles``. doses: of each source of the
-    family, one source for a dose. texts: of the targets. Sources that lack a seed that others have are left
-    out of a target's curves, and a target with fewer than two doses has none. Measures that are the same for
-    every answer of every source are left out.
-    """
-    curves = []
-    for items in _targets(outcomes, texts or {}):
-        rows = {source: own for source, own in _rows(items).items() if source in doses}
-        most = max((len(own) for own in rows.values()), default=0)
-        family = sorted((source for source in rows if len(rows[source]) == most), key=lambda one: doses[one])
-        if len({doses[source] for source in family}) < 2:
-            continue
-        measured = [item_measures(items, rows[source]) for source in family]
-        for name in measured[0]:
-            values = np.stack([one[name] for one in measured if name in one])
-            if len(values) == len(family) and np.ptp(values) > 0:
-                response = dose_response(
-                    [doses[source] for source in family],
-                    values,
-                    measure=f"{_said(name)} on {items.target}",
-                    dose=dose,
-                )
-                curves.append(AnsweredCurve(items.target, name, tuple(family), response, nan))
-    q = benjamini_hochberg(np.array([curve.response.p for curve in curves], dtype=float))
-    return tuple(replace(one, q=float(value)) for one, value in zip(curves, q, strict=True))
-
-
-def answered_contrasts(
-    outcomes: Outcomes,
-    sources: tuple[str, str],
-    targets: tuple[str, str],
-    *,
-    texts: Texts | None = None,
-) -> tuple[AnsweredContrast, ...]:
-    """How much more the answers of two sources differ on one target than on another, by every shared measure.
-
-    With a balanced source and its unbalanced twin: whether balancing moves the share of a class on its own
-    target as much as on another one that has this class too.
-    """
-    found = {items.target: items for items in _targets(outcomes, texts or {}) if items.target in targets}
-    if set(found) != set(targets) or any(not set(sources) <= set(_rows(items)) for items in found.values()):
-        return ()
-    measured = {
-        source: {target: item_measures(found[target], _rows(found[target])[source]) for target in targets}
-        for source in sources
-    }
-    one, other = (measured[source] for source in sources)
-    names = [
-        name
-        for name in one[targets[0]]
-        if all(name in own[target] for own in (one, other) for target in targets)
-    ]
-    contrasts = [
-        AnsweredContrast(
-            name,
-            difference_in_differences(
-                {target: one[target][name] for target in targets},
-                {target: other[target][name] for target in targets},
-                names=sources,
-            ),
-            nan,
-        )
-        for name in names
-    ]
-    q = benjamini_hochberg(np.array([contrast.contrast.p for contrast in contrasts], dtype=float))
-    return tuple(replace(each, q=float(value)) for each, value in zip(contrasts, q, strict=True))
-
-
-def _targets(outcomes: Outcomes, texts: Texts) -> Iterator[TargetItems]:
-    by_target: dict[str, dict[tuple[str, int | None], Sequence[Outcome]]] = {}
-    for (source, seed, target), own in outcomes.items():
-        by_target.setdefault(target, {})[source, seed] = own
-    for target, own_outcomes in by_target.items():
-        items = target_items(target, own_outcomes, texts.get(target, ()))
-        if items is not None:
-            yield items
-
-
-def _rows(items: TargetItems) -> dict[str, tuple[int, ...]]:
-    """Rows of each source, all its seeds."""
-    return {source: rows for source, seed, rows in items.groups if seed is None}
-
-
-def _said(measure: str) -> str:
-    """A measure as the subject of a sentence."""
-    return {
-        "tokens": "output length in tokens",
-        "characters": "output length in characters",
-        "unparsed": "the share of unparsed answers",
-        "endless": "the share of outputs without an end",
-    }.get(measure, f"the share of {measure.removeprefix('answers ')!r} among the answers")
-
-
-BALANCING = ("balance", "class_weights")
-FORMAT = "format_only"
-MOST_SAID = 6  # sentences of one kind; the record holds all
 
 
 @dataclass(frozen=True)
@@ -202,7 +90,7 @@ class Balanced:
 class Families:
     """What the controlled changes of a study show. Empty where it has none, or no item scores.
 
-    answered: what they do to the answers themselves, where somebody read the outcomes.
+    answered: what they do to the answers themselves, where the outcomes were read.
     """
 
     curves: tuple[DoseCurve, ...] = ()
@@ -212,50 +100,6 @@ class Families:
 
     def __bool__(self) -> bool:
         return bool(self.curves or self.balanced or self.format)
-
-
-def variations_of(matrix: TransferMatrix) -> dict[str, Mapping[str, Any]]:
-    """How each source that is made from another one was made, by its name."""
-    told = matrix.conditions.get("sources") or {}
-    found = {name: (told.get(name) or {}).get("variation") for name in matrix.sources}
-    return {name: one for name, one in found.items() if one}
-
-
-def without_variations(matrix: TransferMatrix) -> TransferMatrix:
-    """The matrix of the sources that are not made from another one: near-copies are no further tasks."""
-    made = variations_of(matrix)
-    if not made:
-        return matrix
-    kept = [i for i, name in enumerate(matrix.sources) if name not in made]
-    rows = [0, *(1 + i for i in kept)]
-    return replace(
-        matrix,
-        sources=tuple(matrix.sources[i] for i in kept),
-        values=matrix.values[kept],
-        cells=tuple(cell for cell in matrix.cells if cell.source not in made),
-        item_scores={target: scores[rows] for target, scores in matrix.item_scores.items()},
-    )
-
-
-def families(matrix: TransferMatrix) -> Families:
-    """Dose and response of every change with doses, balanced against unbalanced, and the format's part."""
-    made = variations_of(matrix)
-    if not made or not matrix.item_scores:
-        return Families()
-    curves = list(_curves(matrix))
-    q = benjamini_hochberg(np.array([curve.response.p for curve in curves], dtype=float))
-    balanced = list(_balanced(matrix, made))
-    q_balanced = benjamini_hochberg(np.array([one.contrast.p for one in balanced], dtype=float))
-    controls = {
-        one["parents"][0]: name
-        for name, one in made.items()
-        if FORMAT in one["changes"] and one["parents"][0] in matrix.targets
-    }
-    return Families(
-        curves=tuple(replace(one, q=float(value)) for one, value in zip(curves, q, strict=True)),
-        balanced=tuple(replace(one, q=float(value)) for one, value in zip(balanced, q_balanced, strict=True)),
-        format=subtract_format(matrix, controls) if controls else (),
-    )
 
 
 @dataclass(frozen=True)
@@ -268,109 +112,227 @@ class Doses:
     sources: Mapping[float, str]
 
 
+def variations_of(matrix: TransferMatrix) -> dict[str, Mapping[str, Any]]:
+    """How each source that is made from another one was made, by its name.
+
+    Empty for a matrix whose conditions tell of no variations.
+    """
+    sources = matrix.conditions.get("sources") or {}
+    variations = {name: (sources.get(name) or {}).get("variation") for name in matrix.sources}
+    return {name: variation for name, variation in variations.items() if variation}
+
+
+def without_variations(matrix: TransferMatrix) -> TransferMatrix:
+    """The matrix of the sources that are not made from another one: near-copies are no further tasks.
+
+    The very same record where there are none.
+    """
+    made = variations_of(matrix)
+    if not made:
+        return matrix
+    originals = [i for i, name in enumerate(matrix.sources) if name not in made]
+    rows = [0, *(1 + i for i in originals)]  # the base is the first row of item scores
+    return replace(
+        matrix,
+        sources=tuple(matrix.sources[i] for i in originals),
+        values=matrix.values[originals],
+        cells=tuple(cell for cell in matrix.cells if cell.source not in made),
+        item_scores={target: scores[rows] for target, scores in matrix.item_scores.items()},
+    )
+
+
 def doses_of(matrix: TransferMatrix) -> tuple[Doses, ...]:
-    """Every change that was made in two doses or more, the parent's own counted."""
+    """Every change that was made in two doses or more, the parent's own counted.
+
+    In the order of the parents' names and the kinds of change; one source for a dose.
+    """
     made = variations_of(matrix)
     groups = sorted({(one["parents"][0], one["kind"]) for one in made.values() if len(one["parents"]) == 1})
-    found = []
+    series = []
     for parent, kind in groups:
-        own = {n: v for n, v in made.items() if list(v["parents"]) == [parent] and v["kind"] == kind}
-        doses = {name: one["dose"] for name, one in own.items() if one["dose"] is not None}
-        first = next(iter(own.values()))
+        family = {n: v for n, v in made.items() if list(v["parents"]) == [parent] and v["kind"] == kind}
+        doses = {
+            name: variation["dose"] for name, variation in family.items() if variation["dose"] is not None
+        }
+        first = next(iter(family.values()))
         if parent in matrix.sources and first["parent_dose"] is not None:
             doses[parent] = first["parent_dose"]
-        by_dose = {dose: name for name, dose in sorted(doses.items(), reverse=True)}  # one source for a dose
+        by_dose = {dose: name for name, dose in sorted(doses.items(), reverse=True)}
         if len(by_dose) > 1:
-            found.append(Doses(parent, kind, str(first["meaning"]), dict(sorted(by_dose.items()))))
-    return tuple(found)
+            series.append(Doses(parent, kind, str(first["meaning"]), dict(sorted(by_dose.items()))))
+    return tuple(series)
+
+
+def families(matrix: TransferMatrix) -> Families:
+    """Dose and response of every change with doses, balanced against unbalanced, and the format's part.
+
+    Empty where the matrix has no variations or no item scores. The q-values are Benjamini-Hochberg's over
+    all curves, and over all balanced contrasts.
+    """
+    made = variations_of(matrix)
+    if not made or not matrix.item_scores:
+        return Families()
+    curves = list(_curves(matrix))
+    q = benjamini_hochberg(np.array([curve.response.p for curve in curves], dtype=float))
+    balanced = list(_balanced(matrix, made))
+    q_balanced = benjamini_hochberg(np.array([one.contrast.p for one in balanced], dtype=float))
+    controls = {
+        variation["parents"][0]: name
+        for name, variation in made.items()
+        if FORMAT in variation["changes"] and variation["parents"][0] in matrix.targets
+    }
+    return Families(
+        curves=tuple(replace(curve, q=float(value)) for curve, value in zip(curves, q, strict=True)),
+        balanced=tuple(replace(one, q=float(value)) for one, value in zip(balanced, q_balanced, strict=True)),
+        format=subtract_format(matrix, controls) if controls else (),
+    )
 
 
 def _curves(matrix: TransferMatrix) -> Iterator[DoseCurve]:
-    """One per parent, change and target with scores of two doses or more."""
-    for one in doses_of(matrix):
+    """One per parent, change and target with scores of two doses or more; q is still unknown."""
+    for series in doses_of(matrix):
         for target in matrix.targets:
-            found = _response(matrix, one.sources, target, one.meaning)
-            if found is not None:
-                names, response = found
-                yield DoseCurve(one.parent, one.kind, one.meaning, target, names, response, float("nan"))
-
-
-def _response(
-    matrix: TransferMatrix, by_dose: Mapping[float, str], target: str, meaning: str
-) -> tuple[tuple[str, ...], DoseResponse] | None:
-    scores = {dose: _scores(matrix, name, target) for dose, name in sorted(by_dose.items())}
-    known = {dose: one for dose, one in scores.items() if one is not None}
-    if len(known) < 2 or len({one.shape for one in known.values()}) > 1:
-        return None
-    try:
-        found = dose_response(
-            list(known), np.stack(list(known.values())), measure=f"the score on {target}", dose=meaning
-        )
-    except MatrixError:
-        return None
-    return tuple(by_dose[dose] for dose in known), found
+            scores = {dose: _scores(matrix, name, target) for dose, name in sorted(series.sources.items())}
+            known = {dose: array for dose, array in scores.items() if array is not None}
+            if len(known) < 2 or len({array.shape for array in known.values()}) > 1:
+                continue
+            try:
+                response = dose_response(
+                    list(known),
+                    np.stack(list(known.values())),
+                    measure=f"the score on {target}",
+                    dose=series.meaning,
+                )
+            except MatrixError:
+                continue
+            sources = tuple(series.sources[dose] for dose in known)
+            yield DoseCurve(series.parent, series.kind, series.meaning, target, sources, response, nan)
 
 
 def _balanced(matrix: TransferMatrix, made: Mapping[str, Mapping[str, Any]]) -> Iterator[Balanced]:
-    for name, one in made.items():
-        parent = one["parents"][0]
-        if not set(one["changes"]) & set(BALANCING) or not {parent} <= set(matrix.sources):
+    """Every balanced source against its parent, on the parent's own target and each other; q is unknown."""
+    for name, variation in made.items():
+        parent = variation["parents"][0]
+        if not set(variation["changes"]) & set(BALANCING):
+            continue
+        if parent not in matrix.sources or parent not in matrix.targets:
             continue
         for other in matrix.targets:
-            if parent not in matrix.targets or other == parent:
+            if other == parent:
                 continue
-            pair = (parent, other)
-            ours = {target: _scores(matrix, name, target) for target in pair}
-            theirs = {target: _scores(matrix, parent, target) for target in pair}
-            a = {target: found for target, found in ours.items() if found is not None}
-            b = {target: found for target, found in theirs.items() if found is not None}
-            if len(a) == len(b) == 2:
-                contrast = difference_in_differences(a, b, names=(name, parent))
-                if isfinite(contrast.p):
-                    yield Balanced(parent, name, contrast, float("nan"))
+            scores = [
+                {
+                    target: known
+                    for target in (parent, other)
+                    if (known := _scores(matrix, source, target)) is not None
+                }
+                for source in (name, parent)
+            ]
+            if any(len(of_source) < 2 for of_source in scores):
+                continue
+            contrast = difference_in_differences(*scores, names=(name, parent))
+            if isfinite(contrast.p):
+                yield Balanced(parent, name, contrast, nan)
 
 
 def _scores(matrix: TransferMatrix, source: str, target: str) -> Array | None:
     """(seeds, items) scores of an adapter that has been measured with every seed, else None."""
     if target not in matrix.item_scores:
         return None
-    found = matrix.item_scores[target][1 + matrix.sources.index(source)]
-    return found if np.isfinite(found).any(axis=1).all() else None
+    scores = matrix.item_scores[target][1 + matrix.sources.index(source)]
+    return scores if np.isfinite(scores).any(axis=1).all() else None
+
+
+def item_measures(items: TargetItems, rows: Sequence[int]) -> dict[str, Array]:
+    """Measure -> (S, n) values of some adapters' answers, whose mean is the number; only what is known.
+
+    rows: of the adapters. Shares of classes, and for written answers tokens, characters, unparsed, endless.
+    """
+    adapters = list(rows)
+    measures = {
+        f"answers {label}": (items.predicted[adapters] == code).astype(float)
+        for code, label in enumerate(items.labels)
+    }
+    if items.generated:
+        measures["tokens"] = items.tokens[adapters]
+        measures["characters"] = items.characters[adapters]
+        measures["unparsed"] = (~items.parsed[adapters]).astype(float)
+        measures["endless"] = 1 - items.stopped[adapters]
+    return {name: values for name, values in measures.items() if np.isfinite(values).all()}
+
+
+def answered_curves(
+    outcomes: Outcomes, doses: Mapping[str, float], *, dose: str = "the dose", texts: Texts | None = None
+) -> tuple[AnsweredCurve, ...]:
+    """Every measure of every target over a family of sources that differ in one thing by degrees.
+
+    outcomes: (source, seed, target) -> outcomes, as in ``cell_profiles``. doses: of each source of the
+    family, one source for a dose. texts: of the targets. Sources that lack a seed that others have are left
+    out of a target's curves, and a target with fewer than two doses has none. Measures that are the same for
+    every answer of every source are left out.
+    """
+    by_target: dict[str, dict[tuple[str, int | None], Sequence[Outcome]]] = {}
+    for (source, seed, target), answers in outcomes.items():
+        by_target.setdefault(target, {})[source, seed] = answers
+    curves = []
+    for target, answers_of in by_target.items():
+        items = target_items(target, answers_of, (texts or {}).get(target, ()))
+        if items is None:
+            continue
+        rows = {source: at for source, seed, at in items.groups if seed is None and source in doses}
+        most = max((len(at) for at in rows.values()), default=0)
+        family = sorted((source for source in rows if len(rows[source]) == most), key=doses.__getitem__)
+        if len({doses[source] for source in family}) < 2:
+            continue
+        measured = [item_measures(items, rows[source]) for source in family]
+        for name in measured[0]:
+            values = np.stack([measures[name] for measures in measured if name in measures])
+            if len(values) == len(family) and np.ptp(values) > 0:
+                of_class = f"the share of {name.removeprefix('answers ')!r} among the answers"
+                response = dose_response(
+                    [doses[source] for source in family],
+                    values,
+                    measure=f"{_SUBJECTS.get(name, of_class)} on {target}",
+                    dose=dose,
+                )
+                curves.append(AnsweredCurve(target, name, tuple(family), response, nan))
+    q = benjamini_hochberg(np.array([curve.response.p for curve in curves], dtype=float))
+    return tuple(replace(curve, q=float(value)) for curve, value in zip(curves, q, strict=True))
 
 
 def families_in_words(found: Families) -> tuple[str, ...]:
-    """Trends and contrasts that stand after correction, and how many questions have no answer."""
+    """Trends and contrasts that stand after correction, and how many questions have no answer.
+
+    At most ``MOST_SAID`` sentences of one kind, those of the least p first.
+    """
+    clear_format = [part.words for part in found.format if part.verdict != "cannot tell"]
     sentences = []
-    for title, told, all_of in (
+    for title, count, clear in (
         (
             "controlled changes of dose",
+            len(found.curves),
             _clearest([(curve.q, curve.response.p, curve.response.words) for curve in found.curves]),
-            found.curves,
         ),
         (
             "controlled changes of dose, read off the answers",
-            _clearest([(one.q, one.response.p, one.response.words) for one in found.answered]),
-            found.answered,
+            len(found.answered),
+            _clearest([(curve.q, curve.response.p, curve.response.words) for curve in found.answered]),
         ),
         (
             "balanced sources",
+            len(found.balanced),
             _clearest([(one.q, one.contrast.p, one.contrast.words) for one in found.balanced]),
-            found.balanced,
         ),
-        (
-            "gains less their format",
-            [one.words for one in found.format if one.verdict != "cannot tell"],
-            found.format,
-        ),
+        ("gains less their format", len(found.format), clear_format),
     ):
-        if all_of:
+        if count:
             sentences.append(
-                f"Of {len(all_of)} {title}, {len(told)} can be told after correction; the rest cannot."
+                f"Of {count} {title}, {len(clear)} can be told after correction; the rest cannot."
             )
-            sentences += [f"{said[:1].upper()}{said[1:]}" for said in told[:MOST_SAID]]
+            sentences += [f"{words[:1].upper()}{words[1:]}" for words in clear[:MOST_SAID]]
     return tuple(sentences)
 
 
-def _clearest(found: Sequence[tuple[float, float, str]]) -> list[str]:
+def _clearest(results: Sequence[tuple[float, float, str]]) -> list[str]:
     """Words of what stands after correction (q, p, words), the least p first."""
-    return [words for q, _, words in sorted(found, key=lambda one: one[1]) if q < 0.05]
+    return [words for q, _, words in sorted(results, key=lambda result: result[1]) if q < 0.05]
