@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from traitmap.jsonable import outline
 from traitmap.matrix.record import Array
 
 Group = Literal["hidden", "surface", "size"]
@@ -35,11 +36,16 @@ class Feature:
 
 @dataclass(frozen=True)
 class PairFeatures:
-    """Features of all pairs. Axis order is always (sources, targets)."""
+    """Features of all pairs. Axis order is always (sources, targets).
+
+    features: each with values (S, T), NaN where unknown; never made from scores.
+    """
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     features: tuple[Feature, ...]
+
+    __repr__ = outline
 
     @property
     def names(self) -> tuple[str, ...]:

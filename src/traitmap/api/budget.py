@@ -29,7 +29,7 @@ from traitmap.analysis.recommendation.gaussian import TablePosterior, infer, mak
 from traitmap.api.runs import PREDICTIONS, completion_data
 from traitmap.data.texts import texts_of_sources, texts_of_targets
 from traitmap.errors import MatrixError, UserError
-from traitmap.jsonable import jsonable
+from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.build import build_matrix
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.progress import Listener
@@ -72,6 +72,8 @@ class Spent:
     rounds: tuple[tuple[str, ...], ...]
     seconds: float
     reason: str = ""
+
+    __repr__ = outline
 
 
 @dataclass(frozen=True)

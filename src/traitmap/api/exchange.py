@@ -12,6 +12,7 @@ from traitmap import exports, imports
 from traitmap import matrix as matrices
 from traitmap.api.subject import folder_of, read_matrix, traits_if_any
 from traitmap.errors import MatrixError, RunError
+from traitmap.jsonable import outline
 from traitmap.matrix.record import TransferMatrix, to_csv, to_parquet
 from traitmap.runs.store import open_store
 
@@ -40,6 +41,8 @@ class ImportReport:
     metrics: Mapping[str, str]
     kinds: tuple[str, ...]
     notes: tuple[str, ...]
+
+    __repr__ = outline
 
 
 def import_results(

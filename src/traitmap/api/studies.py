@@ -23,7 +23,7 @@ from traitmap.data.render import plain_chat
 from traitmap.engine.cpu.memory import giving_back, passing_over, paused
 from traitmap.engine.open import open_engine, open_engine_if_present, with_local_copy
 from traitmap.errors import DataError, RunError
-from traitmap.jsonable import jsonable
+from traitmap.jsonable import jsonable, outline
 from traitmap.progress import Listener, silent
 from traitmap.runs.cluster.engine import open_cluster
 from traitmap.runs.cost import (
@@ -122,6 +122,8 @@ class Check:
     cells_to_evaluate: int
     estimate: CostEstimate
     notes: tuple[str, ...] = ()
+
+    __repr__ = outline
 
     def to_json(self) -> dict[str, Any]:
         """What the command prints: names and counts of sources and targets, the plan's size, the estimate.

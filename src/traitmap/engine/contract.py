@@ -46,7 +46,10 @@ class TrainingReport:
 
 
 class Engine(Protocol):
-    """A base model that trains adapters and answers requests with and without them."""
+    """A base model that trains adapters and answers requests with and without them.
+
+    A local base, a server, the workers of a cluster and the fake engine of the tests all have these members.
+    """
 
     @property
     def base_digest(self) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitmap.errors import ModelError
+from traitmap.jsonable import outline
 from traitmap.progress import Listener, Progress
 from traitmap.runs.cells import cell_fault
 from traitmap.runs.files import Quarantined, quarantined, write_json
@@ -104,6 +105,8 @@ class RunStatus:
     host: str = ""
     quarantine: tuple[Quarantined, ...] = ()
     damaged: tuple[tuple[str, str], ...] | None = None
+
+    __repr__ = outline
 
     @property
     def failed(self) -> int:

@@ -65,7 +65,10 @@ class StudyDraft:
 
 
 def load_study(path: str | Path) -> Study:
-    """The study in a YAML file. StudyError with every fault of the file."""
+    """The study in a YAML file, checked as far as the file alone goes; its data are not looked at.
+
+    Relative paths in it start at the file's folder. StudyError with every fault of the file.
+    """
     draft = read_draft(path)
     if draft.study is None:
         raise StudyError(str(path), draft.faults)

@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from traitmap.analysis.explanation.families import Families
 from traitmap.analysis.explanation.permutation import Mantel
 from traitmap.analysis.features import Group, Reason
 from traitmap.analysis.traits.records import TraitWarning
-from traitmap.jsonable import jsonable
+from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.statistics import Interval
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Verdict = Literal["yes", "no", "cannot tell"]
 
@@ -218,6 +221,26 @@ class Explanation:
     families: Families = field(default_factory=Families)
     warnings: tuple[TraitWarning, ...] = ()
     conditions: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Effects as a table: a row for each composite of the joint regression, then for each feature alone.
+
+        Columns: part (``joint`` or ``alone``), name, group, effect in standard deviations of gain with its
+        95 % interval low, high, then p, q, detectable, known and verdict as in ``FeatureEffect``.
+        """
+        import pandas as pd
+
+        columns = ("p", "q", "detectable", "known", "verdict")
+        rows = [
+            {"part": part, "name": effect.name, "group": effect.group, "effect": effect.effect.value}
+            | {"low": effect.effect.low, "high": effect.effect.high}
+            | {column: getattr(effect, column) for column in columns}
+            for part, effects in (("joint", self.joint), ("alone", self.alone))
+            for effect in effects
+        ]
+        return pd.DataFrame(rows, columns=["part", "name", "group", "effect", "low", "high", *columns])
+
+    __repr__ = outline
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON data under its own field names; unknown numbers are null."""

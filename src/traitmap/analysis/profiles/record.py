@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,12 @@ from traitmap.analysis.profiles.datasets import DatasetComparison
 from traitmap.analysis.profiles.parser import Relations
 from traitmap.analysis.profiles.relations import RelationEffects
 from traitmap.engine.perplexity import BasePerplexity
-from traitmap.jsonable import jsonable
+from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import Interval
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MARKED = 0.5  # share of texts from which a mark of format is the dataset's
 
@@ -203,6 +206,17 @@ class Profile:
     cells: CellProfiles | None = None
     effects: RelationEffects | None = None
     notes: tuple[str, ...] = ()
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a dataset, the fields of ``DatasetRow`` as columns; unknown numbers are NaN.
+
+        The same numbers as in the file that ``write_profile`` writes.
+        """
+        import pandas as pd
+
+        return pd.DataFrame([vars(row) for row in self.rows()])
+
+    __repr__ = outline
 
     def rows(self) -> tuple[DatasetRow, ...]:
         """One flat row a dataset."""

@@ -36,7 +36,7 @@ from traitmap.analysis.recommendation.problem import (
 from traitmap.analysis.recommendation.selection import select
 from traitmap.data.texts import Texts
 from traitmap.errors import MatrixError
-from traitmap.jsonable import jsonable
+from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import Interval, unknown
 from traitmap.progress import Listener, Progress, silent
@@ -103,13 +103,21 @@ def mean_regret(truth: ArrayLike, predicted: ArrayLike, k: int, order: ArrayLike
 
 
 def spearman(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Rank correlation of true and predicted values, -1 to 1."""
+    """Rank correlation of true and predicted values, -1 to 1.
+
+    truth, predicted: (n,). NaN below two sources, or where all true values are equal. ValueError where their
+    shapes differ or a number is unknown.
+    """
     true, guess = _pair(truth, predicted)
     return pearson(stats.rankdata(true), stats.rankdata(guess)) if len(true) else np.nan
 
 
 def pearson(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Correlation of true and predicted values, -1 to 1; 0 for a constant prediction."""
+    """Correlation of true and predicted values, -1 to 1; 0 for a constant prediction.
+
+    truth, predicted: (n,). NaN below two sources, or where all true values are equal. ValueError where their
+    shapes differ or a number is unknown.
+    """
     true, guess = _pair(truth, predicted)
     if len(true) < 2 or np.ptp(true) == 0:
         return np.nan
@@ -207,6 +215,8 @@ class RecommenderEvaluation:
     high: Mapping[str, Array]
     effects: EffectTable
     conditions: Mapping[str, Any]
+
+    __repr__ = outline
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data; unknown numbers are null."""

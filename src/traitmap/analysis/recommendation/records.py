@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from traitmap.analysis.features import Reason
-from traitmap.jsonable import jsonable
+from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.statistics import Interval
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Verdict = Literal["clear", "tie", "inconclusive"]
 VERDICTS: Mapping[Verdict, str] = MappingProxyType(  # for people
@@ -106,6 +109,28 @@ class Recommendation:
     next_probes: tuple[Suggestion, ...]
     notes: tuple[str, ...]
     conditions: Mapping[str, Any]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Ranked sources as a table, best first. Sources that were set aside are not in it.
+
+        Columns: source, predicted gain in ``unit`` with its 90 % interval low, high, then popularity, harm
+        and best as in ``Advice``, measured (NaN where it was not), probed, and reasons in words.
+        """
+        import pandas as pd
+
+        columns = ("popularity", "harm", "best")
+        rows = [
+            {"source": advice.source, "gain": advice.gain.value, "low": advice.gain.low}
+            | {"high": advice.gain.high}
+            | {column: getattr(advice, column) for column in columns}
+            | {"measured": advice.measured.value, "probed": advice.probed}
+            | {"reasons": "; ".join(reason.words for reason in advice.reasons)}
+            for advice in self.ranked
+        ]
+        names = ["source", "gain", "low", "high", *columns, "measured", "probed", "reasons"]
+        return pd.DataFrame(rows, columns=names)
+
+    __repr__ = outline
 
     @property
     def verdict_words(self) -> str:

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from traitmap.analysis.traits.components import Biplot, Mask
 from traitmap.analysis.traits.description import describe
-from traitmap.jsonable import jsonable
+from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.record import Array
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,29 @@ class Traits:
     factor_correlation: Array | None = None
     rotated_variance_ratio: Array | None = None
     biplot: Biplot | None = None
+
+    def to_frame(self) -> pd.DataFrame:
+        """Loadings as a long table: a row for each target and component, in that order.
+
+        Columns: target, component (from 0), name, used (whether the data support it), loading, and its 95 %
+        interval low, high (NaN for components that were not examined).
+        """
+        import pandas as pd
+
+        count = len(self.names)
+        return pd.DataFrame(
+            {
+                "target": [target for target in self.targets for _ in range(count)],
+                "component": [*range(count)] * len(self.targets),
+                "name": [*self.names] * len(self.targets),
+                "used": [c < self.n_components["used"] for c in range(count)] * len(self.targets),
+                "loading": self.loadings.ravel(),
+                "low": self.loadings_low.ravel(),
+                "high": self.loadings_high.ravel(),
+            }
+        )
+
+    __repr__ = outline
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain JSON data, loadings and scores keyed by name; unknown numbers are null.
