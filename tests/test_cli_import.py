@@ -35,6 +35,7 @@ def test_import_then_matrix_then_export_then_import(folder: Path) -> None:
     assert len(out.stdout.splitlines()) == 2
     again = traitmap("import", "out", "-o", "again.csv", "--json", cwd=folder)
     assert json.loads(again.stdout)["paired"] == ["senti"]
+    assert "metric acc,none: senti" in again.stderr  # told beside JSON too
     assert (folder / "again.csv").read_text().splitlines()[1:] == ["__baseline__,0.5", "ours,1.0"]
 
 

@@ -22,7 +22,10 @@ def import_(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A new run folder, or a .csv or .parquet file.")
     ],
-    base: Annotated[str | None, typer.Option(help="The base model, where the files do not tell.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="The base model, where the files do not tell; NAME@VALUE for one variant of it."),
+    ] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(help="TASK=METRIC or TASK=METRIC,FILTER for its column; may be given again."),
@@ -39,11 +42,11 @@ def import_(
     metrics = dict(_pair(text) for text in metric or [])
     with shown_wait("import"):
         done = api.import_results(paths, output, base=base, metrics=metrics, allow=listed(allow))
+    for note in done.notes:
+        tell(note)
     if as_json:
         print_json(jsonable(done))
         return
-    for note in done.notes:
-        tell(note)
     known = f"base {done.base}" if done.base else "no base model (give --base)"
     size = f"{counted(len(done.sources), 'source')}, {counted(len(done.metrics), 'target')}"
     tell(
