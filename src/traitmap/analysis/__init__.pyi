@@ -45,8 +45,8 @@ from .recommendation.recommend import measured_probes as measured_probes
 from .recommendation.recommend import recommend_sources as recommend_sources
 from .recommendation.recommend import with_top as with_top
 from .recommendation.records import Recommendation as Recommendation
+from .traits.components import Rotation as Rotation
 from .traits.decompose import decompose as decompose
 from .traits.naming import rename as rename
 from .traits.records import Traits as Traits
-from .traits.components import Rotation as Rotation
 from .traits.scaling import Scale as Scale

@@ -1,4 +1,9 @@
-"""What can be shown of a single cell: who answered what, how long, and which items were won and lost."""
+"""What can be shown of a single cell: who answered what, how long, and which items were won and lost.
+
+``chosen_cells`` says which cells of a large matrix get such details; ``target_details`` makes those of a
+target and of its cells. The records hold what a page needs and no more: counts, histograms, a few shortened
+texts.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +21,7 @@ from traitmap.analysis.profiles.cell_items import Key, TargetItems, target_items
 from traitmap.analysis.profiles.class_metrics import confusion_counts
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
+from traitmap.jsonable import outline
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.study.settings import BASELINE
 
@@ -131,11 +137,17 @@ class RunDetails:
     metrics: tuple[MetricTable, ...] = ()
     spent: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
+    __repr__ = outline
+
 
 def chosen_cells(
     matrix: TransferMatrix, odd: Sequence[tuple[str, str]] = (), *, most: int
 ) -> tuple[tuple[str, str], ...]:
-    """The measured cells that matter most: odd ones, then by q, then by p; all where they are few enough."""
+    """The measured cells that matter most: odd ones, then by q, then by p; all where they are few enough.
+
+    odd: (source, target) that come first. most: how many are chosen. They come back in the order of the
+    matrix.
+    """
     pooled = [cell for cell in matrix.cells if cell.seed is None and cell.status == "measured"]
     if len(pooled) <= most:
         return tuple((cell.source, cell.target) for cell in pooled)
@@ -143,11 +155,11 @@ def chosen_cells(
 
     def importance(number: int) -> tuple[bool, float, float, int]:
         cell = pooled[number]
-        q, p = (one if np.isfinite(one) else 1.0 for one in (cell.q, cell.p))
+        q, p = (value if np.isfinite(value) else 1.0 for value in (cell.q, cell.p))
         return ((cell.source, cell.target) not in strange, q, p, number)
 
-    kept = sorted(sorted(range(len(pooled)), key=importance)[:most])
-    return tuple((pooled[number].source, pooled[number].target) for number in kept)
+    selected = sorted(sorted(range(len(pooled)), key=importance)[:most])
+    return tuple((pooled[number].source, pooled[number].target) for number in selected)
 
 
 def target_details(
@@ -169,7 +181,11 @@ def target_details(
     if not base:
         return None
     items = target_items(target, outcomes, texts)
-    columns = _used_columns(items)
+    columns: list[int] = []  # every class, and what is no class only where somebody answered so
+    if items is not None and items.labels:
+        classes = len(items.labels)
+        extra = [column for column in (classes, classes + 1) if (items.predicted == column).any()]
+        columns = [*range(classes), *extra]
     edges = _edges(items)
     order = np.random.default_rng((seed, crc32(target.encode()))).permutation(len(base))
     cells = []
@@ -177,11 +193,14 @@ def target_details(
         rows = {key: outcomes[key] for key in outcomes if key[0] == source and len(outcomes[key])}
         if rows:
             cells.append(_cell(source, target, base, rows, items, columns, edges, order, examples))
-    shown = sorted({one.item for cell in cells for one in (*cell.won_examples, *cell.lost_examples)})
-    found = TargetDetail(
+    shown = sorted({example.item for cell in cells for example in (*cell.won_examples, *cell.lost_examples)})
+    inputs = [text.input.strip() for text in texts]
+    inputs += [""] * (len(base) - len(inputs))
+    names = (*items.labels, "not parsed", "no class") if items else ()
+    detail = TargetDetail(
         target=target,
         labels=items.labels if items else (),
-        columns=tuple(_column_names(items)[column] for column in columns) if items else (),
+        columns=tuple(names[column] for column in columns),
         base_counts=_counts(items, [(BASELINE, None)], columns),
         unit=_unit(items),
         edges=edges,
@@ -189,9 +208,12 @@ def target_details(
         gold_lengths=_histogram(items.gold_characters, edges)
         if items and _unit(items) == "characters"
         else None,
-        texts={item: _item_text(base[item], texts[item] if item < len(texts) else None) for item in shown},
+        texts={
+            item: (shortened(inputs[item], INPUT_LENGTH), shortened(base[item].gold.strip(), ANSWER_LENGTH))
+            for item in shown
+        },
     )
-    return found, tuple(cells)
+    return detail, tuple(cells)
 
 
 def _cell(
@@ -205,15 +227,31 @@ def _cell(
     order: NDArray[np.int64],
     examples: int,
 ) -> CellDetail:
-    zero = np.array([one.score for one in base], dtype=float)
-    scores = np.array([[one.score for one in row] for row in rows.values()], dtype=float)
+    """Details of one cell. rows: its outcomes by seed. order: (n,) in which items are drawn as examples."""
+    zero = np.array([outcome.score for outcome in base], dtype=float)
+    scores = np.array([[outcome.score for outcome in row] for row in rows.values()], dtype=float)
     change = scores.mean(axis=0) - zero
     won, lost = change > SAME, change < -SAME
 
-    def drawn(places: NDArray[np.bool_]) -> tuple[ItemExample, ...]:
-        return tuple(
-            _example(int(item), base, rows, int(np.sign(change[item])))
-            for item in order[places[order]][:examples]
+    def answer(outcome: Outcome) -> str:
+        text = outcome.prediction if outcome.text is None else outcome.text
+        return shortened(text.strip(), ANSWER_LENGTH)
+
+    def example(item: int) -> ItemExample:
+        """The first seed whose answer goes the way that the mean over seeds does."""
+        sign, before = int(np.sign(change[item])), base[item]
+        seed, after = next(
+            (seed, row[item])
+            for (_, seed), row in rows.items()
+            if sign * (row[item].score - before.score) > 0
+        )
+        return ItemExample(
+            item=item,
+            seed=seed,
+            base=answer(before),
+            adapter=answer(after),
+            base_score=float(before.score),
+            adapter_score=float(after.score),
         )
 
     return CellDetail(
@@ -225,35 +263,9 @@ def _cell(
         lost=int(lost.sum()),
         counts=_counts(items, list(rows), columns),
         lengths=_lengths(items, list(rows), edges),
-        won_examples=drawn(won),
-        lost_examples=drawn(lost),
+        won_examples=tuple(example(int(item)) for item in order[won[order]][:examples]),
+        lost_examples=tuple(example(int(item)) for item in order[lost[order]][:examples]),
     )
-
-
-def _example(
-    item: int, base: Sequence[Outcome], rows: Mapping[Key, Sequence[Outcome]], sign: int
-) -> ItemExample:
-    """The first seed whose answer goes the way that the mean over seeds does."""
-    (_, seed), row = next(
-        (key, row) for key, row in rows.items() if sign * (row[item].score - base[item].score) > 0
-    )
-    return ItemExample(
-        item=item,
-        seed=seed,
-        base=shortened(_answer(base[item]), ANSWER_LENGTH),
-        adapter=shortened(_answer(row[item]), ANSWER_LENGTH),
-        base_score=float(base[item].score),
-        adapter_score=float(row[item].score),
-    )
-
-
-def _answer(outcome: Outcome) -> str:
-    return (outcome.prediction if outcome.text is None else outcome.text).strip()
-
-
-def _item_text(outcome: Outcome, text: TaskText | None) -> tuple[str, str]:
-    asked = "" if text is None else text.input.strip()
-    return shortened(asked, INPUT_LENGTH), shortened(outcome.gold.strip(), ANSWER_LENGTH)
 
 
 def shortened(text: str, most: int) -> str:
@@ -264,19 +276,6 @@ def shortened(text: str, most: int) -> str:
     return f"{text[:head]} […] {text[-(most - head) :]}"
 
 
-def _column_names(items: TargetItems) -> tuple[str, ...]:
-    return (*items.labels, "not parsed", "no class")
-
-
-def _used_columns(items: TargetItems | None) -> list[int]:
-    """Every class, and what is no class only where somebody answered so."""
-    if items is None or not items.labels:
-        return []
-    classes = len(items.labels)
-    extra = [column for column in (classes, classes + 1) if (items.predicted == column).any()]
-    return [*range(classes), *extra]
-
-
 def _counts(
     items: TargetItems | None, keys: Sequence[Key], columns: Sequence[int]
 ) -> NDArray[np.int64] | None:
@@ -284,8 +283,8 @@ def _counts(
         return None
     rows = [items.adapters.index(key) for key in keys]
     tables = [confusion_counts(items.gold, items.predicted[row], len(items.labels)) for row in rows]
-    found: NDArray[np.int64] = np.sum(tables, axis=0)[:, list(columns)].round().astype(np.int64)
-    return found
+    counts: NDArray[np.int64] = np.sum(tables, axis=0)[:, list(columns)].round().astype(np.int64)
+    return counts
 
 
 def _unit(items: TargetItems | None) -> str:

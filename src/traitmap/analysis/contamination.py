@@ -114,12 +114,18 @@ class Contamination:
     overlaps: tuple[ItemOverlap, ...]
 
     def of(self, source: str, target: str) -> ItemOverlap | None:
-        """The overlap of one pair, or None where there is none or nothing is known."""
+        """The overlap of one pair, or None where there is none or nothing is known.
+
+        source, target: names. Nothing is known of a source without training texts.
+        """
         pair = (source, target)
         return next((overlap for overlap in self.overlaps if (overlap.source, overlap.target) == pair), None)
 
     def shares(self, sources: Sequence[str], targets: Sequence[str]) -> Array:
-        """(S, T) share of touched items, from 0 to 1; 0 where none is, NaN where texts are not known."""
+        """(S, T) share of touched items, from 0 to 1; 0 where none is, NaN where texts are not known.
+
+        sources, targets: the names of rows and columns, known or not.
+        """
         with_items = np.array([self.items.get(target, 0) > 0 for target in targets])
         shares = np.where(np.isin(sources, self.sources)[:, None] & with_items, 0.0, np.nan)
         rows, columns = list(sources), list(targets)

@@ -83,7 +83,11 @@ class Wording:
 
 
 def words_of(text: str) -> Words:
-    """Words in lower case without punctuation, which differs between copies of one text."""
+    """Words in lower case without punctuation, which differs between copies of one text.
+
+    Unicode is normalised (NFKC) and case folded; symbols of arithmetic are words; scripts without spaces
+    go by character.
+    """
     return tuple(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
 
 
@@ -102,7 +106,10 @@ def find_template(texts: Sequence[Words]) -> Template:
 
 
 def worded(words: Words, template: Template) -> Wording:
-    """A text whose fields are the maximal runs of words that are not the template's."""
+    """A text whose fields are the maximal runs of words that are not the template's.
+
+    words: of ``words_of``. A text that is all template has no field.
+    """
     beyond = bytearray(b"\1" * len(words))
     head = _agreement(words, template.head)
     tail = min(_agreement(words[::-1], template.tail[::-1]), len(words) - head)
@@ -140,7 +147,10 @@ def coverage(item: Wording, text: str) -> tuple[float, float]:
 
 
 def same_numbers(item: Wording, words: Iterable[str]) -> bool:
-    """Whether a text has an item's numbers, but for one or a tenth: the same story with others is another."""
+    """Whether a text has an item's numbers, but for one or a tenth: the same story with others is another.
+
+    words: of the other text. Half of the numbers at least must be there, however few they are.
+    """
     numbers = {word for word in item.content if word.isdigit()}
     missing = len(numbers - set(words))
     return missing <= max(1, len(numbers) // 10) and 2 * missing <= len(numbers)
@@ -239,7 +249,12 @@ class ItemIndex:
 
 
 def build_index(targets: Sequence[Sequence[Wording]], *, smallest: int) -> ItemIndex:
-    """Index the items of all targets, numbered one after the other; shorter ones have no runs."""
+    """Index the items of all targets, numbered one after the other; shorter ones have no runs.
+
+    targets: the items of each target. smallest: words beyond the template from which an item has runs. A
+    run that more than one in twenty items of a target have (and more than five) is a phrase of the task
+    and left out.
+    """
     numbers = _WordNumbers()
     telling: list[Runs] = []  # of each item the runs that tell it from the others of its target
     for wordings in targets:

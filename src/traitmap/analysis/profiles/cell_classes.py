@@ -196,7 +196,10 @@ def prior_over(labels: Sequence[str], label_counts: Mapping[str, int]) -> tuple[
 
 
 def total_variation(marginals: Array, other: Array) -> Array:
-    """Half the summed absolute difference along the last axis: 0 is the same, 1 shares no class."""
+    """Half the summed absolute difference along the last axis: 0 is the same, 1 shares no class.
+
+    marginals: (..., K), other: (K,), shares that sum to 1. NaN where a marginal is.
+    """
     return np.asarray(np.abs(marginals - other).sum(axis=-1) / 2)
 
 
@@ -206,7 +209,11 @@ def share_distances(
     weights: NDArray[np.uint16],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Distances of marginals from prior and gold for every group, as fields of the record."""
+    """Distances of marginals from prior and gold for every group, as fields of the record.
+
+    label_counts: of each source, examples by label word. weights: (draws, n) of ``item_weights``. Fields
+    are ``prior``, ``prior_reason``, ``to_*``, ``base_to_*`` and ``toward_*`` of ``CellClasses``.
+    """
     n_classes = len(items.labels)
     gold = np.bincount(items.gold, minlength=n_classes) / items.n
     base = None if items.base is None else _answers(items, (items.base,), weights)

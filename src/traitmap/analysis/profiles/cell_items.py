@@ -62,7 +62,11 @@ class TargetItems:
 
     @property
     def groups(self) -> tuple[tuple[str, int | None, tuple[int, ...]], ...]:
-        """(source, seed, rows): sources pooled over their seeds (seed None), then each of several seeds."""
+        """(source, seed, rows): sources pooled over their seeds (seed None), then each of several seeds.
+
+        rows: places among ``adapters``. The base is in no group; a source with one seed is only
+        pooled.
+        """
         rows: dict[str, list[int]] = {}
         for row, (source, _) in enumerate(self.adapters):
             if source != BASELINE:

@@ -179,7 +179,10 @@ def metric_values(counts: ArrayLike) -> dict[str, Array]:
 
 
 def seed_metrics(tables: Array) -> dict[str, Array]:
-    """Every metric and ``collapse`` of one table per seed (S, K, C), each (S,)."""
+    """Every metric and ``collapse`` of one table per seed (S, K, C), each (S,).
+
+    NaN where a metric is undefined.
+    """
     values = {  # infinities can only come of 0/0 that was rounded
         name: np.where(np.isfinite(numbers), numbers, nan) for name, numbers in metric_values(tables).items()
     }
@@ -188,7 +191,10 @@ def seed_metrics(tables: Array) -> dict[str, Array]:
 
 
 def collapse_values(counts: ArrayLike) -> Array:
-    """1 - H(answers) / H(gold) of tables (..., K, C); NaN where the gold answers are all of one class."""
+    """1 - H(answers) / H(gold) of tables (..., K, C); NaN where the gold answers are all of one class.
+
+    0 where answers are as varied as gold, 1 where all are one, below 0 where they vary more.
+    """
     counts = np.asarray(counts, dtype=float)
     true, answered = _entropy(counts.sum(axis=-1)), _entropy(counts.sum(axis=-2))
     known = true > 0

@@ -67,7 +67,10 @@ class Classes:
 
 
 def entropy_bits(counts: Sequence[int]) -> float:
-    """Shannon entropy of counts, in bits."""
+    """Shannon entropy of counts, in bits.
+
+    counts: of each class; zeros are left out. 0 for one class, log2(K) for K even ones.
+    """
     held = np.array([count for count in counts if count > 0], dtype=float)
     shares = held / held.sum()
     return float(abs((shares * np.log2(shares)).sum()))
@@ -124,7 +127,10 @@ def class_table(texts: Sequence[TaskText], items: Sequence[tuple[str, str] | Non
 
 
 def label_words(classes: Classes) -> dict[str, float]:
-    """Shares of the classes by their words in comparable form; empty where there are no classes."""
+    """Shares of the classes by their words in comparable form; empty where there are no classes.
+
+    Words that are the same in comparable form (``style.normalised``) are added up.
+    """
     shares: dict[str, float] = {}
     for word, share in classes.shares.items():
         shares[normalised(word)] = shares.get(normalised(word), 0.0) + share

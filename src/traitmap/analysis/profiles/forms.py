@@ -110,7 +110,10 @@ def forms_of(texts: Sequence[TaskText], class_words: frozenset[str]) -> Forms:
 
 
 def recurring_words(texts: Sequence[TaskText], items: Sequence[object | None]) -> frozenset[str]:
-    """Short answers, in comparable form, of the texts that have a class (``items`` of ``item_classes``)."""
+    """Short answers, in comparable form, of the texts that have a class (``items`` of ``item_classes``).
+
+    texts, items: in the same order. Short is up to five words.
+    """
     return frozenset(
         normalised(text.output)
         for text, item in zip(texts, items, strict=True)
@@ -144,7 +147,11 @@ def answer_form(text: TaskText, class_words: frozenset[str]) -> str:
 
 
 def question_form(text: str) -> str:
-    """One of QUESTION_FORMS, by the last question of the text or, without one, by how it ends."""
+    """One of QUESTION_FORMS, by the last question of the text or, without one, by how it ends.
+
+    In this order: none (no text), polar by a cue, blank, wh, polar, question, options, statement,
+    unfinished.
+    """
     stripped = text.strip()
     if not stripped:
         return "none"
@@ -164,7 +171,10 @@ def question_form(text: str) -> str:
 
 
 def copied_share(text: TaskText) -> float:
-    """Share of the output's words that stand in the input; NaN where the output has no words."""
+    """Share of the output's words that stand in the input; NaN where the output has no words.
+
+    Words in lower case; every occurrence in the output counts.
+    """
     words = WORD.findall(text.output.lower())
     if not words:
         return float("nan")

@@ -84,7 +84,10 @@ class MeasuredLengths:
 
 
 def distribution_of(values: Array, reason: str = "there is no text to measure") -> Distribution:
-    """The distribution of finite numbers; ``reason`` is told where there are none."""
+    """The distribution of finite numbers; ``reason`` is told where there are none.
+
+    values: (n,) in any unit. A sample of one has no standard deviation (NaN).
+    """
     ordered = np.sort(np.asarray(values, dtype=float))
     if not len(ordered):
         return Distribution(0, float("nan"), float("nan"), np.full(101, np.nan), reason)
@@ -152,7 +155,10 @@ def mean_text_length(measured: MeasuredLengths) -> float:
 
 
 def wasserstein(first: Array, second: Array) -> float:
-    """First Wasserstein distance of two samples in their unit; NaN where either is empty."""
+    """First Wasserstein distance of two samples in their unit; NaN where either is empty.
+
+    Samples (n,) and (m,): the mean distance by which one must be moved to become the other.
+    """
     if not len(first) or not len(second):
         return float("nan")
     return float(stats.wasserstein_distance(first, second))

@@ -227,7 +227,10 @@ def _relations(
 
 
 def relation_shares(relations: Relations) -> dict[str, float]:
-    """Share of all relations that each one makes up; derived ones are left out, being counted."""
+    """Share of all relations that each one makes up; derived ones are left out, being counted.
+
+    Over all parsed texts together; from 0 to 1. Empty where no relation was found.
+    """
     totals = relations.counts.sum(axis=0)
     counted = [number for number, label in enumerate(relations.labels) if label not in relations.derived]
     whole = int(totals[counted].sum())

@@ -129,7 +129,11 @@ def _nearest(
 
 
 def cell_rows(cells: CellProfiles) -> list[dict[str, Any]]:
-    """A row of each cell, pooled and by seed: classes, then lengths. Shares are from 0 to 1."""
+    """A row of each cell, pooled and by seed: classes, then lengths. Shares are from 0 to 1.
+
+    Intervals are three columns each (name, name_low, name_high); unknown numbers are NaN, unknown words
+    empty.
+    """
     lengths = {(cell.source, cell.target, cell.seed): cell for cell in cells.lengths}
     classes = {(cell.source, cell.target, cell.seed): cell for cell in cells.classes}
     rows = []
@@ -166,7 +170,10 @@ def cell_rows(cells: CellProfiles) -> list[dict[str, Any]]:
 
 
 def relation_rows(effects: RelationEffects) -> list[dict[str, Any]]:
-    """A row of each relation in each cell, the untestable ones with their reason."""
+    """A row of each relation in each cell, the untestable ones with their reason.
+
+    The fields of ``RelationEffect``, intervals as three columns each, and whether it is significant.
+    """
     rows = []
     for effect in effects.effects:
         row: dict[str, Any] = {}

@@ -137,7 +137,10 @@ def discrepancy(
 
 
 def mmd_squared(first: Array, second: Array, bandwidth: float) -> float:
-    """Unbiased MMD^2 of (n, K) and (m, K) under exp(-d^2 / (2 bandwidth^2)); NaN below two rows in either."""
+    """Unbiased MMD^2 of (n, K) and (m, K) under exp(-d^2 / (2 bandwidth^2)); NaN below two rows in either.
+
+    Gretton et al., JMLR 2012. It may fall below 0 where the two are alike.
+    """
     if len(first) < 2 or len(second) < 2:
         return float("nan")
     return _tested(first, second, bandwidth, 0, 0)[0]

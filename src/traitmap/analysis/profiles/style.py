@@ -62,12 +62,18 @@ def draw(texts: Sequence[TaskText], size: int, seed: int) -> tuple[TaskText, ...
 
 
 def content_words(text: str) -> list[str]:
-    """Words and numbers in lower case without function words, in order."""
+    """Words and numbers in lower case without function words, in order.
+
+    text: any. Function words are those of FUNCTION_WORDS.
+    """
     return [word for word in WORD.findall(text.lower()) if word not in _FUNCTION]
 
 
 def vocabulary(tokens: Iterable[Sequence[str]]) -> Counter[str]:
-    """Counts of words and numbers, in lower case, of texts that TOKEN has parted."""
+    """Counts of words and numbers, in lower case, of texts that TOKEN has parted.
+
+    tokens: what TOKEN finds in each text. Marks do not count.
+    """
     counts: Counter[str] = Counter()
     for token, count in Counter(token for text in tokens for token in text).items():
         if token[0].isalnum():
@@ -95,7 +101,10 @@ def syllables(word: str) -> int:
 
 
 def normalised(answer: str) -> str:
-    """An answer for comparison: lower case, inner spaces single, outer marks gone."""
+    """An answer for comparison: lower case, inner spaces single, outer marks gone.
+
+    An answer that is nothing but marks keeps them.
+    """
     return " ".join(answer.casefold().split()).strip(" .!,;:\"'“”()[]") or " ".join(answer.split())
 
 
@@ -161,7 +170,10 @@ def style_of(
 
 
 def readability(words: int, sentences: int, syllable_count: int) -> float:
-    """Reading ease (Flesch, Journal of Applied Psychology 1948): 100 is easy, 0 hard; NaN without words."""
+    """Reading ease (Flesch, Journal of Applied Psychology 1948): 100 is easy, 0 hard; NaN without words.
+
+    words, sentences, syllable_count: numbers of them in the whole text. English only.
+    """
     if not words or not sentences:
         return float("nan")
     return 206.835 - 1.015 * words / sentences - 84.6 * syllable_count / words
@@ -209,7 +221,10 @@ def style_matrix(styles: Sequence[Style]) -> tuple[tuple[str, ...], Array]:
 
 
 def standard_scores(table: Array) -> Array:
-    """(D, K) columns as z-scores over the known rows; 0 where unknown or without spread."""
+    """(D, K) columns as z-scores over the known rows; 0 where unknown or without spread.
+
+    table: (D, K), NaN where unknown. The standard deviation divides by the number of known rows.
+    """
     known = np.isfinite(table)
     count = np.maximum(known.sum(axis=0), 1)
     filled = np.where(known, table, 0.0)
@@ -221,7 +236,10 @@ def standard_scores(table: Array) -> Array:
 
 
 def cosine_matrix(first: Array, second: Array | None = None) -> Array:
-    """(A, B) cosines of the rows of (A, K) and (B, K); NaN where a row has no length."""
+    """(A, B) cosines of the rows of (A, K) and (B, K); NaN where a row has no length.
+
+    second: the first itself where it is not given. Values are clipped to [-1, 1].
+    """
     rows = first if second is None else second
     lengths, others = np.linalg.norm(first, axis=1), np.linalg.norm(rows, axis=1)
     product = lengths[:, None] * others[None, :]

@@ -102,7 +102,10 @@ def low_rank_fit(z: Array, rank: int, residual_degrees: Array, *, regularised: b
 
 
 def residual_degrees(observed: Mask, rank: int, metric: Metric) -> Array:
-    """(B,) observed cells less the parameters of a rank-``rank`` fit with its means; at least 1."""
+    """(B,) observed cells less the parameters of a rank-``rank`` fit with its means; at least 1.
+
+    observed: (B, S, T). Means are one per column, and one per row more where the table is double-centred.
+    """
     rows, columns = observed.shape[1:]
     means = columns + (rows - 1 if metric.double else 0)
     free = rank * (rows - 1 + columns - rank)

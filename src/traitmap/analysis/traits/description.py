@@ -20,7 +20,11 @@ def read_count(traits: Traits) -> int:
 
 
 def exact_rank(traits: Traits) -> int | None:
-    """The rank (up to rounding) of a complete table, if it is at most half of what its shape allows."""
+    """The rank (up to rounding) of a complete table, if it is at most half of what its shape allows.
+
+    None where cells are missing or masked: completion would make the rank. Such a table is a
+    reconstruction of something larger.
+    """
     if traits.conditions["missing_cells"] or traits.conditions["masked_cells"]:
         return None
     singular = traits.singular_values
@@ -29,7 +33,10 @@ def exact_rank(traits: Traits) -> int | None:
 
 
 def used_share(traits: Traits, count: int) -> tuple[float, tuple[float, float, float]]:
-    """Explained variance ratio of the first ``count`` components, and (mean, p05, p95) of its null."""
+    """Explained variance ratio of the first ``count`` components, and (mean, p05, p95) of its null.
+
+    count: at least 1. Shares are from 0 to 1; the null's are NaN where none was drawn.
+    """
     share = float(traits.explained_variance_ratio[:count].sum())
     at = count - 1
     band = (traits.null_cumulative_mean[at], traits.null_cumulative_p05[at], traits.null_cumulative_p95[at])

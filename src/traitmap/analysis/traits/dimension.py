@@ -25,7 +25,10 @@ def spectrum_band(ratios: Array) -> tuple[Array, Array, Array]:
 
 
 def spectrum_ratios(tables: Array, metric: Metric, count: int) -> Array:
-    """(B, count) explained variance ratios of complete tables (B, S, T)."""
+    """(B, count) explained variance ratios of complete tables (B, S, T).
+
+    Falling, of the standardised tables; by the eigenvalues of the smaller Gram matrix.
+    """
     z = standardise(tables, metric).z
     gram = np.swapaxes(z, 1, 2) @ z if z.shape[2] <= z.shape[1] else z @ np.swapaxes(z, 1, 2)
     eigenvalues = np.maximum(np.linalg.eigvalsh(gram)[:, ::-1], 0.0)
@@ -33,7 +36,11 @@ def spectrum_ratios(tables: Array, metric: Metric, count: int) -> Array:
 
 
 def permute_columns(table: Array, observed: Mask, draws: int, generator: np.random.Generator) -> Array:
-    """(draws, S, T): the observed cells of each column shuffled among their places; unobserved stay 0."""
+    """(draws, S, T): the observed cells of each column shuffled among their places; unobserved stay 0.
+
+    table, observed: (S, T). Each column is shuffled by itself, so that its values stay and what columns
+    have in common goes.
+    """
     keys = generator.random((draws, *table.shape))
     keys[:, ~observed] = np.inf
     origin = np.argsort(keys, axis=1)
@@ -46,7 +53,10 @@ def permute_columns(table: Array, observed: Mask, draws: int, generator: np.rand
 
 
 def above_null(ratios: Array, null_p95: Array) -> int:
-    """How many leading components exceed the 95th percentile of their null, up to the first that does not."""
+    """How many leading components exceed the 95th percentile of their null, up to the first that does not.
+
+    ratios, null_p95: (C,). 0 where the null is not known.
+    """
     if not np.isfinite(null_p95).all():
         return 0
     below = np.flatnonzero(ratios <= null_p95 + 1e-12)
@@ -112,7 +122,11 @@ def cross_validate(
 
 
 def choose(cells: Array, counted: Mask) -> CrossValidation:
-    """The one-standard-error rule on squared errors (K + 1, seeds, S, T) of the cells that were counted."""
+    """The one-standard-error rule on squared errors (K + 1, seeds, S, T) of the cells that were counted.
+
+    counted: (seeds, S, T) True at the cells that were held out. ``by_seed`` of the result makes the same
+    choice from each seed alone.
+    """
     weights = counted.astype(float)
     errors = _mean(cells, weights)
     fewest, best, stderr = one_standard_error(cells, weights)

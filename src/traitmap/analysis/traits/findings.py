@@ -21,7 +21,10 @@ ONE_ANSWER = 0.9  # share of one answer at which predictions count as collapsed
 
 
 def left_out(prepared: PreparedTable) -> list[TraitWarning]:
-    """Sources without values, targets without values or without variation, and masked cells."""
+    """Sources without values, targets without values or without variation, and masked cells.
+
+    Codes ``sources_left_out`` and ``targets_left_out``.
+    """
     warnings = []
     if prepared.dropped_rows:
         warnings.append(
@@ -45,7 +48,10 @@ def left_out(prepared: PreparedTable) -> list[TraitWarning]:
 
 
 def incomplete(prepared: PreparedTable) -> list[TraitWarning]:
-    """A table with many cells to fill."""
+    """A table with many cells to fill.
+
+    Code ``many_missing_cells``, from a fifth of the cells filled in.
+    """
     missing = ~prepared.observed & ~prepared.masked
     share = float((~prepared.observed).mean())
     if share <= 0.2:
@@ -62,7 +68,10 @@ def incomplete(prepared: PreparedTable) -> list[TraitWarning]:
 
 
 def duplicated_sources(prepared: PreparedTable) -> list[TraitWarning]:
-    """Groups of sources with equal values on all targets that they share."""
+    """Groups of sources with equal values on all targets that they share.
+
+    Code ``duplicated_sources``: two targets or more in common, equal to nine digits on all of them.
+    """
     observed = prepared.observed
     values = np.where(observed, prepared.values, 0.0)
     size = np.abs(values).max(axis=0) + 1e-300
@@ -89,7 +98,10 @@ def duplicated_sources(prepared: PreparedTable) -> list[TraitWarning]:
 
 
 def near_duplicate_targets(prepared: PreparedTable) -> list[TraitWarning]:
-    """Pairs of targets that correlate so highly that they measure one thing."""
+    """Pairs of targets that correlate so highly that they measure one thing.
+
+    Code ``near_duplicate_targets``: |r| of at least .98 over five sources or more, highest first.
+    """
     r = correlations(np.where(prepared.observed, prepared.values, np.nan), least=5)
     pairs = [
         (abs(r[first, second]), r[first, second], prepared.targets[first], prepared.targets[second])
@@ -175,7 +187,12 @@ def _collapsed_from_predictions(prepared: PreparedTable, majority_share: Array) 
 
 
 def one_row_axes(traits: Traits, examined: Iterable[int]) -> list[TraitWarning]:
-    """Components that are mostly one source, mostly two, or mostly one target."""
+    """Components that are mostly one source, mostly two, or mostly one target.
+
+    examined: the components that are looked at. Codes ``one_source_axis`` (leverage of at least .5),
+    ``two_source_axis`` (.75 together) and ``one_target_axis`` (squared loading of at least .5, of more
+    than two targets).
+    """
     warnings = []
     for c in examined:
         warnings += _source_axis(traits, c)
@@ -212,7 +229,11 @@ def _source_axis(traits: Traits, c: int) -> list[TraitWarning]:
 
 
 def support(traits: Traits) -> list[TraitWarning]:
-    """No component supported, criteria that disagree, or more components used than exceed their null."""
+    """No component supported, criteria that disagree, or more components used than exceed their null.
+
+    Codes ``no_component_supported``, ``criteria_disagree``, ``more_than_supported``, and those of
+    ``chance``.
+    """
     counts = traits.n_components
     used, cv, parallel = counts["used"], counts["cv"], counts["parallel"]
     shape = f"{traits.conditions['rows']} x {traits.conditions['columns']}"
@@ -247,7 +268,11 @@ def support(traits: Traits) -> list[TraitWarning]:
 
 
 def chance(traits: Traits) -> list[TraitWarning]:
-    """Explained variance that does not exceed that of tables without structure, found or claimed."""
+    """Explained variance that does not exceed that of tables without structure, found or claimed.
+
+    Codes ``claim_not_above_null``, ``low_rank_table`` and ``not_above_null``; none where no null was
+    drawn. Shares are held against the 95th percentile of the permutation null for as many components.
+    """
     count = read_count(traits)
     share, (mean, low, high) = used_share(traits, count)
     claimed = traits.conditions.get("claimed_share")
@@ -289,7 +314,11 @@ def chance(traits: Traits) -> list[TraitWarning]:
 
 
 def instability(traits: Traits) -> list[TraitWarning]:
-    """Used components that do not come back in resampled tables, or cannot be told from a neighbour."""
+    """Used components that do not come back in resampled tables, or cannot be told from a neighbour.
+
+    Codes ``unstable_component`` (congruence below .85 at the 5th percentile of the bootstrap over
+    sources, or on average not above its noise level) and ``overlapping_components``.
+    """
     warnings = []
     rows = traits.stability.resamplings.get("adapters")
     for c in range(min(traits.n_components["used"], traits.stability.examined)):
@@ -324,7 +353,11 @@ def instability(traits: Traits) -> list[TraitWarning]:
 
 
 def noisy(traits: Traits) -> list[TraitWarning]:
-    """Targets that are mostly noise or unreliable over seeds."""
+    """Targets that are mostly noise or unreliable over seeds.
+
+    Codes ``noisy_targets`` (more than half of the variance between sources) and ``unreliable_targets``
+    (reliability over seeds below .5).
+    """
     warnings = []
     share, reliability = traits.noise.share, traits.noise.reliability
     bad = [t for t, s in zip(traits.targets, share, strict=True) if np.isfinite(s) and s > 0.5]
@@ -351,7 +384,11 @@ def noisy(traits: Traits) -> list[TraitWarning]:
 
 
 def general_component(traits: Traits, examined: Iterable[int]) -> list[TraitWarning]:
-    """Components that are no more than the average over targets."""
+    """Components that are no more than the average over targets.
+
+    examined: the components that are looked at. Code ``general_component``: |r| above .95 between a
+    component's scores and the mean of the standardised targets.
+    """
     z = (traits.completed - traits.centers) / traits.divisors
     known = np.isfinite(z).any(axis=1)
     columns = np.isfinite(z[known]).all(axis=0)
@@ -375,7 +412,10 @@ def general_component(traits: Traits, examined: Iterable[int]) -> list[TraitWarn
 
 
 def unknown_base(prepared: PreparedTable) -> list[TraitWarning]:
-    """Effects cannot be stated against the base model."""
+    """Effects cannot be stated against the base model.
+
+    Code ``baseline_unknown``.
+    """
     if np.isfinite(prepared.baseline).all():
         return []
     return [
@@ -403,7 +443,10 @@ def in_other_units(matrix: TransferMatrix) -> tuple[str, ...]:
 
 
 def mixed_units(matrix: TransferMatrix) -> list[TraitWarning]:
-    """Effects average gains over targets; in different units the average has none."""
+    """Effects average gains over targets; in different units the average has none.
+
+    Code ``mixed_units``, of the targets that ``in_other_units`` names.
+    """
     unlike = in_other_units(matrix)
     if not unlike:
         return []
@@ -418,7 +461,10 @@ def mixed_units(matrix: TransferMatrix) -> list[TraitWarning]:
 
 
 def table_as_read(matrix: TransferMatrix, prepared: PreparedTable) -> list[TraitWarning]:
-    """Sources that were named alike, and targets whose metric is better when lower."""
+    """Sources that were named alike, and targets whose metric is better when lower.
+
+    Codes ``sources_named_alike`` and ``lower_is_better``.
+    """
     warnings = []
     renamed = tuple(str(name) for name in matrix.conditions.get("renamed", ()))
     if renamed:

@@ -126,7 +126,10 @@ def item_noise_variance(items: ItemScores) -> Array:
 
 
 def stderr_noise_variance(stderr: Array) -> Array:
-    """(T,) mean squared standard error of the sources' cells (S, T); NaN where none is known."""
+    """(T,) mean squared standard error of the sources' cells (S, T); NaN where none is known.
+
+    The expected noise variance of a cell where items are not known, in squared units of the values.
+    """
     known = np.isfinite(stderr)
     total = np.where(known, stderr, 0.0) ** 2
     count = known.sum(axis=0)
@@ -198,7 +201,12 @@ class RemeasuredTable:
         return {kind: part[:, 1:] * self.slope for kind, part in self.deviations.items()}
 
     def interval(self, effect: Array, weights: Array, *, against_base: bool) -> tuple[Array, Array]:
-        """95 % interval of effects (S, C): values @ weights (T, C) less the base's or the mean source's."""
+        """95 % interval of effects (S, C): values @ weights (T, C) less the base's or the mean source's.
+
+        effect: the observed one. weights: points per raw unit included. From resampled items and
+        seeds where these are known (percentiles), else by the normal distribution from standard
+        errors.
+        """
         if "measurement" in self.deviations:
             moved = self.deviations["measurement"] @ weights
             moved = moved[:, 1:] - (

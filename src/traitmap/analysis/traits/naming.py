@@ -31,7 +31,6 @@ def name_component(
     (Westfall & Young 1993). Tags on fewer than two targets, or on all, say nothing in common.
     """
     known = np.isfinite(loadings)
-    weights = np.where(known, loadings, 0.0)
     member = {
         tag: np.array([tag in tags.get(t, ()) for t in targets]) & known
         for tag in sorted({tag for t in targets for tag in tags.get(t, ())})
@@ -41,9 +40,9 @@ def name_component(
         return NameEvidence(NOTHING_STANDS_OUT, "none", reason="no tag is on two or more but not all targets")
     names = list(member)
     masks = np.stack([member[name] for name in names])[:, known].astype(float)
-    squares = weights[known] ** 2 / max(float((weights[known] ** 2).sum()), 1e-300)  # as shares of all
-    signs = np.sign(weights[known])
-    poles = np.stack([np.where(signs > 0, squares, 0.0), np.where(signs < 0, squares, 0.0)], axis=-1)
+    weights = loadings[known]
+    squares = weights**2 / max(float((weights**2).sum()), 1e-300)  # as shares of all
+    poles = np.stack([np.where(weights > 0, squares, 0.0), np.where(weights < 0, squares, 0.0)], axis=-1)
     scores, lifts = _tag_scores(poles, masks)
     generator = np.random.default_rng([seed, 4])
     order = np.argsort(generator.random((shuffles, len(poles))), axis=1)

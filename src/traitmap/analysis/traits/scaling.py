@@ -95,7 +95,10 @@ def points_per_unit(values: Array) -> Array:
 
 
 def item_counts(matrix: TransferMatrix) -> Array:
-    """(S, T) items behind each pooled cell; NaN where unknown."""
+    """(S, T) items behind each pooled cell; NaN where unknown.
+
+    Rows and columns in the order of the matrix.
+    """
     rows = {name: i for i, name in enumerate(matrix.sources)}
     columns = {name: j for j, name in enumerate(matrix.targets)}
     counts = np.full(matrix.values.shape, np.nan)
@@ -144,14 +147,21 @@ def transform(values: Array, baseline: Array, scale: Scale, items: Array, target
 
 
 def untransform(table: Array, baseline: Array, scale: Scale) -> Array:
-    """Undo ``transform``, up to the half success that the logit adds."""
+    """Undo ``transform``, up to the half success that the logit adds.
+
+    table: (S, T) in the units that were decomposed; baseline: (T,). Gives raw values.
+    """
     if scale == "logit":
         return 1.0 / (1.0 + np.exp(-table))
     return table + baseline[None, :] if scale == "gain" else table
 
 
 def scale_slope(values: Array, observed: Mask, scale: Scale) -> Array:
-    """(T,) units of the transformed table per raw unit, at the targets' means: 1 but for the logit."""
+    """(T,) units of the transformed table per raw unit, at the targets' means: 1 but for the logit.
+
+    values, observed: (S, T) before the transformation. By it a standard error in raw units becomes one in
+    units of the table (delta method).
+    """
     if scale != "logit":
         return np.ones(values.shape[1])
     mean = np.where(observed, values, 0.0).sum(axis=0) / observed.sum(axis=0)

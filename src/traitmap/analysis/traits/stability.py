@@ -62,7 +62,11 @@ Batch = tuple[Array, Mask, Array]  # tables, observed, where to start the comple
 
 
 def leading(tables: Array, model: ComponentModel) -> tuple[Array, Array]:
-    """Loadings (B, T, M') and explained variance ratios (B, M') of complete tables (B, S, T), M' = M + 2."""
+    """Loadings (B, T, M') and explained variance ratios (B, M') of complete tables (B, S, T), M' = M + 2.
+
+    Rotated as the model says. M is the number of components examined; two more are kept so that a
+    component that fell back can still be matched.
+    """
     z = standardise(tables, model.metric).z
     _, rows, columns = z.shape
     count = min(model.examined + 2, rows - 1, columns)
@@ -93,7 +97,11 @@ def _rotated(vectors: Array, eigenvalues: Array, model: ComponentModel) -> Array
 
 
 def match(reference: Array, vectors: Array) -> tuple[Array, Array]:
-    """Match vectors (B, T, M') to reference (T, M) or (B, T, M): congruence (B, M), aligned (B, T, M)."""
+    """Match vectors (B, T, M') to reference (T, M) or (B, T, M): congruence (B, M), aligned (B, T, M).
+
+    Hungarian assignment on |Tucker's congruence|; aligned vectors have the order and the sign of the
+    reference. Congruence is from 0 to 1.
+    """
     signed = congruence(reference, vectors)
     draws, count = len(vectors), reference.shape[-1]
     phi = np.zeros((draws, count))
@@ -152,7 +160,10 @@ def _varied_rows(rows: int, draws: int, generator: np.random.Generator) -> Index
 
 
 def remeasured(subject: ResampledTable, deviations: Array) -> Iterator[Batch]:
-    """The same adapters with measurement deviations (draws, S, T)."""
+    """The same adapters with measurement deviations (draws, S, T).
+
+    In batches of (tables, observed, start of the completion). deviations: in units of the table.
+    """
     step = max(1, CHUNK // subject.table.size)
     for first in range(0, len(deviations), step):
         moved = deviations[first : first + step]
@@ -161,7 +172,10 @@ def remeasured(subject: ResampledTable, deviations: Array) -> Iterator[Batch]:
 
 
 def without_source(subject: ResampledTable, omitted: list[int]) -> Iterator[Batch]:
-    """The table without each of the given rows in turn."""
+    """The table without each of the given rows in turn.
+
+    In batches as ``remeasured``. omitted: indices of rows.
+    """
     rows = len(subject.table)
     keep = np.array([[i for i in range(rows) if i != out] for out in omitted])
     step = max(1, CHUNK // subject.table.size)
@@ -171,7 +185,10 @@ def without_source(subject: ResampledTable, omitted: list[int]) -> Iterator[Batc
 
 
 def without_target(subject: ResampledTable, model: ComponentModel, omitted: list[int]) -> Array:
-    """(len(omitted), M) congruence over the remaining targets when each given target is left out in turn."""
+    """(len(omitted), M) congruence over the remaining targets when each given target is left out in turn.
+
+    omitted: indices of columns. Congruence is taken over the loadings of the targets that are left.
+    """
     result = np.zeros((len(omitted), subject.loadings.shape[1]))
     for i, out in enumerate(omitted):
         keep = [j for j in range(subject.table.shape[1]) if j != out]
@@ -215,7 +232,11 @@ def overlapping_groups(eigenvalues: Array, rows: int) -> list[tuple[int, ...]]:
 def noise_congruence(
     subject: ResampledTable, model: ComponentModel, tables: int, generator: np.random.Generator
 ) -> Mapping[str, Array]:
-    """kind -> (tables, M) congruence that each kind of resampling reaches on permuted tables, once each."""
+    """kind -> (tables, M) congruence that each kind of resampling reaches on permuted tables, once each.
+
+    Kinds are ``adapters``, ``leave_one_source_out`` and ``leave_one_target_out``. Components of pure
+    noise also agree with their own resamplings: a congruence says something only above this level.
+    """
     z = standardise(subject.filled[None], model.metric).z[0]
     rows, columns = subject.table.shape
     step = max(1, CHUNK // subject.table.size)
@@ -256,7 +277,11 @@ def _all_but_one(size: int, draws: int, generator: np.random.Generator) -> Index
 
 
 def measurement_noise_congruence(model: ComponentModel, observed: Mask, deviations: Array) -> Array:
-    """(draws / 2, M) congruence between tables that hold one and two layers of measurement noise only."""
+    """(draws / 2, M) congruence between tables that hold one and two layers of measurement noise only.
+
+    deviations: (draws, S, T) in units of the table, of one kind of measurement. The level that resampling
+    items or seeds reaches where the table holds nothing else.
+    """
     half = len(deviations) // 2
     first, second = deviations[:half], deviations[half : 2 * half]
     mask = np.broadcast_to(observed, first.shape)
@@ -268,7 +293,11 @@ def measurement_noise_congruence(model: ComponentModel, observed: Mask, deviatio
 
 
 def summarise(kind: str, phi: Array, noise: Array | None, names: tuple[str, ...] = ()) -> Resampling:
-    """Mean, 5th percentile and noise level of congruences (draws, M); names: what each draw left out."""
+    """Mean, 5th percentile and noise level of congruences (draws, M); names: what each draw left out.
+
+    kind: name of the resampling. noise: (tables, M) congruences of permuted tables, of which 20 or more
+    are needed; else its level is NaN.
+    """
     unknown = np.full(phi.shape[1], np.nan)
     return Resampling(
         kind=kind,
