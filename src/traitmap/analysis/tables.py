@@ -103,25 +103,26 @@ def loadings_table(traits: Traits, components: Sequence[int]) -> Table:
     return Table("Loadings with 95 % intervals.", (Column("target", "loading of target"), *columns), rows)
 
 
-def effects_table(traits: Traits, count: int) -> Table:
-    """Effects of the adapters on the first ``count`` components, in points with 95 % intervals."""
-    rows: list[Row] = [
-        (
-            source,
-            *(
-                _bounded(traits.effects[s, c], traits.effects_low[s, c], traits.effects_high[s, c])
-                for c in range(count)
-            ),
-        )
-        for s, source in enumerate(traits.sources)
-    ]
+def effects_table(traits: Traits, count: int, *, beneath: bool = False) -> Table:
+    """Effects of the adapters on the first ``count`` components, in points with 95 % intervals.
+
+    beneath: the interval stands beneath its effect, which only the page has room for; else behind it.
+    """
+    rows: list[Row] = []
+    for s, source in enumerate(traits.sources):
+        entries = []
+        for c in range(count):
+            effect, low, high = (
+                float(part[s, c]) for part in (traits.effects, traits.effects_low, traits.effects_high)
+            )
+            if beneath:
+                entries.append(Entry(signed(effect), interval(low, high), value=effect))
+            else:
+                entries.append(Entry(with_interval(effect, low, high), value=effect))
+        rows.append((source, *entries))
     names = (component_name(traits, c) for c in range(count))
     caption = "Effects on the components in points, with 95 % intervals."
     return Table(caption, (Column("source", "effect in points"), *names), rows)
-
-
-def _bounded(value: float, low: float, high: float) -> Entry:
-    return Entry(with_interval(float(value), float(low), float(high)), value=float(value))
 
 
 def stability_table(traits: Traits) -> Table | None:

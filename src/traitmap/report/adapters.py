@@ -8,10 +8,10 @@ from math import isfinite, nan
 
 from markupsafe import Markup
 
+from traitmap.analysis.tables import component_name
 from traitmap.analysis.traits.records import Traits
 from traitmap.matrix.reading import Reading, nice_limit
 from traitmap.report.heatmap import scaled_interval
-from traitmap.report.loadings import component_name
 from traitmap.report.row_charts import ChartRow, forest
 from traitmap.wording import UNKNOWN, clean, counted, interval, listed, plain, signed, typeset
 

@@ -27,9 +27,8 @@ from traitmap import __version__
 from traitmap.analysis.traits.records import Traits
 from traitmap.analysis.traits.scaling import clustered_order
 from traitmap.errors import UserError
-from traitmap.matrix.reading import Reading, read
+from traitmap.matrix.reading import Reading, matrix_table, read
 from traitmap.matrix.record import TransferMatrix
-from traitmap.report import alternative
 from traitmap.report import chart as palette
 from traitmap.report.cell_pages import cell_parts, details_note
 from traitmap.report.headline import headline
@@ -306,7 +305,7 @@ def _matrix_part(matrix: TransferMatrix, reading: Reading, cells: RunDetails | N
     return {
         "matrix": heatmap(reading, sizes),
         "legends": _legends(reading),
-        "matrix_table": alternative.matrix_table(reading),
+        "matrix_table": matrix_table(reading),
         "data": frame_data(reading, sizes, found),
         "layers": found,
         "cell_parts": cell_parts(reading, cells),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from traitmap.report.alternative import TextTable
+from traitmap.table import Table
 
 if TYPE_CHECKING:
     from traitmap.analysis.explanation.records import Explanation
@@ -55,7 +56,7 @@ class Shown:
     title: str
     said: str
     svg: Markup
-    table: TextTable | None
+    table: Table | TextTable | None
     distrust: str = ""
     key: tuple[tuple[str, str], ...] = ()
     wide: bool = False

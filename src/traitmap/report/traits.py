@@ -9,22 +9,30 @@ from math import isfinite, nan
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
+from traitmap.analysis.tables import (
+    component_name,
+    effects_table,
+    loadings_table,
+    scree_table,
+    shown_components,
+    stability_table,
+)
 from traitmap.analysis.traits.components import ellipse
 from traitmap.analysis.traits.records import CrossValidation, Resampling, Traits
 from traitmap.matrix.reading import read
 from traitmap.matrix.record import TransferMatrix
-from traitmap.report import alternative
+from traitmap.matrix.statistics import ROUNDED_Z
 from traitmap.report.adapters import AdapterProfile, profiles
-from traitmap.report.alternative import Entry, TextTable
 from traitmap.report.headline import traits_in_words
-from traitmap.report.loadings import component_name, components, loading_text, shown_components
 from traitmap.report.plane_charts import CROWDED, Curve, curve_with_choice
 from traitmap.report.plane_charts import biplot as biplot_figure
 from traitmap.report.plane_charts import scree as scree_figure
 from traitmap.report.records import Shown
-from traitmap.report.row_charts import Line, row_chart
-from traitmap.wording import clean, counted, listed, plain, share, signed, typeset
+from traitmap.report.row_charts import ChartRow, Line, forest, row_chart
+from traitmap.table import Entry, Row, Table
+from traitmap.wording import clean, counted, listed, plain, related, share, signed, typeset
 
 
 def scree(traits: Traits, said: str) -> Shown:
@@ -34,7 +42,7 @@ def scree(traits: Traits, said: str) -> Shown:
         title="How many traits",
         said=said,
         svg=scree_figure(traits),
-        table=alternative.scree_table(traits),
+        table=scree_table(traits),
         distrust=(
             "A stem within its noise box is what a table without any structure shows. Each box is for "
             "its own place in the order: one strong first component leaves less for all others, also "
@@ -104,24 +112,21 @@ def _validation_said(found: CrossValidation) -> str:
     return said
 
 
-def _validation_table(found: CrossValidation) -> TextTable:
-    return TextTable(
-        caption=(
-            "Mean squared error of held-out cells in units of the scale (1: as bad as the mean of a "
-            "standardised target), and the standard error of its difference from the best number."
-        ),
-        heads=("components", "error", "standard error", "divisions that choose it"),
-        rows=tuple(
-            (
-                str(k),
-                (
-                    Entry(plain(float(found.errors[k]), 3)),
-                    Entry(plain(float(found.stderr[k]), 3) if k != found.best else "best"),
-                    Entry(str(found.by_seed.count(k))),
-                ),
-            )
-            for k in range(len(found.errors))
-        ),
+def _validation_table(found: CrossValidation) -> Table:
+    rows = [
+        (
+            str(k),
+            plain(float(found.errors[k]), 3),
+            plain(float(found.stderr[k]), 3) if k != found.best else "best",
+            str(found.by_seed.count(k)),
+        )
+        for k in range(len(found.errors))
+    ]
+    return Table(
+        "Mean squared error of held-out cells in units of the scale (1: as bad as the mean of a "
+        "standardised target), and the standard error of its difference from the best number.",
+        ("components", "error", "standard error", "divisions that choose it"),
+        rows,
     )
 
 
@@ -200,40 +205,31 @@ def _apart_from_origin(point: np.ndarray, covariance: np.ndarray) -> bool:
     return (along / long) ** 2 + (across / short) ** 2 > 1
 
 
-def _biplot_table(traits: Traits) -> TextTable:
+def _biplot_table(traits: Traits) -> Table:
     plane = traits.biplot
     assert plane is not None
-    rows = []
+    rows: list[Row] = []
     for kind, names, points, covariances in (
         ("adapter", traits.sources, plane.scores, plane.scores_covariance),
         ("target", traits.targets, plane.loadings, plane.loadings_covariance),
     ):
         for name, point, covariance in zip(names, points, covariances, strict=True):
             errors = np.sqrt(np.maximum(np.diag(covariance), 0))
-            rows.append(
-                (
-                    clean(name),
-                    (
-                        Entry(kind),
-                        *(
-                            Entry(
-                                typeset(signed(float(point[c]), 2)), f"± {plain(1.96 * float(errors[c]), 2)}"
-                            )
-                            for c in range(2)
-                        ),
-                    ),
-                )
+            entries = (
+                Entry(signed(float(point[c]), 2), f"± {plain(ROUNDED_Z * float(errors[c]), 2)}")
+                for c in range(2)
             )
-    return TextTable(
-        caption="Scores of adapters and loadings of targets, with 1.96 standard errors beneath.",
-        heads=("name", "kind", component_name(traits, 0), component_name(traits, 1)),
-        rows=tuple(rows),
+            rows.append((name, kind, *entries))
+    return Table(
+        "Scores of adapters and loadings of targets, with 1.96 standard errors beneath.",
+        ("name", "kind", component_name(traits, 0), component_name(traits, 1)),
+        rows,
     )
 
 
 def stability(traits: Traits) -> Shown | None:
     """How like themselves the components stay when the data are resampled, beside what noise reaches."""
-    table = alternative.stability_table(traits)
+    table = stability_table(traits)
     if table is None or not traits.stability.examined:
         return None
     used = traits.n_components.get("used") or 0
@@ -303,7 +299,7 @@ def traits_part(matrix: TransferMatrix, traits: Traits | None) -> dict[str, Any]
         "trait_figures": trait_figures(traits),
         "loading_figures": loading_figures(traits),
         "loadings_have_intervals": bool(np.isfinite(traits.loadings_low).any()),
-        "effects_table": alternative.effects_table(traits, shown_components(traits)),
+        "effects_table": effects_table(traits, shown_components(traits), beneath=True),
     }
 
 
@@ -319,51 +315,91 @@ def trait_figures(traits: Traits) -> tuple[Shown, ...]:
 
 
 def loading_figures(traits: Traits) -> tuple[Shown, ...]:
-    """Loadings of each leading component."""
-    return tuple(
-        Shown(
-            name=f"loadings-{component.number}",
-            title=component.name,
-            said=typeset(component.explained + (f"; {component.naming}" if component.naming else "")),
-            svg=component.figure,
-            table=_loadings_table(traits, component.number - 1),
-            tag="" if component.supported else "not supported",
-            faint=not component.supported,
+    """Loadings of each leading component, sorted so that the poles can be read off."""
+    used = traits.n_components.get("used") or 0
+    figures = []
+    for c in range(shown_components(traits)):
+        low, high = float(traits.null_p05[c]), float(traits.null_p95[c])
+        known = isfinite(low) and isfinite(high)
+        noise = f"noise: {share(low)} to {share(high)}" if known else "noise band unknown"
+        explained = f"{share(float(traits.explained_variance_ratio[c]))} of the variance ({noise})"
+        naming = naming_in_words(traits, c) if c < used else ""
+        figures.append(
+            Shown(
+                name=f"loadings-{c + 1}",
+                title=component_name(traits, c),
+                said=typeset(explained + (f"; {naming}" if naming else "")),
+                svg=_loadings_chart(traits, c),
+                table=loadings_table(traits, [c]),
+                tag="" if c < used else "not supported",
+                faint=c >= used,
+            )
         )
-        for component in components(traits)
+    return tuple(figures)
+
+
+def naming_in_words(traits: Traits, c: int) -> str:
+    """Why a component is called what it is called, or that nothing names it."""
+    if c >= len(traits.naming):
+        return ""
+    evidence = traits.naming[c]
+    if evidence.origin == "tags":
+        lift = f", {evidence.lift:.1f} times its share" if isfinite(evidence.lift) else ""
+        chance = f", {related('p', evidence.p)}" if isfinite(evidence.p) else ""
+        return f"named after the tag “{clean(evidence.tag)}” at its {clean(evidence.pole)} end{lift}{chance}"
+    return {"user": "named in the study", "endpoint": "named by a language model"}.get(
+        evidence.origin, "the targets that load on it share no common property"
     )
 
 
-def _loadings_table(traits: Traits, c: int) -> TextTable:
-    columns = (traits.loadings, traits.loadings_low, traits.loadings_high)
-    return TextTable(
-        caption="Loadings with 95 % intervals.",
-        heads=("target", "loading"),
-        rows=tuple(
-            (clean(target), (Entry(typeset(loading_text(*(float(column[t, c]) for column in columns)))),))
-            for t, target in enumerate(traits.targets)
+def _loadings_chart(traits: Traits, c: int) -> Markup:
+    loadings = [float(loading) for loading in traits.loadings[:, c]]
+    # Largest first, unknown last.
+    order = sorted(range(len(loadings)), key=lambda t: -loadings[t] if isfinite(loadings[t]) else 2.0)
+    rows = [_loading_row(traits, t, c) for t in order]
+    return forest(
+        rows,
+        key=f"loadings-{c + 1}",
+        title=f"Loadings on {component_name(traits, c)}",
+        description=(
+            f"{counted(len(rows), 'target')} with loading and 95 % interval; filled dots: the interval "
+            "excludes zero. The same numbers stand in the table below."
         ),
+        limit=1.0,
+        ends=("", ""),
+        tick="1",
+        label_room=126.0,
+        text_room=50.0,
+    )
+
+
+def _loading_row(traits: Traits, t: int, c: int) -> ChartRow:
+    loading = float(traits.loadings[t, c])
+    low, high = float(traits.loadings_low[t, c]), float(traits.loadings_high[t, c])
+    return ChartRow(
+        label=clean(traits.targets[t]),
+        value=loading,
+        low=low,
+        high=high,
+        text=signed(loading, 2) if isfinite(loading) else "unknown",
+        solid=low > 0 or high < 0,
     )
 
 
 def adapter_figures(
     matrix: TransferMatrix, traits: Traits | None
-) -> tuple[tuple[AdapterProfile, TextTable | None], ...]:
+) -> tuple[tuple[AdapterProfile, Table | None], ...]:
     """The card of each adapter, with the table of its figure."""
     return tuple((profile, _card_table(profile)) for profile in profiles(read(matrix), traits))
 
 
-def _card_table(card: AdapterProfile) -> TextTable | None:
+def _card_table(card: AdapterProfile) -> Table | None:
     if not card.rows:
         return None
-    heading, rows = "", []
+    heading, rows = "Traits", []
     for row in card.rows:
         if row.heading:
             heading = row.label
         elif row.text:
-            rows.append((row.label, (Entry(heading or "Traits"), Entry(typeset(row.text)))))
-    return TextTable(
-        caption="Gains over the base with 95 % intervals.",
-        heads=("what", "among", "effect"),
-        rows=tuple(rows),
-    )
+            rows.append((row.label, heading, row.text))
+    return Table("Gains over the base with 95 % intervals.", ("what", "among", "effect"), rows)
