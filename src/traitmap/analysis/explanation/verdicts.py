@@ -1,4 +1,8 @@
-"""What an explanation says and what it cannot tell, in plain sentences with their numbers."""
+"""What an explanation says and what it cannot tell, in plain sentences with their numbers.
+
+One function writes the sentences of one part of the record; every ``cannot tell`` comes with what could have
+been found. Warnings say what a reader must know of the pairs, the features and the base.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +33,14 @@ _UNIT = {"points": "points", "standard": "standard deviations of the target"}
 
 
 def in_words(found: Explanation) -> tuple[str, ...]:
-    """The verdicts, the pairwise ones first. Every ``cannot tell`` says what could have been seen."""
+    """The verdicts in sentences, the pairwise ones first.
+
+    Gains are in the unit that the explanation's conditions name.
+    """
     unit = _UNIT[found.conditions["units"]]
     return (
         _compared(found),
-        *(_effect(one) for one in found.joint),
+        *map(_effect, found.joint),
         *_alone(found.alone),
         *_shares(found.dominance),
         *_levels(found.levels),
@@ -62,23 +69,23 @@ def _compared(found: Explanation) -> str:
     )
 
 
-def _effect(one: FeatureEffect) -> str:
-    head = f"{one.name.capitalize()} ({one.words})"
-    if not one.effect.known:
-        return f"{head}: cannot tell; {one.effect.reason}."
-    numbers = f"effect {_standard(one.effect)} SD beside the others, {_related('q', one.q)}"
-    if one.verdict == "yes":
-        way = "go with higher gains" if one.effect.value > 0 else "go with lower gains"
+def _effect(effect: FeatureEffect) -> str:
+    head = f"{effect.name.capitalize()} ({effect.words})"
+    if not effect.effect.known:
+        return f"{head}: cannot tell; {effect.effect.reason}."
+    numbers = f"effect {_standard(effect.effect)} SD beside the others, {_related('q', effect.q)}"
+    if effect.verdict == "yes":
+        way = "go with higher gains" if effect.effect.value > 0 else "go with lower gains"
         return f"{head}: yes, alike pairs {way}; {numbers}."
-    if one.verdict == "no":
+    if effect.verdict == "no":
         return f"{head}: no effect worth speaking of; {numbers}."
-    if one.q < LEVEL:
+    if effect.q < LEVEL:
         return (
-            f"{head}: cannot tell; {numbers}, but by itself {_standard(one.by_itself)} "
-            f"({_related('p', one.p_by_itself)}): it may come from the others."
+            f"{head}: cannot tell; {numbers}, but by itself {_standard(effect.by_itself)} "
+            f"({_related('p', effect.p_by_itself)}): it may come from the others."
         )
-    seen = f"an effect below {one.detectable:.2f} SD would have been missed more than one time in five"
-    alike = "; the other composites say nearly the same" if one.collinearity > ALIKE else ""
+    seen = f"an effect below {effect.detectable:.2f} SD would have been missed more than one time in five"
+    alike = "; the other composites say nearly the same" if effect.collinearity > ALIKE else ""
     return f"{head}: cannot tell; {numbers}; {seen}{alike}."
 
 
@@ -86,16 +93,14 @@ def _alone(alone: Sequence[FeatureEffect]) -> list[str]:
     """Single features, none of them held beside another."""
     if not alone:
         return []
-    told = [one.name for one in alone if one.verdict == "yes"]
-    naive = sum(one.mantel.naive_p < 0.05 for one in alone)
-    found = (
-        f"{len(told)} of {len(alone)} features go with gains ({listed(told)})"
-        if told
-        else (f"none of {len(alone)} features goes with gains")
-    )
+    significant = [effect.name for effect in alone if effect.verdict == "yes"]
+    naive = sum(effect.mantel.naive_p < 0.05 for effect in alone)
+    result = f"none of {len(alone)} features goes with gains"
+    if significant:
+        result = f"{len(significant)} of {len(alone)} features go with gains ({listed(significant)})"
     return [
-        f"Each by itself, corrected for their number: {found}. Pearson's own p, which takes every pair for a "
-        f"new observation, would call {naive} significant."
+        f"Each by itself, corrected for their number: {result}. Pearson's own p, which takes every pair "
+        f"for a new observation, would call {naive} significant."
     ]
 
 
@@ -116,11 +121,11 @@ def _shares(found: Dominance) -> list[str]:
             f"difference beyond chance {100 * difference.value:+.0f} points of variance "
             f"[{100 * difference.low:+.0f}, {100 * difference.high:+.0f}]"
         )
-        said = "cannot tell which explains more"
+        answer = "cannot tell which explains more"
         if found.verdict == "yes":
-            said = "hidden explains more" if difference.value > 0 else "surface explains more"
-        sentences.append(f"Hidden against surface: {said}; {numbers}.")
-    if all(one.group != "size" for one in found.groups):
+            answer = "hidden explains more" if difference.value > 0 else "surface explains more"
+        sentences.append(f"Hidden against surface: {answer}; {numbers}.")
+    if all(group.group != "size" for group in found.groups):
         sentences.append(
             "Size and difficulty are properties of a source alone, so source effects absorb them: "
             "they have no share between pairs and are held against donor strengths instead."
@@ -131,20 +136,20 @@ def _shares(found: Dominance) -> list[str]:
 def _levels(levels: Sequence[LevelEffect]) -> list[str]:
     sentences = []
     for side, strength in (("source", "donor"), ("target", "recipient")):
-        chosen = [level for level in levels if level.side == side and level.r.known]
-        if not chosen:
+        known = [level for level in levels if level.side == side and level.r.known]
+        if not known:
             continue
-        told = [
-            f"{one.words} (r {_standard(one.r)}, {_related('q', one.q)})"
-            for one in chosen
-            if one.verdict == "yes"
+        significant = [
+            f"{level.words} (r {_standard(level.r)}, {_related('q', level.q)})"
+            for level in known
+            if level.verdict == "yes"
         ]
-        n, seen = chosen[0].n, chosen[0].detectable
-        if told:
-            sentences.append(f"Between {n} {side}s, {strength} strength goes with {listed(told)}.")
+        n, seen = known[0].n, known[0].detectable
+        if significant:
+            sentences.append(f"Between {n} {side}s, {strength} strength goes with {listed(significant)}.")
         else:
             sentences.append(
-                f"Between {n} {side}s: cannot tell what {strength} strength goes with; of {len(chosen)} "
+                f"Between {n} {side}s: cannot tell what {strength} strength goes with; of {len(known)} "
                 f"properties only a correlation of {seen:.2f} or more would have been found."
             )
     return sentences
@@ -166,17 +171,17 @@ def _odd(found: OddCells) -> str:
 def _asymmetry(found: Asymmetry, unit: str) -> list[str]:
     if not found.pairs:
         return [f"Asymmetry: cannot tell; {found.reciprocity.reason}."]
-    told = [pair for pair in found.pairs if pair.q < 0.05]
-    said = f"{len(told)} of {len(found.pairs)} pairs of tasks are asymmetric beyond noise"
+    significant = [pair for pair in found.pairs if pair.q < 0.05]
+    text = f"{len(significant)} of {len(found.pairs)} pairs of tasks are asymmetric beyond noise"
     if found.reason:
-        said = f"which of {len(found.pairs)} pairs are asymmetric cannot be told ({found.reason})"
-    elif told:
-        one = told[0]
-        said += (
-            f", most of all {one.first} -> {one.second} "
-            f"({one.forward:+.1f} against {one.backward:+.1f} {unit})"
+        text = f"which of {len(found.pairs)} pairs are asymmetric cannot be told ({found.reason})"
+    elif significant:
+        pair = significant[0]
+        text += (
+            f", most of all {pair.first} -> {pair.second} "
+            f"({pair.forward:+.1f} against {pair.backward:+.1f} {unit})"
         )
-    sentences = [f"Asymmetry: {said}."]
+    sentences = [f"Asymmetry: {text}."]
     if found.reciprocity.known:
         verdict = (
             "one direction goes with the other"
@@ -195,22 +200,25 @@ def _asymmetry(found: Asymmetry, unit: str) -> list[str]:
 
 
 def _strengths(strengths: Sequence[Strength], word: str, verb: str, unit: str) -> str:
-    told = [strength for strength in strengths if strength.q < 0.05]
-    if not told:
-        bands = [one.null_high for one in strengths]
+    significant = [strength for strength in strengths if strength.q < 0.05]
+    if not significant:
+        bands = [strength.null_high for strength in strengths]
         return (
             f"No {word} {verb} more or less than the others beyond chance; chance alone spreads them to "
             f"about +-{np.median(bands):.1f} {unit}."
         )
-    ordered = sorted(told, key=lambda one: -one.effect.value)
-    named = [f"{one.name} {one.effect.value:+.1f}" for one in ordered]
+    ordered = sorted(significant, key=lambda strength: -strength.effect.value)
+    named = [f"{strength.name} {strength.effect.value:+.1f}" for strength in ordered]
     return f"{word.capitalize()}s beyond chance, in {unit} against the mean of all: {listed(named)}."
 
 
 def warnings_of(
     found: Explanation, matrix: TransferMatrix, design: Design, alone: PreparedFeatures
 ) -> tuple[TraitWarning, ...]:
-    """What a reader must know of the pairs, the features and the base."""
+    """What a reader must know of the pairs, the features and the base.
+
+    alone: the features by themselves, of which the composites were made.
+    """
     warned = []
     if design.left_out:
         warned.append(
@@ -248,7 +256,7 @@ def warnings_of(
                 "say which belong together with composites=[...]",
             )
         )
-    alike = tuple(one.name for one in found.joint if one.collinearity > ALIKE)
+    alike = tuple(effect.name for effect in found.joint if effect.collinearity > ALIKE)
     if alike:
         warned.append(
             TraitWarning(

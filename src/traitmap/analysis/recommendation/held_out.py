@@ -1,10 +1,15 @@
-"""What would have been recommended for every target of a matrix while it was hidden, and what came of it."""
+"""What would have been recommended for every target of a matrix while it was hidden, and what came of it.
+
+Each target in turn is hidden, column and row, and its sources are ranked from all others, as for a single
+question. What the first picks of the model, of popularity and of chance turned out to give is compared over
+the targets that were measured.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import isfinite, nan
 from types import MappingProxyType
 from typing import Any
 
@@ -47,10 +52,7 @@ class HeldOut:
 
     def of(self, target: str) -> Recommendation | None:
         """The recommendation for one target, or None."""
-        return next(
-            (recommendation for recommendation in self.recommendations if recommendation.target == target),
-            None,
-        )
+        return next((one for one in self.recommendations if one.target == target), None)
 
 
 def recommend_each(
@@ -67,11 +69,11 @@ def recommend_each(
     features: of all pairs. contaminated, touched: target -> source -> what its training texts hold of the
     target's items; see ``recommend_sources``. Raises MatrixError where there is no target to recommend for.
     """
-    found, impossible = [], {}
+    recommendations, impossible = [], {}
     for done, target in enumerate(matrix.targets):
         listener(Progress("recommend", done, len(matrix.targets), target))
         try:
-            found.append(
+            recommendations.append(
                 recommend_sources(
                     matrix,
                     target,
@@ -84,65 +86,60 @@ def recommend_each(
         except MatrixError as error:
             impossible[target] = str(error)
     listener(Progress("recommend", len(matrix.targets), len(matrix.targets)))
-    if not found:
+    if not recommendations:
         raise MatrixError(next(iter(impossible.values()), "the matrix has no targets"))
-    return judged(found, impossible, seed=seed)
+    return judged(recommendations, impossible, seed=seed)
 
 
 def judged(
     recommendations: Sequence[Recommendation], impossible: Mapping[str, str] | None = None, *, seed: int = 0
 ) -> HeldOut:
-    """Recommendations beside what was measured on their targets."""
-    in_points = [
-        recommendation
-        for recommendation in recommendations
-        if recommendation.unit == POINTS and judgeable(recommendation)
-    ]
+    """Recommendations beside what was measured on their targets.
+
+    impossible: target -> why there is no recommendation. seed: of the bootstrap over targets.
+    """
+    answered = [recommendation for recommendation in recommendations if judgeable(recommendation)]
+    in_points = [recommendation.measured for recommendation in answered if recommendation.unit == POINTS]
     losses = {
-        name: np.array([point.measured["best"] - point.measured[key] for point in in_points])
+        name: np.array([measured["best"] - measured[key] for measured in in_points])
         for name, key in (("model", "first"), ("popularity", "first_of_popularity"), ("random", "random"))
     }
-    told = [one for one in recommendations if judgeable(one)]
+    ranks, covered = [], []
+    for recommendation in answered:
+        predicted, low, high, measured = _pairs(recommendation).T
+        varies = len(predicted) >= 3 and np.ptp(predicted) > 0 and np.ptp(measured) > 0
+        ranks.append(float(stats.spearmanr(predicted, measured).statistic) if varies else nan)
+        known = np.isfinite(low) & np.isfinite(high)
+        inside = (measured >= low) & (measured <= high)
+        covered.append(float(100 * inside[known].mean()) if known.any() else nan)
     return HeldOut(
         recommendations=tuple(recommendations),
         impossible=MappingProxyType(dict(impossible or {})),
         lost=MappingProxyType({name: _mean(values, seed) for name, values in losses.items()}),
         saved=_mean(losses["popularity"] - losses["model"], seed),
-        rank=_mean(np.array([_rank(one) for one in told]), seed),
-        covered=_mean(np.array([_covered(one) for one in told]), seed),
+        rank=_mean(np.array(ranks), seed),
+        covered=_mean(np.array(covered), seed),
         targets=len(in_points),
         conditions=MappingProxyType({"seed": seed, "resamples": RESAMPLES}),
     )
 
 
-def judgeable(one: Recommendation) -> bool:
-    """Whether both first picks were measured, so that they can be compared."""
-    return bool(one.measured) and all(map(isfinite, one.measured.values()))
+def judgeable(recommendation: Recommendation) -> bool:
+    """Whether both first picks were measured, so that they can be compared.
+
+    A target of which nothing was measured is not.
+    """
+    return bool(recommendation.measured) and all(map(isfinite, recommendation.measured.values()))
 
 
-def _pairs(one: Recommendation) -> Array:
+def _pairs(recommendation: Recommendation) -> Array:
     """(n, 4) predicted, low, high, measured of every ranked source that was measured."""
     rows = [
         (advice.gain.value, advice.gain.low, advice.gain.high, advice.measured.value)
-        for advice in one.ranked
+        for advice in recommendation.ranked
         if advice.measured.known and advice.gain.known
     ]
     return np.array(rows, dtype=float).reshape(-1, 4)
-
-
-def _rank(one: Recommendation) -> float:
-    pairs = _pairs(one)
-    if len(pairs) < 3 or np.ptp(pairs[:, 0]) == 0 or np.ptp(pairs[:, 3]) == 0:
-        return float("nan")
-    return float(stats.spearmanr(pairs[:, 0], pairs[:, 3]).statistic)
-
-
-def _covered(one: Recommendation) -> float:
-    pairs = _pairs(one)
-    known = np.isfinite(pairs).all(axis=1)
-    if not known.any():
-        return float("nan")
-    return float(100 * ((pairs[:, 3] >= pairs[:, 1]) & (pairs[:, 3] <= pairs[:, 2]))[known].mean())
 
 
 def _mean(values: Array, seed: int) -> Interval:

@@ -203,27 +203,8 @@ class Problem:
         return replace(self, effect=np.where(hidden, np.nan, self.effect))
 
 
-@dataclass(frozen=True)
-class Level:
-    """Where the effects on each target lie and how far they spread: z = (effect - centre) / spread.
-
-    centre, spread: (T,), drawn to those of all targets where few cells are known.
-    """
-
-    centre: Array
-    spread: Array
-
-    def standardise(self, effect: Array) -> Array:
-        """(S, T) z of effects."""
-        return (effect - self.centre) / self.spread
-
-    def restore(self, z: Array) -> Array:
-        """(S, T) effects of z."""
-        return z * self.spread + self.centre
-
-
-def level_of(effect: Array) -> Level:
-    """Centre and spread of every target's known effects (S, T).
+def level_of(effect: Array) -> tuple[Array, Array]:
+    """Centre and spread (T,) of every target's known effects (S, T): z = (effect - centre) / spread.
 
     A target without known cells gets the median centre and the median spread of the others; one with
     fewer than ten is drawn to them in proportion.
@@ -240,7 +221,7 @@ def level_of(effect: Array) -> Level:
     weight = np.minimum(count / FULL_LEVEL, 1.0)
     centre = weight * mean + (1 - weight) * middle
     spread = np.sqrt(weight * variance + (1 - weight) * usual**2)
-    return Level(centre, np.where(spread > 1e-12, spread, usual if usual > 1e-12 else 1.0))
+    return centre, np.where(spread > 1e-12, spread, usual if usual > 1e-12 else 1.0)
 
 
 def folds_of(problem: Problem, count: int, seed: int) -> list[NDArray[np.bool_]]:
@@ -263,7 +244,7 @@ class PairDesign:
     pair (S, T, F): the features given, centred and scaled, unknown ones 0. context (S, T, C): what the
     known cells of other targets and sources say; ``trained`` is the same for the known cells, each
     computed without the cells that are held out together with it. z (S, T): standardised effects, NaN
-    where unknown; level restores them.
+    where unknown; centre, spread (T,) restore them.
     """
 
     pair: Array
@@ -272,7 +253,8 @@ class PairDesign:
     context_names: tuple[str, ...]
     context_words: tuple[str, ...]
     z: Array
-    level: Level
+    centre: Array
+    spread: Array
 
 
 def design_of(problem: Problem) -> PairDesign:
@@ -281,7 +263,7 @@ def design_of(problem: Problem) -> PairDesign:
     The context of a known cell is computed anew without the cells that are held out together with it, so
     that what is learnt from it holds for a cell that is not known.
     """
-    level = level_of(problem.effect)
+    centre, spread = level_of(problem.effect)
     context, names, words = _context(problem)
     trained = context.copy()
     blocks = len(np.unique(problem.blocks[problem.known]))
@@ -294,8 +276,9 @@ def design_of(problem: Problem) -> PairDesign:
         trained=trained,
         context_names=names,
         context_words=words,
-        z=level.standardise(problem.effect),
-        level=level,
+        z=(problem.effect - centre) / spread,
+        centre=centre,
+        spread=spread,
     )
 
 
@@ -321,7 +304,8 @@ def centred_and_spread(values: Array, axis: int | tuple[int, ...]) -> tuple[Arra
 def _context(problem: Problem) -> tuple[Array, tuple[str, ...], tuple[str, ...]]:
     """(S, T, C) what the known cells say of every pair, with names and words."""
     known = problem.known
-    z = np.where(known, level_of(problem.effect).standardise(problem.effect), 0.0)
+    centre, spread = level_of(problem.effect)
+    z = np.where(known, (problem.effect - centre) / spread, 0.0)
     columns: list[tuple[str, str, Array]] = []
     if problem.holdout != "source":
         popular = z.sum(axis=1) / (known.sum(axis=1) + PRIOR)

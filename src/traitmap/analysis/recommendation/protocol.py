@@ -1,12 +1,14 @@
-"""How good a ranking of sources is: NDCG, both regrets, correlations, and telling help from harm.
+"""Judge recommenders: metrics of a ranking of sources, and the protocol that holds cells out and scores
+models.
 
-Every function takes one target's sources: the true values (n,) and the predicted ones (n,), a higher
-value being better in both. NDCG and regrets are in percent, correlations and areas are shares. Sources
-that the prediction ties are ordered at random: the expected value over all orders is returned, so that
-a constant prediction scores what a random one scores on average, and the order of the sources never
-matters. Where a number is not defined (no spread, no source) it is NaN.
+Every metric takes one target's sources: the true values (n,) and the predicted ones (n,), a higher value
+being better in both. NDCG and regrets are in percent, correlations and areas are shares. Sources that the
+prediction ties are ordered at random: the expected value over all orders is returned, so that a constant
+prediction scores what a random one scores on average, and the order of the sources never matters. Where a
+number is not defined (no spread, no source) it is NaN.
 
-Judge recommenders: hold out targets, sources, cells or groups, and score every model beside chance.
+``evaluate`` holds out targets, sources, cells or groups of targets. Models, hyper-parameters and the choice
+among them are found within the remaining cells only, and every model stands beside chance and popularity.
 """
 
 from __future__ import annotations
@@ -182,9 +184,9 @@ def _expected_best(values: Array, key: Array, k: int) -> float:
     return float(np.maximum(tied, floor) @ (ways / comb(len(tied), drawn)))
 
 
-def _relative_gap(best: float, found: float) -> float:
+def _relative_gap(best: float, reached: float) -> float:
     """Shortfall in percent of the best; NaN where the best is zero."""
-    return 100 * (best - found) / abs(best) if best != 0 else np.nan
+    return 100 * (best - reached) / abs(best) if best != 0 else np.nan
 
 
 NESTED = "nested"
@@ -280,7 +282,10 @@ def evaluate(
                 table[held] = predictions[held]
     listener(Progress("hold out", len(outer), len(outer)))
     per_target = {name: _scores(effects, *tables) for name, tables in filled.items()}
-    draws = _draws(units, seed)
+    # (B, U) how often each unit is drawn in each bootstrap sample
+    n_units = int(units.max()) + 1
+    drawn = np.random.default_rng(seed).integers(n_units, size=(RESAMPLES, n_units))
+    draws = np.stack([np.bincount(row, minlength=n_units) for row in drawn])
     popular = per_target["popularity"]
     return RecommenderEvaluation(
         models={n: {m: _mean(v, units, draws) for m, v in of.items()} for n, of in per_target.items()},
@@ -363,26 +368,19 @@ def _fold_name(effects: EffectTable, holdout: Holdout, held: NDArray[np.bool_]) 
 
 def _scores(effects: EffectTable, predicted: Array, low: Array, high: Array) -> dict[str, Array]:
     """Every metric on every target (T,), over the sources that were held out and are known there."""
-    found = {name: np.full(len(effects.targets), np.nan) for name in METRICS}
+    scores = {name: np.full(len(effects.targets), np.nan) for name in METRICS}
     for at in range(len(effects.targets)):
         seen = np.isfinite(effects.effect[:, at]) & np.isfinite(predicted[:, at])
         if seen.sum() < 2:
             continue
         truth, guess = effects.score[seen, at], predicted[seen, at]
         for name, metric in RANKING_METRICS.items():
-            found[name][at] = metric(truth, guess)
+            scores[name][at] = metric(truth, guess)
         effect = effects.effect[seen, at]
         if np.isfinite(effects.zero[at]):
-            found["auc"][at] = auc(effect > effects.zero[at], guess)
-        found["coverage"][at] = 100 * ((effect >= low[seen, at]) & (effect <= high[seen, at])).mean()
-    return found
-
-
-def _draws(units: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """(B, U) how often each unit is drawn in each bootstrap sample."""
-    count = int(units.max()) + 1
-    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
-    return np.stack([np.bincount(row, minlength=count) for row in drawn])
+            scores["auc"][at] = auc(effect > effects.zero[at], guess)
+        scores["coverage"][at] = 100 * ((effect >= low[seen, at]) & (effect <= high[seen, at])).mean()
+    return scores
 
 
 def _mean(values: Array, units: NDArray[np.int64], draws: NDArray[np.int64]) -> Interval:
@@ -393,11 +391,11 @@ def _mean(values: Array, units: NDArray[np.int64], draws: NDArray[np.int64]) -> 
     count = draws.shape[1]
     size = np.bincount(units[seen], minlength=count)
     mean = np.bincount(units[seen], weights=values[seen], minlength=count) / np.maximum(size, 1)
-    there = size > 0
-    weights = draws[:, there]
+    some = size > 0
+    weights = draws[:, some]
     weights = weights[weights.sum(axis=1) > 0]
-    if there.sum() < 2:
-        return Interval(float(mean[there].mean()), reason="one unit only: no interval")
-    drawn = weights @ mean[there] / weights.sum(axis=1)
+    if some.sum() < 2:
+        return Interval(float(mean[some].mean()), reason="one unit only: no interval")
+    drawn = weights @ mean[some] / weights.sum(axis=1)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(float(mean[there].mean()), float(low), float(high))
+    return Interval(float(mean[some].mean()), float(low), float(high))

@@ -33,7 +33,6 @@ from traitmap.analysis.recommendation.problem import (
     effects_of,
     folds_of,
     in_unit,
-    level_of,
     unit_for,
 )
 from traitmap.errors import MatrixError
@@ -80,8 +79,8 @@ def select(problem: Problem, families: Sequence[str] | None = None) -> tuple[str
     """
     tried = [one for name in families or FAMILIES for one in FAMILIES[name] if one.possible(problem)]
     guesses, (centre, spread) = _held_out(problem, tried)
-    truth = level_of(problem.effect).standardise(problem.effect)
     design = design_of(problem)
+    truth = design.z
     best: dict[str, tuple[Array, ModelFit, str, float]] = {}  # held-out z, fit, setting, criterion
     for name in dict.fromkeys(candidate.family for candidate in tried):
         members = [at for at, candidate in enumerate(tried) if candidate.family == name]
@@ -102,14 +101,14 @@ def select(problem: Problem, families: Sequence[str] | None = None) -> tuple[str
         slope = _slope(guess, truth)
         errors = (problem.effect - centre) / spread - guess * slope
         low, high = _margins(errors)
-        effect = design.level.restore(slope * fit.z)
+        effect = slope * fit.z * design.spread + design.centre
         fitted[name] = FittedFamily(
             setting=setting,
             criterion=score,
             effect=effect,
-            low=effect + low * design.level.spread,
-            high=effect + high * design.level.spread,
-            spread=design.level.spread,
+            low=effect + low * design.spread,
+            high=effect + high * design.spread,
+            spread=design.spread,
             fit=_times(fit, slope),
             held_out=errors,
             context_words=dict(zip(design.context_names, design.context_words, strict=True)),
@@ -150,8 +149,8 @@ def _held_out(problem: Problem, tried: Sequence[Candidate]) -> tuple[list[Array]
     for held in folds_of(problem, INNER_FOLDS, problem.seed):
         visible = problem.without(held)
         design = design_of(visible)
-        centre[held] = np.broadcast_to(design.level.centre, shape)[held]
-        spread[held] = np.broadcast_to(design.level.spread, shape)[held]
+        centre[held] = np.broadcast_to(design.centre, shape)[held]
+        spread[held] = np.broadcast_to(design.spread, shape)[held]
         for guess, candidate in zip(guesses, tried, strict=True):
             guess[held] = candidate.fit(visible, design).z[held]
     return guesses, (centre, spread)
