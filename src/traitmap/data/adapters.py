@@ -15,15 +15,16 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _HEADER = struct.Struct("<Q")
 
 
-def locate_adapter(given: str, folder: Path, revision: str | None = None) -> Path | str:
-    """The PEFT directory that ``given`` names, or what is wrong with it.
+def locate_adapter(name: str, folder: Path, revision: str | None = None) -> Path | str:
+    """The PEFT directory that ``name`` stands for, or what is wrong with it.
 
-    given: a local folder, or ``org/name`` on the hub with a folder behind it where the repository has
+    name: a local folder, or ``org/name`` on the hub with a folder behind it where the repository has
     several (``org/name/folder``); a local folder of that name comes first. Hub files are downloaded.
     """
-    place = resolve(given, folder)
-    if not place.exists() and _is_hub_id(given):
-        return _downloaded(given, revision)
+    place = resolve(name, folder)
+    parts = name.split("/")
+    if not place.exists() and len(parts) >= 2 and all(parts) and not name.startswith((".", "~", "/")):
+        return _downloaded(name, revision)
     if not os.path.isdir(place):
         return f"{place} is not a folder; give a PEFT adapter directory, or org/name of one on the hub"
     return place
@@ -41,12 +42,8 @@ def adapter_problem(place: Path) -> str | None:
     for name in (CONFIG, WEIGHTS):
         if not (place / name).is_file():
             old = (place / "adapter_model.bin").exists() and name == WEIGHTS
-            advice = (
-                "save it again with safe_serialization=True"
-                if old
-                else "save it with model.save_pretrained()"
-            )
-            return f"{place} has no {name}, so it is not a PEFT adapter that can be used; {advice}"
+            how = "again with safe_serialization=True" if old else "with model.save_pretrained()"
+            return f"{place} has no {name}, so it is not a PEFT adapter that can be used; save it {how}"
     try:
         config = json.loads((place / CONFIG).read_bytes())
     except ValueError as error:
@@ -59,29 +56,32 @@ def adapter_problem(place: Path) -> str | None:
 
 
 def adapter_warnings(place: Path, base: str) -> tuple[str, ...]:
-    """What a user should know of an adapter that can be used. base: the study's ``model.path``."""
+    """What a user should know of an adapter that can be used all the same, in sentences.
+
+    base: the study's ``model.path``; place: a folder that `adapter_problem` finds nothing wrong with.
+    """
     config = json.loads((place / CONFIG).read_bytes())
-    told = []
+    warnings = []
     named = config.get("base_model_name_or_path")
-    if named and _last(named) != _last(base):
-        told.append(
+    if named and named.rstrip("/").split("/")[-1] != base.rstrip("/").split("/")[-1]:
+        warnings.append(
             f"it names {named!r} as its base, the study's is {base!r}: if these are not the same weights, "
             "its answers mean nothing"
         )
     if config.get("peft_type") == "LORA" and has_no_effect(place):
-        told.append("all its B matrices are zero: it answers exactly as the base does")
+        warnings.append("all its B matrices are zero: it answers exactly as the base does")
     elif config.get("peft_type") != "LORA":
-        told.append(f"it is not a LoRA but {config['peft_type']}: evaluated through PEFT, slower")
-    return tuple(told)
+        warnings.append(f"it is not a LoRA but {config['peft_type']}: evaluated through PEFT, slower")
+    return tuple(warnings)
 
 
 def has_no_effect(place: Path) -> bool:
     """Whether every lora_B weight is zero and nothing else is stored, as in an adapter never trained."""
     header = _read_header(place / WEIGHTS) or {}
     ranges = []
-    for name, told in header.items():
+    for name, tensor in header.items():
         if ".lora_B." in name or ".lora_embedding_B" in name:
-            ranges.append(told["data_offsets"])
+            ranges.append(tensor["data_offsets"])
         elif ".lora_A." not in name and ".lora_embedding_A" not in name:
             return False
     if not ranges:
@@ -105,35 +105,27 @@ def _read_header(file: Path) -> Mapping[str, Any] | None:
             if length > file.stat().st_size:
                 return None
             header = json.loads(stream.read(length))
-        ends = [told["data_offsets"][1] for name, told in header.items() if name != "__metadata__"]
+        tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+        ends = [tensor["data_offsets"][1] for tensor in tensors.values()]
     except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError):
         return None
     if file.stat().st_size != _HEADER.size + length + max(ends, default=0):
         return None
-    return {name: told for name, told in header.items() if name != "__metadata__"}
+    return tensors
 
 
-def _is_hub_id(given: str) -> bool:
-    parts = given.split("/")
-    return len(parts) >= 2 and all(parts) and not given.startswith((".", "~", "/"))
-
-
-def _downloaded(given: str, revision: str | None) -> Path | str:
+def _downloaded(name: str, revision: str | None) -> Path | str:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    organisation, name, *inside = given.split("/")
+    organisation, repository, *inside = name.split("/")
     part = "/".join(inside)
-    wanted = [f"{part}/{file}" if part else file for file in (CONFIG, WEIGHTS, f"*/{CONFIG}")]
+    files = [f"{part}/{file}" if part else file for file in (CONFIG, WEIGHTS, f"*/{CONFIG}")]
     try:
-        place = snapshot_download(f"{organisation}/{name}", revision=revision, allow_patterns=wanted)
+        place = snapshot_download(f"{organisation}/{repository}", revision=revision, allow_patterns=files)
     except (OSError, HfHubHTTPError, ValueError) as error:
         return (
-            f"{given!r} is neither a local folder nor to be had from the hub ({type(error).__name__}); check "
+            f"{name!r} is neither a local folder nor to be had from the hub ({type(error).__name__}); check "
             "the name, the network, and `hf auth login` for gated repositories"
         )
     return Path(place) / part
-
-
-def _last(path: str) -> str:
-    return path.rstrip("/").split("/")[-1]

@@ -1,6 +1,8 @@
-"""Programs that a task file brings: functions of its own, and metrics that lie on the hub as Python code.
+"""The edge to lm-evaluation-harness: a task's name or YAML file in, one of its Task objects out.
 
-The edge to lm-evaluation-harness: a task's name or YAML file in, one of its Task objects out.
+First what keeps a task file from running code that the study does not allow: functions of its own, metrics
+from the hub, pickles, templates without an end. Then finding, opening and seeding a task as lm-eval does, and
+its training split as examples to learn from.
 """
 
 from __future__ import annotations
@@ -38,26 +40,32 @@ from traitmap.study.paths import is_task_file, resolve
 from traitmap.study.settings import Study
 from traitmap.study.template import BoundedEnvironment, guarded, paid
 
-_OURS = Path(__file__).parents[1]
-_TRUSTED = (
-    Path(lm_eval.__file__).parent / "tasks",
-    _OURS,
-)  # installed: as trusted as the programs themselves
+# installed: as trusted as the programs themselves
+_TRUSTED = (Path(lm_eval.__file__).parent / "tasks", Path(__file__).parents[1])
 _TEMPLATES = 256  # compiled ones that are kept
 _JUDGE = "traitmap.data.code_tests."  # functions of ours that task files may name
+_TAGS = frozenset(
+    f"tag:yaml.org,2002:{name}"
+    for name in ("null", "bool", "int", "float", "str", "timestamp", "seq", "map", "merge", "value", "binary")
+)
+BUNDLED = Path(__file__).parent / "tasks"
+FEWSHOT_SEED = DEFAULT_OTHER_SEED
+_READ_AT_ONCE = 1000  # rows of a dataset
+_OWN_EXAMPLES = ("fewshot_config", "fewshot_split", "process_docs", "class")  # keys that may matter to them
+FILE_FORMATS = ("arrow", "csv", "json", "parquet", "text")  # what `datasets` reads from plain files
 
 
 @lru_cache(maxsize=1)
 def sandboxed_templates() -> BoundedEnvironment:
     """Put lm-eval's templates into a sandbox with an end, once: by themselves they may run any code."""
-    found = BoundedEnvironment(
+    environment = BoundedEnvironment(
         loader=BaseLoader(), undefined=StrictUndefined, keep_trailing_newline=True, finalize=paid
     )
-    found.filters["regex_replace"] = guarded(regex_replace, "regex_replace")
+    environment.filters["regex_replace"] = guarded(regex_replace, "regex_replace")
     # lm-eval compiles a task's template anew for every row, a third of a millisecond each.
-    vars(found)["from_string"] = lru_cache(maxsize=_TEMPLATES)(found.from_string)
-    utils.env = found
-    return found
+    vars(environment)["from_string"] = lru_cache(maxsize=_TEMPLATES)(environment.from_string)
+    utils.env = environment
+    return environment
 
 
 def functions_of(path: Path) -> tuple[str, ...]:
@@ -85,12 +93,6 @@ def _named(path: Path, seen: set[Path]) -> Iterator[str]:
                 yield from _named((path.parent / str(node.value)).resolve(), seen)
 
 
-_TAGS = frozenset(
-    f"tag:yaml.org,2002:{name}"
-    for name in ("null", "bool", "int", "float", "str", "timestamp", "seq", "map", "merge", "value", "binary")
-)
-
-
 def _nodes(root: yaml.Node | None) -> Iterator[yaml.Node]:
     """Every node once, however often an alias repeats it."""
     waiting, seen = [root], set[int]()
@@ -101,7 +103,7 @@ def _nodes(root: yaml.Node | None) -> Iterator[yaml.Node]:
         seen.add(id(node))
         yield node
         if isinstance(node, yaml.MappingNode):
-            waiting += [one for pair in node.value for one in pair]
+            waiting += [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             waiting += node.value
 
@@ -123,11 +125,11 @@ def require_known_metrics(name: str, config: Mapping[str, Any]) -> None:
     import lm_eval.api.metrics  # noqa: F401  # fills the registry
     from lm_eval.api.registry import metric_registry
 
-    listed = config.get("metric_list")
-    for one in listed if isinstance(listed, list) else ():
-        metric = one.get("metric") if isinstance(one, Mapping) else None
+    entries = config.get("metric_list")
+    for entry in entries if isinstance(entries, list) else ():
+        metric = entry.get("metric") if isinstance(entry, Mapping) else None
         foreign = isinstance(metric, str) and metric not in metric_registry
-        if foreign or (isinstance(one, Mapping) and one.get("hf_evaluate")):
+        if foreign or (isinstance(entry, Mapping) and entry.get("hf_evaluate")):
             raise DataError(
                 f"task {name!r}: the metric {metric!r} is none of lm-eval's own: it would be fetched from "
                 "the hub as a program and run, which traitmap never does. Use one of lm-eval's, or "
@@ -142,13 +144,6 @@ def require_plain_data(name: str, config: Mapping[str, Any]) -> None:
             f"task {name!r}: dataset_path: pandas reads pickles, which can run any program; convert the data "
             "to parquet, json or csv"
         )
-
-
-BUNDLED = Path(__file__).parent / "tasks"
-FEWSHOT_SEED = DEFAULT_OTHER_SEED
-_READ_AT_ONCE = 1000  # rows of a dataset
-_OWN_EXAMPLES = ("fewshot_config", "fewshot_split", "process_docs", "class")  # keys that may matter to them
-FILE_FORMATS = ("arrow", "csv", "json", "parquet", "text")  # what `datasets` reads from plain files
 
 
 def open_task(
@@ -178,13 +173,19 @@ def open_task(
     require_known_metrics(name, config)
     with quiet(), reproducible(), offline_where_unreachable():
         try:
-            asked = _with_no_more_examples(config, num_fewshot)
-            loaded = TaskManager(include_defaults=False).load(asked)["tasks"]
+            lean = _with_no_more_examples(config, num_fewshot)
+            loaded = TaskManager(include_defaults=False).load(lean)["tasks"]
             task: Task = next(iter(loaded.values()))
-            if asked is not config:
+            if lean is not config:
                 Task.fewshot_docs(task)  # a split of examples must be there, though none of them is read
         except Exception as fault:
-            raise DataError(f"task {name!r} cannot be loaded: {_why(fault, config)}") from fault
+            cause, dataset = reason(fault), config.get("dataset_path")
+            if no_network(fault) and isinstance(dataset, str):
+                cause = (
+                    f"its dataset {dataset!r} is not on this machine and the hub cannot be reached ({cause})"
+                )
+                cause += f"; {network_advice(dataset)}"
+            raise DataError(f"task {name!r} cannot be loaded: {cause}") from fault
         if getattr(task, "MULTIMODAL", False):
             raise DataError(f"task {name!r} needs images or sound; only text tasks can be used")
         if getattr(task, "UNSAFE_CODE", False):
@@ -217,8 +218,15 @@ def training_examples(task: Task, rows: Iterable[int] | None = None) -> list[Exa
     """
     docs = _training_docs(task)
     with quiet(), reproducible():
-        wanted = range(len(docs)) if rows is None else list(rows)
-        return [_example(task, row, doc) for row, doc in zip(wanted, _documents(docs, wanted), strict=True)]
+        indices = range(len(docs)) if rows is None else list(rows)
+        examples = []
+        for row, doc in zip(indices, _documents(docs, indices), strict=True):
+            try:
+                examples.append(_render_example(task, doc))
+            except Exception as fault:
+                cause = str(fault) if isinstance(fault, DataError) else reason(fault)
+                raise DataError(f"task {task.task_name!r}, training row {row}: {cause}") from fault
+        return examples
 
 
 def gold_choices(task: Task, doc: Mapping[str, Any], choices: Sequence[str]) -> tuple[int, ...]:
@@ -227,8 +235,13 @@ def gold_choices(task: Task, doc: Mapping[str, Any], choices: Sequence[str]) -> 
     Empty where the document names none of its choices (a hidden or faulty label).
     """
     gold = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
-    found = [_choice_index(one, choices) for one in (gold if isinstance(gold, list | tuple) else [gold])]
-    return tuple(index for index in found if index is not None)
+    indices = []
+    for answer in gold if isinstance(gold, list | tuple) else [gold]:
+        if isinstance(answer, str) and answer in choices:
+            indices.append(choices.index(answer))
+        elif isinstance(answer, int | float) and 0 <= answer < len(choices):
+            indices.append(int(answer))
+    return tuple(indices)
 
 
 def gold_text(task: Task, doc: Mapping[str, Any]) -> str:
@@ -293,7 +306,14 @@ def _find_config(name: str, include_path: Sequence[str | Path], allow_code: bool
         near = TaskManager(include_path=folders, include_defaults=False).task_index
         entry = near.get(name) or _installed().get(name)
     if entry is None:
-        raise DataError(_unknown_name(name, [*near, *_installed()]))
+        alike = difflib.get_close_matches(name, [*near, *_installed()], n=5, cutoff=0.6)
+        advice = (
+            f"did you mean {', '.join(alike)}?" if alike else "`lm-eval ls tasks` lists the installed ones."
+        )
+        raise DataError(
+            f"there is no task {name!r}: {advice} "
+            "A task file of yours is named by its path (ending in .yaml), or found through include_path."
+        )
     if entry.kind.name in ("GROUP", "TAG"):
         raise DataError(
             _not_one_task(name, entry.kind.name.lower(), sorted(entry.tags) or _members(entry.cfg))
@@ -311,38 +331,17 @@ def _installed() -> dict[str, Any]:
     }
 
 
-def _unknown_name(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=5, cutoff=0.6)
-    advice = f"did you mean {', '.join(near)}?" if near else "`lm-eval ls tasks` lists the installed ones."
-    return (
-        f"there is no task {name!r}: {advice} "
-        "A task file of yours is named by its path (ending in .yaml), or found through include_path."
-    )
-
-
 def _not_one_task(name: str, kind: str, members: Sequence[str]) -> str:
-    shown = ", ".join(members[:12]) + (f" and {len(members) - 12} more" if len(members) > 12 else "")
-    return f"{name!r} is a {kind} of {len(members)} tasks; name those that you want instead: {shown}"
+    listing = ", ".join(members[:12]) + (f" and {len(members) - 12} more" if len(members) > 12 else "")
+    return f"{name!r} is a {kind} of {len(members)} tasks; name those that you want instead: {listing}"
 
 
 def _members(config: Mapping[str, Any] | None) -> list[str]:
-    listed = (config or {}).get("task") or []
-    entries = listed if isinstance(listed, list) else [listed]
+    tasks = (config or {}).get("task") or []
     return [
-        str(entry.get("task") or entry.get("group")) if isinstance(entry, dict) else str(entry)
-        for entry in entries
+        str(task.get("task") or task.get("group")) if isinstance(task, dict) else str(task)
+        for task in (tasks if isinstance(tasks, list) else [tasks])
     ]
-
-
-def _why(fault: BaseException, config: Mapping[str, Any]) -> str:
-    """Why a task did not load; where its dataset cannot be had, which one and what to do."""
-    said, dataset = reason(fault), config.get("dataset_path")
-    if not no_network(fault) or not isinstance(dataset, str):
-        return said
-    return (
-        f"its dataset {dataset!r} is not on this machine and the hub cannot be reached ({said}); "
-        f"{network_advice(dataset)}"
-    )
 
 
 def _unsafe(name: str) -> str:
@@ -387,9 +386,9 @@ def _anchor_data(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _anchor(value: Any, folder: Path) -> Any:
     if isinstance(value, Mapping):
-        return {key: _anchor(one, folder) for key, one in value.items()}
+        return {key: _anchor(item, folder) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_anchor(one, folder) for one in value]
+        return [_anchor(item, folder) for item in value]
     path = Path(value).expanduser()
     if "://" in value or path.is_absolute():
         return value
@@ -450,35 +449,28 @@ def _documents(docs: Sequence[Mapping[str, Any]], rows: Sequence[int]) -> Iterat
         yield from (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
 
 
-def _example(task: Task, row: int, doc: Mapping[str, Any]) -> Example:
-    try:
-        return _render_example(task, doc)
-    except DataError as fault:
-        raise DataError(f"task {task.task_name!r}, training row {row}: {fault}") from fault
-    except Exception as fault:
-        raise DataError(f"task {task.task_name!r}, training row {row}: {reason(fault)}") from fault
-
-
 def _render_example(task: Task, doc: Mapping[str, Any]) -> Example:
     prefix = task.doc_to_prefix(doc)
     prompt = task.fewshot_context(doc, num_fewshot=0, gen_prefix=prefix)
     if task.OUTPUT_TYPE == "generate_until":
         answer = gold_text(task, doc)
-        delimiter = _prefix_delimiter(prefix, answer) if prefix else task.config.target_delimiter
+        delimiter = task.config.target_delimiter
+        if prefix:  # as lm-eval writes its few-shot examples
+            delimiter = "" if prefix[-1].isspace() or answer[:1].isspace() else " "
         label = answer if task.config.doc_to_choice is not None else None
         return _checked(prompt, delimiter, answer, label)
     # The request itself is the law for what is scored, so the scored continuation is what is learnt.
-    asked = task.construct_requests(doc=doc, ctx=prompt, metadata=(task.task_name, 0, 1))
+    requests = task.construct_requests(doc=doc, ctx=prompt, metadata=(task.task_name, 0, 1))
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
-        return _checked("", "", asked.args[0], None)
+        return _checked("", "", requests.args[0], None)
     if task.OUTPUT_TYPE == "loglikelihood":
-        return _checked(prompt, "", asked.args[1], None)
+        return _checked(prompt, "", requests.args[1], None)
     choices = task.doc_to_choice(doc)
     golds = gold_choices(task, doc, choices)
     if not golds:
         raise DataError(f"its answer {task.doc_to_target(doc)!r} is none of its choices {list(choices)!r}")
     choice = str(choices[golds[0]])
-    return _checked(prompt, asked[golds[0]].args[1].removesuffix(choice), choice, choice)
+    return _checked(prompt, requests[golds[0]].args[1].removesuffix(choice), choice, choice)
 
 
 def _checked(prompt: str, delimiter: str, answer: str, label: str | None) -> Example:
@@ -486,14 +478,3 @@ def _checked(prompt: str, delimiter: str, answer: str, label: str | None) -> Exa
         raise DataError("its answer is empty")
     learnt = Segment(delimiter + answer, True)
     return Example((Segment(prompt, False), learnt) if prompt else (learnt,), label)
-
-
-def _prefix_delimiter(prefix: str, answer: str) -> str:
-    """What lm-eval puts between a generation prefix and the answer in its few-shot examples."""
-    return "" if prefix[-1].isspace() or answer[:1].isspace() else " "
-
-
-def _choice_index(gold: Any, choices: Sequence[str]) -> int | None:
-    if isinstance(gold, str):
-        return choices.index(gold) if gold in choices else None
-    return int(gold) if isinstance(gold, int | float) and 0 <= gold < len(choices) else None

@@ -1,4 +1,4 @@
-"""Run a program that a model wrote, where it can reach nothing: no network, no files, no end of patience."""
+"""Run a program that a model wrote where it can reach nothing: no network, no files, and a timeout."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import IO, Literal
 
 _CHILD = Path(__file__).with_name("sandboxed.py")
-_TOLD = 2000  # characters of what a program printed on standard error
+_LAST_WORDS = 2000  # characters of what a program printed on standard error
 
 
 @dataclass(frozen=True)
 class CodeResult:
     """What became of one program.
 
-    status: ``passed`` (came to its last line), ``failed`` (any other end, told in reason), ``timeout``, or
-        ``refused``: the walls could not be built here, so nothing was run and nothing is known.
+    status: ``passed`` (came to its last line), ``failed`` (any other end; reason names it), ``timeout``, or
+        ``refused``: the sandbox is unavailable here, so nothing was run and nothing is known.
     """
 
     status: Literal["passed", "failed", "timeout", "refused"]
@@ -46,27 +46,30 @@ def run_code(
     program = f"{program}\n\nprint({last_line!r}, flush=True)\n"
     limits = [str(number) for number in (memory_mb, processes, disk_mb, int(seconds) + 1)]
     command = [sys._base_executable, "-I", "-S", "-B", str(_CHILD), *limits]  # type: ignore[attr-defined]
-    ready, told = os.pipe()
-    with open(ready, "rb") as walls, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as out:
+    ready, signal_ready = os.pipe()
+    with open(ready, "rb") as walls, tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as output:
         child = subprocess.Popen(
-            [*command, str(told)],
+            [*command, str(signal_ready)],
             stdin=subprocess.PIPE,
-            stdout=out,
-            stderr=said,
+            stdout=output,
+            stderr=errors,
             env={},
             cwd="/",
             start_new_session=True,
-            pass_fds=(told,),
+            pass_fds=(signal_ready,),
         )
-        os.close(told)
+        os.close(signal_ready)
         try:
             child.communicate(program.encode("utf-8", "surrogateescape"), timeout=seconds)
             late = False
         except subprocess.TimeoutExpired:
             late = True
         finally:
-            _end(child)
-        shut_in, words, printed = bool(walls.read()), _last_words(said), _last_words(out)
+            # with its group; the kernel kills the rest of its process namespace with its first
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        shut_in, words, printed = bool(walls.read()), _last_words(errors), _last_words(output)
     if not shut_in:
         return CodeResult("refused", words or "the sandbox could not be set up")
     if late:
@@ -81,17 +84,10 @@ def why_no_sandbox() -> str | None:
     """Why programs cannot be shut in on this machine, or None where they can. Tried once."""
     if not sys.platform.startswith("linux"):
         return f"the sandbox needs Linux namespaces; this is {sys.platform}"
-    found = run_code("pass")
-    return None if found.status == "passed" else (found.reason or found.status)
+    result = run_code("pass")
+    return None if result.status == "passed" else (result.reason or result.status)
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Kill the child with its group; the kernel kills the rest of its process namespace with its first."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-
-
-def _last_words(said: IO[bytes]) -> str:
-    said.seek(max(0, said.seek(0, os.SEEK_END) - _TOLD))
-    return said.read().decode("utf-8", "replace").strip()
+def _last_words(stream: IO[bytes]) -> str:
+    stream.seek(max(0, stream.seek(0, os.SEEK_END) - _LAST_WORDS))
+    return stream.read().decode("utf-8", "replace").strip()

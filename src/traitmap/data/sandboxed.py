@@ -102,9 +102,9 @@ def _refuse_calls() -> None:
         (_RETURN, 0, 0, _ALLOW),
     ]
     program = b"".join(struct.pack("=HBBI", *step) for step in steps)
-    kept = ctypes.create_string_buffer(program, len(program))
-    given = struct.pack("@HP", len(steps), ctypes.addressof(kept))
-    _call("prctl", _SECCOMP, _FILTER, ctypes.create_string_buffer(given, len(given)), 0, 0)
+    buffer = ctypes.create_string_buffer(program, len(program))
+    filter_ = struct.pack("@HP", len(steps), ctypes.addressof(buffer))
+    _call("prctl", _SECCOMP, _FILTER, ctypes.create_string_buffer(filter_, len(filter_)), 0, 0)
 
 
 def _wait_for_inner() -> None:

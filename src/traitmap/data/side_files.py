@@ -1,9 +1,4 @@
-"""Groups of targets from a CSV file, and what else it says of each target.
-
-A few measured gains on a new target, from a CSV file.
-
-Embeddings of tasks from an NPZ file: one array under each task's name.
-"""
+"""Small files that a user gives: groups of targets (CSV), measured gains (CSV), embeddings (NPZ)."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import csv
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite, nan
+from math import inf, isfinite, nan
 from pathlib import Path
 
 import numpy as np
@@ -87,12 +82,12 @@ def read_probes(path: str | Path) -> list[tuple[str, float, float, int]]:
         raise DataError(f"{path} has the columns {', '.join(header) or 'none'}; give {_LEGAL}")
     if not rows:
         raise DataError(f"{path} has no rows; give one for each source that was measured")
-    found = [_probe(path, line, row) for line, row in enumerate(rows, start=2)]
-    names = [row[0] for row in found]
+    probes = [_probe(path, line, row) for line, row in enumerate(rows, start=2)]
+    names = [source for source, *_ in probes]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise DataError(f"{path}: {', '.join(repeated)} stands more than once; give one row for each source")
-    return found
+    return probes
 
 
 def _probe(path: Path, line: int, row: dict[str, str | None]) -> tuple[str, float, float, int]:
@@ -100,7 +95,16 @@ def _probe(path: Path, line: int, row: dict[str, str | None]) -> tuple[str, floa
     source = cells["source"]
     if not source:
         raise DataError(f"{path}, line {line}: no source is named")
-    gain, stderr, n = (_number(path, line, cells, name) for name in ("gain", "stderr", "n"))
+    numbers = []
+    for name in ("gain", "stderr", "n"):
+        text = cells.get(name, "")
+        try:
+            numbers.append(float(text) if text else nan)
+        except ValueError:
+            numbers.append(inf)
+        if text and not isfinite(numbers[-1]):
+            raise DataError(f"{path}, line {line}: {name} is {text!r}; give a number, or leave it empty")
+    gain, stderr, n = numbers
     if not isfinite(gain):
         raise DataError(f"{path}, line {line}: the gain of {source!r} is empty; give a number")
     if stderr < 0 or n < 0:
@@ -108,29 +112,19 @@ def _probe(path: Path, line: int, row: dict[str, str | None]) -> tuple[str, floa
     return source, gain, stderr, int(n) if isfinite(n) else 0
 
 
-def _number(path: Path, line: int, cells: dict[str, str], name: str) -> float:
-    text = cells.get(name, "")
-    if not text:
-        return nan
-    try:
-        number = float(text)
-    except ValueError:
-        number = nan
-    if not isfinite(number):
-        raise DataError(f"{path}, line {line}: {name} is {text!r}; give a number, or leave it empty")
-    return number
-
-
 def read_embeddings(path: str | Path) -> dict[str, NDArray[np.float64]]:
-    """Arrays by task: a vector (D,) or several (n, D). DataError where the file holds anything else."""
+    """Arrays by task: a vector (D,) or several (n, D), as float64.
+
+    Nothing is unpickled. DataError where the file holds anything but numbers, or no array.
+    """
     path = Path(path)
     try:
         with np.load(path, allow_pickle=False) as stored:
             if not hasattr(stored, "files"):
                 raise DataError(f"{path} holds one array; give an NPZ file with one array for each task")
-            found = {name: np.asarray(stored[name], dtype=float) for name in stored.files}
+            arrays = {name: np.asarray(stored[name], dtype=float) for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read as an NPZ file of numbers: {error}") from error
-    if not found:
+    if not arrays:
         raise DataError(f"{path} holds no arrays; give one for each task, under its name")
-    return found
+    return arrays

@@ -38,10 +38,10 @@ def read_texts(path: str | Path, *, task: str | None = None) -> dict[str, tuple[
     """Texts by task from JSONL rows ``{task, input, output, choices, label}`` (also ``.gz``).
 
     ``task`` and ``input`` are needed; ``task`` stands for rows without one. Raises DataError with every
-    fault, the first line that has it and how many more do (at most twenty are told).
+    fault, the first line that has it and how many more do (at most twenty faults).
     """
     path = Path(path)
-    found: dict[str, list[TaskText]] = {}
+    texts: dict[str, list[TaskText]] = {}
     faults: dict[str, list[int]] = {}
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
@@ -51,14 +51,17 @@ def read_texts(path: str | Path, *, task: str | None = None) -> dict[str, tuple[
             faults.setdefault(row, []).append(number)
             continue
         name, text = row
-        found.setdefault(name, []).append(text)
+        texts.setdefault(name, []).append(text)
     if faults:
-        told = [f"{path}, line {_lines_in_words(at)}: {fault}" for fault, at in faults.items()]
-        more = f"\n... and {len(told) - 20} more" if len(told) > 20 else ""
-        raise DataError("\n".join(told[:20]) + more)
-    if not found:
+        messages = []
+        for fault, numbers in faults.items():
+            more = f" (and {len(numbers) - 1} more alike)" if len(numbers) > 1 else ""
+            messages.append(f"{path}, line {numbers[0]}{more}: {fault}")
+        more = f"\n... and {len(messages) - 20} more" if len(messages) > 20 else ""
+        raise DataError("\n".join(messages[:20]) + more)
+    if not texts:
         raise DataError(f"{path} holds no rows; give one JSON object per line: task, input, output, choices")
-    return {task: tuple(texts) for task, texts in found.items()}
+    return {name: tuple(rows) for name, rows in texts.items()}
 
 
 def read_examples(path: str | Path) -> tuple[TaskText, ...]:
@@ -74,14 +77,14 @@ def read_examples(path: str | Path) -> tuple[TaskText, ...]:
 
 def texts_of_sources(sources: Iterable[LoadedSource]) -> dict[str, tuple[TaskText, ...]]:
     """Training examples of every source that has any; an adapter that existed before has none."""
-    return {source.name: _texts_of(source) for source in sources if source.examples}
-
-
-def _texts_of(source: LoadedSource) -> tuple[TaskText, ...]:
-    choices = tuple(source.label_counts)
-    return tuple(
-        TaskText(example.prompt, example.completion, choices, example.label) for example in source.examples
-    )
+    return {
+        source.name: tuple(
+            TaskText(example.prompt, example.completion, tuple(source.label_counts), example.label)
+            for example in source.examples
+        )
+        for source in sources
+        if source.examples
+    }
 
 
 def texts_of_targets(targets: Iterable[LoadedTarget]) -> dict[str, tuple[TaskText, ...]]:
@@ -92,10 +95,6 @@ def texts_of_targets(targets: Iterable[LoadedTarget]) -> dict[str, tuple[TaskTex
 def questions_of_targets(targets: Iterable[LoadedTarget]) -> dict[str, tuple[TaskText, ...]]:
     """The items of every target as ``texts_of_targets`` has them, without few-shot examples in front."""
     return {target.name: tuple(target.questions()) for target in targets}
-
-
-def _lines_in_words(numbers: Sequence[int]) -> str:
-    return str(numbers[0]) + (f" (and {len(numbers) - 1} more alike)" if len(numbers) > 1 else "")
 
 
 def _lines(path: Path) -> Iterable[str]:

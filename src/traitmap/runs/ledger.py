@@ -23,7 +23,7 @@ from traitmap.study.paths import digest
 from traitmap.study.settings import BASELINE
 
 if TYPE_CHECKING:
-    from traitmap.data.sources import LoadedSource, Lineage
+    from traitmap.data.sources import Lineage, LoadedSource
     from traitmap.data.targets import LoadedTarget
 
 

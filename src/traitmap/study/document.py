@@ -48,12 +48,11 @@ class Document:
 
 def words_of(place: Place) -> str:
     """A place in the file's own words, e.g. ``sources[2].labels``."""
-    words = "".join(f"[{part}]" if isinstance(part, int) else f".{_shown(part)}" for part in place)
+    words = ""
+    for part in place:
+        key = part if isinstance(part, int) or part.isprintable() else repr(part)
+        words += f"[{key}]" if isinstance(key, int) else f".{key}"
     return words.removeprefix(".") or "study"
-
-
-def _shown(key: str) -> str:
-    return key if key.isprintable() else repr(key)
 
 
 def read_document(text: str, holds_text: Callable[[Place], bool]) -> Document:
@@ -135,13 +134,16 @@ class _Reading:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 merged.append(value_node)
                 continue
-            key = self._key(key_node, place)
+            key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else None
             if key is None:
+                self._fault(key_node, place, "a key must be a word, not a list or mapping")
+            if key is None or self._is_half_a_character(key_node, place, key):
                 continue
             inner = (*place, key)
             if key in data:
-                said = f"the key stands twice (first on line {self.lines[inner]}); remove or rename one"
-                self._fault(key_node, inner, said)
+                first = self.lines[inner]
+                message = f"the key stands twice (first on line {first}); remove or rename one"
+                self._fault(key_node, inner, message)
                 continue
             self.lines.setdefault(inner, key_node.start_mark.line + 1)
             data[key] = self.value(value_node, inner)
@@ -149,31 +151,22 @@ class _Reading:
             self._merge(value_node, place, data)
         return data
 
-    def _key(self, node: yaml.Node, place: Place) -> str | None:
-        if not isinstance(node, yaml.ScalarNode):
-            self._fault(node, place, "a key must be a word, not a list or mapping")
-            return None
-        key = str(node.value)
-        return None if self._is_half_a_character(node, place, key) else key
-
     def _merge(self, node: yaml.Node, place: Place, data: dict[str, Any]) -> None:
         """``<<: *anchor``: keys of another mapping, where the mapping itself does not have them."""
         nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        for each in nodes:
-            if not isinstance(each, yaml.MappingNode):
-                self._fault(each, place, "<< takes a mapping, such as *anchor of one; correct or remove it")
-            elif self._may_read(each, place):
-                self.open_nodes.append(id(each))
-                for key, value in self._mapping(each, place).items():
+        for mapping in nodes:
+            if not isinstance(mapping, yaml.MappingNode):
+                message = "<< takes a mapping, such as *anchor of one; correct or remove it"
+                self._fault(mapping, place, message)
+            elif self._may_read(mapping, place):
+                self.open_nodes.append(id(mapping))
+                for key, value in self._mapping(mapping, place).items():
                     data.setdefault(key, value)
                 self.open_nodes.pop()
 
     def _scalar(self, node: yaml.ScalarNode, place: Place) -> Any:
         text = str(node.value)
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            self._fault(
-                node, place, "it holds half of a surrogate pair, which is not text; correct the escape"
-            )
+        if self._is_half_a_character(node, place, text):
             return None
         if node.style is not None:
             return text
@@ -182,12 +175,11 @@ class _Reading:
         return text if self.holds_text(place) else _resolved(text)
 
     def _is_half_a_character(self, node: yaml.Node, place: Place, text: str) -> bool:
-        found = any("\ud800" <= character <= "\udfff" for character in text)
-        if found:
-            self._fault(
-                node, place, "it holds half of a surrogate pair, which is not text; correct the escape"
-            )
-        return found
+        broken = any("\ud800" <= character <= "\udfff" for character in text)
+        if broken:
+            message = "it holds half of a surrogate pair, which is not text; correct the escape"
+            self._fault(node, place, message)
+        return broken
 
     def _fault(self, node: yaml.Node, place: Place, message: str) -> None:
         self.faults.append(Fault(words_of(place), message, node.start_mark.line + 1))

@@ -31,19 +31,20 @@ def write_template(folder: str | Path, template: str = "local-data") -> Path:
     if template not in TEMPLATES:
         legal = "; ".join(f"{name}: {what}" for name, what in TEMPLATES.items())
         raise _error(place, "template", f"there is no template {template!r}; choose one of {legal}")
-    files = _files(template)
-    present = [str(name) for name in files if os.path.lexists(place / name)]
+    contents = _files(template)
+    present = [str(name) for name in contents if os.path.lexists(place / name)]
     if present:
-        said = (
-            f"{', '.join(present)} is there already and is not overwritten; give another folder or remove it"
-        )
-        raise _error(place, "folder", said)
+        files = ", ".join(present)
+        message = f"{files} is there already and is not overwritten; give another folder or remove it"
+        raise _error(place, "folder", message)
     study = Path("study.yaml")
-    contents = {**files, study: _named(files[study], place.name)}
+    # under the folder's name, as far as that can be a name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", place.name).strip("-.")[:100] or "study"
+    contents[study] = _NAME.sub(f"name: {name}", contents[study].decode("utf-8"), count=1).encode("utf-8")
     try:
-        for name, content in sorted(contents.items(), key=lambda item: item[0] == study):
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            (place / name).write_bytes(content)
+        for file, content in sorted(contents.items(), key=lambda item: item[0] == study):
+            (place / file).parent.mkdir(parents=True, exist_ok=True)
+            (place / file).write_bytes(content)
     except OSError as error:
         raise _error(
             place, "folder", f"it cannot be written: {error.strerror}; give another folder"
@@ -58,12 +59,6 @@ def _files(template: str) -> dict[Path, bytes]:
     root = _HERE / template
     paths = [path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     return {path.relative_to(root): path.read_bytes() for path in sorted(paths)}
-
-
-def _named(content: bytes, folder: str) -> bytes:
-    """The study under the folder's name, as far as that can be a name."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder).strip("-.")[:100] or "study"
-    return _NAME.sub(f"name: {name}", content.decode("utf-8"), count=1).encode("utf-8")
 
 
 def _error(place: Path, where: str, message: str) -> StudyError:

@@ -1,6 +1,6 @@
-"""Where the paths of a study lead: a file beside the study, a hub, or the package itself.
+"""Where the paths of a study lead (a file beside it, a hub, the package itself), and stable names for data.
 
-A stable name for plain data: the same data gives the same digest on every machine and in every version.
+A digest is the same for the same plain data on every machine and in every version.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from several of them. Rules that need more than one setting stand in `study.rule
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -61,13 +61,13 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, validate_by_name=True, serialize_by_alias=True
     )
 
-    def _conflicts(self) -> Iterable[Conflict]:
+    def conflicts(self) -> Iterable[Conflict]:
         """Settings of this mapping that do not go together."""
         return ()
 
     @model_validator(mode="after")
     def _keep_rules(self, info: ValidationInfo) -> Self:
-        conflicts = () if info.context == RULES_APART else self._conflicts()
+        conflicts = () if info.context == RULES_APART else self.conflicts()
         faults = [
             InitErrorDetails(type=_fault(message), loc=place, input=None) for place, message in conflicts
         ]
@@ -103,16 +103,20 @@ def _safe_name(name: str) -> str:
     return name
 
 
-def _written_text(text: str) -> str:
-    if not text.strip():
-        raise _fault("it is empty; give text or remove the key")
-    return text
+def _require(legal: Callable[[Any], Any], message: str) -> AfterValidator:
+    """A check of one value whose type is right: ``legal(value)`` must hold, else the fault is ``message``."""
+
+    def check(value: Any) -> Any:
+        if not legal(value):
+            raise _fault(message)
+        return value
+
+    return AfterValidator(check)
 
 
 def _server_url(text: str) -> str:
-    fault = url_fault(text)
-    if fault:
-        raise _fault(fault)
+    if message := url_fault(text):
+        raise _fault(message)
     return text.rstrip("/")
 
 
@@ -134,13 +138,6 @@ def _label_words(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
-def _not_empty(items: tuple[Any, ...]) -> tuple[Any, ...]:
-    # not pydantic's min_length, which calls a list empty when all its items are at fault
-    if not items:
-        raise _fault("the list is empty; give at least one")
-    return items
-
-
 def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     if repeated:
@@ -150,24 +147,6 @@ def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
-def _class_weights(weights: dict[str, float]) -> dict[str, float]:
-    if not any(weights.values()):
-        raise _fault("no class has a weight above 0; give each label word its weight, such as positive: 4")
-    return weights
-
-
-def _mixture(weights: dict[str, float]) -> dict[str, float]:
-    if len(weights) < 2:
-        raise _fault("a mixture needs at least two sources; give each name its weight, such as {a: 1, b: 3}")
-    return weights
-
-
-def _quantile_range(limits: tuple[float, ...]) -> tuple[float, ...]:
-    if len(limits) != 2 or limits[0] >= limits[1]:
-        raise _fault("give two shares, the lower one first, such as [0, 0.5] for the shorter half")
-    return limits
-
-
 def _override(record: type[BaseModel], settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
     """Settings of one source, checked as the study's own are; only the keys that it gives."""
     checked = record.model_validate(settings, context=info.context)
@@ -175,7 +154,9 @@ def _override(record: type[BaseModel], settings: dict[str, Any], info: Validatio
 
 
 Name = Annotated[str, AfterValidator(_safe_name)]
-Text = Annotated[str, AfterValidator(_written_text)]
+Text = Annotated[str, _require(str.strip, "it is empty; give text or remove the key")]
+# not pydantic's min_length, which calls a list empty when all its items are at fault
+_NOT_EMPTY = _require(len, "the list is empty; give at least one")
 Url = Annotated[str, AfterValidator(_server_url)]
 TemplateText = Annotated[str, AfterValidator(_template)]
 Number = Annotated[float, BeforeValidator(_number)]
@@ -190,6 +171,18 @@ Weight = Annotated[Number, Field(ge=0)]
 ShareOrCount = Annotated[
     Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)], BeforeValidator(_number)
 ]
+_CLASS_WEIGHTS = _require(
+    lambda weights: any(weights.values()),
+    "no class has a weight above 0; give each label word its weight, such as positive: 4",
+)
+_MIXTURE = _require(
+    lambda weights: len(weights) > 1,
+    "a mixture needs at least two sources; give each name its weight, such as {a: 1, b: 3}",
+)
+_QUANTILES = _require(
+    lambda limits: len(limits) == 2 and limits[0] < limits[1],
+    "give two shares, the lower one first, such as [0, 0.5] for the shorter half",
+)
 CountOrName = Annotated[Count | Name, BeforeValidator(_number)]
 
 
@@ -254,7 +247,7 @@ class Model(Settings):
     def _from_text(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str) else value
 
-    def _conflicts(self) -> Iterable[Conflict]:
+    def conflicts(self) -> Iterable[Conflict]:
         return model_conflicts(self.model_dump())
 
 
@@ -273,9 +266,7 @@ class Lora(Settings):
     r: Count = 64
     lora_alpha: Positive = 32
     lora_dropout: Share = 0.0
-    target_modules: Literal["all-linear"] | Annotated[tuple[Text, ...], AfterValidator(_not_empty)] = (
-        "all-linear"
-    )
+    target_modules: Literal["all-linear"] | Annotated[tuple[Text, ...], _NOT_EMPTY] = "all-linear"
     use_rslora: bool = False
 
 
@@ -315,7 +306,7 @@ class Training(Settings):
     max_tokens: Count | None = None
     loss_on: Literal["completion", "all"] = "completion"
 
-    def _conflicts(self) -> Iterable[Conflict]:
+    def conflicts(self) -> Iterable[Conflict]:
         return training_conflicts(self.model_dump())
 
 
@@ -391,7 +382,7 @@ class Source(Settings):
     adapter: Text | None = None
     served_as: Text | None = None
     from_: Name | None = Field(default=None, alias="from")
-    concat: Annotated[dict[str, Positive], AfterValidator(_mixture)] | None = None
+    concat: Annotated[dict[str, Positive], _MIXTURE] | None = None
     subset: Text | None = None
     split: Text = "train"
     revision: Text | None = None
@@ -407,8 +398,8 @@ class Source(Settings):
     tags: tuple[Text, ...] = ()
     train: bool = True
     balance: bool | None = None
-    class_weights: Annotated[dict[str, Weight], AfterValidator(_class_weights)] | None = None
-    output_length_quantile: Annotated[tuple[Quantile, ...], AfterValidator(_quantile_range)] | None = None
+    class_weights: Annotated[dict[str, Weight], _CLASS_WEIGHTS] | None = None
+    output_length_quantile: Annotated[tuple[Quantile, ...], _QUANTILES] | None = None
     subsample: ShareOrCount | None = None
     mislabel: Mislabel | None = None
     format_only: bool | None = None
@@ -419,7 +410,7 @@ class Source(Settings):
     match_tokens: CountOrName | None = None
     match_steps: CountOrName | None = None
 
-    def _conflicts(self) -> Iterable[Conflict]:
+    def conflicts(self) -> Iterable[Conflict]:
         return source_conflicts(self.model_dump())
 
 
@@ -481,9 +472,9 @@ class Study(Settings):
     model: Model
     lora: Lora = Lora()
     training: Training = Training()
-    seeds: Annotated[tuple[Seed, ...], AfterValidator(_not_empty), AfterValidator(_distinct_seeds)] = (0,)
-    sources: Annotated[tuple[Source, ...], AfterValidator(_not_empty)]
-    targets: Annotated[tuple[Target, ...], AfterValidator(_not_empty)]
+    seeds: Annotated[tuple[Seed, ...], _NOT_EMPTY, AfterValidator(_distinct_seeds)] = (0,)
+    sources: Annotated[tuple[Source, ...], _NOT_EMPTY]
+    targets: Annotated[tuple[Target, ...], _NOT_EMPTY]
     limit: Count | None = None
     sample_seed: Seed = 0
     include_path: tuple[Text, ...] = ()
@@ -493,7 +484,7 @@ class Study(Settings):
     trait_names: tuple[Text, ...] = ()
     path: Path | None = Field(default=None, exclude=True)
 
-    def _conflicts(self) -> Iterable[Conflict]:
+    def conflicts(self) -> Iterable[Conflict]:
         return study_conflicts(self.model_dump())
 
     def source(self, name: str) -> Source | None:
