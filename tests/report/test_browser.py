@@ -22,6 +22,7 @@ from traitmap.analysis.features import Reason
 from traitmap.analysis.traits.scaling import clustered_order
 from traitmap.matrix.record import TransferMatrix
 from traitmap.report.page import write_report
+from traitmap.report.records import ReportContents
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 axe_module = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
@@ -86,7 +87,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     conditions = {"name": NASTY, "seeds": [0, 1], "sources": {NASTY: {"variation": made}}}
     whole = replace(whole, conditions=conditions)
     path = tmp_path_factory.mktemp("report") / "report.html"
-    return write_report(path, whole, simulated.traits(whole), conditions, cells=details(whole))
+    return write_report(
+        path, ReportContents(whole, simulated.traits(whole), conditions, cells=details(whole))
+    )
 
 
 def details(whole: TransferMatrix) -> RunDetails:
@@ -363,7 +366,9 @@ def test_paper_shows_all_and_no_switches(visit: Any, report: Path) -> None:
 def test_sixty_by_sixty_is_small_and_alive(visit: Any, tmp_path: Path) -> None:
     names = [f"a_rather_long_task_name_{i:02d}" for i in range(60)]
     whole = simulated.matrix(names, names, items=20)
-    path = write_report(tmp_path / "large.html", whole, simulated.traits(whole), simulated.CONDITIONS)
+    path = write_report(
+        tmp_path / "large.html", ReportContents(whole, simulated.traits(whole), simulated.CONDITIONS)
+    )
     assert path.stat().st_size < 8_000_000
     opened = visit(path)
     opened.page.locator(".cell:not(.base)").nth(70).hover()

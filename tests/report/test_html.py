@@ -20,6 +20,7 @@ from traitmap.analysis.traits.scaling import clustered_order
 from traitmap.errors import UserError
 from traitmap.matrix.record import TransferMatrix
 from traitmap.report.page import render_report, write_report
+from traitmap.report.records import ReportContents
 from traitmap.study.load import load_study
 from traitmap.study.settings import Model, Source, Study, Target, Training
 
@@ -34,7 +35,7 @@ def matrix() -> TransferMatrix:
 
 @pytest.fixture(scope="module")
 def page(matrix: TransferMatrix) -> str:
-    return render_report(matrix, simulated.traits(matrix), simulated.CONDITIONS)
+    return render_report(ReportContents(matrix, simulated.traits(matrix), simulated.CONDITIONS))
 
 
 def data(page: str, key: str) -> dict:
@@ -94,7 +95,9 @@ def test_text_of_others_stays_text(nasty: str) -> None:
     traits = simulated.traits(whole)
     warning = replace(traits.warnings[0], message=f"Note {nasty}", action=f"Do {nasty}")
     traits = replace(traits, warnings=(warning,), names=(nasty, *traits.names[1:]))
-    page = render_report(whole, traits, {"name": nasty, nasty: [nasty, {nasty: nasty}], "reproduce": nasty})
+    page = render_report(
+        ReportContents(whole, traits, {"name": nasty, nasty: [nasty, {nasty: nasty}], "reproduce": nasty})
+    )
     tree = parse(page)
     assert len(tree.all("script")) == 1 + len(tree.all("script", type="application/json"))
     assert not tree.all("img")
@@ -172,6 +175,24 @@ def test_details_are_the_same_numbers(page: str, matrix: TransferMatrix) -> None
     assert layer["marks"].count("*") == sum(one.q < 0.05 for one in pooled.values())
 
 
+def test_a_loss_that_falls_is_coloured_as_better_in_every_view() -> None:
+    values = np.array([[1.0, 1.0], [2.0, 2.0], [4.0, 4.0]])
+    names = ("loss", "score")
+    whole = TransferMatrix(("a", "b", "c"), names, values, np.array([2.5, 2.5]))
+    page = render_report(
+        ReportContents(replace(whole, conditions={"higher_is_better": {"loss": False, "score": True}}))
+    )
+    layer = data(page, "layer-0")
+    assert layer["targets"]["direction"] == ["lower is better", ""]
+    assert [float(text) for text in layer["texts"]["gain"]] == [-1.5, -1.5, -0.5, -0.5, 1.5, 1.5]
+    assert layer["steps"]["gain"] == [12, -12, 4, -4, -12, 12]
+    assert layer["steps"]["absolute"] == [12, 0, 8, 4, 0, 12]
+    assert [float(text) for text in layer["texts"]["z"]] == [-1.1, -1.1, -0.3, -0.3, 1.3, 1.3]
+    assert layer["steps"]["z"] == [4, -4, 1, -1, -5, 5]
+    drawn = [style for style, _, _ in cells(figures(page)[0])]
+    assert drawn == ["gp12", "gm12", "gp4", "gm4", "gm12", "gp12"]
+
+
 def test_each_seed_has_its_own_matrix(page: str, matrix: TransferMatrix) -> None:
     assert data(page, "matrix-data")["layers"] == [
         ["seed", "mean of 2 seeds"],
@@ -188,7 +209,7 @@ def test_each_seed_has_its_own_matrix(page: str, matrix: TransferMatrix) -> None
 
 def test_another_metric_has_gains_and_no_marks(matrix: TransferMatrix) -> None:
     table = simulated.halved(matrix)
-    page = render_report(matrix, None, {}, cells=RunDetails({}, {}, metrics=(table,)))
+    page = render_report(ReportContents(matrix, None, {}, cells=RunDetails({}, {}, metrics=(table,))))
     assert data(page, "matrix-data")["layers"][-1] == ["metric", "macro F1"]
     own, halved = data(page, "layer-0"), data(page, "layer-3")
     assert set(halved["marks"]) == {"?", "."}
@@ -202,7 +223,7 @@ def test_another_metric_has_gains_and_no_marks(matrix: TransferMatrix) -> None:
 
 def test_details_of_a_cell_are_those_of_the_record(matrix: TransferMatrix) -> None:
     details = simulated.details(matrix)
-    page = render_report(matrix, None, {}, cells=details)
+    page = render_report(ReportContents(matrix, None, {}, cells=details))
     for t, target in enumerate(matrix.targets):
         part = data(page, f"cells-{t}")
         assert part["base"] == details.targets[target].base_counts.tolist()
@@ -235,7 +256,7 @@ def test_what_is_missing_is_hatched_and_never_zero(matrix: TransferMatrix) -> No
     values[2] = nan
     values[4, 7] = nan
     bare = TransferMatrix(sources=sources, targets=targets, values=values, baseline=matrix.baseline)
-    page = render_report(bare, None, {})
+    page = render_report(ReportContents(bare, None, {}))
     found = cells(figures(page)[0])
     unknown = np.isnan(values).ravel()
     assert unknown.sum() == len(targets) + 2  # one had failed already
@@ -251,22 +272,22 @@ def test_what_is_missing_is_hatched_and_never_zero(matrix: TransferMatrix) -> No
 def test_table_without_base_or_items_says_what_is_not_known(matrix: TransferMatrix) -> None:
     nowhere = np.full(len(matrix.targets), nan)
     bare = TransferMatrix(matrix.sources, matrix.targets, matrix.values, nowhere)
-    page = render_report(bare, None, {})
+    page = render_report(ReportContents(bare, None, {}))
     assert all(hatched and style == "none" for style, _, hatched in cells(figures(page)[0]))
     words = parse(page).words()
     assert (
         "The base is not known on word_problems, big_arithmetic, tiny_programs, inference and 6 more" in words
     )
     assert "untested" in words
-    gains = parse(render_report(replace(bare, baseline=matrix.baseline), None, {})).words()
+    gains = parse(render_report(ReportContents(replace(bare, baseline=matrix.baseline), None, {}))).words()
     assert "Largest gain" in gains
     assert "not tested" in gains
 
 
 def test_same_records_give_the_same_bytes(tmp_path: Path, matrix: TransferMatrix) -> None:
     traits = simulated.traits(matrix)
-    one = write_report(tmp_path / "new" / "one.html", matrix, traits, simulated.CONDITIONS)
-    two = write_report(tmp_path / "two.html", matrix, traits, dict(simulated.CONDITIONS))
+    one = write_report(tmp_path / "new" / "one.html", ReportContents(matrix, traits, simulated.CONDITIONS))
+    two = write_report(tmp_path / "two.html", ReportContents(matrix, traits, dict(simulated.CONDITIONS)))
     assert one.read_bytes() == two.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "two.html"]
 
@@ -274,7 +295,7 @@ def test_same_records_give_the_same_bytes(tmp_path: Path, matrix: TransferMatrix
 def test_report_that_cannot_be_written_is_the_users_to_mend(tmp_path: Path, matrix: TransferMatrix) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"cannot be written to .*report.html.*folder"):
-        write_report(tmp_path / "file" / "report.html", matrix, None, {})
+        write_report(tmp_path / "file" / "report.html", ReportContents(matrix, None, {}))
 
 
 @pytest.mark.parametrize(("count", "most"), [(20, 3_000_000), (60, 8_000_000)])
@@ -282,7 +303,7 @@ def test_size_of_large_reports(count: int, most: int) -> None:
     names = [f"a_rather_long_task_name_{i:02d}" for i in range(count)]
     whole = simulated.matrix(names, names, items=20)
     details = simulated.details(whole, asked="why? " * 80, items=60)
-    page = render_report(whole, simulated.traits(whole), simulated.CONDITIONS, cells=details)
+    page = render_report(ReportContents(whole, simulated.traits(whole), simulated.CONDITIONS, cells=details))
     assert len(details.cells) == 400
     told = sum(len(data(page, f"cells-{t}")["cells"]) for t in range(count) if f'"cells-{t}"' in page)
     assert told == 400
@@ -294,7 +315,9 @@ def test_size_of_large_reports(count: int, most: int) -> None:
 def test_small_and_odd_shapes_render() -> None:
     for sources, targets in ((("a",), ("b",)), (("a", "b", "c"), ("a", "b")), (("a", "b"), ("c" * 300,))):
         whole = simulated.matrix(sources, targets, items=12, seeds=(0,))
-        assert len(cells(figures(render_report(whole, None, {}))[0])) == len(sources) * len(targets)
+        assert len(cells(figures(render_report(ReportContents(whole, None, {})))[0])) == len(sources) * len(
+            targets
+        )
 
 
 def test_study_in_the_report_runs_again(tmp_path: Path, matrix: TransferMatrix) -> None:
@@ -314,7 +337,9 @@ def test_study_in_the_report_runs_again(tmp_path: Path, matrix: TransferMatrix) 
         sources=(rows, Source(name="task", task="arc_easy")),
         targets=(Target(name="task", task="arc_easy", num_fewshot=0),),
     )
-    tree = parse(render_report(matrix, None, {"name": "again", "study": study.model_dump(mode="json")}))
+    tree = parse(
+        render_report(ReportContents(matrix, None, {"name": "again", "study": study.model_dump(mode="json")}))
+    )
     (shown,) = tree.all("pre", id="study")
     (tmp_path / "study.yaml").write_text(shown.words())
     again = load_study(tmp_path / "study.yaml")
@@ -330,10 +355,10 @@ def test_conditions_are_shown_whatever_their_shape(matrix: TransferMatrix) -> No
         "deep": {"a": {"b": {"c": [1, {"d": "end"}]}}},
         "empty": {},
     }
-    tree = parse(render_report(matrix, None, conditions))
+    tree = parse(render_report(ReportContents(matrix, None, conditions)))
     shown = [leaf.words().split("\n")[0].strip() for leaf in tree.all("div", **{"class": "leaf"})]
     assert {"nonenot set", "yesyes", "nanunknown", "emptynone", "dend"} <= set(shown)
-    tree = parse(render_report(matrix, None, simulated.CONDITIONS))
+    tree = parse(render_report(ReportContents(matrix, None, simulated.CONDITIONS)))
     assert "traitmap run runs/simulated/study.yaml" in tree.all("pre")[0].words()
     facts = {dt.words(): dd.words() for dt, dd in zip(tree.all("dt"), tree.all("dd"), strict=True)}
     assert facts["Base model"] == "builtin:mini"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from traitmap.report.chart import Scale, around, log_ticks, round_ticks
 from traitmap.report.figure_files import standalone
-from traitmap.report.row_charts import Line, density, row_chart
+from traitmap.report.row_charts import Row, density, row_chart
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -55,19 +55,19 @@ def test_density_has_its_mode_where_most_texts_lie() -> None:
 
 def test_an_interval_far_beyond_all_dots_is_cut_with_an_arrow() -> None:
     lines = [
-        Line("near", 1.0, 0.5, 1.5),
-        Line("far", 2.0, -400.0, 500.0),
-        Line("unknown", texts=("unknown",)),
+        Row("near", 1.0, 0.5, 1.5),
+        Row("far", 2.0, -400.0, 500.0),
+        Row("unknown", texts=("unknown",)),
     ]
-    svg = row_chart(lines, key="k", title="t", description="d", heads=("value",))
+    svg = row_chart(lines, "t", "d", heads=("value",)).svg("k")
     root = ElementTree.fromstring(svg)
     assert sum(one.get("class") == "beyond" for one in root.iter()) == 2
     assert sum("dot" in one.get("class", "") for one in root.iter()) == 2
 
 
 def test_styles_are_written_onto_elements_by_weight_and_inheritance() -> None:
-    lines = [Line("a", 1.0, 0.5, 1.5, tone="better", solid=True), Line("b", -1.0, tone="worse")]
-    root = ElementTree.fromstring(standalone(str(row_chart(lines, key="k", title="t", description="d"))))
+    lines = [Row("a", 1.0, 0.5, 1.5, tone="better", solid=True), Row("b", -1.0, tone="worse")]
+    root = ElementTree.fromstring(standalone(str(row_chart(lines, "t", "d").svg("k"))))
     circles = [one for one in root.iter() if one.tag.endswith("circle")]
     assert [one.get("fill") for one in circles] == ["#1766a8", "#ffffff"]
     assert [one.get("stroke") for one in circles] == ["#1766a8", "#b1510b"]

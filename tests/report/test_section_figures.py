@@ -18,24 +18,7 @@ from traitmap.analysis.traits.components import Biplot
 from traitmap.analysis.traits.records import CrossValidation, Resampling, Stability, Traits
 from traitmap.errors import UserError
 from traitmap.matrix.statistics import unknown
-from traitmap.report import (
-    explanation_figures,
-)
-from traitmap.report import (
-    profiles as profile_figures,
-)
-from traitmap.report import (
-    profiles as relation_figures,
-)
-from traitmap.report import (
-    traits as traits_figures,
-)
-from traitmap.report import (
-    which as recommendation_figures,
-)
-from traitmap.report import (
-    why as level_figures,
-)
+from traitmap.report import explanation_figures, profiles, traits, which
 from traitmap.report.figure_files import figure_names, figure_svg
 from traitmap.report.page import render_report
 from traitmap.report.records import ReportContents, Shown
@@ -80,26 +63,20 @@ def contents() -> ReportContents:
     )
 
 
-def rendered(contents: ReportContents) -> str:
-    return render_report(
-        contents.matrix,
-        contents.traits,
-        contents.conditions,
-        profile=contents.profile,
-        explanation=contents.explanation,
-        evaluation=contents.evaluation,
-        missing=contents.missing,
-    )
-
-
 @pytest.fixture(scope="module")
 def page(contents: ReportContents) -> str:
-    return rendered(contents)
+    return render_report(contents)
 
 
 def dots(shown: Shown, style: str = "dot") -> list[ElementTree.Element]:
     root = ElementTree.fromstring(shown.svg)
     return [one for one in root.iter() if style in one.get("class", "").split()]
+
+
+def entries(shown: Shown) -> dict[str, list[str]]:
+    """Texts of the figure's table, by the names of its rows."""
+    _, rows = shown.table.shown("page")
+    return {name.text: [entry.text for entry in others] for name, *others in rows}
 
 
 def scale_of(shown: Shown) -> tuple[float, float]:
@@ -174,10 +151,8 @@ def test_effects_are_dots_at_their_values_with_intervals_where_known() -> None:
     assert [("solid" in (dot.get("class") or "")) for dot in dots(shown)] == [True, False, True]
     bands = dots(shown, "noise")
     assert float(bands[0].get("width", "nan")) == pytest.approx(0.7 * one, abs=0.1)
-    assert shown.table is not None
-    row = dict(shown.table.rows)["output length"]
-    assert [entry.text for entry in row][2:5] == ["+0.61 [+0.41, +0.81]", ".006", ".012"]
-    assert dict(shown.table.rows)["mmd"][2].text == "unknown"
+    assert entries(shown)["output length"][2:5] == ["+0.61 [+0.41, +0.81]", ".006", ".012"]
+    assert entries(shown)["mmd"][2] == "unknown"
 
 
 def test_shares_lie_beside_chance() -> None:
@@ -190,7 +165,7 @@ def test_shares_lie_beside_chance() -> None:
     assert [float(band.get("width", "nan")) for band in dots(shown, "noise")] == pytest.approx(
         [11 * one, 6 * one], abs=0.1
     )
-    assert "cannot be told" in shown.said  # hidden less surface: its interval holds nought
+    assert "cannot be told" in shown.description  # hidden less surface: its interval holds nought
 
 
 def test_odd_cells_come_with_their_reason_and_are_not_called_odd_where_none_is(page: str) -> None:
@@ -210,7 +185,7 @@ def test_odd_cells_come_with_their_reason_and_are_not_called_odd_where_none_is(p
 def test_asymmetry_says_which_pairs_are_beyond_noise() -> None:
     shown = explanation_figures.asymmetry(some.explanation())
     assert shown is not None
-    assert shown.said.startswith("1 of 2 pairs")
+    assert shown.description.startswith("1 of 2 pairs")
     assert ["solid" in (dot.get("class") or "") for dot in dots(shown)] == [True, False]
 
 
@@ -225,28 +200,22 @@ def test_unknown_strengths_draw_nothing() -> None:
 
 
 def test_lengths_are_told_from_the_texts() -> None:
-    shown = profile_figures.output_lengths(some.profile())
+    shown = profiles.output_lengths(some.profile())
     assert shown is not None
-    assert shown.table is not None
-    rows = {name: [entry.text for entry in entries] for name, entries in shown.table.rows}
-    assert rows["sums"][:2] == ["24", "1"]
+    assert entries(shown)["sums"][:2] == ["24", "1"]
     assert len(dots(shown, "ridge")) == 4
-    labels = profile_figures.label_lengths(some.profile())
+    labels = profiles.label_lengths(some.profile())
     assert labels is not None
-    assert labels.table is not None
-    assert "reviews are furthest apart: the longest median is 3.0 times" in labels.said
-    assert [name for name, _ in labels.table.rows] == ["reviews: good", "reviews: bad"]
+    assert "reviews are furthest apart: the longest median is 3.0 times" in labels.description
+    assert list(entries(labels)) == ["reviews: good", "reviews: bad"]
 
 
 def test_likeness_is_symmetric_and_marks_what_cannot_be_told_apart() -> None:
-    shown = profile_figures.meaning(some.profile())
+    shown = profiles.meaning(some.profile())
     assert shown is not None
-    assert shown.table is not None
-    names = [name for name, _ in shown.table.rows]
+    rows = entries(shown)
     table = {
-        (row, column): e.text
-        for row, entries in shown.table.rows
-        for column, e in zip(names, entries, strict=True)
+        (row, column): text for row, texts in rows.items() for column, text in zip(rows, texts, strict=True)
     }
     assert all(table[a, b] == table[b, a] for a, b in table)
     assert len(dots(shown, "box")) == 16
@@ -255,19 +224,19 @@ def test_likeness_is_symmetric_and_marks_what_cannot_be_told_apart() -> None:
 
 def test_recommendations_are_judged_by_what_was_measured() -> None:
     found = some.held_out()
-    shown = recommendation_figures.picks(found)
+    shown = which.picks(found)
     assert shown is not None
-    assert "better than popularity's pick on 2, worse on 1" in shown.said
-    assert "all of them" in shown.said
+    assert "better than popularity's pick on 2, worse on 1" in shown.description
+    assert "all of them" in shown.description
     assert len(dots(shown, "solid")) == 2  # the third is in another unit
-    assert "1 target in other units" in shown.said
+    assert "1 target in other units" in shown.description
     zero, one = scale_of(shown)
     firsts = sorted(float(dot.get("cx", "nan")) for dot in dots(shown, "solid"))
     assert firsts == pytest.approx(sorted([zero + 7.25 * one, zero - 3.0 * one]), abs=0.1)
 
 
 def test_predictions_outside_their_interval_are_marked() -> None:
-    shown = recommendation_figures.predicted(some.held_out())
+    shown = which.predicted(some.held_out())
     assert shown is not None
     missed = {
         (dot.findtext(f"{SVG}title") or "").split(":")[0] for dot in dots(shown, "missed") if dot.get("cx")
@@ -279,42 +248,42 @@ def test_predictions_outside_their_interval_are_marked() -> None:
 def test_without_measurements_there_is_no_picture_of_them() -> None:
     bare = some.recommendation("reviews", {"sums": (1.0, nan), "riddles": (0.0, nan)}, "sums", measured={})
     held = judged((bare,))
-    assert recommendation_figures.picks(held) is None
-    assert recommendation_figures.regret(held) is None
-    assert recommendation_figures.predicted(held) is None
-    ranking = recommendation_figures.rankings(held)[0]
+    assert which.picks(held) is None
+    assert which.regret(held) is None
+    assert which.predicted(held) is None
+    ranking = which.rankings(held)[0]
     assert not dots(ranking, "diamond")
     assert len(dots(ranking, "dot")) == 2
 
 
 def test_cross_validation_shows_every_error_and_the_choice() -> None:
-    shown = traits_figures.cross_validation(traits_with_evidence())
+    shown = traits.cross_validation(traits_with_evidence())
     assert shown is not None
     assert len(dots(shown, "dot")) == 4
     assert len(dots(shown, "interval")) == 3  # the best one differs from itself by nothing
     assert len(dots(shown, "chosen")) == 1
-    assert "best by 2 components" in shown.said
-    assert "2 of 3 divisions" in shown.said
+    assert "best by 2 components" in shown.description
+    assert "2 of 3 divisions" in shown.description
 
 
 def test_biplot_draws_points_and_ellipses_of_what_is_known() -> None:
-    traits = traits_with_evidence()
-    assert traits.biplot is not None
-    scores = traits.biplot.scores.copy()
+    record = traits_with_evidence()
+    assert record.biplot is not None
+    scores = record.biplot.scores.copy()
     scores[0] = nan
-    shown = traits_figures.biplot(replace(traits, biplot=replace(traits.biplot, scores=scores)))
+    shown = traits.biplot(replace(record, biplot=replace(record.biplot, scores=scores)))
     assert shown is not None
-    assert len(dots(shown, "source")) >= len(traits.sources) - 1
+    assert len(dots(shown, "source")) >= len(record.sources) - 1
     assert (
         len([e for e in dots(shown, "ellipse") if "source" in (e.get("class") or "")])
-        == len(traits.sources) - 1
+        == len(record.sources) - 1
     )
-    assert len(dots(shown, "arrow")) == len(traits.targets)
-    assert traits_figures.biplot(replace(traits, biplot=None)) is None
+    assert len(dots(shown, "arrow")) == len(record.targets)
+    assert traits.biplot(replace(record, biplot=None)) is None
 
 
 def test_stability_fills_only_what_is_beyond_noise() -> None:
-    shown = traits_figures.stability(traits_with_evidence())
+    shown = traits.stability(traits_with_evidence())
     assert shown is not None
     assert ["solid" in (dot.get("class") or "") for dot in dots(shown)] == [True, False]
 
@@ -324,8 +293,8 @@ def test_markup_in_names_and_reasons_stays_text(contents: ReportContents) -> Non
     bad = some.odd_cell(NASTY, NASTY, 9.0, 1.0, NASTY)
     explained = replace(explained, odd=replace(explained.odd, odd=(bad,), cells=(bad,)), words=(NASTY,))
     told = some.recommendation(NASTY, {NASTY: (1.0, 2.0), "b": (0.5, 1.0), "c": (0.1, 0.0)}, "b", words=NASTY)
-    page = rendered(replace(contents, explanation=explained, evaluation=judged((told, told))))
-    assert len(re.findall(r"<script\b", page)) == len(re.findall(r"<script\b", rendered(contents)))
+    page = render_report(replace(contents, explanation=explained, evaluation=judged((told, told))))
+    assert len(re.findall(r"<script\b", page)) == len(re.findall(r"<script\b", render_report(contents)))
     figures(page)
 
 
@@ -336,7 +305,7 @@ def test_what_is_missing_is_said_in_its_place(contents: ReportContents) -> None:
         conditions=contents.conditions,
         missing={"why": "3 tasks are too few to tell", "which": "a recommender needs 3 targets"},
     )
-    page = rendered(bare)
+    page = render_report(bare)
     assert "3 tasks are too few to tell." in parse(page).all("section", id="why")[0].words()
     assert "A recommender needs 3 targets." in parse(page).all("section", id="which")[0].words()
     assert not why_groups(bare.matrix, None, None)
@@ -345,12 +314,12 @@ def test_what_is_missing_is_said_in_its_place(contents: ReportContents) -> None:
 
 
 def test_the_same_records_give_the_same_page(contents: ReportContents, page: str) -> None:
-    assert rendered(contents) == page
+    assert render_report(contents) == page
 
 
 def test_an_interval_that_is_unknown_is_not_drawn() -> None:
     held = some.held_out()
-    shown = recommendation_figures.regret(replace(held, lost={**held.lost, "random": unknown("none")}))
+    shown = which.regret(replace(held, lost={**held.lost, "random": unknown("none")}))
     assert shown is not None
     assert len(dots(shown, "interval")) == 2
     assert "unknown" in str(shown.svg)
@@ -358,17 +327,16 @@ def test_an_interval_that_is_unknown_is_not_drawn() -> None:
 
 def test_relations_are_shown_where_a_parser_told_them() -> None:
     bare = some.profile()
-    assert relation_figures.relations(bare) is None
-    assert relation_figures.relation_effects(bare) is None
-    shown = relation_figures.relations(some.parsed_profile())
+    assert profiles.relations(bare) is None
+    assert profiles.relation_effects(bare) is None
+    shown = profiles.relations(some.parsed_profile())
     assert shown is not None
-    assert shown.table is not None
-    rows = {name: [entry.text for entry in entries] for name, entries in shown.table.rows}
-    at = shown.table.heads.index("obj") - 1
-    assert rows["reviews"][at] == "50 %"
-    effects = relation_figures.relation_effects(some.parsed_profile())
+    columns, _ = shown.table.shown("page")
+    at = [column.head for column in columns].index("obj") - 1
+    assert entries(shown)["reviews"][at] == "50 %"
+    effects = profiles.relation_effects(some.parsed_profile())
     assert effects is not None
-    assert effects.said.count("1 of 2 tests") == 1
+    assert effects.description.count("1 of 2 tests") == 1
     zero, one = scale_of(effects)
     assert [float(dot.get("cx", "nan")) for dot in dots(effects)] == pytest.approx(
         [zero + 0.21 * one], abs=0.1
@@ -376,23 +344,21 @@ def test_relations_are_shown_where_a_parser_told_them() -> None:
 
 
 def test_levels_leave_out_what_is_unknown() -> None:
-    shown = level_figures.levels(some.explanation())
+    shown = explanation_figures.levels(some.explanation())
     assert shown is not None
     zero, one = scale_of(shown)
     assert [float(dot.get("cx", "nan")) for dot in dots(shown)] == pytest.approx([zero + 0.8 * one], abs=0.1)
-    assert "only 9 sources" in shown.said
-    assert level_figures.levels(replace(some.explanation(), levels=())) is None
+    assert "only 9 sources" in shown.description
+    assert explanation_figures.levels(replace(some.explanation(), levels=())) is None
 
 
 def test_the_headline_tells_what_was_found_or_that_nothing_can_be_told() -> None:
     found = some.explanation()
     card = why_part(simulated.matrix(), None, found)["findings"][0]
-    assert card.big == "output length"
+    assert card.value == "output length"
     assert "hidden properties explain 21 % (chance 4 %)" in card.words
     dull = replace(found, joint=(some.effect("style", 0.1),))
-    assert why_part(simulated.matrix(), None, dull)["findings"][0].big == "nothing that can be told"
+    assert why_part(simulated.matrix(), None, dull)["findings"][0].value == "nothing that can be told"
     held = some.held_out()
-    assert which_part(simulated.matrix(), None, held)["findings"][0].big.startswith(
-        "no better than popularity"
-    )
-    assert which_part(simulated.matrix(), None, None) == {"which": None, "findings": ()}
+    assert which_part(held)["findings"][0].value.startswith("no better than popularity")
+    assert which_part(None) == {"which": None, "findings": ()}

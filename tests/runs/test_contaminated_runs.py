@@ -17,6 +17,7 @@ from traitmap.matrix.build import build_matrix
 from traitmap.matrix.reading import touched_cells
 from traitmap.matrix.record import to_json
 from traitmap.report.page import render_report
+from traitmap.report.records import ReportContents
 from traitmap.report.terminal import matrix_view
 from traitmap.report.terminal_runs import overlap_warning
 from traitmap.runs.execute import execute
@@ -86,7 +87,7 @@ def test_matrix_terminal_and_report_are_marked(finished: RunStore) -> None:
     row = next(line for line in lines if line.startswith("reviews"))
     assert "!" in row
     assert "! test items stand in the training texts" in " ".join(" ".join(lines).split())
-    page = render_report(matrix, None, matrix.conditions)
+    page = render_report(ReportContents(matrix, None, matrix.conditions))
     assert page.count('class="touched') == len(told)
     assert "A folded corner marks cells" in page
     assert "Skill or recall in" in page

@@ -48,15 +48,17 @@ def contents(prepared_run: Path) -> ReportContents:
 
 def rendered(found: ReportContents) -> str:
     return render_report(
-        found.matrix,
-        found.traits,
-        dict(found.matrix.conditions),
-        profile=found.profile,
-        explanation=found.explanation,
-        recommendation=getattr(found, "recommendation", None),
-        cells=found.cells,
-        evaluation=found.evaluation,
-        missing=found.missing,
+        ReportContents(
+            found.matrix,
+            found.traits,
+            dict(found.matrix.conditions),
+            profile=found.profile,
+            explanation=found.explanation,
+            recommendation=getattr(found, "recommendation", None),
+            cells=found.cells,
+            evaluation=found.evaluation,
+            missing=found.missing,
+        )
     )
 
 

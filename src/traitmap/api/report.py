@@ -67,17 +67,7 @@ def write_report(
     contents = report_contents(
         folder, why=not fast, which=not fast, cells=True, parser=parser, listener=listener or silent
     )
-    return pages.write_report(
-        Path(path) if path is not None else folder / "report.html",
-        contents.matrix,
-        contents.traits,
-        contents.conditions,
-        profile=contents.profile,
-        explanation=contents.explanation,
-        cells=contents.cells,
-        evaluation=contents.evaluation,
-        missing=contents.missing,
-    )
+    return pages.write_report(Path(path) if path is not None else folder / "report.html", contents)
 
 
 def report_contents(

@@ -1,10 +1,10 @@
-"""SVG as text: every name and number that goes in is escaped, so no dataset can put markup in.
+"""The kit that every figure is drawn with: SVG as text, scales and axes, and the colours of both themes.
 
-Scales, axes and texts that figures share: from data to px, with round ticks.
+Every name and number that goes in is escaped, so no dataset can put markup into a page. Coordinates are px,
+written with few decimals, so that the same records give the same bytes on every machine.
 
-Colours of the matrix: diverging blue to orange (safe for colour-blind readers), light and dark.
-
-Colours come in steps with a class each, so that one style sheet serves both themes and every view. Steps are
+Gains are coloured from blue (better) to orange (worse), which colour-blind readers can tell apart. Colours
+come in steps with a class each, so that one style sheet serves both themes and every view. Steps are
 interpolated in OKLab (B. Ottosson, 2020), where equal steps look equal.
 """
 
@@ -18,21 +18,26 @@ from markupsafe import Markup, escape
 
 from traitmap.wording import clean, typeset
 
+TICK_SIZE = 11.0  # px, as the style sheets have it
+NAME_SIZE = 12.0
+STEPS = 12  # of a colour on either side of zero
+
 # Relative widths of characters in a wide sans-serif (em); enough to know when a label must be cut.
 _NARROW = frozenset("fijlrtI.,:;'|!()[] -/")
 _WIDE = frozenset("mwMWGOQ@%")
+_ROUND = (1, 2, 2.5, 5, 10)
 
 
 def number(value: float) -> str:
     """A coordinate: at most two decimals, no trailing zeros, the same bytes on every machine."""
-    text = f"{value:.2f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
+    digits = f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if digits == "-0" else digits
 
 
 def element(
     name: str, attributes: Mapping[str, object] | None = None, *children: Markup | str | None
 ) -> Markup:
-    """One element. Strings are escaped, Markup goes in as it is, None is left out."""
+    """One element. Strings are escaped, Markup goes in as it is, what is None is left out."""
     parts = [f"<{name}"]
     for key, value in (attributes or {}).items():
         if value is not None:
@@ -53,32 +58,63 @@ def join(*children: Markup) -> Markup:
     return Markup("".join(children))
 
 
-def figure(
-    *, key: str, title: str, description: str, width: float, height: float, content: Markup, style: str = ""
+def text(
+    x: float, y: float, style: str, words: str, anchor: str | None = None, **attributes: object
 ) -> Markup:
-    """A whole ``<svg>`` with accessible title and description; ``key`` makes the ids unique in the page."""
-    return element(
-        "svg",
-        {
-            "xmlns": "http://www.w3.org/2000/svg",
-            "class": f"figure {style}".strip(),
-            "id": key,
-            "viewBox": f"0 0 {number(width)} {number(height)}",
-            "width": width,
-            "height": height,
-            "role": "img",
-            "aria-labelledby": f"{key}-title {key}-desc",
-        },
-        element("title", {"id": f"{key}-title"}, title),
-        element("desc", {"id": f"{key}-desc"}, description),
-        content,
-    )
+    """Words whose baseline begins (``anchor`` None), is centred (``middle``) or ends (``end``) at (x, y)."""
+    place = {"x": x, "y": y, "class": style, "text-anchor": anchor}
+    return element("text", {**place, **attributes}, words)
 
 
-def text_width(text: str, size: float) -> float:
+def path(style: str, d: str) -> Markup:
+    """A line or shape in the path language of SVG."""
+    return element("path", {"class": style, "d": d})
+
+
+def circle(style: str, x: float, y: float, radius: float) -> Markup:
+    """A dot about (x, y)."""
+    return element("circle", {"class": style, "cx": x, "cy": y, "r": radius})
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing that has no place in a page yet.
+
+    title: its accessible name. alt: what is drawn, in a sentence. content: what lies within 0..width and
+    0..height px. style: classes that the style sheets know.
+    """
+
+    title: str
+    alt: str
+    content: Markup
+    width: float
+    height: float
+    style: str
+
+    def svg(self, key: str) -> Markup:
+        """The whole ``<svg>``. key: its id, unique in the page; title and description have ids made of it."""
+        return element(
+            "svg",
+            {
+                "xmlns": "http://www.w3.org/2000/svg",
+                "class": f"figure {self.style}",
+                "id": key,
+                "viewBox": f"0 0 {number(self.width)} {number(self.height)}",
+                "width": self.width,
+                "height": self.height,
+                "role": "img",
+                "aria-labelledby": f"{key}-title {key}-desc",
+            },
+            element("title", {"id": f"{key}-title"}, self.title),
+            element("desc", {"id": f"{key}-desc"}, self.alt),
+            self.content,
+        )
+
+
+def text_width(words: str, size: float) -> float:
     """Estimated width in px of a text in a wide sans-serif at font size ``size`` px."""
     em = 0.0
-    for character in text:
+    for character in words:
         if ord(character) > 0x2E80:
             em += 1.0
         elif character in _NARROW:
@@ -88,25 +124,37 @@ def text_width(text: str, size: float) -> float:
     return em * size
 
 
-def shorten(text: str, size: float, room: float) -> str:
+def shorten(words: str, size: float, room: float) -> str:
     """The text, or its beginning and end around an ellipsis, so that it fits ``room`` px.
 
     Long names of one family often differ at the end (``..._balanced``), so the end is kept.
     """
-    text = clean(text)
-    if text_width(text, size) <= room:
-        return text
-    for kept in range(len(text) - 1, 2, -1):
-        head = (2 * kept + 2) // 3
-        cut = text[:head] + "…" + text[len(text) - (kept - head) :]
+    words = clean(words)
+    if text_width(words, size) <= room:
+        return words
+    for length in range(len(words) - 1, 2, -1):
+        head = (2 * length + 2) // 3
+        cut = words[:head] + "…" + words[len(words) - (length - head) :]
         if text_width(cut, size) <= room:
             return cut
-    return text[:2] + "…"
+    return words[:2] + "…"
 
 
-TICK_SIZE = 11.0
-NAME_SIZE = 12.0
-_STEPS = (1, 2, 2.5, 5, 10)
+def name_text(
+    name: str, x: float, y: float, room: float, *, anchor: str = "end", style: str = "name"
+) -> Markup:
+    """A name cut to its room, whole in its tooltip."""
+    short = shorten(name, NAME_SIZE, room)
+    whole = element("title", None, name) if short != name else None
+    return element("text", {"x": x, "y": y, "class": style, "text-anchor": anchor}, whole, short)
+
+
+def room_for(
+    texts: Iterable[str], *, least: float = 0.0, most: float = 1e9, size: float = NAME_SIZE
+) -> float:
+    """Px that the widest text takes, within limits."""
+    widest = max((text_width(words, size) for words in texts), default=0.0)
+    return min(most, max(least, widest + 4))
 
 
 @dataclass(frozen=True)
@@ -127,9 +175,9 @@ class Scale:
         share = (value - low) / (high - low) if high > low else 0.5
         return self.start + share * (self.end - self.start)
 
-    def holds(self, value: float) -> bool:
-        """Whether a value lies on the axis."""
-        return isfinite(value) and self.low <= value <= self.high
+    def ticks(self, most: int = 6) -> list[float]:
+        """Round numbers on the axis, at most ``most`` or so; powers of ten where it is logarithmic."""
+        return log_ticks(self.low, self.high) if self.logarithmic else round_ticks(self.low, self.high, most)
 
 
 def round_ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -138,7 +186,7 @@ def round_ticks(low: float, high: float, most: int = 6) -> list[float]:
         return [low] if isfinite(low) else []
     raw = (high - low) / max(most - 1, 1)
     scale = 10.0 ** floor(log10(raw))
-    step = next(one * scale for one in _STEPS if one * scale >= raw * (1 - 1e-9))
+    step = next(factor * scale for factor in _ROUND if factor * scale >= raw * (1 - 1e-9))
     first, last = ceil(low / step - 1e-9), floor(high / step + 1e-9)
     return [round(at * step, 12) for at in range(first, last + 1)]
 
@@ -147,8 +195,8 @@ def log_ticks(low: float, high: float) -> list[float]:
     """Powers of ten within low..high; 2 and 5 times these where there are few."""
     first, last = floor(log10(low)), ceil(log10(high))
     factors = (1, 2, 5) if last - first < 3 else (1, 3) if last - first < 5 else (1,)
-    found = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
-    return [one for one in found if low * (1 - 1e-9) <= one <= high * (1 + 1e-9)]
+    ticks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+    return [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
 
 
 def around(values: Iterable[float], *, zero: bool = False, margin: float = 0.06) -> tuple[float, float]:
@@ -165,95 +213,63 @@ def around(values: Iterable[float], *, zero: bool = False, margin: float = 0.06)
 
 def tick_text(value: float, unit: str = "") -> str:
     """``0.5``, ``−20``, ``1k``, with the unit behind."""
-    text = f"{value / 1000:g}k" if abs(value) >= 1000 else f"{round(value, 10):g}"
-    return typeset(text) + unit
+    digits = f"{value / 1000:g}k" if abs(value) >= 1000 else f"{round(value, 10):g}"
+    return typeset(digits) + unit
 
 
 def x_axis(
     scale: Scale,
-    ticks: Sequence[float],
+    ticks: Mapping[float, str] | Sequence[float],
     *,
     top: float,
     bottom: float,
     title: str = "",
     unit: str = "",
-    zero: bool = True,
 ) -> Markup:
-    """Rules from top to bottom with their numbers beneath, and the title beneath these."""
+    """Rules from top to bottom with their numbers beneath, and the title beneath these.
+
+    ticks: places, or places with what is written there. The rule at 0 is darker on a straight scale.
+    """
     parts = []
     for value in ticks:
         x = scale(value)
-        style = "rule zero" if zero and value == 0 else "rule"
-        parts.append(element("path", {"class": style, "d": f"M{x:.1f} {top:.1f}V{bottom:.1f}"}))
-        place = {"x": x, "y": bottom + 14, "class": "tick", "text-anchor": "middle"}
-        parts.append(element("text", place, tick_text(value, unit)))
+        style = "rule zero" if value == 0 and not scale.logarithmic else "rule"
+        words = ticks[value] if isinstance(ticks, Mapping) else tick_text(value, unit)
+        parts.append(path(style, f"M{x:.1f} {top:.1f}V{bottom:.1f}"))
+        parts.append(text(x, bottom + 14, "tick", words, "middle"))
     if title:
-        place = {
-            "x": (scale.start + scale.end) / 2,
-            "y": bottom + 30,
-            "class": "end",
-            "text-anchor": "middle",
-        }
-        parts.append(element("text", place, title))
+        parts.append(text((scale.start + scale.end) / 2, bottom + 30, "end", title, "middle"))
     return element("g", {"class": "axis"}, *parts)
 
 
 def y_axis(
-    scale: Scale,
-    ticks: Sequence[float],
-    *,
-    left: float,
-    right: float,
-    title: str = "",
-    unit: str = "",
-    zero: bool = True,
+    scale: Scale, ticks: Sequence[float], *, left: float, right: float, title: str = "", unit: str = ""
 ) -> Markup:
     """Rules from left to right with their numbers at the left, and the title turned beside these."""
     parts = []
     for value in ticks:
         y = scale(value)
-        style = "rule zero" if zero and value == 0 else "rule"
-        parts.append(element("path", {"class": style, "d": f"M{left:.1f} {y:.1f}H{right:.1f}"}))
-        place = {"x": left - 7, "y": y + 4, "class": "tick", "text-anchor": "end"}
-        parts.append(element("text", place, tick_text(value, unit)))
+        parts.append(path("rule zero" if value == 0 else "rule", f"M{left:.1f} {y:.1f}H{right:.1f}"))
+        parts.append(text(left - 7, y + 4, "tick", tick_text(value, unit), "end"))
     if title:
         y = (scale.start + scale.end) / 2
-        place = {
-            "x": 12,
-            "y": y,
-            "class": "end",
-            "text-anchor": "middle",
-            "transform": f"rotate(-90 12 {y:.1f})",
-        }
-        parts.append(element("text", place, title))
+        parts.append(text(12, y, "end", title, "middle", transform=f"rotate(-90 12 {y:.1f})"))
     return element("g", {"class": "axis"}, *parts)
 
 
-def name_text(
-    name: str, x: float, y: float, room: float, *, anchor: str = "end", style: str = "name"
-) -> Markup:
-    """A name cut to its room, whole in its tooltip."""
-    short = shorten(name, NAME_SIZE, room)
-    whole = element("title", None, name) if short != name else None
-    return element("text", {"x": x, "y": y, "class": style, "text-anchor": anchor}, whole, short)
-
-
-def room_for(
-    texts: Iterable[str], *, least: float = 0.0, most: float = 1e9, size: float = NAME_SIZE
-) -> float:
-    """Px that the widest text takes, within limits."""
-    widest = max((text_width(text, size) for text in texts), default=0.0)
-    return min(most, max(least, widest + 4))
-
-
-STEPS = 12
-
-_LIGHT_BETTER = ("#f3f1ec", "#a9cbe6", "#3f8cc4", "#0a4a86")
-_LIGHT_WORSE = ("#f3f1ec", "#f6cda4", "#e08534", "#9b4200")
-_LIGHT_VALUE = ("#f3f1ec", "#c4dccf", "#6aa892", "#1d5f53")
-_DARK_BETTER = ("#272a30", "#234a6d", "#3379b0", "#86c5f4")
-_DARK_WORSE = ("#272a30", "#5f3c20", "#b0641f", "#f9b273")
-_DARK_VALUE = ("#272a30", "#27493f", "#3c8170", "#92d9c3")
+# From the middle outwards: better, worse, and absolute values.
+_PALETTES = {
+    "light": (
+        ("#f3f1ec", "#a9cbe6", "#3f8cc4", "#0a4a86"),
+        ("#f3f1ec", "#f6cda4", "#e08534", "#9b4200"),
+        ("#f3f1ec", "#c4dccf", "#6aa892", "#1d5f53"),
+    ),
+    "dark": (
+        ("#272a30", "#234a6d", "#3379b0", "#86c5f4"),
+        ("#272a30", "#5f3c20", "#b0641f", "#f9b273"),
+        ("#272a30", "#27493f", "#3c8170", "#92d9c3"),
+    ),
+}
 _SOFT_INK, _WHITE, _BLACK = "#16191d", "#ffffff", "#000000"
 
 
@@ -264,29 +280,29 @@ def step(value: float, limit: float) -> int | None:
     return max(-STEPS, min(STEPS, round(value / limit * STEPS)))
 
 
-def diverging_class(value: float, limit: float) -> str:
-    """Class of a gain (positive: better)."""
-    at = step(value, limit)
+def diverging_class(at: int | None) -> str:
+    """Class of a step of a diverging colour (positive: better)."""
     if at is None:
         return "none"
     return f"g{'m' if at < 0 else 'p'}{abs(at)}" if at else "g0"
 
 
-def value_class(value: float, low: float, high: float) -> str:
-    """Class of an absolute value between the two ends of its scale."""
+def value_step(value: float, low: float, high: float) -> int | None:
+    """Step of an absolute value between the two ends of its scale: 0..STEPS, None where unknown."""
     if not isfinite(value):
-        return "none"
+        return None
     share = (value - low) / (high - low) if high > low else 0.5
-    return f"v{max(0, min(STEPS, round(share * STEPS)))}"
+    return max(0, min(STEPS, round(share * STEPS)))
+
+
+def value_class(at: int | None) -> str:
+    """Class of a step of an absolute value."""
+    return "none" if at is None else f"v{at}"
 
 
 def variables(theme: str) -> str:
     """Custom properties of one theme: the fill of every class, and the ink that reads best on it."""
-    better, worse, value = (
-        (_LIGHT_BETTER, _LIGHT_WORSE, _LIGHT_VALUE)
-        if theme == "light"
-        else (_DARK_BETTER, _DARK_WORSE, _DARK_VALUE)
-    )
+    better, worse, value = _PALETTES[theme]
     fills = {"g0": better[0]}
     for at in range(1, STEPS + 1):
         fills[f"gp{at}"] = along(better, at / STEPS)
@@ -302,9 +318,16 @@ def classes() -> tuple[str, ...]:
     return ("g0", *signed, *(f"v{at}" for at in range(STEPS + 1)))
 
 
-def rules() -> str:
-    """Style rules that give each class its fill and ink."""
-    return "".join(f".{name}{{--fill:var(--{name});--ink-cell:var(--{name}i)}}" for name in classes())
+def themed(sheet: str) -> str:
+    """A style sheet with the palettes in the places of its comments.
+
+    ``/* light palette */`` and ``/* dark palette */`` become the variables of a theme, ``/* palette classes
+    */`` the rules that give each class its fill and its ink.
+    """
+    for theme in _PALETTES:
+        sheet = sheet.replace(f"/* {theme} palette */", variables(theme))
+    rules = "".join(f".{name}{{--fill:var(--{name});--ink-cell:var(--{name}i)}}" for name in classes())
+    return sheet.replace("/* palette classes */", rules)
 
 
 def ink(fill: str) -> str:
@@ -313,9 +336,14 @@ def ink(fill: str) -> str:
     return best if contrast(best, fill) >= 4.5 else _BLACK
 
 
-def contrast(one: str, other: str) -> float:
+def contrast(first: str, second: str) -> float:
     """Contrast ratio of two colours as WCAG 2 defines it, 1..21."""
-    bright, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+
+    def luminance(colour: str) -> float:
+        red, green, blue = _linear(colour)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    bright, dark = sorted((luminance(first), luminance(second)), reverse=True)
     return (bright + 0.05) / (dark + 0.05)
 
 
@@ -330,11 +358,6 @@ def along(stops: tuple[str, ...], share: float) -> str:
 def _linear(colour: str) -> list[float]:
     channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     return [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-
-
-def _luminance(colour: str) -> float:
-    red, green, blue = _linear(colour)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def _oklab(colour: str) -> list[float]:

@@ -1,117 +1,41 @@
-"""A figure as a file for print: SVG in any width, PNG and PDF by typst, without a browser.
+"""Figures of the report as files for print: SVG in any width, PNG and PDF by typst, without a browser.
 
-A figure as an SVG file of its own: the page's styles written onto its elements, in the light palette.
-
-Programs that turn SVG into PNG or PDF know little of style sheets and nothing of custom properties, so the
-cascade is done here: type and class selectors, ``:not(.x)`` and ``:first-child``, and descendants.
-
-Every figure of the report by its name, each as an SVG of its own.
+A figure is taken from the page by its name, and the page's styles are written onto its elements, in the light
+palette: programs that turn SVG into PNG or PDF know little of style sheets and nothing of custom properties.
+So the cascade is done here: type and class selectors, ``:not(.x)`` and ``:first-child``, and descendants.
 """
 
 from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from markupsafe import Markup
-
 from traitmap.analysis.traits.scaling import clustered_order
 from traitmap.errors import UserError
 from traitmap.matrix.reading import read
-from traitmap.report import chart as palette
+from traitmap.report.adapters import adapter_cards
+from traitmap.report.chart import themed
 from traitmap.report.heatmap import heatmap, layout
 from traitmap.report.records import ReportContents, Shown
-from traitmap.report.traits import adapter_figures, loading_figures, trait_figures
+from traitmap.report.traits import loading_figures, trait_figures
 from traitmap.report.which import rankings, which_figures
 from traitmap.report.why import why_groups
 
+# An element by its tag, its classes and whether it is a first child; and it with all its ancestors.
+Element = tuple[str, frozenset[str], bool]
+Lineage = tuple[Element, ...]
+# A simple selector: tag, classes that it must and must not have, whether it must be a first child.
+Compound = tuple[str, frozenset[str], frozenset[str], bool]
+
+MATRIX = "matrix"
 FORMATS = ("svg", "png", "pdf")
 MM_PER_PX = 25.4 / 96  # CSS's own pixel
 MARGIN = 6.0  # px around the figure: fonts of this machine may run a little wider than the page reckons
-_SIZE = re.compile(r"<svg\b[^>]*>")
-
-
-def figure_file(svg: str, kind: str, *, width: float | None = None, dpi: int = 300) -> bytes:
-    """The figure as bytes of a file.
-
-    svg: a standalone SVG. kind: ``svg``, ``png`` or ``pdf``. width: in mm, default the figure's own size; the
-    height follows. dpi: dots per inch of a PNG. The same input gives the same bytes, with the same version of
-    typst and the same fonts. UserError where typst is not installed, or a number makes no figure.
-    """
-    if kind not in FORMATS:
-        raise UserError(f"{kind!r} is no format of a figure; legal: {', '.join(FORMATS)}.")
-    svg, natural, height = _with_margin(svg)
-    wanted = natural * MM_PER_PX if width is None else width
-    if not 10 <= wanted <= 2000:
-        raise UserError(f"--width {wanted:g}: a figure is between 10 and 2000 mm wide.")
-    if not 30 <= dpi <= 2400:
-        raise UserError(f"--dpi {dpi}: between 30 and 2400.")
-    if kind == "svg":
-        return (_sized(svg, wanted, height / natural) if width is not None else svg).encode("utf-8")
-    dots = wanted / 25.4 * dpi
-    if kind == "png" and dots * dots * height / natural > 4e8:
-        raise UserError(
-            f"--width {wanted:g} at --dpi {dpi} is {dots:.0f} dots wide, more than memory holds; lower one."
-        )
-    return _compiled(svg, kind, wanted, dpi)
-
-
-def _compiled(svg: str, kind: Any, width: float, dpi: int) -> bytes:
-    """One page of the figure's size, set by typst."""
-    try:
-        import typst
-    except ImportError:
-        raise UserError(
-            f"A {kind} needs the package typst, which is not installed: pip install 'traitmap[figures]', or "
-            "ask for a .svg."
-        ) from None
-    with tempfile.TemporaryDirectory(prefix="traitmap-figure-") as folder:
-        (Path(folder) / "figure.svg").write_text(svg, encoding="utf-8")
-        page = Path(folder) / "figure.typ"
-        page.write_text(
-            "#set document(date: none)\n"
-            f"#set page(width: {width:.4f}mm, height: auto, margin: 0mm)\n"
-            '#image("figure.svg", width: 100%)\n',
-            encoding="utf-8",
-        )
-        try:
-            made = typst.compile(str(page), root=folder, format=kind, ppi=float(dpi))
-        except Exception as error:  # typst's errors are no class of their own in all versions
-            raise UserError(f"typst could not set the figure: {error}") from None
-    return bytes(made)
-
-
-def _with_margin(svg: str) -> tuple[str, float, float]:
-    """The SVG with room around it, its width and its height in px."""
-    found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)" width="[\d.]+" height="[\d.]+"', svg)
-    if found is None:
-        raise UserError("The figure has no size; this is a defect of the report.")
-    width, height = (float(group) + 2 * MARGIN for group in found.groups())
-    place = f'viewBox="{-MARGIN:g} {-MARGIN:g} {width:g} {height:g}" width="{width:g}" height="{height:g}"'
-    behind = f'<rect x="{-MARGIN:g}" y="{-MARGIN:g}" width="100%" height="100%"'
-    return (
-        svg.replace(found[0], place, 1).replace('<rect width="100%" height="100%"', behind, 1),
-        width,
-        height,
-    )
-
-
-def _sized(svg: str, width: float, aspect: float) -> str:
-    """The SVG with its size in mm."""
-
-    def head(match: re.Match[str]) -> str:
-        tag = re.sub(r'\s(?:width|height)="[^"]*"', "", match[0])
-        return f'{tag[:-1]} width="{width:g}mm" height="{width * aspect:.4g}mm">'
-
-    return _SIZE.sub(head, svg, count=1)
-
-
 SVG = "http://www.w3.org/2000/svg"
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -136,27 +60,119 @@ _WRITTEN = frozenset(
         "text-anchor",
     }
 )
-_INHERITED_SIZE = "12px"
 _SIMPLE = re.compile(r"(\*|[a-zA-Z][\w-]*)?((?:[.#][\w-]+|:not\([.\w-]+\)|:first-child|:root)*)$")
 
 
-@dataclass(frozen=True)
-class _Compound:
-    """One simple selector: tag, classes it must and must not have, whether it is a first child."""
-
-    tag: str
-    classes: frozenset[str]
-    without: frozenset[str]
-    first: bool
+def figure_names(contents: ReportContents) -> tuple[str, ...]:
+    """Names of all figures that these records have, in the order of the page."""
+    return (MATRIX, *(figure.name for figure in _figures(contents)))
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """Selectors from the outermost to the element itself, what they weigh, and what they set."""
+def figure_svg(name: str, contents: ReportContents, *, background: str = "#ffffff") -> str:
+    """One figure as an SVG file that needs nothing else, in the light palette.
 
-    path: tuple[_Compound, ...]
-    weight: tuple[int, int, int]
-    sets: tuple[tuple[str, str], ...]
+    background: colour behind it; empty for none. UserError where there is no figure of that name.
+    """
+    if name == MATRIX:
+        reading = read(contents.matrix)
+        svg = heatmap(reading, layout(reading, clustered_order(contents.matrix)), key=MATRIX)
+        return standalone(str(svg), background)
+    figures = {figure.name: figure for figure in _figures(contents)}
+    if name not in figures:
+        why = "; ".join(f"no {part}: {reason}" for part, reason in contents.missing.items())
+        raise UserError(
+            f"There is no figure {name!r}; there are {', '.join((MATRIX, *figures))}"
+            + (f" ({why})." if why else ".")
+        )
+    return standalone(str(figures[name].svg), background)
+
+
+def _figures(contents: ReportContents) -> list[Shown]:
+    """Every figure of the page but the matrix, in its order."""
+    matrix, traits, evaluation = contents.matrix, contents.traits, contents.evaluation
+    figures: list[Shown] = []
+    if traits is not None:
+        figures += [*trait_figures(traits), *loading_figures(traits)]
+    figures += [card.figure for card in adapter_cards(matrix, traits) if card.figure is not None]
+    for *_, group in why_groups(matrix, contents.profile, contents.explanation):
+        figures += group
+    if evaluation is not None:
+        figures += [*which_figures(evaluation), *rankings(evaluation)]
+    return figures
+
+
+def figure_file(svg: str, kind: str, *, width: float | None = None, dpi: int = 300) -> bytes:
+    """The figure as bytes of a file.
+
+    svg: a standalone SVG. kind: ``svg``, ``png`` or ``pdf``. width: in mm, default the figure's own size; the
+    height follows. dpi: dots per inch of a PNG. The same input gives the same bytes, with the same version of
+    typst and the same fonts. UserError where typst is not installed, or a number makes no figure.
+    """
+    if kind not in FORMATS:
+        raise UserError(f"{kind!r} is no format of a figure; legal: {', '.join(FORMATS)}.")
+    svg, natural, height = _with_margin(svg)
+    size = natural * MM_PER_PX if width is None else width
+    if not 10 <= size <= 2000:
+        raise UserError(f"--width {size:g}: a figure is between 10 and 2000 mm wide.")
+    if not 30 <= dpi <= 2400:
+        raise UserError(f"--dpi {dpi}: between 30 and 2400.")
+    if kind == "svg":
+        return (_sized(svg, size, height / natural) if width is not None else svg).encode("utf-8")
+    dots = size / 25.4 * dpi
+    if kind == "png" and dots * dots * height / natural > 4e8:
+        raise UserError(
+            f"--width {size:g} at --dpi {dpi} is {dots:.0f} dots wide, more than memory holds; lower one."
+        )
+    return _compiled(svg, kind, size, dpi)
+
+
+def _compiled(svg: str, kind: Any, width: float, dpi: int) -> bytes:
+    """One page of the figure's size, set by typst."""
+    try:
+        import typst
+    except ImportError:
+        raise UserError(
+            f"A {kind} needs the package typst, which is not installed: pip install 'traitmap[figures]', or "
+            "ask for a .svg."
+        ) from None
+    with tempfile.TemporaryDirectory(prefix="traitmap-figure-") as folder:
+        (Path(folder) / "figure.svg").write_text(svg, encoding="utf-8")
+        page = Path(folder) / "figure.typ"
+        page.write_text(
+            "#set document(date: none)\n"
+            f"#set page(width: {width:.4f}mm, height: auto, margin: 0mm)\n"
+            '#image("figure.svg", width: 100%)\n',
+            encoding="utf-8",
+        )
+        try:
+            return bytes(typst.compile(str(page), root=folder, format=kind, ppi=float(dpi)))
+        except Exception as error:  # typst's errors are no class of their own in all versions
+            raise UserError(f"typst could not set the figure: {error}") from None
+
+
+def _with_margin(svg: str) -> tuple[str, float, float]:
+    """The SVG with room around it, its width and its height in px."""
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)" width="[\d.]+" height="[\d.]+"', svg)
+    if size is None:
+        raise UserError("The figure has no size; this is a defect of the report.")
+    width, height = (float(group) + 2 * MARGIN for group in size.groups())
+    place = f'viewBox="{-MARGIN:g} {-MARGIN:g} {width:g} {height:g}" width="{width:g}" height="{height:g}"'
+    behind = f'<rect x="{-MARGIN:g}" y="{-MARGIN:g}" width="100%" height="100%"'
+    return (
+        svg.replace(size[0], place, 1).replace('<rect width="100%" height="100%"', behind, 1),
+        width,
+        height,
+    )
+
+
+def _sized(svg: str, width: float, aspect: float) -> str:
+    """The SVG with its size in mm."""
+
+    def head(match: re.Match[str]) -> str:
+        tag = re.sub(r'\s(?:width|height)="[^"]*"', "", match[0])
+        return f'{tag[:-1]} width="{width:g}mm" height="{width * aspect:.4g}mm">'
+
+    return re.sub(r"<svg\b[^>]*>", head, svg, count=1)
 
 
 def standalone(svg: str, background: str = "#ffffff") -> str:
@@ -166,47 +182,48 @@ def standalone(svg: str, background: str = "#ffffff") -> str:
     """
     ElementTree.register_namespace("", SVG)
     root = ElementTree.fromstring(svg)
-    _dress(root, (), {**_variables()}, True)
+    palette: dict[str, str] = {}
+    for selectors, properties in _blocks():
+        if selectors == ":root":
+            palette |= properties
+    _dress(root, (), palette, True)
     root.set("font-family", FONT)
     if "font-size" not in root.attrib:
-        root.set("font-size", _INHERITED_SIZE)
+        root.set("font-size", "12px")
     if background:
         box = {"width": "100%", "height": "100%", "fill": background}
         root.insert(2, ElementTree.Element(f"{{{SVG}}}rect", box))
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _dress(
-    node: ElementTree.Element,
-    above: tuple[tuple[str, frozenset[str], bool], ...],
-    known: Mapping[str, str],
-    first: bool,
-) -> None:
-    """Write the winning styles onto an element and everything below it."""
+def _dress(node: ElementTree.Element, above: Lineage, known: Mapping[str, str], first: bool) -> None:
+    """Write the winning styles onto an element and everything below it.
+
+    above: its ancestors from the outermost on. known: custom properties that it inherits.
+    """
     tag = node.tag.rsplit("}", 1)[-1]
-    here = (*above, (tag, frozenset(node.get("class", "").split()), first))
-    found = _styles(here)
-    properties = {**known, **{name: text for name, text in found.items() if name.startswith("--")}}
-    for name, text in found.items():
+    lineage = (*above, (tag, frozenset(node.get("class", "").split()), first))
+    styles = _styles(lineage)
+    properties = {**known, **{name: text for name, text in styles.items() if name.startswith("--")}}
+    for name, text in styles.items():
         if name in _WRITTEN:
             node.set(name, _resolved(text, properties))
-    node.attrib.pop("class", None)
-    for name in [name for name in node.attrib if name.startswith(("data-", "aria-"))]:
+    for name in [name for name in node.attrib if name == "class" or name.startswith(("data-", "aria-"))]:
         del node.attrib[name]
-    for child in [one for one in node if "backdrop" in one.get("class", "").split()]:
+    for child in [child for child in node if "backdrop" in child.get("class", "").split()]:
         node.remove(child)  # it hides what scrolls beneath names, and nothing scrolls in a file
     for at, child in enumerate(node):
-        _dress(child, here, properties, at == 0)
+        _dress(child, lineage, properties, at == 0)
 
 
 @lru_cache(maxsize=4096)
-def _styles(here: tuple[tuple[str, frozenset[str], bool], ...]) -> Mapping[str, str]:
-    """What the style sheets set on an element below these ancestors; a figure has many that are alike."""
-    found: dict[str, str] = {}
-    for rule in _rules():
-        if _fits(rule.path, here):
-            found.update(rule.sets)
-    return found
+def _styles(lineage: Lineage) -> Mapping[str, str]:
+    """What the style sheets set on the last of these elements; a figure has many that are alike."""
+    styles: dict[str, str] = {}
+    for _, path, properties in _rules():
+        if _fits(path, lineage):
+            styles.update(properties)
+    return styles
 
 
 def _resolved(text: str, known: Mapping[str, str]) -> str:
@@ -219,151 +236,65 @@ def _resolved(text: str, known: Mapping[str, str]) -> str:
     return text.replace("!important", "").strip()
 
 
-def _fits(path: Sequence[_Compound], here: Sequence[tuple[str, frozenset[str], bool]]) -> bool:
+def _fits(path: Sequence[Compound], lineage: Lineage) -> bool:
     """Whether the last compound is the element and the others its ancestors, in order."""
-    if not _is(path[-1], here[-1]):
+
+    def matches(compound: Compound, element: Element) -> bool:
+        (tag, with_, without, only_first), (name, classes, first) = compound, element
+        return tag in ("", name) and with_ <= classes and not without & classes and (first or not only_first)
+
+    if not matches(path[-1], lineage[-1]):
         return False
-    at = len(here) - 2
-    for compound in reversed(path[:-1]):
-        while at >= 0 and not _is(compound, here[at]):
-            at -= 1
-        if at < 0:
-            return False
-        at -= 1
-    return True
-
-
-def _is(compound: _Compound, one: tuple[str, frozenset[str], bool]) -> bool:
-    tag, classes, first = one
-    return (
-        (not compound.tag or compound.tag == tag)
-        and compound.classes <= classes
-        and not compound.without & classes
-        and (first or not compound.first)
-    )
+    ancestors = iter(reversed(lineage[:-1]))
+    return all(any(matches(compound, element) for element in ancestors) for compound in reversed(path[:-1]))
 
 
 @lru_cache(maxsize=1)
-def _rules() -> tuple[_Rule, ...]:
-    """Rules of the page that can be read here, the weakest first."""
-    found = []
-    for selectors, body in _blocks(_sheet()):
-        sets = tuple(
-            (name.strip(), value.strip())
-            for name, _, value in (part.partition(":") for part in body.split(";"))
-            if value
-        )
-        for selector in selectors.split(","):
-            rule = _rule(selector.strip(), sets)
-            if rule is not None:
-                found.append(rule)
-    return tuple(sorted(found, key=lambda rule: rule.weight))
+def _rules() -> tuple[tuple[tuple[int, int, int], tuple[Compound, ...], Mapping[str, str]], ...]:
+    """(weight, compounds from the outermost on, properties) of the page's rules, the weakest first.
 
-
-def _rule(selector: str, sets: tuple[tuple[str, str], ...]) -> _Rule | None:
-    """One selector with what it sets, or None where it is of a kind that figures do not use."""
-    path = []
-    for part in selector.split():
-        match = _SIMPLE.match(part)
-        if match is None or "#" in part or ":root" in part:
-            return None
-        marks = re.findall(r"(?<!\()\.([\w-]+)", match[2])
-        without = re.findall(r":not\(\.([\w-]+)\)", match[2])
-        tag = "" if match[1] in (None, "*") else match[1]
-        path.append(_Compound(tag, frozenset(marks), frozenset(without), ":first-child" in match[2]))
-    if not path:
-        return None
-    strong = int(any("!important" in value for _, value in sets))
-    classes = sum(len(one.classes) + len(one.without) + one.first for one in path)
-    return _Rule(tuple(path), (strong, classes, sum(bool(one.tag) for one in path)), sets)
-
-
-def _sheet() -> str:
-    """The style sheets without comments and without what holds for some media only."""
-    text = "\n".join(
-        (_TEMPLATES / name).read_text(encoding="utf-8") for name in _SHEETS if (_TEMPLATES / name).is_file()
-    )
-    text = text.replace("/* light palette */", palette.variables("light"), 1)
-    text = text.replace("/* palette classes */", palette.rules())
-    return _without_at_rules(re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL))
-
-
-def _without_at_rules(text: str) -> str:
-    kept, at = [], 0
-    while (start := text.find("@", at)) >= 0:
-        kept.append(text[at:start])
-        depth, at = 0, start
-        while at < len(text):
-            depth += (text[at] == "{") - (text[at] == "}")
-            at += 1
-            if depth == 0 and text[at - 1] in "};":
-                break
-    return "".join(kept) + text[at:]
-
-
-def _blocks(sheet: str) -> list[tuple[str, str]]:
-    """(selectors, body) of every rule."""
-    return [(match[1].strip(), match[2]) for match in re.finditer(r"([^{}]+)\{([^{}]*)\}", sheet)]
-
-
-@lru_cache(maxsize=1)
-def _variables() -> dict[str, str]:
-    """Custom properties of the light palette."""
-    found: dict[str, str] = {}
-    for selectors, body in _blocks(_sheet()):
-        if selectors == ":root":
-            for name, _, value in (part.partition(":") for part in body.split(";")):
-                if value:
-                    found[name.strip()] = value.strip()
-    return found
-
-
-MATRIX = "matrix"
-
-
-def figure_names(contents: ReportContents) -> tuple[str, ...]:
-    """Names of all figures that these records have, in the order of the page."""
-    return tuple(_figures(contents))
-
-
-def figure_svg(name: str, contents: ReportContents, *, background: str = "#ffffff") -> str:
-    """One figure as an SVG file that needs nothing else, in the light palette.
-
-    background: colour behind it; empty for none. UserError where there is no figure of that name.
+    Selectors of a kind that figures do not use are left out.
     """
-    found = _figures(contents)
-    if name not in found:
-        why = "; ".join(f"no {part}: {reason}" for part, reason in contents.missing.items())
-        raise UserError(
-            f"There is no figure {name!r}; there are {', '.join(found)}" + (f" ({why})." if why else ".")
-        )
-    return standalone(str(found[name]()), background)
+    rules = []
+    for selectors, properties in _blocks():
+        strong = int(any("!important" in value for value in properties.values()))
+        for selector in selectors.split(","):
+            matches = [_SIMPLE.match(part) for part in selector.split()]
+            if not matches or "#" in selector or ":root" in selector:
+                continue
+            path = tuple(
+                (
+                    "" if match[1] in (None, "*") else match[1],
+                    frozenset(re.findall(r"(?<!\()\.([\w-]+)", match[2])),
+                    frozenset(re.findall(r":not\(\.([\w-]+)\)", match[2])),
+                    ":first-child" in match[2],
+                )
+                for match in matches
+                if match is not None
+            )
+            if len(path) == len(matches):
+                classes = sum(len(with_) + len(without) + first for _, with_, without, first in path)
+                rules.append(((strong, classes, sum(bool(tag) for tag, *_ in path)), path, properties))
+    return tuple(sorted(rules, key=lambda rule: rule[0]))
 
 
-def _matrix(contents: ReportContents) -> Markup:
-    reading = read(contents.matrix)
-    return heatmap(reading, layout(reading, clustered_order(contents.matrix)), key=MATRIX)
-
-
-def _figures(contents: ReportContents) -> Mapping[str, Callable[[], Markup]]:
-    """Name -> how to draw it."""
-    found: dict[str, Callable[[], Markup]] = {MATRIX: lambda: _matrix(contents)}
-    shown: list[Shown] = []
-    if contents.traits is not None:
-        shown += [*trait_figures(contents.traits), *loading_figures(contents.traits)]
-    found |= {one.name: partial(_drawn, one.svg) for one in shown}
-    for at, (card, _) in enumerate(adapter_figures(contents.matrix, contents.traits), start=1):
-        if card.figure is not None:
-            found[f"profile-{at}"] = partial(_drawn, card.figure)
-    shown = [
-        figure
-        for group in why_groups(contents.matrix, contents.profile, contents.explanation)
-        for figure in group.figures
-    ]
-    if contents.evaluation is not None:
-        shown += [*which_figures(contents.evaluation), *rankings(contents.evaluation)]
-    return found | {one.name: partial(_drawn, one.svg) for one in shown}
-
-
-def _drawn(svg: Markup) -> Markup:
-    return svg
+@lru_cache(maxsize=1)
+def _blocks() -> tuple[tuple[str, Mapping[str, str]], ...]:
+    """(selectors, properties) of every rule, without what holds for some media only."""
+    sheet = themed("\n".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in _SHEETS))
+    sheet = re.sub(r"/\*.*?\*/", "", sheet, flags=re.DOTALL)
+    text, at = "", 0
+    while (start := sheet.find("@", at)) >= 0:
+        text += sheet[at:start]
+        depth, at = 0, start
+        while at < len(sheet):
+            depth += (sheet[at] == "{") - (sheet[at] == "}")
+            at += 1
+            if depth == 0 and sheet[at - 1] in "};":
+                break
+    blocks = []
+    for match in re.finditer(r"([^{}]+)\{([^{}]*)\}", text + sheet[at:]):
+        pairs = (part.partition(":") for part in match[2].split(";"))
+        properties = {name.strip(): value.strip() for name, _, value in pairs if value}
+        blocks.append((match[1].strip(), properties))
+    return tuple(blocks)

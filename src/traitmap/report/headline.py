@@ -25,7 +25,7 @@ UNPARSED = 0.10
 class Transfer:
     """One transfer in words.
 
-    caution: what in the answers makes it less than it seems; beware: the same in a few words. link: its page.
+    caveat: what in the answers makes it less than it seems; warning: the same in a few words. link: its page.
     """
 
     source: str
@@ -34,8 +34,8 @@ class Transfer:
     unit: str
     interval: str
     evidence: str
-    caution: str
-    beware: str
+    caveat: str
+    warning: str
     link: str
 
 
@@ -48,7 +48,8 @@ class Headline:
         variation of a source is no further dataset.
     significant, tested: off-diagonal cells of these sources at q < .05, of those with a test.
     raised, lowered: how many of the significant ones are better and worse.
-    varied: the same of the variations, in a sentence; empty where there are none.
+    variations: the same of the variations, in a sentence; empty where there are none.
+    traits: a verdict and its evidence. doubts: what this run cannot tell, most serious first.
     """
 
     better: tuple[Transfer, ...]
@@ -59,9 +60,9 @@ class Headline:
     raised: int
     lowered: int
     in_domain: str
-    varied: str
+    variations: str
     traits: tuple[str, str]
-    untold: tuple[str, ...]
+    doubts: tuple[str, ...]
 
 
 def headline(
@@ -70,17 +71,19 @@ def headline(
     reasons: Mapping[tuple[str, str], Sequence[Reason]] = MappingProxyType({}),
 ) -> Headline:
     """Pick and count. reasons: (source, target) -> what the answers of the cell show beyond its score."""
-    places = [
+    known = [
         (s, t)
         for s, t in reading.transfers()
         if isfinite(reading.cells[s][t].gain) and not reading.is_predicted(s, t)
     ]
-    halves = [reading_half(reading, s, t) for s, t in places if isfinite(reading.cells[s][t].q)]
-    varied = [(s, t) for s, t in places if s in reading.variations]
-    places = [(s, t) for s, t in places if s not in reading.variations]
+    places = [(s, t) for s, t in known if s not in reading.variations]
     tested = [(s, t) for s, t in places if isfinite(reading.cells[s][t].q)]
     standing = [(s, t) for s, t in tested if reading.significant(s, t)]
-    ranked = sorted(standing if tested else places, key=lambda at: -_strength(reading, *at))
+    # Against its unit's largest, so that targets in other units can stand beside points.
+    ranked = sorted(
+        standing if tested else places,
+        key=lambda at: -(reading.improvement(*at) / reading.targets[at[1]].limit),
+    )
     better = [at for at in ranked if reading.improvement(*at) > 0]
     worse = [at for at in reversed(ranked) if reading.improvement(*at) < 0]
     return Headline(
@@ -92,54 +95,46 @@ def headline(
         raised=len(better) if tested else 0,
         lowered=len(worse) if tested else 0,
         in_domain=_in_domain(reading),
-        varied=_varied(reading, varied),
+        variations=_variations(reading, known),
         traits=traits_in_words(traits),
-        untold=tuple(_untold(reading, traits, halves)),
+        doubts=tuple(_doubts(reading, traits, known)),
     )
-
-
-def _strength(reading: Reading, s: int, t: int) -> float:
-    """Improvement against its unit's largest, so that targets in other units can stand beside points."""
-    return reading.improvement(s, t) / reading.targets[t].limit
 
 
 def _transfer(
     reading: Reading, s: int, t: int, reasons: Mapping[tuple[str, str], Sequence[Reason]]
 ) -> Transfer:
+    """One cell in words, with a warning where its answers collapse or only their shares change."""
     cell, target = reading.cells[s][t], reading.targets[t]
     test = related("q", cell.q) if isfinite(cell.q) else "not tested"
-    caution, beware = _caution(reasons.get((cell.source, cell.target), ()))
-    evidence = ", ".join([*([f"n = {cell.n}"] if cell.n else []), test])
-    shown = scaled_interval(cell, target)
+    interval = scaled_interval(cell, target)
+    words = {
+        reason.kind: reason.words
+        for reason in reasons.get((cell.source, cell.target), ())
+        if reason.significant is not False
+    }
+    kinds = (("collapse", "one answer for all"), ("metric", "class shares alone"))
+    kind, warning = next((pair for pair in kinds if pair[0] in words), ("", ""))
+    link = "/".join(quote(clean(name), safe=_AS_IN_SCRIPTS) for name in (cell.source, cell.target))
     return Transfer(
         source=clean(cell.source),
         target=clean(cell.target),
         gain=typeset(signed(cell.gain * target.factor, target.digits)),
         unit=clean(target.unit),
-        interval="" if shown == UNKNOWN else typeset(shown),
-        evidence=evidence,
-        caution=caution,
-        beware=beware,
-        link="#cell="
-        + "/".join(quote(clean(name), safe=_AS_IN_SCRIPTS) for name in (cell.source, cell.target)),
+        interval="" if interval == UNKNOWN else typeset(interval),
+        evidence=f"n = {cell.n}, {test}" if cell.n else test,
+        caveat=typeset(clean(words.get(kind, "").replace(" -> ", " → "))),
+        warning=warning,
+        link=f"#cell={link}",
     )
 
 
-def _caution(reasons: Sequence[Reason]) -> tuple[str, str]:
-    """A collapse onto one answer, or a change of the answers' shares alone; empty where there is neither."""
-    told = {reason.kind: reason.words for reason in reasons if reason.significant is not False}
-    for kind, beware in (("collapse", "one answer for all"), ("metric", "class shares alone")):
-        if kind in told:
-            return typeset(clean(told[kind].replace(" -> ", " → "))), beware
-    return "", ""
-
-
-def _varied(reading: Reading, places: list[tuple[int, int]]) -> str:
-    """What stands of the transfers of variations."""
-    tested = [(s, t) for s, t in places if isfinite(reading.cells[s][t].q)]
+def _variations(reading: Reading, known: Sequence[tuple[int, int]]) -> str:
+    """How many of the transfers of variations are significant. known: (source, target) with a gain."""
     if not reading.variations:
         return ""
     count = counted(len(reading.variations), "variation")
+    tested = [(s, t) for s, t in known if s in reading.variations and isfinite(reading.cells[s][t].q)]
     if not tested:
         return f"{count[:1].upper()}{count[1:]} of these sources not counted."
     standing = sum(reading.significant(s, t) for s, t in tested)
@@ -148,23 +143,16 @@ def _varied(reading: Reading, places: list[tuple[int, int]]) -> str:
 
 def _in_domain(reading: Reading) -> str:
     """How many adapters are significantly better on their own target."""
-    own = [
+    places = [
         (s, t)
         for s in range(len(reading.sources))
         for t in range(len(reading.targets))
         if reading.in_domain(s, t) and s not in reading.variations and isfinite(reading.cells[s][t].q)
     ]
-    if not own:
+    if not places:
         return ""
-    up = sum(reading.significant(s, t) and reading.improvement(s, t) > 0 for s, t in own)
-    return f"On their own task: {up} of {len(own)} better than the base."
-
-
-def reading_half(reading: Reading, s: int, t: int) -> float:
-    """Half the width of a gain's interval in points; NaN for targets in other units."""
-    cell, target = reading.cells[s][t], reading.targets[t]
-    width = (cell.gain_high - cell.gain_low) * target.factor
-    return width / 2 if target.unit == "points" else float("nan")
+    better = sum(reading.significant(s, t) and reading.improvement(s, t) > 0 for s, t in places)
+    return f"On their own task: {better} of {len(places)} better than the base."
 
 
 def traits_in_words(traits: Traits | None) -> tuple[str, str]:
@@ -177,93 +165,95 @@ def traits_in_words(traits: Traits | None) -> tuple[str, str]:
     if cv is not None:
         evidence.append(f"cross-validation supports {counted(cv, 'component')}")
     if parallel is not None:
-        evidence.append(
-            f"parallel analysis {counted(parallel, 'component')}"
-            if cv is None
-            else f"parallel analysis {parallel}"
-        )
+        evidence.append(f"parallel analysis {counted(parallel, 'component') if cv is None else parallel}")
     words = ", ".join(evidence)
-    sentence = f"{words[:1].upper()}{words[1:]}." if words else ""
+    text = f"{words[:1].upper()}{words[1:]}." if words else ""
     if len(traits.explained_variance_ratio):
         first, low, high = (
             float(values[0]) for values in (traits.explained_variance_ratio, traits.null_p05, traits.null_p95)
         )
         if all(map(isfinite, (first, low, high))):
-            sentence += f" The first explains {share(first)} of the variance; "
-            sentence += f"noise of this shape, {share(low)} to {share(high)}."
-    return (counted(used, "trait") if used else "no trait above noise"), sentence.strip()
+            text += f" The first explains {share(first)} of the variance; "
+            text += f"noise of this shape, {share(low)} to {share(high)}."
+    return (counted(used, "trait") if used else "no trait above noise"), text.strip()
 
 
-def _untold(reading: Reading, traits: Traits | None, halves: list[float]) -> list[str]:
-    """What this run cannot tell, most serious first."""
-    said = [*_holes(reading), *_leaks(reading), *_uncertainty(reading, halves), *_targets(reading)]
+def _doubts(reading: Reading, traits: Traits | None, known: Sequence[tuple[int, int]]) -> list[str]:
+    """What this run cannot tell, most serious first. known: transfers with a gain."""
+    doubts = [*_holes(reading), *_leaks(reading), *_uncertainty(reading, known), *_targets(reading)]
     if traits is not None and not traits.n_components.get("used"):
-        said.append(
+        doubts.append(
             "Whether there are traits at all: no component stands out from noise of this shape, so the "
             "loadings below describe this matrix and nothing beyond it."
         )
-    return said
+    return doubts
 
 
 def _holes(reading: Reading) -> list[str]:
+    """Cells and bases that are not known, or known in part only."""
     cells = [cell for row in reading.cells for cell in row]
     failed = sum(cell.status == "failed" for cell in cells)
     missing = sum(not isfinite(cell.value) and cell.status != "failed" for cell in cells)
-    said = []
+    doubts = []
     if failed or missing:
-        parts = [*([f"{failed} failed"] if failed else []), *([f"{missing} missing"] if missing else [])]
-        said.append(
+        parts = [f"{count} {word}" for count, word in ((failed, "failed"), (missing, "missing")) if count]
+        doubts.append(
             f"{counted(failed + missing, 'cell')} of {len(cells)} "
             f"{'are' if failed + missing != 1 else 'is'} unknown ({', '.join(parts)}). "
             "They are hatched, and no number here includes them."
         )
-    noted = sum(cell.status == "measured" and bool(cell.reason) for cell in cells)
-    if noted:
-        said.append(
-            f"{counted(noted, 'cell')} {'are' if noted != 1 else 'is'} known in part only (a seed is "
+    partly = sum(cell.status == "measured" and bool(cell.reason) for cell in cells)
+    if partly:
+        doubts.append(
+            f"{counted(partly, 'cell')} {'are' if partly != 1 else 'is'} known in part only (a seed is "
             "missing, or there is no interval): the details of the cell say why."
         )
     unbased = [
-        clean(t.name)
-        for t, base in zip(reading.targets, reading.base, strict=True)
+        clean(target.name)
+        for target, base in zip(reading.targets, reading.base, strict=True)
         if not isfinite(base.value)
     ]
     if unbased:
-        said.append(f"The base is not known on {listed(unbased)}, so no gain is either.")
-    return said
+        doubts.append(f"The base is not known on {listed(unbased)}, so no gain is either.")
+    return doubts
 
 
 def _leaks(reading: Reading) -> list[str]:
-    """Cells whose gain may be recall: enough of their test items stand in the training texts."""
-    touched = {at: one for at, one in reading.touched.items() if one.material}
-    if not touched:
+    """Cells whose gain may be recall: enough of their test items occur in the training data."""
+    material = {at: overlap for at, overlap in reading.touched.items() if overlap.material}
+    if not material:
         return []
-    (s, t), most = max(touched.items(), key=lambda at: at[1].touched / at[1].items)
+    (s, t), most = max(material.items(), key=lambda at: at[1].touched / at[1].items)
     return [
-        f"Skill or recall in {counted(len(touched), 'cell')}: test items stand in the training texts, most "
+        f"Skill or recall in {counted(len(material), 'cell')}: test items stand in the training texts, most "
         f"of all {clean(reading.targets[t].name)}'s in {clean(reading.sources[s])} ({most.words})."
     ]
 
 
-def _uncertainty(reading: Reading, halves: list[float]) -> list[str]:
-    said = []
-    known = [half for half in halves if isfinite(half)]
-    if known:
-        said.append(
-            f"Small effects: the typical 95 % interval reaches {plain(median(known))} points to either side, "
-            "so a true gain smaller than that mostly goes unseen. A cell without a mark does not prove that "
-            "there is no effect."
+def _uncertainty(reading: Reading, known: Sequence[tuple[int, int]]) -> list[str]:
+    """How small a gain can be seen, and what intervals leave out. known: transfers with a gain."""
+    tested = [(reading.cells[s][t], reading.targets[t]) for s, t in known if isfinite(reading.cells[s][t].q)]
+    widths = [
+        (cell.gain_high - cell.gain_low) * target.factor for cell, target in tested if target.unit == "points"
+    ]
+    halves = [width / 2 for width in widths if isfinite(width)]
+    doubts = []
+    if halves:
+        doubts.append(
+            f"Small effects: the typical 95 % interval reaches {plain(median(halves))} points to either "
+            "side, so a true gain smaller than that mostly goes unseen. A cell without a mark does not "
+            "prove that there is no effect."
         )
     if not any(isfinite(cell.q) for row in reading.cells for cell in row):
-        said.append(
+        doubts.append(
             "Which gains are real: the table holds no item results, so no gain has an interval or a test."
         )
     elif len(reading.seeds) == 1:
-        said.append(
+        doubts.append(
             "How much a second training would differ: one seed was trained, and the intervals cover the "
             "choice of test items only."
         )
-    return said
+    return doubts
 
 
 def _targets(reading: Reading) -> list[str]:
@@ -276,15 +266,15 @@ def _targets(reading: Reading) -> list[str]:
             guessing.append(clean(target.name))
         if reading.base[t].unparsed > UNPARSED:
             unparsed.append(f"{clean(target.name)} ({share(reading.base[t].unparsed)})")
-    said = []
+    doubts = []
     if guessing:
-        said.append(
+        doubts.append(
             f"Skill on {listed(guessing)}: neither the base nor any adapter beats giving always the "
             "commonest answer, so differences there are of bias, not of skill."
         )
     if unparsed:
-        said.append(
+        doubts.append(
             f"Form or skill on {listed(unparsed)}: that share of the base's answers could not be parsed, "
             "so a gain may be learning the form of the answer."
         )
-    return said
+    return doubts

@@ -1,30 +1,25 @@
 """The transfer matrix as a heat map: base row on top, diagonal outlined, unknown cells hatched.
 
-What the page's script shows of a matrix: views of every seed and metric, and the details of cells.
+``layout`` says how large everything is, ``heatmap`` draws it, and a view says which step of colour and which
+words a cell has: its gain, its absolute value, or its place within its target's column.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from math import isfinite, nan
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
 
 from markupsafe import Markup
 
 from traitmap.analysis.traits.scaling import Order
-from traitmap.matrix.reading import Reading, TargetView, of_seed, read
-from traitmap.matrix.record import Cell, TransferMatrix
-from traitmap.metrics import direction, metric
+from traitmap.matrix.reading import Reading, TargetView
+from traitmap.matrix.record import Cell
+from traitmap.matrix.statistics import Interval
 from traitmap.report import chart as palette
-from traitmap.report.chart import element, figure, join, shorten, text_width
-from traitmap.wording import clean, counted, interval, plain, probability, share, signed, typeset
+from traitmap.report.chart import Chart, element, join, shorten, text_width
+from traitmap.wording import counted, estimate, interval, plain, signed, typeset
 
-if TYPE_CHECKING:
-    from traitmap.analysis.cells import MetricTable
-
-
-VIEWS = ("gain", "absolute", "z")
 Z_LIMIT = 3.0
 _BASE_GAP = 10.0
 _ARROW = 15.0
@@ -117,51 +112,36 @@ def layout(reading: Reading, order: Order | None = None) -> Layout:
 
 def heatmap(reading: Reading, sizes: Layout | None = None, key: str = "matrix") -> Markup:
     """The matrix of gains as SVG. Boxes stand in the file in the study's order and are moved to their places;
-    the page's script shows other views and orders."""
+    the page's script shows other views and orders.
+
+    key: of its ids. Places are told to the script as ``data-s`` (-1: the base) and ``data-t``.
+    """
     sizes = sizes or layout(reading)
     known = sum(isfinite(cell.gain) for row in reading.cells for cell in row)
-    return figure(
-        key=key,
+    style = "heatmap dense" if not sizes.numbers else "heatmap snug" if sizes.cell_width < 52 else "heatmap"
+    hatches = []
+    for name, size, stroke in (("unknown", 6, 2.5), ("predicted", 5, 1)):
+        line = element("path", {"d": f"M0 0V{size}", "class": f"hatch-{name}", "stroke-width": stroke})
+        place = {"id": f"{key}-{name}", "width": size, "height": size, "patternUnits": "userSpaceOnUse"}
+        hatches.append(element("pattern", {**place, "patternTransform": "rotate(45)"}, line))
+    return Chart(
         title="Transfer matrix",
-        description=(
+        alt=(
             f"Heat map of gains over the base: {counted(len(reading.sources), 'source')} (rows) by "
             f"{counted(len(reading.targets), 'target')} (columns), {known} gains known. "
             "The same numbers stand in the table below."
         ),
-        width=sizes.width,
-        height=sizes.height,
-        style="heatmap dense"
-        if not sizes.numbers
-        else "heatmap snug"
-        if sizes.cell_width < 52
-        else "heatmap",
         content=join(
-            _patterns(key),
+            element("defs", None, *hatches),
             _column_names(reading, sizes),
             element("g", {"class": "grid"}, *_base_row(reading, sizes, key), *_rows(reading, sizes, key)),
-            element("g", {"class": "outlines"}, *_diagonal(reading, sizes), *_touched(reading, sizes)),
+            element("g", {"class": "outlines"}, *_outlines(reading, sizes)),
             _row_names(reading, sizes),
         ),
-    )
-
-
-def _patterns(key: str) -> Markup:
-    """The hatch of unknown cells, and the lighter one of predicted cells."""
-    lines = [
-        element(
-            "pattern",
-            {
-                "id": f"{key}-{name}",
-                "width": size,
-                "height": size,
-                "patternUnits": "userSpaceOnUse",
-                "patternTransform": "rotate(45)",
-            },
-            element("path", {"d": f"M0 0V{size}", "class": f"hatch-{name}", "stroke-width": stroke}),
-        )
-        for name, size, stroke in (("unknown", 6, 2.5), ("predicted", 5, 1))
-    ]
-    return element("defs", None, *lines)
+        width=sizes.width,
+        height=sizes.height,
+        style=style,
+    ).svg(key)
 
 
 def _column_names(reading: Reading, sizes: Layout) -> Markup:
@@ -175,67 +155,47 @@ def _column_names(reading: Reading, sizes: Layout) -> Markup:
             place |= {"text-anchor": "middle"}
         arrow = element("text", {"class": "name", "y": -7, "text-anchor": "middle"}, "↓") if lower else None
         at = f"translate({sizes.x(t) + sizes.cell_width / 2:g} {sizes.top:g})"
-        text = element("text", place, sizes.label(target.name))
-        names.append(element("g", {"class": "column-name", "transform": at}, arrow, text))
+        name = element("text", place, sizes.label(target.name))
+        names.append(element("g", {"class": "column-name", "transform": at}, arrow, name))
     return element("g", {"class": "column-names", "aria-hidden": "true"}, *names)
 
 
 def _row_names(reading: Reading, sizes: Layout) -> Markup:
     """Names of the rows over a backdrop: the page keeps them in sight when a wide matrix is scrolled."""
-    backdrop = element(
-        "rect",
-        {"class": "backdrop", "x": 0, "y": sizes.top - 1, "width": sizes.left - 3, "height": sizes.height},
-    )
-    names = [_row_name("base", -1, sizes, "name base-name")]
-    for s, name in enumerate(reading.sources):
-        style = "name variation" if s in reading.variations else "name"
-        names.append(_row_name(sizes.label(name), s, sizes, style))
-    return element("g", {"class": "row-names", "aria-hidden": "true"}, backdrop, *names)
+    box = {"x": 0, "y": sizes.top - 1, "width": sizes.left - 3, "height": sizes.height}
+    names = [element("rect", {"class": "backdrop", **box})]
+    for s, name in enumerate(("base", *reading.sources), start=-1):
+        style = "name base-name" if s < 0 else "name variation" if s in reading.variations else "name"
+        place = f"translate({sizes.left - 10:g} {sizes.y(s) + sizes.cell_height / 2 + 4:g})"
+        attributes = {"transform": place, "class": style, "text-anchor": "end", "data-s": s}
+        names.append(element("text", attributes, name if s < 0 else sizes.label(name)))
+    return element("g", {"class": "row-names", "aria-hidden": "true"}, *names)
 
 
-def _row_name(label: str, row: int, sizes: Layout, style: str) -> Markup:
-    place = {
-        "transform": f"translate({sizes.left - 10:g} {sizes.y(row) + sizes.cell_height / 2 + 4:g})",
-        "class": style,
-        "text-anchor": "end",
-        "data-s": row,
-    }
-    return element("text", place, label)
-
-
-def _box(
-    sizes: Layout, row: int, column: int, *, style: str, text: str, key: str, overlay: str | None
-) -> Markup:
-    """One cell; all cells have the same rectangle, moved into place."""
+def _box(sizes: Layout, row: int, column: int, style: str, words: str, hatch: str | None) -> Markup:
+    """One cell; all cells have the same rectangle, moved into place. hatch: id of the pattern over it."""
     width, height = sizes.cell_width - 1.5, sizes.cell_height - 1.5
     rectangle = {"width": width, "height": height, "rx": 2}
-    shown = text if sizes.numbers else ("" if not text.endswith("•") else "•")
+    over = element("rect", rectangle | {"class": "overlay", "fill": f"url(#{hatch})"}) if hatch else None
+    if not sizes.numbers:
+        words = "•" if words.endswith("•") else ""
     return element(
         "g",
         {"class": style, "transform": f"translate({sizes.x(column):g} {sizes.y(row):g})"},
         element("rect", rectangle),
-        element("rect", rectangle | {"class": "overlay", "fill": f"url(#{key}-{overlay})"})
-        if overlay
-        else None,
-        element("text", {"x": width / 2, "y": height / 2 + 4, "text-anchor": "middle"}, shown),
+        over,
+        element("text", {"x": width / 2, "y": height / 2 + 4, "text-anchor": "middle"}, words),
     )
 
 
 def _base_row(reading: Reading, sizes: Layout, key: str) -> list[Markup]:
     boxes = []
     for t, (target, cell) in enumerate(zip(reading.targets, reading.base, strict=True)):
-        known = isfinite(cell.value)
-        boxes.append(
-            _box(
-                sizes,
-                -1,
-                t,
-                style="cell base" if known else "cell base none",
-                text=typeset(plain(cell.value * target.factor, target.digits)) if known else "",
-                key=key,
-                overlay=None if known else "unknown",
-            )
-        )
+        if isfinite(cell.value):
+            words = typeset(plain(cell.value * target.factor, target.digits))
+            boxes.append(_box(sizes, -1, t, "cell base", words, None))
+        else:
+            boxes.append(_box(sizes, -1, t, "cell base none", "", f"{key}-unknown"))
     return boxes
 
 
@@ -243,77 +203,62 @@ def _rows(reading: Reading, sizes: Layout, key: str) -> list[Markup]:
     boxes = []
     for s, row in enumerate(reading.cells):
         for t, cell in enumerate(row):
-            colour, text = gain_view(reading, s, t)
-            marked = " sig" if reading.significant(s, t) else ""
-            overlay = "unknown" if not isfinite(cell.gain) else None
-            if cell.status == "predicted":
-                overlay = "predicted"
-            boxes.append(
-                _box(sizes, s, t, style=f"cell {colour}{marked}", text=text, key=key, overlay=overlay)
-            )
+            step, words = gain_view(reading, s, t)
+            significant, predicted = reading.significant(s, t), reading.is_predicted(s, t)
+            hatch = "predicted" if predicted else "unknown" if step is None else ""
+            words = typeset(words)
+            if isfinite(cell.gain):
+                words += " ~" if predicted else " •" if significant else ""
+            style = f"cell {palette.diverging_class(step)}{' sig' if significant else ''}"
+            boxes.append(_box(sizes, s, t, style, words, f"{key}-{hatch}" if hatch else None))
     return boxes
 
 
-def _diagonal(reading: Reading, sizes: Layout) -> list[Markup]:
+def _outlines(reading: Reading, sizes: Layout) -> list[Markup]:
+    """The diagonal framed, and a folded corner where test items occur in the training data."""
+
+    def place(s: int, t: int) -> dict[str, Any]:
+        return {"data-s": s, "data-t": t, "transform": f"translate({sizes.x(t):g} {sizes.y(s):g})"}
+
     size = {"x": -0.75, "y": -0.75, "width": sizes.cell_width, "height": sizes.cell_height, "rx": 3}
-    return [
-        element("rect", {"class": "diagonal", **_place(sizes, s, t), **size})
+    frames = [
+        element("rect", {"class": "diagonal", **place(s, t), **size})
         for s in range(len(reading.sources))
         for t in range(len(reading.targets))
         if reading.in_domain(s, t)
     ]
-
-
-def _touched(reading: Reading, sizes: Layout) -> list[Markup]:
-    """A folded corner where test items stand in the training texts."""
     side = min(9.0, sizes.cell_width / 3)
     fold = f"M{sizes.cell_width - 1.5 - side:g} 0h{side:g}v{side:g}Z"
-    return [
-        element(
-            "path",
-            {"class": "touched" if one.material else "touched few", **_place(sizes, s, t), "d": fold},
-        )
-        for (s, t), one in sorted(reading.touched.items())
+    return frames + [
+        element("path", {"class": "touched" if overlap.material else "touched few", **place(s, t), "d": fold})
+        for (s, t), overlap in sorted(reading.touched.items())
     ]
 
 
-def _place(sizes: Layout, s: int, t: int) -> dict[str, Any]:
-    return {"data-s": s, "data-t": t, "transform": f"translate({sizes.x(t):g} {sizes.y(s):g})"}
-
-
-def gain_view(reading: Reading, source: int, target: int) -> tuple[str, str]:
-    """Colour class (better is blue, whatever the metric's direction) and text of a gain."""
-    cell, shown = reading.cells[source][target], reading.targets[target]
+def gain_view(reading: Reading, source: int, target: int) -> tuple[int | None, str]:
+    """Step of colour (positive: better, whatever the metric's direction) and number of a gain."""
+    cell, view = reading.cells[source][target], reading.targets[target]
     if not isfinite(cell.gain):
-        return "none", _unknown_text(cell)
-    mark = " •" if reading.significant(source, target) else ""
-    if reading.is_predicted(source, target):
-        mark = " ~"
-    colour = palette.diverging_class(reading.improvement(source, target), shown.limit)
-    return colour, typeset(signed(cell.gain * shown.factor, shown.digits)) + mark
+        return None, "failed" if cell.status == "failed" else ""
+    step = palette.step(reading.improvement(source, target), view.limit)
+    return step, signed(cell.gain * view.factor, view.digits)
 
 
-def absolute_view(reading: Reading, source: int, target: int) -> tuple[str, str]:
-    """Colour class and text of the adapter's own value; source -1 is the base."""
+def absolute_view(reading: Reading, source: int, target: int) -> tuple[int | None, str]:
+    """Step of colour (0: worst) and number of the adapter's own value; source -1 is the base."""
     cell = reading.base[target] if source < 0 else reading.cells[source][target]
-    shown = reading.targets[target]
+    view = reading.targets[target]
     if not isfinite(cell.value):
-        return "none", _unknown_text(cell)
-    value = cell.value * shown.factor
-    low, high = (shown.low, shown.high) if shown.better > 0 else (-shown.high, -shown.low)
-    return palette.value_class(value * shown.better, low, high), typeset(plain(value, shown.digits))
+        return None, "failed" if cell.status == "failed" else ""
+    value = cell.value * view.factor
+    low, high = (view.low, view.high) if view.better > 0 else (-view.high, -view.low)
+    return palette.value_step(value * view.better, low, high), plain(value, view.digits)
 
 
-def z_view(reading: Reading, source: int, target: int) -> tuple[str, str]:
-    """Colour class and text of the column-standardised value."""
+def z_view(reading: Reading, source: int, target: int) -> tuple[int | None, str]:
+    """Step of colour (positive: better) and number of a value standardised within its target's column."""
     z = float(reading.z[source, target])
-    if not isfinite(z):
-        return "none", _unknown_text(reading.cells[source][target])
-    return palette.diverging_class(z * reading.targets[target].better, Z_LIMIT), typeset(signed(z))
-
-
-def _unknown_text(cell: Cell) -> str:
-    return "failed" if cell.status == "failed" else ""
+    return palette.step(z * reading.targets[target].better, Z_LIMIT), signed(z) if isfinite(z) else ""
 
 
 def scaled_interval(cell: Cell, target: TargetView) -> str:
@@ -321,217 +266,7 @@ def scaled_interval(cell: Cell, target: TargetView) -> str:
     return interval(cell.gain_low * target.factor, cell.gain_high * target.factor, target.digits)
 
 
-_NO_TEST = "another metric than the study's own: no test"
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One matrix that the page can show. group: ``seed`` or ``metric``; data: see ``layer_data``."""
-
-    group: str
-    label: str
-    data: dict[str, Any]
-
-
-def layers(matrix: TransferMatrix, reading: Reading, metrics: Sequence[MetricTable] = ()) -> list[Layer]:
-    """The study's own matrix first, then each seed's, then other metrics."""
-    seeds = reading.seeds if len(reading.seeds) > 1 else ()
-    own = f"mean of {len(seeds)} seeds" if seeds else "as measured"
-    found = [Layer("seed", own, layer_data(reading))]
-    found += [Layer("seed", f"seed {seed}", layer_data(of_seed(reading, seed))) for seed in seeds]
-    for table in metrics:
-        name, filtered, filter_name = table.name.partition(" (")
-        label = clean(metric(name).label + filtered + filter_name)
-        found.append(Layer("metric", label, layer_data(of_metric(matrix, table))))
-    return found
-
-
-def of_metric(matrix: TransferMatrix, table: MetricTable) -> Reading:
-    """The matrix in another metric."""
-    cells = []
-    for s, source in enumerate(matrix.sources):
-        for t, target in enumerate(matrix.targets):
-            value, base = float(table.values[s, t]), float(table.baseline[t])
-            limits = float(table.low[s, t]), float(table.high[s, t])
-            cells.append(_metric_cell(source, target, table.name, value, value - base, limits))
-    base_cells = tuple(
-        _metric_cell("", target, table.name, float(table.baseline[t]), 0.0, (nan, nan))
-        for t, target in enumerate(matrix.targets)
-    )
-    directions = {"higher_is_better": dict.fromkeys(matrix.targets, direction(table.name)[0])}
-    whole = replace(
-        matrix,
-        values=table.values,
-        baseline=table.baseline,
-        cells=tuple(cells),
-        base_cells=base_cells,
-        conditions=directions,
-        chance=None,
-        majority=None,
-    )
-    return read(whole)
-
-
-def _metric_cell(
-    source: str, target: str, metric: str, value: float, gain: float, limits: tuple[float, float]
-) -> Cell:
-    known = isfinite(value)
-    return Cell(
-        source=source,
-        target=target,
-        seed=None,
-        metric=metric,
-        value=value,
-        n=0,
-        stderr=nan,
-        gain=gain,
-        gain_low=limits[0],
-        gain_high=limits[1],
-        p=nan,
-        q=nan,
-        unparsed=nan,
-        status="measured" if known else "missing",
-        reason=_NO_TEST if known else "this target has no such metric, or it is undefined here",
-    )
-
-
-def layer_data(reading: Reading) -> dict[str, Any]:
-    """Steps of colour and texts of every cell in each view, and its details, row by row in the study's order.
-
-    Texts are plain ASCII where they can be; the script sets minus signs. marks: a character for each cell:
-    ``*`` significant, ``~`` predicted, ``?`` no gain, ``.`` none of these.
-    """
-    places = [(s, t) for s in range(len(reading.sources)) for t in range(len(reading.targets))]
-    bases = [absolute_view(reading, -1, t) for t in range(len(reading.targets))]
-    absolute = [absolute_view(reading, s, t) for s, t in places]
-    return {
-        "base": {
-            "steps": [_step(style) for style, _ in bases],
-            "texts": [_ascii(text) for _, text in bases],
-            "facts": _columns([_base_facts(reading, t) for t in range(len(reading.targets))]),
-        },
-        "targets": _columns([_target_facts(target) for target in reading.targets]),
-        "steps": {
-            "gain": [palette.step(reading.improvement(s, t), reading.targets[t].limit) for s, t in places],
-            "absolute": [_step(style) for style, _ in absolute],
-            "z": [
-                palette.step(float(reading.z[s, t]) * reading.targets[t].better, Z_LIMIT) for s, t in places
-            ],
-        },
-        "texts": {
-            "gain": [_gain_text(reading, s, t) for s, t in places],
-            "absolute": [_ascii(text) for _, text in absolute],
-            "z": [_z_text(reading, s, t) for s, t in places],
-        },
-        "marks": "".join(_mark(reading, s, t) for s, t in places),
-        "facts": _columns([cell_facts(reading, s, t) for s, t in places]),
-    }
-
-
-def _step(style: str) -> int | None:
-    return None if style == "none" else int(style[1:])
-
-
-def _ascii(text: str) -> str:
-    return text.replace("\u2212", "-")
-
-
-def _gain_text(reading: Reading, s: int, t: int) -> str:
-    cell, target = reading.cells[s][t], reading.targets[t]
-    if not isfinite(cell.gain):
-        return "failed" if cell.status == "failed" else ""
-    return signed(cell.gain * target.factor, target.digits)
-
-
-def _z_text(reading: Reading, s: int, t: int) -> str:
-    z = float(reading.z[s, t])
-    return signed(z) if isfinite(z) else ""
-
-
-def _mark(reading: Reading, s: int, t: int) -> str:
-    if not isfinite(reading.cells[s][t].gain):
-        return "?"
-    if reading.is_predicted(s, t):
-        return "~"
-    return "*" if reading.significant(s, t) else "."
-
-
-def _columns(rows: Sequence[dict[str, str]]) -> dict[str, Any]:
-    """Facts by name: a list with one text for each row, one text where all are the same; none left out."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    found: dict[str, Any] = {}
-    for name in names:
-        values = [row.get(name, "") for row in rows]
-        found[name] = values[0] if len(set(values)) == 1 else values
-    return found
-
-
-def _with_unit(text: str, target: TargetView) -> str:
-    return f"{text} %" if target.unit == "points" else text
-
-
-def _target_facts(target: TargetView) -> dict[str, str]:
-    facts = {"unit": clean(target.unit), "metric": clean(target.metric)}
-    return facts | ({"direction": "lower is better"} if target.better < 0 else {})
-
-
-def _base_facts(reading: Reading, t: int) -> dict[str, str]:
-    target, base = reading.targets[t], reading.base[t]
-    facts = {}
-    if isfinite(base.value):
-        error = plain(base.stderr * target.factor, target.digits)
-        value = _with_unit(plain(base.value * target.factor, target.digits), target)
-        facts["value"] = value + (f" ± {error}" if isfinite(base.stderr) else "")
-    else:
-        facts["value"] = f"unknown{': ' + clean(base.reason) if base.reason else ''}"
-    for name, value in (("chance", reading.chance[t]), ("majority", reading.majority[t])):
-        if isfinite(value):
-            facts[name] = _with_unit(plain(value * target.factor, target.digits), target)
-    if isfinite(base.unparsed):
-        facts["unparsed"] = share(base.unparsed)
-    return facts
-
-
-def cell_facts(reading: Reading, s: int, t: int) -> dict[str, str]:
-    """The details of one cell as text; what is unknown is left out, with the reason where there is one."""
-    cell, target = reading.cells[s][t], reading.targets[t]
-    facts: dict[str, str] = {}
-    if isfinite(cell.value):
-        error = f" ± {plain(cell.stderr * target.factor, target.digits)}" if isfinite(cell.stderr) else ""
-        facts["value"] = _with_unit(plain(cell.value * target.factor, target.digits), target) + error
-    if isfinite(cell.gain_low):
-        facts["interval"] = scaled_interval(cell, target)
-    for name, value in (("p", cell.p), ("q", cell.q)):
-        if isfinite(value):
-            facts[name] = probability(value)
-    if cell.n:
-        facts["n"] = str(cell.n)
-    if isfinite(cell.unparsed):
-        facts["unparsed"] = share(cell.unparsed)
-    if len(reading.by_seed[s][t]) > 1:
-        facts["seeds"] = ", ".join(
-            f"{one.seed}: {signed(one.gain * target.factor, target.digits)}" for one in reading.by_seed[s][t]
-        )
-    if (s, t) in reading.touched:
-        facts["overlap"] = reading.touched[s, t].words
-    if cell.status not in ("measured", "given"):
-        facts["status"] = cell.status
-    if cell.reason:
-        facts["reason"] = clean(cell.reason)
-    return facts
-
-
-def frame_data(reading: Reading, sizes: Layout, found: Sequence[Layer]) -> dict[str, Any]:
-    """What all layers have in common: names, places, and the order of clusters."""
-    return {
-        "sources": [clean(name) for name in reading.sources],
-        "targets": [clean(target.name) for target in reading.targets],
-        "variations": {str(place): clean(words) for place, words in sorted(reading.variations.items())},
-        "x": [round(sizes.column_x(place), 2) for place in range(sizes.columns)],
-        "y": [round(sizes.row_y(place), 2) for place in range(-1, sizes.rows)],
-        "cell": [round(sizes.cell_width, 2), round(sizes.cell_height, 2)],
-        "left": round(sizes.left, 2),
-        "top": round(sizes.top, 2),
-        "clustered": {"sources": list(sizes.order.sources), "targets": list(sizes.order.targets)},
-        "layers": [[one.group, one.label] for one in found],
-    }
+def gain_text(cell: Cell, target: TargetView) -> str:
+    """The gain with its interval in the target's shown unit: ``+3.6 [+1.2, +6.0]``."""
+    gain = Interval(cell.gain * target.factor, cell.gain_low * target.factor, cell.gain_high * target.factor)
+    return estimate(gain, target.digits)

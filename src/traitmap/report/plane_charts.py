@@ -1,15 +1,8 @@
-"""Small curves beside each other: what a number does as a dose grows, or as components are added.
-
-Explained variance beside what noise of the same shape explains.
-
-Points on a plane: the biplot of adapters and targets, and what was measured against what was predicted.
-
-Datasets against datasets, or against properties, as a heat map; a dot marks what chance explains too.
-"""
+"""Charts with two axes: curves over doses or components, planes of points, and heat maps of likeness."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -17,512 +10,362 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from traitmap.analysis.tables import SCREE_MOST
 from traitmap.analysis.traits.components import Biplot, ellipse
 from traitmap.analysis.traits.records import Traits
 from traitmap.matrix.reading import nice_limit
 from traitmap.matrix.record import Array
-from traitmap.report import chart as palette
+from traitmap.matrix.statistics import Interval
 from traitmap.report.chart import (
     NAME_SIZE,
+    Chart,
     Scale,
     around,
+    circle,
+    diverging_class,
     element,
-    figure,
     join,
     name_text,
+    path,
     room_for,
-    round_ticks,
     shorten,
+    step,
+    text,
     text_width,
     tick_text,
+    value_class,
+    value_step,
     x_axis,
     y_axis,
 )
 from traitmap.wording import plain, signed, typeset
 
-_WIDE, _TALL, _LEFT, _HEAD, _FOOT, _GAP = 254.0, 128.0, 44.0, 58.0, 26.0, 24.0
+CROWDED = 24  # points from which a plane needs the page's whole width
+MANY = 1000  # points from which each has no tooltip of its own: the table has the names
+MANY_DATASETS = 45  # rows from which cells have no tooltip of their own: the table has the numbers
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Points with intervals. title, said (two lines at most): above it. tone: ``neutral`` or ``quiet``.
+    """Points (n) with intervals; ends that are NaN are not drawn, unknown values break the line.
 
-    low, high: NaN where an interval is unknown.
+    title, notes (two lines at most): above it. tone: ``neutral`` or ``quiet``.
     """
 
-    title: str
-    said: tuple[str, ...]
     at: tuple[float, ...]
     values: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    title: str = ""
+    notes: tuple[str, ...] = ()
     tone: str = "neutral"
 
 
-def curves(panels: Sequence[Curve], *, key: str, title: str, description: str, columns: int = 4) -> Markup:
-    """A panel for each curve, each with its own axes, since doses and measures differ."""
+def curves(panels: Sequence[Curve], title: str, alt: str, *, columns: int = 4) -> Chart:
+    """A small panel for each curve, each with its own axes, since doses and measures differ."""
+    width, height, left, head, gap = 254.0, 128.0, 44.0, 58.0, 24.0
     columns = max(1, min(columns, len(panels)))
-    rows = -(-len(panels) // columns)
-    wide, tall = _WIDE + _GAP, _HEAD + _TALL + _FOOT + _GAP
-    parts = [
-        element(
-            "g",
-            {"transform": f"translate({(at % columns) * wide:g} {(at // columns) * tall:g})"},
-            *_panel(panel),
+    column, row = width + gap, head + height + 26 + gap
+    parts = []
+    for at, panel in enumerate(panels):
+        notes = [
+            name_text(note, 0, 28 + 15 * line, width + 6, anchor="start", style="tick")
+            for line, note in enumerate(panel.notes[:2])
+        ]
+        place = f"translate({(at % columns) * column:g} {(at // columns) * row:g})"
+        parts.append(
+            element(
+                "g",
+                {"transform": place},
+                name_text(panel.title, 0, 12, width, anchor="start", style="group"),
+                *notes,
+                *_curve(panel, (left, width - 8), (head, head + height), margin=0.04),
+            )
         )
-        for at, panel in enumerate(panels)
-    ]
-    return figure(
-        key=key,
-        title=title,
-        description=description,
-        width=columns * wide - _GAP,
-        height=rows * tall - _GAP,
-        content=join(*parts),
-        style="curves",
-    )
+    rows = -(-len(panels) // columns)
+    return Chart(title, alt, join(*parts), columns * column - gap, rows * row - gap, "curves")
 
 
-def _panel(panel: Curve) -> list[Markup]:
-    right, bottom = _WIDE - 8, _HEAD + _TALL
-    x = Scale(*around(panel.at, margin=0.04), _LEFT + 6, right)
-    low, high = around([*panel.values, *panel.low, *panel.high])
-    y = Scale(low, high, bottom, _HEAD)
-    return [
-        name_text(panel.title, 0, 12, _WIDE, anchor="start", style="group"),
-        *(
-            name_text(line, 0, 28 + 15 * at, _WIDE + 6, anchor="start", style="tick")
-            for at, line in enumerate(panel.said[:2])
-        ),
-        y_axis(y, round_ticks(low, high, 5), left=_LEFT, right=right),
-        _doses(x, panel.at, bottom),
-        element("g", {"class": f"line {panel.tone}"}, *points(panel, x, y)),
-    ]
+def curve(
+    panel: Curve, title: str, alt: str, *, choice: int | None, axes: tuple[str, str], width: float = 480.0
+) -> Chart:
+    """One larger curve over whole numbers. choice: the point that was chosen. axes: below and at the left."""
+    drawing = _curve(panel, (60.0, width - 10), (12.0, 230.0), margin=0.06, axes=axes, choice=choice)
+    return Chart(title, alt, join(*drawing), width, 270.0, "curves")
 
 
-def _doses(x: Scale, at: Sequence[float], bottom: float) -> Markup:
-    texts, last = [], -99.0
-    for value in at:
-        if x(value) - last < 24:
-            continue
-        last = x(value)
-        place = {"x": last, "y": bottom + 16, "class": "tick", "text-anchor": "middle"}
-        texts.append(element("text", place, tick_text(float(f"{value:.3g}"))))
-    return element("g", {"class": "axis"}, *texts)
-
-
-def points(panel: Curve, x: Scale, y: Scale) -> list[Markup]:
-    """Intervals, the line through the dots, and the dots; what is unknown breaks the line."""
-    parts, line, pen = [], "", "M"
-    for at, value, low, high in zip(panel.at, panel.values, panel.low, panel.high, strict=True):
+def _curve(
+    panel: Curve,
+    sides: tuple[float, float],
+    levels: tuple[float, float],
+    *,
+    margin: float,
+    axes: tuple[str, str] = ("", ""),
+    choice: int | None = None,
+) -> list[Markup]:
+    """A curve with its axes between the px of its two sides, and of its top and bottom."""
+    (left, right), (top, bottom) = sides, levels
+    known = list(zip(panel.at, panel.values, panel.low, panel.high, strict=True))
+    x = Scale(*around(panel.at, margin=margin), left + (8 if axes[0] else 6), right)
+    y = Scale(*around([*panel.values, *panel.low, *panel.high]), bottom, top)
+    doses, last = [], -99.0
+    for at in panel.at:
+        if x(at) - last >= 24:
+            last = x(at)
+            doses.append(text(last, bottom + 16, "tick", tick_text(float(f"{at:.3g}")), "middle"))
+    intervals, line, pen = [], "", "M"
+    for at, value, low, high in known:
         if isfinite(low) and isfinite(high):
-            span = f"M{x(at):.1f} {y(low):.1f}V{y(high):.1f}"
-            parts.append(element("path", {"class": "interval", "d": span}))
+            intervals.append(path("interval", f"M{x(at):.1f} {y(low):.1f}V{y(high):.1f}"))
         if isfinite(value):
             line += f"{pen}{x(at):.1f} {y(value):.1f}"
-            pen = "L"
-        else:
-            pen = "M"
-    parts.append(element("path", {"class": "thread", "d": line}) if line else Markup(""))
-    parts += [
-        element("circle", {"class": "dot solid", "cx": x(at), "cy": y(value), "r": 3.5})
-        for at, value in zip(panel.at, panel.values, strict=True)
-        if isfinite(value)
-    ]
-    return parts
-
-
-def curve_with_choice(
-    panel: Curve,
-    *,
-    chosen: int | None,
-    key: str,
-    title: str,
-    description: str,
-    axes: tuple[str, str],
-    width: float = 480.0,
-) -> Markup:
-    """One larger curve over whole numbers, one of its points chosen. axes: titles below and at the left."""
-    left, top, bottom, right = 60.0, 12.0, 230.0, width - 10
-    x = Scale(*around(panel.at, margin=0.06), left + 8, right)
-    low, high = around([*panel.values, *panel.low, *panel.high])
-    y = Scale(low, high, bottom, top)
-    mark = None
-    if chosen is not None:
-        place = {"class": "chosen", "cx": x(panel.at[chosen]), "cy": y(panel.values[chosen]), "r": 9}
-        mark = element("circle", place)
-    return figure(
-        key=key,
-        title=title,
-        description=description,
-        width=width,
-        height=bottom + 40,
-        style="curves",
-        content=join(
-            y_axis(y, round_ticks(low, high, 5), left=left, right=right, title=axes[1]),
-            x_axis(x, [], top=top, bottom=bottom, title=axes[0]),
-            _doses(x, panel.at, bottom),
-            element("g", {"class": f"line {panel.tone}"}, *points(panel, x, y), mark),
+        pen = "L" if isfinite(value) else "M"
+    dots = [circle("dot solid", x(at), y(value), 3.5) for at, value, _, _ in known if isfinite(value)]
+    mark = None if choice is None else circle("chosen", x(panel.at[choice]), y(panel.values[choice]), 9)
+    return [
+        y_axis(y, y.ticks(5), left=left, right=right, title=axes[1]),
+        *([x_axis(x, [], top=top, bottom=bottom, title=axes[0])] if axes[0] else []),
+        element("g", {"class": "axis"}, *doses),
+        element(
+            "g",
+            {"class": f"line {panel.tone}"},
+            *intervals,
+            path("thread", line) if line else None,
+            *dots,
+            mark,
         ),
-    )
+    ]
 
 
-MOST = 12
-_SCREE_LEFT, _TOP, _HEIGHT, _BOTTOM = 46.0, 14.0, 210.0, 26.0
-
-
-def scree(traits: Traits, key: str = "scree") -> Markup:
-    """One stem per component over the noise band (box: 5th to 95th percentile, line: mean)."""
-    count = min(MOST, len(traits.explained_variance_ratio))
+def scree(traits: Traits, title: str, alt: str) -> Chart:
+    """One stem per component over the noise band (box: 5th to 95th percentile, line: mean), in per cent."""
+    left, top, bottom = 46.0, 14.0, 224.0
+    columns = (traits.explained_variance_ratio, traits.null_p05, traits.null_mean, traits.null_p95)
     used = traits.n_components.get("used") or 0
+    count = min(SCREE_MOST, len(traits.explained_variance_ratio))
     pitch = max(36.0, min(64.0, 560.0 / max(count, 1)))
-    width = _SCREE_LEFT + count * pitch + 8
-    shown = [*traits.explained_variance_ratio[:count], *traits.null_p95[:count]]
-    ceiling = nice_limit(100 * max([float(v) for v in shown if isfinite(v)], default=1.0))
+    width = left + count * pitch + 8
+    bands = [tuple(100 * float(column[c]) for column in columns) for c in range(count)]
+    largest = max([v for ratio, _, _, high in bands for v in (ratio, high) if isfinite(v)], default=100.0)
+    y = Scale(0.0, nice_limit(largest), bottom, top)
+    parts = [y_axis(y, y.ticks(), left=left, right=width, unit=" %")]
+    for c, (ratio, low, mean, high) in enumerate(bands):
+        x, half = left + (c + 0.5) * pitch, 0.38 * pitch
+        marks = []
+        if isfinite(low) and isfinite(high):
+            box = {"x": x - half, "y": y(high), "width": 2 * half, "height": y(low) - y(high), "rx": 3}
+            marks.append(element("rect", {"class": "noise", **box}))
+        if isfinite(mean):
+            marks.append(path("noise-mean", f"M{x - half:.1f} {y(mean):.1f}h{2 * half:.1f}"))
+        if isfinite(ratio):
+            tone = "supported" if c < used else "unsupported"
+            marks.append(path(f"stem {tone}", f"M{x:.1f} {bottom:.1f}V{y(ratio):.1f}"))
+            marks.append(circle(f"dot {tone}", x, y(ratio), 5))
+        parts.append(element("g", None, *marks, text(x, bottom + 18, "tick", f"PC{c}", "middle")))
+    return Chart(title, alt, join(*parts), width, bottom + 26, "scree")
 
-    def y(ratio: float) -> float:
-        return _TOP + _HEIGHT * (1 - 100 * ratio / ceiling)
 
-    components = [
-        _component(traits, c, _SCREE_LEFT + (c + 0.5) * pitch, pitch, y, c < used) for c in range(count)
-    ]
-    return figure(
-        key=key,
-        title="Scree with noise band",
-        description=(
-            "Share of variance that each component explains, beside the share that components of pure noise "
-            "of the same shape explain. The same numbers stand in the table below."
-        ),
-        width=width,
-        height=_TOP + _HEIGHT + _BOTTOM,
-        content=join(_grid(width, ceiling), *components),
-        style="scree",
+def _plane(
+    ends: tuple[float, float], size: float, ticks: int, axes: tuple[str, str]
+) -> tuple[Scale, Scale, list[Markup]]:
+    """A square of ``size`` px with the same ends on both axes: scales of x and y, and the axes drawn."""
+    left, top = 56.0, 10.0
+    x, y = Scale(*ends, left, left + size), Scale(*ends, top + size, top)
+    places = x.ticks(ticks)
+    return (
+        x,
+        y,
+        [
+            x_axis(x, places, top=top, bottom=top + size, title=axes[0]),
+            y_axis(y, places, left=left, right=left + size, title=axes[1]),
+        ],
     )
-
-
-def _grid(width: float, ceiling: float) -> Markup:
-    lines = []
-    for quarter in range(5):
-        level = ceiling * quarter / 4
-        y = _TOP + _HEIGHT * (1 - quarter / 4)
-        label = plain(level, 0 if level == round(level) else 1)
-        rule = "rule" if quarter else "rule zero"
-        lines.append(element("path", {"class": rule, "d": f"M{_SCREE_LEFT:g} {y:g}H{width:g}"}))
-        place = {"x": _SCREE_LEFT - 8, "y": y + 4, "class": "tick", "text-anchor": "end"}
-        lines.append(element("text", place, f"{label} %"))
-    return element("g", {"class": "axis"}, *lines)
-
-
-def _component(
-    traits: Traits, c: int, x: float, pitch: float, y: Callable[[float], float], used: bool
-) -> Markup:
-    ratio, mean = float(traits.explained_variance_ratio[c]), float(traits.null_mean[c])
-    low, high = float(traits.null_p05[c]), float(traits.null_p95[c])
-    parts = []
-    if isfinite(low) and isfinite(high):
-        box = {
-            "x": x - pitch * 0.38,
-            "y": y(high),
-            "width": pitch * 0.76,
-            "height": y(low) - y(high),
-            "rx": 3,
-        }
-        parts.append(element("rect", {"class": "noise", **box}))
-    if isfinite(mean):
-        line = f"M{x - pitch * 0.38:.1f} {y(mean):.1f}h{pitch * 0.76:.1f}"
-        parts.append(element("path", {"class": "noise-mean", "d": line}))
-    if isfinite(ratio):
-        tone = "supported" if used else "unsupported"
-        parts.append(element("path", {"class": f"stem {tone}", "d": f"M{x:.1f} {y(0):.1f}V{y(ratio):.1f}"}))
-        parts.append(element("circle", {"class": f"dot {tone}", "cx": x, "cy": y(ratio), "r": 5}))
-    tick = {"x": x, "y": _TOP + _HEIGHT + 18, "class": "tick", "text-anchor": "middle"}
-    return element("g", None, *parts, element("text", tick, f"PC{c}"))
-
-
-_SMALL, _LARGE, _PLANE_LEFT, _PLANE_TOP, _PLANE_BOTTOM = 462.0, 760.0, 56.0, 10.0, 40.0
-MANY = 1000  # points from which each has no tooltip of its own: the table has the names
-CROWDED = 24  # points from which a plane needs the page's whole width
 
 
 def biplot(
     plane: Biplot,
     sources: Sequence[str],
     targets: Sequence[str],
+    title: str,
+    alt: str,
     *,
     axes: tuple[str, str],
     key: str = "biplot",
-    title: str = "Adapters and targets on two components",
-    description: str = "",
-) -> Markup:
+) -> Chart:
     """Adapters as dots, targets as arrows from the middle, each with the 95 % ellipse of where it may lie.
 
     Arrows are drawn to the length that the dots leave room for; their directions and relative lengths tell.
+    key: of the ids that the drawing holds.
     """
     dots, arrows = plane.scores, plane.loadings
     reach = float(np.nanmax(np.abs(dots))) if np.isfinite(dots).any() else 1.0
     longest = float(np.nanmax(np.linalg.norm(arrows, axis=1))) if np.isfinite(arrows).any() else 1.0
     stretch = reach / max(longest, 1e-12)
     span = 1.28 * reach
-    size = _LARGE if len(sources) + len(targets) > CROWDED else _SMALL
-    x = Scale(-span, span, _PLANE_LEFT, _PLANE_LEFT + size)
-    y = Scale(-span, span, _PLANE_TOP + size, _PLANE_TOP)
-    ticks = round_ticks(-span, span, 7)
-    shapes = [
-        *_ellipses(arrows * stretch, plane.loadings_covariance * stretch**2, x, y, "target"),
-        *_ellipses(dots, plane.scores_covariance, x, y, "source"),
-    ]
-    clip = element(
-        "clipPath",
-        {"id": f"{key}-frame"},
-        element("rect", {"x": _PLANE_LEFT, "y": _PLANE_TOP, "width": size, "height": size}),
-    )
-    labels = [(name, place) for name, place in zip(targets, arrows * stretch, strict=True)]
-    return figure(
-        key=key,
-        title=title,
-        description=description,
-        width=_PLANE_LEFT + size + 8,
-        height=_PLANE_TOP + size + _PLANE_BOTTOM,
-        style="plane",
-        content=join(
-            element("defs", None, clip),
-            x_axis(x, ticks, top=_PLANE_TOP, bottom=_PLANE_TOP + size, title=axes[0]),
-            y_axis(y, ticks, left=_PLANE_LEFT, right=_PLANE_LEFT + size, title=axes[1]),
-            element("g", {"clip-path": f"url(#{key}-frame)"}, *shapes),
-            element("g", None, *(_arrow(place, x, y) for _, place in labels if np.isfinite(place).all())),
-            element("g", None, *(_dot(place, x, y) for place in dots if np.isfinite(place).all())),
-            *_names([*labels, *zip(sources, dots, strict=True)], len(labels), x, y),
+    size = 760.0 if len(sources) + len(targets) > CROWDED else 462.0
+    x, y, axis = _plane((-span, span), size, 7, axes)
+    frame = element("rect", {"x": x.start, "y": y.end, "width": size, "height": size})
+    ellipses, tips = [], []
+    for style, points, covariances in (
+        ("target", arrows * stretch, plane.loadings_covariance * stretch**2),
+        ("source", dots, plane.scores_covariance),
+    ):
+        for point, covariance in zip(points, covariances, strict=True):
+            long, short, angle = ellipse(covariance)
+            if np.isfinite(point).all() and isfinite(long):
+                cx, cy, unit = x(point[0]), y(point[1]), size / (2 * span)
+                place = {"cx": cx, "cy": cy, "rx": long * unit, "ry": short * unit}
+                turn = f"rotate({-angle:.1f} {cx:.1f} {cy:.1f})"
+                ellipses.append(element("ellipse", {"class": f"ellipse {style}", **place, "transform": turn}))
+    for tip in arrows * stretch:
+        if np.isfinite(tip).all():
+            line = f"M{x(0):.1f} {y(0):.1f}L{x(tip[0]):.1f} {y(tip[1]):.1f}"
+            tips += [path("arrow", line), circle("tip", x(tip[0]), y(tip[1]), 2.5)]
+    names = [*zip(targets, arrows * stretch, strict=True), *zip(sources, dots, strict=True)]
+    content = join(
+        element("defs", None, element("clipPath", {"id": f"{key}-frame"}, frame)),
+        *axis,
+        element("g", {"clip-path": f"url(#{key}-frame)"}, *ellipses),
+        element("g", None, *tips),
+        element(
+            "g",
+            None,
+            *(circle("dot solid source", x(p[0]), y(p[1]), 4) for p in dots if np.isfinite(p).all()),
         ),
+        *_names(names, len(targets), x, y),
     )
+    return Chart(title, alt, content, size + 64, size + 50, "plane")
 
 
-def _ellipses(points: np.ndarray, covariances: np.ndarray, x: Scale, y: Scale, style: str) -> list[Markup]:
-    unit = abs(x.end - x.start) / (x.high - x.low)
-    parts = []
-    for point, covariance in zip(points, covariances, strict=True):
-        long, short, angle = ellipse(covariance)
-        if not (np.isfinite(point).all() and isfinite(long)):
-            continue
-        cx, cy = x(point[0]), y(point[1])
-        place = {"cx": cx, "cy": cy, "rx": long * unit, "ry": short * unit}
-        turn = f"rotate({-angle:.1f} {cx:.1f} {cy:.1f})"
-        parts.append(element("ellipse", {"class": f"ellipse {style}", **place, "transform": turn}))
-    return parts
+def _names(points: Sequence[tuple[str, Array]], targets: int, x: Scale, y: Scale) -> list[Markup]:
+    """Names beside their points, each where it meets no other; one that finds no place is left out.
 
-
-def _dot(place: np.ndarray, x: Scale, y: Scale) -> Markup:
-    return element("circle", {"class": "dot solid source", "cx": x(place[0]), "cy": y(place[1]), "r": 4})
-
-
-def _arrow(place: np.ndarray, x: Scale, y: Scale) -> Markup:
-    end = f"M{x(0):.1f} {y(0):.1f}L{x(place[0]):.1f} {y(place[1]):.1f}"
-    tip = {"class": "tip", "cx": x(place[0]), "cy": y(place[1]), "r": 2.5}
-    return join(element("path", {"class": "arrow", "d": end}), element("circle", tip))
-
-
-@dataclass(frozen=True)
-class _Box:
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    def meets(self, other: _Box) -> bool:
-        return (
-            self.left < other.right
-            and other.left < self.right
-            and self.top < other.bottom
-            and other.top < self.bottom
-        )
-
-
-def _names(points: Sequence[tuple[str, np.ndarray]], targets: int, x: Scale, y: Scale) -> list[Markup]:
-    """Names beside their points, each where it meets no other; one that finds no place keeps its tooltip."""
-    taken = [
-        _Box(x(p[0]) - 4, y(p[1]) - 4, x(p[0]) + 4, y(p[1]) + 4) for _, p in points if np.isfinite(p).all()
-    ]
-    order = sorted(
-        (at for at, (_, p) in enumerate(points) if np.isfinite(p).all()),
-        key=lambda at: (-float(np.hypot(*points[at][1])), at),
-    )
-    frame = _Box(x.start, y.end, x.end, y.start)
-    found = []
-    for at in order:
-        name, point = points[at]
-        short = shorten(name, NAME_SIZE, 140)
-        style = "name target" if at < targets else "name source"
-        wide = text_width(short, NAME_SIZE) + 3
-        for box in _places(x(point[0]), y(point[1]), wide):
-            inside = box.left > frame.left and box.right < frame.right
-            inside = inside and box.top > frame.top and box.bottom < frame.bottom
-            if inside and not any(box.meets(other) for other in taken):
-                taken.append(box)
-                place = {"x": box.left, "y": box.bottom - 3.5, "class": style}
-                found.append(element("text", place, short))
+    Boxes are (left, top, right, bottom); the furthest points choose first.
+    """
+    known = [at for at, (_, point) in enumerate(points) if np.isfinite(point).all()]
+    centres = {at: (x(points[at][1][0]), y(points[at][1][1])) for at in known}
+    taken = [(cx - 4, cy - 4, cx + 4, cy + 4) for cx, cy in centres.values()]
+    names = []
+    for at in sorted(known, key=lambda at: (-float(np.hypot(*points[at][1])), at)):
+        short = shorten(points[at][0], NAME_SIZE, 140)
+        for left, top, right, bottom in _places(*centres[at], text_width(short, NAME_SIZE) + 3):
+            inside = left > x.start and right < x.end and top > y.end and bottom < y.start
+            if inside and not any(
+                left < box[2] and box[0] < right and top < box[3] and box[1] < bottom for box in taken
+            ):
+                taken.append((left, top, right, bottom))
+                style = "name target" if at < targets else "name source"
+                names.append(text(left, bottom - 3.5, style, short))
                 break
-    return found
+    return names
 
 
-def _places(x: float, y: float, wide: float) -> list[_Box]:
+def _places(x: float, y: float, width: float) -> list[tuple[float, float, float, float]]:
     """Boxes of a name around a point, the best first."""
-    high = 14.0
+    height = 14.0
     corners = [
-        (x + 7, y - high / 2),
-        (x - 7 - wide, y - high / 2),
-        (x - wide / 2, y - 7 - high),
-        (x - wide / 2, y + 7),
-        (x + 5, y - 5 - high),
+        (x + 7, y - height / 2),
+        (x - 7 - width, y - height / 2),
+        (x - width / 2, y - 7 - height),
+        (x - width / 2, y + 7),
+        (x + 5, y - 5 - height),
         (x + 5, y + 5),
-        (x - 5 - wide, y - 5 - high),
-        (x - 5 - wide, y + 5),
-        (x + 14, y - 16 - high),
+        (x - 5 - width, y - 5 - height),
+        (x - 5 - width, y + 5),
+        (x + 14, y - 16 - height),
         (x + 14, y + 16),
-        (x - 14 - wide, y - 16 - high),
-        (x - 14 - wide, y + 16),
+        (x - 14 - width, y - 16 - height),
+        (x - 14 - width, y + 16),
     ]
-    return [_Box(left, top, left + wide, top + high) for left, top in corners]
-
-
-@dataclass(frozen=True)
-class Guess:
-    """One pair: predicted with its interval, and measured. name: for the tooltip."""
-
-    name: str
-    predicted: float
-    low: float
-    high: float
-    measured: float
+    return [(left, top, left + width, top + height) for left, top in corners]
 
 
 def against(
-    guesses: Sequence[Guess],
-    *,
-    key: str,
-    title: str,
-    description: str,
-    axes: tuple[str, str],
-    size: float = 462.0,
-) -> Markup:
-    """Measured (up) against predicted (right), each with its interval; on the diagonal they are the same."""
-    known = [guess for guess in guesses if isfinite(guess.predicted) and isfinite(guess.measured)]
-    low, high = around([one.measured for one in known] + [one.predicted for one in known], zero=True)
-    x = Scale(low, high, _PLANE_LEFT, _PLANE_LEFT + size)
-    y = Scale(low, high, _PLANE_TOP + size, _PLANE_TOP)
-    ticks = round_ticks(low, high, 6)
-    inside = [one for one in known if one.low <= one.measured <= one.high]
-    outside = [one for one in known if not one.low <= one.measured <= one.high]
-    parts = [
-        element("path", {"class": "diagonal", "d": f"M{x(low):.1f} {y(low):.1f}L{x(high):.1f} {y(high):.1f}"})
-    ]
-    for group, style in ((inside, "held"), (outside, "missed")):
-        spans = [f"M{x(g.low):.0f} {y(g.measured):.0f}H{x(g.high):.0f}" for g in group if isfinite(g.low)]
+    pairs: Sequence[tuple[str, Interval, float]], title: str, alt: str, *, axes: tuple[str, str]
+) -> Chart:
+    """Measured (up) against predicted (right) with its interval; on the diagonal they are the same.
+
+    pairs: name for the tooltip, prediction, measurement; pairs of which either is unknown are left out.
+    """
+    known = [(name, guess, value) for name, guess, value in pairs if guess.known and isfinite(value)]
+    values = [value for _, _, value in known] + [guess.value for _, guess, _ in known]
+    x, y, axis = _plane(around(values, zero=True), 462.0, 6, axes)
+    low, high = x.low, x.high
+    parts = [path("diagonal", f"M{x(low):.1f} {y(low):.1f}L{x(high):.1f} {y(high):.1f}")]
+    for style in ("held", "missed"):
+        group = [pair for pair in known if (pair[1].low <= pair[2] <= pair[1].high) == (style == "held")]
+        spans = [
+            f"M{x(guess.low):.0f} {y(value):.0f}H{x(guess.high):.0f}"
+            for _, guess, value in group
+            if isfinite(guess.low)
+        ]
         if spans:
-            parts.append(element("path", {"class": f"spans {style}", "d": "".join(spans)}))
-        for one in group:
-            place = {"cx": x(one.predicted), "cy": y(one.measured), "r": 3}
-            style_of = {"class": f"dot solid {style}", **place}
-            told = element("title", None, one.name) if len(known) <= MANY else None
-            parts.append(element("circle", style_of, told))
-    return figure(
-        key=key,
-        title=title,
-        description=description,
-        width=_PLANE_LEFT + size + 8,
-        height=_PLANE_TOP + size + _PLANE_BOTTOM,
-        style="plane",
-        content=join(
-            x_axis(x, ticks, top=_PLANE_TOP, bottom=_PLANE_TOP + size, title=axes[0]),
-            y_axis(y, ticks, left=_PLANE_LEFT, right=_PLANE_LEFT + size, title=axes[1]),
-            *parts,
-        ),
-    )
-
-
-_ROOM = 150.0
-MANY_DATASETS = 45  # from so many rows on, cells have no tooltip of their own: the table has the numbers
+            parts.append(path(f"spans {style}", "".join(spans)))
+        for name, guess, value in group:
+            dot = {"class": f"dot solid {style}", "cx": x(guess.value), "cy": y(value), "r": 3}
+            parts.append(element("circle", dot, element("title", None, name) if len(known) <= MANY else None))
+    return Chart(title, alt, join(*axis, *parts), 526.0, 512.0, "plane")
 
 
 def likeness(
     rows: Sequence[str],
     columns: Sequence[str],
     values: Array,
-    *,
-    key: str,
     title: str,
-    description: str,
+    alt: str,
+    *,
     limit: float | None = 1.0,
     marked: NDArray[np.bool_] | None = None,
-    digits: int = 2,
     percent: bool = False,
-) -> Markup:
+) -> Chart:
     """A heat map of values (R, C). limit: colours diverge about 0 up to it; None: shares from 0 to 1.
 
     marked: (R, C) cells with a dot. Values are written where there is room, and left out where unknown.
     """
-    width = _side(len(columns), 44.0)
-    height = _side(len(rows), 26.0)
-    left = room_for(rows, most=_ROOM) + 8
-    longest = room_for([shorten(one, NAME_SIZE, _ROOM) for one in columns])
-    top = longest * 0.71 + 14
-    parts = [_column_name(name, left + (at + 0.5) * width, top - 7) for at, name in enumerate(columns)]
-    parts += [
-        name_text(name, left - 6, top + (at + 0.5) * height + 4, left - 6) for at, name in enumerate(rows)
-    ]
-    written = width >= 44 and len(rows) <= 30
-    cells = []
+    most = 150.0
+    width, height = _side(len(columns), 44.0), _side(len(rows), 26.0)
+    left = room_for(rows, most=most) + 8
+    short = [shorten(column, NAME_SIZE, most) for column in columns]
+    overhang = room_for(short) * 0.71  # names are slanted by 45 degrees
+    top = overhang + 14
+    names = []
+    for at, name in enumerate(short):
+        x, y = left + (at + 0.5) * width, top - 7
+        names.append(text(x, y, "name", name, transform=f"rotate(-45 {x:.1f} {y:.1f})"))
+    for at, name in enumerate(rows):
+        names.append(name_text(name, left - 6, top + (at + 0.5) * height + 4, left - 6))
+    cells: list[Markup] = []
     many: dict[str, list[str]] = {}
     for r, row in enumerate(rows):
         for c, column in enumerate(columns):
-            place = (left + c * width, top + r * height, width - 1, height - 1)
-            value = float(values[r, c])
-            text = f"{plain(100 * value, 0)} %" if percent else signed(value, digits)
-            told = f"{row}, {column}: {typeset(text)}" if len(rows) <= MANY_DATASETS else None
-            style = _style(value, limit)
-            if told is None:  # one path of each colour: a page holds tens of thousands of boxes badly
-                many.setdefault(style, []).append(
-                    f"M{place[0]:g} {place[1]:g}h{width - 1:g}v{height - 1:g}h{1 - width:g}z"
-                )
+            x, y, value = left + c * width, top + r * height, float(values[r, c])
+            style = (
+                value_class(value_step(value, 0, 1)) if limit is None else diverging_class(step(value, limit))
+            )
+            if len(rows) > MANY_DATASETS:  # one path of each colour: a page holds tens of thousands badly
+                box = f"M{x:g} {y:g}h{width - 1:g}v{height - 1:g}h{1 - width:g}z"
+                many.setdefault(style, []).append(box)
             else:
-                cells.append(
-                    _cell(place, style, told, typeset(text) if written and isfinite(value) else None)
-                )
+                words = typeset(f"{plain(100 * value, 0)} %" if percent else signed(value, 2))
+                place = {"class": f"box {style}", "x": x, "y": y, "width": width - 1, "height": height - 1}
+                cells.append(element("rect", place, element("title", None, f"{row}, {column}: {words}")))
+                if isfinite(value) and width >= 44 and len(rows) <= 30:
+                    middle, baseline = x + (width - 1) / 2, y + (height - 1) / 2 + 4
+                    cells.append(text(middle, baseline, f"ink {style}", words, "middle"))
             if marked is not None and marked[r, c]:
-                dot = {"class": f"even {style}", "cx": place[0] + width - 6, "cy": place[1] + 6, "r": 2}
-                cells.append(element("circle", dot))
-    boxes = [element("path", {"class": f"box {style}", "d": "".join(d)}) for style, d in sorted(many.items())]
-    return figure(
-        key=key,
-        title=title,
-        description=description,
-        width=left + len(columns) * width + longest * 0.71 + 8,
-        height=top + len(rows) * height + 4,
-        content=join(*parts, element("g", {"class": "grid"}, *boxes, *cells)),
-        style="likeness",
+                cells.append(circle(f"even {style}", x + width - 6, y + 6, 2))
+    boxes = [path(f"box {style}", "".join(shapes)) for style, shapes in sorted(many.items())]
+    content = join(*names, element("g", {"class": "grid"}, *boxes, *cells))
+    return Chart(
+        title,
+        alt,
+        content,
+        left + len(columns) * width + overhang + 8,
+        top + len(rows) * height + 4,
+        "likeness",
     )
 
 
 def _side(count: int, widest: float) -> float:
     """Px of a cell by how many there are beside each other."""
     return widest if count <= 16 else 26.0 if count <= 30 else 22.0 if count <= MANY_DATASETS else 15.0
-
-
-def _style(value: float, limit: float | None) -> str:
-    return palette.value_class(value, 0, 1) if limit is None else palette.diverging_class(value, limit)
-
-
-def _column_name(name: str, x: float, y: float) -> Markup:
-    place = {"x": x, "y": y, "class": "name", "transform": f"rotate(-45 {x:.1f} {y:.1f})"}
-    return element("text", place, shorten(name, NAME_SIZE, _ROOM))
-
-
-def _cell(place: tuple[float, float, float, float], style: str, told: str, text: str | None) -> Markup:
-    x, y, width, height = place
-    box = element(
-        "rect",
-        {"class": f"box {style}", "x": x, "y": y, "width": width, "height": height},
-        element("title", None, told),
-    )
-    if text is None:
-        return box
-    middle = {"x": x + width / 2, "y": y + height / 2 + 4, "class": f"ink {style}", "text-anchor": "middle"}
-    return join(box, element("text", middle, text))

@@ -6,13 +6,13 @@ A section turns records into figures and findings; each figure carries the table
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from traitmap.report.alternative import TextTable
+from traitmap.report.chart import Chart
 from traitmap.table import Table
 
 if TYPE_CHECKING:
@@ -47,42 +47,40 @@ class ReportContents:
 class Shown:
     """One figure of the page.
 
-    name: in kebab case, unique in the page. said: what the figure shows and what was found in it.
-    distrust: when not to believe it. key: (class of the mark, words). wide: takes the page's whole width.
-    tag: a word beside the title, such as ``cannot tell``. faint: of little weight.
+    name: in kebab case, unique in the page. description: what the figure shows and what was found in it.
+    table: the same numbers. caveat: when to distrust it. legend: (class of the mark, words). wide: takes the
+    page's whole width. tag: a word beside the title, such as ``cannot tell``. faint: of little weight.
     """
 
     name: str
     title: str
-    said: str
-    svg: Markup
-    table: Table | TextTable | None
-    distrust: str = ""
-    key: tuple[tuple[str, str], ...] = ()
+    description: str
+    chart: Chart
+    table: Table
+    caveat: str = ""
+    legend: tuple[tuple[str, str], ...] = ()
     wide: bool = False
     tag: str = ""
     faint: bool = False
 
-
-@dataclass(frozen=True)
-class FigureGroup:
-    """Figures under one heading. said: what they have in common, or why there are none."""
-
-    title: str
-    said: str
-    figures: tuple[Shown, ...] = ()
+    @property
+    def svg(self) -> Markup:
+        """The chart under the figure's name; those who do not see it are told of the table."""
+        alt = f"{self.chart.alt} The same numbers stand in the table."
+        return replace(self.chart, alt=alt).svg(self.name)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """heading: what was asked; big: the answer, a number or a few words; words: its evidence, in sentences.
+    """A card of the headline: one finding that a section puts at the top of the page.
 
+    heading: what was asked; value: the answer, a number or a few words; words: its evidence, in sentences.
     unit: stands small behind a number. side: ``better``, ``worse`` or nothing, for the colour.
-    wordy: ``big`` is words, not a number. link: id of the section that shows it in full.
+    wordy: ``value`` is words, not a number. link: id of the section that shows it in full.
     """
 
     heading: str
-    big: str
+    value: str
     words: str
     unit: str = ""
     side: str = ""

@@ -31,6 +31,7 @@ from traitmap.matrix.record import TransferMatrix
 from traitmap.report.headline import traits_in_words
 from traitmap.table import Entry, Row, Table, to_terminal, words
 from traitmap.wording import (
+    UNKNOWN,
     estimate,
     probability,
     sentence,
@@ -119,7 +120,7 @@ def _odd(cells: Sequence[OddCell]) -> list[RenderableType]:
         parts.append(
             words(
                 f"{cell.source} -> {cell.target}: {signed(cell.gain)}, predicted {signed(cell.predicted)}; "
-                f"departs by {estimate(cell.departure)}, q {probability(q)}"
+                f"departs by {estimate(cell.departure, 1, UNKNOWN)}, q {probability(q)}"
             )
         )
         reasons = [sentence(reason.words) for reason in cell.reasons[:3]] or ["No reason found."]
