@@ -53,7 +53,7 @@ def interval(low: float, high: float, digits: int = 1) -> str:
     return f"[{signed(low, digits)}, {signed(high, digits)}]"
 
 
-def with_interval(value: float, low: float, high: float, digits: int = 1, unknown: str = UNKNOWN) -> str:
+def with_interval(value: float, low: float, high: float, digits: int = 1, unknown: str = "unknown") -> str:
     """``+3.6 [+1.2, +6.0]``; the value alone where an end of its interval is unknown, else ``unknown``."""
     if not isfinite(value):
         return unknown
@@ -61,7 +61,7 @@ def with_interval(value: float, low: float, high: float, digits: int = 1, unknow
     return signed(value, digits) + (f" {interval(low, high, digits)}" if known else "")
 
 
-def estimate(result: Bounded, digits: int = 1, unknown: str = UNKNOWN) -> str:
+def estimate(result: Bounded, digits: int = 1, unknown: str = "unknown") -> str:
     """An estimate with its interval, as :func:`with_interval` writes it."""
     return with_interval(result.value, result.low, result.high, digits, unknown)
 

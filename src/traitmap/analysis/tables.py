@@ -97,7 +97,7 @@ def loadings_table(traits: Traits, components: Sequence[int]) -> Table:
             loading = float(traits.loadings[t, c])
             low, high = float(traits.loadings_low[t, c]), float(traits.loadings_high[t, c])
             strong = "strong" if low > 0 or high < 0 else ""
-            text = with_interval(loading, low, high, 2, "unknown")
+            text = with_interval(loading, low, high, 2)
             entries.append(Entry(text, shade=loading, style=strong, value=loading))
         rows.append((target, *entries))
     return Table("Loadings with 95 % intervals.", (Column("target", "loading of target"), *columns), rows)
@@ -118,7 +118,7 @@ def effects_table(traits: Traits, count: int, *, beneath: bool = False) -> Table
             if beneath:
                 entries.append(Entry(signed(effect), interval(low, high), value=effect))
             else:
-                entries.append(Entry(with_interval(effect, low, high), value=effect))
+                entries.append(Entry(with_interval(effect, low, high, unknown=UNKNOWN), value=effect))
         rows.append((source, *entries))
     names = (component_name(traits, c) for c in range(count))
     caption = "Effects on the components in points, with 95 % intervals."
@@ -325,7 +325,7 @@ def strengths_table(strengths: Sequence[Strength], noun: str, unit: str = "point
 
 
 def _estimate(result: Interval, digits: int) -> Entry:
-    return Entry(estimate(result, digits, "unknown"), value=result.value)
+    return Entry(estimate(result, digits), value=result.value)
 
 
 def _p(value: float) -> Entry:
