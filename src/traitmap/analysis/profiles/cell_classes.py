@@ -190,8 +190,8 @@ def prior_over(labels: Sequence[str], label_counts: Mapping[str, int]) -> tuple[
     held = np.array([counts.get(same_word(label), 0) for label in labels], dtype=float)
     shared = [label for label in labels if same_word(label) in counts]
     if len(shared) < LEAST_SHARED or held.sum() < LEAST_COVERED * sum(counts.values()):
-        told = f"only {', '.join(shared)}" if shared else "none"
-        return None, f"of the source's label words the target has {told}"
+        words = f"only {', '.join(shared)}" if shared else "none"
+        return None, f"of the source's label words the target has {words}"
     return held / held.sum(), ""
 
 
@@ -219,21 +219,21 @@ def share_distances(
     base = None if items.base is None else _answers(items, (items.base,), weights)
     answers = [_answers(items, rows, weights) for _, _, rows in items.groups]
     shifts = _shifts(answers, base, seed)
-    found = []
-    for (source, _, _), own, shift in zip(items.groups, answers, shifts, strict=True):
+    distances = []
+    for (source, _, _), adapter, shift in zip(items.groups, answers, shifts, strict=True):
         prior, reason = prior_over(items.labels, label_counts.get(source, {}))
         fields: dict[str, Any] = {"prior": prior, "prior_reason": reason}
         for name, to in (("prior", prior), ("gold", gold)):
-            fields[f"to_{name}"] = own.distance(to, reason)
+            fields[f"to_{name}"] = adapter.distance(to, reason)
             fields[f"base_to_{name}"] = base.distance(to, reason) if base else unknown("no base")
-            fields[f"toward_{name}"] = _toward(own, base, to, shift)
-        found.append(fields)
-    return found
+            fields[f"toward_{name}"] = _toward(adapter, base, to, shift)
+        distances.append(fields)
+    return distances
 
 
 @dataclass(frozen=True)
 class _Answers:
-    """The answers that are a class. n: items. indicators: (S, n, K) 1 at the class.
+    """Answers of a group, or of the base, that are a class. n: items. indicators: (S, n, K) 1 at the class.
 
     by_seed, resampled: (S, K), (S, draws, K) marginals, on all items and on resampled ones.
     """
@@ -261,7 +261,7 @@ def _answers(items: TargetItems, rows: tuple[int, ...], weights: NDArray[np.uint
     return _Answers(items.n, indicators, _normalised(indicators.sum(axis=1)), resampled)
 
 
-def _toward(own: _Answers, base: _Answers | None, to: Array | None, shift: Array | None) -> Change:
+def _toward(adapter: _Answers, base: _Answers | None, to: Array | None, shift: Array | None) -> Change:
     """How far the distance fell. One seed: base and adapter change places on items (exact); several: t.
 
     A plain comparison of the adapter with the direction from base to prior would find movement where there
@@ -269,16 +269,22 @@ def _toward(own: _Answers, base: _Answers | None, to: Array | None, shift: Array
     """
     if to is None or base is None:
         return NO_CHANGE_KNOWN
-    by_seed = total_variation(base.by_seed, to)[0] - total_variation(own.by_seed, to)
+    by_seed = total_variation(base.by_seed, to)[0] - total_variation(adapter.by_seed, to)
     value = float(by_seed.mean())
     if not np.isfinite(value):
         return Change(unknown("no answer is one of the classes"), nan)
-    draws = total_variation(base.resampled[0], to) - total_variation(own.resampled, to).mean(axis=0)
-    interval = resampled_interval(value, draws, n=own.n, by_seed=by_seed, low=-1.0, high=1.0)
+    draws = total_variation(base.resampled[0], to) - total_variation(adapter.resampled, to).mean(axis=0)
+    interval = resampled_interval(value, draws, n=adapter.n, by_seed=by_seed, low=-1.0, high=1.0)
     if shift is not None:
-        return Change(interval, _exchanged(own.indicators[0], base.indicators[0], to, value, shift))
+        first, second = adapter.indicators[0], base.indicators[0]
+        if not (first != second).any():
+            return Change(interval, 1.0)
+        middle = ((first + second) / 2).sum(axis=0)
+        before = total_variation(_normalised(middle - shift), to)
+        fall = before - total_variation(_normalised(middle + shift), to)
+        return Change(interval, float((1 + (np.abs(fall) >= abs(value) - 1e-6).sum()) / (1 + len(fall))))
     spread = float(np.nanvar(draws, ddof=1)) if np.ptp(draws) > 0 else 0.0
-    return Change(interval, crossed(value, items=spread, freedom=own.n - 1, by_seed=by_seed).p)
+    return Change(interval, crossed(value, items=spread, freedom=adapter.n - 1, by_seed=by_seed).p)
 
 
 def _shifts(answers: Sequence[_Answers], base: _Answers | None, seed: int) -> list[Array | None]:
@@ -286,26 +292,19 @@ def _shifts(answers: Sequence[_Answers], base: _Answers | None, seed: int) -> li
 
     Seeds that answer alike count as one.
     """
-    found: list[Array | None] = [None] * len(answers)
-    alike = [place for place, one in enumerate(answers) if (one.indicators == one.indicators[:1]).all()]
+    shifts: list[Array | None] = [None] * len(answers)
+    alike = [
+        place
+        for place, marginals in enumerate(answers)
+        if (marginals.indicators == marginals.indicators[:1]).all()
+    ]
     if base is None or not alike:
-        return found
+        return shifts
     moved = np.concatenate([answers[place].indicators[0] - base.indicators[0] for place in alike], axis=1)
     drawn = item_signs(base.n, SIGN_FLIP_DRAWS, seed) @ (moved / 2)
-    for place, own in zip(alike, np.split(drawn, len(alike), axis=1), strict=True):
-        found[place] = own
-    return found
-
-
-def _exchanged(
-    own: NDArray[np.float32], base: NDArray[np.float32], to: Array, value: float, shift: Array
-) -> float:
-    """p-value of the permutation test that exchanges the answers of base and adapter on an item."""
-    if not (own != base).any():
-        return 1.0
-    middle = ((own + base) / 2).sum(axis=0)
-    fall = total_variation(_normalised(middle - shift), to) - total_variation(_normalised(middle + shift), to)
-    return float((1 + (np.abs(fall) >= abs(value) - 1e-6).sum()) / (1 + len(fall)))
+    for place, shift in zip(alike, np.split(drawn, len(alike), axis=1), strict=True):
+        shifts[place] = shift
+    return shifts
 
 
 def _normalised(sums: NDArray[np.floating]) -> Array:

@@ -71,7 +71,7 @@ class TargetItems:
         for row, (source, _) in enumerate(self.adapters):
             if source != BASELINE:
                 rows.setdefault(source, []).append(row)
-        pooled = [(source, None, tuple(own)) for source, own in rows.items()]
+        pooled = [(source, None, tuple(seed_rows)) for source, seed_rows in rows.items()]
         alone = [
             (source, seed, (row,))
             for row, (source, seed) in enumerate(self.adapters)
@@ -168,14 +168,14 @@ def _predicted(row: Sequence[Outcome], labels: tuple[str, ...]) -> NDArray[np.in
     """Codes of the answers. What the metric took for right is the gold class, however it was written."""
     place = {label: code for code, label in enumerate(labels)}
     alike = {same_word(label): code for code, label in reversed(list(enumerate(labels)))}
-    unparsed, other = len(labels), len(labels) + 1
+    unparsed, unknown_class = len(labels), len(labels) + 1
     return np.array(
         [
             unparsed
             if not outcome.parsed
             else place[outcome.gold]
             if outcome.correct and outcome.gold in place
-            else place.get(outcome.prediction, alike.get(same_word(outcome.prediction), other))
+            else place.get(outcome.prediction, alike.get(same_word(outcome.prediction), unknown_class))
             for outcome in row
         ],
         dtype=np.int64,

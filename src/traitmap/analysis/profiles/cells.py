@@ -227,8 +227,8 @@ def cell_reasons(
             reasons.setdefault(place, []).append(replace(reason, significant=significant))
     return MappingProxyType(
         {
-            place: tuple(sorted(found, key=lambda reason: (not reason.significant, -abs(reason.strength))))
-            for place, found in sorted(reasons.items())
+            place: tuple(sorted(unsorted, key=lambda reason: (not reason.significant, -abs(reason.strength))))
+            for place, unsorted in sorted(reasons.items())
         }
     )
 

@@ -1,8 +1,12 @@
-"""What a reader must be warned of: one function per kind of trouble, each returning records."""
+"""What a reader of the traits must be warned of: one function per kind of trouble, each yielding warnings.
+
+``all_findings`` puts them in order, the gravest first. Every warning has a stable code, a message with its
+numbers and the action to take; thresholds stand at the top of the chapter and in the docstrings.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -20,34 +24,28 @@ COLLAPSED = -2.0  # median robust z-score at which a source has fallen through t
 ONE_ANSWER = 0.9  # share of one answer at which predictions count as collapsed
 
 
-def left_out(prepared: PreparedTable) -> list[TraitWarning]:
-    """Sources without values, targets without values or without variation, and masked cells.
+def left_out(prepared: PreparedTable) -> Iterator[TraitWarning]:
+    """Sources without values, and targets without values or without variation.
 
     Codes ``sources_left_out`` and ``targets_left_out``.
     """
-    warnings = []
     if prepared.dropped_rows:
-        warnings.append(
-            TraitWarning(
-                "sources_left_out",
-                f"left out for lack of values: {listed(prepared.dropped_rows)}",
-                "evaluate them, or leave them out of the study",
-                prepared.dropped_rows,
-            )
+        yield TraitWarning(
+            "sources_left_out",
+            f"left out for lack of values: {listed(prepared.dropped_rows)}",
+            "evaluate them, or leave them out of the study",
+            prepared.dropped_rows,
         )
     if prepared.dropped_columns:
-        warnings.append(
-            TraitWarning(
-                "targets_left_out",
-                f"left out, their values missing or all the same: {listed(prepared.dropped_columns)}",
-                "use targets that some source moves; a constant target cannot load on any trait",
-                prepared.dropped_columns,
-            )
+        yield TraitWarning(
+            "targets_left_out",
+            f"left out, their values missing or all the same: {listed(prepared.dropped_columns)}",
+            "use targets that some source moves; a constant target cannot load on any trait",
+            prepared.dropped_columns,
         )
-    return warnings
 
 
-def incomplete(prepared: PreparedTable) -> list[TraitWarning]:
+def incomplete(prepared: PreparedTable) -> Iterator[TraitWarning]:
     """A table with many cells to fill.
 
     Code ``many_missing_cells``, from a fifth of the cells filled in.
@@ -55,19 +53,17 @@ def incomplete(prepared: PreparedTable) -> list[TraitWarning]:
     missing = ~prepared.observed & ~prepared.masked
     share = float((~prepared.observed).mean())
     if share <= 0.2:
-        return []
-    return [
-        TraitWarning(
-            "many_missing_cells",
-            f"{share:.0%} of the cells are filled in ({int(missing.sum())} missing, "
-            f"{int(prepared.masked.sum())} masked); filled cells follow the traits exactly and make them "
-            "look stronger, in the null as well",
-            "read the shares of variance only beside their null; measure the missing cells if you can",
-        )
-    ]
+        return
+    yield TraitWarning(
+        "many_missing_cells",
+        f"{share:.0%} of the cells are filled in ({int(missing.sum())} missing, "
+        f"{int(prepared.masked.sum())} masked); filled cells follow the traits exactly and make them "
+        "look stronger, in the null as well",
+        "read the shares of variance only beside their null; measure the missing cells if you can",
+    )
 
 
-def duplicated_sources(prepared: PreparedTable) -> list[TraitWarning]:
+def duplicated_sources(prepared: PreparedTable) -> Iterator[TraitWarning]:
     """Groups of sources with equal values on all targets that they share.
 
     Code ``duplicated_sources``: two targets or more in common, equal to nine digits on all of them.
@@ -85,19 +81,17 @@ def duplicated_sources(prepared: PreparedTable) -> list[TraitWarning]:
             groups[int(same[0])].append(row)
         else:
             groups.append([row])
-    return [
-        TraitWarning(
+    for names in (tuple(prepared.sources[i] for i in group) for group in groups if len(group) > 1):
+        yield TraitWarning(
             "duplicated_sources",
             f"sources {listed(names)} have the same values on every target: they count as {len(names)} "
             "sources but hold the information of one",
             "leave out all but one, or check that the same adapter was not evaluated twice",
             names,
         )
-        for names in (tuple(prepared.sources[i] for i in group) for group in groups if len(group) > 1)
-    ]
 
 
-def near_duplicate_targets(prepared: PreparedTable) -> list[TraitWarning]:
+def near_duplicate_targets(prepared: PreparedTable) -> Iterator[TraitWarning]:
     """Pairs of targets that correlate so highly that they measure one thing.
 
     Code ``near_duplicate_targets``: |r| of at least .98 over five sources or more, highest first.
@@ -108,18 +102,16 @@ def near_duplicate_targets(prepared: PreparedTable) -> list[TraitWarning]:
         for first, second in zip(*np.triu_indices(len(r), 1), strict=True)
         if abs(r[first, second]) >= NEAR_DUPLICATE
     ]
-    return [
-        TraitWarning(
+    for _, r, first, second in sorted(pairs, reverse=True):
+        yield TraitWarning(
             "near_duplicate_targets",
             f"targets {first} and {second} correlate at {r:.3f}: they weigh one ability twice",
             "keep one of them, or hold out by family of targets rather than by target",
             (first, second),
         )
-        for _, r, first, second in sorted(pairs, reverse=True)
-    ]
 
 
-def collapsed_sources(prepared: PreparedTable, majority_share: Array | None) -> list[TraitWarning]:
+def collapsed_sources(prepared: PreparedTable, majority_share: Array | None) -> Iterator[TraitWarning]:
     """Sources that give one answer to everything, seen from predictions if known, else from the scores.
 
     majority_share: (S', T') share of predictions that are the commonest one, NaN where unknown. A source
@@ -128,37 +120,34 @@ def collapsed_sources(prepared: PreparedTable, majority_share: Array | None) -> 
     half of the scores lie within a quarter of the way from the target's lowest score to its median.
     """
     if majority_share is not None and np.isfinite(majority_share).any():
-        return _collapsed_from_predictions(prepared, majority_share)
+        yield from _collapsed_from_predictions(prepared, majority_share)
+        return
     values = np.where(prepared.observed, prepared.values, np.nan)
     median = np.nanmedian(values, axis=0)
     deviation = 1.4826 * np.nanmedian(np.abs(values - median), axis=0)
     usable = deviation > 0
     if usable.sum() < 3 or len(values) < 6:
-        return []
+        return
     z = ((values - median) / np.where(usable, deviation, np.nan))[:, usable]
     floor = np.nanmin(values, axis=0)
     depth = ((values - floor) / np.where(median > floor, median - floor, np.nan))[:, usable]
-    warnings = []
     for row, name in enumerate(prepared.sources):
         seen = np.isfinite(z[row])
         if seen.sum() < 3:
             continue
         typical, low = float(np.median(z[row][seen])), float((depth[row][seen] <= 0.25).mean())
         if typical < COLLAPSED and low >= 0.5:
-            warnings.append(
-                TraitWarning(
-                    "collapsed_source",
-                    f"source {name} lies at the floor on {low:.0%} of the targets (median robust z "
-                    f"{typical:.1f}): it may give one answer to everything",
-                    "look at its answers; if they are all the same, train it again with a lower learning "
-                    "rate or leave it out, for such rows make a trait of their own",
-                    (name,),
-                )
+            yield TraitWarning(
+                "collapsed_source",
+                f"source {name} lies at the floor on {low:.0%} of the targets (median robust z "
+                f"{typical:.1f}): it may give one answer to everything",
+                "look at its answers; if they are all the same, train it again with a lower learning "
+                "rate or leave it out, for such rows make a trait of their own",
+                (name,),
             )
-    return warnings
 
 
-def _collapsed_from_predictions(prepared: PreparedTable, majority_share: Array) -> list[TraitWarning]:
+def _collapsed_from_predictions(prepared: PreparedTable, majority_share: Array) -> Iterator[TraitWarning]:
     """Collapsed sources from the share of their commonest prediction (S', T')."""
     known = np.isfinite(majority_share)
     typical = np.array(
@@ -169,66 +158,52 @@ def _collapsed_from_predictions(prepared: PreparedTable, majority_share: Array) 
     )
     telling = known & (typical < ONE_ANSWER)[None, :]
     constant = telling & (np.where(known, majority_share, 0.0) >= ONE_ANSWER)
-    warnings = []
     for row, name in enumerate(prepared.sources):
         count, total = int(constant[row].sum()), int(telling[row].sum())
         if total >= 3 and count / total >= 1 / 3:
-            warnings.append(
-                TraitWarning(
-                    "collapsed_source",
-                    f"source {name} gives one answer to at least {ONE_ANSWER:.0%} of the items on {count} of "
-                    f"{total} targets",
-                    "train it again with a lower learning rate or leave it out, for such rows make a trait "
-                    "of their own",
-                    (name,),
-                )
+            yield TraitWarning(
+                "collapsed_source",
+                f"source {name} gives one answer to at least {ONE_ANSWER:.0%} of the items on {count} of "
+                f"{total} targets",
+                "train it again with a lower learning rate or leave it out, for such rows make a trait "
+                "of their own",
+                (name,),
             )
-    return warnings
 
 
-def one_row_axes(traits: Traits, examined: Iterable[int]) -> list[TraitWarning]:
+def one_row_axes(traits: Traits, examined: Iterable[int]) -> Iterator[TraitWarning]:
     """Components that are mostly one source, mostly two, or mostly one target.
 
     examined: the components that are looked at. Codes ``one_source_axis`` (leverage of at least .5),
     ``two_source_axis`` (.75 together) and ``one_target_axis`` (squared loading of at least .5, of more
     than two targets).
     """
-    warnings = []
     for c in examined:
-        warnings += _source_axis(traits, c)
+        leverage = np.nan_to_num(traits.leverage[:, c])
+        order = np.argsort(-leverage, kind="stable")
+        first, second = (traits.sources[i] for i in order[:2])
+        top, both = leverage[order[0]], leverage[order[:2]].sum()
+        action = "do not read it as a trait; add sources of that kind, or leave the source out and look again"
+        if top >= ONE_ROW:
+            message = f"PC{c} is mostly the {first} adapter: leverage {top:.2f}"
+            yield TraitWarning("one_source_axis", message, action, (f"PC{c}", first))
+        elif both >= TWO_ROWS:
+            opposed = np.prod(np.sign(traits.scores_u[order[:2], c])) < 0
+            pair = f"{first} {'against' if opposed else 'and'} {second}"
+            message = f"PC{c} is mostly {pair}: leverage {both:.2f} together"
+            yield TraitWarning("two_source_axis", message, action, (f"PC{c}", first, second))
         squares = np.nan_to_num(traits.loadings[:, c] ** 2)
         peak = int(np.argmax(squares))
         if squares[peak] >= ONE_COLUMN and len(squares) > 2:
-            warnings.append(
-                TraitWarning(
-                    "one_target_axis",
-                    f"PC{c} is mostly the {traits.targets[peak]} target: squared loading {squares[peak]:.2f}",
-                    "do not read it as a trait across tasks; see whether it stays without that target",
-                    (f"PC{c}", traits.targets[peak]),
-                )
+            yield TraitWarning(
+                "one_target_axis",
+                f"PC{c} is mostly the {traits.targets[peak]} target: squared loading {squares[peak]:.2f}",
+                "do not read it as a trait across tasks; see whether it stays without that target",
+                (f"PC{c}", traits.targets[peak]),
             )
-    return warnings
 
 
-def _source_axis(traits: Traits, c: int) -> list[TraitWarning]:
-    """The warning that component c is mostly one or two sources, if it is."""
-    leverage = np.nan_to_num(traits.leverage[:, c])
-    order = np.argsort(-leverage, kind="stable")
-    first, second = (traits.sources[i] for i in order[:2])
-    top, both = leverage[order[0]], leverage[order[:2]].sum()
-    action = "do not read it as a trait; add sources of that kind, or leave the source out and look again"
-    if top >= ONE_ROW:
-        message = f"PC{c} is mostly the {first} adapter: leverage {top:.2f}"
-        return [TraitWarning("one_source_axis", message, action, (f"PC{c}", first))]
-    if both >= TWO_ROWS:
-        opposed = np.prod(np.sign(traits.scores_u[order[:2], c])) < 0
-        pair = f"{first} {'against' if opposed else 'and'} {second}"
-        message = f"PC{c} is mostly {pair}: leverage {both:.2f} together"
-        return [TraitWarning("two_source_axis", message, action, (f"PC{c}", first, second))]
-    return []
-
-
-def support(traits: Traits) -> list[TraitWarning]:
+def support(traits: Traits) -> Iterator[TraitWarning]:
     """No component supported, criteria that disagree, or more components used than exceed their null.
 
     Codes ``no_component_supported``, ``criteria_disagree``, ``more_than_supported``, and those of
@@ -237,37 +212,30 @@ def support(traits: Traits) -> list[TraitWarning]:
     counts = traits.n_components
     used, cv, parallel = counts["used"], counts["cv"], counts["parallel"]
     shape = f"{traits.conditions['rows']} x {traits.conditions['columns']}"
-    warnings = []
     if cv == 0:
-        warnings.append(
-            TraitWarning(
-                "no_component_supported",
-                f"cross-validation supports no component in this {shape} table: predicting every cell by its "
-                "target's mean is as good",
-                "do not interpret the components; measure more sources, more targets or more items",
-            )
+        yield TraitWarning(
+            "no_component_supported",
+            f"cross-validation supports no component in this {shape} table: predicting every cell by its "
+            "target's mean is as good",
+            "do not interpret the components; measure more sources, more targets or more items",
         )
     elif cv != parallel:
-        warnings.append(
-            TraitWarning(
-                "criteria_disagree",
-                f"cross-validation supports {cv} components, Horn's parallel analysis {parallel}, the "
-                f"permutation null {counts['permutation']}",
-                "trust the components that all of them support; treat the others as open",
-            )
+        yield TraitWarning(
+            "criteria_disagree",
+            f"cross-validation supports {cv} components, Horn's parallel analysis {parallel}, the "
+            f"permutation null {counts['permutation']}",
+            "trust the components that all of them support; treat the others as open",
         )
     if used > cv:
-        warnings.append(
-            TraitWarning(
-                "more_than_supported",
-                f"{used} components are used, but cross-validation supports {cv}",
-                "use components='auto', or say that the number was chosen by hand",
-            )
+        yield TraitWarning(
+            "more_than_supported",
+            f"{used} components are used, but cross-validation supports {cv}",
+            "use components='auto', or say that the number was chosen by hand",
         )
-    return warnings + chance(traits)
+    yield from chance(traits)
 
 
-def chance(traits: Traits) -> list[TraitWarning]:
+def chance(traits: Traits) -> Iterator[TraitWarning]:
     """Explained variance that does not exceed that of tables without structure, found or claimed.
 
     Codes ``claim_not_above_null``, ``low_rank_table`` and ``not_above_null``; none where no null was
@@ -278,48 +246,39 @@ def chance(traits: Traits) -> list[TraitWarning]:
     claimed = traits.conditions.get("claimed_share")
     shape = f"{traits.conditions['rows']} x {traits.conditions['columns']}"
     if not np.isfinite(high):
-        return []
+        return
     subject = "component" if count == 1 else f"{count} components"
     null = f"tables of {shape} without structure give {mean:.1%} (5-95 %: {low:.1%} to {high:.1%})"
-    warnings = []
     if claimed is not None and claimed <= high:
-        warnings.append(
-            TraitWarning(
-                "claim_not_above_null",
-                f"the claimed {claimed:.0%} for the first {subject} does not exceed chance: {null}",
-                "do not quote it as evidence of traits",
-            )
+        yield TraitWarning(
+            "claim_not_above_null",
+            f"the claimed {claimed:.0%} for the first {subject} does not exceed chance: {null}",
+            "do not quote it as evidence of traits",
         )
     rank = exact_rank(traits)
     if rank is not None:
-        warnings.append(
-            TraitWarning(
-                "low_rank_table",
-                f"the table has rank {rank}, so its first {rank} components explain all of it by "
-                f"construction; in the table that it was made from, {rank} components explain more than "
-                f"chance at {shape} only above {traits.null_cumulative_p95[rank - 1]:.1%}",
-                "decompose the original table; with a share that was published for it, pass claimed_share",
-            )
+        yield TraitWarning(
+            "low_rank_table",
+            f"the table has rank {rank}, so its first {rank} components explain all of it by "
+            f"construction; in the table that it was made from, {rank} components explain more than "
+            f"chance at {shape} only above {traits.null_cumulative_p95[rank - 1]:.1%}",
+            "decompose the original table; with a share that was published for it, pass claimed_share",
         )
     elif share <= high:
-        warnings.append(
-            TraitWarning(
-                "not_above_null",
-                f"the first {subject} explain{'s' if count == 1 else ''} {share:.1%}; {null}: the explained "
-                "variance is not above its null",
-                "do not quote the explained variance as evidence of traits",
-            )
+        yield TraitWarning(
+            "not_above_null",
+            f"the first {subject} explain{'s' if count == 1 else ''} {share:.1%}; {null}: the explained "
+            "variance is not above its null",
+            "do not quote the explained variance as evidence of traits",
         )
-    return warnings
 
 
-def instability(traits: Traits) -> list[TraitWarning]:
+def instability(traits: Traits) -> Iterator[TraitWarning]:
     """Used components that do not come back in resampled tables, or cannot be told from a neighbour.
 
     Codes ``unstable_component`` (congruence below .85 at the 5th percentile of the bootstrap over
     sources, or on average not above its noise level) and ``overlapping_components``.
     """
-    warnings = []
     rows = traits.stability.resamplings.get("adapters")
     for c in range(min(traits.n_components["used"], traits.stability.examined)):
         if rows is None:
@@ -327,63 +286,52 @@ def instability(traits: Traits) -> list[TraitWarning]:
         mean, low, noise = rows.congruence_mean[c], rows.congruence_p05[c], rows.noise_p95[c]
         if low < 0.85 or (np.isfinite(noise) and mean <= noise):
             level = f"; tables without structure reach {noise:.2f}" if np.isfinite(noise) else ""
-            warnings.append(
-                TraitWarning(
-                    "unstable_component",
-                    f"PC{c} changes with the choice of sources: congruence {mean:.2f} on average, "
-                    f"{low:.2f} at the 5th percentile over {rows.draws} bootstrap draws{level}",
-                    "read its loadings with their intervals only; add sources",
-                    (f"PC{c}",),
-                )
+            yield TraitWarning(
+                "unstable_component",
+                f"PC{c} changes with the choice of sources: congruence {mean:.2f} on average, "
+                f"{low:.2f} at the 5th percentile over {rows.draws} bootstrap draws{level}",
+                "read its loadings with their intervals only; add sources",
+                (f"PC{c}",),
             )
     for overlap in traits.stability.overlaps:
         if overlap.components[0] < traits.n_components["used"]:
             names = tuple(f"PC{c}" for c in overlap.components)
-            warnings.append(
-                TraitWarning(
-                    "overlapping_components",
-                    f"the eigenvalues of {listed(names)} overlap: which is which is arbitrary; their common "
-                    f"subspace turns by {overlap.angle_mean:.0f} degrees on average "
-                    f"({overlap.angle_p95:.0f} at the 95th percentile)",
-                    "interpret the subspace, or rotate it (varimax, oblimin), rather than single components",
-                    names,
-                )
+            yield TraitWarning(
+                "overlapping_components",
+                f"the eigenvalues of {listed(names)} overlap: which is which is arbitrary; their common "
+                f"subspace turns by {overlap.angle_mean:.0f} degrees on average "
+                f"({overlap.angle_p95:.0f} at the 95th percentile)",
+                "interpret the subspace, or rotate it (varimax, oblimin), rather than single components",
+                names,
             )
-    return warnings
 
 
-def noisy(traits: Traits) -> list[TraitWarning]:
+def noisy(traits: Traits) -> Iterator[TraitWarning]:
     """Targets that are mostly noise or unreliable over seeds.
 
     Codes ``noisy_targets`` (more than half of the variance between sources) and ``unreliable_targets``
     (reliability over seeds below .5).
     """
-    warnings = []
     share, reliability = traits.noise.share, traits.noise.reliability
     bad = [t for t, s in zip(traits.targets, share, strict=True) if np.isfinite(s) and s > 0.5]
     if bad:
-        warnings.append(
-            TraitWarning(
-                "noisy_targets",
-                f"more than half of the variance between sources is item noise on {listed(bad)}",
-                "evaluate more items of these targets, or leave them out",
-                tuple(bad),
-            )
+        yield TraitWarning(
+            "noisy_targets",
+            f"more than half of the variance between sources is item noise on {listed(bad)}",
+            "evaluate more items of these targets, or leave them out",
+            tuple(bad),
         )
     weak = [t for t, r in zip(traits.targets, reliability, strict=True) if np.isfinite(r) and r < 0.5]
     if weak:
-        warnings.append(
-            TraitWarning(
-                "unreliable_targets",
-                f"reliability over training seeds is below .5 on {listed(weak)}",
-                "train more seeds, or leave these targets out",
-                tuple(weak),
-            )
+        yield TraitWarning(
+            "unreliable_targets",
+            f"reliability over training seeds is below .5 on {listed(weak)}",
+            "train more seeds, or leave these targets out",
+            tuple(weak),
         )
-    return warnings
 
 
-def general_component(traits: Traits, examined: Iterable[int]) -> list[TraitWarning]:
+def general_component(traits: Traits, examined: Iterable[int]) -> Iterator[TraitWarning]:
     """Components that are no more than the average over targets.
 
     examined: the components that are looked at. Code ``general_component``: |r| above .95 between a
@@ -393,38 +341,32 @@ def general_component(traits: Traits, examined: Iterable[int]) -> list[TraitWarn
     known = np.isfinite(z).any(axis=1)
     columns = np.isfinite(z[known]).all(axis=0)
     average = z[known][:, columns].mean(axis=1)
-    warnings = []
     for c in examined:
         score = traits.scores[known, c]
         if average.std() < 1e-12 or score.std() < 1e-12:
             continue
         r = float(np.corrcoef(average, score)[0, 1])
         if abs(r) > 0.95:
-            warnings.append(
-                TraitWarning(
-                    "general_component",
-                    f"PC{c} is the average over the targets (r = {r:.3f}): how good a source is overall",
-                    "use scale='double' to see what sources do beyond their general level",
-                    (f"PC{c}",),
-                )
+            yield TraitWarning(
+                "general_component",
+                f"PC{c} is the average over the targets (r = {r:.3f}): how good a source is overall",
+                "use scale='double' to see what sources do beyond their general level",
+                (f"PC{c}",),
             )
-    return warnings
 
 
-def unknown_base(prepared: PreparedTable) -> list[TraitWarning]:
+def unknown_base(prepared: PreparedTable) -> Iterator[TraitWarning]:
     """Effects cannot be stated against the base model.
 
     Code ``baseline_unknown``.
     """
     if np.isfinite(prepared.baseline).all():
-        return []
-    return [
-        TraitWarning(
-            "baseline_unknown",
-            "the base model is not known on every target: effects are against the mean of the sources",
-            "add a row named __baseline__",
-        )
-    ]
+        return
+    yield TraitWarning(
+        "baseline_unknown",
+        "the base model is not known on every target: effects are against the mean of the sources",
+        "add a row named __baseline__",
+    )
 
 
 def in_other_units(matrix: TransferMatrix) -> tuple[str, ...]:
@@ -442,51 +384,43 @@ def in_other_units(matrix: TransferMatrix) -> tuple[str, ...]:
     return tuple(unlike) if kinds - {None} else ()
 
 
-def mixed_units(matrix: TransferMatrix) -> list[TraitWarning]:
+def mixed_units(matrix: TransferMatrix) -> Iterator[TraitWarning]:
     """Effects average gains over targets; in different units the average has none.
 
     Code ``mixed_units``, of the targets that ``in_other_units`` names.
     """
     unlike = in_other_units(matrix)
     if not unlike:
-        return []
-    return [
-        TraitWarning(
-            "mixed_units",
-            f"targets {listed(unlike)} are no proportions: effects add their units to those of the others",
-            "do not read the size of an effect; leave targets of one kind out, or read loadings and scores",
-            unlike,
-        )
-    ]
+        return
+    yield TraitWarning(
+        "mixed_units",
+        f"targets {listed(unlike)} are no proportions: effects add their units to those of the others",
+        "do not read the size of an effect; leave targets of one kind out, or read loadings and scores",
+        unlike,
+    )
 
 
-def table_as_read(matrix: TransferMatrix, prepared: PreparedTable) -> list[TraitWarning]:
+def table_as_read(matrix: TransferMatrix, prepared: PreparedTable) -> Iterator[TraitWarning]:
     """Sources that were named alike, and targets whose metric is better when lower.
 
     Codes ``sources_named_alike`` and ``lower_is_better``.
     """
-    warnings = []
     renamed = tuple(str(name) for name in matrix.conditions.get("renamed", ()))
     if renamed:
-        warnings.append(
-            TraitWarning(
-                "sources_named_alike",
-                f"the table names several rows alike; they are told apart as {listed(renamed)}",
-                "give every row its own name in the table",
-                renamed,
-            )
+        yield TraitWarning(
+            "sources_named_alike",
+            f"the table names several rows alike; they are told apart as {listed(renamed)}",
+            "give every row its own name in the table",
+            renamed,
         )
     lower = tuple(t for t in prepared.targets if matrix.higher_is_better.get(t) is False)
     if lower:
-        warnings.append(
-            TraitWarning(
-                "lower_is_better",
-                f"lower is better on {listed(lower)}: a positive loading or effect there means getting worse",
-                "read the signs of these targets the other way round",
-                lower,
-            )
+        yield TraitWarning(
+            "lower_is_better",
+            f"lower is better on {listed(lower)}: a positive loading or effect there means getting worse",
+            "read the signs of these targets the other way round",
+            lower,
         )
-    return warnings
 
 
 def all_findings(
