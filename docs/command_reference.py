@@ -36,13 +36,13 @@ def examples(command: Any) -> list[str]:
 
 def _section(name: str, command: Any) -> str:
     context = command.context_class(command, info_name=f"traitmap {name}")
-    said = re.sub(r"Example: .+", "", cleandoc(command.help or "")).strip()
+    description = re.sub(r"Example: .+", "", cleandoc(command.help or "")).strip()
     usage = " ".join(["traitmap", name, *command.collect_usage_pieces(context)])
-    lines = [f"## traitmap {name}", "", said, "", "```text", usage, "```", "", "```bash"]
+    lines = [f"## traitmap {name}", "", description, "", "```text", usage, "```", "", "```bash"]
     lines += [*examples(command), "```", "", "| | |", "|---|---|"]
-    for one in command.params:
-        record = one.get_help_record(context)
-        if record is not None and "--help" not in one.opts:
+    for option in command.params:
+        record = option.get_help_record(context)
+        if record is not None and "--help" not in option.opts:
             lines.append(f"| `{_cell(record[0])}` | {_cell(record[1])} |")
     return "\n".join([*lines, ""])
 

@@ -55,7 +55,7 @@ def test_every_command_is_on_its_page(site: Path, command: str) -> None:
 @pytest.mark.parametrize("name", sorted(traitmap.__all__))
 def test_every_public_name_is_documented(site: Path, name: str) -> None:
     home = getattr(traitmap, name)
-    module = home.__name__ if name == "metrics" else f"{home.__module__}.{home.__name__}"
+    module = f"{home.__module__}.{home.__name__}"
     assert f'id="{module}"' in text_of(site / "python.html")
 
 
