@@ -24,6 +24,7 @@ from traitmap.analysis.features import Feature, Group, PairFeatures
 from traitmap.analysis.traits.scaling import in_domain_mask, points_per_unit
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
+from traitmap.matrix.statistics import error_of_width, z_value
 
 Mask = NDArray[np.bool_]
 Units = Literal["points", "standard"]
@@ -31,7 +32,6 @@ Units = Literal["points", "standard"]
 Moves = NDArray[np.int32]  # (B, n) for every draw the flat (S, T) place whose value each used pair gets
 
 LEAST_FREEDOM = 5  # pairs left after source and target effects below which nothing is tested
-_NORMAL = 1.959963984540054  # half width of a 95 % interval in standard errors
 _ABSORBED = 1e-9  # share of a feature's variance below which effects have taken all of it
 
 
@@ -155,7 +155,7 @@ def _cell_errors(matrix: TransferMatrix) -> Array:
     for cell in matrix.cells:
         if cell.seed is None and cell.source in rows and cell.target in columns:
             width = cell.gain_high - cell.gain_low
-            errors[rows[cell.source], columns[cell.target]] = width / (2 * _NORMAL)
+            errors[rows[cell.source], columns[cell.target]] = error_of_width(width, z_value())
     return errors
 
 

@@ -118,7 +118,12 @@ def dose_response(
     centered = doses - doses.mean()
     weights = centered / (centered**2).sum()
     by_item = values.ndim == 3
-    across = _line(doses, values.mean(axis=2) if by_item else values)
+    means = values.mean(axis=2) if by_item else values
+    x, y = np.repeat(doses, means.shape[1]), means.ravel()
+    across = Estimate(float((y[-1] - y[0]) / (x[-1] - x[0])), nan, nan)
+    if len(x) >= 3:
+        line = stats.linregress(x, y)
+        across = Estimate(float(line.slope), float(line.stderr), len(x) - 2)
     effects, contrast, test = _by_items(values) if by_item else _by_adapters(values)
     slope = contrast(weights) if by_item else across
 
@@ -210,15 +215,6 @@ def _by_adapters(values: Array) -> tuple[tuple[Interval, ...], Contrast, str]:
 
     effects = tuple(contrast(row).interval() for row in np.eye(n_doses))
     return effects, contrast, "least squares over adapters"
-
-
-def _line(doses: Array, means: Array) -> Estimate:
-    """Slope of adapters' means (D, S) on their doses by least squares."""
-    x, y = np.repeat(doses, means.shape[1]), means.ravel()
-    if len(x) < 3:
-        return Estimate(float((y[-1] - y[0]) / (x[-1] - x[0])), nan, nan)
-    line = stats.linregress(x, y)
-    return Estimate(float(line.slope), float(line.stderr), len(x) - 2)
 
 
 def _reversal(steps: Sequence[Interval], direction: float) -> Interval:

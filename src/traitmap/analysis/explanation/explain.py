@@ -47,7 +47,6 @@ from traitmap.analysis.explanation.records import (
     Explanation,
     FeatureEffect,
     OddCells,
-    Verdict,
 )
 from traitmap.analysis.explanation.verdicts import in_words, warnings_of
 from traitmap.analysis.features import Feature, PairFeatures, Reason
@@ -240,6 +239,12 @@ def _effects(
     effects = []
     for i, slope in enumerate(slopes):
         effect, by_itself = _interval(slope), _interval(single[i])
+        # An effect that only shows beside the others may come from them: what a composite measures poorly,
+        # correlated ones seem to have, mostly with the sign turned (suppression; D. MacKinnon, J. Krull,
+        # C. Lockwood, Prevention Science 1:173-181, 2000).
+        answer = verdict(float(q[i]), effect)
+        if answer == "yes" and not (single[i].p < LEVEL and effect.value * by_itself.value > 0):
+            answer = "cannot tell"
         raw = prepared.raw[..., i]
         effects.append(
             FeatureEffect(
@@ -256,7 +261,7 @@ def _effects(
                 mantel=mantel(design.y, raw, design.used, moves),
                 by_itself=by_itself,
                 p_by_itself=single[i].p,
-                verdict=_verdict(float(q[i]), effect, by_itself, single[i].p),
+                verdict=answer,
             )
         )
     return tuple(effects)
@@ -267,18 +272,6 @@ def _interval(slope: Slope) -> Interval:
     if np.isfinite(slope.effect):
         return Interval(slope.effect, slope.low, slope.high)
     return unknown("the other composites say all that it says")
-
-
-def _verdict(q: float, effect: Interval, by_itself: Interval, p_by_itself: float) -> Verdict:
-    """``yes`` needs the effect by itself too: one that only shows beside the others may come from them.
-
-    What a composite measures poorly, correlated ones seem to have, mostly with the sign turned
-    (suppression; D. MacKinnon, J. Krull, C. Lockwood, Prevention Science 1:173-181, 2000).
-    """
-    jointly = verdict(q, effect)
-    if jointly == "yes" and not (p_by_itself < LEVEL and effect.value * by_itself.value > 0):
-        return "cannot tell"
-    return jointly
 
 
 def _hidden_reasons(

@@ -123,16 +123,30 @@ def row_strengths(
         left_out.append(_effect_operator(others) @ gains[others])
     deviations = np.array(left_out) - np.mean(left_out, axis=0)
     errors = np.sqrt((used.shape[1] - 1) / used.shape[1] * (deviations**2).sum(axis=0))
-    null = _null_effects(gains, used, operator, draws, seed)
+    generator = np.random.default_rng([seed, 3])
+    permuted = np.zeros((draws, *used.shape))
+    for column in range(used.shape[1]):
+        rows = np.flatnonzero(used[:, column])
+        values = np.tile(gains[rows, column], (draws, 1))
+        permuted[:, rows, column] = generator.permuted(values, axis=1)
+    null = permuted[:, used] @ operator.T
     bound = np.abs(effects) - 1e-9 * (1 + np.abs(y).max())
     p = (1 + (np.abs(null) >= bound).sum(axis=0)) / (1 + len(null))
     q = benjamini_hochberg(p)
     bands = np.quantile(null, [0.025, 0.975], axis=0)
-    counts = used.sum(axis=1)
+    intervals = []
+    for effect, error, count in zip(
+        effects.tolist(), errors.tolist(), used.sum(axis=1).tolist(), strict=True
+    ):
+        if count < 3 or not np.isfinite(error):
+            intervals.append(unknown(f"only {count} pairs"))
+        else:
+            half = float(t_value(count - 1)) * error
+            intervals.append(Interval(effect, effect - half, effect + half))
     return tuple(
         Strength(
             name=name,
-            effect=_interval(float(effects[i]), float(errors[i]), int(counts[i])),
+            effect=intervals[i],
             null_low=float(bands[0, i]),
             null_high=float(bands[1, i]),
             p=float(p[i]),
@@ -140,14 +154,6 @@ def row_strengths(
         )
         for i, name in enumerate(names)
     )
-
-
-def _interval(effect: float, error: float, count: int) -> Interval:
-    """95 % by t with the number of pairs less one."""
-    if count < 3 or not np.isfinite(error):
-        return unknown(f"only {count} pairs")
-    half = float(t_value(count - 1)) * error
-    return Interval(effect, effect - half, effect + half)
 
 
 def _effect_operator(used: Mask) -> Array:
@@ -160,14 +166,3 @@ def _effect_operator(used: Mask) -> Array:
     gram = np.linalg.pinv(dummies.T @ dummies, hermitian=True)
     fitted = (gram @ dummies.T)[:n_rows]
     return np.asarray(fitted - fitted.mean(axis=0))
-
-
-def _null_effects(gains: Array, used: Mask, operator: Array, draws: int, seed: int) -> Array:
-    """(draws, R) row effects when each column's gains are permuted among its rows."""
-    generator = np.random.default_rng([seed, 3])
-    permuted = np.zeros((draws, *used.shape))
-    for column in range(used.shape[1]):
-        rows = np.flatnonzero(used[:, column])
-        values = np.tile(gains[rows, column], (draws, 1))
-        permuted[:, rows, column] = generator.permuted(values, axis=1)
-    return np.asarray(permuted[:, used] @ operator.T)

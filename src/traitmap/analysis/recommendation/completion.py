@@ -61,8 +61,10 @@ class CompletionTable:
     """A matrix as the completion reads it, in canonical order (sources and targets sorted by name).
 
     rows, columns: indices into the matrix. offset: (T,) what gains are above: the base, or the mean of
-    the measured values where the base is unknown. item_noise: (S, T) variance that the items leave in a
-    measured cell, or would leave in a missing one.
+    the measured values where the base is unknown. metrics: (T,) number of each target's metric, 0 where none
+    is known. better: (T,) +1 where a higher gain is better, -1 where a lower one is. observed: the measured
+    cells. item_noise: (S, T) variance that the items leave in a measured cell, or would leave in a missing
+    one.
     """
 
     rows: tuple[int, ...]
@@ -93,7 +95,7 @@ def complete(
     under ``completion``. Raises MatrixError where fewer than three cells are measured.
     """
     if not 0 < level < 1:
-        raise MatrixError(f"level {level!r} is no probability; give a number between 0 and 1, such as 0.9")
+        raise MatrixError(f"level {level!r} is not a probability; give a number between 0 and 1, such as 0.9")
     if features is None and texts is not None:
         features = features_of_texts(matrix, texts, seed)
     table = read_table(matrix, features)
@@ -140,12 +142,14 @@ def read_table(matrix: TransferMatrix, features: PairFeatures | None = None) -> 
     places = np.argwhere(known)
     noise = gain_noise(matrix)[grid]
     sources, targets = [matrix.sources[i] for i in rows], [matrix.targets[j] for j in columns]
+    metric = _metrics_of(matrix)
+    names = sorted(set(metric.values()))
     rank = 1 if known.sum() >= 5 * sum(known.shape) else 0
     return CompletionTable(
         rows=rows,
         columns=columns,
         offset=offset,
-        metrics=_metric_groups(matrix)[list(columns)],
+        metrics=np.array([names.index(metric[name]) if name in metric else 0 for name in targets]),
         better=np.array([1.0 if matrix.higher_is_better.get(name, True) else -1.0 for name in targets]),
         observed=Observed(places, (values - offset)[known], np.nan_to_num(noise[known])),
         item_noise=expected_item_noise(noise),
@@ -281,6 +285,7 @@ def _predicted(cell: Cell, base: float, value: float, half: float, within: tuple
 
 
 def _blank(matrix: TransferMatrix, i: int, j: int) -> Cell:
+    """A cell of which the matrix has no record: given where its value is known, else missing."""
     value = float(matrix.values[i, j])
     status = "given" if isfinite(value) else "missing"
     gain = value - float(matrix.baseline[j])
@@ -292,13 +297,6 @@ def _blank(matrix: TransferMatrix, i: int, j: int) -> Cell:
 def _metrics_of(matrix: TransferMatrix) -> dict[str, str]:
     """target -> the name of its metric, where one is known."""
     return {cell.target: cell.metric for cell in (*matrix.cells, *matrix.base_cells) if cell.metric}
-
-
-def _metric_groups(matrix: TransferMatrix) -> Array:
-    """(T,) number of each target's metric; 0 where no metric is known."""
-    metric = _metrics_of(matrix)
-    names = sorted(set(metric.values()))
-    return np.array([names.index(metric[name]) if name in metric else 0 for name in matrix.targets])
 
 
 def expected_item_noise(noise: Array) -> Array:
@@ -317,15 +315,15 @@ def _reordered(features: PairFeatures | None, sources: list[str], targets: list[
     """Features over the given axes. MatrixError where they lack one."""
     if features is None:
         return None
-    for name, axis in ((sources, features.sources), (targets, features.targets)):
-        lacking = [one for one in name if one not in axis]
+    for names, axis in ((sources, features.sources), (targets, features.targets)):
+        lacking = [name for name in names if name not in axis]
         if lacking:
             raise MatrixError(f"features are not known for {', '.join(lacking)}; give them for every pair")
     grid = np.ix_(
         [features.sources.index(name) for name in sources], [features.targets.index(name) for name in targets]
     )
-    kept = tuple(replace(feature, values=feature.values[grid]) for feature in features.features)
-    return PairFeatures(tuple(sources), tuple(targets), kept)
+    reordered = tuple(replace(feature, values=feature.values[grid]) for feature in features.features)
+    return PairFeatures(tuple(sources), tuple(targets), reordered)
 
 
 @dataclass(frozen=True)

@@ -397,25 +397,17 @@ def condition(prior: Prior, fit: PriorFit, observed: Observed, places: Places) -
         residual = observed.gains - expected(observed.places)
         mean = mean + shrunk.T @ linalg.solve_triangular(half, residual, lower=True, check_finite=False)
         spread = spread - shrunk.T @ shrunk
-        information = _unit_information(half, whole, observed.places[:, 1], prior.shape[1])
+        # Fisher information of the logarithm of each target's unit: one half of the trace of (K^-1 dK)^2,
+        # with dK = (e_i + e_j) K_ij for the target's cells e and K, the covariance without noise of items.
+        inverse = linalg.cho_solve((half, True), np.eye(len(whole)), check_finite=False)
+        left = inverse @ whole
+        product, square = left * left.T, inverse * (whole @ left).T
+        member = np.eye(prior.shape[1])[observed.places[:, 1]]
+        information = np.asarray(((member.T @ (product + square)) * member.T).sum(axis=1))
     widen = np.exp(1.0 / (1.0 / UNIT_SPREAD**2 + information))[places[:, 1]]
     spread = spread * widen[:, None] * widen[None, :]
     np.fill_diagonal(spread, np.maximum(np.diag(spread), 0.0))
     return mean, spread
-
-
-def _unit_information(half: Array, whole: Array, columns: Places, targets: int) -> Array:
-    """(T,) Fisher information of the logarithm of each target's unit in the measured cells.
-
-    One half of the trace of (K^-1 dK)^2, with dK = (e_i + e_j) K_ij for the target's cells e and K, the
-    covariance without the noise of items.
-    """
-    inverse = linalg.cho_solve((half, True), np.eye(len(whole)), check_finite=False)
-    left = inverse @ whole
-    around = whole @ left
-    product, square = left * left.T, inverse * around.T
-    member = np.eye(targets)[columns]
-    return np.asarray(((member.T @ (product + square)) * member.T).sum(axis=1))
 
 
 def cell_folds(observed: Observed, seed: int) -> Array:

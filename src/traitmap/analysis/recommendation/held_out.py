@@ -106,7 +106,12 @@ def judged(
     }
     ranks, covered = [], []
     for recommendation in answered:
-        predicted, low, high, measured = _pairs(recommendation).T
+        rows = [
+            (advice.gain.value, advice.gain.low, advice.gain.high, advice.measured.value)
+            for advice in recommendation.ranked
+            if advice.measured.known and advice.gain.known
+        ]
+        predicted, low, high, measured = np.array(rows, dtype=float).reshape(-1, 4).T
         varies = len(predicted) >= 3 and np.ptp(predicted) > 0 and np.ptp(measured) > 0
         ranks.append(float(stats.spearmanr(predicted, measured).statistic) if varies else nan)
         known = np.isfinite(low) & np.isfinite(high)
@@ -130,16 +135,6 @@ def judgeable(recommendation: Recommendation) -> bool:
     A target of which nothing was measured is not.
     """
     return bool(recommendation.measured) and all(map(isfinite, recommendation.measured.values()))
-
-
-def _pairs(recommendation: Recommendation) -> Array:
-    """(n, 4) predicted, low, high, measured of every ranked source that was measured."""
-    rows = [
-        (advice.gain.value, advice.gain.low, advice.gain.high, advice.measured.value)
-        for advice in recommendation.ranked
-        if advice.measured.known and advice.gain.known
-    ]
-    return np.array(rows, dtype=float).reshape(-1, 4)
 
 
 def _mean(values: Array, seed: int) -> Interval:

@@ -65,21 +65,24 @@ def make_problem(
         effect = np.hstack([effect, np.full((len(sources), 1), np.nan)])
     shape = len(sources), len(targets)
     if features is None and texts is not None:
-        features = _features_of_texts(sources, targets, texts)
+        rows = {name: texts[name] for name in sources if texts.get(name)}
+        columns = {name: texts[name] for name in targets if texts.get(name)}
+        _require(rows, columns, sources, targets, texts, "texts")
+        features = pair_features(rows, columns, sizes={})  # of samples, so that sizes stay unknown
     parts = [] if features is None else [_of_features(features, sources, targets)]
     if embeddings is not None:
         parts.append(_of_embeddings(sources, targets, embeddings))
     if attributes:
         parts.append(_of_attributes(sources, targets, attributes))
-    columns = [column for part in parts for column in part[0]]
-    features_array = np.empty((*shape, len(columns)))
-    for at, (_, _, values) in enumerate(columns):
+    known = [column for part in parts for column in part[0]]
+    features_array = np.empty((*shape, len(known)))
+    for at, (_, _, values) in enumerate(known):
         features_array[..., at] = values
     return Problem(
         effect=effect,
         features=features_array,
-        feature_names=tuple(name for name, _, _ in columns),
-        feature_words=tuple(words for _, words, _ in columns),
+        feature_names=tuple(name for name, _, _ in known),
+        feature_words=tuple(words for _, words, _ in known),
         targets_alike=tuple(alike for part in parts for alike in part[1]),
         sources_alike=tuple(alike for part in parts for alike in part[2]),
         holdout=holdout,
@@ -87,14 +90,6 @@ def make_problem(
         own=same_names(sources, targets),
         seed=seed,
     )
-
-
-def _features_of_texts(sources: Names, targets: Names, texts: Texts) -> PairFeatures:
-    """Pair features of those sources and targets that have texts; sizes stay unknown (samples)."""
-    rows = {name: texts[name] for name in sources if texts.get(name)}
-    columns = {name: texts[name] for name in targets if texts.get(name)}
-    _require(rows, columns, sources, targets, texts, "texts")
-    return pair_features(rows, columns, sizes={})
 
 
 def _require(
@@ -222,23 +217,21 @@ def _embedding_tables(arrays: Sequence[Array]) -> list[Column]:
         ("embedding_size", "embedding longer than the target's (log ratio)", size[:, None] - size[None, :]),
     ]
     if max(len(array) for array in arrays) > 1:
-        nearest = np.array([[_nearest(one, other) for other in arrays] for one in arrays])
+        lengths = [np.linalg.norm(array, axis=1, keepdims=True) for array in arrays]
+        unit = [
+            np.where(length > 1e-12, array / np.where(length > 1e-12, length, 1.0), 0.0)
+            for array, length in zip(arrays, lengths, strict=True)
+        ]
+        # the mean over the target's vectors of the cosine to the source's most similar one
+        nearest = np.array(
+            [[float((target @ source.T).max(axis=1).mean()) for target in unit] for source in unit]
+        )
         tables.append(("embedding_nearest", "vectors alike each of the target's", nearest))
     shapes = {array.shape for array in arrays}
     if len(shapes) == 1 and arrays[0].shape[0] > 1:
         whole = np.array([array.ravel() for array in arrays])
         tables.append(("embedding_whole_cosine", "embeddings alike vector by vector", cosine_matrix(whole)))
     return tables
-
-
-def _nearest(source: Array, target: Array) -> float:
-    """Mean over the target's vectors of the cosine to the source's most similar one."""
-
-    def unit(rows: Array) -> Array:
-        length = np.linalg.norm(rows, axis=1, keepdims=True)
-        return np.where(length > 1e-12, rows / np.where(length > 1e-12, length, 1.0), 0.0)
-
-    return float((unit(target) @ unit(source).T).max(axis=1).mean())
 
 
 def _of_attributes(sources: Names, targets: Names, given: Attributes) -> Known:

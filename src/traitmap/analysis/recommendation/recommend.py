@@ -341,12 +341,18 @@ def _side_effects(
     """What the user cares about; else the worst loss measured on any other target."""
     matrix = problem.matrix
     if care:
-        return tuple(
-            SideEffect(name, "trait", _trait_effect(traits, source, places[name]))
-            if name in places and traits is not None
-            else SideEffect(name, "target", _cell_gain(matrix, source, name))
-            for name in care
-        )
+        effects = []
+        for name in care:
+            if traits is None or name not in places:
+                effects.append(SideEffect(name, "target", _cell_gain(matrix, source, name)))
+                continue
+            effect = unknown("the source is not in the traits")
+            if source in traits.sources:
+                at = traits.sources.index(source), places[name]
+                low, high = float(traits.effects_low[at]), float(traits.effects_high[at])
+                effect = Interval(float(traits.effects[at]), low, high)
+            effects.append(SideEffect(name, "trait", effect))
+        return tuple(effects)
     others = [
         SideEffect(name, "target", _cell_gain(matrix, source, name))
         for name in matrix.targets
@@ -354,15 +360,6 @@ def _side_effects(
     ]
     lost = [other for other in others if other.effect.known and other.effect.value < 0]
     return (min(lost, key=lambda other: other.effect.value),) if lost else ()
-
-
-def _trait_effect(traits: Traits, source: str, c: int) -> Interval:
-    if source not in traits.sources:
-        return unknown("the source is not in the traits")
-    s = traits.sources.index(source)
-    return Interval(
-        float(traits.effects[s, c]), float(traits.effects_low[s, c]), float(traits.effects_high[s, c])
-    )
 
 
 def _verdict(

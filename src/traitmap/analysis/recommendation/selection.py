@@ -98,7 +98,10 @@ def select(problem: Problem, families: Sequence[str] | None = None) -> tuple[str
         best[STACK] = guess, fit, shown, criterion(truth, guess)
     fitted = {}
     for name, (guess, fit, setting, score) in best.items():
-        slope = _slope(guess, truth)
+        # How much of a predicted z counts: the least-squares slope on held-out cells, at least 0.05.
+        seen = np.isfinite(guess) & np.isfinite(truth)
+        power = float((guess[seen] ** 2).sum())
+        slope = max(float((guess[seen] * truth[seen]).sum()) / power, 0.05) if power > 0 else 1.0
         errors = (problem.effect - centre) / spread - guess * slope
         low, high = _margins(errors)
         effect = slope * fit.z * design.spread + design.centre
@@ -109,7 +112,7 @@ def select(problem: Problem, families: Sequence[str] | None = None) -> tuple[str
             low=effect + low * design.spread,
             high=effect + high * design.spread,
             spread=design.spread,
-            fit=_times(fit, slope),
+            fit=_mixture({name: slope}, {name: fit}),
             held_out=errors,
             context_words=dict(zip(design.context_names, design.context_words, strict=True)),
         )
@@ -179,21 +182,6 @@ def _mixture(weights: Mapping[str, float], fits: Mapping[str, ModelFit]) -> Mode
         return total
 
     return ModelFit(z, parts)
-
-
-def _times(fit: ModelFit, slope: float) -> ModelFit:
-    """The fit with every z, and every part of it, multiplied by the slope."""
-    return ModelFit(
-        slope * fit.z,
-        lambda source, target: {name: slope * value for name, value in fit.parts(source, target).items()},
-    )
-
-
-def _slope(guess: Array, truth: Array) -> float:
-    """How much of a predicted z to believe: the least-squares slope on held-out cells, at least 0.05."""
-    seen = np.isfinite(guess) & np.isfinite(truth)
-    power = float((guess[seen] ** 2).sum())
-    return max(float((guess[seen] * truth[seen]).sum()) / power, 0.05) if power > 0 else 1.0
 
 
 def _margins(errors: Array) -> tuple[float, float]:
