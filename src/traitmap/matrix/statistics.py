@@ -87,9 +87,9 @@ def detectable(error: float, freedom: float = inf, confidence: float = CONFIDENC
     return float((t_value(freedom, confidence) + special.stdtrit(freedom, POWER)) * error)
 
 
-def error_of_interval(low: ArrayLike, high: ArrayLike, z: float = ROUNDED_Z) -> Array:
-    """The standard error that a 95 % interval of normal shape tells; same shape as its ends."""
-    return np.asarray((np.asarray(high) - np.asarray(low)) / (2 * z))
+def error_of_width(width: float, z: float = ROUNDED_Z) -> float:
+    """The standard error behind a 95 % interval of this width, by the half-width z that it was made with."""
+    return width / (2 * z)
 
 
 def standard_error(scores: Array) -> Array:
