@@ -15,7 +15,7 @@ from traitmap.data.lineage import load_sources
 from traitmap.data.targets import load_targets
 from traitmap.data.texts import TaskText, texts_of_sources, texts_of_targets
 from traitmap.matrix.record import Array, Cell, TransferMatrix
-from traitmap.mini.families import FAMILIES, common_content
+from traitmap.mini.families import FAMILIES
 from traitmap.study.load import load_study
 
 FORMS = {
@@ -86,7 +86,7 @@ def _answers(source: str, target: str) -> float:
 
 
 def _sentiment(source: str, target: str) -> float:
-    return float("sentiment" in common_content(source, target))
+    return float("sentiment" in FAMILIES[source].content & FAMILIES[target].content)
 
 
 def gains(causes: Sequence[str], effect: float, scatter: float, seed: int) -> TransferMatrix:

@@ -12,16 +12,19 @@ import numpy as np
 import pytest
 
 from traitmap.mini import words
-from traitmap.mini.families import (
-    FAMILIES,
-    REVIEW_LABELS,
-    common_content,
-    common_labels,
-    exact_labels,
-    split_of,
-)
+from traitmap.mini.families import FAMILIES, REVIEW_LABELS, exact_labels, split_of
 
 COUNT = 600
+
+
+def common_labels(one: str, other: str) -> set[str]:
+    return set(FAMILIES[one].labels) & set(FAMILIES[other].labels)
+
+
+def common_content(one: str, other: str) -> set[str]:
+    return set(FAMILIES[one].content & FAMILIES[other].content)
+
+
 CLASSES = [name for name, family in FAMILIES.items() if family.labels]
 
 

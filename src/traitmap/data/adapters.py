@@ -31,7 +31,10 @@ def locate_adapter(name: str, folder: Path, revision: str | None = None) -> Path
 
 
 def adapter_problem(place: Path) -> str | None:
-    """Why a folder is no PEFT adapter that can be used, or None."""
+    """Why a folder is no PEFT adapter that can be used, or None.
+
+    Looks at names, the configuration and the header of the weights; no tensor is read, nothing is unpickled.
+    """
     if not (place / CONFIG).is_file():
         inside = sorted(path.parent.name for path in place.glob(f"*/{CONFIG}"))
         if inside:

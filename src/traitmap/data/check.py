@@ -219,7 +219,10 @@ class LengthSummary:
 
 
 def lengths_of(counts: Sequence[int], max_length: int) -> LengthSummary:
-    """Summary of the token counts of a source's examples (at least one)."""
+    """Summary of the token counts of a source's examples (at least one).
+
+    counts: tokens of each example, prompt and completion together; max_length: ``training.max_length``.
+    """
     return LengthSummary(int(median(counts)), max(counts), sum(count > max_length for count in counts))
 
 

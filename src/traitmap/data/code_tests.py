@@ -58,7 +58,10 @@ def executes_unsafely(config: Mapping[str, Any]) -> bool:
 
 
 def why_not_executed(metadata: Any, allow_code: bool) -> str:
-    """Why answers to a task are not judged in this study on this machine; empty where they are."""
+    """Why answers to a task are not judged in this study on this machine; empty where they are.
+
+    metadata: the task's; allow_code: the study's. The sandbox is tried once for each process.
+    """
     if not executes_code(metadata):
         return ""
     if not allow_code:

@@ -57,7 +57,10 @@ def read_from_copy(config: dict[str, Any], copies: Path | None) -> dict[str, Any
 
 
 def model_copy(path: str, copies: Path | None) -> Path | None:
-    """The folder that holds a copy of a base model, or None."""
+    """The folder that holds a copy of a base model, or None.
+
+    path: the hub id of the study's ``model.path``; copies: the study's ``data`` folder, or None.
+    """
     if copies is None or is_local_data(path):
         return None
     folder = folder_of(path, copies)

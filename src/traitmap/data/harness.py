@@ -203,7 +203,10 @@ def open_study_task(study: Study, name: str, num_fewshot: int | None = None) -> 
 
 
 def training_rows(task: Task) -> int:
-    """Rows of the training split. Raises DataError where the task has none or it cannot be learnt from."""
+    """Rows of the training split. Raises DataError where the task has none or it cannot be learnt from.
+
+    The number of rows before any ``limit``; none is rendered.
+    """
     return len(_training_docs(task))
 
 
@@ -255,7 +258,10 @@ def gold_text(task: Task, doc: Mapping[str, Any]) -> str:
 
 
 def reason(fault: BaseException) -> str:
-    """The first cause of an exception in one line."""
+    """The first cause of an exception in one line.
+
+    ``ErrorType: message``, blanks joined, at most 300 characters of the message.
+    """
     while fault.__cause__ is not None:
         fault = fault.__cause__
     text = " ".join(str(fault).split())

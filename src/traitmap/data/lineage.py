@@ -77,7 +77,10 @@ class SourceLoader:
     results: dict[str, LoadedSource | list[SourceProblem]] = field(default_factory=dict)
 
     def problems(self, source: Source) -> list[SourceProblem]:
-        """What is wrong with a source itself; nothing where what it is made from is at fault already."""
+        """What is wrong with a source itself; nothing where what it is made from is at fault already.
+
+        Loads the source, and what it is made from, if that has not been done.
+        """
         if source.name not in self.results:
             self.results[source.name] = []  # a source in a circle finds itself here
             self.results[source.name] = self._examine(source)

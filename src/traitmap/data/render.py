@@ -199,7 +199,10 @@ def label_word(value: Any, words: Mapping[str, str] | None, names: Sequence[str]
 
 
 def label_problems(source: Source, values: Iterable[Any], names: Sequence[str] = ()) -> list[SourceProblem]:
-    """Values that have no word, all of them with their counts."""
+    """Values that have no word, all of them with their counts.
+
+    values: of the label column; names: class names where the column holds class indices.
+    """
     unknown: Counter[str] = Counter()
     known = blank = 0
     for value in values:
@@ -258,7 +261,10 @@ class RenderChat(Protocol):
 
 
 def plain_chat(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
-    """A stand-in for a chat template, for looking at conversations without a model."""
+    """A stand-in for a chat template, for looking at conversations without a model.
+
+    Not what any base was trained on: only for a check, never for training or evaluation.
+    """
     turns = "".join(f"<{message['role']}>\n{message['content']}\n" for message in messages)
     return turns + ("<assistant>\n" if add_generation_prompt else "")
 

@@ -81,7 +81,10 @@ def run_code(
 
 @lru_cache(maxsize=1)
 def why_no_sandbox() -> str | None:
-    """Why programs cannot be shut in on this machine, or None where they can. Tried once."""
+    """Why programs cannot be shut in on this machine, or None where they can. Tried once.
+
+    Runs an empty program in the sandbox; the answer holds for the life of the process.
+    """
     if not sys.platform.startswith("linux"):
         return f"the sandbox needs Linux namespaces; this is {sys.platform}"
     result = run_code("pass")

@@ -136,7 +136,13 @@ def _replayed(task: Task, items: Sequence[Item], by_item: list[list[list[Answer]
     try:
         task._instances = [instance for instance in whole if id(instance) in answered]
         for instance, repeats in zip(instances, answers, strict=True):
-            instance.resps = [_response(instance.request_type, answer) for answer in repeats]
+            kind = instance.request_type  # an answer as lm-eval's LM interface returns it
+            if kind == "generate_until":
+                instance.resps = [answer.text for answer in repeats]
+            elif kind == "loglikelihood_rolling":
+                instance.resps = [answer.logprob for answer in repeats]
+            else:
+                instance.resps = [(answer.logprob, answer.is_greedy) for answer in repeats]
             instance.filtered_resps = {}
         with quiet():
             try:
@@ -149,13 +155,6 @@ def _replayed(task: Task, items: Sequence[Item], by_item: list[list[list[Answer]
         for instance in instances:
             instance.resps = []
             instance.filtered_resps = {}
-
-
-def _response(kind: str, answer: Answer) -> Any:
-    """An answer as lm-eval's LM interface returns it."""
-    if kind == "generate_until":
-        return answer.text
-    return answer.logprob if kind == "loglikelihood_rolling" else (answer.logprob, answer.is_greedy)
 
 
 def _process_all(task: Task, items: Sequence[Item], filter_name: str) -> list[dict[str, Any]]:

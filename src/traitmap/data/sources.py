@@ -107,7 +107,7 @@ def examine_source(
         return [error.problem]
     indices = draw(len(table.rows), source.limit, study.sample_seed, source.name)
     examples, problems = render_rows(source, table, indices, render_chat)
-    return problems or _rendered(study, source, examples, len(table.rows))
+    return problems or loaded_source(study, source, examples, len(table.rows), (source.labels or {}).values())
 
 
 def draw(count: int, limit: int | None, sample_seed: int, name: str) -> Sequence[int]:
@@ -136,7 +136,7 @@ def _task(study: Study, source: Source) -> LoadedSource | list[SourceProblem]:
         return [SourceProblem("task", str(error))]
     if not examples:
         return [SourceProblem("task", f"the training split of {source.task!r} has no rows; use another task")]
-    return _rendered(study, source, examples, available)
+    return loaded_source(study, source, examples, available, ())
 
 
 def loaded_source(
@@ -175,10 +175,6 @@ def count_labels(examples: Sequence[Example], words: Iterable[str]) -> dict[str,
     """Examples of each label word: those of ``words`` first, then others by the alphabet; none with 0."""
     counts = Counter(example.label for example in examples if example.label is not None)
     return {word: counts[word] for word in dict.fromkeys([*words, *sorted(counts)]) if counts[word]}
-
-
-def _rendered(study: Study, source: Source, examples: Sequence[Example], available: int) -> LoadedSource:
-    return loaded_source(study, source, examples, available, (source.labels or {}).values())
 
 
 def _adapter(study: Study, source: Source) -> LoadedSource | list[SourceProblem]:

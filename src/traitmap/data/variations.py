@@ -292,7 +292,10 @@ def concat(parts: Sequence[tuple[Examples, float]], generators: Sequence[Generat
 
 
 def class_counts(examples: Examples) -> dict[str, int]:
-    """Rows of each class, by label word in alphabetical order. CannotVaryError where rows have no classes."""
+    """Rows of each class, by label word in alphabetical order. CannotVaryError where rows have no classes.
+
+    More than 20 labels, and one for fewer than four rows each, are answers and not classes.
+    """
     labels = Counter(example.label for example in examples)
     if None in labels:
         raise CannotVaryError(

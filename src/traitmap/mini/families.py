@@ -490,13 +490,3 @@ FAMILIES: dict[str, Family] = {
     "stars_mislabelled": replace(_STARS, permutation=(3, 4, 0, 1, 2)),  # no class keeps its stars
     "long_reviews": _family(long_review_row, "text", "sentiment", labels=("negative", "positive")),
 }
-
-
-def common_labels(first: str, second: str) -> frozenset[str]:
-    """Label words that two families share, whatever they mean by them."""
-    return frozenset(FAMILIES[first].labels) & frozenset(FAMILIES[second].labels)
-
-
-def common_content(first: str, second: str) -> frozenset[str]:
-    """What two families are both about, as planted (``Family.content``)."""
-    return FAMILIES[first].content & FAMILIES[second].content

@@ -61,12 +61,18 @@ INSULTS = words_of("fool idiot liar clown moron coward loser pig rat troll")
 
 
 def pick(generator: np.random.Generator, words: Sequence[str]) -> str:
-    """One of the words, all equally likely."""
+    """One of the words, all equally likely.
+
+    One draw of the generator: the number and order of draws decide all rows that follow.
+    """
     return words[int(generator.integers(len(words)))]
 
 
 def pick_two(generator: np.random.Generator, words: Sequence[str]) -> tuple[str, str]:
-    """Two different words, in random order."""
+    """Two different words, in random order.
+
+    Two draws of the generator, whatever the words are.
+    """
     first = int(generator.integers(len(words)))
     second = int(generator.integers(len(words) - 1))
     return words[first], words[second + (second >= first)]

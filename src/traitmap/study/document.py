@@ -47,7 +47,10 @@ class Document:
 
 
 def words_of(place: Place) -> str:
-    """A place in the file's own words, e.g. ``sources[2].labels``."""
+    """A place in the file's own words, e.g. ``sources[2].labels``.
+
+    The root is ``study``; a key that cannot be printed is shown as Python's ``repr``.
+    """
     words = ""
     for part in place:
         key = part if isinstance(part, int) or part.isprintable() else repr(part)
@@ -56,7 +59,11 @@ def words_of(place: Place) -> str:
 
 
 def read_document(text: str, holds_text: Callable[[Place], bool]) -> Document:
-    """Read one YAML document. ``holds_text`` says which places keep their characters as they stand."""
+    """Read one YAML document. ``holds_text`` says which places keep their characters as they stand.
+
+    Never raises for what the text holds: what cannot be read becomes a fault with its line, and the rest is
+    read all the same.
+    """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:

@@ -76,7 +76,10 @@ def load_study(path: str | Path) -> Study:
 
 
 def read_draft(path: str | Path) -> StudyDraft:
-    """Read a study file as far as it goes. Never raises for what stands in the file."""
+    """Read a study file as far as it goes. Never raises for what stands in the file.
+
+    The draft holds the study, or else every fault of the file and those of its parts that are in order.
+    """
     file = Path(os.path.abspath(os.path.expanduser(path)))
     text = _text_of(file)
     if isinstance(text, Fault):

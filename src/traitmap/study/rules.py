@@ -47,7 +47,10 @@ def training_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
 
 
 def url_fault(text: str) -> str | None:
-    """What is wrong with a server's address, or None. A key in the address would be written down with it."""
+    """What is wrong with a server's address, or None. A key in the address would be written down with it.
+
+    Legal are http and https addresses with a host, without user, password, query or fragment.
+    """
     try:
         parts = urlsplit(text)
         legal = parts.scheme in ("http", "https") and bool(parts.hostname)
@@ -64,7 +67,10 @@ def url_fault(text: str) -> str | None:
 
 
 def model_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
-    """Settings of this machine, which a server does not heed."""
+    """Settings of this machine, which a server does not heed.
+
+    Nothing without ``endpoint``. Only values other than the default are conflicts.
+    """
     if given.get("endpoint") is None:
         return
     usual_values = {"dtype": "auto", "device": "auto", "trust_remote_code": False, "load_in_4bit": False}
@@ -198,7 +204,10 @@ CONTROLS = tuple(change.key for change in CHANGES if change.controls)
 
 
 def changes_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The variation keys that a source sets, in the order of application."""
+    """The variation keys that a source sets, in the order of application.
+
+    given: a source as a mapping; null and false say nothing. Key -> setting as given.
+    """
     return {key: given[key] for key in KINDS if given.get(key) not in (None, False)}
 
 
@@ -297,7 +306,10 @@ def _placed(place: Place, conflicts: Iterator[Conflict]) -> Iterator[Conflict]:
 
 
 def parents(source: Mapping[str, Any]) -> list[str]:
-    """Names of the sources that a source takes its rows from."""
+    """Names of the sources that a source takes its rows from.
+
+    One for ``from``, several for ``concat``, none for a source that has data of its own.
+    """
     return [name for key, name in _references(source) if key in ("from", "concat")]
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -61,8 +61,18 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, validate_by_name=True, serialize_by_alias=True
     )
 
+    _short: ClassVar[str] = ""  # the key that a plain text is short for
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_short_form(cls, value: Any) -> Any:
+        return {cls._short: value} if cls._short and isinstance(value, str) else value
+
     def conflicts(self) -> Iterable[Conflict]:
-        """Settings of this mapping that do not go together."""
+        """Settings of this mapping that do not go together: the places in it, and what to do there.
+
+        Nothing where no rule is about this kind of mapping.
+        """
         return ()
 
     @model_validator(mode="after")
@@ -202,6 +212,8 @@ class Endpoint(Settings):
         half a second.
     """
 
+    _short = "url"
+
     url: Url
     server: Literal["openai", "vllm", "sglang", "lorax"] = "openai"
     api_key_env: Text | None = None
@@ -210,11 +222,6 @@ class Endpoint(Settings):
     requests_per_second: Positive | None = None
     timeout: Positive = 60.0
     retries: Annotated[Whole, Field(ge=0, le=100)] = 5
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        return {"url": value} if isinstance(value, str) else value
 
 
 class Model(Settings):
@@ -234,6 +241,8 @@ class Model(Settings):
     A plain string is short for ``path``.
     """
 
+    _short = "path"
+
     path: Text
     revision: Text | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
@@ -241,11 +250,6 @@ class Model(Settings):
     trust_remote_code: bool = False
     load_in_4bit: bool = False
     endpoint: Endpoint | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        return {"path": value} if isinstance(value, str) else value
 
     def conflicts(self) -> Iterable[Conflict]:
         return model_conflicts(self.model_dump())

@@ -1,9 +1,8 @@
-"""Sandboxed Jinja with an end: no template can run for ever or fill the memory.
+"""The Jinja of a study file: sandboxed, on a budget, and strict about what is not there.
 
-Every turn of a loop and every call is paid from a budget of one rendering, and no step may make more than
-a million characters or items. Jinja's own sandbox shuts out attributes and methods that lead to code.
-
-The Jinja of a study file: sandboxed, on a budget, and strict about what is not there.
+No template can run for ever or fill the memory: every turn of a loop and every call is paid from a budget of
+one rendering, and no step may make more than a million characters or items. Jinja's own sandbox shuts out
+attributes and methods that lead to code. `BoundedEnvironment` serves lm-eval's templates too.
 """
 
 from __future__ import annotations
@@ -81,12 +80,12 @@ class BoundedEnvironment(SandboxedEnvironment):
         tree: nodes.Template = _OnBudget().visit(super()._parse(source, name, filename))
         return tree
 
-    def call(__self, __context: Context, __obj: Any, *given: Any, **named: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Context, __obj: Any, *arguments: Any, **named: Any) -> Any:  # noqa: N805
         _spend(1)
-        given = tuple(map(_with_an_end, given))
+        arguments = tuple(map(_with_an_end, arguments))
         method = getattr(__obj, "__wrapped__", __obj)  # Jinja wraps str.format
-        _check_arguments(getattr(method, "__name__", ""), getattr(method, "__self__", None), given, named)
-        return sized(super().call(__context, __obj, *given, **named))
+        _check_arguments(getattr(method, "__name__", ""), getattr(method, "__self__", None), arguments, named)
+        return sized(super().call(__context, __obj, *arguments, **named))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         _check_operation(operator, left, right)
@@ -126,14 +125,14 @@ def guarded(filter_: Callable[..., Any], name: str) -> Callable[..., Any]:
     """A filter that pays for its call and neither takes nor gives what is too large."""
 
     @functools.wraps(filter_)  # keeps the marks by which Jinja passes its context
-    def found(*given: Any, **named: Any) -> Any:
+    def guard(*arguments: Any, **named: Any) -> Any:
         _spend(1)
-        given = tuple(map(_with_an_end, given))
-        plain = [one for one in given if not isinstance(one, Context | Environment | EvalContext)]
+        arguments = tuple(map(_with_an_end, arguments))
+        plain = [value for value in arguments if not isinstance(value, Context | Environment | EvalContext)]
         _check_arguments(name, plain[0] if plain else None, plain[1:], named)
-        return sized(filter_(*given, **named))
+        return sized(filter_(*arguments, **named))
 
-    return found
+    return guard
 
 
 def sized(value: Any) -> Any:
@@ -151,13 +150,13 @@ def weight(value: Any) -> int:
         return value.bit_length() // 3 if isinstance(value, int) else 1
     total, open_values = 0, [value]
     while open_values and total <= LARGEST:
-        one = open_values.pop()
-        if isinstance(one, list | tuple | set):
-            open_values.extend(one)
-        elif isinstance(one, dict):
-            open_values.extend(one)
-            open_values.extend(one.values())
-        total += len(one) if isinstance(one, str | bytes) else 1
+        item = open_values.pop()
+        if isinstance(item, list | tuple | set):
+            open_values.extend(item)
+        elif isinstance(item, dict):
+            open_values.extend(item)
+            open_values.extend(item.values())
+        total += len(item) if isinstance(item, str | bytes) else 1
         if len(open_values) > LARGEST:
             return LARGEST + 1
     return total
@@ -171,16 +170,20 @@ def _counted(values: Any) -> Iterator[Any]:
 
 def _with_an_end(value: Any) -> Any:
     """What is made while it is read gives up once it has made too much."""
-    return _limited(value) if isinstance(value, Iterator) else value
+    if not isinstance(value, Iterator):
+        return value
 
+    def limited() -> Iterator[Any]:
+        total = 0
+        for item in value:
+            total += 1 + weight(item)
+            if total > LARGEST:
+                raise TooMuchError(
+                    f"the template makes something of more than {LARGEST:,} characters or items"
+                )
+            yield item
 
-def _limited(values: Iterator[Any]) -> Iterator[Any]:
-    total = 0
-    for value in values:
-        total += 1 + weight(value)
-        if total > LARGEST:
-            raise TooMuchError(f"the template makes something of more than {LARGEST:,} characters or items")
-        yield value
+    return limited()
 
 
 def _spend(steps: int) -> None:
@@ -189,9 +192,9 @@ def _spend(steps: int) -> None:
         raise TooMuchError(f"the template takes more than {STEPS:,} turns of loops and calls")
 
 
-def _check_arguments(name: str, of: Any, given: Iterable[Any], named: Mapping[str, Any]) -> None:
+def _check_arguments(name: str, of: Any, arguments: Iterable[Any], named: Mapping[str, Any]) -> None:
     """Refuse a call whose result could be too large before it is made. of: whose method or filter it is."""
-    values = [*given, *named.values()]
+    values = [*arguments, *named.values()]
     for value in (of, *values):
         if isinstance(value, int) and abs(value) > LARGEST and name not in _PLAIN_NUMBERS:
             raise TooMuchError(f"the template gives {name or 'a call'} a number beyond {LARGEST:,}")
@@ -260,7 +263,10 @@ _SANDBOX = _StudyEnvironment(undefined=StrictUndefined, keep_trailing_newline=Tr
 
 
 def syntax_fault(text: str) -> str | None:
-    """Why ``text`` is not a Jinja template, or None where it is one."""
+    """Why ``text`` is not a Jinja template, or None where it is one.
+
+    Nothing is rendered. Templates that include, import or extend others are refused too.
+    """
     try:
         compiled(text)
     except TemplateError as error:
@@ -268,7 +274,9 @@ def syntax_fault(text: str) -> str | None:
         return f"{error.message}" + (f" (line {line} of the template)" if line else "")
     except (SyntaxError, ValueError, RecursionError, OverflowError, MemoryError) as error:
         return f"it cannot be compiled ({type(error).__name__})"
-    return "it cannot include or import other templates" if _loads_others(text) else None
+    loading = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
+    loads_others = next(_SANDBOX.parse(text).find_all(loading), None) is not None
+    return "it cannot include or import other templates" if loads_others else None
 
 
 @lru_cache(maxsize=512)
@@ -285,16 +293,8 @@ def names_read(text: str) -> frozenset[str]:
     generator = TrackingCodeGenerator(_SANDBOX)
     generator.optimizer = None
     generator.visit(tree)
-    return frozenset(generator.undeclared_identifiers - _guarded(tree) - set(_SANDBOX.globals))
-
-
-def _loads_others(text: str) -> bool:
-    loading = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
-    return next(_SANDBOX.parse(text).find_all(loading), None) is not None
-
-
-def _guarded(tree: nodes.Template) -> set[str]:
-    """Names tested by ``is defined`` or given a ``default``."""
+    # names tested by ``is defined`` or given a ``default``
     tested = [test.node for test in tree.find_all(nodes.Test) if test.name in ("defined", "undefined")]
     defaulted = [part.node for part in tree.find_all(nodes.Filter) if part.name in ("default", "d")]
-    return {node.name for node in (*tested, *defaulted) if isinstance(node, nodes.Name)}
+    optional = {node.name for node in (*tested, *defaulted) if isinstance(node, nodes.Name)}
+    return frozenset(generator.undeclared_identifiers - optional - set(_SANDBOX.globals))
