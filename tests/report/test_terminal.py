@@ -1,4 +1,4 @@
-"""Terminal tables: fit the width, carry the records' numbers, plain where they are piped."""
+"""Views of the terminal: fit the width, carry the records' numbers, plain where they are piped."""
 
 from __future__ import annotations
 
