@@ -1,5 +1,8 @@
 """How the numbers of one matrix are read: unit, direction, colour limit and cell by cell, for every view.
 
+``read`` lays a matrix out; the page, the charts, the terminal and notebooks show what it says, so that a gain
+is the same number everywhere. ``matrix_table`` is the matrix as a table for all of them.
+
 The arithmetic here is that of display only: scaling to points, counting, and the standardised view of a
 column. Whatever carries a statistical claim (intervals, p, q, traits) comes from the records.
 """
@@ -27,7 +30,10 @@ _NICE = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 
 @dataclass(frozen=True)
 class Touched:
-    """How much of one target stands in one source's training texts. material: a gain may be moved by it."""
+    """How many of a target's items occur in a source's training data.
+
+    touched: items that occur, of ``items``. kinds: how, in words. material: enough to move a gain by a point.
+    """
 
     touched: int
     items: int
@@ -41,9 +47,12 @@ class Touched:
 
 
 def touched_cells(conditions: Mapping[str, Any]) -> dict[tuple[str, str], Touched]:
-    """The touched pairs that a matrix carries in its conditions, by (source, target)."""
-    told = conditions.get("contamination")
-    pairs = told if isinstance(told, list | tuple) else ()
+    """Pairs whose items occur in the training data, by (source, target), from the conditions of a matrix.
+
+    Empty where the texts were not compared; an overlap without items is not among the conditions.
+    """
+    pairs = conditions.get("contamination")
+    pairs = pairs if isinstance(pairs, list | tuple) else ()
     return {
         (pair["source"], pair["target"]): Touched(
             touched=pair["exact"] + pair["contained"] + pair["near"],
@@ -58,8 +67,8 @@ def touched_cells(conditions: Mapping[str, Any]) -> dict[tuple[str, str], Touche
 def overlap_kinds(exact: int, contained: int, near: int, short: int) -> str:
     """How items occur in training data: ``30 equal, 6 nearly equal, 2 of them below eight words``."""
     counts = ((exact, "equal"), (contained, "within longer texts"), (near, "nearly equal"))
-    said = listed([f"{count:,} {word}" for count, word in counts if count])
-    return f"{said}, {short:,} of them below eight words" if short else said
+    text = listed([f"{count:,} {word}" for count, word in counts if count])
+    return f"{text}, {short:,} of them below eight words" if short else text
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,7 @@ class Reading:
     """A matrix laid out for showing: one Cell for each place, known or not.
 
     cells: (S, T) pooled cells; by_seed: (S, T) the cells of each seed, in order of seed.
-    touched: places whose test items stand in the training texts.
+    touched: places whose test items occur in the training data.
     base: (T,) the base's cells. z: (S, T) each target's column standardised over the sources.
     variations: place of a source -> how it was made from another one, in words; such a source is no
         further dataset.
@@ -141,7 +150,12 @@ class Reading:
 
 
 def read(matrix: TransferMatrix) -> Reading:
-    """Lay a matrix out for showing."""
+    """Lay a matrix out for showing.
+
+    A matrix that holds values only gets cells of status ``given`` or ``missing`` without intervals. Units and
+    directions are those of the catalogue of metrics and of the matrix's conditions; targets of one unit share
+    their colour limits.
+    """
     pooled = {(cell.source, cell.target): cell for cell in matrix.cells if cell.seed is None}
     cells = tuple(
         tuple(
@@ -193,45 +207,54 @@ def _variations(matrix: TransferMatrix) -> dict[int, str]:
     described = matrix.conditions.get("sources")
     if not isinstance(described, Mapping):
         return {}
-    found = {}
+    words = {}
     for place, source in enumerate(matrix.sources):
-        own = described.get(source)
-        made = own.get("variation") if isinstance(own, Mapping) else None
-        if isinstance(made, Mapping):
-            dose = made.get("dose")
+        conditions = described.get(source)
+        variation = conditions.get("variation") if isinstance(conditions, Mapping) else None
+        if isinstance(variation, Mapping):
+            dose = variation.get("dose")
             amount = f" {dose:.3g}" if isinstance(dose, int | float) and isfinite(dose) else ""
-            kind = str(made.get("kind", "")).replace("_", " ")
-            found[place] = f"{' + '.join(made.get('parents') or ())}, {kind}{amount}"
-    return found
+            kind = str(variation.get("kind", "")).replace("_", " ")
+            words[place] = f"{' + '.join(variation.get('parents') or ())}, {kind}{amount}"
+    return words
 
 
 def of_seed(reading: Reading, seed: int) -> Reading:
-    """The cells of one seed in place of the pooled ones, on the same scales."""
+    """The cells of one seed in place of the pooled ones, on the same scales.
+
+    A place that has no cell of this seed is ``missing``, with unknown numbers.
+    """
+    numbers = dict.fromkeys(("value", "stderr", "gain", "gain_low", "gain_high", "p", "q", "unparsed"), nan)
+    missing: dict[str, Any] = {
+        **numbers,
+        "n": 0,
+        "status": "missing",
+        "reason": "this seed has no such cell",
+    }
     cells = tuple(
         tuple(
-            next((one for one in own if one.seed == seed), replace(pooled, **_LOST))
-            for own, pooled in zip(rows, row, strict=True)
+            next((cell for cell in seeds if cell.seed == seed), replace(pooled, **missing))
+            for seeds, pooled in zip(rows, row, strict=True)
         )
         for rows, row in zip(reading.by_seed, reading.cells, strict=True)
     )
     values = np.array([[cell.value for cell in row] for row in cells]).reshape(reading.z.shape)
-    alone: tuple[tuple[tuple[Cell, ...], ...], ...] = tuple(tuple(() for _ in row) for row in cells)
-    return replace(reading, cells=cells, by_seed=alone, z=standardised(values))
-
-
-_UNKNOWN = dict.fromkeys(("value", "stderr", "gain", "gain_low", "gain_high", "p", "q", "unparsed"), nan)
-_LOST: dict[str, Any] = {**_UNKNOWN, "n": 0, "status": "missing", "reason": "this seed has no such cell"}
+    by_seed: tuple[tuple[tuple[Cell, ...], ...], ...] = tuple(tuple(() for _ in row) for row in cells)
+    return replace(reading, cells=cells, by_seed=by_seed, z=standardised(values))
 
 
 def standardised(values: Array) -> Array:
-    """Columns with mean 0 and standard deviation 1 over their known rows; NaN where that has no meaning."""
-    shown = np.full(values.shape, nan)
+    """Columns of (S, T) values with mean 0 and standard deviation 1 over their known rows.
+
+    NaN where that has no meaning: fewer than three known rows, or rows that are all alike.
+    """
+    scores = np.full(values.shape, nan)
     for t in range(values.shape[1]):
         column = values[:, t]
         known = column[np.isfinite(column)]
         if known.size >= 3 and known.std() > 1e-12:
-            shown[:, t] = (column - known.mean()) / known.std()
-    return shown
+            scores[:, t] = (column - known.mean()) / known.std()
+    return scores
 
 
 def nice_limit(largest: float) -> float:
@@ -269,53 +292,52 @@ def _targets(
     matrix: TransferMatrix, cells: tuple[tuple[Cell, ...], ...], base: tuple[Cell, ...]
 ) -> tuple[TargetView, ...]:
     """Unit, direction and colour limits of every target."""
-    better = _directions(matrix)
-    metrics = [
-        next((c.metric for c in (base[t], *(row[t] for row in cells)) if c.metric), "")
-        for t in range(len(matrix.targets))
+    names, known = [], []
+    for t in range(len(matrix.targets)):
+        names.append(next((c.metric for c in (base[t], *(row[t] for row in cells)) if c.metric), ""))
+        column = np.append(matrix.values[:, t], matrix.baseline[t])
+        known.append(column[np.isfinite(column)])
+    # Shares of right answers are shown in points; other metrics lie in 0..1 by accident only.
+    shares = [
+        metrics.metric(name).may_be_share and bool(np.all((column >= 0) & (column <= 1)))
+        for name, column in zip(names, known, strict=True)
     ]
-    shares = [_is_share(matrix, t, metric) for t, metric in enumerate(metrics)]
     units = [
-        "points" if share else metric.replace("_", " ") or "as given"
-        for share, metric in zip(shares, metrics, strict=True)
+        "points" if is_share else name.replace("_", " ") or "as given"
+        for is_share, name in zip(shares, names, strict=True)
     ]
-    targets = []
-    for t, name in enumerate(matrix.targets):
+    better = _directions(matrix)
+    views = []
+    for t, target in enumerate(matrix.targets):
         same = [u for u, unit in enumerate(units) if unit == units[t]]
+        values = np.concatenate([known[u] for u in same])
         factor = 100.0 if shares[t] else 1.0
         limit = nice_limit(factor * _largest_gain(matrix, same))
-        low, high = (0.0, 100.0) if shares[t] else _range(matrix, same)
-        targets.append(
+        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+        views.append(
             TargetView(
-                name=name,
-                metric=metrics[t],
+                name=target,
+                metric=names[t],
                 factor=factor,
                 unit=units[t],
                 digits=1 if shares[t] or limit >= 100 else 2 if limit >= 0.5 else 3,
                 better=better[t],
                 limit=limit,
-                low=low,
-                high=high,
+                low=0.0 if shares[t] else low,
+                high=100.0 if shares[t] else high,
             )
         )
-    return tuple(targets)
+    return tuple(views)
 
 
 def _directions(matrix: TransferMatrix) -> list[int]:
     """+1 where higher is better, -1 where the matrix says that lower is."""
-    known = dict(matrix.conditions.get("higher_is_better") or {})
+    directions = dict(matrix.higher_is_better)
     described = matrix.conditions.get("targets") or ()
     for target in described if isinstance(described, list | tuple) else ():
         if isinstance(target, Mapping) and target.get("higher_is_better") is not None:
-            known.setdefault(target.get("name"), target["higher_is_better"])
-    return [1 if known.get(target, True) else -1 for target in matrix.targets]
-
-
-def _is_share(matrix: TransferMatrix, target: int, metric: str) -> bool:
-    """Whether a target's numbers are shares of right answers, to be shown in points."""
-    column = np.append(matrix.values[:, target], matrix.baseline[target])
-    known = column[np.isfinite(column)]
-    return metrics.metric(metric).may_be_share and bool(np.all((known >= 0) & (known <= 1)))
+            directions.setdefault(str(target.get("name")), target["higher_is_better"])
+    return [1 if directions.get(target, True) else -1 for target in matrix.targets]
 
 
 def _largest_gain(matrix: TransferMatrix, targets: list[int]) -> float:
@@ -324,17 +346,10 @@ def _largest_gain(matrix: TransferMatrix, targets: list[int]) -> float:
     names = [matrix.targets[t] for t in targets]
     outside = np.array([[source != name for name in names] for source in matrix.sources], dtype=bool)
     known = np.isfinite(gains)
-    for chosen in (known & outside.reshape(gains.shape), known):
-        if chosen.any() and gains[chosen].max() > 0:
-            return float(gains[chosen].max())
+    for cells in (known & outside.reshape(gains.shape), known):
+        if cells.any() and gains[cells].max() > 0:
+            return float(gains[cells].max())
     return 0.0
-
-
-def _range(matrix: TransferMatrix, targets: list[int]) -> tuple[float, float]:
-    """Smallest and largest known value of some targets, base included."""
-    known = np.append(matrix.values[:, targets], matrix.baseline[targets])
-    known = known[np.isfinite(known)]
-    return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
 
 
 # The matrix as a table.
