@@ -5,7 +5,8 @@ A reason in words, for an odd cell or a recommendation, with what stands behind 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -57,6 +58,18 @@ class PairFeatures:
         if not self.features:
             return np.empty((len(self.sources), len(self.targets), 0))
         return np.stack([feature.values for feature in self.features], axis=-1)
+
+    def over(self, sources: Sequence[str], targets: Sequence[str]) -> PairFeatures:
+        """The same features over other sources and targets, in their order; NaN where these have none."""
+        rows = {name: i for i, name in enumerate(self.sources)}
+        columns = {name: j for j, name in enumerate(self.targets)}
+        grid = np.ix_([rows.get(name, -1) for name in sources], [columns.get(name, -1) for name in targets])
+        features = []
+        for feature in self.features:
+            padded = np.full((len(rows) + 1, len(columns) + 1), np.nan)  # the last row and column: unknown
+            padded[:-1, :-1] = feature.values
+            features.append(replace(feature, values=padded[grid]))
+        return PairFeatures(tuple(sources), tuple(targets), tuple(features))
 
 
 @dataclass(frozen=True)

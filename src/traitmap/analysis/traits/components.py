@@ -74,6 +74,18 @@ def restore(z: Array, like: Standardised) -> Array:
     return z * like.divisor[:, None, :] + like.row[:, :, None] + like.center[:, None, :]
 
 
+def gram_eigen(z: Array) -> tuple[Array, Array, bool]:
+    """Eigenvalues (B, n) in falling order and eigenvectors (B, n, n) of the smaller Gram matrix of z (B, S,
+    T).
+
+    n = min(S, T). The third value says whether it is z'z (n = T, eigenvectors are loadings) or zz' (n = S).
+    """
+    tall = z.shape[2] <= z.shape[1]
+    gram = np.swapaxes(z, 1, 2) @ z if tall else z @ np.swapaxes(z, 1, 2)
+    eigenvalues, vectors = np.linalg.eigh(gram)
+    return np.maximum(eigenvalues[:, ::-1], 0.0), vectors[:, :, ::-1], tall
+
+
 def low_rank_fit(z: Array, rank: int, residual_degrees: Array, *, regularised: bool = True) -> Array:
     """Best rank-``rank`` fit of each z (B, S, T), its components shrunk by the noise in them.
 
@@ -84,11 +96,8 @@ def low_rank_fit(z: Array, rank: int, residual_degrees: Array, *, regularised: b
     rows, columns = z.shape[1:]
     if rank == 0:
         return np.zeros_like(z)
-    tall = columns <= rows
-    gram = np.swapaxes(z, 1, 2) @ z if tall else z @ np.swapaxes(z, 1, 2)
-    eigenvalues, vectors = np.linalg.eigh(gram)
-    eigenvalues = np.maximum(eigenvalues[:, ::-1], 0.0)
-    vectors = vectors[:, :, ::-1][:, :, :rank]
+    eigenvalues, vectors, tall = gram_eigen(z)
+    vectors = vectors[:, :, :rank]
     leading = eigenvalues[:, :rank]
     factor = np.ones_like(leading)
     if regularised and eigenvalues.shape[1] > rank:

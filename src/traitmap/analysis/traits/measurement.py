@@ -110,11 +110,7 @@ def item_noise_variance(items: ItemScores) -> Array:
     for t, scores in enumerate(items):
         if scores is None:
             continue
-        finite = np.isfinite(scores[1:])
-        count = finite.sum(axis=1)
-        pooled = np.where(
-            count > 0, np.where(finite, scores[1:], 0.0).sum(axis=1) / np.maximum(count, 1), np.nan
-        )
+        pooled = _mean_over(scores[1:], axis=1)
         pooled = pooled[np.isfinite(pooled).any(axis=1)]  # a failed adapter takes no part
         shared = pooled[:, np.isfinite(pooled).all(axis=0)]
         sources, n = shared.shape
@@ -130,10 +126,7 @@ def stderr_noise_variance(stderr: Array) -> Array:
 
     The expected noise variance of a cell where items are not known, in squared units of the values.
     """
-    known = np.isfinite(stderr)
-    total = np.where(known, stderr, 0.0) ** 2
-    count = known.sum(axis=0)
-    return np.where(count > 0, total.sum(axis=0) / np.maximum(count, 1), np.nan)
+    return _mean_over(stderr**2, axis=0)
 
 
 def cell_stderr(matrix: TransferMatrix, rows: tuple[int, ...], columns: tuple[int, ...]) -> Array:

@@ -1,6 +1,7 @@
 """How far do the components move when the data are resampled?
 
-Every resampled table passes through the same completion, scaling and rotation as the whole one; its
+A bootstrap over adapters, resampled items and seeds, every source and every target left out in turn. Every
+resampled table passes through the same completion, scaling and rotation as the whole one; its
 components are matched to the whole table's by Hungarian assignment on Tucker's congruence. The same is
 done to permuted tables, because components of pure noise also agree with their own bootstrap.
 """
@@ -25,6 +26,7 @@ from traitmap.analysis.traits.components import (
     biplot_of,
     complete_tables,
     congruence,
+    gram_eigen,
     rotate_loadings,
     standardise,
 )
@@ -70,30 +72,22 @@ def leading(tables: Array, model: ComponentModel) -> tuple[Array, Array]:
     z = standardise(tables, model.metric).z
     _, rows, columns = z.shape
     count = min(model.examined + 2, rows - 1, columns)
-    tall = columns <= rows
-    gram = np.swapaxes(z, 1, 2) @ z if tall else z @ np.swapaxes(z, 1, 2)
-    eigenvalues, vectors = np.linalg.eigh(gram)
-    eigenvalues = np.maximum(eigenvalues[:, ::-1], 0.0)
-    vectors = vectors[:, :, ::-1][:, :, :count]
+    eigenvalues, vectors, tall = gram_eigen(z)
+    vectors = vectors[:, :, :count]
     if not tall:
         vectors = np.swapaxes(z, 1, 2) @ vectors
         size = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors = vectors / np.where(size > 0, size, 1.0)
     ratios = eigenvalues[:, :count] / np.maximum(eigenvalues.sum(axis=1, keepdims=True), 1e-300)
-    return _rotated(vectors, eigenvalues[:, :count], model), ratios
-
-
-def _rotated(vectors: Array, eigenvalues: Array, model: ComponentModel) -> Array:
-    """The first ``used`` loading vectors of each table rotated and brought back to unit norm."""
-    count = min(model.used, vectors.shape[2])
-    if model.rotation == "none" or count < 2:
-        return vectors
-    result = vectors.copy()
+    used = min(model.used, vectors.shape[2])
+    if model.rotation == "none" or used < 2:
+        return vectors, ratios
+    rotated = vectors.copy()  # the first ones, brought back to unit norm
     for i, (vector, value) in enumerate(zip(vectors, eigenvalues, strict=True)):
-        pattern = rotate_loadings(vector[:, :count] * np.sqrt(value[:count]), model.rotation).pattern
+        pattern = rotate_loadings(vector[:, :used] * np.sqrt(value[:used]), model.rotation).pattern
         size = np.linalg.norm(pattern, axis=0)
-        result[i, :, :count] = pattern / np.where(size > 0, size, 1.0)
-    return result
+        rotated[i, :, :used] = pattern / np.where(size > 0, size, 1.0)
+    return rotated, ratios
 
 
 def match(reference: Array, vectors: Array) -> tuple[Array, Array]:
