@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from results import STAMP, lm_eval, write
+from results import STAMP, inspect, lm_eval, write
 
 from traitmap.errors import MatrixError
 from traitmap.imports.columns import Imported, arrange
@@ -210,3 +210,12 @@ class TestAskedAlikeAndTold:
         write(tmp_path / "good.json", lm_eval())
         notes = find_evaluations([tmp_path]).notes
         assert sum("Git LFS pointer" in note for note in notes) == 2
+
+
+def test_partial_credit_of_inspect_ai_is_half_and_neither_right_nor_wrong(tmp_path: Path) -> None:
+    write(tmp_path / "log.json", inspect(values=("C", "P", "I", "N")))
+    (column,) = arrange(find_evaluations([tmp_path]).evaluations).columns
+    (row,) = column.rows.values()
+    assert [outcome.score for outcome in row.outcomes] == [1.0, 0.5, 0.0, 0.0]
+    assert [outcome.correct for outcome in row.outcomes] == [True, None, False, False]
+    assert not column.binary
