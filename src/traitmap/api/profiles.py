@@ -212,8 +212,14 @@ def profile(
     style_embed = None if style_encoder is None else analysis.load_encoder(style_encoder)
     surprise: dict[str, BasePerplexity] = {}
     if perplexity:
+        from traitmap.engine.perplexity import SAMPLE, base_perplexity  # scipy's tests, for few who ask
+
         engine = engine or _base(datasets, base)
-        surprise = _perplexity(engine, datasets, sample, seed, listener)
+        most = SAMPLE if sample is None else sample
+        surprise = base_perplexity(engine, datasets.texts, sample=most, seed=seed, listener=listener)
+    sampling = analysis.Sampling()
+    if sample is not None:
+        sampling = analysis.Sampling(**{name: min(sample, most) for name, most in vars(sampling).items()})
     relations = _relations(pipeline, datasets, sample, seed, listener) if pipeline else {}
     comparison = analysis.profile_datasets(
         datasets.texts,
@@ -224,7 +230,7 @@ def profile(
         # of input and output together, as the profiles take it
         perplexity={name: part.text.perplexity for name, part in surprise.items() if part.text.texts},
         sizes=datasets.sizes,
-        sampling=_sampling(sample),
+        sampling=sampling,
         seed=seed,
     )
     matrix = matrices.build_matrix(datasets.store) if datasets.store is not None else None
@@ -262,15 +268,6 @@ def _base(datasets: Datasets, base: str | None) -> Engine:
         ) from error
 
 
-def _perplexity(
-    engine: Engine, datasets: Datasets, sample: int | None, seed: int, listener: Listener
-) -> dict[str, BasePerplexity]:
-    from traitmap.engine.perplexity import SAMPLE, base_perplexity  # scipy's tests, for few who ask
-
-    most = SAMPLE if sample is None else sample
-    return base_perplexity(engine, datasets.texts, sample=most, seed=seed, listener=listener)
-
-
 def _relations(
     parser: analysis.Parser, datasets: Datasets, sample: int | None, seed: int, listener: Listener
 ) -> dict[str, analysis.Relations]:
@@ -281,13 +278,6 @@ def _relations(
     if sample is not None:
         most = dict.fromkeys(inputs, sample)
     return analysis.parse_relations(parser, inputs, max_texts=most, seed=seed, listener=listener)
-
-
-def _sampling(sample: int | None) -> analysis.Sampling:
-    usual = analysis.Sampling()
-    if sample is None:
-        return usual
-    return analysis.Sampling(**{name: min(sample, most) for name, most in vars(usual).items()})
 
 
 def _cells(datasets: Datasets, store: RunStore, engine: Engine | None, seed: int) -> analysis.CellProfiles:
@@ -339,20 +329,16 @@ def write_profile(found: analysis.Profile, path: str | Path) -> tuple[Path, ...]
         place.with_suffix(".cells.csv"): analysis.cell_rows(found.cells) if found.cells else [],
         place.with_suffix(".relations.csv"): analysis.relation_rows(found.effects) if found.effects else [],
     }
-    written = tuple(file for file, rows in tables.items() if rows)
-    for file in written:
-        _write_csv(file, tables[file])
-    return written
-
-
-def _write_csv(place: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    try:
-        with place.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]))
-            writer.writeheader()
-            writer.writerows({name: _entry(value) for name, value in row.items()} for row in rows)
-    except OSError as error:
-        raise UserError(f"{place} cannot be written: {error.strerror}; give another place") from error
+    written = {file: rows for file, rows in tables.items() if rows}
+    for file, rows in written.items():
+        try:
+            with file.open("w", encoding="utf-8", newline="") as stream:
+                writer = csv.DictWriter(stream, list(rows[0]))
+                writer.writeheader()
+                writer.writerows({name: _entry(value) for name, value in row.items()} for row in rows)
+        except OSError as error:
+            raise UserError(f"{file} cannot be written: {error.strerror}; give another place") from error
+    return tuple(written)
 
 
 def _entry(value: Any) -> Any:

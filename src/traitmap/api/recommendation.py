@@ -73,6 +73,10 @@ def recommend(
     columns = dict(rendered.targets) | ({name: new_texts} if new_texts is not None else {})
     overlaps, notes = _overlaps(folder_of(subject), rendered, columns, name, listener or silent)
     features, lacking = _features(matrix, rendered, columns, name)
+    traits = None  # needed where the user names something that is no target
+    if not set(care) <= set(matrix.targets):
+        names = trait_names(matrix)
+        traits = analysis.decompose(matrix, names=names, n_bootstrap=200, n_permutations=100)
     ranked = analysis.recommend_sources(
         matrix,
         name,
@@ -81,7 +85,7 @@ def recommend(
         touched={overlap.source: overlap_in_words(overlap) for overlap in overlaps if not overlap.material},
         probes=_probes(matrix, name, probe),
         care=care,
-        traits=_traits(matrix, care),
+        traits=traits,
         values=values,
         notes=(*notes, *lacking),
         seed=seed,
@@ -166,13 +170,6 @@ def _probes(
         return probe
     with as_file(probe) as path:
         return [analysis.Probe(*row) for row in read_probes(path)]
-
-
-def _traits(matrix: TransferMatrix, care: Sequence[str]) -> analysis.Traits | None:
-    """Traits of the matrix, where the user names something that is no target."""
-    if all(name in matrix.targets for name in care):
-        return None
-    return analysis.decompose(matrix, names=trait_names(matrix), n_bootstrap=200, n_permutations=100)
 
 
 @shows_progress

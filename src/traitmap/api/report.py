@@ -113,7 +113,11 @@ def report_contents(
     traits = traits_if_any(matrix)
     listener(Progress("traits", 1, 1))
     if measured.values.size > MOST_PAIRS:
-        missing.update(dict.fromkeys(("why", "which"), _too_many(measured)))
+        missing["why"] = missing["which"] = (
+            f"{measured.values.size:,} pairs of sources and targets are more than the {MOST_PAIRS:,} for "
+            "which the report says it; `traitmap recommend` answers for one target, and `traitmap explain` "
+            "takes a part of the matrix as a CSV file."
+        )
         why = which = False
     texts_profile = explanation = evaluation = features = details = None
     if why:
@@ -142,14 +146,6 @@ def report_contents(
         evaluation=evaluation,
         cells=details,
         missing={name: reason for name, reason in missing.items() if name in ("why", "which", "profile")},
-    )
-
-
-def _too_many(matrix: TransferMatrix) -> str:
-    return (
-        f"{matrix.values.size:,} pairs of sources and targets are more than the {MOST_PAIRS:,} for which the "
-        "report says it; `traitmap recommend` answers for one target, and `traitmap explain` takes a part "
-        "of the matrix as a CSV file."
     )
 
 

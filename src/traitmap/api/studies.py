@@ -188,6 +188,12 @@ def check(
     digest = engine.base_digest if engine else ""
     token_counts = engine.token_counts if engine else rough_token_counts
     plan = make_plan(study=study, sources=sources, targets=targets, base_digest=digest)
+    base_notes: tuple[str, ...] = ()  # what counts of tokens rest on, where that is not the hub's base itself
+    used = with_local_copy(study.model, copies_of(study))
+    if absent:
+        base_notes = (f"{absent}: tokens are guessed, one for 4 characters.",)
+    elif used != study.model:
+        base_notes = (f"the base is the copy in {used.path}, not the hub's.",)
     cost, notes = _unit_cost(study, engine if measure else None, sources, targets)
     adapters, cells = pending_units(
         plan=plan, folder=run_folder(study), base_digest=digest, sources=sources, targets=targets
@@ -217,7 +223,7 @@ def check(
             token_counts=token_counts,
             cost=cost,
         ),
-        notes=(*code_that_runs(study), *_of_the_base(study, absent), *notes),
+        notes=(*code_that_runs(study), *base_notes, *notes),
     )
 
 
@@ -238,14 +244,6 @@ def code_that_runs(study: Study) -> tuple[str, ...]:
             "programs that a model writes run in the sandbox."
         )
     return tuple(notes)
-
-
-def _of_the_base(study: Study, absent: str) -> tuple[str, ...]:
-    """What the counts of tokens rest on, where that is not the base of the hub itself."""
-    if absent:
-        return (f"{absent}: tokens are guessed, one for 4 characters.",)
-    used = with_local_copy(study.model, copies_of(study))
-    return () if used == study.model else (f"the base is the copy in {used.path}, not the hub's.",)
 
 
 def _unit_cost(

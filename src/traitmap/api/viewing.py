@@ -247,25 +247,17 @@ class _Shown:
                 except UserError as error:
                     self.seen = {"error": str(error)}
                 self.looked = time.monotonic()
-                self._mind_report()
+                if self.seen.get("state") == "running":  # the report of a run that goes on is out of date
+                    self.report, self.failure = None, ""
+                elif self.seen.get("state") and not (self.report or self.failure or self.writer):
+                    self.writer = threading.Thread(target=self._write, daemon=True)
+                    self.writer.start()
             if "error" in self.seen:
                 return self.seen
-            return {**self.seen, "report": self._report_state()}
-
-    def _mind_report(self) -> None:
-        """Under the lock: forget the report of a run that goes on, begin that of one that has ended."""
-        if self.seen.get("state") == "running":
-            self.report, self.failure = None, ""
-        elif self.seen.get("state") and not (self.report or self.failure or self.writer):
-            self.writer = threading.Thread(target=self._write, daemon=True)
-            self.writer.start()
-
-    def _report_state(self) -> dict[str, str]:
-        if self.report is not None:
-            return {"state": "ready", "reason": ""}
-        if self.failure:
-            return {"state": "failed", "reason": self.failure}
-        return {"state": "writing" if self.writer else "none", "reason": ""}
+            at_work = "writing" if self.writer else "none"
+            state = "ready" if self.report is not None else "failed" if self.failure else at_work
+            reason = self.failure if state == "failed" else ""
+            return {**self.seen, "report": {"state": state, "reason": reason}}
 
     def _write(self) -> None:
         """Write the report into the run folder, or beside everything where that cannot be written."""
@@ -313,7 +305,10 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        if not self._host_is_ours():
+        hosts = self.headers.get_all("Host") or []
+        port = self.server.server_address[1]
+        # this machine by a name that no web page can give to a server of its own
+        if len(hosts) != 1 or hosts[0].lower() not in {f"{LOOPBACK}:{port}", f"localhost:{port}"}:
             self._send(HTTPStatus.FORBIDDEN, "text/plain", b"This server answers 127.0.0.1 and localhost.\n")
             return
         path = urlsplit(self.path).path
@@ -325,12 +320,6 @@ class _Handler(BaseHTTPRequestHandler):
             answer()
 
     do_HEAD = do_GET  # noqa: N815 (the library's name)
-
-    def _host_is_ours(self) -> bool:
-        """Whether the client asked for this machine by a name that no web page can give to its own server."""
-        hosts = self.headers.get_all("Host") or []
-        port = self.server.server_address[1]
-        return len(hosts) == 1 and hosts[0].lower() in {f"{LOOPBACK}:{port}", f"localhost:{port}"}
 
     def _page(self) -> None:
         policy = {"Content-Security-Policy": pages.following_policy()}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Iterator
 from decimal import Decimal
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -243,16 +245,21 @@ def query(
     with api.streamed_query(run, sql) as answer:
         for path, why in answer.left_out.items():
             tell(f"{path}: damaged ({why}); left out. `traitmap run` computes it anew.")
+        names = answer.rows.schema.names
         if parquet is not None:
             from traitmap.runs.query import write_rows  # DuckDB: only here
 
             write_rows(answer.rows, parquet)
         elif as_csv:
-            _print_csv(answer)
+            csv.writer(sys.stdout, lineterminator="\n").writerows(chain([names], _rows(answer)))
         elif as_json:
-            print_json(jsonable(_records(answer)), default=_plain)
+            if len(set(names)) < len(names):
+                raise UserError(f"Two columns have one name ({', '.join(names)}); name them apart with AS.")
+            rows = [dict(zip(names, row, strict=True)) for row in _rows(answer)]
+            print_json(jsonable(rows), default=_plain)
         else:
-            _print_table(answer)
+            first = list(islice(_rows(answer, SHOWN + 1), SHOWN + 1))
+            print_table(tables.answer_view(names, first[:SHOWN], more=len(first) > SHOWN))
 
 
 @app.command()
@@ -272,31 +279,10 @@ def gc(
         print_table(tables.waste_view(waste, deleted=delete))
 
 
-def _print_table(found: Answered) -> None:
-    rows: list[tuple[Any, ...]] = []
-    for batch in found.rows:
-        rows += zip(*(column.slice(0, SHOWN + 1).to_pylist() for column in batch.columns), strict=True)
-        if len(rows) > SHOWN:
-            break
-    print_table(tables.answer_view(found.rows.schema.names, rows[:SHOWN], more=len(rows) > SHOWN))
-
-
-def _print_csv(found: Answered) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(found.rows.schema.names)
-    for batch in found.rows:
-        writer.writerows(zip(*(column.to_pylist() for column in batch.columns), strict=True))
-
-
-def _records(found: Answered) -> list[dict[str, Any]]:
-    names = found.rows.schema.names
-    if len(set(names)) < len(names):
-        raise UserError(f"Two columns have one name ({', '.join(names)}); name them apart with AS.")
-    return [
-        dict(zip(names, row, strict=True))
-        for batch in found.rows
-        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-    ]
+def _rows(answer: Answered, most: int | None = None) -> Iterator[tuple[Any, ...]]:
+    """The rows of an answer, of each batch at most so many."""
+    for batch in answer.rows:
+        yield from zip(*(column.slice(0, most).to_pylist() for column in batch.columns), strict=True)
 
 
 def _plain(value: Any) -> Any:
