@@ -199,7 +199,7 @@ def find_contamination(
 
 
 def _item_wordings(texts: Sequence[TaskText]) -> list[Wording]:
-    """Items without their template; one that says nothing else is told by a long enough answer."""
+    """Items without their template; one that says nothing else is known by a long enough answer."""
     inputs = [words_of(text.input) for text in texts]
     template = find_template(inputs)
     wordings = [worded(words, template) for words in inputs]

@@ -1,6 +1,6 @@
-"""What is known of every ordered pair (source, target) before anything is trained.
+"""Features of every ordered pair (source, target), known before anything is trained, and reasons.
 
-A reason in words, for an odd cell or a recommendation, with what stands behind it.
+The two records that profiles, explanation and recommendation pass to one another.
 """
 
 from __future__ import annotations

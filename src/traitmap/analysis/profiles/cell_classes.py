@@ -1,5 +1,4 @@
-"""Classes of every cell: metrics of adapter and base, their gains, and the shares of the classes among
-answers.
+"""Classes of every cell: metrics of adapter and base, their gains, and the classes' shares among answers.
 
 Each cell's answers are held against two distributions, the target's gold classes and the source's own class
 shares (its prior): an adapter that carries its source's prior over moves toward it.
@@ -88,8 +87,7 @@ class CellClasses:
         return bool((up and not balanced.low > 0) or (down and not balanced.high < 0))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON data with ``opposed`` and ``unsupported`` beside the fields; unknown numbers are
-        null."""
+        """Plain JSON data with ``opposed`` and ``unsupported`` beside the fields; unknown is null."""
         return {**jsonable(vars(self)), "opposed": jsonable(self.opposed), "unsupported": self.unsupported}
 
 

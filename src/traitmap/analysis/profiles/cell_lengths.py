@@ -1,5 +1,4 @@
-"""Lengths of the outputs of every cell: base, adapter, gold and source, and how far the adapter went to its
-source.
+"""Lengths of outputs in every cell: of base, adapter, gold and source, and how far the adapter moved.
 
 Two units, tokens and characters: a source's outputs are often known in one of them only. Distances between
 distributions, with their nulls, are those of the chapter lengths.

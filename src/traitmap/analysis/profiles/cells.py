@@ -1,5 +1,4 @@
-"""All cells of a run beyond their scores: outcomes and texts in, classes, lengths and reasons of every cell
-out.
+"""All cells of a run beyond their scores: outcomes and texts in, classes, lengths and reasons out.
 
 ``cell_profiles`` arranges the outcomes by target and asks cell_classes and cell_lengths about each. Out of
 what they say come the reasons of cells (length, class prior, collapse, format, metric, stopping), tested over
@@ -195,7 +194,7 @@ def cell_reasons(
 
     - ``length``: mean output length moved toward the source's (strength positive) or away from it.
     - ``class_prior``: the answers' marginal moved toward the source's class shares, or away.
-    - ``collapse``: more of the answers are one and the same (positive), or fewer; told where at least nine
+    - ``collapse``: more of the answers are one and the same (positive), or fewer; shown where at least nine
       in ten are, tested everywhere.
     - ``format``: fewer answers cannot be parsed (positive), or more.
     - ``metric``: accuracy changed and balanced accuracy did not follow, so that the gain or loss is one of
@@ -234,8 +233,7 @@ def cell_reasons(
 
 
 def _class_reasons(cell: CellClasses) -> Iterator[tuple[Reason, float, bool]]:
-    """Reasons out of the classes, the p-value of each one's change, and whether it is shown if
-    significant."""
+    """Reasons out of the classes, the p-value of each one's change, and whether it is shown."""
     if cell.base is None:
         return
     change = cell.toward_prior

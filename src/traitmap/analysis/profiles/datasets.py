@@ -1,5 +1,4 @@
-"""The profile of every dataset from its texts, and how alike datasets are in style, meaning, words and
-labels.
+"""Profiles of datasets from their texts, and how alike they are in style, meaning, words and labels.
 
 A dataset is read once (``read``); its profile and its pairs with other datasets (the chapter pairs) are made
 of that reading. ``profile_datasets`` reads, profiles and compares all of them.

@@ -1,5 +1,4 @@
-"""Lengths of texts: distributions of a dataset's inputs and outputs, and distances between two samples of
-lengths.
+"""Lengths of texts: distributions of inputs and outputs, and distances between two samples of lengths.
 
 Every distance stands beside what it would be without a difference: for two answers to the same items their
 sides are exchanged, for independent samples the null is that of large samples.

@@ -1,5 +1,4 @@
-"""Dependency relations of texts, by any spaCy pipeline with a parser, and how far two datasets are apart in
-them.
+"""Dependency relations of texts, by any spaCy pipeline with a parser, and distances of datasets by them.
 
 The label scheme (Universal Dependencies or ClearNLP) is recorded with the counts: relations of different
 schemes have other names. spaCy is imported late, and only here.

@@ -254,8 +254,7 @@ def _strata(relations: Relations, classes: Sequence[str | None] | None) -> Codes
 def _effects_of_cell(
     present: Flags, base: Array, adapter: Array, strata: Codes, min_support: int, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Fields of the R effects of one cell: base (n,) and adapter (seeds, n) on items with relations (n,
-    R)."""
+    """Fields of R effects of one cell: base (n,) and adapter (seeds, n) on items with relations (n, R)."""
     binary = bool(np.isin(base, (0.0, 1.0)).all() and np.isin(adapter, (0.0, 1.0)).all())
     support = present.sum(axis=0)
     enough = (support >= min_support) & (len(base) - support >= min_support)
@@ -296,8 +295,7 @@ def _effects_of_cell(
 
 
 def _rate(scores: Array, binary: bool) -> Interval:
-    """Jeffreys' rate and interval of 0/1 scores, else mean and t interval; seeds count as one answer per
-    item."""
+    """Jeffreys' rate and interval of 0/1 scores, else mean and t interval; an item counts once."""
     n = len(scores)
     if not n:
         return unknown("no item")

@@ -180,10 +180,9 @@ def readability(words: int, sentences: int, syllable_count: int) -> float:
 
 
 def moving_type_token_ratio(words: Sequence[str], window: int = WINDOW) -> float:
-    """Mean share of different words in every window of ``window`` words (MATTR; Covington and McFall,
-    Journal of Quantitative Linguistics 2010), so that the text's length plays no part.
+    """Mean share of different words in every window of ``window`` words; NaN for fewer words than that.
 
-    NaN for fewer words than one window.
+    MATTR (Covington and McFall, Journal of Quantitative Linguistics 2010): the text's length plays no part.
     """
     if len(words) < window:
         return float("nan")

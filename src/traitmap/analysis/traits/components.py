@@ -75,8 +75,7 @@ def restore(z: Array, like: Standardised) -> Array:
 
 
 def gram_eigen(z: Array) -> tuple[Array, Array, bool]:
-    """Eigenvalues (B, n) in falling order and eigenvectors (B, n, n) of the smaller Gram matrix of z (B, S,
-    T).
+    """Falling eigenvalues (B, n) and eigenvectors (B, n, n) of the smaller Gram matrix of z (B, S, T).
 
     n = min(S, T). The third value says whether it is z'z (n = T, eigenvectors are loadings) or zz' (n = S).
     """

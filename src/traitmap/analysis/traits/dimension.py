@@ -64,9 +64,9 @@ def above_null(ratios: Array, null_p95: Array) -> int:
 
 
 def fold_masks(observed: Mask, folds: int, generator: np.random.Generator) -> Mask:
-    """(folds, S, T) True at the cells each fold holds out: observed cells dealt out column by column.
+    """(folds, S, T) True at the cells each fold holds out: observed cells assigned column by column.
 
-    Dealing down the columns keeps every column's share of held-out cells nearly equal.
+    Assignment down the columns keeps every column's share of held-out cells nearly equal.
     """
     columns = observed.shape[1]
     keys = generator.random(observed.shape)
