@@ -311,24 +311,17 @@ def aligned(features: PairFeatures, design: Design) -> tuple[Feature, ...]:
 
     Raises MatrixError where features and matrix have too few names in common.
     """
-    rows = {name: i for i, name in enumerate(features.sources)}
-    columns = {name: j for j, name in enumerate(features.targets)}
-    lacking = [s for s in design.sources if s not in rows], [t for t in design.targets if t not in columns]
+    lacking = (
+        [name for name in design.sources if name not in features.sources],
+        [name for name in design.targets if name not in features.targets],
+    )
     if len(design.sources) - len(lacking[0]) < 3 or len(design.targets) - len(lacking[1]) < 3:
         raise MatrixError(
             "features or texts fit too few sources and targets of the matrix; lacking are sources "
             f"{', '.join(lacking[0]) or 'none'} and targets {', '.join(lacking[1]) or 'none'}; "
             f"there are {', '.join(features.sources[:8])} ... Name tasks in the texts as in the matrix"
         )
-    chosen_rows = [rows.get(name, -1) for name in design.sources]
-    chosen_columns = [columns.get(name, -1) for name in design.targets]
-    aligned_features = []
-    for feature in features.features:
-        padded = np.full((len(rows) + 1, len(columns) + 1), np.nan)
-        padded[:-1, :-1] = feature.values
-        values = padded[np.ix_(chosen_rows, chosen_columns)]
-        aligned_features.append(Feature(feature.name, feature.group, feature.words, values, feature.scope))
-    return _with_disjoint_priors(aligned_features)
+    return _with_disjoint_priors(features.over(design.sources, design.targets).features)
 
 
 def _with_disjoint_priors(features: Sequence[Feature]) -> tuple[Feature, ...]:

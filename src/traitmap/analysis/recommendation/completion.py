@@ -142,6 +142,14 @@ def read_table(matrix: TransferMatrix, features: PairFeatures | None = None) -> 
     places = np.argwhere(known)
     noise = gain_noise(matrix)[grid]
     sources, targets = [matrix.sources[i] for i in rows], [matrix.targets[j] for j in columns]
+    if features is not None:
+        for names, axis in ((sources, features.sources), (targets, features.targets)):
+            lacking = [name for name in names if name not in axis]
+            if lacking:
+                raise MatrixError(
+                    f"features are not known for {', '.join(lacking)}; give them for every pair"
+                )
+        features = features.over(sources, targets)
     metric = _metrics_of(matrix)
     names = sorted(set(metric.values()))
     rank = 1 if known.sum() >= 5 * sum(known.shape) else 0
@@ -153,7 +161,7 @@ def read_table(matrix: TransferMatrix, features: PairFeatures | None = None) -> 
         better=np.array([1.0 if matrix.higher_is_better.get(name, True) else -1.0 for name in targets]),
         observed=Observed(places, (values - offset)[known], np.nan_to_num(noise[known])),
         item_noise=expected_item_noise(noise),
-        prior=make_prior(sources, targets, _reordered(features, sources, targets), rank=rank),
+        prior=make_prior(sources, targets, features, rank=rank),
     )
 
 
@@ -309,21 +317,6 @@ def expected_item_noise(noise: Array) -> Array:
     overall = total.sum() / max(int(count.sum()), 1)
     mean = np.where(count > 0, total / np.maximum(count, 1), overall)
     return np.where(known, noise, mean[None, :])
-
-
-def _reordered(features: PairFeatures | None, sources: list[str], targets: list[str]) -> PairFeatures | None:
-    """Features over the given axes. MatrixError where they lack one."""
-    if features is None:
-        return None
-    for names, axis in ((sources, features.sources), (targets, features.targets)):
-        lacking = [name for name in names if name not in axis]
-        if lacking:
-            raise MatrixError(f"features are not known for {', '.join(lacking)}; give them for every pair")
-    grid = np.ix_(
-        [features.sources.index(name) for name in sources], [features.targets.index(name) for name in targets]
-    )
-    reordered = tuple(replace(feature, values=feature.values[grid]) for feature in features.features)
-    return PairFeatures(tuple(sources), tuple(targets), reordered)
 
 
 @dataclass(frozen=True)

@@ -116,13 +116,8 @@ def _of_features(features: PairFeatures, sources: Names, targets: Names) -> Know
         for feature in features.features
         if np.isfinite(feature.values).any() and np.nanstd(feature.values) > 1e-12
     ]
-    rows = {name: at for at, name in enumerate(features.sources)}
-    columns = {name: at for at, name in enumerate(features.targets)}
-    table = np.full((len(sources), len(targets), len(useful)), np.nan)
-    for i, source in enumerate(sources):
-        for j, target in enumerate(targets):
-            if source in rows and target in columns:
-                table[i, j] = [feature.values[rows[source], columns[target]] for feature in useful]
+    over = PairFeatures(features.sources, features.targets, tuple(useful)).over(sources, targets)
+    table = np.ascontiguousarray(over.array)
     same = same_names(sources, targets)
     return (
         [(feature.name, feature.words, table[..., f]) for f, feature in enumerate(useful)],

@@ -313,23 +313,16 @@ def _context(problem: Problem) -> tuple[Array, tuple[str, ...], tuple[str, ...]]
         for alike in problem.targets_alike:
             near = weighted_along_targets(z, known, weights_of(alike.values))
             columns.append((f"alike targets: {alike.name}", f"helps targets alike in {alike.words}", near))
-    if problem.holdout != "target":
-        for alike in problem.sources_alike:
-            near = weighted_along_targets(z.T, known.T, weights_of(alike.values)).T
-            columns.append(
-                (f"alike sources: {alike.name}", f"sources alike in {alike.words} help this target", near)
-            )
-    else:
-        for alike in problem.sources_alike:
-            others = weights_of(alike.values)
-            near = (others @ z.sum(axis=1)) / (others @ known.sum(axis=1) + 1e-9)
-            columns.append(
-                (
-                    f"popularity of alike sources: {alike.name}",
-                    f"sources alike in {alike.words} help other targets",
-                    np.repeat(near[:, None], z.shape[1], 1),
-                )
-            )
+    for alike in problem.sources_alike:
+        weights = weights_of(alike.values)
+        if problem.holdout != "target":
+            name, what = "alike sources", "this target"
+            near = weighted_along_targets(z.T, known.T, weights).T
+        else:  # a new target has no cells of its own
+            name, what = "popularity of alike sources", "other targets"
+            mean = (weights @ z.sum(axis=1)) / (weights @ known.sum(axis=1) + 1e-9)
+            near = np.repeat(mean[:, None], z.shape[1], 1)
+        columns.append((f"{name}: {alike.name}", f"sources alike in {alike.words} help {what}", near))
     if not columns:
         return np.empty((*z.shape, 0)), (), ()
     names, words, values = zip(*columns, strict=True)
