@@ -34,7 +34,11 @@ class AdapterCard:
 
 
 def adapter_cards(matrix: TransferMatrix, traits: Traits | None) -> tuple[AdapterCard, ...]:
-    """A card for every source, in the matrix's order; all share one axis, so that they can be compared."""
+    """A card for every source, in the matrix's order; all share one axis, so that they can be compared.
+
+    traits: None leaves the effects on traits out. The axis ends at the largest gain in points off the
+    diagonal.
+    """
     reading = read(matrix)
     in_points = next((target.limit for target in reading.targets if target.unit == "points"), None)
     return tuple(
@@ -98,7 +102,7 @@ def _trait_rows(traits: Traits | None, source: str, in_points: float | None) -> 
                 effect.value / limit,
                 effect.low / limit,
                 effect.high / limit,
-                texts=(estimate(effect, 1, "unknown"),),
+                texts=(estimate(effect),),
                 solid=effect.clear,
             )
         )

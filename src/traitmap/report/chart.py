@@ -37,7 +37,10 @@ def number(value: float) -> str:
 def element(
     name: str, attributes: Mapping[str, object] | None = None, *children: Markup | str | None
 ) -> Markup:
-    """One element. Strings are escaped, Markup goes in as it is, what is None is left out."""
+    """One element. Strings are escaped, Markup goes in as it is, what is None is left out.
+
+    children: text or Markup. Characters that XML forbids become U+FFFD. Numbers are written by ``number``.
+    """
     parts = [f"<{name}"]
     for key, value in (attributes or {}).items():
         if value is not None:
@@ -112,7 +115,10 @@ class Chart:
 
 
 def text_width(words: str, size: float) -> float:
-    """Estimated width in px of a text in a wide sans-serif at font size ``size`` px."""
+    """Estimated width in px of a text in a wide sans-serif at font size ``size`` px.
+
+    Widths of characters are those of a wide font, so that a label that fits here fits everywhere.
+    """
     em = 0.0
     for character in words:
         if ord(character) > 0x2E80:
@@ -152,7 +158,10 @@ def name_text(
 def room_for(
     texts: Iterable[str], *, least: float = 0.0, most: float = 1e9, size: float = NAME_SIZE
 ) -> float:
-    """Px that the widest text takes, within limits."""
+    """Px that the widest text takes, within limits.
+
+    least, most: px between which it stays; size: px of the font. Four px are added for air.
+    """
     widest = max((text_width(words, size) for words in texts), default=0.0)
     return min(most, max(least, widest + 4))
 
@@ -181,7 +190,11 @@ class Scale:
 
 
 def round_ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers within low..high, at most ``most`` or so."""
+    """Round numbers within low..high, at most ``most`` or so.
+
+    Steps are 1, 2, 2.5, 5 or 10 times a power of ten. One tick where the ends are equal, none where low is
+    unknown.
+    """
     if not (isfinite(low) and isfinite(high)) or high <= low:
         return [low] if isfinite(low) else []
     raw = (high - low) / max(most - 1, 1)
@@ -192,7 +205,10 @@ def round_ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten within low..high; 2 and 5 times these where there are few."""
+    """Powers of ten within low..high; 2 and 5 times these where there are few.
+
+    low, high: positive. Also 3 times a power of ten where there are three or four of them.
+    """
     first, last = floor(log10(low)), ceil(log10(high))
     factors = (1, 2, 5) if last - first < 3 else (1, 3) if last - first < 5 else (1,)
     ticks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
@@ -200,7 +216,11 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def around(values: Iterable[float], *, zero: bool = False, margin: float = 0.06) -> tuple[float, float]:
-    """Ends of an axis that holds all finite values (and zero), with some room; -1..1 where there are none."""
+    """Ends of an axis that holds all finite values (and zero), with some room; -1..1 where there are none.
+
+    zero: the axis must hold 0, and an end that is 0 has no room beyond it. margin: the room, as a share of
+    the span.
+    """
     known = [float(value) for value in values if isfinite(value)] + ([0.0] if zero else [])
     if not known:
         return -1.0, 1.0
@@ -245,7 +265,10 @@ def x_axis(
 def y_axis(
     scale: Scale, ticks: Sequence[float], *, left: float, right: float, title: str = "", unit: str = ""
 ) -> Markup:
-    """Rules from left to right with their numbers at the left, and the title turned beside these."""
+    """Rules from left to right with their numbers at the left, and the title turned beside these.
+
+    left, right: px of the rules' ends. title: beside the axis, read from below. The rule at 0 is darker.
+    """
     parts = []
     for value in ticks:
         y = scale(value)
@@ -274,7 +297,11 @@ _SOFT_INK, _WHITE, _BLACK = "#16191d", "#ffffff", "#000000"
 
 
 def step(value: float, limit: float) -> int | None:
-    """Step of a diverging colour: -STEPS..STEPS, symmetric around zero, None where unknown."""
+    """Step of a diverging colour: -STEPS..STEPS, symmetric around zero, None where unknown.
+
+    value: a gain in any unit, positive where better. limit: the gain, in the same unit, at which the colour
+    is deepest.
+    """
     if not isfinite(value):
         return None
     return max(-STEPS, min(STEPS, round(value / limit * STEPS)))
@@ -288,7 +315,11 @@ def diverging_class(at: int | None) -> str:
 
 
 def value_step(value: float, low: float, high: float) -> int | None:
-    """Step of an absolute value between the two ends of its scale: 0..STEPS, None where unknown."""
+    """Step of an absolute value between the two ends of its scale: 0..STEPS, None where unknown.
+
+    low is the worst value and high the best one; what lies beyond has the deepest colour. The middle where
+    both are equal.
+    """
     if not isfinite(value):
         return None
     share = (value - low) / (high - low) if high > low else 0.5
@@ -301,7 +332,10 @@ def value_class(at: int | None) -> str:
 
 
 def variables(theme: str) -> str:
-    """Custom properties of one theme: the fill of every class, and the ink that reads best on it."""
+    """Custom properties of one theme: the fill of every class, and the ink that reads best on it.
+
+    theme: ``light`` or ``dark``. ``--gp3`` is the fill of class ``gp3``, ``--gp3i`` the ink upon it.
+    """
     better, worse, value = _PALETTES[theme]
     fills = {"g0": better[0]}
     for at in range(1, STEPS + 1):
@@ -337,7 +371,10 @@ def ink(fill: str) -> str:
 
 
 def contrast(first: str, second: str) -> float:
-    """Contrast ratio of two colours as WCAG 2 defines it, 1..21."""
+    """Contrast ratio of two colours as WCAG 2 defines it, 1..21.
+
+    first, second: ``#rrggbb``, in any order. Text is easy to read from 4.5 on.
+    """
 
     def luminance(colour: str) -> float:
         red, green, blue = _linear(colour)
@@ -348,7 +385,10 @@ def contrast(first: str, second: str) -> float:
 
 
 def along(stops: tuple[str, ...], share: float) -> str:
-    """Colour at ``share`` (0..1) along evenly spaced stops."""
+    """Colour at ``share`` (0..1) along evenly spaced stops.
+
+    Interpolated in OKLab. stops, and what is returned: ``#rrggbb``.
+    """
     place = share * (len(stops) - 1)
     first = min(int(place), len(stops) - 2)
     left, right = _oklab(stops[first]), _oklab(stops[first + 1])

@@ -65,7 +65,10 @@ def _name(effect: FeatureEffect | LevelEffect) -> str:
 
 
 def effects(explanation: Explanation) -> Shown | None:
-    """Standardised effects of properties of pairs, beside each other and each by itself."""
+    """Standardised effects of properties of pairs, beside each other and each by itself.
+
+    A dot is filled where the verdict is yes; the grey band is the minimal detectable effect (80 % power).
+    """
     joint, alone = explanation.joint, explanation.alone
     if not (joint or alone):
         return None
@@ -137,7 +140,10 @@ def _effects_description(joint: Sequence[FeatureEffect], alone: Sequence[Feature
 
 
 def shares(explanation: Explanation) -> Shown | None:
-    """Shares of the variance between pairs that hidden, surface and size explain, beside chance."""
+    """Shares of the variance between pairs that hidden, surface and size explain, beside chance.
+
+    The grey band reaches to the 95th percentile of what chance gives, the tick stands at its mean.
+    """
     dominance = explanation.dominance
     if not dominance.groups:
         return None
@@ -205,7 +211,10 @@ def _shares_description(explanation: Explanation) -> str:
 
 
 def odd_cells(explanation: Explanation) -> Shown | None:
-    """Pairs that depart from what surface similarity predicts; the oddest ones where none does."""
+    """Pairs that depart from what surface similarity predicts; the oddest ones where none does.
+
+    The dot is the measured gain, the tick the predicted one, the interval that of the departure.
+    """
     odd = explanation.odd
     cells = odd.odd or odd.cells[: MOST_PAIRS // 2]
     if not cells:
@@ -247,23 +256,7 @@ def odd_cells(explanation: Explanation) -> Shown | None:
             axis=f"gain in {unit}",
             width=820,
         ),
-        table=Table(
-            f"Gains in {unit}; predicted from surface similarity without the pair itself; departure with the "
-            "95 % interval of noise; q of noise, and among the scatter of all pairs.",
-            ("pair", "gain", "predicted", "departs by", "q noise", "q scatter", "reasons"),
-            [
-                (
-                    _pair(cell.source, cell.target),
-                    signed(cell.gain, digits),
-                    signed(cell.predicted, digits),
-                    estimate(cell.departure, digits),
-                    probability(cell.q_noise),
-                    probability(cell.q_scatter),
-                    "; ".join(_reasons(cell)) or "no reason found",
-                )
-                for cell in cells
-            ],
-        ),
+        table=odd_cells_table(cells, unit, digits),
         caveat=(
             "A departure of noisy cells is no finding: its interval must leave the prediction out. Reasons "
             "are what else is unusual of the pair, not proof."
@@ -276,6 +269,30 @@ def odd_cells(explanation: Explanation) -> Shown | None:
         ),
         tag="" if odd.odd else "none beyond noise",
         wide=True,
+    )
+
+
+def odd_cells_table(cells: Sequence[OddCell], unit: str, digits: int) -> Table:
+    """Measured and predicted gains of pairs, their departure from the prediction, and why.
+
+    unit, digits: of the gains. Reasons are the strongest ones, in words.
+    """
+    return Table(
+        f"Gains in {unit}; predicted from surface similarity without the pair itself; departure with the "
+        "95 % interval of noise; q of noise, and among the scatter of all pairs.",
+        ("pair", "gain", "predicted", "departs by", "q noise", "q scatter", "reasons"),
+        [
+            (
+                _pair(cell.source, cell.target),
+                signed(cell.gain, digits),
+                signed(cell.predicted, digits),
+                estimate(cell.departure, digits),
+                probability(cell.q_noise),
+                probability(cell.q_scatter),
+                "; ".join(_reasons(cell)) or "no reason found",
+            )
+            for cell in cells
+        ],
     )
 
 
@@ -300,7 +317,10 @@ def odd_reasons(explanation: Explanation, most: int = 8) -> tuple[tuple[str, tup
 
 
 def asymmetry(explanation: Explanation) -> Shown | None:
-    """Both directions of the most asymmetric pairs of tasks."""
+    """Both directions of the most asymmetric pairs of tasks.
+
+    At most ``MOST_PAIRS`` are drawn, the surest first; a dot is filled at q < .05.
+    """
     found = explanation.asymmetry
     pairs = sorted(
         found.pairs, key=lambda pair: (_known(pair.q, 2.0), _known(pair.p, 2.0), -abs(pair.difference.value))
@@ -362,7 +382,7 @@ def strengths(explanation: Explanation, side: str) -> Shown | None:
     tasks = explanation.donors if donors else explanation.recipients
     if not tasks:
         return None
-    beyond = [f"{clean(task.name)} ({estimate(task.effect, 1)})" for task in tasks if task.q < LEVEL]
+    beyond = [f"{clean(task.name)} ({estimate(task.effect)})" for task in tasks if task.q < LEVEL]
     unit = unit_words(explanation)
     noun, others = ("source", "targets") if donors else ("target", "sources")
     verb = f"{'give' if donors else 'gain'} more or less than the others"
@@ -377,7 +397,7 @@ def strengths(explanation: Explanation, side: str) -> Shown | None:
                 estimate_row(
                     clean(task.name),
                     task.effect,
-                    estimate(task.effect, 1),
+                    estimate(task.effect),
                     probability(task.q),
                     clear=task.q < LEVEL,
                     tone="better" if task.effect.value > 0 else "worse",
@@ -404,7 +424,10 @@ def strengths(explanation: Explanation, side: str) -> Shown | None:
 
 
 def levels(explanation: Explanation) -> Shown | None:
-    """Correlations of properties with donor and recipient strengths, the clearest first."""
+    """Correlations of properties with donor and recipient strengths, the clearest first.
+
+    At most ``MOST_LEVELS`` are drawn; the table has all that are known.
+    """
     known = sorted(
         (level for level in explanation.levels if level.r.known),
         key=lambda level: (_known(level.q, 2.0), _known(level.p, 2.0), level.name),
@@ -458,28 +481,7 @@ def levels(explanation: Explanation) -> Shown | None:
             width=1000,
             ends=(-1.0, 1.0),
         ),
-        table=Table(
-            "Pearson's r with Fisher's 95 % interval; p by permuting tasks, q over all of a side.",
-            (
-                *("property", "of", "group", "what it says", "r", "p", "q"),
-                *("seen four times in five", "tasks", "verdict"),
-            ),
-            [
-                (
-                    _name(level),
-                    f"{level.side}s",
-                    level.group,
-                    level.words,
-                    estimate(level.r, 2),
-                    probability(level.p),
-                    probability(level.q),
-                    plain(level.detectable, 2),
-                    str(level.n),
-                    level.verdict,
-                )
-                for level in known
-            ],
-        ),
+        table=levels_table(known),
         caveat=(
             "One source or target is one point here, and properties go together: the longest outputs may "
             "also be the only free texts. A correlation over ten tasks is a hint."
@@ -487,4 +489,33 @@ def levels(explanation: Explanation) -> Shown | None:
         legend=(("dot-solid", "can be told (q < .05)"), ("dot-open", "cannot"), _UNSEEN),
         tag="" if clear else "cannot tell",
         wide=True,
+    )
+
+
+def levels_table(levels: Sequence[LevelEffect]) -> Table:
+    """Correlations of properties of single tasks with their strengths, with what could have been seen.
+
+    levels: known ones, in the order of the rows.
+    """
+    return Table(
+        "Pearson's r with Fisher's 95 % interval; p by permuting tasks, q over all of a side.",
+        (
+            *("property", "of", "group", "what it says", "r", "p", "q"),
+            *("seen four times in five", "tasks", "verdict"),
+        ),
+        [
+            (
+                _name(level),
+                f"{level.side}s",
+                level.group,
+                level.words,
+                estimate(level.r, 2),
+                probability(level.p),
+                probability(level.q),
+                plain(level.detectable, 2),
+                str(level.n),
+                level.verdict,
+            )
+            for level in levels
+        ],
     )

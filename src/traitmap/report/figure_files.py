@@ -64,7 +64,10 @@ _SIMPLE = re.compile(r"(\*|[a-zA-Z][\w-]*)?((?:[.#][\w-]+|:not\([.\w-]+\)|:first
 
 
 def figure_names(contents: ReportContents) -> tuple[str, ...]:
-    """Names of all figures that these records have, in the order of the page."""
+    """Names of all figures that these records have, in the order of the page.
+
+    ``matrix`` comes first. Any of them can be given to ``figure_svg``.
+    """
     return (MATRIX, *(figure.name for figure in _figures(contents)))
 
 

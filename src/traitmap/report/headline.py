@@ -86,6 +86,12 @@ def headline(
     )
     better = [at for at in ranked if reading.improvement(*at) > 0]
     worse = [at for at in reversed(ranked) if reading.improvement(*at) < 0]
+    doubts = [*_holes(reading), *_uncertainty(reading, known), *_targets(reading)]
+    if traits is not None and not traits.n_components.get("used"):
+        doubts.append(
+            "Whether there are traits at all: no component stands out from noise of this shape, so the "
+            "loadings below describe this matrix and nothing beyond it."
+        )
     return Headline(
         better=tuple(_transfer(reading, *at, reasons) for at in better[:EACH]),
         worse=tuple(_transfer(reading, *at, reasons) for at in worse[:EACH]),
@@ -97,7 +103,7 @@ def headline(
         in_domain=_in_domain(reading),
         variations=_variations(reading, known),
         traits=traits_in_words(traits),
-        doubts=tuple(_doubts(reading, traits, known)),
+        doubts=tuple(doubts),
     )
 
 
@@ -156,7 +162,11 @@ def _in_domain(reading: Reading) -> str:
 
 
 def traits_in_words(traits: Traits | None) -> tuple[str, str]:
-    """A short verdict on the number of traits, and a sentence with its evidence."""
+    """A short verdict on the number of traits, and a sentence with its evidence.
+
+    The evidence: what cross-validation and parallel analysis support, and the first component beside its
+    noise band.
+    """
     if traits is None:
         return "no traits", "Traits were not computed for this matrix."
     cv, parallel = traits.n_components.get("cv"), traits.n_components.get("parallel")
@@ -178,19 +188,8 @@ def traits_in_words(traits: Traits | None) -> tuple[str, str]:
     return (counted(used, "trait") if used else "no trait above noise"), text.strip()
 
 
-def _doubts(reading: Reading, traits: Traits | None, known: Sequence[tuple[int, int]]) -> list[str]:
-    """What this run cannot tell, most serious first. known: transfers with a gain."""
-    doubts = [*_holes(reading), *_leaks(reading), *_uncertainty(reading, known), *_targets(reading)]
-    if traits is not None and not traits.n_components.get("used"):
-        doubts.append(
-            "Whether there are traits at all: no component stands out from noise of this shape, so the "
-            "loadings below describe this matrix and nothing beyond it."
-        )
-    return doubts
-
-
 def _holes(reading: Reading) -> list[str]:
-    """Cells and bases that are not known, or known in part only."""
+    """Cells and bases that are not known or known in part only, and gains that may be recall."""
     cells = [cell for row in reading.cells for cell in row]
     failed = sum(cell.status == "failed" for cell in cells)
     missing = sum(not isfinite(cell.value) and cell.status != "failed" for cell in cells)
@@ -215,19 +214,14 @@ def _holes(reading: Reading) -> list[str]:
     ]
     if unbased:
         doubts.append(f"The base is not known on {listed(unbased)}, so no gain is either.")
-    return doubts
-
-
-def _leaks(reading: Reading) -> list[str]:
-    """Cells whose gain may be recall: enough of their test items occur in the training data."""
     material = {at: overlap for at, overlap in reading.touched.items() if overlap.material}
-    if not material:
-        return []
-    (s, t), most = max(material.items(), key=lambda at: at[1].touched / at[1].items)
-    return [
-        f"Skill or recall in {counted(len(material), 'cell')}: test items stand in the training texts, most "
-        f"of all {clean(reading.targets[t].name)}'s in {clean(reading.sources[s])} ({most.words})."
-    ]
+    if material:
+        (s, t), most = max(material.items(), key=lambda at: at[1].touched / at[1].items)
+        doubts.append(
+            f"Skill or recall in {counted(len(material), 'cell')}: test items stand in the training texts, "
+            f"most of all {clean(reading.targets[t].name)}'s in {clean(reading.sources[s])} ({most.words})."
+        )
+    return doubts
 
 
 def _uncertainty(reading: Reading, known: Sequence[tuple[int, int]]) -> list[str]:

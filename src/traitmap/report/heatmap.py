@@ -236,7 +236,11 @@ def _outlines(reading: Reading, sizes: Layout) -> list[Markup]:
 
 
 def gain_view(reading: Reading, source: int, target: int) -> tuple[int | None, str]:
-    """Step of colour (positive: better, whatever the metric's direction) and number of a gain."""
+    """Step of colour (positive: better, whatever the metric's direction) and number of a gain.
+
+    The step is None and the number empty (or ``failed``) where the gain is unknown. The number is in the
+    target's shown unit.
+    """
     cell, view = reading.cells[source][target], reading.targets[target]
     if not isfinite(cell.gain):
         return None, "failed" if cell.status == "failed" else ""
@@ -245,7 +249,11 @@ def gain_view(reading: Reading, source: int, target: int) -> tuple[int | None, s
 
 
 def absolute_view(reading: Reading, source: int, target: int) -> tuple[int | None, str]:
-    """Step of colour (0: worst) and number of the adapter's own value; source -1 is the base."""
+    """Step of colour (0: worst) and number of the adapter's own value; source -1 is the base.
+
+    The lowest value of a target where lower is better is its best one. None and empty (or ``failed``) where
+    it is unknown.
+    """
     cell = reading.base[target] if source < 0 else reading.cells[source][target]
     view = reading.targets[target]
     if not isfinite(cell.value):
@@ -256,7 +264,10 @@ def absolute_view(reading: Reading, source: int, target: int) -> tuple[int | Non
 
 
 def z_view(reading: Reading, source: int, target: int) -> tuple[int | None, str]:
-    """Step of colour (positive: better) and number of a value standardised within its target's column."""
+    """Step of colour (positive: better) and number of a value standardised within its target's column.
+
+    The deepest colour stands at three standard deviations. None and empty where it is unknown.
+    """
     z = float(reading.z[source, target])
     return palette.step(z * reading.targets[target].better, Z_LIMIT), signed(z) if isfinite(z) else ""
 
@@ -267,6 +278,9 @@ def scaled_interval(cell: Cell, target: TargetView) -> str:
 
 
 def gain_text(cell: Cell, target: TargetView) -> str:
-    """The gain with its interval in the target's shown unit: ``+3.6 [+1.2, +6.0]``."""
+    """The gain with its interval in the target's shown unit: ``+3.6 [+1.2, +6.0]``.
+
+    The gain alone where it has no interval, a dash where it is unknown.
+    """
     gain = Interval(cell.gain * target.factor, cell.gain_low * target.factor, cell.gain_high * target.factor)
     return estimate(gain, target.digits)

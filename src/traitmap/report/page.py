@@ -258,7 +258,10 @@ def _node(name: str, value: Any) -> Node:
 
 
 def scalar(value: Any) -> str:
-    """A single value as text; unknown says so."""
+    """A single value as text; unknown says so.
+
+    None is ``not set``, NaN ``unknown``; floats have ten digits.
+    """
     if value is None:
         return "not set"
     if isinstance(value, bool):
@@ -269,7 +272,10 @@ def scalar(value: Any) -> str:
 
 
 def find(conditions: Mapping[str, Any], *paths: str) -> str:
-    """The first of some dotted paths that holds a plain value, as text, or an empty string."""
+    """The first of some dotted paths that holds a plain value, as text, or an empty string.
+
+    A path such as ``study.model.path`` leads through mappings; mappings and lists are no plain values.
+    """
     for path in paths:
         value: Any = conditions
         for part in path.split("."):
@@ -364,7 +370,10 @@ CITATION = f"""@misc{{krishna2025latent,
 
 
 def following_page() -> str:
-    """The page, without any datum of a run: names come later, as JSON, and are set as text."""
+    """The page, without any datum of a run: names come later, as JSON, and are set as text.
+
+    The server that shows it sends ``following_policy`` with it.
+    """
     page, style, script = (_file(f"following.{kind}") for kind in ("html", "css", "js"))
     return page.replace("/* style */", themed(style)).replace("/* script */", script)
 

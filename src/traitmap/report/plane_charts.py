@@ -62,7 +62,10 @@ class Curve:
 
 
 def curves(panels: Sequence[Curve], title: str, alt: str, *, columns: int = 4) -> Chart:
-    """A small panel for each curve, each with its own axes, since doses and measures differ."""
+    """A small panel for each curve, each with its own axes, since doses and measures differ.
+
+    columns: panels side by side, at most. Intervals are bars, unknown values break the line.
+    """
     width, height, left, head, gap = 254.0, 128.0, 44.0, 58.0, 24.0
     columns = max(1, min(columns, len(panels)))
     column, row = width + gap, head + height + 26 + gap
@@ -89,7 +92,10 @@ def curves(panels: Sequence[Curve], title: str, alt: str, *, columns: int = 4) -
 def curve(
     panel: Curve, title: str, alt: str, *, choice: int | None, axes: tuple[str, str], width: float = 480.0
 ) -> Chart:
-    """One larger curve over whole numbers. choice: the point that was chosen. axes: below and at the left."""
+    """One larger curve over whole numbers. choice: the point that was chosen. axes: below and at the left.
+
+    panel: its title and notes are not drawn here. Ends of intervals that are NaN are left out.
+    """
     drawing = _curve(panel, (60.0, width - 10), (12.0, 230.0), margin=0.06, axes=axes, choice=choice)
     return Chart(title, alt, join(*drawing), width, 270.0, "curves")
 
@@ -138,7 +144,10 @@ def _curve(
 
 
 def scree(traits: Traits, title: str, alt: str) -> Chart:
-    """One stem per component over the noise band (box: 5th to 95th percentile, line: mean), in per cent."""
+    """One stem per component over the noise band (box: 5th to 95th percentile, line: mean), in per cent.
+
+    Components that are supported are darker. At most ``SCREE_MOST`` of them, the first ones.
+    """
     left, top, bottom = 46.0, 14.0, 224.0
     columns = (traits.explained_variance_ratio, traits.null_p05, traits.null_mean, traits.null_p95)
     used = traits.n_components.get("used") or 0

@@ -6,7 +6,6 @@ Every function returns None where its part of the profile is empty.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +36,16 @@ def name_of(profile: Profile, dataset: str, *, short: bool = False) -> str:
 
 
 def output_lengths(profile: Profile) -> Shown | None:
-    """Density of output lengths of every source, then of every target's gold answers."""
+    """Density of output lengths of every source, then of every target's gold answers.
+
+    On a logarithmic axis, in tokens of the base where they are known, else in words.
+    """
     lengths = {name: dataset.lengths for name, dataset in profile.comparison.profiles.items()}
     drawn = {name: one.output for name, one in lengths.items() if one.output.n}
     if not drawn:
         return None
+    medians = {name: np.nan_to_num(one.output.median, nan=-1.0) for name, one in lengths.items()}
+    order = sorted(lengths, key=lambda name: (-medians[name], name))
     rows: list[Row] = []
     for heading, role in (
         ("What sources teach", "source"),
@@ -50,7 +54,7 @@ def output_lengths(profile: Profile) -> Shown | None:
     ):
         group = [
             (name_of(profile, name), lengths[name].output)
-            for name in sorted(lengths, key=lambda name: (-_median(lengths[name].output), name))
+            for name in order
             if profile.roles.get(name) == role
         ]
         if group and heading:
@@ -58,8 +62,8 @@ def output_lengths(profile: Profile) -> Shown | None:
         tone = "quiet" if role == "target" else "neutral"
         rows += [_length_row(label, output, tone) for label, output in group[:MOST_DATASETS]]
     unit = next(lengths[name].unit for name in drawn)
-    order = sorted(drawn, key=lambda name: (drawn[name].median, name))
-    shortest, longest = order[0], order[-1]
+    by_median = sorted(drawn, key=lambda name: (drawn[name].median, name))
+    shortest, longest = by_median[0], by_median[-1]
     tokens = "; the base counts tokens, and rare words are several" if unit == "words" else ""
     return Shown(
         name="output-lengths",
@@ -86,10 +90,6 @@ def output_lengths(profile: Profile) -> Shown | None:
         legend=_DENSITY,
         wide=True,
     )
-
-
-def _median(lengths: Distribution) -> float:
-    return lengths.median if isfinite(lengths.median) else -1.0
 
 
 def _length_row(label: str, lengths: Distribution, tone: str = "neutral") -> Row:
@@ -120,7 +120,10 @@ def _lengths_table(rows: Sequence[tuple[str, Distribution]], unit: str) -> Table
 
 
 def label_lengths(profile: Profile) -> Shown | None:
-    """Density of input lengths of every class of the sources: where classes differ, length betrays them."""
+    """Density of input lengths of every class of the sources: where classes differ, length betrays them.
+
+    Of the first ``MOST_LABELLED`` sources with two classes or more, the ``MOST_LABELS`` commonest classes.
+    """
     rows: list[Row] = []
     known: list[tuple[str, Distribution]] = []
     ratio, furthest = 1.0, ""
@@ -165,7 +168,10 @@ def label_lengths(profile: Profile) -> Shown | None:
 
 
 def class_shares(profile: Profile) -> Shown | None:
-    """Shares of the classes in every dataset that has some."""
+    """Shares of the classes in every dataset that has some.
+
+    Sources first, the most uneven ones on top. At most ``MOST_DATASETS`` are drawn and listed.
+    """
     known = [
         (profile.roles.get(name) == "target", name_of(profile, name), dataset.classes)
         for name, dataset in profile.comparison.profiles.items()
@@ -224,7 +230,10 @@ def class_shares(profile: Profile) -> Shown | None:
 
 
 def style(profile: Profile) -> Shown | None:
-    """Cosine of every two datasets in style."""
+    """Cosine of every two datasets in style.
+
+    Of a style encoder where one was given, else of counted features against the mean of the datasets.
+    """
     comparison = profile.comparison
     how = clean(comparison.style_encoder) or (
         f"{len(comparison.style_names)} numbers of words, marks and sentences, against the mean of all"
@@ -244,7 +253,10 @@ def style(profile: Profile) -> Shown | None:
 
 
 def meaning(profile: Profile) -> Shown | None:
-    """Cosine of every two datasets in meaning; a dot where their clouds of texts cannot be told apart."""
+    """Cosine of every two datasets in meaning; a dot where their clouds of texts cannot be told apart.
+
+    A dot stands where the test of discrepancy has p > .05.
+    """
     comparison = profile.comparison
     apart, kind = comparison.discrepancy, clean(comparison.semantic_kind)
     tested = np.isfinite(apart.p) & ~np.eye(len(comparison.names), dtype=bool)
@@ -375,7 +387,10 @@ def relations(profile: Profile, most: int = 16) -> Shown | None:
 
 
 def relation_effects(profile: Profile) -> Shown | None:
-    """Cells whose gain differs between items with a relation and items without it."""
+    """Cells whose gain differs between items with a relation and items without it.
+
+    Those that stand after correction; where none does, the clearest, and the tag says so.
+    """
     if profile.effects is None or not profile.effects.tested:
         return None
     findings, tested = profile.effects.findings, profile.effects.tested
@@ -394,7 +409,7 @@ def relation_effects(profile: Profile) -> Shown | None:
                 estimate_row(
                     f"{clean(effect.relation)}: {clean(effect.source)} → {clean(effect.target)}",
                     effect.difference,
-                    estimate(effect.difference, 2, "unknown"),
+                    estimate(effect.difference, 2),
                     str(effect.n_with),
                     probability(effect.q),
                     clear=effect.significant,
@@ -418,7 +433,7 @@ def relation_effects(profile: Profile) -> Shown | None:
                     effect.target,
                     str(effect.n_with),
                     str(effect.n_without),
-                    estimate(effect.difference, 2, "unknown"),
+                    estimate(effect.difference, 2),
                     f"{odds.value:.2g} [{odds.low:.2g}, {odds.high:.2g}]" if odds.known else UNKNOWN,
                     probability(effect.p),
                     probability(effect.q),

@@ -236,7 +236,11 @@ def _ridge(percentiles: Array, y: float, scale: Scale) -> list[Markup]:
 
 
 def density(percentiles: Array, low: float, high: float, points: int = 140) -> tuple[Array, Array]:
-    """Powers of ten (n,) and the smoothed density there, at most 1, of a sample told by its percentiles."""
+    """Powers of ten (n,) and the smoothed density there, at most 1, of a sample told by its percentiles.
+
+    percentiles: (101,), in the unit of low and high, which are positive. points: n. A Gaussian kernel on the
+    logarithms of the 1st to 99th percentile.
+    """
     sample = np.log10(percentiles[1:100])
     at = np.linspace(log10(low), log10(high), points)
     heights = np.exp(-0.5 * ((at[:, None] - sample[None, :]) / _SMOOTH) ** 2).sum(axis=1)

@@ -51,7 +51,10 @@ def layers(
 
 
 def of_metric(matrix: TransferMatrix, table: MetricTable) -> Reading:
-    """The matrix in another metric, which has gains with intervals but no test."""
+    """The matrix in another metric, which has gains with intervals but no test.
+
+    Colours have limits of their own. Cells that the metric does not know are missing, with the reason.
+    """
 
     def cell(source: str, target: str, value: float, gain: float, low: float, high: float) -> Cell:
         known = isfinite(value)
@@ -201,7 +204,10 @@ def cell_facts(reading: Reading, s: int, t: int) -> dict[str, str]:
 
 
 def frame_data(reading: Reading, sizes: Layout, matrices: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What all layers have in common: names, places in px, and the order of clusters."""
+    """What all layers have in common: names, places in px, and the order of clusters.
+
+    matrices: of ``layers``. Places are those of columns and rows on the screen, the base's row first.
+    """
     return {
         "sources": [clean(name) for name in reading.sources],
         "targets": [clean(target.name) for target in reading.targets],
@@ -217,7 +223,11 @@ def frame_data(reading: Reading, sizes: Layout, matrices: Sequence[dict[str, Any
 
 
 def cell_parts(reading: Reading, details: RunDetails | None) -> dict[int, dict[str, Any]]:
-    """Place of a target -> the details of its cells; targets without details are left out."""
+    """Place of a target -> the details of its cells; targets without details are left out.
+
+    details: of a run; None gives nothing. A part has the target's texts, labels and lengths, and ``cells``
+    by the place of their source.
+    """
     if details is None:
         return {}
     parts = {}

@@ -57,7 +57,10 @@ def scree(traits: Traits) -> Shown:
 
 
 def cross_validation(traits: Traits) -> Shown | None:
-    """Error on held-out cells against the number of components."""
+    """Error on held-out cells against the number of components.
+
+    None where the numbers of components to compare are fewer than two, or an error is unknown.
+    """
     result = traits.cross_validation
     errors = [float(error) for error in result.errors]
     if len(errors) < 2 or not all(map(isfinite, errors)):
@@ -118,7 +121,10 @@ def _choice_in_words(result: CrossValidation) -> str:
 
 
 def biplot(traits: Traits) -> Shown | None:
-    """Adapters and targets on the first two components."""
+    """Adapters and targets on the first two components.
+
+    None where the record has no plane. The description says which adapters stand apart from the average one.
+    """
     plane = traits.biplot
     if plane is None or not np.isfinite(plane.scores).any():
         return None
@@ -200,7 +206,10 @@ def _plane_in_words(traits: Traits, plane: Biplot, used: int) -> str:
 
 
 def stability(traits: Traits) -> Shown | None:
-    """How like themselves the components stay when the data are resampled, beside what noise reaches."""
+    """How like themselves the components stay when the data are resampled, beside what noise reaches.
+
+    None where nothing was resampled. A dot is filled where the 5th percentile lies beyond the noise.
+    """
     table = stability_table(traits)
     if table is None or not traits.stability.examined:
         return None
@@ -258,7 +267,10 @@ def stability(traits: Traits) -> Shown | None:
 
 
 def loading_figures(traits: Traits) -> tuple[Shown, ...]:
-    """Loadings of each leading component, sorted so that its poles can be read off."""
+    """Loadings of each leading component, sorted so that its poles can be read off.
+
+    At least two, so that noise can be seen beside what is supported; what is not is faint.
+    """
     used = traits.n_components.get("used") or 0
     figures = []
     for c in range(shown_components(traits)):
@@ -268,7 +280,7 @@ def loading_figures(traits: Traits) -> tuple[Shown, ...]:
         text = f"{share(float(traits.explained_variance_ratio[c]))} of the variance ({noise})"
         naming = _naming(traits, c) if c < used else ""
         rows = []
-        for t in sorted(range(len(traits.targets)), key=lambda t: _descending(float(traits.loadings[t, c]))):
+        for t in np.argsort(-traits.loadings[:, c], kind="stable"):
             loading, low, high = (
                 float(part[t, c]) for part in (traits.loadings, traits.loadings_low, traits.loadings_high)
             )
@@ -296,11 +308,6 @@ def loading_figures(traits: Traits) -> tuple[Shown, ...]:
     return tuple(figures)
 
 
-def _descending(loading: float) -> float:
-    """For sorting: largest first, unknown last."""
-    return -loading if isfinite(loading) else 2.0
-
-
 def _naming(traits: Traits, c: int) -> str:
     """Why a component is called what it is called, or that nothing names it."""
     if c >= len(traits.naming):
@@ -322,7 +329,11 @@ def trait_figures(traits: Traits) -> tuple[Shown, ...]:
 
 
 def traits_part(matrix: TransferMatrix, traits: Traits | None) -> dict[str, Any]:
-    """What ``traits.html`` shows: the figures of the traits, and the card of each adapter."""
+    """What ``traits.html`` shows: the figures of the traits, and the card of each adapter.
+
+    matrix: for the cards, which are there without traits too. traits None: the section says that there are
+    none.
+    """
     part: dict[str, Any] = {"adapters": adapter_cards(matrix, traits), "traits": traits}
     if traits is None:
         return part

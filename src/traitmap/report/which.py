@@ -18,8 +18,7 @@ from traitmap.report.plane_charts import against
 from traitmap.report.records import Finding, Shown
 from traitmap.report.row_charts import Row, row_chart
 from traitmap.table import Table
-from traitmap.wording import UNKNOWN, clean, counted, interval, plain, signed, typeset
-from traitmap.wording import estimate as written
+from traitmap.wording import UNKNOWN, clean, counted, estimate, interval, plain, signed, typeset
 
 MOST_SOURCES = 6
 _PICKS = (
@@ -29,13 +28,12 @@ _PICKS = (
 )
 
 
-def estimate(result: Interval, digits: int = 1) -> str:
-    """``+3.6 [+1.2, +6.0]``, or ``unknown``."""
-    return written(result, digits, "unknown")
-
-
 def picks(evaluation: HeldOut) -> Shown | None:
-    """What the first pick gave on each target, beside popularity's, the best there was, and the average."""
+    """What the first pick gave on each target, beside popularity's, the best there was, and the average.
+
+    None where no target has a measured pick. Drawn are targets in points, or of the first unit; the table
+    has all.
+    """
     judged = [one for one in evaluation.recommendations if judgeable(one)]
     if not judged:
         return None
@@ -68,25 +66,7 @@ def picks(evaluation: HeldOut) -> Shown | None:
             axis=f"measured gain in {clean(unit)}",
             width=1040,
         ),
-        table=Table(
-            "Measured gain of the first pick, of popularity's, of the average source and of the best one.",
-            (
-                *("target", "unit", "first pick", "gave", "popularity's pick", "gave"),
-                *("average", "best", "verdict"),
-            ),
-            [
-                (
-                    one.target,
-                    one.unit,
-                    one.ranked[0].source,
-                    signed(one.measured["first"]),
-                    one.popular[0],
-                    *(signed(one.measured[name]) for name in ("first_of_popularity", "random", "best")),
-                    one.verdict_words,
-                )
-                for one in ordered
-            ],
-        ),
+        table=picks_table(ordered),
         caveat=(
             "A pick is judged by one measured cell, noisy as it is, and the best of many noisy cells is "
             "flattered. The target's own training set is never ranked."
@@ -98,6 +78,32 @@ def picks(evaluation: HeldOut) -> Shown | None:
             ("dot-open", "best there was"),
         ),
         wide=True,
+    )
+
+
+def picks_table(recommendations: Sequence[Recommendation]) -> Table:
+    """What the first pick gave on each target, beside popularity's, the average source and the best.
+
+    recommendations: with measurements, in the order of the rows; gains are in the unit of each.
+    """
+    return Table(
+        "Measured gain of the first pick, of popularity's, of the average source and of the best one.",
+        (
+            *("target", "unit", "first pick", "gave", "popularity's pick", "gave"),
+            *("average", "best", "verdict"),
+        ),
+        [
+            (
+                one.target,
+                one.unit,
+                one.ranked[0].source,
+                signed(one.measured["first"]),
+                one.popular[0],
+                *(signed(one.measured[name]) for name in ("first_of_popularity", "random", "best")),
+                one.verdict_words,
+            )
+            for one in recommendations
+        ],
     )
 
 
@@ -125,7 +131,10 @@ def _picks_description(judged: Sequence[Recommendation], elsewhere: int) -> str:
 
 
 def regret(evaluation: HeldOut) -> Shown | None:
-    """Points that the first pick gives away against the best, for the model, popularity and chance."""
+    """Points that the first pick gives away against the best, for the model, popularity and chance.
+
+    None where no target is measured in points. Intervals are bootstrap ones over targets.
+    """
     if not evaluation.targets:
         return None
     lost, saved = evaluation.lost, evaluation.saved
@@ -177,7 +186,10 @@ def regret(evaluation: HeldOut) -> Shown | None:
 
 
 def predicted(evaluation: HeldOut) -> Shown | None:
-    """Measured against predicted gains of all hidden pairs that are in points."""
+    """Measured against predicted gains of all hidden pairs that are in points.
+
+    None where fewer than three pairs are known. Orange dots lie outside their 90 % interval.
+    """
     pairs = [
         (f"{clean(advice.source)} → {clean(recommendation.target)}", advice)
         for recommendation in evaluation.recommendations
@@ -242,7 +254,10 @@ def _covered(result: Interval) -> str:
 
 
 def rankings(evaluation: HeldOut) -> tuple[Shown, ...]:
-    """The first sources for each target, on one axis for all targets of a unit."""
+    """The first sources for each target, on one axis for all targets of a unit.
+
+    One figure for each target, named ``recommendation-1`` and so on, in the order of the targets.
+    """
     units = {one.unit for one in evaluation.recommendations}
     ends = {unit: _ends([one for one in evaluation.recommendations if one.unit == unit]) for unit in units}
     return tuple(

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from traitmap.analysis.explanation.dose import DoseResponse
+from traitmap.analysis.explanation.dose import DoseResponse, FormatPart
 from traitmap.analysis.explanation.families import Families
 from traitmap.analysis.explanation.records import Explanation
 from traitmap.matrix.reading import read
@@ -34,7 +34,10 @@ DoseCurve = tuple[str, str, DoseResponse, float]
 
 
 def dose_response(families: Families) -> Shown | None:
-    """Scores over doses, the clearest first."""
+    """Scores over doses, the clearest first.
+
+    None where no source was changed by degrees. At most ``MOST_DOSES`` panels; the table has all curves.
+    """
     known = sorted(
         families.curves, key=lambda curve: (curve.response.p, curve.parent, curve.kind, curve.target)
     )
@@ -51,7 +54,10 @@ def dose_response(families: Families) -> Shown | None:
 
 
 def answered_dose(families: Families) -> Shown | None:
-    """Shares of answers, lengths and stopping over doses, the clearest first."""
+    """Shares of answers, lengths and stopping over doses, the clearest first.
+
+    As ``dose_response``, with what the answers are like in place of their score.
+    """
     known = sorted(families.answered, key=lambda curve: (curve.response.p, curve.target, curve.measure))
     return _dose_figure(
         "answered-dose",
@@ -93,7 +99,7 @@ def _dose_figure(name: str, title: str, what: str, known: Sequence[DoseCurve]) -
                     label,
                     dose,
                     *(_dose_entry(response, at) for at in range(most)),
-                    estimate(response.change, 3, "unknown"),
+                    estimate(response.change, 3),
                     probability(response.p),
                     probability(q),
                     response.verdict if q < LEVEL else "cannot tell",
@@ -177,10 +183,7 @@ def format_parts(families: Families, points: Collection[str]) -> Shown | None:
                     estimate_row(
                         f"{clean(part.source)} → {clean(part.target)}",
                         scaled(part.rest),
-                        *(
-                            estimate(scaled(share), digits, "unknown")
-                            for share in (part.gain, part.format, part.rest)
-                        ),
+                        *(estimate(scaled(share), digits) for share in (part.gain, part.format, part.rest)),
                         part.verdict,
                         clear=part.verdict != "cannot tell",
                         tick=factor * part.format.value,
@@ -195,21 +198,7 @@ def format_parts(families: Families, points: Collection[str]) -> Shown | None:
             axis=f"gain less the format's, in {unit}",
             width=1040,
         ),
-        table=Table(
-            "Gain, the format's part, and the rest, in the score's own unit, with 95 % intervals; q of no "
-            "rest.",
-            ("pair", "control", "gain", "format", "rest", "q", "verdict"),
-            [
-                (
-                    f"{clean(part.source)} → {clean(part.target)}",
-                    part.control,
-                    *(estimate(share, 3, "unknown") for share in (part.gain, part.format, part.rest)),
-                    probability(part.q),
-                    part.verdict,
-                )
-                for part in parts
-            ],
-        ),
+        table=format_table(parts),
         caveat="It is the named control's format: one that teaches other words would give other parts.",
         legend=(
             ("dot-solid", "content beyond noise"),
@@ -217,6 +206,27 @@ def format_parts(families: Families, points: Collection[str]) -> Shown | None:
             ("tick", "what the format alone gives"),
         ),
         wide=True,
+    )
+
+
+def format_table(parts: Sequence[FormatPart]) -> Table:
+    """Gains, what their format alone gives, and the rest, in the unit of each score.
+
+    parts: in the order of the rows; q is that of no rest.
+    """
+    return Table(
+        "Gain, the format's part, and the rest, in the score's own unit, with 95 % intervals; q of no rest.",
+        ("pair", "control", "gain", "format", "rest", "q", "verdict"),
+        [
+            (
+                f"{clean(part.source)} → {clean(part.target)}",
+                part.control,
+                *(estimate(share, 3) for share in (part.gain, part.format, part.rest)),
+                probability(part.q),
+                part.verdict,
+            )
+            for part in parts
+        ],
     )
 
 
@@ -266,7 +276,10 @@ def _card(explanation: Explanation) -> Finding:
 def why_groups(
     matrix: TransferMatrix, profile: Profile | None, explanation: Explanation | None
 ) -> tuple[tuple[str, str, tuple[Shown, ...]], ...]:
-    """The figures of the section: (heading, what they have in common, figures); no empty groups."""
+    """The figures of the section: (heading, what they have in common, figures); no empty groups.
+
+    profile, explanation: None leaves their groups out. matrix: tells which targets are measured in points.
+    """
     points = {target.name for target in read(matrix).targets if target.unit == "points"}
     groups: list[tuple[str, str, tuple[Shown | None, ...]]] = []
     if explanation is not None:
