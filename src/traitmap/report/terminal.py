@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
+from rich.text import Text
 
 from traitmap.analysis.tables import (
     asymmetries_table,
@@ -59,9 +60,9 @@ def section(title: str, *body: RenderableType) -> list[RenderableType]:
     return [words(""), words(title, "bold"), *body]
 
 
-def indented(text: str, by: int = 3) -> Padding:
-    """A paragraph that is set in."""
-    return Padding(words(text), (0, 0, 0, by), expand=False)
+def indented(text: str | Text, by: int = 3) -> Padding:
+    """A paragraph that is set in by so many characters."""
+    return Padding(words(text) if isinstance(text, str) else text, (0, 0, 0, by), expand=False)
 
 
 def _warnings(warnings: Iterable[TraitWarning]) -> list[RenderableType]:
@@ -149,7 +150,14 @@ def recommendation_view(result: Recommendation) -> RenderableType:
         probes = (indented(f"{probe.source}: {probe.words}") for probe in result.next_probes)
         parts += section("To know more, measure on a few items", *probes)
     parts += [words(""), words(_beside(result)), *(words(note, "dim") for note in result.notes)]
-    return Group(*parts, words(_conditions(result), "dim"))
+    conditions = result.conditions
+    setting = f" ({conditions['setting']})" if conditions["setting"] else ""
+    probed = " * measured in a probe." if any(advice.probed for advice in result.ranked) else ""
+    basis = (
+        f"In {result.unit}. Predicted by {conditions['model']}{setting}, chosen by holding out targets among "
+        f"{conditions['other_targets']} others.{probed} Reasons: points against the average source."
+    )
+    return Group(*parts, words(basis, "dim"))
 
 
 def _reasons(advice: Advice) -> list[str]:
@@ -180,16 +188,6 @@ def _beside(result: Recommendation) -> str:
             f"best {signed(gains['best'])}."
         )
     return text
-
-
-def _conditions(result: Recommendation) -> str:
-    conditions = result.conditions
-    setting = f" ({conditions['setting']})" if conditions["setting"] else ""
-    probed = " * measured in a probe." if any(advice.probed for advice in result.ranked) else ""
-    return (
-        f"In {result.unit}. Predicted by {conditions['model']}{setting}, chosen by holding out targets among "
-        f"{conditions['other_targets']} others.{probed} Reasons: points against the average source."
-    )
 
 
 EVALUATION_METRICS = {

@@ -13,17 +13,17 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from traitmap.matrix.reading import overlap_kinds
+from traitmap.report.terminal import indented, section
 from traitmap.table import Entry, Row, Table, to_terminal, words
 from traitmap.wording import UNKNOWN, counted, in_bytes, in_time, plain, share
 
 if TYPE_CHECKING:
     from traitmap.analysis.contamination import Contamination, ItemOverlap
     from traitmap.data.check import LengthSummary, SourcePreview
-    from traitmap.data.records import Example, Request
+    from traitmap.data.records import Example
     from traitmap.data.sources import Lineage
     from traitmap.data.targets import LoadedTarget
     from traitmap.runs.cost import CostEstimate
@@ -50,7 +50,7 @@ def check_preview(
 
     adapters, cells: how many are still to be trained and evaluated, which ``estimate`` is for.
     lengths: token counts of each source's examples, where they have been counted.
-    contamination: items of the targets that stand in the training texts, where they were compared.
+    contamination: items of the targets that occur in the training data, where they were compared.
     notes: what the figures rest on.
     """
     parts: list[RenderableType] = [to_terminal(_sources(sources, lengths))]
@@ -61,7 +61,13 @@ def check_preview(
         parts += _request(target)
     if contamination is not None:
         parts += _overlaps(contamination)
-    parts += [words(""), words(_cost(adapters, cells, estimate), "bold")]
+    cost = (
+        f"To do: train {counted(adapters, 'adapter')} on {estimate.training_tokens:,.0f} tokens, "
+        f"evaluate {counted(cells, 'cell')} of {estimate.scoring_tokens:,.0f} tokens; "
+        f"about {in_time(estimate.seconds)} and {in_bytes(estimate.bytes)} "
+        f"({'measured on this machine' if estimate.measured else 'a guess: nothing was measured'})."
+    )
+    parts += section(cost)
     parts += [words(f"  {note}", "dim") for note in notes]
     return Group(*parts)
 
@@ -85,7 +91,7 @@ def _sources(sources: Sequence[SourcePreview], lengths: Mapping[str, LengthSumma
 
 def _examples(source: SourcePreview) -> list[RenderableType]:
     """Label words, warnings and two examples; what is learnt from stands in bold, and between ‹ and ›."""
-    parts: list[RenderableType] = [words(""), words(source.name, "bold")]
+    parts = section(source.name)
     if source.adapter:
         return [*parts, words(f"  adapter as it is: {source.adapter}")]
     if source.variation:
@@ -96,7 +102,7 @@ def _examples(source: SourcePreview) -> list[RenderableType]:
     parts += [words(f"  ! {warning}", "yellow") for warning in source.warnings]
     changed = source.variation is not None and source.variation.before is not None
     shown = () if changed else source.shown
-    parts += [_set_in(_example(example)) for example in shown]
+    parts += [indented(_example(example), 4) for example in shown]
     return parts
 
 
@@ -123,7 +129,7 @@ def _variation(source: SourcePreview, variation: Lineage) -> list[RenderableType
     for name, example in (("before", variation.before), ("after", variation.after)):
         if example is not None:
             parts.append(words(f"    {name}:", "dim"))
-            parts.append(_set_in(_example(example)))
+            parts.append(indented(_example(example), 4))
     return parts
 
 
@@ -136,10 +142,6 @@ def _setting(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _set_in(text: Text) -> Padding:
-    return Padding(text, (0, 0, 0, 4), expand=False)
 
 
 def _example(example: Example) -> Text:
@@ -178,38 +180,37 @@ def _request(target: LoadedTarget) -> list[RenderableType]:
     if not target.requests:
         return []
     first = target.requests[0]
-    same = [request for request in target.requests if request.item == first.item]
-    parts: list[RenderableType] = [words(""), words(target.name, "bold")]
+    answers = " or ".join(
+        f"‹{shorten_middle(request.continuation, 60)}›"
+        for request in [request for request in target.requests if request.item == first.item][:8]
+    )
+    if first.kind == "generate_until":
+        answers = f"‹generates until {first.generation.get('until', 'the end')!r}›"
+    elif first.kind == "loglikelihood_rolling":
+        answers = "‹probability of the whole text›"
+    parts = section(target.name)
     if target.refused:
         parts.append(words(f"  ! its cells will be missing: {target.refused}", "yellow"))
-    parts.append(_set_in(words(shorten_middle(first.context, _TEXT_MOST), "dim")))
-    return [*parts, _set_in(words(_answers(first, same), "bold"))]
+    parts.append(indented(words(shorten_middle(first.context, _TEXT_MOST), "dim"), 4))
+    return [*parts, indented(words(answers, "bold"), 4)]
 
 
-def _answers(first: Request, same: Sequence[Request]) -> str:
-    if first.kind == "generate_until":
-        return f"‹generates until {first.generation.get('until', 'the end')!r}›"
-    if first.kind == "loglikelihood_rolling":
-        return "‹probability of the whole text›"
-    return " or ".join(f"‹{shorten_middle(request.continuation, 60)}›" for request in same[:8])
-
-
-def _overlaps(found: Contamination) -> list[RenderableType]:
-    """A warning for every pair whose items stand in the training texts, with the closest copy."""
-    if not found.overlaps:
+def _overlaps(contamination: Contamination) -> list[RenderableType]:
+    """A warning for every pair whose items occur in the training data, with the closest copy."""
+    if not contamination.overlaps:
         return [words(""), words("No item of a target stands in the training texts.")]
-    parts: list[RenderableType] = [words(""), words("Items of the targets in the training texts", "bold")]
-    for overlap in found.overlaps:
+    parts = section("Items of the targets in the training texts")
+    for overlap in contamination.overlaps:
         parts.append(words(f"  ! {overlap_warning(overlap)}", "yellow"))
         if overlap.examples:
             closest = overlap.examples[0]
             shown = f"{closest.kind}: {closest.item_text} | {closest.training_text}"
-            parts.append(_set_in(words(shorten_middle(" ".join(shown.split()), 240), "dim")))
+            parts.append(indented(words(shorten_middle(" ".join(shown.split()), 240), "dim"), 4))
     return parts
 
 
 def overlap_warning(overlap: ItemOverlap) -> str:
-    """One line for the reader of a study that has not been run yet."""
+    """``reviews -> stars: 3 items of 500 (1 %, 95 %: 0 % to 2 %) in the training texts: 3 equal``."""
     kinds = overlap_kinds(overlap.exact, overlap.contained, overlap.near, overlap.short)
     text = (
         f"{overlap.source} -> {overlap.target}: {counted(len(overlap.touched), 'item')} of {overlap.items:,} "
@@ -217,15 +218,6 @@ def overlap_warning(overlap: ItemOverlap) -> str:
         f"in the training texts: {kinds}"
     )
     return text if overlap.material else f"{text}; too few to move a gain by a point"
-
-
-def _cost(adapters: int, cells: int, estimate: CostEstimate) -> str:
-    basis = "measured on this machine" if estimate.measured else "a guess: nothing was measured"
-    return (
-        f"To do: train {counted(adapters, 'adapter')} on {estimate.training_tokens:,.0f} tokens, "
-        f"evaluate {counted(cells, 'cell')} of {estimate.scoring_tokens:,.0f} tokens; "
-        f"about {in_time(estimate.seconds)} and {in_bytes(estimate.bytes)} ({basis})."
-    )
 
 
 def shorten_middle(text: str, most: int) -> str:
