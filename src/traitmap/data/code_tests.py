@@ -51,7 +51,7 @@ def executes_code(metadata: Any) -> bool:
 
 
 def executes_unsafely(config: Mapping[str, Any]) -> bool:
-    """Whether a task's configuration runs programs by lm-eval's own means, which have no walls."""
+    """Whether a task's configuration runs programs by lm-eval's own means, outside any sandbox."""
     entries = config.get("metric_list") or []
     metrics = [entry.get("metric") for entry in entries if isinstance(entry, Mapping)]
     return bool(config.get("unsafe_code")) or any(str(metric).endswith("code_eval") for metric in metrics)

@@ -159,7 +159,7 @@ def open_task(
     name: an installed, bundled or included task, or a path to a ``.yaml`` file. A task of an
         include_path wins over a bundled one, and that over an installed one.
     num_fewshot: examples in the prompt; None leaves it to the task (0 where it has no wish).
-    copies: a folder with copies of hub datasets (`data.local_copies`).
+    copies: a folder with copies of hub datasets (`data.copies`).
     allow_code: whether functions may run that a task file names which is not installed here.
 
     A relative ``data_files``, ``data_dir`` or ``./`` dataset path is meant from the folder of the YAML
@@ -173,7 +173,12 @@ def open_task(
     require_known_metrics(name, config)
     with quiet(), reproducible(), offline_where_unreachable():
         try:
-            lean = _with_no_more_examples(config, num_fewshot)
+            lean = config
+            # lm-eval keeps every row of a training split to draw examples from, even where none is shown; rows
+            # that go through a function first stay, since that function may draw random numbers
+            shown = config.get("num_fewshot") if num_fewshot is None else num_fewshot
+            if not shown and all(config.get(key) is None for key in _OWN_EXAMPLES):
+                lean = {**config, "fewshot_config": {"samples": []}}
             loaded = TaskManager(include_defaults=False).load(lean)["tasks"]
             task: Task = next(iter(loaded.values()))
             if lean is not config:
@@ -400,17 +405,6 @@ def _anchor(value: Any, folder: Path) -> Any:
         return value
     beside_yaml = any(True for _ in folder.glob(value)) if "*" in value else (folder / path).exists()
     return value if not beside_yaml and path.exists() else str((folder / path).absolute())
-
-
-def _with_no_more_examples(config: dict[str, Any], num_fewshot: int | None) -> dict[str, Any]:
-    """lm-eval keeps every row of a training split to draw examples from, even where none is ever shown.
-
-    Where rows go through a function first, they stay, since that function may draw random numbers.
-    """
-    shown = config.get("num_fewshot") if num_fewshot is None else num_fewshot
-    if shown or any(config.get(key) is not None for key in _OWN_EXAMPLES):
-        return config
-    return {**config, "fewshot_config": {"samples": []}}
 
 
 def _set_fewshot(task: Task, name: str, num_fewshot: int | None) -> None:

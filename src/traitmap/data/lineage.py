@@ -61,7 +61,7 @@ def repeated(sources: Iterable[LoadedSource]) -> Iterator[tuple[str, SourceProbl
 
 
 class _FaultyParentError(Exception):
-    """A source cannot be made since one that it takes something from is at fault, which is told there."""
+    """A source cannot be made since another one is at fault, where that is said already."""
 
 
 @dataclass

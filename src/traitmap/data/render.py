@@ -369,26 +369,24 @@ def _templated(source: Source, row: Row, word: str | None) -> Segments:
     values = {**row, "label": word} if source.label is not None else dict(row)
     segments = []
     for key, text, learn in (("prompt", source.prompt, False), ("completion", source.completion, True)):
-        if text is not None:
-            segments.append(Segment(_rendered(key, text, values), learn))
+        if text is None:
+            continue
+        try:
+            segments.append(Segment(compiled(text).render(values), learn))
+        except MissingValueError:
+            empty = sorted(name for name in names_read(text) if values.get(name) is None)
+            message = "the template writes a null value; guard it with {{ x or '' }}"
+            if empty:
+                columns = " and ".join(map(repr, empty))
+                message = (
+                    f"the column {columns} is null or absent, and the template writes it; fill or remove "
+                )
+                message += f"such rows, or write {{{{ {empty[0]} or '' }}}}"
+            raise SourceError(key, message) from None
+        except Exception as error:  # a template is a small program, and may fail as any program
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise SourceError(key, f"the template fails: {reason}; correct it or the row") from None
     return tuple(segment for segment in segments if segment.text or segment.learn)
-
-
-def _rendered(key: str, text: str, values: dict[str, Any]) -> str:
-    try:
-        return compiled(text).render(values)
-    except MissingValueError:
-        empty = sorted(name for name in names_read(text) if values.get(name) is None)
-        if not empty:
-            raise SourceError(key, "the template writes a null value; guard it with {{ x or '' }}") from None
-        named = " and ".join(map(repr, empty))
-        advice = f"fill or remove such rows, or write {{{{ {empty[0]} or '' }}}}"
-        raise SourceError(
-            key, f"the column {named} is null or absent, and the template writes it; {advice}"
-        ) from None
-    except Exception as error:  # a template is a small program, and may fail as any program
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise SourceError(key, f"the template fails: {reason}; correct it or the row") from None
 
 
 def _prompt_completion(row: Row, render_chat: RenderChat | None) -> Segments:

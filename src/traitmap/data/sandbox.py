@@ -47,7 +47,11 @@ def run_code(
     limits = [str(number) for number in (memory_mb, processes, disk_mb, int(seconds) + 1)]
     command = [sys._base_executable, "-I", "-S", "-B", str(_CHILD), *limits]  # type: ignore[attr-defined]
     ready, signal_ready = os.pipe()
-    with open(ready, "rb") as walls, tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as output:
+    with (
+        open(ready, "rb") as sandbox_ready,
+        tempfile.TemporaryFile() as errors,
+        tempfile.TemporaryFile() as output,
+    ):
         child = subprocess.Popen(
             [*command, str(signal_ready)],
             stdin=subprocess.PIPE,
@@ -69,7 +73,7 @@ def run_code(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-        shut_in, words, printed = bool(walls.read()), _last_words(errors), _last_words(output)
+        shut_in, words, printed = bool(sandbox_ready.read()), _last_words(errors), _last_words(output)
     if not shut_in:
         return CodeResult("refused", words or "the sandbox could not be set up")
     if late:

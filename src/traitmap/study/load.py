@@ -100,34 +100,20 @@ def read_draft(path: str | Path) -> StudyDraft:
         faults.extend(_validation_faults(document, error))
     of_parts = list(part_conflicts(checked))
     faults.extend(_at(document, *conflict) for conflict in (*of_parts, *study_conflicts(checked)))
-    if study is not None and not faults:
-        sources, targets = dict(enumerate(study.sources)), dict(enumerate(study.targets))
-        return StudyDraft(
-            file,
-            (),
-            study,
-            study.model,
-            sources,
-            targets,
-            study.include_path,
-            study.sample_seed,
-            study.data,
-            document,
-        )
     # parts in order by themselves: their values are legal, and no rule inside them is broken
     broken = {place[:2] for place, _ in of_parts}
     model = None if any(place[0] == "model" for place in broken) else _checked(Model, data.get("model"))
     sources = {at: source for at, source in _items(Source, data) if ("sources", at) not in broken}
     include_path, seed, copies = (data.get(key) for key in ("include_path", "sample_seed", "data"))
+    folders = include_path if isinstance(include_path, list) else ()
     return StudyDraft(
         path=file,
         faults=tuple(dict.fromkeys(faults)),
+        study=None if faults else study,
         model=model,
         sources=sources,
         targets=dict(_items(Target, data)),
-        include_path=tuple(item for item in include_path if isinstance(item, str))
-        if isinstance(include_path, list)
-        else (),
+        include_path=tuple(folder for folder in folders if isinstance(folder, str)),
         sample_seed=seed if type(seed) is int else 0,
         data=copies if isinstance(copies, str) and copies.strip() else None,
         document=document,
