@@ -174,8 +174,8 @@ def open_task(
     with quiet(), reproducible(), offline_where_unreachable():
         try:
             lean = config
-            # lm-eval keeps every row of a training split to draw examples from, even where none is shown; rows
-            # that go through a function first stay, since that function may draw random numbers
+            # lm-eval keeps every row of a training split to draw examples from, even where none is shown;
+            # rows that go through a function first stay, since that function may draw random numbers
             shown = config.get("num_fewshot") if num_fewshot is None else num_fewshot
             if not shown and all(config.get(key) is None for key in _OWN_EXAMPLES):
                 lean = {**config, "fewshot_config": {"samples": []}}

@@ -378,10 +378,8 @@ def _templated(source: Source, row: Row, word: str | None) -> Segments:
             message = "the template writes a null value; guard it with {{ x or '' }}"
             if empty:
                 columns = " and ".join(map(repr, empty))
-                message = (
-                    f"the column {columns} is null or absent, and the template writes it; fill or remove "
-                )
-                message += f"such rows, or write {{{{ {empty[0]} or '' }}}}"
+                message = f"the column {columns} is null or absent, and the template writes it; "
+                message += f"fill or remove such rows, or write {{{{ {empty[0]} or '' }}}}"
             raise SourceError(key, message) from None
         except Exception as error:  # a template is a small program, and may fail as any program
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,7 +1,8 @@
 """The inner side of the sandbox: a script that shuts itself in and then becomes the program it was given.
 
 Standard library only, since it runs without site packages. Arguments: memory (MB), processes, disk (MB),
-processor seconds, and the descriptor that is written to once the sandbox stands. The program comes on standard input.
+processor seconds, and the descriptor that is written to once the sandbox stands. The program comes on
+standard input.
 """
 
 import ctypes
