@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import workloads
+from flops import measured_ceiling, scoring_flops, training_flops
 from record import conditions, save
 from training import padded, spread, started
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
@@ -29,9 +30,8 @@ from transformers.utils import logging as transformers_logging
 
 from traitmap.data.records import Request
 from traitmap.engine.contract import TrainingJob
-from traitmap.engine.flops import measured_ceiling, scoring_flops, training_flops
 from traitmap.engine.local import LocalEngine
-from traitmap.engine.train import open_lane
+from traitmap.engine.train import new_training_state
 from traitmap.study.settings import Lora, Model, Training
 
 SHAPE = {
@@ -88,10 +88,10 @@ def trainer_loop(model: Any, engine: LocalEngine, jobs: list[TrainingJob], rows:
     """Trainer for every adapter at a batch size of its own. Returns tokens of data."""
     device, tokens = engine.base.model.device, 0
     for number, job in enumerate(jobs):
-        lane = open_lane(engine.base, engine.encoder, job)
-        order = [int(i) for batch in lane.schedule for i in batch]
-        tokens += sum(len(lane.examples[i].ids) for i in order)
-        peft = started(model, lane, number)
+        state = new_training_state(engine.base, engine.encoder, job)
+        order = [int(i) for batch in state.schedule for i in batch]
+        tokens += sum(len(state.examples[i].ids) for i in order)
+        peft = started(model, state, number)
         arguments = TrainingArguments(
             output_dir=str(workloads.temporary_folder()),
             per_device_train_batch_size=rows,
@@ -107,8 +107,8 @@ def trainer_loop(model: Any, engine: LocalEngine, jobs: list[TrainingJob], rows:
             disable_tqdm=True,
         )
 
-        def collate(batch: list[int], lane: Any = lane) -> dict[str, torch.Tensor]:
-            return padded(lane, batch)
+        def collate(batch: list[int], state: Any = state) -> dict[str, torch.Tensor]:
+            return padded(state, batch)
 
         Trainer(model=peft, args=arguments, train_dataset=order, data_collator=collate).train()
         model = peft.unload()
@@ -170,7 +170,9 @@ def compare_training(plain: Any, engine: LocalEngine, options: argparse.Namespac
 
 
 def learnt_share(engine: LocalEngine, jobs: list[TrainingJob]) -> float:
-    examples = [example for job in jobs for example in open_lane(engine.base, engine.encoder, job).examples]
+    examples = [
+        example for job in jobs for example in new_training_state(engine.base, engine.encoder, job).examples
+    ]
     return float(sum(e.learn[1:].sum() for e in examples) / sum(len(e.ids) for e in examples))
 
 

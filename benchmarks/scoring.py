@@ -45,7 +45,7 @@ from traitmap.api.studies import load_data, load_engine
 from traitmap.data.records import Answer, Request
 from traitmap.engine.contract import TrainingJob
 from traitmap.engine.local import LocalEngine
-from traitmap.engine.requests import Kept
+from traitmap.engine.requests import RequestCache
 from traitmap.engine.tokens import Encoder
 from traitmap.study.load import load_study
 from traitmap.study.settings import Lora, Model, Training
@@ -163,8 +163,8 @@ def timed(work: Callable[[], Scores]) -> tuple[Scores, float, float]:
 
 def ours(workload: Workload, engine: LocalEngine, adapters: int) -> Scores:
     engine.encoder = Encoder(engine.base.tokenizer)
-    engine._kept = Kept()
-    engine._latest = engine._lean = None
+    engine.cache = RequestCache()
+    engine._latest = engine._fast = None
 
     def plain(answer: Answer) -> Any:
         return answer.text if workload.generated else answer.logprob

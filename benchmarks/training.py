@@ -30,15 +30,15 @@ from typing import Any
 import numpy as np
 import torch
 import workloads
+from flops import measured_ceiling, training_flops
 from peft import LoraConfig, get_peft_model
 from record import conditions, save
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from traitmap.engine.contract import TrainingJob
-from traitmap.engine.flops import measured_ceiling, training_flops
 from traitmap.engine.local import LocalEngine
-from traitmap.engine.train import Lane, open_lane
+from traitmap.engine.train import AdapterTrainingState, new_training_state
 from traitmap.study.settings import Lora, Model, Training
 
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
@@ -62,9 +62,9 @@ def jobs_for(count: int, rows: int, steps: int) -> list[TrainingJob]:
     ]
 
 
-def padded(lane: Lane, batch: Any) -> dict[str, torch.Tensor]:
+def padded(state: AdapterTrainingState, batch: Any) -> dict[str, torch.Tensor]:
     """The rows of a batch padded to the longest, labels -100 where nothing is learnt."""
-    rows = [lane.examples[i] for i in batch]
+    rows = [state.examples[i] for i in batch]
     longest = max(len(row.ids) for row in rows)
     ids, labels = (torch.full((len(rows), longest), fill) for fill in (0, -100))
     mask = torch.zeros_like(ids)
@@ -75,15 +75,15 @@ def padded(lane: Lane, batch: Any) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def started(model: Any, lane: Lane, number: int) -> Any:
+def started(model: Any, state: AdapterTrainingState, number: int) -> Any:
     """A PEFT model whose new adapter starts where ours does."""
-    lora = lane.job.lora
+    lora = state.job.lora
     config = LoraConfig(r=lora.r, lora_alpha=lora.lora_alpha, target_modules="all-linear")
     peft = get_peft_model(model, config, adapter_name=str(number))
     named = dict(peft.named_parameters())
     with torch.no_grad():
-        for name in lane.adapter.a:
-            named[f"base_model.model.{name}.lora_A.{number}.weight"].copy_(lane.adapter.a[name])
+        for name in state.adapter.a:
+            named[f"base_model.model.{name}.lora_A.{number}.weight"].copy_(state.adapter.a[name])
     return peft
 
 
@@ -91,12 +91,12 @@ def peft_loop(model: Any, engine: LocalEngine, jobs: list[TrainingJob]) -> list[
     """S: one adapter after another. Returns the last losses."""
     losses = []
     for number, job in enumerate(jobs):
-        lane = open_lane(engine.base, engine.encoder, job)
-        peft = started(model, lane, number)
+        state = new_training_state(engine.base, engine.encoder, job)
+        peft = started(model, state, number)
         parameters = [p for p in peft.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=job.training.learning_rate, weight_decay=0.0, fused=True)
-        for batch in lane.schedule:
-            loss = peft(**padded(lane, batch)).loss
+        for batch in state.schedule:
+            loss = peft(**padded(state, batch)).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, job.training.max_grad_norm)
             optimizer.step()
@@ -111,13 +111,13 @@ def trainer_loop(model: Any, engine: LocalEngine, jobs: list[TrainingJob]) -> li
     """T: a Trainer for every adapter. Returns the last losses."""
     losses = []
     for number, job in enumerate(jobs):
-        lane = open_lane(engine.base, engine.encoder, job)
-        peft = started(model, lane, number)
+        state = new_training_state(engine.base, engine.encoder, job)
+        peft = started(model, state, number)
         peft.enable_input_require_grads()
         arguments = TrainingArguments(
             output_dir=str(workloads.temporary_folder()),
             per_device_train_batch_size=job.training.batch_size,
-            max_steps=len(lane.schedule),
+            max_steps=len(state.schedule),
             learning_rate=job.training.learning_rate,
             lr_scheduler_type="constant",
             gradient_checkpointing=True,
@@ -133,8 +133,8 @@ def trainer_loop(model: Any, engine: LocalEngine, jobs: list[TrainingJob]) -> li
         trainer = Trainer(
             model=peft,
             args=arguments,
-            train_dataset=[int(i) for batch in lane.schedule for i in batch],
-            data_collator=lambda batch, lane=lane: padded(lane, batch),
+            train_dataset=[int(i) for batch in state.schedule for i in batch],
+            data_collator=lambda batch, state=state: padded(state, batch),
         )
         losses.append(float(trainer.train().training_loss))
         peft.save_pretrained(workloads.temporary_folder(), selected_adapters=[str(number)])
@@ -230,7 +230,9 @@ def compare(sides: Sides, count: int, rows: int, steps: int, pairs: int, with_tr
 
 def learnt_share(engine: LocalEngine, jobs: list[TrainingJob]) -> tuple[float, float]:
     """Share of the tokens at which logits are computed, and the mean tokens of a row."""
-    rows = [example for job in jobs for example in open_lane(engine.base, engine.encoder, job).examples]
+    rows = [
+        example for job in jobs for example in new_training_state(engine.base, engine.encoder, job).examples
+    ]
     tokens = sum(len(row.ids) for row in rows)
     return sum(int(row.learn[1:].sum()) for row in rows) / tokens, tokens / len(rows)
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_forward_paths import HEADER, PARTS
 from test_score import ARCHITECTURES, engine_for
-from test_shortcuts import HEADER, PARTS
 from test_train import jobs
 
 from traitmap.data.records import Answer, Request
-from traitmap.engine.cached_passes import Shortcuts
-from traitmap.engine.generate import _overlap, drafts_of, queues_of
+from traitmap.engine.forward_paths import ForwardPaths
+from traitmap.engine.generate import may_end_in, partial_texts, queues_of
 from traitmap.engine.local import LocalEngine
 from traitmap.errors import EngineError
 
@@ -33,25 +33,25 @@ def asked(generation: dict, count: int = 38) -> list[Request]:
 
 def alone(engine: LocalEngine, requests: list[Request], adapter: Path | None = None) -> list[Answer]:
     """One text at a time, by the padded way over transformers' own cache."""
-    engine._own_shortcuts = Shortcuts()
+    engine.paths = ForwardPaths()
     return [engine.answer([request], adapter)[0] for request in requests]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("generation", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_a_text_does_not_depend_on_its_neighbours(checkpoints, monkeypatch, architecture, generation) -> None:
+def test_a_text_does_not_depend_on_its_neighbours(checkpoints, architecture, generation) -> None:
     requests = asked(generation)
     expected = alone(engine_for(checkpoints[architecture], dtype="float64"), requests)
     assert len({answer.tokens for answer in expected}) > 3  # they end at different lengths
     assert {answer.stopped for answer in expected} == {True, False}
     engine = engine_for(checkpoints[architecture], dtype="float64")
-    drafts = drafts_of(engine.base, engine.encoder, requests)
-    assert sorted(bool(queue.prefix) for queue in queues_of(drafts)) == [False, True, True]
+    texts = partial_texts(engine.base, engine.encoder, requests)
+    assert sorted(bool(prefix) for prefix, _ in queues_of(texts)) == [False, True, True]
     for slots in (3, 64):
-        monkeypatch.setattr("traitmap.engine.generate._MOST_SLOTS", {"cpu": slots})
+        engine.slots = slots
         assert engine.answer(requests) == expected
-        assert engine._own_shortcuts is not None
-        assert engine._own_shortcuts.cached
+        assert engine.paths is not None
+        assert engine.paths.cached
     assert engine.answer(requests[::-1]) == expected[::-1]
 
 
@@ -90,11 +90,11 @@ def test_memory_that_runs_out_costs_no_text(checkpoints, generation) -> None:
 
 
 def test_stop_strings_are_found_over_token_boundaries() -> None:
-    assert _overlap("x\n\ny", "\n\n")
-    assert _overlap("\ny", "\n\n")
-    assert _overlap(" b", "a b c b")
-    assert not _overlap("xa", "ab")
-    assert not _overlap("", "ab")
+    assert may_end_in("x\n\ny", "\n\n")
+    assert may_end_in("\ny", "\n\n")
+    assert may_end_in(" b", "a b c b")
+    assert not may_end_in("xa", "ab")
+    assert not may_end_in("", "ab")
 
 
 def test_a_stop_string_of_several_tokens_ends_a_text_at_once(checkpoints) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from test_continuous import GREEDY, SAMPLED, alone, asked
+from test_forward_paths import few_shot, logprobs, plain
 from test_score import choice_requests
-from test_shortcuts import few_shot, logprobs, plain
 from test_train import jobs
 
 from traitmap.engine.local import LocalEngine
@@ -62,8 +62,8 @@ def test_the_automatic_dtype_is_bfloat16_and_generation_runs(checkpoints) -> Non
 def test_shared_prefixes_change_no_score_on_cuda(checkpoints, architecture, dtype, bound) -> None:
     engine, requests = engine_on("cuda", dtype, checkpoints[architecture]), few_shot()
     found = logprobs(engine, requests)
-    assert engine._own_shortcuts is not None
-    assert engine._own_shortcuts.cached
+    assert engine.paths is not None
+    assert engine.paths.cached
     assert np.abs(found - logprobs(plain(engine), requests)).max() < bound
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,16 +13,16 @@ from test_train import engine_for, examples, jobs, weights_of
 from transformers import AutoModelForCausalLM
 
 from traitmap.engine import attention
-from traitmap.engine.base import largest_group, layers_of, plan_passes, recomputed_layers, shape_of
-from traitmap.engine.cached_passes import find_shortcuts
+from traitmap.engine.attention import layout_attention
+from traitmap.engine.base import largest_group, plan_passes, training_bytes
 from traitmap.engine.contract import TrainingJob
-from traitmap.engine.cpu.products import close, fair, few
-from traitmap.engine.flops import scoring_flops, training_flops
-from traitmap.engine.fused import fused_blocks
+from traitmap.engine.cpu.products import pad_to_bucket
+from traitmap.engine.forward_paths import find_forward_paths
 from traitmap.engine.local import LocalEngine
 from traitmap.engine.lora import Resident, Slice, new_adapter, resident
-from traitmap.engine.passes import Row, batches_by_owner, only_at, read_logits
-from traitmap.engine.train import Lane, backward_from, train_group
+from traitmap.engine.passes import Row, batches_by_owner, compute_at_positions, read_logits
+from traitmap.engine.train import AdapterTrainingState, backward_from, train_group
+from traitmap.engine.training_blocks import fused_blocks, layers_of, recomputed_layers
 from traitmap.errors import EngineError, ModelError
 from traitmap.progress import silent
 from traitmap.study.settings import Lora, Model, Training
@@ -39,8 +41,10 @@ def mixed_jobs(dropout: float = 0.0) -> list[TrainingJob]:
     ]
 
 
-def trained(engine: LocalEngine, some: list[TrainingJob], budget: int = 150, **options) -> list[Lane]:
-    with engine._attention(engine.base.layout):
+def trained(
+    engine: LocalEngine, some: list[TrainingJob], budget: int = 150, **options
+) -> list[AdapterTrainingState]:
+    with layout_attention(engine.base.model, engine.base.layout):
         return train_group(engine.base, engine.encoder, some, budget, silent, **options)
 
 
@@ -74,9 +78,9 @@ def test_bfloat16_follows_float32_within_its_rounding(checkpoints) -> None:
 @pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])
 def test_the_last_layer_where_it_is_read_gives_the_same_adapter(checkpoints, architecture: str) -> None:
     engine = engine_for(checkpoints[architecture], "float64")
-    last = find_shortcuts(engine.base.model).last
-    everywhere, read = trained(engine, jobs()), trained(engine, jobs(), last=last)
-    assert last is not None
+    last_mlp = find_forward_paths(engine.base.model).last_mlp
+    everywhere, read = trained(engine, jobs()), trained(engine, jobs(), last_mlp=last_mlp)
+    assert last_mlp is not None
     for one, other in zip(everywhere, read, strict=True):
         assert np.allclose(one.losses, other.losses, rtol=0, atol=1e-11)
         assert torch.allclose(one.adapter.flat, other.adapter.flat, rtol=0, atol=1e-9)
@@ -102,10 +106,10 @@ def test_layers_computed_twice_keep_less(checkpoints) -> None:
         hooks = torch.autograd.graph.saved_tensors_hooks(
             lambda t, s=saved: s.append(t.numel()) or t, lambda t: t
         )
-        (lane,) = [trained(engine, jobs()[:1])[0]]
+        (state,) = [trained(engine, jobs()[:1])[0]]
         with (
-            engine._attention("stream"),
-            resident(engine.base.model, [lane.adapter]) as adapters,
+            layout_attention(engine.base.model, "stream"),
+            resident(engine.base.model, [state.adapter]) as adapters,
             recomputed_layers(engine.base.model) if way else nullcontext(),
             hooks,
         ):
@@ -154,7 +158,7 @@ def test_the_model_is_as_it_was_after_training(checkpoints) -> None:
         assert torch.equal(plain(ids).logits, engine.base.model(ids).logits)
 
 
-def logits_and_slope(model, fused: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def logits_and_grad(model, fused: bool) -> tuple[torch.Tensor, torch.Tensor]:
     start = model.get_input_embeddings()(torch.arange(2, 40)[None]).detach().requires_grad_()
     with fused_blocks(model) if fused else nullcontext():
         assert any("forward" in vars(module) for module in model.modules()) == fused
@@ -167,11 +171,11 @@ def logits_and_slope(model, fused: bool) -> tuple[torch.Tensor, torch.Tensor]:
 def test_fused_norms_and_rotations_are_transformers_own(checkpoints, architecture: str) -> None:
     """Equal in float32; in bfloat16 not further from float32 than transformers' own, by a third at most."""
     model = AutoModelForCausalLM.from_pretrained(checkpoints[architecture]).requires_grad_(False)
-    for one, other in zip(logits_and_slope(model, False), logits_and_slope(model, True), strict=True):
+    for one, other in zip(logits_and_grad(model, False), logits_and_grad(model, True), strict=True):
         assert (one - other).abs().max() < 2e-5 * one.abs().max()
     model.to(torch.bfloat16)
-    own, fused = logits_and_slope(model, False), logits_and_slope(model, True)
-    exact = logits_and_slope(model.to(torch.float32), False)
+    own, fused = logits_and_grad(model, False), logits_and_grad(model, True)
+    exact = logits_and_grad(model.to(torch.float32), False)
     for truth, theirs, ours in zip(exact, own, fused, strict=True):
         assert (ours - truth).norm() < 1.33 * (theirs - truth).norm()
 
@@ -185,7 +189,7 @@ def test_short_attention_is_torchs_forward_and_backward(dtype: torch.dtype, boun
     for way in (True, False):
         q, k, v = (part.clone().requires_grad_() for part in parts)
         if way:
-            y = attention._short(q, k, v, 0.3)
+            y = attention.short_attention(q, k, v, 0.3)
         else:
             y = torch.nn.functional.scaled_dot_product_attention(
                 q, k, v, is_causal=True, scale=0.3, enable_gqa=True
@@ -226,8 +230,8 @@ def test_attention_pads_little_and_finds_every_token_again() -> None:
 
 
 def test_sizes_are_few_and_not_far_above() -> None:
-    for up, count, most in ((few, 2, 1.5), (fair, 4, 1.25), (close, 16, 1.0625)):
-        sizes = [up(n) for n in range(1, 4097)]
+    for count, most in ((2, 1.5), (4, 1.25), (16, 1.0625)):
+        sizes = [pad_to_bucket(n, count) for n in range(1, 4097)]
         assert all(n <= size < max(n + 1, most * n) for n, size in enumerate(sizes, 1))
         assert len({size for size in sizes if 512 < size <= 1024}) == count
         assert sizes == sorted(sizes)
@@ -265,7 +269,7 @@ def test_products_that_reach_into_others_tokens_leave_them_alone(dtype: torch.dt
             adapter.b["up_proj"].copy_(torch.randn(20, 3))
     stack = Resident(adapters)
     stack.route(slices)
-    ranges = stack._ranges_of(100)
+    ranges = stack.ranges(100)
     assert [(r.tokens.stop - r.tokens.start, r.before, r.after) for r in ranges] == [
         (48, 0, 11),
         (24, 0, 6),
@@ -311,7 +315,7 @@ def test_a_block_at_some_places_is_the_block_there_forward_and_backward() -> Non
     block = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.Tanh()).double()
     x = torch.randn(1, 60, 6, dtype=torch.float64, requires_grad=True)
     places = np.arange(3, 60, 3)[:17]  # computed as 18
-    with only_at(block, places):
+    with compute_at_positions(block, places):
         y = block(x)
     y.square().sum().backward()
     other = x.detach().clone().requires_grad_()
@@ -327,17 +331,20 @@ def test_a_group_is_as_large_as_memory_allows(checkpoints) -> None:
     model = engine_for(checkpoints["llama"]).base.model
     small, large = Lora(r=4), Lora(r=1024)
     assert largest_group(model, small, Training(), 2048) == 64
-    one = shape_of(model, large).adapter
+    one, _, _ = training_bytes(model, large)
     layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not model.lm_head]
     assert one == 20 * 1024 * sum(m.in_features + m.out_features for m in layers)
     huge = Lora(r=4_000_000)
     assert largest_group(model, huge, Training(), 2048) == 1
     assert plan_passes(model, small, 8, 100, 2048) == plan_passes(model, small, 8, 300, 2048)
-    assert plan_passes(model, huge, 8, 100, 2048).checkpointing
-    assert plan_passes(model, huge, 8, 100, 2048).budget >= 100
+    budget, checkpointing = plan_passes(model, huge, 8, 100, 2048)
+    assert checkpointing
+    assert budget >= 100
 
 
 def test_operations_are_counted_from_the_shapes(checkpoints) -> None:
+    counted = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "flops.py"))
+    training_flops, scoring_flops = counted["training_flops"], counted["scoring_flops"]
     model = engine_for(checkpoints["llama"]).base.model
     layers = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)  # two of 4 heads and 2 key heads
     head = model.lm_head.weight.numel()
@@ -358,8 +365,8 @@ def test_a_diverging_rank_leaves_the_others_alone(checkpoints, wild: int) -> Non
     some = mixed_jobs()
     settings = some[wild].training.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0})
     some[wild] = TrainingJob(some[wild].name, 1, examples(1, 7, 30), some[wild].lora, settings)
-    lanes = trained(engine, some, 400)
-    assert [index for index, lane in enumerate(lanes) if lane.failure] == [wild]
+    states = trained(engine, some, 400)
+    assert [index for index, state in enumerate(states) if state.failure] == [wild]
     for index in {0, 1, 2} - {wild}:
         (alone,) = trained(engine, [some[index]])
-        assert np.allclose(alone.losses, lanes[index].losses, atol=1e-3)
+        assert np.allclose(alone.losses, states[index].losses, atol=1e-3)

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from traitmap.data.records import Request
-from traitmap.engine.cached_passes import find_shortcuts
+from traitmap.engine.forward_paths import find_forward_paths
 from traitmap.engine.local import LocalEngine
 from traitmap.errors import ModelError
 from traitmap.study.settings import Model
@@ -146,10 +146,10 @@ def test_a_real_adapter_directory_is_read(shared: Path) -> None:
     assert any("as its base" in warning for warning in adapter_warnings(folder, "another/model"))
 
 
-def test_what_is_right_is_tried_once_for_each_adapter(checkpoints, tmp_path: Path, monkeypatch) -> None:
-    engine = LocalEngine.open(Model(path=str(checkpoints["llama"]), device="cpu"))
-    tried, own = list[int](), find_shortcuts
-    monkeypatch.setattr("traitmap.engine.local.find_shortcuts", lambda model: tried.append(1) or own(model))
+def test_what_is_right_is_tried_once_for_each_adapter(checkpoints, tmp_path: Path) -> None:
+    tried = list[int]()
+    base = LocalEngine.open(Model(path=str(checkpoints["llama"]), device="cpu")).base
+    engine = LocalEngine(base, find_paths=lambda model: tried.append(1) or find_forward_paths(model))
     dora, other = (made(kind, checkpoints["llama"], tmp_path / kind) for kind in ("dora", "loha"))
     first = [engine.answer(requests(), dora) for _ in range(3)]
     assert len(tried) == 1

@@ -12,6 +12,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from traitmap.data.records import Request
+from traitmap.engine.attention import layout_attention
 from traitmap.engine.local import LocalEngine
 from traitmap.engine.passes import Row, read_logits
 from traitmap.errors import ModelError
@@ -142,7 +143,7 @@ def test_branches_see_the_trunk_and_themselves_only(checkpoints) -> None:
         reads=np.arange(16),
         branches=np.repeat([0, 1, 2], [7, 4, 5]),
     )
-    with torch.no_grad(), engine._attention("stream"):
+    with torch.no_grad(), layout_attention(engine.base.model, "stream"):
         together = read_logits(engine.base.model, "stream", [packed])
         alone = [
             read_logits(engine.base.model, "stream", [Row(ids=ids, reads=np.arange(7, len(ids)))])

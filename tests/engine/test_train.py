@@ -13,11 +13,12 @@ from transformers import AutoModelForCausalLM
 
 from traitmap.data.records import Example, Segment
 from traitmap.engine.adapters import load_adapter, merged_weights, swapped
+from traitmap.engine.attention import layout_attention
 from traitmap.engine.contract import TrainingJob
 from traitmap.engine.local import LocalEngine
 from traitmap.engine.lora import resident
 from traitmap.engine.passes import Row, read_logits
-from traitmap.engine.train import Lane, learning_rate, open_lane, train_group
+from traitmap.engine.train import AdapterTrainingState, learning_rate, new_training_state, train_group
 from traitmap.progress import silent
 from traitmap.study.settings import Lora, Model, Training
 
@@ -54,13 +55,15 @@ def engine_for(folder: Path, dtype: str = "float32") -> LocalEngine:
     return LocalEngine.open(Model(path=str(folder), dtype=dtype, device="cpu"))
 
 
-def train_alone_with_peft(folder: Path, lane: Lane, start: dict[str, torch.Tensor], dtype: torch.dtype):
+def train_alone_with_peft(
+    folder: Path, state: AdapterTrainingState, start: dict[str, torch.Tensor], dtype: torch.dtype
+):
     """The plain loop that people write: one PEFT model, torch's AdamW, one batch at a time."""
-    training = lane.job.training
+    training = state.job.training
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     config = LoraConfig(
-        r=lane.job.lora.r,
-        lora_alpha=lane.job.lora.lora_alpha,
+        r=state.job.lora.r,
+        lora_alpha=state.job.lora.lora_alpha,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
@@ -74,8 +77,8 @@ def train_alone_with_peft(folder: Path, lane: Lane, start: dict[str, torch.Tenso
             value.copy_(start[name])
     optimizer = torch.optim.AdamW(parameters.values(), weight_decay=training.weight_decay)
     losses = []
-    for step, batch in enumerate(lane.schedule):
-        rows = [lane.examples[index] for index in batch]
+    for step, batch in enumerate(state.schedule):
+        rows = [state.examples[index] for index in batch]
         longest = max(len(row.ids) for row in rows)
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
         labels = torch.full_like(ids, -100)
@@ -90,18 +93,18 @@ def train_alone_with_peft(folder: Path, lane: Lane, start: dict[str, torch.Tenso
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), training.max_grad_norm)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, len(lane.schedule), training)
+            group["lr"] = learning_rate(step, len(state.schedule), training)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
     return losses, parameters
 
 
-def weights_of(lane: Lane) -> dict[str, torch.Tensor]:
+def weights_of(state: AdapterTrainingState) -> dict[str, torch.Tensor]:
     found = {}
-    for name in lane.adapter.a:
-        found[f"base_model.model.{name}.lora_A.weight"] = lane.adapter.a[name].detach().clone()
-        found[f"base_model.model.{name}.lora_B.weight"] = lane.adapter.b[name].detach().clone()
+    for name in state.adapter.a:
+        found[f"base_model.model.{name}.lora_A.weight"] = state.adapter.a[name].detach().clone()
+        found[f"base_model.model.{name}.lora_B.weight"] = state.adapter.b[name].detach().clone()
     return found
 
 
@@ -112,18 +115,18 @@ def test_group_equals_peft_alone(checkpoints, architecture: str, layout: str) ->
         engine = engine_for(checkpoints[architecture], dtype)
         assert engine.base.layout == "stream"
         object.__setattr__(engine.base, "layout", layout)
-        starts = [weights_of(open_lane(engine.base, engine.encoder, job)) for job in jobs()]
-        with engine._attention(layout):
-            lanes = train_group(engine.base, engine.encoder, jobs(), budget=150, listener=silent)
-        for lane, start in zip(lanes, starts, strict=True):
+        starts = [weights_of(new_training_state(engine.base, engine.encoder, job)) for job in jobs()]
+        with layout_attention(engine.base.model, layout):
+            states = train_group(engine.base, engine.encoder, jobs(), budget=150, listener=silent)
+        for state, start in zip(states, starts, strict=True):
             losses, parameters = train_alone_with_peft(
-                checkpoints[architecture], lane, start, getattr(torch, dtype)
+                checkpoints[architecture], state, start, getattr(torch, dtype)
             )
-            assert len(lane.losses) == len(lane.schedule)
-            assert np.abs(np.subtract(losses, lane.losses)).max() < loss_bound
+            assert len(state.losses) == len(state.schedule)
+            assert np.abs(np.subtract(losses, state.losses)).max() < loss_bound
             assert losses[-1] < losses[0]
             if weight_bound is not None:
-                for name, value in weights_of(lane).items():
+                for name, value in weights_of(state).items():
                     assert (value - parameters[name]).abs().max() < weight_bound
 
 
@@ -140,12 +143,12 @@ def test_saved_adapter_gives_the_same_logits_in_peft(checkpoints, tmp_path: Path
         with torch.no_grad():
             expected = peft(input_ids=torch.from_numpy(row.ids)[None]).logits[0]
             base = read_logits(engine.base.model, "padded", [row])
-            adapter = load_adapter(folder, engine._modules)
+            adapter = load_adapter(folder, engine.modules)
             with resident(engine.base.model, [adapter]) as adapters:
                 hooked = read_logits(engine.base.model, "padded", [row], adapters)
-            weights = merged_weights(engine._modules, adapter)
+            weights = merged_weights(engine.modules, adapter)
             assert weights is not None
-            with swapped(engine._modules, weights):
+            with swapped(engine.modules, weights):
                 folded = read_logits(engine.base.model, "padded", [row])
             after = read_logits(engine.base.model, "padded", [row])
         assert (expected - base).abs().max() > 1e-2
@@ -157,7 +160,7 @@ def test_saved_adapter_gives_the_same_logits_in_peft(checkpoints, tmp_path: Path
 def test_result_does_not_depend_on_the_group_even_with_dropout(checkpoints) -> None:
     engine = engine_for(checkpoints["llama"], "float64")
     dropped = jobs(Lora(r=4, lora_alpha=8, lora_dropout=0.3))
-    with engine._attention("stream"):
+    with layout_attention(engine.base.model, "stream"):
         together = train_group(engine.base, engine.encoder, dropped, budget=100, listener=silent)
         alone = [train_group(engine.base, engine.encoder, [job], 10_000, silent)[0] for job in dropped]
         without = train_group(engine.base, engine.encoder, jobs(), budget=100, listener=silent)

@@ -20,7 +20,8 @@ from peft import LoraConfig, PeftConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from traitmap.engine.base import Base, choose_layout
+from traitmap.engine.base import Base
+from traitmap.engine.forward_paths import choose_layout
 from traitmap.engine.lora import AdapterWeights
 from traitmap.errors import EngineError, ModelError
 

@@ -7,8 +7,8 @@ buckets of similar length, pads inside a bucket, and scatters the result back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AttentionInterface
 
-from traitmap.engine.cpu.products import fair
+from traitmap.engine.cpu.products import pad_to_bucket
 
 NAME = "traitmap_stream"
 WASTE = 1.15  # a bucket's padded size may exceed its real size by this factor
@@ -42,7 +42,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """How a stream falls into buckets.
+    """How a stream falls into buckets: a plan of ``stream_attention``.
 
     rows: (N,) where the row of each token of the rows begins among all buckets behind each other, padding
     included; places: (N,) its place in the row; widths: (N,) the length of the row, padding included.
@@ -72,22 +72,38 @@ class StreamPlan:
         return self._found[heads]
 
 
-_plan: ContextVar[StreamPlan | None] = ContextVar("traitmap_stream_plan", default=None)
+_PLAN: ContextVar[Any] = ContextVar("traitmap_attention_plan", default=None)
 
 
 @contextmanager
-def streaming(plan: StreamPlan) -> Iterator[None]:
-    """Attend by this plan inside the block (backward included where layers are checkpointed)."""
-    token = _plan.set(plan)
+def planned(plan: Any) -> Iterator[None]:
+    """Attend by this plan inside the block: of this module, or of ``cached_attention``."""
+    token = _PLAN.set(plan)
     try:
         yield
     finally:
-        _plan.reset(token)
+        _PLAN.reset(token)
 
 
-def current_plan() -> StreamPlan | None:
-    """The plan of the block that this is called in."""
-    return _plan.get()
+def current_plan() -> Any:
+    """The plan of the block that this is called in, or None."""
+    return _PLAN.get()
+
+
+@contextmanager
+def attending(model: Any, name: str) -> Iterator[None]:
+    """The model's attention by another implementation inside the block."""
+    own = model.config._attn_implementation
+    model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(own)
+
+
+def layout_attention(model: Any, layout: str) -> AbstractContextManager[None]:
+    """The attention of a layout: this module's for ``stream``, the model's own for ``padded``."""
+    return attending(model, NAME) if layout == "stream" else nullcontext()
 
 
 def plan_stream(
@@ -107,9 +123,12 @@ def plan_stream(
     real = int(starts[-1])
     row_starts, widths = np.empty(real, dtype=np.int64), np.empty(real, dtype=np.int64)
     buckets, offset = [], 0
-    for rows in _group_by_length(lengths, [branch is not None for branch in branches]):
-        plain, longest = branches[rows[0]] is None, max(lengths[row] for row in rows)
-        high, longest = (fair(len(rows)), fair(longest)) if plain else (len(rows), longest)
+    for rows in group_by_length(lengths, [branch is not None for branch in branches], WASTE):
+        high, longest, mask = len(rows), lengths[rows[0]], None
+        if branches[rows[0]] is None:
+            high, longest = pad_to_bucket(high, 4), pad_to_bucket(longest, 4)
+        else:
+            mask = torch.from_numpy(_branch_masks([branches[row] for row in rows], longest)).to(device)
         firsts = starts[rows + rows[-1:] * (high - len(rows))]  # one row's padding reads no other's numbers
         index = np.repeat(firsts[:, None], longest, axis=1)
         where = np.zeros((high, longest), dtype=np.int64)
@@ -118,9 +137,6 @@ def plan_stream(
             index[place, :length] = np.arange(starts[row], starts[row + 1])
             where[place, :length] = positions[row]
             row_starts[own], widths[own] = offset + place * longest, longest
-        mask = None
-        if not plain:
-            mask = torch.from_numpy(_branch_masks([branches[row] for row in rows], longest)).to(device)
         buckets.append(Bucket(torch.from_numpy(index).to(device), mask, torch.from_numpy(where).to(device)))
         offset += index.size
     places = np.concatenate([np.arange(length) for length in lengths])
@@ -130,17 +146,16 @@ def plan_stream(
     return StreamPlan(tuple(buckets), rows_at, places_at, widths_at, real if size is None else size)
 
 
-def _group_by_length(lengths: Sequence[int], branched: Sequence[bool]) -> list[list[int]]:
-    """Rows in groups whose padded size exceeds the real one by at most ``WASTE``."""
-    groups: list[list[int]] = []
-    real = 0
+def group_by_length(lengths: Sequence[int], branched: Sequence[bool], waste: float) -> list[list[int]]:
+    """Rows, longest first, in groups whose padded size is at most ``waste`` times the real one.
+
+    branched: whether a row has branches; a group is all one or the other.
+    """
+    groups, real = list[list[int]](), 0
     for row in sorted(range(len(lengths)), key=lambda row: (branched[row], -lengths[row])):
-        fits = (
-            groups
-            and branched[groups[-1][0]] == branched[row]
-            and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= WASTE * (real + lengths[row])
-        )
-        if fits:
+        first = groups[-1][0] if groups else row
+        fits = lengths[first] * (len(groups[-1]) + 1 if groups else 1) <= waste * (real + lengths[row])
+        if groups and branched[first] == branched[row] and fits:
             groups[-1].append(row)
             real += lengths[row]
         else:
@@ -149,16 +164,38 @@ def _group_by_length(lengths: Sequence[int], branched: Sequence[bool]) -> list[l
     return groups
 
 
+def visible_pairs(branches: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """(..., L, L) whether token i may look at token j, given (..., L) branches with 0 for the trunk.
+
+    A token sees what comes before it in the trunk and in its own branch.
+    """
+    shared = (branches[..., :, None] == branches[..., None, :]) | (branches[..., None, :] == 0)
+    pairs: NDArray[np.bool_] = np.tril(shared)
+    return pairs
+
+
 def _branch_masks(branches: Sequence[NDArray[np.int64] | None], longest: int) -> NDArray[np.bool_]:
+    """(rows, 1, longest, longest); padding sees itself, since a row of nothing has no softmax."""
     masks = np.zeros((len(branches), 1, longest, longest), dtype=bool)
-    causal = np.tril(np.ones((longest, longest), dtype=bool))
-    for place, branch in enumerate(branches):
+    for number, branch in enumerate(branches):
         assert branch is not None
         length = len(branch)
-        same = (branch[:, None] == branch[None, :]) | (branch[None, :] == 0)
-        masks[place, 0, :length, :length] = same & causal[:length, :length]
-        masks[place, 0, range(length, longest), range(length, longest)] = True
+        masks[number, 0, :length, :length] = visible_pairs(branch)
+        masks[number, 0, range(length, longest), range(length, longest)] = True
     return masks
+
+
+def check_options(plan: Any, kind: type | tuple[type, ...], options: Mapping[str, Any]) -> None:
+    """ValueError for a pass without a plan of this kind, and for options that change the arithmetic of
+    attention and are implemented neither here nor in ``cached_attention``."""
+    unknown = [name for name in ("softcap", "s_aux", "position_bias") if options.get(name) is not None]
+    if unknown or not isinstance(plan, kind):
+        raise ValueError(f"attention does not implement {unknown or 'a pass without a plan'}")
+
+
+def fast_dtype(x: torch.Tensor) -> torch.dtype:
+    """To attend in: on a CPU torch's bfloat16 attention is up to three times slower than its float32."""
+    return torch.float32 if x.device.type == "cpu" and x.dtype == torch.bfloat16 else x.dtype
 
 
 def stream_attention(
@@ -177,13 +214,9 @@ def stream_attention(
     Returns (1, N, heads, d). Raises ValueError for options that change the arithmetic and are not
     implemented here; the engine then uses padded rows and the model's own attention.
     """
-    plan = _plan.get()
-    unknown = [name for name in ("softcap", "s_aux", "position_bias") if options.get(name) is not None]
-    if plan is None or unknown:
-        raise ValueError(f"stream attention does not implement {unknown or 'a pass without a plan'}")
-    on_cpu, low = query.device.type == "cpu", query.dtype == torch.bfloat16
-    # torch's bfloat16 attention on a CPU is up to three times slower than its float32 attention
-    wide = torch.float32 if on_cpu and low else query.dtype
+    plan: StreamPlan = current_plan()
+    check_options(plan, StreamPlan, options)
+    wide, longest = fast_dtype(query), LONGEST if query.dtype == torch.bfloat16 else LONGEST_WIDE
     heads = {"q": query.shape[1], "k": key.shape[1], "v": value.shape[1]}
     streams = [
         _Gather.apply(tensor[0].transpose(0, 1), *plan.by_head(tensor.shape[1]))
@@ -197,9 +230,13 @@ def stream_attention(
         q, k, v = (
             part.view(rows, count, length, -1) for part, count in zip(parts, heads.values(), strict=True)
         )
-        mask = _windowed(bucket, length, sliding_window)
-        if mask is None and not dropout and on_cpu and length <= (LONGEST if low else LONGEST_WIDE):
-            out = _short(q, k, v, scaling)
+        mask = bucket.mask
+        if sliding_window is not None and length > sliding_window:
+            distance = bucket.positions[:, None, :, None] - bucket.positions[:, None, None, :]
+            causal = torch.ones(length, length, dtype=torch.bool, device=distance.device).tril()
+            mask = (causal if mask is None else mask) & (distance < sliding_window)
+        if mask is None and not dropout and query.device.type == "cpu" and length <= longest:
+            out = short_attention(q, k, v, scaling)
         else:
             out = torch.nn.functional.scaled_dot_product_attention(
                 q.to(wide),
@@ -215,15 +252,6 @@ def stream_attention(
     whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     back = plan.by_head(heads["q"])[1]
     return _Scatter.apply(whole, back, plan.size, heads["q"]).unsqueeze(0), None
-
-
-def _windowed(bucket: Bucket, length: int, window: int | None) -> torch.Tensor | None:
-    if window is None or length <= window:
-        return bucket.mask
-    distance = bucket.positions[:, None, :, None] - bucket.positions[:, None, None, :]
-    causal = torch.ones(length, length, dtype=torch.bool, device=distance.device).tril()
-    mask = bucket.mask if bucket.mask is not None else causal
-    return mask & (distance < window)
 
 
 class _Gather(torch.autograd.Function):
@@ -289,14 +317,14 @@ class _CausalAttention(torch.autograd.Function):
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v, shares = ctx.saved_tensors
         dv = torch.bmm(shares.transpose(1, 2), dy)
-        slope = torch.ops.aten._softmax_backward_data(
+        grad = torch.ops.aten._softmax_backward_data(
             torch.bmm(dy, v.transpose(1, 2)), shares, -1, shares.dtype
         )
-        dq = torch.bmm(slope, k).mul_(ctx.scale)
-        return dq, torch.bmm(slope.transpose(1, 2), q).mul_(ctx.scale), dv, None, None
+        dq = torch.bmm(grad, k).mul_(ctx.scale)
+        return dq, torch.bmm(grad.transpose(1, 2), q).mul_(ctx.scale), dv, None, None
 
 
-def _short(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float | None) -> torch.Tensor:
+def short_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float | None) -> torch.Tensor:
     """``_CausalAttention`` of q (rows, heads, L, d) and k, v (rows, kv_heads, L, d)."""
     rows, heads, length, width = q.shape
     if k.shape[1] != heads:

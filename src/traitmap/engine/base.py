@@ -1,11 +1,8 @@
-"""The base model: where it lies, what it is made of, and which way through it is right.
+"""The base model: where it lies, what it is made of, and what fits into memory beside it.
 
-Transformer layers that keep their input alone and are computed again on the way back.
-
-How much fits: adapters in a group, tokens in a pass, and when layers must be computed twice.
-
-A rule on shapes and on the memory that the machine has, not on what happens to be free, so that the same
-study is laid out alike each time. Where it is wrong, the trainer halves its passes when memory runs out.
+How much fits (adapters in a group, tokens in a pass, whether layers must be computed twice) is a rule on
+shapes and on the memory that the machine has, not on what happens to be free, so that the same study is
+laid out alike each time. Where it is wrong, the trainer halves its passes when memory runs out.
 """
 
 from __future__ import annotations
@@ -14,23 +11,20 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from traitmap.engine import attention
-from traitmap.engine.lora import linear_modules
-from traitmap.engine.passes import Row, read_logits
+from traitmap.engine.cpu.fast_decoder import FastDecoder
+from traitmap.engine.forward_paths import ForwardPaths, choose_layout
+from traitmap.engine.lora import Resident, linear_modules
+from traitmap.engine.requests import RequestCache
+from traitmap.engine.tokens import Encoder
+from traitmap.engine.training_blocks import layers_of
 from traitmap.errors import ModelError
 from traitmap.study.paths import model_location
 from traitmap.study.settings import Lora, Model, Training
@@ -58,11 +52,34 @@ class Base:
     cached: bool = True
 
 
+@dataclass(frozen=True)
+class ActiveModel:
+    """The base with an adapter at work (merged, hooked on, or put in by PEFT), ready to answer requests.
+
+    adapters: those that are hooked on. paths: the forward paths that are valid on it; fast: the fast CPU pass
+    over its weights as they are now, None where that is not valid. pass_tokens: computed in one pass;
+    prefix_tokens: of prefixes whose keys and values are kept at a time; cache_tokens: in the key-value cache
+    of texts that are generated, at most ``slots`` at a time. cache: what earlier calls made of requests.
+    """
+
+    base: Base
+    encoder: Encoder
+    adapters: Resident | None
+    paths: ForwardPaths
+    fast: FastDecoder | None
+    pass_tokens: int
+    prefix_tokens: int
+    cache_tokens: int
+    slots: int
+    cache: RequestCache
+
+
 def load_base(settings: Model, study_folder: Path) -> Base:
     """Load model and tokenizer. ModelError says what is wrong with them."""
     folder = locate(settings, study_folder)
-    device = _device(settings.device)
-    dtype = _dtype(settings.dtype, device)
+    device = device_of(settings.device)
+    usual = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype: torch.dtype = usual if settings.dtype == "auto" else getattr(torch, settings.dtype)
     trust = settings.trust_remote_code
     quantised = _four_bits(device, dtype) if settings.load_in_4bit else {}
     bars = transformers_logging.is_progress_bar_enabled()
@@ -93,7 +110,7 @@ def load_base(settings: Model, study_folder: Path) -> Base:
         revision=settings.revision,
         layout=choose_layout(model),
         digest=_digest(folder, f"{dtype} nf4" if quantised else str(dtype)),
-        max_length=_max_length(model.config, tokenizer),
+        max_length=max_length(model.config, tokenizer),
     )
 
 
@@ -111,58 +128,25 @@ def locate(settings: Model, folder: Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        found = snapshot_download(settings.path, revision=settings.revision, allow_patterns=list(_FILES))
+        return Path(snapshot_download(settings.path, revision=settings.revision, allow_patterns=list(_FILES)))
     except (OSError, HfHubHTTPError, ValueError) as error:
         raise ModelError(
             f"model.path {settings.path!r}: neither a local folder nor to be had from the hub "
             f"({type(error).__name__}). Check the name, the network, and `hf auth login` for gated models."
         ) from error
-    return Path(found)
 
 
-def choose_layout(model: Any) -> str:
-    """``stream`` where a stream of two rows gives each row the logits that it has alone, else ``padded``.
-
-    The check runs on the model itself, so an architecture that mixes tokens outside its attention
-    (state space layers), changes the arithmetic of attention, or ignores the interface is found out.
-    """
-    generator = np.random.default_rng(0)
-    rows = [
-        Row(ids=generator.integers(0, model.config.vocab_size, size), reads=np.arange(size))
-        for size in (7, 12)
-    ]
-    own = model.config._attn_implementation
-    with torch.no_grad():
-        expected = torch.cat([read_logits(model, "padded", [row]) for row in rows]).float()
-        try:
-            model.set_attn_implementation(attention.NAME)
-            found = read_logits(model, "stream", rows).float()
-        except (ValueError, TypeError, RuntimeError, AttributeError, IndexError):
-            found = torch.full_like(expected, torch.nan)
-        finally:
-            model.set_attn_implementation(own)
-    tolerance = 1e-4 if model.dtype in (torch.float32, torch.float64) else 5e-2
-    error = (found - expected).abs().max() / expected.abs().max()
-    return "stream" if bool(error <= tolerance) else "padded"
-
-
-def _device(name: str) -> torch.device:
+def device_of(name: str, setting: str = "model.device") -> torch.device:
+    """The device of this name; ``auto`` is a GPU where there is one. ModelError names the ``setting``."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ModelError(f"model.device {name!r}: unknown; legal: auto, cpu, cuda, cuda:N.") from None
+        raise ModelError(f"{setting} {name!r}: unknown; legal: auto, cpu, cuda, cuda:N.") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"model.device {name!r}: torch sees no CUDA device here; use auto or cpu.")
+        raise ModelError(f"{setting} {name!r}: torch sees no CUDA device here; use auto or cpu.")
     return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
 
 
 def _four_bits(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -187,7 +171,8 @@ def _four_bits(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def _max_length(config: Any, tokenizer: Any) -> int:
+def max_length(config: Any, tokenizer: Any) -> int:
+    """Tokens that a model can read at once: its positions, else what its tokenizer says, else 2,048."""
     for attribute in ("n_positions", "max_position_embeddings", "n_ctx"):
         if getattr(config, attribute, None):
             return int(getattr(config, attribute))
@@ -207,42 +192,6 @@ def _digest(folder: Path, arithmetic: str) -> str:
     return total.hexdigest()[:32]
 
 
-def layers_of(model: nn.Module) -> list[nn.Module]:
-    """The model's transformer layers: the longest list of modules of one class; empty where there is none."""
-    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
-    alike = [found for found in lists if len({type(layer) for layer in found}) == 1]
-    return max(alike, key=len, default=[])
-
-
-@contextmanager
-def recomputed_layers(model: nn.Module) -> Iterator[None]:
-    """Every layer is checkpointed inside the block (Chen et al., 2016).
-
-    Adapters draw their dropout masks from the keys of the rows, so the second pass draws the same ones.
-    """
-    layers = [layer for layer in layers_of(model) if "forward" not in vars(layer)]
-    for layer in layers:
-        layer.__dict__["forward"] = partial(_twice, layer.forward)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.__dict__["forward"]
-
-
-def _twice(forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
-    plan = attention.current_plan()
-
-    def run(*again: Any) -> Any:
-        # the backward pass runs outside the block that set the plan, on CUDA in a thread of its own
-        with attention.streaming(plan) if plan is not None else nullcontext():
-            return forward(*again, **options)
-
-    if not torch.is_grad_enabled():
-        return run(*inputs)
-    return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)
-
-
 SHARE = {"cpu": 0.6, "cuda": 0.9}  # of the memory that is planned with; the rest is others' and for surprises
 LARGEST = 64  # adapters of one group: beyond it nothing is gained
 _STATE = 4 * 4  # bytes per number of an adapter: itself, its gradient, two moments, in float32; beside them
@@ -251,64 +200,47 @@ _KEPT = 1.5  # kept activations, in units of what the linear modules read and wr
 _LEAST = 512  # tokens of a pass below which layers are rather computed twice
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Bytes that a model's training takes. adapter: of one adapter with its optimizer. token: per token of
-    a pass, layers kept; checkpointed: the same where layers are computed twice. base: of the model."""
-
-    adapter: int
-    token: int
-    checkpointed: int
-    base: int
-
-
-@dataclass(frozen=True)
-class PassPlan:
-    """Tokens computed in one pass, and whether layers are computed twice."""
-
-    budget: int
-    checkpointing: bool
-
-
-def shape_of(model: Any, lora: Lora) -> Shape:
-    """The bytes of a base and of an adapter with these settings."""
+def training_bytes(model: Any, lora: Lora) -> tuple[int, int, int]:
+    """Bytes that training takes: (of an adapter with its optimizer, per token of a pass with all layers kept,
+    the same where layers are computed twice)."""
     adapted = linear_modules(model, lora.target_modules).values()
     numbers = sum(lora.r * (module.in_features + module.out_features) for module in adapted)
     size = model.dtype.itemsize
     head = model.get_output_embeddings()
     modules = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
-    wide = sum(module.in_features + module.out_features for module in modules)
+    kept = int(_KEPT * sum(module.in_features + module.out_features for module in modules) * size)
     layers = max(1, len(layers_of(model)))
     vocabulary = 0 if head is None else head.out_features * size
-    kept = int(_KEPT * wide * size)
     hidden = model.config.get_text_config().hidden_size * size
-    return Shape(
-        adapter=numbers * (_STATE + (size if model.dtype == torch.float32 else 2 * size)),
-        token=kept + vocabulary,
-        checkpointed=layers * hidden + kept // layers + vocabulary,
-        base=sum(p.numel() * p.element_size() for p in model.parameters()),
+    return (
+        numbers * (_STATE + (size if model.dtype == torch.float32 else 2 * size)),
+        kept + vocabulary,
+        layers * hidden + kept // layers + vocabulary,
     )
 
 
 def largest_group(model: Any, lora: Lora, training: Training, budget: int) -> int:
     """Adapters that can be trained together beside passes of ``budget`` tokens; at least 1, at most 64."""
-    shape = shape_of(model, lora)
-    pass_bytes = shape.checkpointed * max(budget, training.max_length)
-    room = memory_of(model.device) - shape.base - pass_bytes
-    return int(min(LARGEST, max(1, room // shape.adapter)))
+    adapter, _, checkpointed = training_bytes(model, lora)
+    free = _room_beside(model) - checkpointed * max(budget, training.max_length)
+    return int(min(LARGEST, max(1, free // adapter)))
 
 
-def plan_passes(model: Any, lora: Lora, adapters: int, longest: int, budget: int) -> PassPlan:
-    """How a group of adapters is trained whose longest row has ``longest`` tokens.
+def plan_passes(model: Any, lora: Lora, adapters: int, longest: int, budget: int) -> tuple[int, bool]:
+    """(tokens of a pass, whether layers are computed twice) for a group; longest: tokens of its longest row.
 
     Smaller passes come first; layers are computed twice where even a pass of a few rows is too much.
     """
-    shape = shape_of(model, lora)
-    room = memory_of(model.device) - shape.base - adapters * shape.adapter
+    adapter, token, checkpointed = training_bytes(model, lora)
+    free = _room_beside(model) - adapters * adapter
     least = max(longest, min(_LEAST, budget))
-    if shape.token * least <= room:
-        return PassPlan(min(budget, max(least, room // shape.token)), False)
-    return PassPlan(min(budget, max(longest, room // shape.checkpointed, 1)), True)
+    if token * least <= free:
+        return min(budget, max(least, free // token)), False
+    return min(budget, max(longest, free // checkpointed, 1)), True
+
+
+def _room_beside(model: Any) -> int:
+    return memory_of(model.device) - sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def memory_of(device: torch.device) -> int:

@@ -1,15 +1,13 @@
-"""Attention of a stream of tokens to keys and values that were computed before it.
+"""Attention of a stream of tokens to cached keys and values.
 
-Two plans. ``Groups``: rows that lie behind each other in the stream, those with the same prefix next to
+Two plans. ``CacheGroups``: rows that lie behind each other in the stream, those with the same prefix next to
 each other; a group of rows attends to its prefix and every row to itself, in one product with a mask.
-``Decoding``: one new token of each text in the making, attending to all that the text has so far.
+``DecodingPlan``: one new token of each growing text, attending to all that the text has so far.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import AttentionInterface
+
+from traitmap.engine.attention import check_options, current_plan, fast_dtype, visible_pairs
 
 NAME = "traitmap_cached"
 _CPU_ROOM = 32  # slots on a CPU have places for a multiple of this
@@ -35,23 +35,28 @@ class Cached:
         """The same in another precision; None leaves it."""
         if dtype is None:
             return self
-        stores = ({n: one.to(dtype) for n, one in store.items()} for store in (self.keys, self.values))
+        stores = ({n: part.to(dtype) for n, part in store.items()} for store in (self.keys, self.values))
         return Cached(self.length, *stores)
 
 
-@dataclass
 class CacheGroup:
     """Rows ``start:stop`` of the stream behind one prefix.
 
-    own: (n, n) who may look at whom among the rows. positions: (n,) of the tokens in their texts.
+    pairs: (n, n) whether token i may look at token j among the rows. positions: (n,) of the tokens in their
+    texts.
     """
 
-    start: int
-    stop: int
-    prefix: Cached | None
-    own: NDArray[np.bool_]
-    positions: NDArray[np.int64]
-    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+    def __init__(
+        self,
+        start: int,
+        stop: int,
+        prefix: Cached | None,
+        pairs: NDArray[np.bool_],
+        positions: NDArray[np.int64],
+    ) -> None:
+        self.start, self.stop, self.prefix = start, stop, prefix
+        self.pairs, self.positions = pairs, positions
+        self.masks: dict[int | None, torch.Tensor] = {}
 
     def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor:
         """(n, prefix + n) numbers to add to the scores: 0 or minus infinity."""
@@ -59,7 +64,7 @@ class CacheGroup:
         if window is not None and before + self.stop - self.start <= window:
             window = None
         if window not in self.masks:
-            seen = np.concatenate([np.ones((len(self.own), before), dtype=bool), self.own], axis=1)
+            seen = np.concatenate([np.ones((len(self.pairs), before), dtype=bool), self.pairs], axis=1)
             if window is not None:
                 places = np.concatenate([np.arange(before), self.positions])
                 seen &= self.positions[:, None] - places[None, :] < window
@@ -78,22 +83,28 @@ class CacheGroups:
     kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
 
-@dataclass
 class CacheSlots:
     """Room for keys (count, kv_heads, room, d) and values (count, kv_heads, d, room) of each layer, for texts
-    in the making: either way round a CPU reads them fastest.
+    that grow: either way round a CPU reads them fastest.
 
     count: slots in use or to be used; it may be lowered when no more texts will come.
     lengths: (count,) tokens of each text that are in, the shared prefix not counted; 0 where there is no
     text. dtype: of keys and values, or None for that in which they are computed.
     """
 
-    count: int
-    lengths: torch.Tensor
-    dtype: torch.dtype | None = None
-    room: int = 0
-    keys: dict[int, torch.Tensor] = field(default_factory=dict)
-    values: dict[int, torch.Tensor] = field(default_factory=dict)
+    def __init__(self, count: int, lengths: torch.Tensor, dtype: torch.dtype | None = None) -> None:
+        self.count, self.lengths, self.dtype, self.room = count, lengths, dtype, 0
+        self.keys: dict[int, torch.Tensor] = {}
+        self.values: dict[int, torch.Tensor] = {}
+
+    def fit(self, rows: int) -> int:
+        """Make room for one more token in slots ``0:rows``; returns how many places of a slot are read."""
+        longest = int(self.lengths[:rows].max()) + 1
+        if longest > self.room:
+            self.make_room(longest, {layer: (key[0], key[0]) for layer, key in self.keys.items()})
+        self.narrow(longest)
+        # on a CPU a slot's end is read at no cost, a gap is not
+        return self.room if self.lengths.device.type == "cpu" else longest
 
     def make_room(self, needed: int, like: Mapping[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Places for texts of ``needed`` tokens; like: keys and values (kv_heads, any, d) of every layer.
@@ -150,7 +161,7 @@ class CacheSlots:
 
     def put(self, layer: int, rows: torch.Tensor, places: torch.Tensor, *new: torch.Tensor) -> None:
         """One more key and value of each text, (rows, kv_heads, d), at its place."""
-        key, value = (one.to(self.keys[layer].dtype) for one in new)
+        key, value = (part.to(self.keys[layer].dtype) for part in new)
         self.keys[layer][rows, :, places] = key
         self.values[layer][rows, :, :, places] = value
 
@@ -164,20 +175,14 @@ class CacheSlots:
         self.lengths[target] = used
 
 
-@dataclass
 class DecodingPlan:
     """The next token of the texts in slots ``0:rows``, all behind one prefix; slots without a text may be
-    among them, and what comes out of those means nothing."""
+    among them, and what comes out of those means nothing. longest: places of a slot that are read."""
 
-    slots: CacheSlots
-    rows: int
-    longest: int
-    prefix: Cached | None
-    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
-    numbers: torch.Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.numbers = torch.arange(self.rows, device=self.slots.lengths.device)
+    def __init__(self, slots: CacheSlots, rows: int, longest: int, prefix: Cached | None) -> None:
+        self.slots, self.rows, self.longest, self.prefix = slots, rows, longest, prefix
+        self.numbers = torch.arange(rows, device=slots.lengths.device)
+        self.masks: dict[int | None, torch.Tensor] = {}
 
     def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor:
         """(rows, prefix + longest) numbers to add to the scores: 0 or minus infinity."""
@@ -195,19 +200,6 @@ class DecodingPlan:
         return self.masks[window]
 
 
-_plan: ContextVar[CacheGroups | DecodingPlan | None] = ContextVar("traitmap_cached_plan", default=None)
-
-
-@contextmanager
-def planned(plan: CacheGroups | DecodingPlan) -> Iterator[None]:
-    """Attend by this plan inside the block."""
-    token = _plan.set(plan)
-    try:
-        yield
-    finally:
-        _plan.reset(token)
-
-
 def plan_groups(
     lengths: Sequence[int],
     positions: Sequence[NDArray[np.int64]],
@@ -223,25 +215,17 @@ def plan_groups(
         size = sum(lengths[begin:row])
         full = row == len(lengths) or prefixes[row] is not prefixes[begin] or size + lengths[row] > most
         if full:
-            own = _own_mask(lengths[begin:row], branches[begin:row])
+            # a token sees those before it in its row, of its own branch or the trunk
+            row_of = np.repeat(np.arange(row - begin), lengths[begin:row])
+            branch = [
+                np.zeros(length, dtype=np.int64) if of_row is None else of_row
+                for length, of_row in zip(lengths[begin:row], branches[begin:row], strict=True)
+            ]
+            pairs = visible_pairs(np.concatenate(branch)) & (row_of[:, None] == row_of[None, :])
             where = np.concatenate(positions[begin:row])
-            groups.append(CacheGroup(place, place + size, prefixes[begin], own, where))
+            groups.append(CacheGroup(place, place + size, prefixes[begin], pairs, where))
             begin, place = row, place + size
     return CacheGroups(groups, keep)
-
-
-def _own_mask(lengths: Sequence[int], branches: Sequence[NDArray[np.int64] | None]) -> NDArray[np.bool_]:
-    """(n, n): a token sees those before it in its row, of its own branch or the trunk."""
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    branch = np.concatenate(
-        [
-            np.zeros(length, dtype=np.int64) if one is None else one
-            for length, one in zip(lengths, branches, strict=True)
-        ]
-    )
-    alike = (branch[:, None] == branch[None, :]) | (branch[None, :] == 0)
-    own: NDArray[np.bool_] = np.tril((row[:, None] == row[None, :]) & alike)
-    return own
 
 
 def cached_attention(
@@ -259,13 +243,9 @@ def cached_attention(
 
     Returns (1, N, heads, d). ValueError for options that change the arithmetic and are not implemented.
     """
-    plan = _plan.get()
-    unknown = [name for name in ("softcap", "s_aux", "position_bias") if options.get(name) is not None]
-    if plan is None or unknown:
-        raise ValueError(f"cached attention does not implement {unknown or 'a pass without a plan'}")
-    # torch's bfloat16 attention on a CPU is up to three times slower than its float32 attention
-    wide = torch.float32 if query.device.type == "cpu" and query.dtype == torch.bfloat16 else query.dtype
-    q, k, v = (tensor[0].to(wide) for tensor in (query, key, value))
+    plan: CacheGroups | DecodingPlan = current_plan()
+    check_options(plan, (CacheGroups, DecodingPlan), options)
+    q, k, v = (tensor[0].to(fast_dtype(query)) for tensor in (query, key, value))
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
     if isinstance(plan, CacheGroups):
         out = attend_groups(plan, module.layer_idx, q, k, v, scale, sliding_window)
@@ -289,13 +269,13 @@ def attend_groups(
         plan.kept[layer] = (k, v)
     outputs = []
     for group in plan.groups:
-        own = slice(group.start, group.stop)
-        keys, values = k[:, own], v[:, own]
+        tokens = slice(group.start, group.stop)
+        keys, values = k[:, tokens], v[:, tokens]
         if group.prefix is not None:
             keys = torch.cat([group.prefix.keys[layer].to(k.dtype), keys], dim=1)
             values = torch.cat([group.prefix.values[layer].to(v.dtype), values], dim=1)
         out = torch.nn.functional.scaled_dot_product_attention(
-            q[None, :, own],
+            q[None, :, tokens],
             keys[None],
             values[None],
             attn_mask=group.mask(window, q)[None, None],
@@ -323,11 +303,11 @@ def attend_slots(
     slots.put(layer, plan.numbers, slots.lengths[:rows], k, v)
     keys = slots.keys[layer][:rows, :, : plan.longest].flatten(0, 1)  # (rows * kv_heads, longest, d)
     values = slots.values[layer][:rows, ..., : plan.longest].flatten(0, 1)  # (rows * kv_heads, d, longest)
-    asked = q.reshape(rows * heads, -1, width).to(keys.dtype)  # heads of each kv_head in the middle
-    scores = torch.bmm(asked, keys.transpose(1, 2)).view(rows, heads, -1, plan.longest)
+    queries = q.reshape(rows * heads, -1, width).to(keys.dtype)  # heads of each kv_head in the middle
+    scores = torch.bmm(queries, keys.transpose(1, 2)).view(rows, heads, -1, plan.longest)
     if plan.prefix is not None:
         first = plan.prefix.length
-        together = asked.view(rows, heads, -1, width).transpose(0, 1).reshape(heads, -1, width)
+        together = queries.view(rows, heads, -1, width).transpose(0, 1).reshape(heads, -1, width)
         before = together @ plan.prefix.keys[layer].transpose(1, 2)
         scores = torch.cat([before.view(heads, rows, -1, first).transpose(0, 1), scores], dim=-1)
     fine = scores.to(torch.promote_types(scores.dtype, torch.float32))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import torch
 
 from traitmap.data.records import Answer, Request, ServedAdapter
-from traitmap.engine import attention
 from traitmap.engine.adapters import (
     is_plain,
     load_adapter,
@@ -23,17 +21,18 @@ from traitmap.engine.adapters import (
     save_adapter,
     swapped,
 )
-from traitmap.engine.base import Base, largest_group, load_base
-from traitmap.engine.cached_passes import Shortcuts, attending, find_shortcuts
+from traitmap.engine.attention import layout_attention
+from traitmap.engine.base import ActiveModel, Base, largest_group, load_base
 from traitmap.engine.contract import TrainingJob, TrainingReport
-from traitmap.engine.cpu.lean import Lean, is_known
+from traitmap.engine.cpu.fast_decoder import FastDecoder, is_known
 from traitmap.engine.cpu.products import widest_products
-from traitmap.engine.generate import Decoder, Ends, generate
+from traitmap.engine.forward_paths import ForwardPaths, find_forward_paths
+from traitmap.engine.generate import generate
 from traitmap.engine.lora import AdapterWeights, Resident, resident
-from traitmap.engine.requests import Kept
-from traitmap.engine.score import Reader, loglikelihoods, rolling_loglikelihoods
+from traitmap.engine.requests import RequestCache
+from traitmap.engine.score import loglikelihoods, rolling_loglikelihoods
 from traitmap.engine.tokens import Encoder
-from traitmap.engine.train import report_of, train_group
+from traitmap.engine.train import train_group
 from traitmap.errors import ModelError
 from traitmap.progress import Listener, silent
 from traitmap.study.settings import Lora, Model, Training
@@ -41,34 +40,41 @@ from traitmap.study.settings import Lora, Model, Training
 _PASS_TOKENS = {"cpu": 2048, "cuda": 32768}  # tokens computed in one pass: a CPU pass that fits its caches
 _CACHE_TOKENS = {"cpu": 16384, "cuda": 262144}  # tokens in the key-value cache of one generation batch
 _CACHE_BYTES = 2**27  # where so much holds more of them, on a CPU
+_PREFIX_PASSES = 4  # keys and values of prefixes of this many passes' tokens are kept at a time
 _PACKAGES = ("torch", "transformers", "peft", "lm_eval", "numpy")
 
 
-@dataclass(frozen=True)
-class _Applied:
-    """An adapter at work: hooked on as ``adapters``, or by weights ``merged``, or neither.
+class LocalEngine:
+    """Implements ``engine.contract.Engine`` with transformers on CPU or CUDA.
 
-    state: of the files of one that PEFT put in.
+    pass_tokens: computed in one pass, at most. prefix_tokens: of shared prefixes whose keys and values are
+    kept at a time. slots: texts that are generated at a time, at most. find_paths: tells the forward paths
+    that are valid on a model. Defaults are by device; none of these changes a result beyond rounding.
     """
 
-    base: Base
-    adapters: Resident | None = None
-    merged: Mapping[str, torch.Tensor] | None = None
-    state: object = None
-
-
-class LocalEngine:
-    """Implements ``engine.contract.Engine`` with transformers on CPU or CUDA."""
-
-    def __init__(self, base: Base) -> None:
+    def __init__(
+        self,
+        base: Base,
+        *,
+        pass_tokens: int | None = None,
+        prefix_tokens: int | None = None,
+        slots: int = 256,
+        find_paths: Callable[[Any], ForwardPaths] = find_forward_paths,
+    ) -> None:
         self.base = base
         self.encoder = Encoder(base.tokenizer)
-        self._modules = linear_modules_of(base)
-        self._own_shortcuts: Shortcuts | None = None
-        self._put_in: tuple[object, Shortcuts] | None = None
+        device, config = base.model.device.type, base.model.config.get_text_config()
+        self.pass_tokens = pass_tokens or _PASS_TOKENS[device]
+        self.prefix_tokens = prefix_tokens or _PREFIX_PASSES * self.pass_tokens
+        token_bytes = 2 * base.model.dtype.itemsize * config.num_hidden_layers * config.hidden_size
+        self.cache_tokens = max(_CACHE_TOKENS[device], _CACHE_BYTES // max(1, token_bytes))
+        self.slots, self.find_paths = slots, find_paths
+        self.modules = linear_modules_of(base)
+        self.paths: ForwardPaths | None = None  # of the base, once they were tried
+        self.cache = RequestCache()
+        self._peft_paths: tuple[object, ForwardPaths] | None = None
         self._latest: tuple[object, AdapterWeights | dict[str, torch.Tensor]] | None = None
-        self._lean: tuple[object, Lean | None] | None = None
-        self._kept = Kept()
+        self._fast: tuple[object, FastDecoder] | None = None
 
     @classmethod
     def open(cls, model: Model, folder: Path | None = None) -> LocalEngine:
@@ -101,18 +107,18 @@ class LocalEngine:
         self, jobs: Sequence[TrainingJob], folders: Sequence[Path], listener: Listener = silent
     ) -> list[TrainingReport]:
         started = time.monotonic()
-        self._latest = self._lean = None
-        last, budget = self._shortcuts(_Applied(self.base)).last, self._budget(_PASS_TOKENS)
-        with self._attention(self.base.layout):
-            lanes = train_group(self.base, self.encoder, jobs, budget, listener, last=last)
+        self._latest = self._fast = None
+        last_mlp = self._paths_on(self.base).last_mlp
+        with layout_attention(self.base.model, self.base.layout):
+            states = train_group(self.base, self.encoder, jobs, self.pass_tokens, listener, last_mlp=last_mlp)
         seconds = time.monotonic() - started
-        for lane, folder in zip(lanes, folders, strict=True):
-            if lane.failure is None:
-                save_adapter(folder, lane.adapter, self.base.path, self.base.revision)
-        return [report_of(lane, seconds) for lane in lanes]
+        for state, folder in zip(states, folders, strict=True):
+            if state.failure is None:
+                save_adapter(folder, state.adapter, self.base.path, self.base.revision)
+        return [state.report(seconds) for state in states]
 
     def largest_group(self, lora: Lora, training: Training) -> int:
-        return largest_group(self.base.model, lora, training, self._budget(_PASS_TOKENS))
+        return largest_group(self.base.model, lora, training, self.pass_tokens)
 
     def answer(
         self,
@@ -122,13 +128,17 @@ class LocalEngine:
     ) -> list[Answer]:
         if isinstance(adapter, ServedAdapter):
             raise ModelError(f"{adapter.name}: adapters on a server need model.endpoint in the study.")
+        kinds = {
+            "loglikelihood": loglikelihoods,
+            "loglikelihood_rolling": rolling_loglikelihoods,
+            "generate_until": generate,
+        }
         answers: dict[int, Answer] = {}
-        with self._applied(adapter) as applied:
+        with self._active(adapter) as active:
             for kind in dict.fromkeys(request.kind for request in requests):
-                chosen = [index for index, request in enumerate(requests) if request.kind == kind]
-                asked = [requests[index] for index in chosen]
-                found = self._answer_kind(kind, asked, applied, listener)
-                answers.update(zip(chosen, found, strict=True))
+                indices = [index for index, request in enumerate(requests) if request.kind == kind]
+                of_kind = kinds[kind](active, [requests[index] for index in indices], listener)
+                answers.update(zip(indices, of_kind, strict=True))
         return [answers[index] for index in range(len(requests))]
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
@@ -147,95 +157,79 @@ class LocalEngine:
         )
         return str(text)
 
-    def _answer_kind(
-        self,
-        kind: str,
-        requests: Sequence[Request],
-        applied: _Applied,
-        listener: Listener,
-    ) -> list[Answer]:
-        base, adapters, budget = applied.base, applied.adapters, self._budget(_PASS_TOKENS)
-        shortcuts = self._shortcuts(applied)
-        lean = self._lean_way(applied, shortcuts)
-        if kind == "generate_until":
-            cache = max(self._budget(_CACHE_TOKENS), _CACHE_BYTES // self._bytes_of_a_token())
-            decoder = Decoder(base, Ends(base, self.encoder), adapters, shortcuts, lean, budget, cache)
-            return generate(decoder, self.encoder, requests, listener)
-        reader = Reader(base, self.encoder, adapters, shortcuts, lean, budget, self._kept)
-        score = loglikelihoods if kind == "loglikelihood" else rolling_loglikelihoods
-        return score(reader, requests, listener)
-
-    def _lean_way(self, applied: _Applied, shortcuts: Shortcuts) -> Lean | None:
-        """The weights as they are now, ready for lean passes, where those are right on this base."""
-        model = applied.base.model
-        if not shortcuts.lean or applied.adapters is not None or not is_known(model):
-            return None
-        if self._lean is None or self._lean[0] is not applied.merged:
-            self._lean = None  # before the next is made: memory holds one
-            with torch.inference_mode():
-                self._lean = applied.merged, Lean.of(model)
-        return self._lean[1]
-
-    def _shortcuts(self, applied: _Applied) -> Shortcuts:
-        """What is right on this base, found once; an adapter put in by PEFT may change it."""
-        model = applied.base.model
-        if applied.base.layout != "stream":
-            return Shortcuts()
-        if applied.base is not self.base:
-            if self._put_in is None or self._put_in[0] != applied.state:
-                self._put_in = applied.state, find_shortcuts(model)
-            return self._put_in[1].on(model)
-        if self._own_shortcuts is None:
-            self._own_shortcuts = find_shortcuts(model)
-        return self._own_shortcuts
-
     @contextmanager
-    def _applied(self, adapter: Path | None) -> Iterator[_Applied]:
-        """The adapter at work: merged where that is exact to rounding, hooked on where it is not.
+    def _active(self, adapter: Path | None) -> Iterator[ActiveModel]:
+        """The base with an adapter at work: merged where that is exact to rounding, else hooked on.
 
-        What is not plain LoRA (DoRA, whole modules beside it, other kinds) is put in by PEFT.
+        What is not plain LoRA (DoRA, whole modules beside it, other kinds) is put in by PEFT. A matrix that
+        is the input embedding too is not merged into, since that would change both, nor are 4-bit weights.
         """
+        model = self.base.model
         if adapter is None:
-            with widest_products(self.base.model):
-                yield _Applied(self.base)
-            return
-        if not is_plain(adapter):
-            with peft_applied(self.base, adapter) as base, widest_products(self.base.model):
-                yield _Applied(base, state=_state(adapter))
+            with widest_products(model):
+                yield self._activated(self.base)
             return
         state = _state(adapter)
+        if not is_plain(adapter):
+            with peft_applied(self.base, adapter) as base, widest_products(model):
+                yield self._activated(base, state=state)
+            return
         if self._latest is None or self._latest[0] != state:
             self._latest = None  # before the next is made: memory holds one
-            self._latest = state, self._prepared(load_adapter(adapter, self._modules))
+            weights = load_adapter(adapter, self.modules)
+            embedding = model.get_input_embeddings().weight
+            matrices = [self.modules[name].weight for name in weights.a]
+            fixed = any(matrix is embedding or not matrix.is_floating_point() for matrix in matrices)
+            merged = None if fixed else merged_weights(self.modules, weights)
+            self._latest = state, weights if merged is None else merged
         prepared = self._latest[1]
         if isinstance(prepared, AdapterWeights):
-            with torch.no_grad(), resident(self.base.model, [prepared]) as adapters:
-                yield _Applied(self.base, adapters)
+            with torch.no_grad(), resident(model, [prepared]) as adapters:
+                yield self._activated(self.base, adapters)
         else:
-            with swapped(self._modules, prepared), widest_products(self.base.model):
-                yield _Applied(self.base, merged=prepared)
+            with swapped(self.modules, prepared), widest_products(model):
+                yield self._activated(self.base, merged=prepared)
 
-    def _prepared(self, weights: AdapterWeights) -> AdapterWeights | dict[str, torch.Tensor]:
-        """The merged weights of the modules that an adapter touches, or the adapter, to be hooked on."""
-        packed = not all(self._modules[name].weight.is_floating_point() for name in weights.a)  # 4 bits
-        merged = None if packed or self._tied(weights) else merged_weights(self._modules, weights)
-        return weights if merged is None else merged
+    def _activated(
+        self,
+        base: Base,
+        adapters: Resident | None = None,
+        *,
+        merged: Mapping[str, torch.Tensor] | None = None,
+        state: object = None,
+    ) -> ActiveModel:
+        """The model as it is now. state: of the files of an adapter that PEFT put in."""
+        paths, fast = self._paths_on(base, state), None
+        if paths.fast and adapters is None and is_known(base.model):
+            if self._fast is None or self._fast[0] is not merged:
+                self._fast = None  # before the next is made: memory holds one
+                with torch.inference_mode():
+                    self._fast = merged, FastDecoder(base.model)
+            fast = self._fast[1]
+        return ActiveModel(
+            base=base,
+            encoder=self.encoder,
+            adapters=adapters,
+            paths=paths,
+            fast=fast,
+            pass_tokens=self.pass_tokens,
+            prefix_tokens=self.prefix_tokens,
+            cache_tokens=self.cache_tokens,
+            slots=self.slots,
+            cache=self.cache,
+        )
 
-    def _tied(self, weights: AdapterWeights) -> bool:
-        """Whether the adapter touches a matrix that is the input embedding too: merging would change both."""
-        embedding = self.base.model.get_input_embeddings().weight
-        return any(self._modules[name].weight is embedding for name in weights.a)
-
-    def _attention(self, layout: str) -> AbstractContextManager[None]:
-        return attending(self.base.model, attention.NAME) if layout == "stream" else nullcontext()
-
-    def _bytes_of_a_token(self) -> int:
-        """Of its keys and values in all layers, at most."""
-        config, width = self.base.model.config.get_text_config(), self.base.model.dtype.itemsize
-        return max(1, 2 * width * config.num_hidden_layers * config.hidden_size)
-
-    def _budget(self, table: Mapping[str, int]) -> int:
-        return table[self.base.model.device.type]
+    def _paths_on(self, base: Base, state: object = None) -> ForwardPaths:
+        """The forward paths that are valid, tried once; an adapter put in by PEFT may change them."""
+        if base.layout != "stream":
+            return ForwardPaths()
+        if base is not self.base:
+            if self._peft_paths is None or self._peft_paths[0] != state:
+                self._peft_paths = state, self.find_paths(base.model)
+            return self._peft_paths[1].on(base.model)
+        if self.paths is None:
+            self.paths = self.find_paths(base.model)
+        return self.paths
 
 
 def _state(folder: Path) -> tuple[object, ...]:

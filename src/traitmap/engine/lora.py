@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from traitmap.engine.cpu.products import few, product
+from traitmap.engine.cpu.products import pad_to_bucket, product
 from traitmap.errors import ModelError
 from traitmap.study.settings import Lora
 
@@ -69,26 +69,26 @@ def linear_modules(model: nn.Module, target_modules: str | Sequence[str]) -> dic
     head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if target_modules == "all-linear":
-        chosen = {name: module for name, module in linear.items() if module is not head}
-        if not chosen:
+        adapted = {name: module for name, module in linear.items() if module is not head}
+        if not adapted:
             raise ModelError(
                 f"{type(model).__name__} has no torch.nn.Linear outside its output head; traitmap adapts "
                 "nn.Linear only (Conv1D as in GPT-2 is not supported). Use another base model."
             )
-        return chosen
-    found: dict[str, nn.Linear] = {}
-    for wanted in target_modules:
-        matches = [name for name, _ in model.named_modules() if name == wanted or name.endswith("." + wanted)]
+        return adapted
+    targets: dict[str, nn.Linear] = {}
+    for target in target_modules:
+        matches = [name for name, _ in model.named_modules() if name == target or name.endswith("." + target)]
         wrong = [name for name in matches if name not in linear]
         if not matches or wrong:
             endings = sorted({name.rsplit(".", 1)[-1] for name in linear})
             what = f"{wrong[0]} is no torch.nn.Linear" if wrong else "no module has that name"
             raise ModelError(
-                f"target_modules: {wanted!r}: {what}; {type(model).__name__} offers {', '.join(endings)}, "
+                f"target_modules: {target!r}: {what}; {type(model).__name__} offers {', '.join(endings)}, "
                 "or all-linear."
             )
-        found.update({name: linear[name] for name in matches})
-    return {name: module for name, module in linear.items() if name in found}
+        targets.update({name: linear[name] for name in matches})
+    return {name: module for name, module in linear.items() if name in targets}
 
 
 def new_adapter(modules: dict[str, nn.Linear], lora: Lora, generator: torch.Generator) -> AdapterWeights:
@@ -135,7 +135,7 @@ def _views(flat: torch.Tensor, shapes: Shapes) -> tuple[dict[str, torch.Tensor],
 
     Modules that read the same input stand behind each other, so that their A are one matrix.
     """
-    order, place = [each for name in shapes for each in _family(name) if each in shapes], 0
+    order, place = [member for name in shapes for member in _family(name) if member in shapes], 0
     a, b = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
     for views, side in ((a, 1), (b, 2)):
         for name in dict.fromkeys(order):
@@ -147,15 +147,15 @@ def _views(flat: torch.Tensor, shapes: Shapes) -> tuple[dict[str, torch.Tensor],
 
 def _family(name: str) -> list[str]:
     """The modules of the same parent that read the same input by their usual names, itself among them."""
-    parent, _, own = name.rpartition(".")
-    together = next((names for names in _TOGETHER if own in names), (own,))
-    return [f"{parent}.{each}" if parent else each for each in together]
+    parent, _, child = name.rpartition(".")
+    family = next((names for names in _TOGETHER if child in names), (child,))
+    return [f"{parent}.{member}" if parent else member for member in family]
 
 
-class _Working:
+class _AdapterCopy:
     """An adapter as passes read it: in their precision, A times its scale, and room for gradients.
 
-    slope: where gradients of a pass are added up, laid out as the adapter is; its own ``gradient`` where
+    grad: where gradients of a pass are added up, laid out as the adapter is; its own ``gradient`` where
     that has the same precision. Everything stays where it is when the weights change.
     """
 
@@ -165,9 +165,10 @@ class _Working:
         device = next(iter(adapter.a.values())).device
         self._flat = torch.empty(_size(shapes), dtype=dtype, device=device)
         self._a, self._b = _views(self._flat, shapes)
-        own = adapter.gradient
-        self.slope = own if own is None or own.dtype == dtype else torch.zeros_like(self._flat)
-        self._a_slope, self._b_slope = ({}, {}) if self.slope is None else _views(self.slope, shapes)
+        gradient = adapter.gradient
+        shared = gradient is None or gradient.dtype == dtype
+        self.grad = gradient if shared else torch.zeros_like(self._flat)
+        self._a_grad, self._b_grad = ({}, {}) if self.grad is None else _views(self.grad, shapes)
         self._joint: dict[tuple[str, ...], _Joint | None] = {}
 
     def refresh(self) -> None:
@@ -185,61 +186,53 @@ class _Working:
 
     def collect(self) -> None:
         """Add what a pass has found to the adapter's gradient."""
-        if self.slope is not None and self.slope is not self.adapter.gradient:
-            self.adapter.gradient.add_(self.slope)  # type: ignore[union-attr]
-            self.slope.zero_()
+        if self.grad is not None and self.grad is not self.adapter.gradient:
+            self.adapter.gradient.add_(self.grad)  # type: ignore[union-attr]
+            self.grad.zero_()
 
     def drop(self) -> None:
         """Forget what a pass has found that was not collected."""
-        if self.slope is not None:
-            self.slope.zero_()
+        if self.grad is not None:
+            self.grad.zero_()
 
     def joint(self, names: tuple[str, ...]) -> _Joint | None:
         """The share of these modules in one product, or None where the adapter touches none of them."""
         if names not in self._joint:
-            self._joint[names] = self._join(names)
+            adapted = [name for name in names if name in self._a]
+            self._joint[names] = None
+            if adapted:
+                parts, start = list[tuple[int, slice, torch.Tensor, torch.Tensor | None]](), 0
+                for name in adapted:
+                    ranks = slice(start, start + len(self._a[name]))
+                    parts.append((names.index(name), ranks, self._b[name], self._b_grad.get(name)))
+                    start = ranks.stop
+                self._joint[names] = _Joint(
+                    a=_stacked([self._a[name] for name in adapted]),
+                    a_grad=None if self.grad is None else _stacked([self._a_grad[name] for name in adapted]),
+                    scale=self.adapter.scale[adapted[0]],
+                    parts=tuple(parts),
+                )
         return self._joint[names]
 
-    def _join(self, names: tuple[str, ...]) -> _Joint | None:
-        there = [name for name in names if name in self._a]
-        if not there:
-            return None
-        parts, start = list[_Part](), 0
-        for name in there:
-            ranks = slice(start, start + len(self._a[name]))
-            parts.append(_Part(names.index(name), ranks, self._b[name], self._b_slope.get(name)))
-            start = ranks.stop
-        scale, a_slope = self.adapter.scale[there[0]], None
-        if self.slope is not None:
-            a_slope = _behind_each_other([self._a_slope[name] for name in there])
-        return _Joint(_behind_each_other([self._a[name] for name in there]), a_slope, scale, tuple(parts))
 
-
-def _behind_each_other(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+def _stacked(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """Matrices (r_i, in) that follow each other in memory as one, (sum r_i, in)."""
     rows, width = sum(len(part) for part in parts), parts[0].shape[1]
     return parts[0].as_strided((rows, width), (width, 1))
 
 
 @dataclass(frozen=True)
-class _Part:
-    """One module's share of an adapter's product: its place among the modules, rows ``ranks`` of the joint
-    A, B transposed (r, out) and where that one's gradient is added up."""
-
-    module: int
-    ranks: slice
-    b: torch.Tensor
-    b_slope: torch.Tensor | None
-
-
-@dataclass(frozen=True)
 class _Joint:
-    """What modules that read the same input need of one adapter: their A below each other, times scale."""
+    """What modules that read the same input need of one adapter: their A below each other, times scale.
+
+    parts: of each module its place among the modules, its rows of the joint A, its B transposed (r, out), and
+    where the gradient of that is added up.
+    """
 
     a: torch.Tensor
-    a_slope: torch.Tensor | None
+    a_grad: torch.Tensor | None
     scale: float
-    parts: tuple[_Part, ...]
+    parts: tuple[tuple[int, slice, torch.Tensor, torch.Tensor | None], ...]
 
 
 @dataclass(frozen=True)
@@ -259,14 +252,41 @@ class _Range:
             low[-self.after :].zero_()
 
 
-@dataclass(frozen=True)
 class _Piece:
     """One adapter's share of a product. masked: its weights and the module's name where the input is
     dropped in part; then there is one part."""
 
-    range: _Range
-    joint: _Joint
-    masked: tuple[AdapterWeights, str] | None
+    def __init__(self, range_: _Range, joint: _Joint, masked: tuple[AdapterWeights, str] | None) -> None:
+        self.range, self.joint, self.masked = range_, joint, masked
+
+    def backward(
+        self,
+        x: torch.Tensor,
+        dys: Sequence[torch.Tensor],
+        dx: torch.Tensor | None,
+        low: torch.Tensor,
+        mask: torch.Tensor | None,
+    ) -> None:
+        """Add the adapter's gradients where they are added up, and to dx what goes through it."""
+        tokens, joint = self.range.tokens, self.joint
+        part = x[tokens] if mask is None else x[tokens] * mask
+        dlow = torch.empty_like(low)
+        for module, ranks, b, b_grad in joint.parts:
+            dpart = dys[module][tokens]
+            torch.mm(dpart, b.T, out=dlow[:, ranks])
+            b_grad.addmm_(low[:, ranks].T, dpart)  # type: ignore[union-attr]
+        self.range.blank(dlow)
+        joint.a_grad.addmm_(dlow.T, part, alpha=joint.scale)  # type: ignore[union-attr]
+        if dx is None:
+            return
+        if mask is None:
+            dx[tokens].addmm_(dlow, joint.a)
+        else:
+            dx[tokens].addcmul_(torch.mm(dlow, joint.a), mask)
+
+
+_Base = tuple[torch.Tensor | None, torch.Tensor | None, int]
+"""A base module's weight (out, in), or None where its output is left out, its bias, its number of outputs."""
 
 
 class _AdaptedLinear(torch.autograd.Function):
@@ -276,7 +296,7 @@ class _AdaptedLinear(torch.autograd.Function):
     One function for base and adapters, so that neither y nor dx is ever copied: products are added in
     place. A module without a weight leaves the base's part out. ``anchor`` is a dummy leaf that makes
     autograd call backward even where x needs no gradient (the first layer). Gradients of A and B are
-    added up in ``_Working.slope``; only dx travels on.
+    added up in ``_AdapterCopy.grad``; only dx travels on.
     """
 
     @staticmethod
@@ -284,10 +304,13 @@ class _AdaptedLinear(torch.autograd.Function):
         ctx: Any,
         x: torch.Tensor,
         anchor: torch.Tensor,
-        bases: Sequence[_Frozen],
+        bases: Sequence[_Base],
         pieces: Sequence[_Piece],
     ) -> tuple[torch.Tensor, ...]:
-        ys = [base.output(x) for base in bases]
+        ys = [
+            x.new_zeros(len(x), height) if weight is None else product(x, weight, bias)
+            for weight, bias, height in bases
+        ]
         saved: list[torch.Tensor] = [x]
         for piece in pieces:
             tokens, joint = piece.range.tokens, piece.joint
@@ -298,73 +321,35 @@ class _AdaptedLinear(torch.autograd.Function):
                 saved.append(mask)
             low = torch.mm(part, joint.a.T)
             piece.range.blank(low)
-            for each in joint.parts:
-                ys[each.module][tokens].addmm_(low[:, each.ranks], each.b)
+            for module, ranks, b, _ in joint.parts:
+                ys[module][tokens].addmm_(low[:, ranks], b)
             saved.append(low)
         ctx.save_for_backward(*saved)
         ctx.bases, ctx.pieces = bases, pieces
         return tuple(ys)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, *saved = ctx.saved_tensors
-        dys, rest = [slope.contiguous() for slope in slopes], iter(saved)
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, *tensors = ctx.saved_tensors
+        dys, saved = [grad.contiguous() for grad in grads], iter(tensors)
         dx = _input_gradient(x, ctx.bases, dys) if ctx.needs_input_grad[0] else None
         for piece in ctx.pieces:
-            mask = None if piece.masked is None else next(rest)
-            _piece_backward(piece, x, dys, dx, next(rest), mask)
+            mask = None if piece.masked is None else next(saved)
+            piece.backward(x, dys, dx, next(saved), mask)
         return dx, None, None, None
 
 
-def _piece_backward(
-    piece: _Piece,
-    x: torch.Tensor,
-    dys: Sequence[torch.Tensor],
-    dx: torch.Tensor | None,
-    low: torch.Tensor,
-    mask: torch.Tensor | None,
-) -> None:
-    """Add one adapter's gradients where they are added up, and to dx what goes through it."""
-    tokens, joint = piece.range.tokens, piece.joint
-    part = x[tokens] if mask is None else x[tokens] * mask
-    dlow = torch.empty_like(low)
-    for each in joint.parts:
-        dpart = dys[each.module][tokens]
-        torch.mm(dpart, each.b.T, out=dlow[:, each.ranks])
-        each.b_slope.addmm_(low[:, each.ranks].T, dpart)  # type: ignore[union-attr]
-    piece.range.blank(dlow)
-    joint.a_slope.addmm_(dlow.T, part, alpha=joint.scale)  # type: ignore[union-attr]
-    if dx is None:
-        return
-    if mask is None:
-        dx[tokens].addmm_(dlow, joint.a)
-    else:
-        dx[tokens].addcmul_(torch.mm(dlow, joint.a), mask)
-
-
-@dataclass(frozen=True)
-class _Frozen:
-    """A base module's own part: weight (out, in) and bias, or None and the number of outputs."""
-
-    weight: torch.Tensor | None
-    bias: torch.Tensor | None
-    height: int
-
-    def output(self, x: torch.Tensor) -> torch.Tensor:
-        return x.new_zeros(len(x), self.height) if self.weight is None else product(x, self.weight, self.bias)
-
-
-def _input_gradient(x: torch.Tensor, bases: Sequence[_Frozen], dys: Sequence[torch.Tensor]) -> torch.Tensor:
+def _input_gradient(x: torch.Tensor, bases: Sequence[_Base], dys: Sequence[torch.Tensor]) -> torch.Tensor:
     total: torch.Tensor | None = None
-    for base, dy in zip(bases, dys, strict=True):
-        if base.weight is None:
+    for (weight, _, _), dy in zip(bases, dys, strict=True):
+        if weight is None:
             continue
         if total is None:
-            total = product(dy, base.weight.T, None)
+            total = product(dy, weight.T, None)
         elif x.dtype == torch.bfloat16:
-            total.addmm_(dy, base.weight)
+            total.addmm_(dy, weight)
         else:
-            total.add_(product(dy, base.weight.T, None))
+            total.add_(product(dy, weight.T, None))
     return torch.zeros_like(x) if total is None else total
 
 
@@ -400,43 +385,41 @@ class Resident:
         self._read: tuple[Slice, ...] = ()
         self._siblings = siblings or {}
         self._anchor = torch.zeros((), requires_grad=True)
-        self._working: dict[tuple[int, torch.dtype], _Working] = {}
+        self._copies: dict[tuple[int, torch.dtype], _AdapterCopy] = {}
         self._ranges: dict[int, list[_Range]] = {}
         self._waiting: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def route(self, slices: Sequence[Slice]) -> None:
-        """Set the owners of the next forward pass's tokens."""
-        self._slices = tuple(slices)
+    def route(self, slices: Sequence[Slice], read: Sequence[Slice] = ()) -> None:
+        """Set the owners of the next forward pass's tokens.
+
+        read: owners of the tokens in modules that see only those that are read; none for no such module.
+        """
+        self._slices, self._read = tuple(slices), tuple(read)
         self._ranges.clear()
         self._waiting.clear()
 
-    def route_read(self, slices: Sequence[Slice]) -> None:
-        """Set the owners of the tokens in modules that see only those that are read; none for no such."""
-        self._read = tuple(slices)
-        self._ranges.clear()
-
     def refresh(self) -> None:
         """Cast the adapters anew at the next pass: their weights have changed."""
-        for working in self._working.values():
-            working.fresh = False
+        for copy in self._copies.values():
+            copy.fresh = False
 
     def collect(self) -> None:
         """Add what the passes since the last call have found to the adapters' gradients."""
-        for working in self._working.values():
-            working.collect()
+        for copy in self._copies.values():
+            copy.collect()
 
     def drop(self) -> None:
         """Forget what was found since then."""
-        for working in self._working.values():
-            working.drop()
+        for copy in self._copies.values():
+            copy.drop()
 
     def add_to(self, name: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """y plus every owner's low-rank product of x at module ``name``."""
         pieces = self._pieces((name,), x)
         if not pieces:
             return y
-        flat, base = x.reshape(-1, x.shape[-1]), _Frozen(None, None, y.shape[-1])
-        return y + _AdaptedLinear.apply(flat, self._anchor, [base], pieces)[0].view(y.shape)
+        flat, bases = x.reshape(-1, x.shape[-1]), [(None, None, y.shape[-1])]
+        return y + _AdaptedLinear.apply(flat, self._anchor, bases, pieces)[0].view(y.shape)
 
     def product(self, name: str, module: nn.Linear, x: torch.Tensor) -> torch.Tensor:
         """The module's output for x with every owner's low-rank product added."""
@@ -446,44 +429,43 @@ class Resident:
         group = self._siblings.get(name, {name: module})
         if self.training and any(adapter.dropout for adapter in self.adapters):
             group = {name: module}  # every module drops its own share of the input
-        bases = [_Frozen(each.weight, each.bias, each.out_features) for each in group.values()]
+        bases = [(linear.weight, linear.bias, linear.out_features) for linear in group.values()]
         pieces = self._pieces(tuple(group), x)
-        outputs = _AdaptedLinear.apply(x.reshape(-1, x.shape[-1]), self._anchor, bases, pieces)
-        found = {each: y.view(*x.shape[:-1], -1) for each, y in zip(group, outputs, strict=True)}
-        self._waiting.update((each, (x, y)) for each, y in found.items() if each != name)
-        return found[name]
+        flat = _AdaptedLinear.apply(x.reshape(-1, x.shape[-1]), self._anchor, bases, pieces)
+        outputs = {sibling: y.view(*x.shape[:-1], -1) for sibling, y in zip(group, flat, strict=True)}
+        self._waiting.update((sibling, (x, y)) for sibling, y in outputs.items() if sibling != name)
+        return outputs[name]
 
     def _pieces(self, names: tuple[str, ...], x: torch.Tensor) -> list[_Piece]:
         pieces = []
-        for each in self._ranges_of(x.numel() // x.shape[-1]):
-            index, key = each.piece.owner, (each.piece.owner, x.dtype)
-            working = self._working.get(key)
-            if working is None:
-                working = self._working[key] = _Working(self.adapters[index], x.dtype)
-            if not working.fresh:
-                working.refresh()
-            joint = working.joint(names)
+        for tokens in self.ranges(x.numel() // x.shape[-1]):
+            owner, key = self.adapters[tokens.piece.owner], (tokens.piece.owner, x.dtype)
+            if key not in self._copies:
+                self._copies[key] = _AdapterCopy(owner, x.dtype)
+            copy = self._copies[key]
+            if not copy.fresh:
+                copy.refresh()
+            joint = copy.joint(names)
             if joint is not None:
-                owner = self.adapters[index]
-                masked = (owner, names[joint.parts[0].module]) if self.training and owner.dropout else None
-                pieces.append(_Piece(each, joint, masked))
+                masked = (owner, names[joint.parts[0][0]]) if self.training and owner.dropout else None
+                pieces.append(_Piece(tokens, joint, masked))
         return pieces
 
-    def _ranges_of(self, tokens: int) -> list[_Range]:
+    def ranges(self, tokens: int) -> list[_Range]:
         """Who owns what of an input of so many tokens, and how far each one's products reach."""
         if tokens not in self._ranges:
             slices = self._read if self._read and tokens == self._read[-1].stop else self._slices
             exact = self.exact or (self.training and any(adapter.dropout for adapter in self.adapters))
-            self._ranges[tokens] = [_range(piece, tokens, exact) for piece in slices]
+            self._ranges[tokens] = []
+            for piece in slices:
+                size = pad_to_bucket(max(_LEAST, piece.stop - piece.start), 2)
+                start, stop = piece.start, piece.stop
+                if not exact and size < tokens:
+                    start = min(piece.start, tokens - size)
+                    stop = start + size
+                reach = _Range(slice(start, stop), piece.start - start, stop - piece.stop, piece)
+                self._ranges[tokens].append(reach)
         return self._ranges[tokens]
-
-
-def _range(piece: Slice, tokens: int, exact: bool) -> _Range:
-    size = few(max(_LEAST, piece.stop - piece.start))
-    if exact or size >= tokens:
-        return _Range(slice(piece.start, piece.stop), 0, 0, piece)
-    start = min(piece.start, tokens - size)
-    return _Range(slice(start, start + size), piece.start - start, start + size - piece.stop, piece)
 
 
 @contextmanager
@@ -495,7 +477,13 @@ def resident(model: nn.Module, adapters: Sequence[AdapterWeights]) -> Iterator[R
     """
     modules = dict(model.named_modules())
     names = sorted({name for adapter in adapters for name in adapter.a})
-    plain = {name: module for name in names if _is_plain(module := modules[name])}
+    plain = {
+        name: module
+        for name in names
+        if type(module := modules[name]) is nn.Linear
+        and "forward" not in vars(module)
+        and not module.weight.requires_grad
+    }
     stack = Resident(adapters, _siblings(plain, names))
     for name, module in plain.items():
         module.__dict__["forward"] = partial(stack.product, name, module)
@@ -515,16 +503,12 @@ def resident(model: nn.Module, adapters: Sequence[AdapterWeights]) -> Iterator[R
             del module.__dict__["forward"]
 
 
-def _is_plain(module: nn.Module) -> bool:
-    return type(module) is nn.Linear and "forward" not in vars(module) and not module.weight.requires_grad
-
-
 def _siblings(modules: Mapping[str, nn.Linear], names: Sequence[str]) -> dict[str, dict[str, nn.Linear]]:
     """For every module those that are computed with it: its family, where all of it that adapters touch
     (``names``) is among the modules."""
-    found: dict[str, dict[str, nn.Linear]] = {}
+    siblings: dict[str, dict[str, nn.Linear]] = {}
     for name in modules:
-        family = [each for each in _family(name) if each in names]
-        if all(each in modules for each in family):
-            found[name] = {each: modules[each] for each in family}
-    return found
+        family = [member for member in _family(name) if member in names]
+        if all(member in modules for member in family):
+            siblings[name] = {member: modules[member] for member in family}
+    return siblings

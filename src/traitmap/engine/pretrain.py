@@ -18,6 +18,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from traitmap.engine.base import device_of
 from traitmap.errors import DataError, ModelError
 from traitmap.progress import Listener, Progress, silent
 
@@ -86,7 +87,7 @@ def pretrain(
     ModelError for sizes that do not fit each other.
     """
     check_recipe(recipe)
-    device = _device(recipe.device)
+    device = device_of(recipe.device, "device")
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     documents = read_documents(texts)
@@ -322,12 +323,3 @@ def _write(
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise ModelError(f"device {name!r}: unknown; legal: auto, cpu, cuda, cuda:N.") from None

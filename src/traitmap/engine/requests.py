@@ -1,17 +1,14 @@
-"""Log-likelihood requests as rows: a context once, its choices as branches behind it.
+"""Log-likelihood requests made ready for passes: what is the same for every adapter, worked out once.
 
-What follows from requests alone, kept between calls: every adapter is asked the same.
-
-Beginnings that many token sequences share, found as a trie, so that each is computed once.
-
-Log-likelihood requests made ready for passes: what every adapter is asked alike, worked out once.
+Requests with one context become a question: its context is computed once, its choices hang behind it as
+branches. Contexts that begin alike are found as a trie, so that each beginning is computed once. All of it
+follows from the requests alone and is kept between calls, since every adapter is asked the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,25 +16,19 @@ import torch
 from numpy.typing import NDArray
 
 from traitmap.data.records import Answer, Request
-from traitmap.engine.cpu.lean import Rectangles, plan_rectangles
+from traitmap.engine.cpu.fast_decoder import Rectangles, plan_rectangles
 from traitmap.engine.passes import Row
 from traitmap.errors import ModelError
 
-
-@dataclass(frozen=True)
-class Continuation:
-    """Tokens to score after a context; ``request`` is the index of the answer."""
-
-    request: int
-    ids: tuple[int, ...]
+Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Question:
-    """A context with all continuations to be scored behind it."""
+    """A context with all continuations to be scored behind it: (index of the request, tokens) each."""
 
-    context: tuple[int, ...]
-    continuations: tuple[Continuation, ...]
+    context: Ids
+    continuations: tuple[tuple[int, Ids], ...]
 
 
 def questions_of(
@@ -47,8 +38,8 @@ def questions_of(
 
     A context too long for the model loses its beginning, as lm-eval cuts it.
     """
-    shared: dict[object, list[Continuation]] = {}
-    heads: dict[object, tuple[int, ...]] = {}
+    shared: dict[object, list[tuple[int, Ids]]] = {}
+    heads: dict[object, Ids] = {}
     for index, (context, continuation) in enumerate(pairs):
         if not continuation or len(continuation) > max_length:
             raise ModelError(
@@ -58,36 +49,33 @@ def questions_of(
         head = tuple(context[-(max_length + 1 - len(continuation)) :])
         key = head if layout == "stream" else (head, index)
         heads[key] = head
-        shared.setdefault(key, []).append(Continuation(index, tuple(continuation)))
+        shared.setdefault(key, []).append((index, tuple(continuation)))
     return [Question(heads[key], tuple(continuations)) for key, continuations in shared.items()]
 
 
 def row_of(question: Question, start: int = 0) -> Row:
     """The context from token ``start`` on as trunk, every continuation but its last token as a branch.
 
-    A choice of one token adds no token: all choices read the trunk's last place, which is read once.
+    A choice of one token adds no token: all choices read the trunk's last position, which is read once.
     """
     ids = list(question.context[start:])
     trunk = len(ids)
     branches = [0] * trunk
-    for number, continuation in enumerate(question.continuations, start=1):
-        ids += continuation.ids[:-1]
-        branches += [number] * (len(continuation.ids) - 1)
+    for number, (_, continuation) in enumerate(question.continuations, start=1):
+        ids += continuation[:-1]
+        branches += [number] * (len(continuation) - 1)
     plain = len(question.continuations) == 1 or len(ids) == trunk
+    # branch numbers without gaps: one-token choices have no tokens of their own
+    numbered = np.unique(np.asarray(branches, dtype=np.int64), return_inverse=True)[1].astype(np.int64)
     return Row(
         ids=np.asarray(ids, dtype=np.int64),
         reads=np.arange(trunk - 1, len(ids), dtype=np.int64),
-        branches=None if plain else _renumbered(branches),
+        branches=None if plain else numbered,
     )
 
 
-def _renumbered(branches: Sequence[int]) -> np.ndarray:
-    """Branch numbers 0..B without gaps (one-token choices have no tokens of their own)."""
-    return np.unique(np.asarray(branches, dtype=np.int64), return_inverse=True)[1].astype(np.int64)
-
-
 @dataclass(frozen=True)
-class Wanted:
+class ScoringIndex:
     """What is read off the logits of a pass: of continuation tokens, one behind the other, (T,) each.
 
     targets: the token; sources: the row of the logits that it is read from. starts: (C,) where each
@@ -101,39 +89,39 @@ class Wanted:
     requests: list[int]
 
 
-def wanted_of(questions: Sequence[Question]) -> Wanted:
-    """What is read where the reads of the questions' rows lie behind each other."""
-    targets, sources, place = list[int](), list[int](), 0
+def scoring_index(questions: Sequence[Question]) -> ScoringIndex:
+    """The index where the reads of the questions' rows lie behind each other."""
+    targets, sources, trunk_end = list[int](), list[int](), 0
     for question in questions:
-        own = place + 1
-        for continuation in question.continuations:
-            body = len(continuation.ids) - 1
-            targets += continuation.ids
-            sources += [place, *range(own, own + body)]
-            own += body
-        place = own
-    continuations = [one for question in questions for one in question.continuations]
-    sizes = [len(one.ids) for one in continuations]
-    return Wanted(
+        branch = trunk_end + 1
+        for _, continuation in question.continuations:
+            body = len(continuation) - 1
+            targets += continuation
+            sources += [trunk_end, *range(branch, branch + body)]
+            branch += body
+        trunk_end = branch
+    continuations = [pair for question in questions for pair in question.continuations]
+    sizes = [len(continuation) for _, continuation in continuations]
+    return ScoringIndex(
         torch.tensor(targets),
         torch.tensor(sources),
         np.cumsum([0, *sizes[:-1]]),
         sizes,
-        [one.request for one in continuations],
+        [request for request, _ in continuations],
     )
 
 
-def answers_from(logits: torch.Tensor, wanted: Wanted) -> list[tuple[int, Answer]]:
-    """Answers out of logits (P, V), with their requests."""
+def answers_from(logits: torch.Tensor, index: ScoringIndex) -> list[tuple[int, Answer]]:
+    """Answers out of logits (P, V), with their requests. Log-likelihoods are sums over tokens, in nats."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    targets, sources = wanted.targets.to(logits.device), wanted.sources.to(logits.device)
-    chosen = (wide[sources, targets] - wide.logsumexp(dim=1)[sources]).double().cpu().numpy()
-    greedy = torch.from_numpy(best_tokens(wide))[wanted.sources] == wanted.targets
-    sums = np.add.reduceat(chosen, wanted.starts).tolist()
-    all_greedy = np.logical_and.reduceat(greedy.numpy(), wanted.starts).tolist()
+    targets, sources = index.targets.to(logits.device), index.sources.to(logits.device)
+    logprobs = (wide[sources, targets] - wide.logsumexp(dim=1)[sources]).double().cpu().numpy()
+    greedy = torch.from_numpy(best_tokens(wide))[index.sources] == index.targets
+    sums = np.add.reduceat(logprobs, index.starts).tolist()
+    all_greedy = np.logical_and.reduceat(greedy.numpy(), index.starts).tolist()
     return [
         (request, Answer(logprob=total, is_greedy=best, tokens=size))
-        for request, total, best, size in zip(wanted.requests, sums, all_greedy, wanted.sizes, strict=True)
+        for request, total, best, size in zip(index.requests, sums, all_greedy, index.sizes, strict=True)
     ]
 
 
@@ -142,45 +130,8 @@ def best_tokens(logits: torch.Tensor) -> NDArray[np.int64]:
     if logits.device.type != "cpu":
         return logits.argmax(dim=-1).cpu().numpy()
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    found: NDArray[np.int64] = wide.numpy().argmax(axis=1)  # six times as fast as torch's on a CPU
-    return found
-
-
-Made = TypeVar("Made")
-MOST = 2**20  # tokens of requests of which anything is kept: some 100 MB
-
-
-@dataclass
-class Kept:
-    """Known by the requests' content, not by the object that they come in; the oldest go first.
-
-    most: the sum of sizes that is kept.
-    """
-
-    most: int = MOST
-    _found: list[tuple[Hashable, tuple[Request, ...], int, Any]] = field(default_factory=list)
-
-    def of(
-        self,
-        settings: Hashable,
-        requests: Sequence[Request],
-        make: Callable[[], Made],
-        size: Callable[[Made], int],
-    ) -> Made:
-        """What ``make`` gives for these requests under these settings; called where that is not kept."""
-        asked = tuple(requests)
-        for known, same, _, made in self._found:
-            if known == settings and same == asked:  # quick: what is the same object is not looked into
-                kept: Made = made
-                return kept
-        fresh = make()
-        self._found.append((settings, asked, size(fresh), fresh))
-        while self._found and sum(one[2] for one in self._found) > self.most:
-            self._found.pop(0)
-        return fresh
-
-
-Ids = tuple[int, ...]
+    best: NDArray[np.int64] = wide.numpy().argmax(axis=1)  # six times as fast as torch's on a CPU
+    return best
 
 
 @dataclass(frozen=True)
@@ -216,8 +167,11 @@ def shared_prefixes(
         low, high, depth, parent = open_ranges.pop()
         if high - low < 2:
             continue
+        # what the first and the last of a sorted range share, all between share
         first, last = sequences[order[low]], sequences[order[high - 1]]
-        common = _common(first, last, depth)
+        common, shorter = depth, min(len(first), len(last))
+        while common < shorter and first[common] == last[common]:
+            common += 1
         length = common - depth
         if length >= shortest and length * (high - low - 1) >= saved:
             prefixes.append(Prefix(first[depth:common], depth, parent))
@@ -226,15 +180,6 @@ def shared_prefixes(
                 homes[order[place]] = parent
         open_ranges += _children(sequences, order, low, high, common, depth, parent)
     return prefixes, homes
-
-
-def _common(first: Ids, last: Ids, start: int) -> int:
-    """Length of the shared beginning of the first and last of a sorted range, hence of all between."""
-    stop = min(len(first), len(last))
-    place = start
-    while place < stop and first[place] == last[place]:
-        place += 1
-    return place
 
 
 def _children(
@@ -259,73 +204,78 @@ def _children(
     return ranges
 
 
-Batch = tuple[int, ...]
+class TokenizedRequests:
+    """All questions of one call as rows of passes, and of each batch computed once what does not change.
 
-
-@dataclass(frozen=True)
-class Batchable:
-    """Questions as rows of passes, and of each batch that was computed once what does not change.
-
-    homes: the prefix that each row stands behind, or None.
+    rows: (Q,) of the questions; the first ``alone`` stand by themselves, the others behind a prefix: in
+    ``homes`` its index among ``prefixes``. shared: whether contexts that begin alike get such prefixes.
     """
 
-    questions: tuple[Question, ...]
-    rows: tuple[Row, ...]
-    homes: tuple[int | None, ...]
-    _rectangles: dict[Batch, Rectangles] = field(default_factory=dict)
-    _wanted: dict[Batch, Wanted] = field(default_factory=dict)
+    def __init__(self, questions: Sequence[Question], *, shared: bool) -> None:
+        # the last token of a context stays out: its own logits are read
+        self.prefixes, homes = (
+            shared_prefixes([q.context[:-1] for q in questions]) if shared else ([], [None] * len(questions))
+        )
+        pairs = list(zip(questions, homes, strict=True))
+        alone = [(question, home) for question, home in pairs if home is None]
+        behind = [(question, home) for question, home in pairs if home is not None]
+        behind.sort(key=lambda pair: (pair[1], -len(pair[0].context)))
+        self.alone, ordered = len(alone), [*alone, *behind]
+        self.questions = [question for question, _ in ordered]
+        self.homes = [home for _, home in ordered]
+        self.rows = [row_of(q, 0 if home is None else self.prefixes[home].stop) for q, home in ordered]
+        self.lengths = [len(row.ids) for row in self.rows]
+        self._rectangles: dict[Ids, Rectangles] = {}
+        self._indices: dict[Ids, ScoringIndex] = {}
 
-    @cached_property
-    def lengths(self) -> list[int]:
-        return [len(row.ids) for row in self.rows]
+    @property
+    def tokens(self) -> int:
+        """Tokens that are computed for one adapter."""
+        return sum(self.lengths) + sum(len(prefix.ids) for prefix in self.prefixes)
 
     def rectangles(self, batch: Sequence[int]) -> Rectangles:
-        """The pass over rows of a batch by themselves."""
+        """The fast CPU pass over rows of a batch by themselves."""
         key = tuple(batch)
         if key not in self._rectangles:
             self._rectangles[key] = plan_rectangles([self.rows[index] for index in batch])
         return self._rectangles[key]
 
-    def wanted(self, batch: Sequence[int]) -> Wanted:
+    def index(self, batch: Sequence[int]) -> ScoringIndex:
         """What is read off the logits of a batch."""
         key = tuple(batch)
-        if key not in self._wanted:
-            self._wanted[key] = wanted_of([self.questions[index] for index in batch])
-        return self._wanted[key]
+        if key not in self._indices:
+            self._indices[key] = scoring_index([self.questions[index] for index in batch])
+        return self._indices[key]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """All questions of one call: those by themselves, those behind prefixes, and the prefixes."""
-
-    alone: Batchable
-    behind: Batchable
-    prefixes: tuple[Prefix, ...]
-
-    @property
-    def tokens(self) -> int:
-        return (
-            sum(self.alone.lengths)
-            + sum(self.behind.lengths)
-            + sum(len(prefix.ids) for prefix in self.prefixes)
-        )
+Value = TypeVar("Value")
 
 
-def asked_of(questions: Sequence[Question], *, shared: bool) -> Asked:
-    """Rows of all questions; shared: whether what many contexts begin with stands apart, as a prefix."""
-    # the last token of a context stays out: its own logits are read
-    heads = [question.context[:-1] for question in questions] if shared else []
-    prefixes, homes = shared_prefixes(heads)
-    homes = homes if shared else [None] * len(questions)
-    alone = [question for question, home in zip(questions, homes, strict=True) if home is None]
-    pairs = [(q, home) for q, home in zip(questions, homes, strict=True) if home is not None]
-    pairs.sort(key=lambda pair: (pair[1], -len(pair[0].context)))
-    return Asked(
-        Batchable(tuple(alone), tuple(row_of(question) for question in alone), (None,) * len(alone)),
-        Batchable(
-            tuple(question for question, _ in pairs),
-            tuple(row_of(question, prefixes[home].stop) for question, home in pairs),
-            tuple(home for _, home in pairs),
-        ),
-        tuple(prefixes),
-    )
+class RequestCache:
+    """Values by the content of the requests that they follow from; the oldest go first.
+
+    capacity: the sum of sizes that is kept; 2**20 tokens of requests take some 100 MB.
+    """
+
+    def __init__(self, capacity: int = 2**20) -> None:
+        self.capacity = capacity
+        self.entries: list[tuple[Hashable, tuple[Request, ...], int, Any]] = []
+
+    def get(
+        self,
+        settings: Hashable,
+        requests: Sequence[Request],
+        make: Callable[[], Value],
+        size: Callable[[Value], int],
+    ) -> Value:
+        """What ``make`` gives for these requests under these settings; called where that is not kept."""
+        key = tuple(requests)
+        for known_settings, known, _, value in self.entries:
+            if known_settings == settings and known == key:  # quick: the same objects are not looked into
+                kept: Value = value
+                return kept
+        fresh = make()
+        self.entries.append((settings, key, size(fresh), fresh))
+        while self.entries and sum(entry[2] for entry in self.entries) > self.capacity:
+            self.entries.pop(0)
+        return fresh

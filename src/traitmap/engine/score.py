@@ -8,155 +8,120 @@ contexts begin with (the examples of a few-shot prompt) is computed once, and it
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
 
 from traitmap.data.records import Answer, Request
-from traitmap.engine import attention, cached_attention
-from traitmap.engine.base import Base
+from traitmap.engine import cached_attention
+from traitmap.engine.attention import attending, layout_attention
+from traitmap.engine.base import ActiveModel
 from traitmap.engine.cached_attention import Cached
-from traitmap.engine.cached_passes import (
-    Shortcuts,
-    attending,
-    compute_prefixes,
-    read_behind,
-    read_rectangles,
-    read_stream,
-)
-from traitmap.engine.cpu.lean import Lean
-from traitmap.engine.lora import Resident
-from traitmap.engine.passes import in_batches, read_logits
+from traitmap.engine.forward_paths import compute_prefixes, read_behind, read_rectangles
+from traitmap.engine.passes import in_batches, read_logits, read_stream
 from traitmap.engine.requests import (
-    Asked,
-    Batchable,
-    Continuation,
-    Kept,
     Prefix,
     Question,
+    TokenizedRequests,
     answers_from,
-    asked_of,
     questions_of,
 )
-from traitmap.engine.tokens import Encoder
 from traitmap.progress import Listener, Progress
 
-Found = list[tuple[int, Answer]]
-_KEPT = 4  # keys and values of this many passes' tokens are kept at a time
+NumberedAnswers = list[tuple[int, Answer]]
 
 
-@dataclass(frozen=True)
-class Reader:
-    """The base with an adapter at work, and the ways through it that are right.
-
-    adapters: those that are hooked on, not merged. lean: None where that way is not right. budget: tokens
-    computed in one pass. kept: what earlier calls with the same requests worked out.
-    """
-
-    base: Base
-    encoder: Encoder
-    adapters: Resident | None
-    shortcuts: Shortcuts
-    lean: Lean | None
-    budget: int
-    kept: Kept
-
-    def asked(self, kind: str, requests: Sequence[Request]) -> Asked:
-        base, shared = self.base, self.shortcuts.cached
-
-        def make() -> Asked:
-            pairs = self.encoder.continuations(requests)
-            return asked_of(questions_of(pairs, base.max_length, base.layout), shared=shared)
-
-        return self.kept.of((kind, base.layout, shared), requests, make, lambda asked: asked.tokens)
-
-
-def loglikelihoods(reader: Reader, requests: Sequence[Request], listener: Listener) -> list[Answer]:
+def loglikelihoods(active: ActiveModel, requests: Sequence[Request], listener: Listener) -> list[Answer]:
     """Answers to ``loglikelihood`` requests, in order."""
+    base, shared = active.base, active.paths.cached
+
+    def tokenize() -> TokenizedRequests:
+        pairs = active.encoder.continuations(requests)
+        return TokenizedRequests(questions_of(pairs, base.max_length, base.layout), shared=shared)
+
+    key = "loglikelihood", base.layout, shared
+    tokenized = active.cache.get(key, requests, tokenize, lambda tokenized: tokenized.tokens)
     answers: dict[int, Answer] = {}
-    for found in _answered(reader, reader.asked("loglikelihood", requests)):
-        answers.update(found)
+    for batch in _answered(active, tokenized):
+        answers.update(batch)
         listener(Progress("evaluate", len(answers), len(requests)))
     return [answers[index] for index in range(len(requests))]
 
 
-def rolling_loglikelihoods(reader: Reader, requests: Sequence[Request], listener: Listener) -> list[Answer]:
+def rolling_loglikelihoods(
+    active: ActiveModel, requests: Sequence[Request], listener: Listener
+) -> list[Answer]:
     """Answers to ``loglikelihood_rolling`` requests: whole texts in lm-eval's disjoint windows."""
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-    base, encoder = reader.base, reader.encoder
+    encoder = active.encoder
     questions, owners = list[Question](), list[int]()
     for index, ids in enumerate(encoder.encode_all([request.context for request in requests])):
-        windows = get_rolling_token_windows(ids, encoder.start, base.max_length, 1)
+        windows = get_rolling_token_windows(ids, encoder.start, active.base.max_length, 1)
         for context, continuation in map(make_disjoint_window, windows):
-            piece = Continuation(len(owners), tuple(continuation))
-            questions.append(Question(tuple(context), (piece,)))
+            questions.append(Question(tuple(context), ((len(owners), tuple(continuation)),)))
             owners.append(index)
     sums, tokens = np.zeros(len(requests)), np.zeros(len(requests), dtype=int)
-    for found in _answered(reader, asked_of(questions, shared=reader.shortcuts.cached)):
-        for window, answer in found:
+    for batch in _answered(active, TokenizedRequests(questions, shared=active.paths.cached)):
+        for window, answer in batch:
             sums[owners[window]] += answer.logprob
             tokens[owners[window]] += answer.tokens
     listener(Progress("evaluate", len(requests), len(requests)))
     return [Answer(logprob=float(sums[i]), tokens=int(tokens[i])) for i in range(len(requests))]
 
 
-def _answered(reader: Reader, asked: Asked) -> Iterator[Found]:
-    """Answers of all questions, batch by batch, each with the number of its request."""
-    yield from _alone(reader, asked.alone)
-    for homes, needed in _waves(asked.prefixes, reader.budget * _KEPT):
-        yield from _behind(reader, asked.prefixes, needed, asked.behind, homes)
+def _answered(active: ActiveModel, tokenized: TokenizedRequests) -> Iterator[NumberedAnswers]:
+    """Answers of all questions, batch by batch: those by themselves, then those behind prefixes."""
+    model, layout, rows = active.base.model, active.base.layout, tokenized.rows
 
-
-def _alone(reader: Reader, rows: Batchable) -> Iterator[Found]:
-    """Questions that share no beginning with others."""
-    model, layout = reader.base.model, reader.base.layout
-
-    def compute(batch: list[int]) -> Found:
-        chosen = [rows.rows[index] for index in batch]
+    def compute(batch: list[int]) -> NumberedAnswers:
+        batch_rows = [rows[index] for index in batch]
         with torch.inference_mode():
-            if reader.lean is not None:
-                logits = read_rectangles(reader.lean, rows.rectangles(batch))
-            elif layout == "stream":
-                with attending(model, attention.NAME):
-                    logits = read_stream(model, chosen, reader.adapters, reader.shortcuts.last)
+            if active.fast is not None:
+                logits = read_rectangles(active.fast, tokenized.rectangles(batch))
             else:
-                logits = read_logits(model, layout, chosen, reader.adapters)
-            return answers_from(logits, rows.wanted(batch))
+                with layout_attention(model, layout):
+                    if layout == "stream":
+                        logits = read_stream(model, batch_rows, active.adapters, active.paths.last_mlp)
+                    else:
+                        logits = read_logits(model, layout, batch_rows, active.adapters)
+            return answers_from(logits, tokenized.index(batch))
 
-    yield from in_batches(rows.lengths, reader.budget, layout, compute)
+    yield from in_batches(tokenized.lengths[: tokenized.alone], active.pass_tokens, layout, compute)
+    for homes, needed in _waves(tokenized.prefixes, active.prefix_tokens):
+        yield from _behind(active, tokenized, homes, needed)
 
 
 def _behind(
-    reader: Reader, prefixes: Sequence[Prefix], wave: Sequence[int], rows: Batchable, homes: Sequence[int]
-) -> Iterator[Found]:
-    """Questions behind prefixes whose keys and values fit into memory together."""
-    model, last, lean = reader.base.model, reader.shortcuts.last, reader.lean
-    way = nullcontext if lean is not None else lambda: attending(model, cached_attention.NAME)
-    kept: dict[int | None, Cached] = {}
-    for generation in _generations(prefixes, wave):
+    active: ActiveModel, tokenized: TokenizedRequests, homes: Sequence[int], needed: Sequence[int]
+) -> Iterator[NumberedAnswers]:
+    """Answers behind the prefixes ``homes``, of which with their ancestors (``needed``) memory holds all."""
+    model, rows, prefixes = active.base.model, tokenized.rows, tokenized.prefixes
+    options: dict[str, Any] = {"last_mlp": active.paths.last_mlp, "fast": active.fast}
+    computed: dict[int | None, Cached] = {}
 
-        def keep(batch: list[int], generation: Sequence[int] = generation) -> list[tuple[int, Cached]]:
-            chosen = [generation[place] for place in batch]
-            pieces = [(prefixes[one].ids, kept.get(prefixes[one].parent)) for one in chosen]
-            with torch.inference_mode(), way():
-                made = compute_prefixes(model, pieces, reader.adapters, last=last, lean=lean)
-            return list(zip(chosen, made, strict=True))
+    def attention_in_use() -> AbstractContextManager[None]:
+        return nullcontext() if active.fast is not None else attending(model, cached_attention.NAME)
 
-        sizes = [len(prefixes[one].ids) for one in generation]
-        for made in in_batches(sizes, reader.budget, "stream", keep, order=range(len(sizes))):
-            kept.update(made)
+    def compute_generation(batch: list[int]) -> list[tuple[int, Cached]]:
+        pieces = [(prefixes[index].ids, computed.get(prefixes[index].parent)) for index in batch]
+        with torch.inference_mode(), attention_in_use():
+            return list(zip(batch, compute_prefixes(model, pieces, active.adapters, **options), strict=True))
 
-    def compute(batch: list[int]) -> Found:
-        before, chosen = [kept[rows.homes[i]] for i in batch], [rows.rows[i] for i in batch]
-        with torch.inference_mode(), way():
-            logits, _ = read_behind(model, chosen, before, reader.adapters, last=last, lean=lean)
-            return answers_from(logits, rows.wanted(batch))
+    def compute(batch: list[int]) -> NumberedAnswers:
+        before, batch_rows = [computed[tokenized.homes[i]] for i in batch], [rows[i] for i in batch]
+        with torch.inference_mode(), attention_in_use():
+            logits, _ = read_behind(model, batch_rows, before, active.adapters, **options)
+            return answers_from(logits, tokenized.index(batch))
 
-    own = [index for index, home in enumerate(rows.homes) if home in set(homes)]
-    yield from in_batches(rows.lengths, reader.budget, "stream", compute, order=own)
+    sizes = [len(prefix.ids) for prefix in prefixes]
+    for generation in _generations(prefixes, needed):
+        for batch in in_batches(sizes, active.pass_tokens, "stream", compute_generation, order=generation):
+            computed.update(batch)
+    members = [index for index, home in enumerate(tokenized.homes) if home in set(homes)]
+    yield from in_batches(tokenized.lengths, active.pass_tokens, "stream", compute, order=members)
 
 
 def _waves(prefixes: Sequence[Prefix], room: int) -> list[tuple[list[int], list[int]]]:
@@ -167,24 +132,19 @@ def _waves(prefixes: Sequence[Prefix], room: int) -> list[tuple[list[int], list[
     waves: list[tuple[list[int], list[int]]] = []
     used = room
     for index in range(len(prefixes)):
-        line = _line(prefixes, index)
-        new = [one for one in line if one not in waves[-1][1]] if waves else line
-        if used + sum(prefixes[one].stop for one in new) > room:
+        ancestors = list[int]()
+        ancestor: int | None = index
+        while ancestor is not None:
+            ancestors.insert(0, ancestor)
+            ancestor = prefixes[ancestor].parent
+        new = [member for member in ancestors if member not in waves[-1][1]] if waves else ancestors
+        if used + sum(prefixes[member].stop for member in new) > room:
             waves.append(([], []))
-            used, new = 0, line
+            used, new = 0, ancestors
         waves[-1][0].append(index)
         waves[-1][1].extend(new)
-        used += sum(prefixes[one].stop for one in new)
+        used += sum(prefixes[member].stop for member in new)
     return waves
-
-
-def _line(prefixes: Sequence[Prefix], index: int | None) -> list[int]:
-    """A prefix and all before it, the first one first."""
-    line: list[int] = []
-    while index is not None:
-        line.append(index)
-        index = prefixes[index].parent
-    return line[::-1]
 
 
 def _generations(prefixes: Sequence[Prefix], wave: Sequence[int]) -> list[list[int]]:

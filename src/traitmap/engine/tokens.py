@@ -13,7 +13,6 @@ from traitmap.data.records import Example, Request
 from traitmap.errors import ModelError
 
 Ids = NDArray[np.int64]
-_REMEMBERED = 2**22  # tokens of texts that were asked before: 16 MB
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,13 @@ class TokenizedExample:
 
 
 class Encoder:
-    """A tokenizer with lm-evaluation-harness's conventions on special tokens."""
+    """A tokenizer with lm-evaluation-harness's conventions on special tokens.
 
-    def __init__(self, tokenizer: Any) -> None:
+    capacity: tokens of texts that are remembered, since the same texts are asked of every adapter; 16 MB.
+    """
+
+    def __init__(self, tokenizer: Any, *, capacity: int = 2**22) -> None:
+        self.capacity = capacity
         self.tokenizer = tokenizer
         self._known: dict[tuple[str, bool], NDArray[np.int32]] = {}
         self._known_tokens = 0
@@ -65,7 +68,7 @@ class Encoder:
     def _remembered(self, texts: Sequence[tuple[str, bool]]) -> list[list[int]]:
         """Ids of texts with or without special tokens; the same texts are asked of every adapter."""
         unknown = list(dict.fromkeys(text for text in texts if text not in self._known))
-        if self._known_tokens > _REMEMBERED:
+        if self._known_tokens > self.capacity:
             self._known.clear()
             self._known_tokens, unknown = 0, list(dict.fromkeys(texts))
         for text, ids in self._in_one_call(unknown).items():

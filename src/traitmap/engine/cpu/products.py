@@ -1,9 +1,8 @@
-"""Sizes rounded up, so that products come in few shapes: a CPU compiles a kernel for each new one.
+"""Matrix products on a CPU: in few shapes, since a kernel is compiled for each, and by the faster library.
 
-oneDNN takes .1 to .3 ms to compile a product of a new shape, longer than most products of a pass take,
-and rows of all lengths make new shapes all the time.
-
-Products in float32 by oneDNN on processors where MKL leaves the widest instructions unused.
+oneDNN takes .1 to .3 ms to compile a product of a new shape, longer than most products of a pass take, and
+rows of all lengths make new shapes all the time: so sizes are padded to buckets. In float32 MKL leaves the
+widest instructions of AMD's processors unused; there products go to oneDNN.
 """
 
 from __future__ import annotations
@@ -18,23 +17,12 @@ import torch
 from torch import nn
 
 
-def few(count: int) -> int:
-    """The least of few sizes that is not below: two to every doubling, at most half above."""
-    return _up(count, 2)
+def pad_to_bucket(count: int, per_octave: int) -> int:
+    """The least size of a bucket that is not below ``count``, of ``per_octave`` sizes to every doubling.
 
-
-def fair(count: int) -> int:
-    """The least of four sizes to every doubling that is not below: at most a quarter above."""
-    return _up(count, 4)
-
-
-def close(count: int) -> int:
-    """The least of 16 sizes to every doubling that is not below: at most 6 % above, 3 % as a rule."""
-    return _up(count, 16)
-
-
-def _up(count: int, sizes: int) -> int:
-    step = max(1, (1 << max(0, count - 1).bit_length()) // (2 * sizes))
+    2: at most half above the count. 4: at most a quarter. 16: at most 6 %, 3 % as a rule.
+    """
+    step = max(1, (1 << max(0, count - 1).bit_length()) // (2 * per_octave))
     return -(-count // step) * step
 
 

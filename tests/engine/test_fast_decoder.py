@@ -1,4 +1,4 @@
-"""Lean passes give the model's own numbers, for the models that they are known to fit."""
+"""Fast CPU passes give the model's own numbers, for the models that they are known to fit."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from test_score import engine_for
 from transformers import GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config
 from transformers.models.auto import AutoModelForCausalLM
 
-from traitmap.engine import attention, cached_attention, cached_passes
+from traitmap.engine import attention, cached_attention, forward_paths
+from traitmap.engine.attention import attending
 from traitmap.engine.cached_attention import CacheSlots
-from traitmap.engine.cached_passes import (
-    attending,
+from traitmap.engine.cpu import fast_decoder
+from traitmap.engine.cpu.fast_decoder import FastDecoder, plan_rectangles
+from traitmap.engine.forward_paths import (
     compute_prefixes,
-    find_shortcuts,
+    find_forward_paths,
     read_behind,
     read_next,
     read_rectangles,
 )
-from traitmap.engine.cpu import lean
-from traitmap.engine.cpu import lean as rectangles
-from traitmap.engine.cpu.lean import Lean, plan_rectangles
 from traitmap.engine.passes import Row, read_logits
 
 SHAPE = {
@@ -68,21 +67,21 @@ def model_of(config: Any, dtype: torch.dtype = torch.float64) -> Any:
     return model
 
 
-def steps_of(model: Any, prefixed: bool, lean_way: Lean | None) -> torch.Tensor:
+def steps_of(model: Any, prefixed: bool, fast: FastDecoder | None) -> torch.Tensor:
     """(30, 3, V) logits of three texts of different lengths, token by token, behind a prefix or not."""
     draw = np.random.default_rng(0)
     with attending(model, cached_attention.NAME):
         pieces = [(draw.integers(0, 97, 7).tolist(), None)]
-        prefix = compute_prefixes(model, pieces, lean=lean_way)[0] if prefixed else None
+        prefix = compute_prefixes(model, pieces, fast=fast)[0] if prefixed else None
         lengths = (5, 21, 12)
         rows = [Row(ids=draw.integers(0, 97, size), reads=np.array([size - 1])) for size in lengths]
-        _, plan = read_behind(model, rows, [prefix] * 3, keep=True, lean=lean_way)
+        _, plan = read_behind(model, rows, [prefix] * 3, keep=True, fast=fast)
         slots, start = CacheSlots(4, torch.zeros(4, dtype=torch.long)), 0
         for slot, size in enumerate(lengths):
             slots.write(slot, start, start + size, plan.kept)
             start += size
         tokens = [[n, 90 - n, 3] for n in range(30)]
-        found = torch.stack([read_next(model, slots, some, prefix, None, lean_way) for some in tokens])
+        found = torch.stack([read_next(model, slots, some, prefix, None, fast) for some in tokens])
     assert slots.lengths.tolist() == [35, 51, 42, 0]
     return found
 
@@ -111,9 +110,9 @@ def close(found: torch.Tensor, expected: torch.Tensor, bound: float) -> bool:
 @pytest.mark.parametrize("prefixed", [False, True], ids=["alone", "prefixed"])
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.inference_mode()
-def test_lean_steps_give_the_models_own_logits(name: str, prefixed: bool) -> None:
+def test_fast_steps_give_the_models_own_logits(name: str, prefixed: bool) -> None:
     model = model_of(CONFIGS[name])
-    way = Lean.of(model)
+    way = FastDecoder.of(model)
     assert way is not None
     assert close(steps_of(model, prefixed, way), steps_of(model, prefixed, None), 1e-6)
 
@@ -122,7 +121,7 @@ def test_lean_steps_give_the_models_own_logits(name: str, prefixed: bool) -> Non
 @torch.inference_mode()
 def test_rectangles_give_the_models_own_logits(name: str) -> None:
     model, rows = model_of(CONFIGS[name]), some_rows()
-    way, plan = Lean.of(model), plan_rectangles(rows)
+    way, plan = FastDecoder.of(model), plan_rectangles(rows)
     assert way is not None
     with attending(model, attention.NAME):
         expected = read_logits(model, "stream", rows)
@@ -142,10 +141,10 @@ def test_rectangles_give_the_models_own_logits(name: str) -> None:
 def test_other_precisions_agree_to_their_rounding(monkeypatch, dtype: torch.dtype, long: bool) -> None:
     """Also where rows count as long, which torch's own attention takes."""
     if long:
-        monkeypatch.setattr(rectangles, "LONGEST", 5)
-        monkeypatch.setattr(rectangles, "LONGEST_WIDE", 5)
+        monkeypatch.setattr(fast_decoder, "LONGEST", 5)
+        monkeypatch.setattr(fast_decoder, "LONGEST_WIDE", 5)
     model, rows = model_of(CONFIGS["biases"], dtype), some_rows()
-    way, exact = Lean.of(model), copy.deepcopy(model).double()
+    way, exact = FastDecoder.of(model), copy.deepcopy(model).double()
     assert way is not None
     bound = 1e-5 if dtype == torch.float32 else 0.05
     with attending(exact, attention.NAME):
@@ -158,12 +157,11 @@ def test_other_precisions_agree_to_their_rounding(monkeypatch, dtype: torch.dtyp
 def test_tokens_that_only_fill_up_change_nothing(monkeypatch) -> None:
     """Products for more tokens than there are, slots without a text: no answer sees them."""
     model, rows, found = model_of(CONFIGS["grouped"]), some_rows(), []
-    way = Lean.of(model)
+    way = FastDecoder.of(model)
     assert way is not None
     for size in (lambda count: count, lambda count: 3 * count + 5):
-        monkeypatch.setattr(lean, "padded", size)
-        monkeypatch.setattr(rectangles, "padded", size)
-        monkeypatch.setattr(cached_passes, "few", size)
+        monkeypatch.setattr(fast_decoder, "padded", size)
+        monkeypatch.setattr(forward_paths, "pad_to_bucket", lambda count, _, size=size: size(count))
         ends = [replace(row, reads=np.array([len(row.ids) - 1]), branches=None) for row in rows]
         passes = [read_rectangles(way, plan_rectangles(some)) for some in (rows, ends)]
         found.append((*passes, steps_of(model, False, way)))
@@ -174,14 +172,14 @@ def test_tokens_that_only_fill_up_change_nothing(monkeypatch) -> None:
 @torch.inference_mode()
 def test_a_way_that_gives_other_numbers_is_not_taken(monkeypatch) -> None:
     model = model_of(CONFIGS["grouped"])
-    assert find_shortcuts(model).lean
+    assert find_forward_paths(model).fast
     for place, other in (("_paired", lambda x, _width: x), ("_norm_of", lambda _module: lambda x: x)):
         with monkeypatch.context() as wrong:
-            wrong.setattr(lean, place, other)
-            found = find_shortcuts(model)
+            wrong.setattr(fast_decoder, place, other)
+            found = find_forward_paths(model)
         assert found.cached
-        assert not found.lean
-    assert not find_shortcuts(model_of(GPTNeoXConfig(**SHAPE))).lean
+        assert not found.fast
+    assert not find_forward_paths(model_of(GPTNeoXConfig(**SHAPE))).fast
 
 
 def test_only_what_is_known_is_taken_over(monkeypatch) -> None:
@@ -194,32 +192,32 @@ def test_only_what_is_known_is_taken_over(monkeypatch) -> None:
         Qwen2Config(**SHAPE, use_sliding_window=True, sliding_window=8, max_window_layers=1),
     ]
     with torch.inference_mode():
-        assert [Lean.of(model_of(config)) for config in unknown] == [None] * len(unknown)
+        assert [FastDecoder.of(model_of(config)) for config in unknown] == [None] * len(unknown)
         model = model_of(CONFIGS["grouped"])
-        assert Lean.of(model) is not None
+        assert FastDecoder.of(model) is not None
         handle = model.model.layers[1].mlp.register_forward_hook(lambda _module, _inputs, output: output * 2)
-        assert Lean.of(model) is None
+        assert FastDecoder.of(model) is None
         handle.remove()
-        assert Lean.of(model) is not None
+        assert FastDecoder.of(model) is not None
         model.lm_head.forward = lambda x: x
-        assert Lean.of(model) is None
+        assert FastDecoder.of(model) is None
         del model.lm_head.forward
-        monkeypatch.setattr(lean, "MOST_PARAMETERS", 1000)
-        assert Lean.of(model) is None
+        monkeypatch.setattr(fast_decoder, "MOST_PARAMETERS", 1000)
+        assert FastDecoder.of(model) is None
 
 
 @pytest.mark.parametrize("generation", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
-def test_texts_are_the_same_the_lean_way_and_the_models_own(
+def test_texts_are_the_same_by_the_fast_pass_and_the_models_own(
     checkpoints, monkeypatch, architecture: str, generation: dict
 ) -> None:
     engine, requests = engine_for(checkpoints[architecture], dtype="float64"), asked(generation)
-    passes, own = list[int](), Lean.logits
-    monkeypatch.setattr(Lean, "logits", lambda *given: passes.append(1) or own(*given))
+    passes, own = list[int](), FastDecoder.logits
+    monkeypatch.setattr(FastDecoder, "logits", lambda *given: passes.append(1) or own(*given))
     found = engine.answer(requests)
     assert len(passes) > 30
     passes.clear()
-    monkeypatch.setattr(lean, "MOST_PARAMETERS", 0)
+    monkeypatch.setattr(fast_decoder, "MOST_PARAMETERS", 0)
     assert engine.answer(requests) == found
     assert not passes
 

@@ -13,8 +13,8 @@ from test_train import jobs
 
 from traitmap.data.records import Request
 from traitmap.engine.adapters import load_adapter, merged_weights
-from traitmap.engine.cached_passes import Shortcuts
 from traitmap.engine.cpu import products as linear
+from traitmap.engine.forward_paths import ForwardPaths
 from traitmap.engine.local import LocalEngine
 from traitmap.engine.requests import shared_prefixes
 from traitmap.engine.tokens import Encoder
@@ -34,7 +34,7 @@ def few_shot() -> list[Request]:
 
 def plain(engine: LocalEngine) -> LocalEngine:
     """The engine without any shortcut."""
-    engine._own_shortcuts = Shortcuts()
+    engine.paths = ForwardPaths()
     return engine
 
 
@@ -54,10 +54,10 @@ def adapters(checkpoints, tmp_path_factory) -> list[Path]:
 def test_prefixes_computed_once_change_no_score(checkpoints, architecture, dtype, bound) -> None:
     engine, requests = engine_for(checkpoints[architecture], dtype=dtype), few_shot()
     found = logprobs(engine, requests)
-    shortcuts = engine._own_shortcuts
-    assert shortcuts is not None
-    assert shortcuts.cached
-    assert shortcuts.last is not None
+    paths = engine.paths
+    assert paths is not None
+    assert paths.cached
+    assert paths.last_mlp is not None
     heads = [tuple(engine.encoder.encode(request.context)) for request in requests]
     assert len(shared_prefixes(heads)[0]) > 2  # the header and both parts, so there is something to share
     assert np.abs(found - logprobs(plain(engine), requests)).max() < bound
@@ -72,13 +72,11 @@ def test_scores_behind_prefixes_equal_lm_evals(checkpoints) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float64", 1e-9), ("bfloat16", 0.6)])
-def test_small_waves_and_batches_change_no_score(checkpoints, monkeypatch, dtype, bound) -> None:
+def test_small_waves_and_batches_change_no_score(checkpoints, dtype, bound) -> None:
     engine, requests = engine_for(checkpoints["llama"], dtype=dtype), few_shot()
     expected = logprobs(plain(engine), requests)
-    engine._own_shortcuts = None
-    monkeypatch.setattr("traitmap.engine.local._PASS_TOKENS", {"cpu": 70})
-    monkeypatch.setattr("traitmap.engine.score._KEPT", 1)
-    assert np.abs(logprobs(engine, requests) - expected).max() < bound
+    small = LocalEngine(engine.base, pass_tokens=70, prefix_tokens=70)
+    assert np.abs(logprobs(small, requests) - expected).max() < bound
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float64", 1e-9), ("float32", 1e-4), ("bfloat16", 0.6)])
@@ -95,17 +93,15 @@ def test_adapters_take_the_same_shortcuts(checkpoints, adapters, dtype, bound) -
 
 def test_only_what_survives_bfloat16_is_merged_into_it(checkpoints, adapters) -> None:
     exact, engine = (engine_for(checkpoints["llama"], dtype=dtype) for dtype in ("float64", "bfloat16"))
-    large = load_adapter(adapters[0], exact._modules)
-    merged = merged_weights(engine._modules, large)
+    large = load_adapter(adapters[0], exact.modules)
+    merged = merged_weights(engine.modules, large)
     assert merged is not None
     for name, weight in merged.items():
-        sum_of_both = (
-            engine._modules[name].weight.double() + large.scale[name] * large.b[name] @ large.a[name]
-        )
+        sum_of_both = engine.modules[name].weight.double() + large.scale[name] * large.b[name] @ large.a[name]
         assert (weight - sum_of_both).abs().max() < 2**-8 * sum_of_both.abs().max()
     small = replace(large, scale=dict.fromkeys(large.scale, 1e-4))
-    assert merged_weights(exact._modules, small) is not None
-    assert merged_weights(engine._modules, small) is None
+    assert merged_weights(exact.modules, small) is not None
+    assert merged_weights(engine.modules, small) is None
 
 
 def test_an_adapter_leaves_the_base_bit_for_bit(checkpoints, adapters) -> None:
@@ -160,7 +156,7 @@ def test_products_by_onednn_are_the_same_products(checkpoints, monkeypatch) -> N
     assert not any("forward" in vars(module) for module in engine.base.model.modules())
 
 
-def test_texts_asked_again_are_not_tokenised_again(checkpoints, monkeypatch) -> None:
+def test_texts_asked_again_are_not_tokenised_again(checkpoints) -> None:
     engine = engine_for(checkpoints["llama"])
     requests = [*few_shot(), Request("loglikelihood", "", " x"), Request("loglikelihood", " ", " x")]
     fresh = Encoder(engine.base.tokenizer)
@@ -169,8 +165,9 @@ def test_texts_asked_again_are_not_tokenised_again(checkpoints, monkeypatch) -> 
     calls = len(fresh._known)
     assert fresh.continuations(requests) == pairs
     assert len(fresh._known) == calls
-    monkeypatch.setattr("traitmap.engine.tokens._REMEMBERED", 50)
-    assert fresh.continuations(requests) == pairs
+    small = Encoder(engine.base.tokenizer, capacity=50)
+    for _ in range(2):
+        assert small.continuations(requests) == pairs
     assert fresh.encode_all(["a b", "<s>a b"]) == [fresh.encode("a b"), fresh.encode("<s>a b")]
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from test_forward_paths import few_shot
 from test_score import choice_requests, engine_for
-from test_shortcuts import few_shot
 
 from traitmap.data.records import Request
-from traitmap.engine import requests as asked
-from traitmap.engine import requests as kept
-from traitmap.engine.requests import Kept
+from traitmap.engine import requests as tokenized
+from traitmap.engine.requests import RequestCache
 
 
 def numbers(count: int) -> list[Request]:
@@ -18,14 +17,14 @@ def numbers(count: int) -> list[Request]:
 
 
 def test_the_same_requests_are_worked_out_once_and_others_anew() -> None:
-    store, made = Kept(), list[int]()
+    cache, made = RequestCache(), list[int]()
 
     def of(requests: list[Request], settings: str = "one") -> int:
         def make() -> int:
             made.append(len(made))
             return made[-1]
 
-        return store.of(settings, requests, make, lambda _found: 1)
+        return cache.get(settings, requests, make, lambda _found: 1)
 
     requests = numbers(3)
     assert [of(requests), of(list(requests)), of([replace(one) for one in requests])] == [0, 0, 0]
@@ -39,21 +38,21 @@ def test_the_same_requests_are_worked_out_once_and_others_anew() -> None:
 
 
 def test_no_more_is_kept_than_was_asked_for() -> None:
-    store, made = Kept(most=10), list[str]()
+    cache, made = RequestCache(capacity=10), list[str]()
 
     def of(name: str, size: int) -> None:
-        store.of(name, numbers(1), lambda: made.append(name), lambda _found: size)
+        cache.get(name, numbers(1), lambda: made.append(name), lambda _found: size)
 
     for name, size in (("a", 4), ("b", 4), ("c", 4), ("b", 4), ("a", 4), ("d", 11), ("d", 11)):
         of(name, size)
     assert "".join(made) == "abcadd"  # a went for c; d is larger than all that is kept
-    assert not store._found
+    assert not cache.entries
 
 
 def test_adapters_are_asked_with_plans_made_once(checkpoints, monkeypatch) -> None:
     engine, requests = engine_for(checkpoints["llama"], dtype="float64"), [*few_shot(), *choice_requests()]
-    calls, own = list[int](), asked.plan_rectangles
-    monkeypatch.setattr(asked, "plan_rectangles", lambda rows: calls.append(1) or own(rows))
+    calls, own = list[int](), tokenized.plan_rectangles
+    monkeypatch.setattr(tokenized, "plan_rectangles", lambda rows: calls.append(1) or own(rows))
     first = engine.answer(requests)
     assert calls
     calls.clear()
@@ -68,9 +67,8 @@ def test_adapters_are_asked_with_plans_made_once(checkpoints, monkeypatch) -> No
     assert changed != first
 
 
-def test_what_is_not_kept_is_worked_out_again(checkpoints, monkeypatch) -> None:
-    monkeypatch.setattr(kept, "MOST", 0)
+def test_what_is_not_kept_is_worked_out_again(checkpoints) -> None:
     engine, requests = engine_for(checkpoints["llama"], dtype="float64"), few_shot()
-    engine._kept = Kept(most=0)
+    engine.cache = RequestCache(capacity=0)
     assert engine.answer(requests) == engine.answer(requests)
-    assert not engine._kept._found
+    assert not engine.cache.entries
