@@ -258,7 +258,7 @@ class DifferenceInDifferences:
 
     @property
     def words(self) -> str:
-        """The comparison in a sentence, or that it cannot be told."""
+        """The comparison in a sentence, or that there is no answer."""
         parts = " and ".join(
             f"{_signed(interval)} on {target}"
             for target, interval in zip(self.targets, self.by_target, strict=True)
@@ -275,7 +275,7 @@ class FormatPart:
     """How much of one gain an adapter gives that has learnt the format and nothing else.
 
     gain: source minus base. format: control minus base. rest: source minus control.
-    share: format over gain, by Fieller; unknown where the gain cannot be told from zero.
+    share: format over gain, by Fieller; unknown where the gain may be zero.
     p: of no rest; q: after Benjamini-Hochberg over all cells of the list.
     verdict: ``content`` where the rest is beyond noise; ``format only`` where the format's gain is and the
         rest lies within smallest_visible, so that one as large as that gain would have been seen;
@@ -419,7 +419,7 @@ def subtract_format(matrix: TransferMatrix, control: str | Mapping[str, str]) ->
     corrected = []
     q_values = benjamini_hochberg(np.array([part.p for part in parts], dtype=float))
     for part, q in zip(parts, q_values, strict=True):
-        # what only the uncorrected test found cannot be told
+        # what only the uncorrected test found is inconclusive
         lost = part.verdict == "content" and not q < 1 - CONFIDENCE
         corrected.append(replace(part, q=float(q), verdict="cannot tell" if lost else part.verdict))
     return tuple(corrected)

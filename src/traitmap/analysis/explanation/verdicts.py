@@ -28,7 +28,7 @@ from traitmap.analysis.traits.records import TraitWarning
 from traitmap.matrix.record import TransferMatrix
 from traitmap.matrix.statistics import Interval
 
-ALIKE = 0.75  # R^2 on the other composites from which one can hardly be told from them
+ALIKE = 0.75  # R^2 on the other composites from which one is nearly redundant
 _UNIT = {"points": "points", "standard": "standard deviations of the target"}
 
 

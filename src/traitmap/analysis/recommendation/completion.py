@@ -506,8 +506,8 @@ def choose_item_share(
     """The share of items at which the budget leaves least weighted variance, as far as the prior knows.
 
     training: (S,) tokens of each adapter; evaluation: (T,) tokens of a whole cell. Few items are noisy and
-    cheap, all of them are dear: the choice simulates the run at each share. 0 where even the fewest items
-    of the base alone are too dear.
+    cheap, all of them are expensive: the choice simulates the run at each share. 0 where even the fewest
+    items of the base alone are too expensive.
     """
     best, best_share = np.inf, 0.0
     for share in ITEM_SHARES:

@@ -32,7 +32,7 @@ JITTER = 1e-7  # of the mean variance: rounding must not make a covariance indef
 FOLDS = 5
 REFIT_STEPS = 25
 MARGIN = 1.1  # a further component must lower the squared error by more than a tenth
-LEAST = 10  # measured cells for errors to be told from
+LEAST = 10  # measured cells from which errors can be estimated
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,10 @@ def random_order(problem: Problem, design: PairDesign) -> ModelFit:
 
 
 def popularity(problem: Problem, design: PairDesign) -> ModelFit:
-    """A source's mean effect on the targets where it is known; a source without any gets the mean of all."""
+    """A source's mean effect on the targets where it is known.
+
+    A source without any known effect gets the mean of all.
+    """
     known = problem.known
     count = known.sum(axis=1)
     mean = np.where(known, problem.effect, 0.0).sum(axis=1) / np.maximum(count, 1)

@@ -3,7 +3,7 @@
 The order of the chapter is that of a question. Predicted means and the errors of held-out predictions make a
 normal distribution over the S sources (``predictive_posterior``). Probes are taken in (``condition_on``),
 after predictions that failed here have been trusted less (``inflate_variance``). What is left is read off:
-the chance of each source to be best, the smallest difference that can be told, the next probe.
+the chance of each source to be best, the smallest difference that can be seen, the next probe.
 
 Gains are in the unit of the model's effects, higher is better.
 """
@@ -125,7 +125,7 @@ def chance_best(posterior: Posterior, seed: int) -> Array:
 
 
 def smallest_difference(posterior: Posterior) -> float:
-    """The difference of two typical sources that would be told with 90 % probability to be right.
+    """The difference of two typical sources that would be put in order with 90 % probability.
 
     NaN for a single source, which has nothing to differ from.
     """

@@ -82,11 +82,11 @@ def recommend_sources(
     """Rank the sources of a matrix (S x T) for one target.
 
     target: a column, which is hidden from the prediction (as the source of that name is); or any other
-        name, told of by ``features`` alone. features: of all (source, target), this target included.
+        name, which ``features`` alone describe. features: of all (source, target), this target included.
     contaminated: source -> how many of the target's items its training texts hold; these are set aside.
     touched: the same where it is too little to matter. probes: measured gains of some sources.
-    care: targets, and traits of ``traits`` by name, whose change is told beside; without any the worst
-        measured loss is told. values: see ``effects_of``. notes: sentences to hand on.
+    care: targets, and traits of ``traits`` by name, whose change stands beside; without any it is the
+        worst measured loss. values: see ``effects_of``. notes: sentences to hand on.
     Raises MatrixError where fewer than three other targets are known, or a name is unknown.
     """
     places = _trait_places(traits)
@@ -272,7 +272,7 @@ def _probe_noise(problem: ColdStartProblem, probe: Probe) -> float:
 def _usual_noise(problem: ColdStartProblem) -> float:
     """Variance of a measured gain: the median of cells in this unit, else of a few right or wrong answers.
 
-    In a unit of which neither is known a measurement is believed whole.
+    In a unit of which neither is known a measurement counts as exact.
     """
     matrix = problem.matrix
     units = dict(zip(matrix.targets, units_of(matrix), strict=True))
@@ -365,7 +365,7 @@ def _side_effects(
 def _verdict(
     problem: ColdStartProblem, posterior: Posterior, names: Sequence[str]
 ) -> tuple[Verdict, str, float]:
-    """The verdict, its sentence, and the smallest difference that could be told; sources in their order."""
+    """The verdict, its sentence, and the smallest difference that could be seen; sources in their order."""
     smallest = problem.factor * smallest_difference(posterior)
     if len(names) == 1:
         return "clear", f"{names[0]} is the only source that can be ranked.", smallest

@@ -1,4 +1,4 @@
-"""A recommendation as records: sources in order, why, what they may cost, and what cannot be told.
+"""A recommendation as records: sources in order, why, what they may cost, and what is not known.
 
 Gains are in the unit that the recommendation names, higher is better. What was not measured, or cannot be
 known, is an ``Interval`` with a reason, never a number.
@@ -87,9 +87,9 @@ class Recommendation:
     """Sources for one target, best first. Numbers are in ``unit``.
 
     new: the target is no column of the matrix; else its column was hidden from the prediction.
-    verdict: ``clear`` where one source stands out, ``tie`` where two cannot be told apart, ``inconclusive``
+    verdict: ``clear`` where one source stands out, ``tie`` where two cannot be separated, ``inconclusive``
         where the best three are within noise.
-    smallest: the difference between two sources that could have been told. popular: sources by their mean
+    smallest: the difference between two sources that could have been seen. popular: sources by their mean
     effect on other targets. random: expected gain of a source drawn at random. notes: what else to know,
     in sentences. measured: what the picks of the model, of popularity and of chance turned out to give,
     and the best that there was; unknown where the target was not measured.

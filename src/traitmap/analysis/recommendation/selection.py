@@ -1,4 +1,4 @@
-"""Choose among the models on known cells alone, and pose the question of one target that nobody measured.
+"""Choose among the models on known cells alone, and hold out one target as if it were new.
 
 ``select`` fits every family of models on the known cells of a problem. Inner folds of these cells give each
 family its score and its hyper-parameters, the stack its weights, and the intervals their width. Cells that
