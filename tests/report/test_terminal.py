@@ -13,13 +13,15 @@ import pytest
 import simulated
 from rich.console import Console, RenderableType
 
+from traitmap.analysis.recommendation.protocol import evaluate
 from traitmap.data.check import SourcePreview
 from traitmap.data.records import Example, Request, Segment
 from traitmap.data.targets import LoadedTarget
 from traitmap.matrix.record import TransferMatrix
-from traitmap.report.terminal import matrix_view, traits_view
-from traitmap.report.terminal_runs import check_preview, status_view
+from traitmap.report.terminal import evaluation_view, matrix_view, traits_view
+from traitmap.report.terminal_runs import check_preview, growth_view, spending_view, status_view
 from traitmap.runs.cost import CostEstimate
+from traitmap.runs.growth import Growth
 from traitmap.runs.status import FailedUnit, RunStatus, Tally
 from traitmap.wording import in_bytes, in_time
 
@@ -209,3 +211,70 @@ def test_sizes_and_times() -> None:
         "–",
     ]
     assert [in_time(v) for v in (40, 400, 12_000, nan)] == ["40 s", "7 min", "3.3 h", "–"]
+
+
+def test_every_model_of_an_evaluation_is_shown_and_the_chosen_one_with_intervals() -> None:
+    values = np.random.default_rng(0).uniform(size=(6, 6))
+    result = evaluate(TransferMatrix(tuple("abcdef"), tuple("uvwxyz"), values, np.full(6, 0.5)))
+    text = printed(evaluation_view(result), width=100)
+    lines = {line.split("  ")[0]: line for line in text.splitlines()}
+    assert lines.keys() >= result.models.keys()
+    for name, metrics in result.models.items():
+        assert f"{metrics['ndcg'].value:.1f}" in lines[name]
+        assert f"{metrics['spearman'].value:.2f}" in lines[name]
+    chosen, difference = (part[result.chosen]["regret@1"] for part in (result.models, result.differences))
+    assert f"{chosen.low:.1f} to {chosen.high:.1f}" in lines["Regret@1"]
+    assert f" {difference.value:.1f} " in lines["Regret@1"]
+    narrow = printed(evaluation_view(result), width=60)
+    assert all(len(line) <= 60 for line in narrow.splitlines())
+    assert all(name in flat(narrow) for name in ("NDCG@3", "Regret@3", "covered"))
+
+
+def test_what_a_larger_matrix_takes_is_shown_with_units() -> None:
+    growth = Growth(
+        adapters=100,
+        targets=20,
+        items=250.0,
+        workers=8,
+        group_size=4,
+        hours=1.25,
+        unlucky_hours=2.5,
+        worker_hours=8.0,
+        busy=0.8,
+        disk=2.5e9,
+        object_store=nan,
+        moved=1e6,
+        measured=False,
+        said=("seconds: assumed",),
+    )
+    text = printed(growth_view(growth))
+    entries = rows(text)
+    assert entries["cells, the base's among them"] == ["2,020"]
+    assert entries["outcomes"] == ["505,000"]
+    assert entries["workers are busy"] == ["80%"]
+    assert entries["disk"] == ["2.5 GB"]
+    assert entries["object store, at most"] == ["–"]
+    assert "seconds: assumed" in text
+    assert "run it with --group-size 4." in text
+    assert "--group-size" not in printed(growth_view(replace(growth, group_size=1)))
+
+
+def test_a_budget_is_shown_beside_the_whole_price() -> None:
+    spent = {
+        "adapters": (2, 8),
+        "cells": (10, 40),
+        "items": {"stars": (50, 100), "sums": (100, 200)},
+        "training": (1e5, 4e5),
+        "evaluation": (3e5, 0.0),
+        "rounds": (("reviews",), (), ("sums", "stars")),
+        "seconds": 12.4,
+        "reason": "",
+    }
+    text = printed(spending_view(spent))
+    entries = rows(text)
+    assert entries["adapters"] == ["2", "8", "25.0 %"]
+    assert entries["items of a cell, mean"] == ["75", "150", "50.0 %"]
+    assert entries["evaluation tokens"] == ["300,000", "0", "–"]
+    assert "Trained in this order: reviews; cells only; sums, stars." in text
+    assert "The other cells are predicted" in text
+    assert "Nothing is predicted: too few." in printed(spending_view({**spent, "reason": "too few"}))
