@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from traitmap.analysis.traits.components import Metric, biplot_of, ellipse
+from traitmap.analysis.traits.components import Metric, biplot_of, ellipse, leaves_out_origin
 from traitmap.analysis.traits.decompose import decompose
 from traitmap.matrix.io import read_matrix
 from traitmap.matrix.record import TransferMatrix
@@ -67,3 +67,17 @@ def test_axes_that_do_not_move_leave_the_points_where_they_are() -> None:
     # independent deviations of variance .25, less the mean of nine adapters, on unit axes
     expected = 0.25 * (1 - 1 / len(table)) * np.eye(2)
     np.testing.assert_allclose(noisy.scores_covariance.mean(axis=0), expected, atol=0.01)
+
+
+def test_what_leaves_out_the_origin_is_what_chi_squared_says() -> None:
+    rng = np.random.default_rng(3)
+    answers = set()
+    for _ in range(40):
+        root = rng.normal(size=(2, 2))
+        covariance, point = root @ root.T, rng.normal(size=2) * 4
+        distance = point @ np.linalg.solve(covariance, point)
+        assert leaves_out_origin(point, covariance) == (distance > -2 * np.log(0.05))
+        answers.add(distance > -2 * np.log(0.05))
+    assert answers == {True, False}
+    assert not leaves_out_origin(np.ones(2), np.zeros((2, 2)))
+    assert not leaves_out_origin(np.ones(2), np.full((2, 2), np.nan))

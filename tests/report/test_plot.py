@@ -65,6 +65,41 @@ def test_an_interval_far_beyond_all_dots_is_cut_with_an_arrow() -> None:
     assert sum("dot" in one.get("class", "") for one in root.iter()) == 2
 
 
+def test_a_dot_beyond_the_ends_of_a_shared_axis_is_an_arrow_at_its_edge() -> None:
+    rows = [Row("within", 0.9), Row("above", 7.0, 6.0, 8.0), Row("below", -3.0), Row("at the end", 1.0)]
+    root = ElementTree.fromstring(row_chart(rows, "t", "d", ends=(-1.0, 1.0)).svg("k"))
+    dots = [one for one in root.iter() if one.get("class", "") == "dot"]
+    assert [one.tag.split("}")[1] for one in dots] == ["circle", "path", "path", "circle"]
+    edge = float(dots[3].get("cx", "nan"))
+    tips = [float(one.get("d", "M").split()[0][1:]) for one in dots[1:3]]
+    assert tips[0] - 5 == pytest.approx(edge, abs=0.06)
+    assert tips[1] + 5 == pytest.approx(2 * float(zero_of(root)) - edge, abs=0.06)
+
+
+def zero_of(root: ElementTree.Element) -> str:
+    """Px of nought on the axis below."""
+    return next(one.get("x", "nan") for one in root.iter() if one.text == "0")
+
+
+def test_one_chart_draws_dots_densities_and_parts_by_what_its_rows_hold() -> None:
+    lengths = Row("lengths", percentiles=np.linspace(1, 100, 101), texts=("50",))
+    shares = Row("classes", parts=(("yes", 0.25), ("no", 0.75)), texts=("0.81 bits",))
+    logarithmic = ElementTree.fromstring(row_chart([lengths], "t", "d").svg("k"))
+    straight = ElementTree.fromstring(row_chart([shares], "t", "d", ends=(0.0, 100.0)).svg("k"))
+    ticks = [float(one.get("x", "nan")) for one in logarithmic.iter() if one.text in ("1", "10", "100")]
+    assert len(ticks) == 3
+    assert ticks[1] - ticks[0] == pytest.approx(ticks[2] - ticks[1], abs=0.02)
+    (median,) = [one for one in logarithmic.iter() if one.get("class") == "median"]
+    place = float(median.get("d", "M").split()[0][1:])
+    assert place == pytest.approx(ticks[0] + np.log10(50.5) * (ticks[1] - ticks[0]), abs=0.06)
+    widths = [
+        float(one.get("width", "nan")) + 1
+        for one in straight.iter()
+        if "part" in one.get("class", "").split()
+    ]
+    assert widths[1] == pytest.approx(3 * widths[0], abs=0.05)
+
+
 def test_styles_are_written_onto_elements_by_weight_and_inheritance() -> None:
     lines = [Row("a", 1.0, 0.5, 1.5, tone="better", solid=True), Row("b", -1.0, tone="worse")]
     root = ElementTree.fromstring(standalone(str(row_chart(lines, "t", "d").svg("k"))))

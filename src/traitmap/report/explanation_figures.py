@@ -434,15 +434,23 @@ def levels(explanation: Explanation) -> Shown | None:
     )
     if not known:
         return None
-    labels = [
-        _name(level) if _name(level).startswith(level.side) else f"{level.side} {_name(level)}"
-        for level in known
-    ]
-    clear = [
-        f"{label} ({estimate(level.r, 2)})"
-        for label, level in zip(labels, known, strict=True)
-        if level.verdict == "yes"
-    ]
+    rows, clear = [], []
+    for level in known:
+        name, correlation = _name(level), estimate(level.r, 2)
+        label = name if name.startswith(level.side) else f"{level.side} {name}"
+        if level.verdict == "yes":
+            clear.append(f"{label} ({correlation})")
+        rows.append(
+            estimate_row(
+                label,
+                level.r,
+                correlation,
+                probability(level.q),
+                level.verdict,
+                clear=level.verdict == "yes",
+                band=min(level.detectable, 1.0),
+            )
+        )
     text = "What strong sources, or targets that gain much, have in common. "
     if clear:
         text += sentence(f"{listed(clear)} can be told") + " "
@@ -461,20 +469,9 @@ def levels(explanation: Explanation) -> Shown | None:
         title="What strong sources and targets have in common",
         description=text,
         chart=row_chart(
-            [
-                estimate_row(
-                    label,
-                    level.r,
-                    estimate(level.r, 2),
-                    probability(level.q),
-                    level.verdict,
-                    clear=level.verdict == "yes",
-                    band=min(level.detectable, 1.0),
-                )
-                for label, level in zip(labels[:MOST_LEVELS], known, strict=False)
-            ],
+            rows[:MOST_LEVELS],
             "Properties of sources and of targets against their strength",
-            f"{counted(min(len(known), MOST_LEVELS), 'property', 'properties')} with correlation and 95 % "
+            f"{counted(len(rows[:MOST_LEVELS]), 'property', 'properties')} with correlation and 95 % "
             "interval.",
             heads=("r", "q", "verdict"),
             axis="correlation with mean gain",

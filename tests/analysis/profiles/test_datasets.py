@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from traitmap.analysis.profiles.datasets import Sampling, profile_datasets
+from traitmap.analysis.profiles.datasets import Sampling, alike_order, likest_pair, profile_datasets
 from traitmap.data.texts import TaskText, read_texts
 from traitmap.errors import DataError
 
@@ -122,3 +122,25 @@ def test_real_tasks_are_read_for_what_they_are(shared):
     names = list(chosen)
     nearest = np.argsort(-found.semantic_cosine[names.index("rotten_tomatoes")])[1]
     assert names[nearest] == "imdb"
+
+
+def test_alike_datasets_stand_together_whatever_their_order():
+    groups = np.array([0, 1, 0, 2, 1, 0, 2])
+    alike = np.where(groups[:, None] == groups[None, :], 0.9, 0.1) + 0.01 * np.eye(7)
+    for seed in range(5):
+        moved = np.random.default_rng(seed).permutation(7)
+        order = alike_order(alike[np.ix_(moved, moved)])
+        placed = groups[moved][order]
+        assert sorted(order) == list(range(7))
+        assert (np.diff(placed) != 0).sum() == 2
+        assert placed[0] == 0  # the largest group is most like all others
+    assert alike_order(np.empty((0, 0))) == []
+
+
+def test_the_likest_pair_is_of_two_tasks():
+    alike = np.array([[1, 0.9, 0.2, 0.8], [0.9, 1, 0.5, np.nan], [0.2, 0.5, 1, 0.7], [0.8, np.nan, 0.7, 1]])
+    assert likest_pair(alike, ["a", "b", "c", "d"]) == (0, 1)
+    assert likest_pair(alike, ["a", "a", "c", "d"]) == (0, 3)
+    assert likest_pair(alike, ["a", "a", "c", None]) == (1, 2)
+    assert likest_pair(alike, ["a", "a", None, None]) is None
+    assert likest_pair(np.full((2, 2), np.nan), ["a", "b"]) is None
