@@ -34,7 +34,6 @@ import torch
 from traitmap.api.studies import load_data, load_engine
 from traitmap.engine.fake import FakeEngine
 from traitmap.matrix.build import build_matrix
-from traitmap.matrix.record import to_json
 from traitmap.runs.execute import execute
 from traitmap.runs.status import run_status
 from traitmap.study.load import load_study
@@ -203,7 +202,7 @@ def _digests(run: Path) -> dict[str, str]:
     """Digest of every result of a run: adapters, cells, and the matrix without where it was made."""
     places = [*run.glob("cells/*.parquet"), *run.glob("adapters/*/*")]
     found = {str(place.relative_to(run)): sha256(place.read_bytes()).hexdigest() for place in places}
-    cells = json.dumps(to_json(build_matrix(run))["cells"], sort_keys=True)
+    cells = json.dumps(build_matrix(run).to_json()["cells"], sort_keys=True)
     return found | {"matrix": sha256(cells.encode()).hexdigest()}
 
 

@@ -18,10 +18,9 @@ from traitmap.cli.app import figures_of_run, run_folders, targets_of_run
 @pytest.fixture(scope="module")
 def table(prepared_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The prepared run's matrix as a table: its figures need no explanation and come at once."""
-    from traitmap.matrix.record import to_csv
 
     path = tmp_path_factory.mktemp("table") / "scores.csv"
-    to_csv(api.open_run(prepared_run).matrix(), path)
+    api.open_run(prepared_run).matrix().to_csv(path)
     return path
 
 

@@ -18,7 +18,7 @@ from traitmap.data.scoring import Scored
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
 from traitmap.matrix.build import build_matrix
-from traitmap.matrix.record import Cell, TransferMatrix, to_csv, to_json, to_parquet
+from traitmap.matrix.record import Cell, TransferMatrix
 from traitmap.runs.cells import read_outcomes
 from traitmap.runs.execute import execute
 from traitmap.runs.ledger import read_ledger
@@ -195,7 +195,7 @@ def test_failed_and_missing_are_not_zero(tmp_path: Path) -> None:
     assert cell(matrix, "sums", "topics", 0).status == "missing"
     assert same(half, cell(matrix, "sums", "topics", 1), "value", "gain", "gain_low", "p")
     assert np.isnan(matrix.item_scores["topics"][4, 0]).all()
-    told = to_json(matrix)
+    told = matrix.to_json()
     assert {"source": "reviews", "target": "topics", "seed": 0} in [
         {key: one[key] for key in ("source", "target", "seed")} for one in told["reasons"]
     ]
@@ -272,7 +272,7 @@ def test_a_target_of_one_item_has_no_standard_error(tmp_path: Path) -> None:
 
 
 def test_json_holds_what_was_promised(matrix: TransferMatrix) -> None:
-    told = json.loads(json.dumps(to_json(matrix), allow_nan=False))
+    told = json.loads(json.dumps(matrix.to_json(), allow_nan=False))
     assert told["sources"] == list(matrix.sources)
     assert told["baseline"] == dict(zip(matrix.targets, matrix.baseline, strict=True))
     assert told["chance"]["sums"] is None
@@ -287,7 +287,7 @@ def test_json_holds_what_was_promised(matrix: TransferMatrix) -> None:
 
 def test_wide_csv_has_the_base_first(matrix: TransferMatrix, tmp_path: Path) -> None:
     path = tmp_path / "new" / "matrix.csv"
-    to_csv(matrix, path)
+    matrix.to_csv(path)
     table = pd.read_csv(path)
     assert list(table.columns) == ["source", *matrix.targets]
     assert list(table["source"]) == ["__baseline__", *matrix.sources]
@@ -297,7 +297,7 @@ def test_wide_csv_has_the_base_first(matrix: TransferMatrix, tmp_path: Path) -> 
 
 def test_long_parquet_holds_every_cell(matrix: TransferMatrix, tmp_path: Path) -> None:
     path = tmp_path / "matrix.parquet"
-    to_parquet(matrix, path)
+    matrix.to_parquet(path)
     table = pd.read_parquet(path)
     assert list(table.columns) == [one.name for one in fields(Cell)]
     assert len(table) == len(matrix.cells) + len(matrix.base_cells)
@@ -307,11 +307,11 @@ def test_long_parquet_holds_every_cell(matrix: TransferMatrix, tmp_path: Path) -
 
 def test_a_table_without_items_exports_too(tmp_path: Path) -> None:
     bare = TransferMatrix(("a", "b"), ("t",), np.array([[0.5], [nan]]), np.array([0.25]))
-    told = to_json(bare)
+    told = bare.to_json()
     assert [one["status"] for one in told["cells"]] == ["given", "missing"]
     assert [one["gain"] for one in told["cells"]] == [0.25, None]
     assert list(bare.to_frame()["source"]) == ["__baseline__", "a", "b"]
-    to_csv(bare, tmp_path / "bare.csv")
+    bare.to_csv(tmp_path / "bare.csv")
     assert (tmp_path / "bare.csv").read_text() == "source,t\n__baseline__,0.25\na,0.5\nb,\n"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from traitmap.errors import MatrixError
 from traitmap.matrix.io import read_matrix
-from traitmap.matrix.record import Cell, TransferMatrix, to_csv, to_parquet
+from traitmap.matrix.record import Cell, TransferMatrix
 
 WIDE = "source,gsm8k,imdb\nflipkart,14.5,\namazon,15.8,48.6\n__baseline__,9.8,50.5\n"
 
@@ -125,7 +125,7 @@ def measured_matrix() -> TransferMatrix:
 
 def test_parquet_gives_back_every_cell(tmp_path):
     matrix = measured_matrix()
-    to_parquet(matrix, tmp_path / "matrix.parquet")
+    matrix.to_parquet(tmp_path / "matrix.parquet")
     again = read_matrix(tmp_path / "matrix.parquet")
     assert sorted(again.cells, key=repr) == sorted(matrix.cells, key=repr)
     assert again.base_cells == matrix.base_cells
@@ -135,7 +135,7 @@ def test_parquet_gives_back_every_cell(tmp_path):
 
 def test_wide_csv_gives_back_the_values(tmp_path):
     matrix = measured_matrix()
-    to_csv(matrix, tmp_path / "matrix.csv")
+    matrix.to_csv(tmp_path / "matrix.csv")
     again = read_matrix(tmp_path / "matrix.csv")
     np.testing.assert_array_equal(again.values, matrix.values)
     np.testing.assert_array_equal(again.baseline, matrix.baseline)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from traitmap import api
 from traitmap.engine.fake import FakeEngine
-from traitmap.matrix.record import to_csv
 from traitmap.runs.store import open_store
 from traitmap.runs.texts import read_run_texts
 from traitmap.study.init import write_template
@@ -20,7 +19,7 @@ def make_workspace(folder: Path, run: Path) -> Path:
     shutil.copytree(run, folder / "runs" / "mini")
     matrix = api.open_run(run).matrix()
     for name in ("scores.csv", "matrix.csv"):
-        to_csv(matrix, folder / name)
+        matrix.to_csv(folder / name)
     for name in ("texts.jsonl", "tasks.jsonl"):
         _write(folder / name, _texts(run))
     for name in ("my-task.jsonl", "new-task.jsonl"):

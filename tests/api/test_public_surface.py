@@ -90,6 +90,16 @@ def test_so_are_the_methods_of_the_records(name: str) -> None:
             check_signature(value)
 
 
+@pytest.mark.parametrize("name", ["explain", "profile", "recommend", "status", "traits", "write_report"])
+def test_a_run_answers_with_the_settings_of_the_function(name: str) -> None:
+    method = getattr(tm.Run, {"write_report": "report"}.get(name, name))
+    settings, same = (
+        {parameter.name: parameter.default for parameter in list(signature.parameters.values())[1:]}
+        for signature in (inspect.signature(method), inspect.signature(getattr(tm, name)))
+    )
+    assert settings == same
+
+
 def check_signature(function: Any) -> None:
     signature = inspect.signature(function)
     for parameter in signature.parameters.values():
@@ -176,9 +186,8 @@ def test_frames_hold_the_numbers_of_the_records(results: dict[str, Any]) -> None
 
 
 def test_a_frame_is_as_good_as_a_file(results: dict[str, Any], tmp_path: Path) -> None:
-    from traitmap.matrix.record import to_csv
 
-    to_csv(results["matrix"], tmp_path / "m.csv")
+    results["matrix"].to_csv(tmp_path / "m.csv")
     frame = pd.read_csv(tmp_path / "m.csv")
     read = tm.read_matrix(tmp_path / "m.csv")
     for table in (frame, frame.set_index("source"), frame.set_index("source").rename_axis(None)):
@@ -196,8 +205,11 @@ def test_a_frame_is_as_good_as_a_file(results: dict[str, Any], tmp_path: Path) -
 
 
 def test_a_run_its_folder_and_its_matrix_are_the_same_subject(results: dict[str, Any]) -> None:
+    from prepared_run import prepared_study
+
     run = results["run"]
-    for subject in (run, run.folder, str(run.folder), results["matrix"]):
+    study = prepared_study(run.folder.parent)
+    for subject in (run, run.folder, str(run.folder), study, results["matrix"]):
         assert np.array_equal(tm.read_matrix(subject).values, results["matrix"].values)
     assert tm.traits(run, n_bootstrap=20, n_permutations=20).to_json() == results["traits"].to_json()
 

@@ -243,12 +243,11 @@ def _read_import(folder: Path) -> None:
     from traitmap.imports.discovery import find_evaluations
     from traitmap.imports.writing import write_imported
     from traitmap.matrix.build import build_matrix
-    from traitmap.matrix.record import to_json
 
     evaluations = find_evaluations([folder]).evaluations
     imported = arrange(evaluations, allow=["all"])
     with TemporaryDirectory(dir=folder) as place:
-        to_json(build_matrix(write_imported(imported, Path(place) / "run")))
+        build_matrix(write_imported(imported, Path(place) / "run")).to_json()
 
 
 # ----------------------------------------------------------------------------------------- matrix
@@ -354,12 +353,11 @@ _TYPES, _CASTS = _arrow_types()
 
 def _read_matrix(folder: Path) -> None:
     from traitmap.matrix.io import read_matrix
-    from traitmap.matrix.record import to_json
 
     (file,) = sorted(folder.iterdir())
     for options in ({}, {"orientation": "columns"}, {"row_name": "goat"}, {"row_name": "senti"}):
         with suppress(TraitmapError):
-            to_json(read_matrix(file, **options))
+            read_matrix(file, **options).to_json()
 
 
 TARGETS: Mapping[str, FuzzTarget] = {

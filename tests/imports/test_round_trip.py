@@ -15,7 +15,7 @@ from traitmap.engine.fake import FakeEngine
 from traitmap.exports.every_eval_ever import export_every_eval_ever
 from traitmap.exports.lm_eval import export_lm_eval
 from traitmap.matrix.build import build_matrix
-from traitmap.matrix.record import to_csv, to_parquet
+from traitmap.matrix.record import TransferMatrix
 from traitmap.runs.execute import execute
 from traitmap.runs.store import RunStore
 
@@ -47,7 +47,9 @@ def test_samples_make_the_same_matrix(
     assert dict(theirs.higher_is_better) == dict(ours.higher_is_better)
 
 
-@pytest.mark.parametrize(("write", "name"), [(to_csv, "m.csv"), (to_parquet, "m.parquet")])
+@pytest.mark.parametrize(
+    ("write", "name"), [(TransferMatrix.to_csv, "m.csv"), (TransferMatrix.to_parquet, "m.parquet")]
+)
 def test_tables_make_the_same_values(finished: RunStore, write, name: str, tmp_path: Path) -> None:
     ours = build_matrix(finished)
     write(ours, tmp_path / name)

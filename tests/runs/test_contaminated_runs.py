@@ -15,7 +15,6 @@ from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
 from traitmap.matrix.build import build_matrix
 from traitmap.matrix.reading import touched_cells
-from traitmap.matrix.record import to_json
 from traitmap.report.page import render_report
 from traitmap.report.records import ReportContents
 from traitmap.report.terminal import matrix_view
@@ -80,7 +79,7 @@ def test_matrix_terminal_and_report_are_marked(finished: RunStore) -> None:
     told = touched_cells(matrix.conditions)
     assert ("reviews", "reviews") in told
     assert ("reviews", "topics") not in told
-    conditions = to_json(matrix)["conditions"]["contamination"]
+    conditions = matrix.to_json()["conditions"]["contamination"]
     assert {(one["source"], one["target"]) for one in conditions} == told.keys()
     assert all(0 < one["share"]["value"] <= 1 for one in conditions)
     lines = printed(matrix_view(matrix)).splitlines()

@@ -14,7 +14,7 @@ from small_study import sources, study, targets
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
 from traitmap.matrix.build import build_matrix
-from traitmap.matrix.record import Cell, to_json
+from traitmap.matrix.record import Cell
 from traitmap.runs.cells import read_outcomes
 from traitmap.runs.execute import execute
 from traitmap.runs.files import quarantine, quarantined, read_sealed_json, write_sealed_json
@@ -54,7 +54,7 @@ def told(store: RunStore) -> dict[str, object]:
         matrix = build_matrix(store)
     except RunError:
         return {}
-    found = {f"condition {key}": value for key, value in to_json(matrix)["conditions"].items()}
+    found = {f"condition {key}": value for key, value in matrix.to_json()["conditions"].items()}
     for cell in (*matrix.cells, *matrix.base_cells):
         known = cell.status == "measured"
         place = f"{cell.source} {cell.seed} {cell.target}"

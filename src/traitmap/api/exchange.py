@@ -13,7 +13,7 @@ from traitmap import matrix as matrices
 from traitmap.api.subject import folder_of, read_matrix, traits_if_any
 from traitmap.errors import MatrixError, RunError
 from traitmap.jsonable import outline
-from traitmap.matrix.record import TransferMatrix, to_csv, to_parquet
+from traitmap.matrix.record import TransferMatrix
 from traitmap.runs.store import open_store
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def export(
 def _write_table(matrix: TransferMatrix, path: Path, *, parquet: bool | None = None) -> None:
     """The matrix as a wide CSV or a long Parquet file, by the suffix where ``parquet`` is None."""
     parquet = path.suffix == ".parquet" if parquet is None else parquet
-    to_parquet(matrix, path) if parquet else to_csv(matrix, path)
+    matrix.to_parquet(path) if parquet else matrix.to_csv(path)
 
 
 def _items(place: MatrixLike, output: Path, format: str) -> tuple[Path, ...]:

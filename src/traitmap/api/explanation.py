@@ -110,9 +110,9 @@ def outcome_findings(
     store = open_store(folder)
     rendered, outcomes = read_run_texts(store), outcomes_of_run(store)
     curves: list[analysis.AnsweredCurve] = []
-    for series in analysis.doses_of(matrix):
-        doses = {source: dose for dose, source in series.sources.items()}
-        curves += analysis.answered_curves(outcomes, doses, dose=series.meaning, texts=rendered.targets)
+    for (_, _, meaning), by_dose in analysis.doses_of(matrix).items():
+        doses = {source: dose for dose, source in by_dose.items()}
+        curves += analysis.answered_curves(outcomes, doses, dose=meaning, texts=rendered.targets)
     if not reasons:
         return tuple(curves), None
     cells = analysis.cell_profiles(outcomes, source_texts=rendered.sources, target_texts=rendered.targets)

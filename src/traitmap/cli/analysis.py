@@ -55,23 +55,21 @@ def matrix(
 
     Example: traitmap matrix runs/mini --csv matrix.csv
     """
-    from traitmap.matrix import record as records
-
     with shown_wait("matrix"):
-        found = api.read_matrix(run, predicted=not measured_only)
+        table = api.read_matrix(run, predicted=not measured_only)
     if csv is not None:
-        records.to_csv(found, csv)
-        if found.predicted.any():
+        table.to_csv(csv)
+        if table.predicted.any():
             tell(
-                f"{csv}: {found.predicted.sum()} predicted cells are left empty, since a wide table cannot "
+                f"{csv}: {table.predicted.sum()} predicted cells are left empty, since a wide table cannot "
                 "mark them; --parquet and --json hold them, marked."
             )
     if parquet is not None:
-        records.to_parquet(found, parquet)
+        table.to_parquet(parquet)
     if as_json:
-        print_json(records.to_json(found))
+        print_json(table.to_json())
     elif csv is None and parquet is None:
-        print_table(tables.matrix_view(found))
+        print_table(tables.matrix_view(table))
 
 
 @app.command()

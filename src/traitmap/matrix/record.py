@@ -120,6 +120,68 @@ class TransferMatrix:
         frame["seed"] = frame["seed"].astype("Int64")
         return frame
 
+    def to_csv(self, path: str | Path) -> None:
+        """Wide table of values, a column per target: the row ``__baseline__``, then a row per source.
+
+        The first column is ``source``; unknown values are empty, and so are predicted ones: a wide table has
+        no place to mark them. ``to_frame`` has, by ``status``.
+        """
+        import pandas as pd
+
+        measured = np.where(self.predicted, np.nan, self.values)
+        values = np.vstack([self.baseline[None, :], measured])
+        frame = pd.DataFrame(values, columns=list(self.targets))
+        frame.insert(0, "source", [BASELINE, *self.sources], allow_duplicates=True)
+        _folder_of(path)
+        frame.to_csv(path, index=False)
+
+    def to_parquet(self, path: str | Path) -> None:
+        """``to_frame`` as Parquet, with the conditions as JSON in the schema's metadata.
+
+        They stand there under ``traitmap``, and ``read_matrix`` reads them again.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.Table.from_pandas(self.to_frame(), preserve_index=False)
+        told = json.dumps(_plain(self.conditions), sort_keys=True).encode()
+        _folder_of(path)
+        pq.write_table(
+            table.replace_schema_metadata({**(table.schema.metadata or {}), b"traitmap": told}), path
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The matrix as JSON data; unknown numbers are null.
+
+        sources, targets; baseline, chance, majority: {target: number}; cells: pooled (seed null) and each
+        seed's, without ``reason``; baseline_cells: the base's own; reasons: why cells are not measured, or
+        what to know about them; conditions.
+        """
+        columns = [column.name for column in fields(Cell) if column.name != "reason"]
+        unknown = np.full(len(self.targets), np.nan)
+
+        def by_target(numbers: Array | None) -> dict[str, Any]:
+            return dict(zip(self.targets, _plain(unknown if numbers is None else numbers), strict=True))
+
+        cells = self.cells or tuple(cell for cell in _given_cells(self) if cell.source != BASELINE)
+        return {
+            "sources": list(self.sources),
+            "targets": list(self.targets),
+            "baseline": by_target(self.baseline),
+            "chance": by_target(self.chance),
+            "majority": by_target(self.majority),
+            "cells": [{name: _plain(getattr(cell, name)) for name in columns} for cell in cells],
+            "baseline_cells": [
+                {name: _plain(getattr(cell, name)) for name in columns} for cell in self.base_cells
+            ],
+            "reasons": [
+                {"source": cell.source, "target": cell.target, "seed": cell.seed, "reason": cell.reason}
+                for cell in (*self.base_cells, *cells)
+                if cell.reason
+            ],
+            "conditions": _plain(self.conditions),
+        }
+
     __repr__ = outline
 
     def _repr_html_(self) -> str:
@@ -127,66 +189,6 @@ class TransferMatrix:
         from traitmap.matrix.reading import matrix_html
 
         return matrix_html(self)
-
-
-def to_csv(matrix: TransferMatrix, path: str | Path) -> None:
-    """Wide table of values, a column per target: the row ``__baseline__``, then a row per source.
-
-    The first column is ``source``; unknown values are empty, and so are predicted ones: a wide table has
-    no place to mark them. ``to_frame`` has, by ``status``.
-    """
-    import pandas as pd
-
-    measured = np.where(matrix.predicted, np.nan, matrix.values)
-    values = np.vstack([matrix.baseline[None, :], measured])
-    frame = pd.DataFrame(values, columns=list(matrix.targets))
-    frame.insert(0, "source", [BASELINE, *matrix.sources], allow_duplicates=True)
-    _folder_of(path)
-    frame.to_csv(path, index=False)
-
-
-def to_parquet(matrix: TransferMatrix, path: str | Path) -> None:
-    """``to_frame`` as Parquet, with the conditions as JSON in the schema's metadata under ``traitmap``."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.Table.from_pandas(matrix.to_frame(), preserve_index=False)
-    told = json.dumps(_plain(matrix.conditions), sort_keys=True).encode()
-    _folder_of(path)
-    pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), b"traitmap": told}), path)
-
-
-def to_json(matrix: TransferMatrix) -> dict[str, Any]:
-    """The matrix as JSON data; unknown numbers are null.
-
-    sources, targets; baseline, chance, majority: {target: number}; cells: pooled (seed null) and each
-    seed's, without ``reason``; baseline_cells: the base's own; reasons: why cells are not measured, or
-    what to know about them; conditions.
-    """
-    kept = [one.name for one in fields(Cell) if one.name != "reason"]
-    unknown = np.full(len(matrix.targets), np.nan)
-
-    def by_target(numbers: Array | None) -> dict[str, Any]:
-        return dict(zip(matrix.targets, _plain(unknown if numbers is None else numbers), strict=True))
-
-    cells = matrix.cells or tuple(cell for cell in _given_cells(matrix) if cell.source != BASELINE)
-    return {
-        "sources": list(matrix.sources),
-        "targets": list(matrix.targets),
-        "baseline": by_target(matrix.baseline),
-        "chance": by_target(matrix.chance),
-        "majority": by_target(matrix.majority),
-        "cells": [{name: _plain(getattr(cell, name)) for name in kept} for cell in cells],
-        "baseline_cells": [
-            {name: _plain(getattr(cell, name)) for name in kept} for cell in matrix.base_cells
-        ],
-        "reasons": [
-            {"source": cell.source, "target": cell.target, "seed": cell.seed, "reason": cell.reason}
-            for cell in (*matrix.base_cells, *cells)
-            if cell.reason
-        ],
-        "conditions": _plain(matrix.conditions),
-    }
 
 
 def _given_cells(matrix: TransferMatrix) -> tuple[Cell, ...]:

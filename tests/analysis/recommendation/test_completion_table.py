@@ -35,7 +35,7 @@ from traitmap.analysis.recommendation.gaussian import (
 from traitmap.analysis.traits.decompose import decompose
 from traitmap.errors import MatrixError
 from traitmap.matrix.io import read_matrix
-from traitmap.matrix.record import TransferMatrix, to_csv, to_json
+from traitmap.matrix.record import TransferMatrix
 
 
 def table(rows: int, columns: int, seed: int, noise: float = 0.3) -> np.ndarray:
@@ -227,8 +227,8 @@ def test_exports_tell_predicted_from_measured(tmp_path) -> None:
     filled = complete(given(hidden(table(6, 5, 12), 0.4, 12)))
     count = int(filled.predicted.sum())
     assert (filled.to_frame()["status"] == "predicted").sum() == count
-    assert sum(cell["status"] == "predicted" for cell in to_json(filled)["cells"]) == count
-    to_csv(filled, tmp_path / "wide.csv")
+    assert sum(cell["status"] == "predicted" for cell in filled.to_json()["cells"]) == count
+    filled.to_csv(tmp_path / "wide.csv")
     assert np.isnan(read_matrix(tmp_path / "wide.csv").values).sum() == count
 
 
