@@ -10,17 +10,19 @@ import argparse
 import numpy as np
 
 from traitmap.runs.cluster.drive import Task
-from traitmap.runs.simulate import Job, Luck, simulate
+from traitmap.runs.simulate import FailureModel, Job, simulate
 
 CASES = {
-    "nothing goes wrong": Luck(),
-    "5 % failures": Luck(failures=0.05),
-    "10 % stragglers, 2x": Luck(stragglers=0.1, slowness=2),
-    "10 % stragglers, 3x": Luck(stragglers=0.1, slowness=3),
-    "5 % failures, 10 % stragglers, 2x": Luck(failures=0.05, stragglers=0.1, slowness=2),
-    "5 % failures, 10 % stragglers, 3x": Luck(failures=0.05, stragglers=0.1, slowness=3),
-    "5 % failures, 10 % stragglers, 5x": Luck(failures=0.05, stragglers=0.1, slowness=5),
-    "the same at 3x, a loss per worker and hour": Luck(failures=0.05, stragglers=0.1, slowness=3, losses=1.0),
+    "nothing goes wrong": FailureModel(),
+    "5 % failures": FailureModel(failures=0.05),
+    "10 % stragglers, 2x": FailureModel(stragglers=0.1, slowness=2),
+    "10 % stragglers, 3x": FailureModel(stragglers=0.1, slowness=3),
+    "5 % failures, 10 % stragglers, 2x": FailureModel(failures=0.05, stragglers=0.1, slowness=2),
+    "5 % failures, 10 % stragglers, 3x": FailureModel(failures=0.05, stragglers=0.1, slowness=3),
+    "5 % failures, 10 % stragglers, 5x": FailureModel(failures=0.05, stragglers=0.1, slowness=5),
+    "the same at 3x, a loss per worker and hour": FailureModel(
+        failures=0.05, stragglers=0.1, slowness=3, losses=1.0
+    ),
 }
 
 

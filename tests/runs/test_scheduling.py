@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traitmap.runs.cluster.drive import PATIENCE, Scheduler, Task
-from traitmap.runs.simulate import Job, Luck, ideal, simulate
+from traitmap.runs.simulate import FailureModel, Job, ideal, simulate
 
 
 def scheduler(*sizes: float, workers: int = 2, **settings: object) -> Scheduler:
@@ -108,8 +108,12 @@ def test_every_job_is_done_or_given_up_and_nothing_beats_the_ideal(
     best = max(ideal(jobs, workers), sum(sizes) / workers)
     assert calm.makespan <= best + max(sizes) + 1e-9
     assert (calm.failed, calm.given_up, calm.lost, calm.copies) == (0, 0, 0, 0)
-    rough = simulate(jobs, workers, Luck(failures=0.3, stragglers=0.2, losses=20.0, absence=5.0), seed=seed)
-    again = simulate(jobs, workers, Luck(failures=0.3, stragglers=0.2, losses=20.0, absence=5.0), seed=seed)
+    rough = simulate(
+        jobs, workers, FailureModel(failures=0.3, stragglers=0.2, losses=20.0, absence=5.0), seed=seed
+    )
+    again = simulate(
+        jobs, workers, FailureModel(failures=0.3, stragglers=0.2, losses=20.0, absence=5.0), seed=seed
+    )
     assert rough == again
     assert rough.failed >= 3 * rough.given_up
 
@@ -126,7 +130,7 @@ def test_with_failures_and_stragglers_the_time_is_within_a_quarter_of_the_ideal(
     """64 workers, 5 % of attempts fail, 10 % take three times as long."""
     sizes = np.random.default_rng(seed).lognormal(np.log(20), 1.0, 5000)
     jobs = [Job(Task(number, float(size))) for number, size in enumerate(sizes)]
-    found = simulate(jobs, 64, Luck(failures=0.05, stragglers=0.1, slowness=3), seed=seed)
+    found = simulate(jobs, 64, FailureModel(failures=0.05, stragglers=0.1, slowness=3), seed=seed)
     assert found.failed > 200
     assert 1.1 < found.ratio <= 1.25
 
@@ -134,7 +138,7 @@ def test_with_failures_and_stragglers_the_time_is_within_a_quarter_of_the_ideal(
 def test_copies_help_where_units_are_few() -> None:
     sizes = np.random.default_rng(0).lognormal(np.log(20), 0.3, 256)
     jobs = [Job(Task(number, float(size))) for number, size in enumerate(sizes)]
-    luck = Luck(stragglers=0.1, slowness=8)
+    luck = FailureModel(stragglers=0.1, slowness=8)
     with_copies = np.mean([simulate(jobs, 64, luck, seed=seed).ratio for seed in range(8)])
     without = np.mean([simulate(jobs, 64, luck, seed=seed, copies=False).ratio for seed in range(8)])
     assert with_copies < 0.8 * without

@@ -1,12 +1,11 @@
 """What a run will cost in time and disk, from counted tokens and what one token costs here.
 
-What a token would cost on one 80 GB GPU, reckoned from the size of the base where nothing is measured.
-
-A forward pass takes 2 N floating-point operations per token for a base of N parameters. Training a LoRA
-adapter takes 2 N forward, 2 N backward through the frozen weights, which get no gradients of their own, and
-6 n for the n parameters of the adapter (Kaplan et al., arXiv 2001.08361, 2020; Hu et al., ICLR 2022). One
-step of generation reads all weights and gives a token to each row of the batch. A GPU reaches a share of
-its peak.
+A token's cost is measured on a few samples of the study, guessed, or, for one 80 GB GPU, computed from the
+size of the base. A forward pass takes 2 N floating-point operations per token for a base of N parameters.
+Training a LoRA adapter takes 2 N forward, 2 N backward through the frozen weights, which get no gradients
+of their own, and 6 n for the n parameters of the adapter (Kaplan et al., arXiv 2001.08361, 2020; Hu et al.,
+ICLR 2022). One step of generation reads all weights and gives a token to each row of the batch. A GPU
+reaches a share of its peak.
 """
 
 from __future__ import annotations

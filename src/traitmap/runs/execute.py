@@ -12,7 +12,7 @@ from traitmap.progress import Listener, Progress, silent
 from traitmap.runs.files import disk_trouble
 from traitmap.runs.ledger import CellEntry, Ledger, Selection, read_parts, write_parts
 from traitmap.runs.plan import CellUnit, missing_groups
-from traitmap.runs.run_state import Group, OpenRun, answer_and_score, failure_of, open_run, train
+from traitmap.runs.run_state import Group, RunState, answer_and_score, failure_of, open_run, train
 from traitmap.runs.store import RunStore, locked_store, run_folder
 from traitmap.runs.texts import write_texts
 from traitmap.study.settings import BASELINE, Study
@@ -27,7 +27,7 @@ class Workforce(Protocol):
     """An engine that is more than one machine, and drives its own work."""
 
     def drive(
-        self, run: OpenRun, groups: Sequence[Group], cells: Sequence[CellUnit], listener: Listener
+        self, run: RunState, groups: Sequence[Group], cells: Sequence[CellUnit], listener: Listener
     ) -> None:
         """Train the groups and evaluate the cells, handing what comes of them to the run."""
 
@@ -73,7 +73,7 @@ def execute(
     return store
 
 
-def _work(run: OpenRun, engine: Engine, listener: Listener, selection: Selection | None) -> None:
+def _work(run: RunState, engine: Engine, listener: Listener, selection: Selection | None) -> None:
     done = {entry.key for entry in run.adapters.values() if entry.status == "done" and entry.key}
     if selection is None:
         _drive(run, engine, listener, missing_groups(run.plan, done), run.plan.cells)
@@ -90,7 +90,7 @@ def _work(run: OpenRun, engine: Engine, listener: Listener, selection: Selection
 
 
 def _drive(
-    run: OpenRun, engine: Engine, listener: Listener, groups: Sequence[Group], cells: Sequence[CellUnit]
+    run: RunState, engine: Engine, listener: Listener, groups: Sequence[Group], cells: Sequence[CellUnit]
 ) -> None:
     if isinstance(engine, Workforce):
         engine.drive(run, groups, cells, listener)
@@ -99,10 +99,10 @@ def _drive(
     _evaluate(run, engine, cells, listener)
 
 
-def _train(run: OpenRun, engine: Engine, groups: Sequence[Group], listener: Listener) -> None:
+def _train(run: RunState, engine: Engine, groups: Sequence[Group], listener: Listener) -> None:
     """One training pass after the other; one that memory does not hold is done in halves."""
     todo = deque(groups)
-    meter = Meter("train", listener, [run.rough_tokens(group) for group in groups])
+    meter = ProgressAggregator("train", listener, [run.rough_tokens(group) for group in groups])
     while todo:
         group = todo.popleft()
         if _train_group(run, engine, group, meter):
@@ -114,7 +114,7 @@ def _train(run: OpenRun, engine: Engine, groups: Sequence[Group], listener: List
         run.write()
 
 
-def _train_group(run: OpenRun, engine: Engine, group: Group, meter: Meter) -> bool:
+def _train_group(run: RunState, engine: Engine, group: Group, meter: ProgressAggregator) -> bool:
     """One training pass. Its adapters count all together, when the last of them is written.
 
     False where memory does not hold it and it can be divided.
@@ -136,13 +136,15 @@ def _train_group(run: OpenRun, engine: Engine, group: Group, meter: Meter) -> bo
     return True
 
 
-def _evaluate(run: OpenRun, engine: Engine, cells: Sequence[CellUnit], listener: Listener) -> None:
+def _evaluate(run: RunState, engine: Engine, cells: Sequence[CellUnit], listener: Listener) -> None:
     """Every one of the cells that is not done and can be."""
     for unit in run.plan.cells:
         if run.cells[unit].status != "done":
             run.find_cell(unit)
     todo = [unit for unit in cells if run.cells[unit].status != "done" and run.cells[unit].key]
-    meter = Meter("evaluate", listener, [len(run.targets[unit.target].requests) for unit in todo])
+    meter = ProgressAggregator(
+        "evaluate", listener, [len(run.targets[unit.target].requests) for unit in todo]
+    )
     for place, unit in enumerate(todo):
         meter.detail = row_name(unit) + f" -> {unit.target}"
         _evaluate_cell(run, engine, unit, meter)
@@ -152,7 +154,7 @@ def _evaluate(run: OpenRun, engine: Engine, cells: Sequence[CellUnit], listener:
             run.write()
 
 
-def _evaluate_cell(run: OpenRun, engine: Engine, unit: CellUnit, meter: Meter) -> None:
+def _evaluate_cell(run: RunState, engine: Engine, unit: CellUnit, meter: ProgressAggregator) -> None:
     if run.settle_unasked(unit):
         return
     try:
@@ -165,7 +167,7 @@ def _evaluate_cell(run: OpenRun, engine: Engine, unit: CellUnit, meter: Meter) -
         run.commit_cells([(unit, result)])
 
 
-def _partial_run(run: OpenRun, selection: Selection, units: tuple[CellUnit, ...]) -> OpenRun:
+def _partial_run(run: RunState, selection: Selection, units: tuple[CellUnit, ...]) -> RunState:
     """The run as it looks to its partial cells: targets of the selected items, and a list of their own."""
     targets = {name: run.targets[name].part(items) for name, items in selection.items.items()}
     before = read_parts(run.store)
@@ -199,7 +201,7 @@ def row_name(unit: CellUnit) -> str:
     return unit.source if unit.seed is None else f"{unit.source} seed {unit.seed}"
 
 
-class Meter:
+class ProgressAggregator:
     """Adds up the progress of units whose sizes are guessed until the engine tells them.
 
     Units that are finished count as the engine counted them, those to come as ``expected``.

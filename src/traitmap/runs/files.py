@@ -1,15 +1,11 @@
-"""Files that are there whole or not at all: a temporary name beside the place, fsync, rename.
+"""The files of a run: each is there whole or not at all, and shows when it is damaged.
 
-JSON files that show damage: the first line of each is a digest of all the others.
-
-A file without such a line is of an earlier version and is read as it is. One flipped byte cannot make a
-sealed file look like that, since two words on the first line mark it.
-
-Parquet files that show damage: a digest of every column and of the metadata stands in the metadata.
-
-Parquet does not guard its footer, and a digest of values holds whatever version of Arrow wrote them.
-
-Damaged files of a run, moved out of the way with the reason: the next run makes them anew.
+Written under a temporary name beside the place, forced to the disk, renamed. A JSON file is sealed by a
+digest of all other lines on its first line; one without such a line is of an earlier version and is read as
+it is (one flipped byte cannot make a sealed file look like that, since two words on the first line mark
+it). A Parquet file carries a digest of every column and of its metadata: Parquet does not guard its footer,
+and a digest of values holds whatever version of Arrow wrote them. A damaged file is moved to ``quarantine``
+with the reason, and the next run makes it anew.
 """
 
 from __future__ import annotations
@@ -19,16 +15,20 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from traitmap.errors import RunError
+
+T = TypeVar("T")
 
 PARTIAL = ".partial-"
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG})
@@ -142,6 +142,21 @@ def read_sealed_json(path: Path) -> dict[str, Any]:
         raise ValueError("it holds no object")
     data.pop("checksum", None)
     return data
+
+
+def read_record(path: Path, parse: Callable[[dict[str, Any]], T], *, advice: str) -> T:
+    """A sealed JSON file as a record, made by ``parse`` from the object that it holds.
+
+    advice: what the user can do about a damaged file, as the end of a sentence.
+    FileNotFoundError where there is no file. RunError where it cannot be read, its checksum differs, or
+    ``parse`` finds in it what no run holds (ValueError, KeyError, TypeError or AttributeError).
+    """
+    try:
+        return parse(read_sealed_json(path))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path}: damaged ({error}); {advice}.") from None
 
 
 def json_fault(path: Path) -> str:
@@ -270,17 +285,14 @@ def quarantine(folder: Path, path: Path, reason: str) -> Path:
 
 def quarantined(folder: Path) -> tuple[Quarantined, ...]:
     """All that is kept in ``quarantine``, by name."""
-    found = []
-    for told in sorted((folder / FOLDER).glob("*.json")):
-        kept = told.with_suffix("")
-        if kept.exists():
-            found.append(_read(told, kept))
-    return tuple(found)
-
-
-def _read(told: Path, kept: Path) -> Quarantined:
-    try:
-        raw = json.loads(told.read_text(encoding="utf-8"))
-        return Quarantined(str(raw["path"]), kept.name, str(raw["reason"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return Quarantined(kept.name, kept.name, "its reason cannot be read")
+    records = []
+    for note in sorted((folder / FOLDER).glob("*.json")):
+        name = note.stem
+        if not note.with_suffix("").exists():
+            continue
+        try:
+            raw = json.loads(note.read_text(encoding="utf-8"))
+            records.append(Quarantined(str(raw["path"]), name, str(raw["reason"])))
+        except (OSError, ValueError, KeyError, TypeError):
+            records.append(Quarantined(name, name, "its reason cannot be read"))
+    return tuple(records)

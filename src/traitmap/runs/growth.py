@@ -12,7 +12,7 @@ from traitmap.runs.cluster.drive import KEPT_ADAPTERS, Task
 from traitmap.runs.cost import CHARACTERS_PER_TOKEN, ITEM_BYTES, BaseShape, assumed_cost, shape_of
 from traitmap.runs.ledger import read_ledger
 from traitmap.runs.plan import GROUP_SIZE
-from traitmap.runs.simulate import Job, Luck, Simulated, simulate
+from traitmap.runs.simulate import FailureModel, Job, Simulated, simulate
 from traitmap.runs.store import RunStore, open_store
 from traitmap.study.settings import BASELINE
 
@@ -106,7 +106,7 @@ def grow(
     size = group_size or min(GROUP_SIZE, max(1, adapters // workers))
     jobs = jobs_of(unit, adapters=adapters, targets=targets, group_size=size)
     lucky = simulate(jobs, workers)
-    unlucky = simulate(jobs, workers, Luck(failures=0.05, stragglers=0.1, slowness=3))
+    unlucky = simulate(jobs, workers, FailureModel(failures=0.05, stragglers=0.1, slowness=3))
     machines = ceil(workers / per_machine)
     cells = (adapters + 1) * targets
     texts = adapters * unit.source_bytes + targets * unit.target_bytes

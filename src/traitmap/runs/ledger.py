@@ -1,8 +1,9 @@
 """The ledger of a run: every adapter and cell that was asked for, under which key, and what came of it.
 
-Cells of which only some items have been measured, kept apart from the whole cells and replaced by them.
-
-Which items of a run's targets stand in its training texts, kept in the run folder beside the results.
+Two lists stand beside it: the partial cells, of which only some items have been measured (kept apart from
+the whole cells, which replace them), and which items of the targets occur in the training data. All are
+sealed JSON. Whoever reads the ledger gets it brought up to date: what stands whole in the folder counts as
+done.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from traitmap.errors import RunError
-from traitmap.runs.files import read_sealed_json, write_sealed_json
+from traitmap.runs.files import read_record, write_sealed_json
 from traitmap.runs.plan import CellUnit
 from traitmap.runs.store import RunStore, trained_adapters
 from traitmap.study.paths import digest
@@ -139,10 +140,10 @@ def describe_target(target: LoadedTarget) -> dict[str, Any]:
 
 def write_ledger(store: RunStore, ledger: Ledger) -> None:
     """Write the ledger atomically. Needs the lock."""
-    told = {name: value for name, value in vars(ledger).items() if name not in ("adapters", "cells")}
-    told["adapters"] = [{**vars(entry), "report": dict(entry.report)} for entry in ledger.adapters]
-    told["cells"] = [vars(entry) for entry in ledger.cells]
-    write_sealed_json(store.ledger, {"format": FORMAT, **told})
+    content = {name: value for name, value in vars(ledger).items() if name not in ("adapters", "cells")}
+    content["adapters"] = [{**vars(entry), "report": dict(entry.report)} for entry in ledger.adapters]
+    content["cells"] = [vars(entry) for entry in ledger.cells]
+    write_sealed_json(store.ledger, {"format": FORMAT, **content})
 
 
 def read_ledger(store: RunStore) -> Ledger:
@@ -150,22 +151,27 @@ def read_ledger(store: RunStore) -> Ledger:
 
     RunError where it is damaged or of another version.
     """
-    try:
-        raw = read_sealed_json(store.ledger)
+
+    def parse(raw: dict[str, Any]) -> Ledger:
         if raw.pop("format") != FORMAT:
             raise RunError(f"{store.ledger}: written by another version of traitmap; run the study again.")
         adapters = tuple(AdapterEntry(**entry) for entry in raw.pop("adapters"))
         cells = tuple(CellEntry(**entry) for entry in raw.pop("cells"))
-        for several in ("seeds", "sources", "targets"):
-            raw[several] = tuple(raw[several])
+        for name in ("seeds", "sources", "targets"):
+            raw[name] = tuple(raw[name])
         ledger = Ledger(adapters=adapters, cells=cells, **raw)
         _check_shapes(ledger)
+        return ledger
+
+    try:
+        ledger = read_record(store.ledger, parse, advice="`traitmap run` writes it anew")
     except FileNotFoundError:
         raise RunError(f"{store.folder}: holds no run.json, so it is no run folder.") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{store.ledger}: damaged ({error}); `traitmap run` writes it anew.") from None
+    present = {path.stem for path in store.cells.glob("[!.]*.parquet")}
     return replace(
-        ledger, adapters=_current_adapters(store, ledger.adapters), cells=_current_cells(store, ledger.cells)
+        ledger,
+        adapters=_current_adapters(store, ledger.adapters),
+        cells=tuple(_current(entry, entry.key in present) for entry in ledger.cells),
     )
 
 
@@ -216,16 +222,11 @@ def _current_adapters(store: RunStore, entries: Sequence[AdapterEntry]) -> tuple
     return tuple(current)
 
 
-def _current_cells(store: RunStore, entries: Sequence[CellEntry]) -> tuple[CellEntry, ...]:
-    there = {path.stem for path in store.cells.glob("[!.]*.parquet")}
-    current = []
-    for entry in entries:
-        if entry.key in there:
-            entry = replace(entry, status="done", reason="")
-        elif entry.status == "done":
-            entry = replace(entry, status="missing")
-        current.append(entry)
-    return tuple(current)
+def _current(entry: CellEntry, present: bool) -> CellEntry:
+    """The entry of a cell, brought up to date with whether its file is present."""
+    if present:
+        return replace(entry, status="done", reason="")
+    return replace(entry, status="missing") if entry.status == "done" else entry
 
 
 PARTS_FORMAT = 1
@@ -260,31 +261,30 @@ class Selection:
 def read_parts(store: RunStore) -> Parts:
     """The partial cells whose files are there; none where the run has none. RunError where damaged."""
     path = store.folder / FILE
-    if not path.is_file():
-        return Parts({}, ())
-    try:
-        raw = read_sealed_json(path)
+
+    def parse(raw: dict[str, Any]) -> Parts:
         if raw["format"] != PARTS_FORMAT:
             raise RunError(f"{path}: written by another version of traitmap; remove it and run again.")
         items = {name: tuple(indices) for name, indices in raw["items"].items()}
-        cells = [CellEntry(**entry) for entry in raw["cells"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path}: damaged ({error}); remove it and run again.") from None
-    return Parts(items, tuple(_current(store, entry) for entry in cells))
+        return Parts(items, tuple(CellEntry(**entry) for entry in raw["cells"]))
+
+    if not path.is_file():
+        return Parts({}, ())
+    parts = read_record(path, parse, advice="remove it and run again")
+    cells = [
+        _current(entry, entry.key is not None and store.cell(entry.key).is_file()) for entry in parts.cells
+    ]
+    return replace(parts, cells=tuple(cells))
 
 
 def write_parts(store: RunStore, items: Mapping[str, Sequence[int]], cells: Sequence[CellEntry]) -> None:
     """Write the list of partial cells atomically. Needs the lock."""
-    listed = {name: list(indices) for name, indices in items.items()}
-    told = {"format": PARTS_FORMAT, "items": listed, "cells": [asdict(entry) for entry in cells]}
-    write_sealed_json(store.folder / FILE, told)
-
-
-def _current(store: RunStore, entry: CellEntry) -> CellEntry:
-    there = entry.key is not None and store.cell(entry.key).is_file()
-    if there:
-        return replace(entry, status="done", reason="")
-    return replace(entry, status="missing") if entry.status == "done" else entry
+    content = {
+        "format": PARTS_FORMAT,
+        "items": {name: list(indices) for name, indices in items.items()},
+        "cells": [asdict(entry) for entry in cells],
+    }
+    write_sealed_json(store.folder / FILE, content)
 
 
 _METHOD = 1  # raise it where the comparison itself changes, so that runs compare anew
@@ -303,20 +303,18 @@ def contamination_key(sources: Sequence[LoadedSource], targets: Sequence[LoadedT
 
 def write_contamination(store: RunStore, found: Mapping[str, Any], key: str) -> None:
     """Keep what was found (plain JSON data, see ``analysis.contamination``). Needs the lock."""
-    write_sealed_json(_place(store), {"key": key, **found})
+    write_sealed_json(_contamination_file(store), {"key": key, **found})
 
 
 def read_contamination(store: RunStore) -> dict[str, Any] | None:
     """What was found, with its ``key``; None where nothing was compared. RunError where it is damaged."""
-    place = _place(store)
+    path = _contamination_file(store)
     try:
-        found = read_sealed_json(place)
+        found = read_record(path, dict, advice="`traitmap run` compares again")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{place}: damaged ({error}); `traitmap run` compares again.") from None
     if not isinstance(found.get("overlaps"), list):
-        raise RunError(f"{place}: holds no overlaps; remove it, and `traitmap run` compares again.")
+        raise RunError(f"{path}: holds no overlaps; remove it, and `traitmap run` compares again.")
     return found
 
 
@@ -326,5 +324,5 @@ def contamination_overlaps(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{name: one.get(name) for name in kept} for one in found["overlaps"]]
 
 
-def _place(store: RunStore) -> Path:
+def _contamination_file(store: RunStore) -> Path:
     return store.folder / "contamination.json"

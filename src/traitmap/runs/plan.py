@@ -1,6 +1,7 @@
-"""What determines a result, as a key. Same key, same result: reuse it; anything else: compute it.
+"""The plan of a run: all its units, adapters in groups that are trained together and cells, and their keys.
 
-All units of work of a run: adapters, in groups that are trained together, and cells.
+A key is a digest of whatever determines a result. Same key, same result: reuse it; anything else: compute
+it.
 """
 
 from __future__ import annotations
@@ -147,22 +148,22 @@ def make_plan(
     an adapter's last digits depend on its group, so a resumed run must group as before. For the same reason
     adapters whose group an earlier run has ``recorded`` (key -> number) stay in it, in that order and first.
     """
-    by_lora: dict[str, list[_Member]] = {}
-    kept: dict[int, list[AdapterUnit]] = {}
+    by_lora: dict[str, list[tuple[AdapterUnit, int, int]]] = {}  # unit, tokens of one step, most together
+    grouped: dict[int, list[AdapterUnit]] = {}
     for seed in study.seeds:
         for source in sources:
             if source.adapter is not None:
                 continue
             unit = AdapterUnit(source.name, seed, adapter_key(source, seed, base_digest))
             if unit.key in recorded:
-                kept.setdefault(recorded[unit.key], []).append(unit)
+                grouped.setdefault(recorded[unit.key], []).append(unit)
                 continue
             step = source.training.batch_size * source.training.max_length
             most = group_size or GROUP_SIZE
             if largest_group is not None:
                 most = max(1, min(most, largest_group(source.lora, source.training)))
-            by_lora.setdefault(source.lora.model_dump_json(), []).append(_Member(unit, step, most))
-    groups = [tuple(kept[number]) for number in sorted(kept)]
+            by_lora.setdefault(source.lora.model_dump_json(), []).append((unit, step, most))
+    groups = [tuple(grouped[number]) for number in sorted(grouped)]
     groups += [group for members in by_lora.values() for group in _split(members, token_budget)]
     existing = tuple(source.name for source in sources if source.adapter)
     return Plan(tuple(groups), existing, _cells(study, sources, targets))
@@ -174,26 +175,20 @@ def missing_groups(plan: Plan, done: Container[str]) -> tuple[tuple[AdapterUnit,
     return tuple(group for group in rest if group)
 
 
-@dataclass(frozen=True)
-class _Member:
-    """An adapter to be put into a group. step: tokens of one step; most: adapters that may stand together."""
-
-    unit: AdapterUnit
-    step: int
-    most: int
-
-
-def _split(members: Sequence[_Member], token_budget: int | None) -> list[tuple[AdapterUnit, ...]]:
-    groups: list[list[_Member]] = []
-    used = 0
-    for member in members:
-        full = not groups or len(groups[-1]) >= min(member.most, *(other.most for other in groups[-1]))
-        if full or (token_budget is not None and used + member.step > token_budget):
+def _split(
+    members: Sequence[tuple[AdapterUnit, int, int]], token_budget: int | None
+) -> list[tuple[AdapterUnit, ...]]:
+    """Adapters (unit, tokens of one step, most that may be trained together) in groups, in their order."""
+    groups: list[list[AdapterUnit]] = []
+    used = limit = 0
+    for unit, step, most in members:
+        full = not groups or len(groups[-1]) >= min(most, limit)
+        if full or (token_budget is not None and used + step > token_budget):
             groups.append([])
-            used = 0
-        groups[-1].append(member)
-        used += member.step
-    return [tuple(one.unit for one in group) for group in groups]
+            used, limit = 0, most
+        groups[-1].append(unit)
+        used, limit = used + step, min(limit, most)
+    return [tuple(group) for group in groups]
 
 
 def _cells(

@@ -1,9 +1,8 @@
-"""How one unit of work is computed: an engine and a unit in, a result out, the same on every machine.
+"""The state of a run that is being written, and how one of its units is computed.
 
-A run that is open for writing: what is planned, how far it is, and every change of that.
-
-Whoever computes, here or on a cluster, hands results to this one record in the one process that holds the
-run's lock.
+A unit goes in with an engine and a result comes out, the same on every machine. Whoever computes, here or
+on a cluster, hands results to the one ``RunState`` in the one process that holds the run's lock; it alone
+changes the run's files.
 """
 
 from __future__ import annotations
@@ -155,7 +154,7 @@ Group = tuple[AdapterUnit, ...]
 
 
 @dataclass
-class OpenRun:
+class RunState:
     """A run in progress: the plan, and the ledger's entries as they stand. Needs the lock."""
 
     store: RunStore
@@ -307,7 +306,7 @@ def open_run(
     *,
     group_size: int | None,
     token_budget: int | None,
-) -> OpenRun:
+) -> RunState:
     """Plan a study and find what of it is done. Adapters not trained yet stay in the groups that an earlier
     run of this folder gave them, unless ``group_size`` or ``token_budget`` asks for others."""
     before = _ledger_before(store, engine.base_digest)
@@ -340,7 +339,7 @@ def open_run(
         adapters=(),
         cells=(),
     )
-    run = OpenRun(
+    run = RunState(
         store=store,
         plan=plan,
         head=head,

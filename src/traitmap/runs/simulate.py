@@ -24,7 +24,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Luck:
+class FailureModel:
     """What goes wrong.
 
     failures: share of attempts that fail, at a moment drawn evenly from their time. stragglers: share of
@@ -65,10 +65,10 @@ class Simulated:
 
 
 def simulate(
-    jobs: Sequence[Job], workers: int, luck: Luck | None = None, *, seed: int = 0, copies: bool = True
+    jobs: Sequence[Job], workers: int, luck: FailureModel | None = None, *, seed: int = 0, copies: bool = True
 ) -> Simulated:
     """Play a run through. The same seed gives the same run."""
-    return _Play(jobs, workers, luck or Luck(), np.random.default_rng(seed), copies).run()
+    return _Play(jobs, workers, luck or FailureModel(), np.random.default_rng(seed), copies).run()
 
 
 def ideal(jobs: Sequence[Job], workers: int) -> float:
@@ -87,7 +87,7 @@ class _Play:
         self,
         jobs: Sequence[Job],
         workers: int,
-        luck: Luck,
+        luck: FailureModel,
         generator: np.random.Generator,
         copies: bool,
     ) -> None:

@@ -1,8 +1,7 @@
-"""Every file of a run held against its checksum.
+"""How far a run is: what is done, failed and missing, which files are damaged, and what is under way.
 
-How far a run is: what is done, what failed and why, what is missing.
-
-How far a run in progress is, in one small file of its folder, for whoever watches it.
+Two readers see it: ``run_status`` looks at the ledger and, if asked, holds every file against its checksum;
+whoever watches a run in progress reads one small file, ``progress.json``, which its listener keeps.
 """
 
 from __future__ import annotations
@@ -263,7 +262,7 @@ class RunProgress:
 
 
 @dataclass
-class _Kept:
+class _ProgressFile:
     """What has been heard, and when it was last written."""
 
     path: Path
@@ -320,7 +319,7 @@ def kept_progress(
     killed run leaves it; ``store.running_pid`` tells whether anybody still writes it. Only the process that
     holds the run's lock reports, so only that one writes.
     """
-    kept = _Kept(Path(folder) / NAME, clock, RunProgress(clock()))
+    kept = _ProgressFile(Path(folder) / NAME, clock, RunProgress(clock()))
 
     def hear(report: Progress) -> None:
         listener(report)

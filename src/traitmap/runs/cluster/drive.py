@@ -1,11 +1,11 @@
-"""Which unit a free worker takes next: largest first, thrice at most, and a second copy of what lags behind.
+"""The schedule of a cluster and its driver: which unit a free worker takes, and what becomes of the result.
 
-The same rules drive a cluster and the simulator. They know no clock and no network: whoever uses them says
-what time it is and what has happened. Largest first is Graham's rule for makespan (SIAM Journal on Applied
-Mathematics, 1969); a second copy of a task that lags, of which the first result counts, is that of Dean and
-Ghemawat (OSDI 2004), begun only where a task is late by the pace of its like (Zaharia et al., OSDI 2008).
-
-The driver: hands units to free workers, and what comes back to the one writer of the run.
+The scheduler knows no clock and no network: whoever uses it says what time it is and what has happened, so
+that the same rules drive a cluster and a simulation. Largest first is Graham's rule for makespan (SIAM
+Journal on Applied Mathematics, 1969). A unit is tried three times at most. A second copy of a task that
+lags, of which the first result counts, is that of Dean and Ghemawat (OSDI 2004), begun only where a task is
+late by the pace of its like (Zaharia et al., OSDI 2008). The driver hands units to free workers, and
+results to the one writer of the run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from traitmap.runs.cluster.worker import (
 )
 from traitmap.runs.cost import ASSUMED, request_tokens, rough_token_counts
 from traitmap.runs.plan import CellUnit
-from traitmap.runs.run_state import CellResult, Group, OpenRun, UnitFailure
+from traitmap.runs.run_state import CellResult, Group, RunState, UnitFailure
 from traitmap.runs.store import TrainedAdapter
 
 TRIES = 3  # a unit that has failed so often is given up
@@ -203,7 +203,7 @@ class Drive:
     """One pass over some groups and cells. Every result goes through ``run`` in this process."""
 
     pool: Pool
-    run: OpenRun
+    run: RunState
     listener: Listener
     scheduler: Scheduler = field(default_factory=Scheduler)
     in_flight: dict[Any, tuple[Member, Any]] = field(default_factory=dict)

@@ -1,6 +1,6 @@
-"""A Ray session: of an existing cluster, or one on this machine that nobody else can reach.
+"""The engine that is a cluster: it answers with what its workers report, and drives their work.
 
-The engine that is a cluster: it says what its workers say, and drives their work.
+Here too: the Ray session, of an existing cluster or one on this machine that nobody else can reach.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from traitmap.runs.cluster.worker import (
     write_files,
 )
 from traitmap.runs.plan import CellUnit, adapter_digest
-from traitmap.runs.run_state import Group, OpenRun, UnitFailure
+from traitmap.runs.run_state import Group, RunState, UnitFailure
 from traitmap.study.settings import Lora, Training
 
 # Ray takes a loopback address for its servers only where clusters are switched off, by this name, when it is
@@ -119,7 +119,7 @@ class ClusterEngine:
         return self.about.conditions
 
     def drive(
-        self, run: OpenRun, groups: Sequence[Group], cells: Sequence[CellUnit], listener: Listener
+        self, run: RunState, groups: Sequence[Group], cells: Sequence[CellUnit], listener: Listener
     ) -> None:
         """Do all of these units on the workers, whoever of them comes and goes."""
         Drive(self.pool, run, listener).work_off(groups, cells)

@@ -1,6 +1,6 @@
-"""One worker: a base that stays in memory, and a folder for the adapters that it is sent.
+"""The workers of a run: each a base that stays in memory, with a folder for the adapters that it is sent.
 
-The workers of a run: started where there is room, welcomed when they are up, replaced when gone.
+They are started where there is room, used once they are up, and replaced when they are gone.
 """
 
 from __future__ import annotations
