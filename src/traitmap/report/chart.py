@@ -392,7 +392,18 @@ def along(stops: tuple[str, ...], share: float) -> str:
     place = share * (len(stops) - 1)
     first = min(int(place), len(stops) - 2)
     left, right = _oklab(stops[first]), _oklab(stops[first + 1])
-    return _hex([a + (b - a) * (place - first) for a, b in zip(left, right, strict=True)])
+    lab = [a + (b - a) * (place - first) for a, b in zip(left, right, strict=True)]
+    lightness, a, b = lab
+    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
+    middle = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
+    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
+    linear = (
+        4.0767416621 * long - 3.3077115913 * middle + 0.2309699292 * short,
+        -1.2684380046 * long + 2.6097574011 * middle - 0.3413193965 * short,
+        -0.0041960863 * long - 0.7034186147 * middle + 1.7076147010 * short,
+    )
+    channels = [12.92 * c if c <= 0.0031308 else 1.055 * max(c, 0.0) ** (1 / 2.4) - 0.055 for c in linear]
+    return "#" + "".join(f"{round(255 * min(1.0, max(0.0, c))):02x}" for c in channels)
 
 
 def _linear(colour: str) -> list[float]:
@@ -410,17 +421,3 @@ def _oklab(colour: str) -> list[float]:
         1.9779984951 * long - 2.4285922050 * middle + 0.4505937099 * short,
         0.0259040371 * long + 0.7827717662 * middle - 0.8086757660 * short,
     ]
-
-
-def _hex(lab: list[float]) -> str:
-    lightness, a, b = lab
-    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
-    middle = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
-    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
-    linear = (
-        4.0767416621 * long - 3.3077115913 * middle + 0.2309699292 * short,
-        -1.2684380046 * long + 2.6097574011 * middle - 0.3413193965 * short,
-        -0.0041960863 * long - 0.7034186147 * middle + 1.7076147010 * short,
-    )
-    channels = [12.92 * c if c <= 0.0031308 else 1.055 * max(c, 0.0) ** (1 / 2.4) - 0.055 for c in linear]
-    return "#" + "".join(f"{round(255 * min(1.0, max(0.0, c))):02x}" for c in channels)

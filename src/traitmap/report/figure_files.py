@@ -120,7 +120,12 @@ def figure_file(svg: str, kind: str, *, width: float | None = None, dpi: int = 3
     if not 30 <= dpi <= 2400:
         raise UserError(f"--dpi {dpi}: between 30 and 2400.")
     if kind == "svg":
-        return (_sized(svg, size, height / natural) if width is not None else svg).encode("utf-8")
+        head = re.search(r"<svg\b[^>]*>", svg)
+        if width is not None and head is not None:
+            tag = re.sub(r'\s(?:width|height)="[^"]*"', "", head[0])
+            sized = f'{tag[:-1]} width="{size:g}mm" height="{size * height / natural:.4g}mm">'
+            svg = svg.replace(head[0], sized, 1)
+        return svg.encode("utf-8")
     dots = size / 25.4 * dpi
     if kind == "png" and dots * dots * height / natural > 4e8:
         raise UserError(
@@ -166,16 +171,6 @@ def _with_margin(svg: str) -> tuple[str, float, float]:
         width,
         height,
     )
-
-
-def _sized(svg: str, width: float, aspect: float) -> str:
-    """The SVG with its size in mm."""
-
-    def head(match: re.Match[str]) -> str:
-        tag = re.sub(r'\s(?:width|height)="[^"]*"', "", match[0])
-        return f'{tag[:-1]} width="{width:g}mm" height="{width * aspect:.4g}mm">'
-
-    return re.sub(r"<svg\b[^>]*>", head, svg, count=1)
 
 
 def standalone(svg: str, background: str = "#ffffff") -> str:

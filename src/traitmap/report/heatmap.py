@@ -134,7 +134,7 @@ def heatmap(reading: Reading, sizes: Layout | None = None, key: str = "matrix") 
         content=join(
             element("defs", None, *hatches),
             _column_names(reading, sizes),
-            element("g", {"class": "grid"}, *_base_row(reading, sizes, key), *_rows(reading, sizes, key)),
+            element("g", {"class": "grid"}, *_cells(reading, sizes, key)),
             element("g", {"class": "outlines"}, *_outlines(reading, sizes)),
             _row_names(reading, sizes),
         ),
@@ -188,19 +188,15 @@ def _box(sizes: Layout, row: int, column: int, style: str, words: str, hatch: st
     )
 
 
-def _base_row(reading: Reading, sizes: Layout, key: str) -> list[Markup]:
+def _cells(reading: Reading, sizes: Layout, key: str) -> list[Markup]:
+    """The base's row of absolute values, then the gains, row by row."""
     boxes = []
-    for t, (target, cell) in enumerate(zip(reading.targets, reading.base, strict=True)):
-        if isfinite(cell.value):
-            words = typeset(plain(cell.value * target.factor, target.digits))
-            boxes.append(_box(sizes, -1, t, "cell base", words, None))
-        else:
+    for t in range(len(reading.targets)):
+        step, words = absolute_view(reading, -1, t)
+        if step is None:
             boxes.append(_box(sizes, -1, t, "cell base none", "", f"{key}-unknown"))
-    return boxes
-
-
-def _rows(reading: Reading, sizes: Layout, key: str) -> list[Markup]:
-    boxes = []
+        else:
+            boxes.append(_box(sizes, -1, t, "cell base", typeset(words), None))
     for s, row in enumerate(reading.cells):
         for t, cell in enumerate(row):
             step, words = gain_view(reading, s, t)

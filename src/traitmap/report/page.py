@@ -102,6 +102,12 @@ def render_report(contents: ReportContents) -> str:
 
 def _environment() -> Environment:
     """Templates that escape every value, stop at a missing one, and drop characters that HTML forbids."""
+
+    def json_data(data: Any) -> Markup:
+        """Short, and without a character that could end a script element or begin a tag."""
+        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return Markup(text.translate(_ESCAPED))
+
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -113,14 +119,8 @@ def _environment() -> Environment:
     environment.filters["sentence"] = sentence
     environment.filters["typeset"] = typeset
     environment.filters["table"] = lambda table: Markup(to_html(table))
-    environment.filters["json"] = _json
+    environment.filters["json"] = json_data
     return environment
-
-
-def _json(data: Any) -> Markup:
-    """Data for a script element: short, and without a character that could end the element or begin a tag."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Markup(text.translate(_ESCAPED))
 
 
 def _file(name: str) -> str:

@@ -117,7 +117,10 @@ def row_chart(
     """
     labels = [row.label for row in rows if not row.heading]
     left = (label_room or room_for(labels, least=60, most=min(250.0, 0.36 * width))) + 8
-    columns = [text_room] if text_room else _columns(rows, heads)
+    columns = [text_room] if text_room else []
+    for at in range(0 if text_room else max([len(heads), *(len(row.texts) for row in rows)])):
+        texts = [*(row.texts[at] for row in rows if at < len(row.texts)), *heads[at : at + 1]]
+        columns.append(room_for(texts, size=TICK_SIZE) + _GAP)
     right = width - sum(columns) - (10 if columns else 4)
     top = _HEAD if any(heads) else 4.0
     heights = [
@@ -142,21 +145,12 @@ def row_chart(
         if row.heading:
             parts.append(text(0, y + 8, "group", row.label))
             continue
-        texts = [
+        amounts = [
             text(column_end(at), y + 4, "amount", typeset(words), "end") for at, words in enumerate(row.texts)
         ]
         label = name_text(row.label, left - 8, y + 4, left - 8)
-        parts.append(element("g", {"class": f"line {row.tone}"}, label, *_marks(row, y, scale), *texts))
+        parts.append(element("g", {"class": f"line {row.tone}"}, label, *_marks(row, y, scale), *amounts))
     return Chart(title, alt, join(*parts), width, bottom + (38 if axis else 22), "rows")
-
-
-def _columns(rows: Sequence[Row], heads: Sequence[str]) -> list[float]:
-    """Width of each column of texts."""
-    count = max([len(row.texts) for row in rows] + [len(heads)], default=0)
-    texts = [[row.texts[at] for row in rows if at < len(row.texts)] for at in range(count)]
-    return [
-        room_for([*column, *heads[at : at + 1]], size=TICK_SIZE) + _GAP for at, column in enumerate(texts)
-    ]
 
 
 def _logarithmic(rows: Sequence[Row]) -> bool:

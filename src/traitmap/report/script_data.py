@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         RunDetails,
         TargetDetail,
     )
-    from traitmap.analysis.explanation.records import OddCell
     from traitmap.analysis.features import Reason
 
 _VIEWS = {"gain": gain_view, "absolute": absolute_view, "z": z_view}
@@ -295,17 +294,10 @@ def _cell(cell: CellDetail, details: RunDetails, target: TargetView) -> dict[str
             for sure in (True, False)
         ]
     if odd is not None:
-        part["odd"] = _odd(odd, details.odd_unit)
+        text = f"Odd: the texts' surface predicts {signed(odd.predicted)} {details.odd_unit}, and the gain "
+        text += f"departs from that by {estimate(odd.departure)}."
+        part["odd"] = [typeset(text), *map(_in_words, odd.reasons)]
     return part
-
-
-def _odd(cell: OddCell, unit: str) -> list[str]:
-    """What surface similarity predicts, and why the cell may depart from it."""
-    text = (
-        f"Odd: the texts' surface predicts {signed(cell.predicted)} {unit}, and the gain departs from that "
-        f"by {estimate(cell.departure)}."
-    )
-    return [typeset(text), *map(_in_words, cell.reasons)]
 
 
 def _in_words(reason: Reason) -> str:
