@@ -1,8 +1,8 @@
-"""Adapters as PEFT directories, in and out: ``adapter_config.json`` and safetensors, no pickle.
+"""Adapters of one base: read and written as PEFT directories, merged into weights, or put in by PEFT.
 
-Adapters of every other kind, put to work by PEFT itself, one at a time, and taken out again whole.
-
-An adapter merged into copies of the weights that it touches; the base's own are left alone.
+Plain LoRA is read and written here (``adapter_config.json`` and safetensors, no pickle) and computed by
+``lora`` or merged into copies of the weights that it touches; the base's own are left alone. Every other kind
+is put to work by PEFT itself, one at a time, and taken out again whole.
 """
 
 from __future__ import annotations
@@ -183,7 +183,11 @@ def peft_applied(base: Base, folder: Path) -> Iterator[Base]:
     tokens (prompt and prefix tuning) runs in padded rows. ModelError where PEFT cannot read the adapter or
     it does not fit. The base is put back module by module and compared with what it was.
     """
-    config = _config(folder)
+    try:
+        config: Any = PeftConfig.from_pretrained(str(folder))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{folder}: PEFT cannot read its adapter_config.json: {reason}") from error
     before = _Snapshot(base.model)
     try:
         try:
@@ -198,22 +202,11 @@ def peft_applied(base: Base, folder: Path) -> Iterator[Base]:
         if config.is_prompt_learning:
             yield replace(base, model=_Virtual(model), layout="padded", cached=False)
         else:
-            yield replace(base, layout=_layout(base))
+            # an adapter may change the attention itself, so the stream may be wrong with it
+            layout = choose_layout(base.model) if base.layout == "stream" else base.layout
+            yield replace(base, layout=layout)
     finally:
         before.restore()
-
-
-def _config(folder: Path) -> Any:
-    try:
-        return PeftConfig.from_pretrained(str(folder))
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{folder}: PEFT cannot read its adapter_config.json: {reason}") from error
-
-
-def _layout(base: Base) -> str:
-    """The stream only where it is still right: an adapter may change the attention itself."""
-    return choose_layout(base.model) if base.layout == "stream" else base.layout
 
 
 class _Virtual:

@@ -169,8 +169,11 @@ class LocalEngine:
             with widest_products(model):
                 yield self._activated(self.base)
             return
-        state = _state(adapter)
-        if not is_plain(adapter):
+        plain = is_plain(adapter)
+        # what tells whether the adapter's files are those that were read last
+        stats = [(file.name, file.stat()) for file in sorted(adapter.iterdir())]
+        state = adapter.resolve(), *((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
+        if not plain:
             with peft_applied(self.base, adapter) as base, widest_products(model):
                 yield self._activated(base, state=state)
             return
@@ -230,12 +233,6 @@ class LocalEngine:
         if self.paths is None:
             self.paths = self.find_paths(base.model)
         return self.paths
-
-
-def _state(folder: Path) -> tuple[object, ...]:
-    """What tells whether an adapter's files are those that were read last."""
-    files = sorted(folder.iterdir())
-    return (folder.resolve(), *((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
 
 
 def linear_modules_of(base: Base) -> dict[str, torch.nn.Linear]:

@@ -56,8 +56,12 @@ def open_engine_if_present(
     location = model_location(used.path, folder)
     if isinstance(location, Path) or model.endpoint is not None:
         return open_engine(used, folder), ""
-    if not download and not _is_cached(location, used.revision):
-        return None, f"the base {used.path!r} is not on this machine and was not downloaded"
+    if not download:
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = (try_to_load_from_cache(location, file, revision=used.revision) for file in _WEIGHTS)
+        if not any(isinstance(path, str) for path in cached):
+            return None, f"the base {used.path!r} is not on this machine and was not downloaded"
     try:
         with offline_where_unreachable():
             return open_engine(used, folder), ""
@@ -72,9 +76,3 @@ def with_local_copy(model: Model, copies: Path | None) -> Model:
     """
     copy = None if model.endpoint is not None else model_copy(model.path, copies)
     return model if copy is None else model.model_copy(update={"path": str(copy), "revision": None})
-
-
-def _is_cached(name: str, revision: str | None) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    return any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in _WEIGHTS)

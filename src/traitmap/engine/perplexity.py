@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import exp, isfinite, log, nan
+from math import exp, log, nan
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from scipy import stats
 from traitmap.data.records import Answer, Request
 from traitmap.data.texts import TaskText, Texts
 from traitmap.engine.contract import Engine
+from traitmap.jsonable import jsonable
 from traitmap.progress import Listener, Progress, silent
 
 SAMPLE = 200
@@ -60,12 +61,10 @@ class BasePerplexity:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data; unknown numbers are null."""
-        told: dict[str, Any] = {"n": self.n, "available": self.available}
-        for part in ("input", "output", "text"):
-            surprise: Surprise = getattr(self, part)
-            numbers = {**asdict(surprise), "perplexity": surprise.perplexity}
-            told[part] = {name: _known(number) for name, number in numbers.items()}
-        return told
+        record: dict[str, Any] = {"n": self.n, "available": self.available}
+        for name, part in (("input", self.input), ("output", self.output), ("text", self.text)):
+            record[name] = jsonable({**asdict(part), "perplexity": part.perplexity})
+        return record
 
 
 def base_perplexity(
@@ -85,26 +84,24 @@ def base_perplexity(
     cuts, and for what a base forgets that cannot read so far back.
     Reports the stage ``perplexity`` in requests.
     """
-    drawn = {name: _drawn(some, sample, seed) for name, some in texts.items()}
-    asked = [_requests(engine, some, piece) for some in drawn.values()]
-    requests = [request for own in asked for request in own]
+    drawn = dict(texts)
+    for name, available in texts.items():
+        if sample is not None and len(available) > sample:
+            indices = np.sort(np.random.default_rng(seed).choice(len(available), sample, replace=False))
+            drawn[name] = [available[index] for index in indices]
+    by_dataset = [_requests(engine, sampled, piece) for sampled in drawn.values()]
+    requests = [request for of_dataset in by_dataset for request in of_dataset]
     answers = engine.answer(
         requests,
         None,
         lambda report: listener(Progress("perplexity", report.done, report.total, report.detail)),
     )
-    found, start = {}, 0
-    for (name, some), own in zip(drawn.items(), asked, strict=True):
-        found[name] = _measured(some, own, answers[start : start + len(own)], len(texts[name]))
-        start += len(own)
-    return found
-
-
-def _drawn(texts: Sequence[TaskText], sample: int | None, seed: int) -> Sequence[TaskText]:
-    if sample is None or len(texts) <= sample:
-        return texts
-    chosen = np.sort(np.random.default_rng(seed).choice(len(texts), sample, replace=False))
-    return [texts[index] for index in chosen]
+    perplexities, start = {}, 0
+    for (name, sampled), of_dataset in zip(drawn.items(), by_dataset, strict=True):
+        stop = start + len(of_dataset)
+        perplexities[name] = _measured(sampled, of_dataset, answers[start:stop], len(texts[name]))
+        start = stop
+    return perplexities
 
 
 def _requests(engine: Engine, texts: Sequence[TaskText], most: int) -> list[Request]:
@@ -155,10 +152,10 @@ def _measured(
 
 
 def _surprise(nats: NDArray[np.float64], tokens: NDArray[np.float64], sizes: NDArray[np.float64]) -> Surprise:
-    there = tokens > 0
-    per_token = _ratio(nats[there], tokens[there])
-    bits = _ratio(nats[there] / log(2), sizes[there])
-    return Surprise(*per_token, *bits, int(there.sum()), int(tokens.sum()))
+    scored = tokens > 0
+    per_token = _ratio(nats[scored], tokens[scored])
+    bits = _ratio(nats[scored] / log(2), sizes[scored])
+    return Surprise(*per_token, *bits, int(scored.sum()), int(tokens.sum()))
 
 
 def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -173,7 +170,3 @@ def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> 
     error = np.sqrt((residuals**2).sum() / (n - 1) / n) / denominator.mean()
     half = float(stats.t.ppf(0.975, n - 1) * error)
     return ratio, ratio - half, ratio + half
-
-
-def _known(number: float) -> float | None:
-    return number if isfinite(number) else None

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -92,7 +92,9 @@ def pretrain(
         torch.set_num_threads(recipe.threads)
     documents = read_documents(texts)
     tokenizer = train_tokenizer(documents, recipe.vocab_size)
-    training, validation = _token_rows(documents, tokenizer, recipe.sequence_length)
+    held_out = max(1, round(HELD_OUT * len(documents)))
+    training = _rows(documents[:-held_out], tokenizer, recipe.sequence_length, "training")
+    validation = _rows(documents[-held_out:], tokenizer, recipe.sequence_length, "validation")
     torch.manual_seed(recipe.seed)
     model = LlamaForCausalLM(_config(recipe))
     model.to(device)  # type: ignore[arg-type]
@@ -164,32 +166,15 @@ def train_tokenizer(documents: Sequence[str], vocab_size: int) -> PreTrainedToke
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_first_characters(documents, TOKENIZER_CHARACTERS), trainer)
+    sizes = np.cumsum([0, *map(len, documents)])[:-1]  # characters before each document
+    first = documents[: int((sizes < TOKENIZER_CHARACTERS).sum())]
+    tokenizer.train_from_iterator(iter(first), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=START,
         eos_token=END,
         pad_token=PAD,
         clean_up_tokenization_spaces=False,
-    )
-
-
-def _first_characters(documents: Sequence[str], limit: int) -> Iterator[str]:
-    for document in documents:
-        if limit <= 0:
-            return
-        limit -= len(document)
-        yield document
-
-
-def _token_rows(
-    documents: Sequence[str], tokenizer: PreTrainedTokenizerFast, length: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(rows, length + 1) token ids for training and for validation, from one stream of documents each."""
-    held_out = max(1, round(HELD_OUT * len(documents)))
-    return (
-        _rows(documents[:-held_out], tokenizer, length, "training"),
-        _rows(documents[-held_out:], tokenizer, length, "validation"),
     )
 
 
@@ -238,7 +223,15 @@ def _train(
         lr=recipe.learning_rate,
         betas=(0.9, 0.95),
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _factor(recipe))
+
+    def factor(step: int) -> float:
+        """Share of the learning rate: linear warm-up, then cosine from 1 to 0.1."""
+        if step < recipe.warmup_steps:
+            return (step + 1) / recipe.warmup_steps
+        done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+        return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     device = next(model.parameters()).device
     precise = recipe.arithmetic == "float32" or (recipe.arithmetic == "auto" and device.type == "cpu")
     losses: list[float] = []
@@ -254,18 +247,6 @@ def _train(
         losses.append(float(loss.detach()))
         listener(Progress("pretrain", step + 1, recipe.steps, f"loss {losses[-1]:.3f}"))
     return losses
-
-
-def _factor(recipe: PretrainRecipe) -> Callable[[int], float]:
-    """Step -> share of the learning rate: linear warm-up, then cosine from 1 to 0.1."""
-
-    def factor(step: int) -> float:
-        if step < recipe.warmup_steps:
-            return (step + 1) / recipe.warmup_steps
-        done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-        return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done)))
-
-    return factor
 
 
 def _batches(rows: torch.Tensor, recipe: PretrainRecipe) -> Iterator[torch.Tensor]:
@@ -313,13 +294,10 @@ def _write(
             table.writerow([step, step * recipe.batch_size * recipe.sequence_length, f"{loss:.4f}"])
     record: dict[str, Any] = {
         "recipe": asdict(recipe),
-        "texts": [{"name": path.name, "sha256": _sha256(path)} for path in texts],
+        "texts": [
+            {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in texts
+        ],
         "found": {name: value for name, value in asdict(report).items() if name != "losses"},
         "versions": {package: version(package) for package in ("torch", "transformers", "tokenizers")},
     }
     (folder / "recipe.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

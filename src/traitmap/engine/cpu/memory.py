@@ -1,10 +1,7 @@
-"""Python's collector of garbage in cycles, spared what stays anyway: modules, a model, the data of a run.
+"""Memory on a CPU: Python's garbage collector spared what stays anyway, and freed memory given back.
 
-A hundred imported packages are a million objects, and every full collection looks through all of them.
-
-Memory that was freed, given back to the system while a run goes on.
-
-The allocator keeps what a pass has freed, in pieces that the next pass does not quite fit into: some hundred
+A hundred imported packages are a million objects, and every full collection looks through all of them. And
+the allocator keeps what a pass has freed, in pieces that the next pass does not quite fit into: some hundred
 training steps later a process holds a third more than it ever uses.
 """
 

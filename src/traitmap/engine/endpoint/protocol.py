@@ -70,7 +70,12 @@ def token_logprobs(answer: Any) -> TokenLogprobs:
         raise ModelError(_NO_LOGPROBS)
     logprobs = [_logprob(one) for one in _listed(told.get("token_logprobs"))]
     tokens, likeliest = _listed(told.get("tokens")), _listed(told.get("top_logprobs"))
-    count = _prompt_tokens(answer, len(logprobs))
+    # the listed tokens but those that were generated; a list no longer than that holds none of the prompt
+    count, completion = _used(answer, "prompt_tokens"), _used(answer, "completion_tokens")
+    if count is None:
+        count = len(logprobs) - 1
+    elif count > len(logprobs) or len(logprobs) <= (completion or 0):
+        count = 0
     if count < 1 or len(tokens) != len(logprobs) or len(likeliest) != len(logprobs):
         raise ModelError(_NO_LOGPROBS)
     offsets = [one for one in _listed(told.get("text_offset")) if isinstance(one, int)]
@@ -80,15 +85,6 @@ def token_logprobs(answer: Any) -> TokenLogprobs:
         greedy=tuple(_is_likeliest(one, top) for one, top in zip(logprobs, likeliest, strict=True))[:count],
         offsets=tuple(offsets[:count]) if len(offsets) == len(logprobs) else (),
     )
-
-
-def _prompt_tokens(answer: Mapping[str, Any], listed: int) -> int:
-    """How many of the listed tokens are the prompt's: all but what was generated."""
-    count, generated = _used(answer, "prompt_tokens"), _used(answer, "completion_tokens")
-    if count is not None:
-        # a list no longer than what was generated holds none of the prompt
-        return count if count <= listed and listed > (generated or 0) else 0
-    return listed - 1
 
 
 def _used(answer: Mapping[str, Any], what: str) -> int | None:

@@ -124,7 +124,10 @@ class Transport:
                     told = self._told(content.decode("utf-8", "replace"))
                     raise RefusedError(f"{address} answered {status}: {told}", status)
             if attempt + 1 < tries:
-                _wait(max(self._backoff(attempt), asked_wait), stop)
+                with self._lock:  # drawn so that threads do not come back together
+                    share = self._jitter.uniform(0.5, 1.0)
+                backoff = share * min(LONGEST_WAIT, FIRST_WAIT * 2.0**attempt)
+                _wait(max(backoff, asked_wait), stop)
         self.away = True
         raise UnreachableError(
             f"{address} gave no answer in {tries} {'try' if tries == 1 else 'tries'}; at the last one "
@@ -150,12 +153,6 @@ class Transport:
             # a server that repeats the key would have it kept with its answers
             kept = bytes(content).replace(self._key.encode(), b"***") if self._key else bytes(content)
             return response.status_code, response.headers, kept
-
-    def _backoff(self, attempt: int) -> float:
-        """Seconds to wait: doubled at every try, and drawn so that threads do not come back together."""
-        with self._lock:
-            share = self._jitter.uniform(0.5, 1.0)
-        return share * min(LONGEST_WAIT, FIRST_WAIT * 2.0**attempt)
 
     def _pace(self, stop: threading.Event) -> None:
         """Wait until another request may begin."""
