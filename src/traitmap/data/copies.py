@@ -43,7 +43,10 @@ def copy_of(name: str, subset: str | None, copies: Path | None) -> dict[str, Any
 
 
 def read_from_copy(config: dict[str, Any], copies: Path | None) -> dict[str, Any]:
-    """The configuration of an lm-eval task, reading from the copy of its dataset where there is one."""
+    """The configuration of an lm-eval task, reading from the copy of its dataset where there is one.
+
+    config: as the task file has it, never changed in place; copies: the study's ``data`` folder, or None.
+    """
     dataset = config.get("dataset_path")
     if not isinstance(dataset, str) or dataset in _PLAIN or is_local_data(dataset):
         return config

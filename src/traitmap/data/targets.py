@@ -131,7 +131,10 @@ RenderChat = Callable[..., str]
 
 
 def load_targets(study: Study, render_chat: RenderChat | None = None) -> tuple[LoadedTarget, ...]:
-    """All targets of a study in its order. Raises one DataError that holds the faults of all of them."""
+    """All targets of a study in its order. Raises one DataError that holds the faults of all of them.
+
+    render_chat: as for `load_target`.
+    """
     loaded, faults = [], []
     for target in study.targets:
         try:

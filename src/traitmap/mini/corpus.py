@@ -204,7 +204,10 @@ def story(generator: Generator) -> str:
 
 @cache
 def vocabulary() -> tuple[str, ...]:
-    """Every word that stands in a task's rows or around them, as it is written there, one by one."""
+    """Every word that stands in a task's rows or around them, as it is written there, one by one.
+
+    Sorted, from 400 training rows of every family with seed 0, and ``CUE_WORDS``.
+    """
     rows = [row for family in FAMILIES.values() for row in family.rows("train", 400, 0)]
     text = " ".join(str(value) for row in rows for value in row.values())
     return tuple(sorted(set(re.findall(r"[A-Za-z]+", text)) | set(CUE_WORDS)))
