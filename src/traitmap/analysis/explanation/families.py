@@ -102,16 +102,6 @@ class Families:
         return bool(self.curves or self.balanced or self.format)
 
 
-@dataclass(frozen=True)
-class Doses:
-    """One change of one source in several doses. sources: dose -> source, rising, the parent among them."""
-
-    parent: str
-    kind: str
-    meaning: str
-    sources: Mapping[float, str]
-
-
 def variations_of(matrix: TransferMatrix) -> dict[str, Mapping[str, Any]]:
     """How each source that is made from another one was made, by its name.
 
@@ -141,14 +131,15 @@ def without_variations(matrix: TransferMatrix) -> TransferMatrix:
     )
 
 
-def doses_of(matrix: TransferMatrix) -> tuple[Doses, ...]:
+def doses_of(matrix: TransferMatrix) -> dict[tuple[str, str, str], dict[float, str]]:
     """Every change that was made in two doses or more, the parent's own counted.
 
-    In the order of the parents' names and the kinds of change; one source for a dose.
+    (parent, kind of change, unit of its dose) -> dose -> source, the doses rising and one source for a dose;
+    in the order of the parents' names and the kinds.
     """
     made = variations_of(matrix)
     groups = sorted({(one["parents"][0], one["kind"]) for one in made.values() if len(one["parents"]) == 1})
-    series = []
+    series = {}
     for parent, kind in groups:
         family = {n: v for n, v in made.items() if list(v["parents"]) == [parent] and v["kind"] == kind}
         doses = {
@@ -159,8 +150,8 @@ def doses_of(matrix: TransferMatrix) -> tuple[Doses, ...]:
             doses[parent] = first["parent_dose"]
         by_dose = {dose: name for name, dose in sorted(doses.items(), reverse=True)}
         if len(by_dose) > 1:
-            series.append(Doses(parent, kind, str(first["meaning"]), dict(sorted(by_dose.items()))))
-    return tuple(series)
+            series[parent, kind, str(first["meaning"])] = dict(sorted(by_dose.items()))
+    return series
 
 
 def families(matrix: TransferMatrix) -> Families:
@@ -190,9 +181,9 @@ def families(matrix: TransferMatrix) -> Families:
 
 def _curves(matrix: TransferMatrix) -> Iterator[DoseCurve]:
     """One per parent, change and target with scores of two doses or more; q is still unknown."""
-    for series in doses_of(matrix):
+    for (parent, kind, meaning), by_dose in doses_of(matrix).items():
         for target in matrix.targets:
-            scores = {dose: _scores(matrix, name, target) for dose, name in sorted(series.sources.items())}
+            scores = {dose: _scores(matrix, name, target) for dose, name in by_dose.items()}
             known = {dose: array for dose, array in scores.items() if array is not None}
             if len(known) < 2 or len({array.shape for array in known.values()}) > 1:
                 continue
@@ -201,12 +192,12 @@ def _curves(matrix: TransferMatrix) -> Iterator[DoseCurve]:
                     list(known),
                     np.stack(list(known.values())),
                     measure=f"the score on {target}",
-                    dose=series.meaning,
+                    dose=meaning,
                 )
             except MatrixError:
                 continue
-            sources = tuple(series.sources[dose] for dose in known)
-            yield DoseCurve(series.parent, series.kind, series.meaning, target, sources, response, nan)
+            sources = tuple(by_dose[dose] for dose in known)
+            yield DoseCurve(parent, kind, meaning, target, sources, response, nan)
 
 
 def _balanced(matrix: TransferMatrix, made: Mapping[str, Mapping[str, Any]]) -> Iterator[Balanced]:
