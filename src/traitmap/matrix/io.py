@@ -1,6 +1,8 @@
-"""Conditions that were stored with a table by somebody, read with the shapes that all later steps rely on.
+"""A table of scores as it lies in a file -> TransferMatrix: wide or long, CSV, TSV or Parquet.
 
-Anybody's table of scores -> TransferMatrix: wide CSV, long CSV or Parquet.
+A wide table has one row per source and one column per target (or the reverse), a long one one row per cell.
+Whatever is neither empty nor a number is refused with its place. Conditions that a file carries are shown
+later, so the keys that have a meaning are checked here; all others may hold anything.
 """
 
 from __future__ import annotations
@@ -71,18 +73,21 @@ class _Conditions(_Read):
     study: dict[str, Any] | None = None
 
 
-def checked_conditions(told: Any, place: str) -> Mapping[str, Any]:
-    """The conditions as they stand, if each key that has a meaning holds what it should. MatrixError else."""
+def checked_conditions(conditions: Any, place: str) -> Mapping[str, Any]:
+    """The conditions as they are, if each key that has a meaning holds what it should.
+
+    place: the file, for the message. Raises MatrixError, naming the first malformed key.
+    """
     try:
-        _Conditions.model_validate(told)
+        _Conditions.model_validate(conditions)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"])) or "as a whole"
         raise MatrixError(
             f"{place}: its conditions are malformed ({where}: {first['msg']}); write the table again"
         ) from None
-    found: Mapping[str, Any] = told
-    return found
+    checked: Mapping[str, Any] = conditions
+    return checked
 
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "—"})
@@ -133,12 +138,11 @@ def read_matrix(
         raise MatrixError(
             f"orientation {orientation!r} is unknown; use 'rows' or 'columns' (where the sources are)"
         )
-    table = _load(Path(path))
-    kept = _without(table, drop)
-    lower = {name.strip().lower(): name for name in kept.header}
+    table = _without(_load(Path(path)), drop)
+    lower = {name.strip().lower(): name for name in table.header}
     if row_name is None and all(name in lower for name in LONG):
-        return _from_long(kept, lower)
-    return _from_wide(kept, orientation, row_name)
+        return _from_long(table, lower)
+    return _from_wide(table, orientation, row_name)
 
 
 def _load(path: Path) -> ScoreTable:

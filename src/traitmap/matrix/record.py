@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from traitmap.jsonable import outline
+from traitmap.jsonable import jsonable, outline
 from traitmap.study.settings import BASELINE
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class TransferMatrix:
         import pyarrow.parquet as pq
 
         table = pa.Table.from_pandas(self.to_frame(), preserve_index=False)
-        told = json.dumps(_plain(self.conditions), sort_keys=True).encode()
+        told = json.dumps(jsonable(self.conditions), sort_keys=True).encode()
         _folder_of(path)
         pq.write_table(
             table.replace_schema_metadata({**(table.schema.metadata or {}), b"traitmap": told}), path
@@ -161,7 +161,7 @@ class TransferMatrix:
         unknown = np.full(len(self.targets), np.nan)
 
         def by_target(numbers: Array | None) -> dict[str, Any]:
-            return dict(zip(self.targets, _plain(unknown if numbers is None else numbers), strict=True))
+            return dict(zip(self.targets, jsonable(unknown if numbers is None else numbers), strict=True))
 
         cells = self.cells or tuple(cell for cell in _given_cells(self) if cell.source != BASELINE)
         return {
@@ -170,16 +170,16 @@ class TransferMatrix:
             "baseline": by_target(self.baseline),
             "chance": by_target(self.chance),
             "majority": by_target(self.majority),
-            "cells": [{name: _plain(getattr(cell, name)) for name in columns} for cell in cells],
+            "cells": [{name: jsonable(getattr(cell, name)) for name in columns} for cell in cells],
             "baseline_cells": [
-                {name: _plain(getattr(cell, name)) for name in columns} for cell in self.base_cells
+                {name: jsonable(getattr(cell, name)) for name in columns} for cell in self.base_cells
             ],
             "reasons": [
                 {"source": cell.source, "target": cell.target, "seed": cell.seed, "reason": cell.reason}
                 for cell in (*self.base_cells, *cells)
                 if cell.reason
             ],
-            "conditions": _plain(self.conditions),
+            "conditions": jsonable(self.conditions),
         }
 
     __repr__ = outline
@@ -206,16 +206,3 @@ def _given_cells(matrix: TransferMatrix) -> tuple[Cell, ...]:
 
 def _folder_of(path: str | Path) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-
-
-def _plain(value: Any) -> Any:
-    """Anything that conditions hold as JSON data; a number that is none becomes None."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(one) for one in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float):
-        return value if isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
