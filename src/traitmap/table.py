@@ -123,7 +123,11 @@ class Table:
 
 
 def to_csv(table: Table) -> str:
-    """Heads and rows as CSV: raw numbers where entries carry them, else their text; unknown is empty."""
+    """Heads and rows as CSV with line feeds, the columns that the page has.
+
+    Entries that carry a number are written as it is, in the unit of the record, without marks; others as
+    their text. What is unknown is empty.
+    """
     columns, rows = table.shown("page")
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -142,7 +146,11 @@ def _raw(entry: Entry) -> float | str:
 
 
 def to_html(table: Table) -> str:
-    """The table for the report's page, which styles it. Signs of numbers are typeset, all text is escaped."""
+    """The table for the report's page, whose style sheet it follows.
+
+    All text is escaped, and minus signs of numbers are typeset. The caption also names the table for screen
+    readers.
+    """
     columns, rows = table.shown("page")
     caption = _escaped(table.caption)
     heads = "".join(f'<th scope="col">{_escaped(column.title("page"))}</th>' for column in columns)
@@ -181,7 +189,12 @@ _LINE = "border-bottom:1px solid rgba(128,128,128,.35)"
 
 
 def to_notebook(title: str, *parts: Table | str, notes: Sequence[str] = ()) -> str:
-    """Title, tables and paragraphs in their order, then the tables' notes and ``notes`` in small print."""
+    """Static HTML with inline styles only, which takes the colours of the notebook's theme.
+
+    parts: tables and paragraphs, in their order; beneath them the tables' notes and ``notes`` in small print.
+    All text is escaped. Of large tables the first ``NOTEBOOK_MOST`` rows and columns are shown; others are
+    counted.
+    """
     small = [note for part in parts if isinstance(part, Table) for note in part.notes]
     blocks = [f'<div style="font-weight:600;margin-bottom:.3em">{_escaped(title)}</div>']
     blocks += [_paragraph(part) if isinstance(part, str) else _notebook_table(part) for part in parts]
@@ -327,7 +340,10 @@ def _pieces(head: str) -> list[str]:
 
 
 def split(widths: Sequence[int], room: int) -> Iterator[tuple[int, int]]:
-    """Ranges of columns that fit beside the names; each column costs its width and the gap before it."""
+    """Ranges (first, behind the last) of columns that fit into ``room`` characters beside the names.
+
+    Each column costs its width and the gap before it; one that is too wide by itself gets a block of its own.
+    """
     first, used = 0, 0
     for column, width in enumerate(widths):
         cost = width + 2

@@ -62,12 +62,18 @@ def with_interval(value: float, low: float, high: float, digits: int = 1, unknow
 
 
 def estimate(result: Bounded, digits: int = 1, unknown: str = "unknown") -> str:
-    """An estimate with its interval, as :func:`with_interval` writes it."""
+    """An estimate with its interval, as :func:`with_interval` writes it.
+
+    result: anything with ``value``, ``low`` and ``high``, such as ``matrix.statistics.Interval``.
+    """
     return with_interval(result.value, result.low, result.high, digits, unknown)
 
 
 def probability(value: float) -> str:
-    """``.023``, ``<.001``: as style guides print p and q."""
+    """A p or q as style guides print it: ``.023``, ``<.001``, ``1.00``.
+
+    Three decimals without the leading zero; a dash where it is unknown.
+    """
     if not isfinite(value):
         return UNKNOWN
     if value < 0.001:
@@ -82,7 +88,10 @@ def related(name: str, value: float) -> str:
 
 
 def share(value: float) -> str:
-    """A share in 0..1 as per cent: ``3 %``, ``<1 %`` where there is some but little."""
+    """A share in 0..1 as per cent without decimals: ``3 %``.
+
+    ``<1 %`` where it is more than nothing and rounds to it; a dash where it is unknown.
+    """
     if not isfinite(value):
         return UNKNOWN
     if 0 < value < 0.005:
@@ -111,7 +120,7 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 
 
 def listed(names: list[str] | tuple[str, ...], most: int = 4) -> str:
-    """``a, b and c``; the rest as a count."""
+    """``a, b and c``; beyond ``most`` names the others as a count: ``a, b and 3 more``."""
     shown = list(names[:most])
     if len(names) > most:
         return f"{', '.join(shown)} and {len(names) - most} more"

@@ -57,7 +57,10 @@ def component_name(traits: Traits, c: int) -> str:
 
 
 def components_table(traits: Traits) -> Table:
-    """Explained variance of the leading components beside what noise explains, and which are supported."""
+    """Explained variance of the leading components beside what noise explains, and which are supported.
+
+    One row for each supported component, and at least four; shares in per cent of the variance of the table.
+    """
     used = traits.n_components.get("used") or 0
     rows: list[Row] = []
     for c in range(min(len(traits.explained_variance_ratio), max(used, 4))):
@@ -74,7 +77,10 @@ def components_table(traits: Traits) -> Table:
 
 
 def scree_table(traits: Traits) -> Table:
-    """Explained variance in per cent and its noise band, for the page."""
+    """Explained variance in per cent and its noise band, for the page.
+
+    The first components only, as many as the scree chart has; noise is that of parallel analysis.
+    """
     columns = (traits.explained_variance_ratio, traits.null_mean, traits.null_p05, traits.null_p95)
     return Table(
         "Share of variance in per cent: this matrix, and noise of the same shape (mean, 5th and 95th "
@@ -88,7 +94,10 @@ def scree_table(traits: Traits) -> Table:
 
 
 def loadings_table(traits: Traits, components: Sequence[int]) -> Table:
-    """Loadings of the targets on some components (counted from 0), with 95 % intervals."""
+    """Loadings of the targets on some components, with 95 % intervals.
+
+    components: counted from 0. Shaded from -1 to 1; strong where the interval excludes zero.
+    """
     columns = [Column("loading", component_name(traits, c)) for c in components]
     rows: list[Row] = []
     for t, target in enumerate(traits.targets):
@@ -126,7 +135,10 @@ def effects_table(traits: Traits, count: int, *, beneath: bool = False) -> Table
 
 
 def stability_table(traits: Traits) -> Table | None:
-    """Congruence of each component with itself under each resampling, or None where none was done."""
+    """Congruence of each component with itself under each resampling, from 0 to 1.
+
+    None where the data were not resampled. One row for each component that was examined.
+    """
     resamplings = traits.stability.resamplings.values()
     if not resamplings:
         return None
@@ -210,7 +222,10 @@ def feature_effects_table(effects: Sequence[FeatureEffect], *, detectable: bool 
 
 
 def shares_table(dominance: Dominance) -> Table:
-    """Shares of the variance between pairs by general dominance, beside what chance gives, and the rest."""
+    """Shares of the variance between pairs by general dominance, beside what chance gives.
+
+    One row for each group of properties, and a last one for what none of them explains.
+    """
     columns = (
         Column("group", ""),
         Column("properties", media=("page",)),
@@ -234,12 +249,12 @@ def shares_table(dominance: Dominance) -> Table:
         )
         for group in dominance.groups
     ]
-    rest, beyond = dominance.unexplained, dominance.unexplained_beyond
+    unexplained, beyond = dominance.unexplained, dominance.unexplained_beyond
     rows.append(
         (
             "unexplained",
             "",
-            Entry(share(rest), value=rest),
+            Entry(share(unexplained), value=unexplained),
             "",
             "",
             points_of_variance(beyond),
@@ -269,7 +284,10 @@ def _beyond(beyond: Interval) -> str:
 
 
 def asymmetries_table(pairs: Sequence[AsymmetricPair], unit: str = "points", digits: int = 1) -> Table:
-    """Both directions of pairs of tasks, their difference with its 95 % interval, and q of none."""
+    """Both directions of pairs of tasks, their difference with its 95 % interval, and q of none.
+
+    unit: of the gains, in words. digits: their decimals.
+    """
     return Table(
         f"Gains in {unit}, their difference with its 95 % interval, p and q of none.",
         ("pair", Column("there", "gain"), "back", "difference", Column("p", media=("page",)), "q"),
@@ -299,7 +317,10 @@ def by_strength(strengths: Sequence[Strength]) -> list[Strength]:
 
 
 def strengths_table(strengths: Sequence[Strength], noun: str, unit: str = "points") -> Table:
-    """Strengths of sources or targets (``noun``) with the band of chance, strongest first."""
+    """Strengths of sources or targets with the band of chance, strongest first, unknown last.
+
+    noun: ``source`` or ``target``, the head of the names. unit: of the strengths, in words.
+    """
     return Table(
         f"Strength in {unit} with 95 % interval; the 95 % band of chance; p and q of none.",
         (

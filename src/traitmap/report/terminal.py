@@ -51,7 +51,10 @@ SHOWN_PAIRS = 8
 
 
 def matrix_view(matrix: TransferMatrix) -> RenderableType:
-    """Base row of absolute values, gains in points beneath it, ``*`` at q < .05; in blocks that fit."""
+    """Base row of absolute values, gains in points beneath it, ``*`` at q < .05; in blocks that fit.
+
+    Metrics that are not shares stand in their own unit; what is not known says why in a word.
+    """
     return to_terminal(matrix_table(read(matrix)))
 
 
@@ -90,7 +93,10 @@ def traits_view(traits: Traits) -> RenderableType:
 
 
 def explanation_view(explanation: Explanation) -> RenderableType:
-    """Everything that a person reads of an explanation; the rest is in the record and its JSON."""
+    """Everything that a person reads of an explanation: verdicts, effects, shares, odd pairs, strengths.
+
+    The other numbers are in the record and its JSON.
+    """
     parts: list[RenderableType] = [Padding(words(f"- {text}"), 0) for text in explanation.words]
     if not explanation.pairs:
         return Group(*parts)
@@ -135,7 +141,10 @@ def _odd(cells: Sequence[OddCell]) -> list[RenderableType]:
 
 
 def recommendation_view(result: Recommendation) -> RenderableType:
-    """Verdict, table of the ranked sources, reasons of each, what was set aside, and what to measure next."""
+    """Verdict, table of the ranked sources, reasons of each, what was set aside, and what to measure next.
+
+    Beside them stand what popularity and a random draw would give, and what the prediction rests on.
+    """
     parts: list[RenderableType] = [words(f"Sources for {result.target}", "bold"), words(result.words)]
     parts += [words(""), to_terminal(ranking_table(result))]
     for place, advice in enumerate(result.ranked, start=1):
@@ -202,8 +211,11 @@ EVALUATION_METRICS = {
 
 
 def evaluation_view(result: RecommenderEvaluation) -> RenderableType:
-    """Every model with its metrics, how far the chosen one is from popularity, and what was asked."""
-    conditions, chosen = result.conditions, result.chosen
+    """Every model with its metrics, and how far the one that would be used is from popularity.
+
+    NDCG, regrets and coverage in per cent, rank correlation as it is; intervals are 95 % bootstrap intervals.
+    """
+    conditions, selected = result.conditions, result.chosen
     title = (
         f"{conditions['n_sources']} sources, {conditions['n_targets']} targets, "
         f"held out: {conditions['holdout']}"
@@ -213,7 +225,7 @@ def evaluation_view(result: RecommenderEvaluation) -> RenderableType:
         ("model", *EVALUATION_METRICS.values()),
         [
             (
-                Entry(name, style="strong" if name == chosen else ""),
+                Entry(name, style="strong" if name == selected else ""),
                 *(_metric(values[metric], metric) for metric in EVALUATION_METRICS),
             )
             for name, values in result.models.items()
@@ -221,7 +233,7 @@ def evaluation_view(result: RecommenderEvaluation) -> RenderableType:
     )
     rows: list[Row] = []
     for metric, heading in EVALUATION_METRICS.items():
-        value, difference = result.models[chosen][metric], result.differences[chosen][metric]
+        value, difference = result.models[selected][metric], result.differences[selected][metric]
         rows.append(
             (
                 heading,
@@ -232,7 +244,7 @@ def evaluation_view(result: RecommenderEvaluation) -> RenderableType:
             )
         )
     against = Table(
-        "What would be used", ("", chosen, "95 % interval", "less popularity", "95 % interval"), rows
+        "What would be used", ("", selected, "95 % interval", "less popularity", "95 % interval"), rows
     )
     picks = [name for name, _ in result.picks.values()]
     frequencies = ", ".join(
@@ -240,7 +252,7 @@ def evaluation_view(result: RecommenderEvaluation) -> RenderableType:
         for name in sorted(set(picks), key=lambda name: (-picks.count(name), name))
     )
     note = (
-        f"{chosen} is what inner folds picked in each outer fold: {frequencies}. NDCG, regrets and "
+        f"{selected} is what inner folds picked in each outer fold: {frequencies}. NDCG, regrets and "
         "coverage (of 90 % intervals) in percent; intervals are bootstrapped over "
         f"{conditions['averaged_over']}. --json has every metric with its interval."
     )

@@ -33,7 +33,10 @@ _NAME_MOST = 20  # characters of a neighbour's name within a table
 
 
 def profile_view(profile: Profile) -> RenderableType:
-    """Everything in a profile that fits a terminal."""
+    """Everything in a profile that fits a terminal; parts that were not computed are left out.
+
+    Datasets, syntactic relations, what the answers of the run show, and how gains depend on relations.
+    """
     parts: list[RenderableType] = [_datasets(profile.rows(), profile.all_notes())]
     if profile.relations:
         parts.append(to_terminal(_relations_table(profile.relations)))
@@ -129,8 +132,8 @@ def _relations_table(relations: Mapping[str, Relations], most: int = 12) -> Tabl
 def _relation_effects(effects: RelationEffects) -> RenderableType:
     """What was found of relations on gains, and what could not be."""
     tested, total = effects.tested, len(effects.effects)
-    found = f"{len(effects.findings)} found in {counted(len(tested), 'test')}"
-    title = f"Gains that depend on syntactic relations: {found if tested else 'nothing could be tested'}"
+    result = f"{len(effects.findings)} found in {counted(len(tested), 'test')}"
+    title = f"Gains that depend on syntactic relations: {result if tested else 'nothing could be tested'}"
     rows: list[Row] = []
     for effect in effects.findings[:SHOWN_FINDINGS]:
         ratio, gap = effect.odds_ratio, effect.difference
@@ -157,7 +160,10 @@ def _relation_effects(effects: RelationEffects) -> RenderableType:
 
 
 def cells_views(cells: CellProfiles, matrix: TransferMatrix) -> tuple[RenderableType, ...]:
-    """Collapse, balanced accuracy, lengths, parsing and stopping, where the targets have such a thing."""
+    """Collapse, balanced accuracy, lengths, parsing and stopping: a view each, sources by targets.
+
+    A view is left out where no target has its number; a last one holds the trends in words.
+    """
     classes = {(cell.source, cell.target): cell for cell in cells.classes if cell.seed is None}
     lengths = {(cell.source, cell.target): cell for cell in cells.lengths if cell.seed is None}
     starred = "* interval leaves out 0."

@@ -232,7 +232,10 @@ def shorten_middle(text: str, most: int) -> str:
 
 
 def status_view(status: RunStatus) -> RenderableType:
-    """What of a run is done, what failed and why, and what to do next."""
+    """What of a run is done, what failed and why, and what to do next.
+
+    Damaged files are named where the run was verified, and those that were moved to quarantine.
+    """
     tallies = {"adapters": status.adapters, "cells": status.cells}
     if any(asdict(status.partial).values()):
         tallies["not done, but in part"] = status.partial
@@ -285,7 +288,10 @@ def _next_step(status: RunStatus) -> str:
 
 
 def growth_view(growth: Growth) -> RenderableType:
-    """What a larger matrix would take, then what that rests on."""
+    """What a larger matrix would take in hours and bytes, then what that rests on.
+
+    Hours of workers (GPU hours, where a worker is a GPU) and from start to end, also where units fail.
+    """
     cells = (growth.adapters + 1) * growth.targets
     table = Table(
         f"{growth.adapters} adapters x {growth.targets} targets, {growth.workers} workers",
@@ -336,7 +342,10 @@ def spending_view(spent: Mapping[str, Any]) -> RenderableType:
 
 
 def answer_view(heads: Sequence[str], rows: Iterable[Sequence[Any]], *, more: bool = False) -> RenderableType:
-    """Rows of a query's answer; the first column names them. more: there are rows that are not shown."""
+    """Rows of a query's answer, whose first column names them.
+
+    heads: names of the columns. more: there are rows that are not shown. Long texts are cut.
+    """
     entries = [tuple(_entry(value) for value in row) for row in rows]
     end = f"{counted(len(entries), 'row')}."
     if more:
