@@ -112,10 +112,10 @@ def loadings_table(traits: Traits, components: Sequence[int]) -> Table:
     return Table("Loadings with 95 % intervals.", (Column("target", "loading of target"), *columns), rows)
 
 
-def effects_table(traits: Traits, count: int, *, beneath: bool = False) -> Table:
+def effects_table(traits: Traits, count: int) -> Table:
     """Effects of the adapters on the first ``count`` components, in points with 95 % intervals.
 
-    beneath: the interval stands beneath its effect, which only the page has room for; else behind it.
+    Positive where the adapter raises the targets that load positively on the component.
     """
     rows: list[Row] = []
     for s, source in enumerate(traits.sources):
@@ -124,10 +124,7 @@ def effects_table(traits: Traits, count: int, *, beneath: bool = False) -> Table
             effect, low, high = (
                 float(part[s, c]) for part in (traits.effects, traits.effects_low, traits.effects_high)
             )
-            if beneath:
-                entries.append(Entry(signed(effect), interval(low, high), value=effect))
-            else:
-                entries.append(Entry(with_interval(effect, low, high, unknown=UNKNOWN), value=effect))
+            entries.append(Entry(with_interval(effect, low, high, unknown=UNKNOWN), value=effect))
         rows.append((source, *entries))
     names = (component_name(traits, c) for c in range(count))
     caption = "Effects on the components in points, with 95 % intervals."
