@@ -27,8 +27,8 @@ from traitmap.analysis.profiles.datasets import profile_datasets
 from traitmap.analysis.profiles.parser import Relations
 from traitmap.analysis.profiles.record import Profile
 from traitmap.analysis.profiles.relations import RelationEffect, RelationEffects
-from traitmap.analysis.recommendation.records import Advice, Recommendation, SetAside
 from traitmap.analysis.recommendation.held_out import HeldOut, judged
+from traitmap.analysis.recommendation.records import Advice, Recommendation, SetAside
 from traitmap.analysis.traits.records import TraitWarning
 from traitmap.data.texts import TaskText
 from traitmap.matrix.statistics import Interval, unknown
