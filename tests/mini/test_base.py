@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from traitmap.engine import open_engine
+from traitmap.engine.open import open_engine
 from traitmap.study.paths import MINI, model_location
 from traitmap.study.settings import Model
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import traitmap.data
-from traitmap.mini import words
+from traitmap.mini import families as words
 from traitmap.mini.corpus import KINDS, documents, write_corpus
 from traitmap.mini.families import FAMILIES
 

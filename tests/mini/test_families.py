@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from traitmap.mini import words
+from traitmap.mini import families as words
 from traitmap.mini.families import FAMILIES, REVIEW_LABELS, exact_labels, split_of
 
 COUNT = 600

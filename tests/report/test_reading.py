@@ -19,17 +19,7 @@ from traitmap.report import chart as palette
 from traitmap.report.chart import element, shorten, text_width
 from traitmap.report.headline import headline
 from traitmap.report.heatmap import absolute_view, gain_view, layout, z_view
-from traitmap.wording import (
-    counted,
-    interval,
-    listed,
-    plain,
-    probability,
-    related,
-    share,
-    signed,
-    typeset,
-)
+from traitmap.wording import counted, interval, listed, plain, probability, related, share, signed, typeset
 
 
 def bare(values: list[list[float]], baseline: list[float], **more: object) -> TransferMatrix:

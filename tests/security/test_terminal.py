@@ -13,8 +13,9 @@ from rich.text import Text
 
 from traitmap.api.studies import code_that_runs
 from traitmap.cli import main
-from traitmap.cli.app import Printable, print_json, printable
+from traitmap.cli.app import print_json
 from traitmap.study.settings import Study
+from traitmap.terminal import Printable, printable
 
 HOSTILE = "\x1b[31mred\x1b]0;title\x07 \x9b2J \u202edrow \u2066x\x00\x08\r"
 

@@ -12,11 +12,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from traitmap.cli import analysis, exchange, studies
+from traitmap.cli import analysis, studies
+from traitmap.cli import studies as exchange
 from traitmap.cli.app import app, tell
 from traitmap.errors import UserError
 
-__all__ = ["analysis", "app", "exchange", "main", "studies"]
+__all__ = ["analysis", "app", "main", "studies"]
 
 # The order of `traitmap --help` is the order of the work, not of the imports.
 _ORDER = (

@@ -15,20 +15,28 @@ from pathlib import Path
 
 import numpy as np
 
-from traitmap.mini.families import DAYS, DOINGS, FAMILIES, LOOKS, TOPICS, TOWNS, UNSAID, WHO, Generator
-from traitmap.mini.words import (
+from traitmap.mini.families import (
     COLOURS,
+    DAYS,
     DISLIKES,
+    DOINGS,
+    FAMILIES,
     FILM_PARTS,
     FILMS,
     GRADES,
     INSULTS,
     LIKES,
+    LOOKS,
     NAMES,
     OBJECTS,
     PARTS,
     PLACES,
     PRODUCTS,
+    TOPICS,
+    TOWNS,
+    UNSAID,
+    WHO,
+    Generator,
     pick,
     pick_two,
     pronoun,

@@ -1,6 +1,6 @@
 """Records -> one HTML file, figures and terminal tables; computes nothing statistical.
 
-The names below are loaded when they are first used: a table on the terminal needs no page, a page no terminal.
+Names are loaded when they are first used: a table on the terminal needs no page, a page no terminal.
 """
 
 import lazy_loader

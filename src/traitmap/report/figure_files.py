@@ -18,11 +18,10 @@ from xml.etree import ElementTree
 from traitmap.analysis.traits.scaling import clustered_order
 from traitmap.errors import UserError
 from traitmap.matrix.reading import read
-from traitmap.report.adapters import adapter_cards
 from traitmap.report.chart import themed
 from traitmap.report.heatmap import heatmap, layout
 from traitmap.report.records import ReportContents, Shown
-from traitmap.report.traits import loading_figures, trait_figures
+from traitmap.report.traits import adapter_cards, loading_figures, trait_figures
 from traitmap.report.which import rankings, which_figures
 from traitmap.report.why import why_groups
 

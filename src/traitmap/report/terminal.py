@@ -31,13 +31,7 @@ from traitmap.matrix.reading import MARK, matrix_table, read
 from traitmap.matrix.record import TransferMatrix
 from traitmap.report.headline import traits_in_words
 from traitmap.table import Entry, Row, Table, to_terminal, words
-from traitmap.wording import (
-    UNKNOWN,
-    estimate,
-    probability,
-    sentence,
-    signed,
-)
+from traitmap.wording import UNKNOWN, estimate, probability, sentence, signed
 
 if TYPE_CHECKING:
     from traitmap.analysis.explanation.records import Explanation, OddCell
