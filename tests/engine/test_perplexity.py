@@ -10,8 +10,8 @@ import pytest
 
 from traitmap.data.records import Request
 from traitmap.data.texts import TaskText
-from traitmap.engine import open_engine
 from traitmap.engine.fake import FakeEngine
+from traitmap.engine.open import open_engine
 from traitmap.engine.perplexity import base_perplexity
 from traitmap.progress import Progress
 from traitmap.study.settings import Model

@@ -21,13 +21,7 @@ from traitmap.engine.base import ActiveModel
 from traitmap.engine.cached_attention import Cached
 from traitmap.engine.forward_paths import compute_prefixes, read_behind, read_rectangles
 from traitmap.engine.passes import in_batches, read_logits, read_stream
-from traitmap.engine.requests import (
-    Prefix,
-    Question,
-    TokenizedRequests,
-    answers_from,
-    questions_of,
-)
+from traitmap.engine.requests import Prefix, Question, TokenizedRequests, answers_from, questions_of
 from traitmap.progress import Listener, Progress
 
 NumberedAnswers = list[tuple[int, Answer]]
