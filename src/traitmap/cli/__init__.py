@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 
 from traitmap.cli import analysis, studies
-from traitmap.cli import studies as exchange
 from traitmap.cli.app import app, tell
 from traitmap.errors import UserError
 

@@ -1,11 +1,9 @@
 """The task families of the embedded study: each a pure function from (split, count, seed) to rows.
 
 Eleven small relatives of well-known datasets (Goat, GSM8K, Magicoder, MNLI, PAWS, toxicity, Flipkart, Amazon,
-IMDB). First the words that all share, then how rows are drawn, then each family with its words and its row, last
-the catalogue ``FAMILIES``. What two families share (label words, content, one sentiment lexicon) is planted and known, so
-that transfer between them has known causes (docs/mini.md).
-
-The same seed gives the same bytes: the order of the draws inside a row function is part of the data.
+IMDB). First the words that all share, then how rows are drawn, then each family with its words and its row,
+last the catalogue ``FAMILIES``. What two families share (label words, content, one sentiment lexicon) is
+planted and known, so that transfer between them has known causes (docs/mini.md).
 """
 
 from __future__ import annotations

@@ -13,8 +13,6 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
-from rich.text import Text
 
 from traitmap.analysis.tables import (
     asymmetries_table,
@@ -30,6 +28,7 @@ from traitmap.analysis.tables import (
 from traitmap.matrix.reading import MARK, matrix_table, read
 from traitmap.matrix.record import TransferMatrix
 from traitmap.report.headline import traits_in_words
+from traitmap.report.terminal_runs import indented, section
 from traitmap.table import Entry, Row, Table, to_terminal, words
 from traitmap.wording import UNKNOWN, estimate, probability, sentence, signed
 
@@ -50,16 +49,6 @@ def matrix_view(matrix: TransferMatrix) -> RenderableType:
     Metrics that are not shares stand in their own unit; what is not known says why in a word.
     """
     return to_terminal(matrix_table(read(matrix)))
-
-
-def section(title: str, *body: RenderableType) -> list[RenderableType]:
-    """A blank line, a heading, and what stands under it."""
-    return [words(""), words(title, "bold"), *body]
-
-
-def indented(text: str | Text, by: int = 3) -> Padding:
-    """A paragraph that is set in by so many characters."""
-    return Padding(words(text) if isinstance(text, str) else text, (0, 0, 0, by), expand=False)
 
 
 def _warnings(warnings: Iterable[TraitWarning]) -> list[RenderableType]:

@@ -13,10 +13,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from traitmap.matrix.reading import overlap_kinds
-from traitmap.report.terminal import indented, section
 from traitmap.table import Entry, Row, Table, to_terminal, words
 from traitmap.wording import UNKNOWN, counted, in_bytes, in_time, plain, share
 
@@ -33,6 +33,16 @@ if TYPE_CHECKING:
 
 _TEXT_MOST = 700  # characters of an example or a request
 _ENTRY_MOST = 40  # characters of an entry of a query's answer
+
+
+def section(title: str, *body: RenderableType) -> list[RenderableType]:
+    """A blank line, a heading, and what stands under it."""
+    return [words(""), words(title, "bold"), *body]
+
+
+def indented(text: str | Text, by: int = 3) -> Padding:
+    """A paragraph that is set in by so many characters."""
+    return Padding(words(text) if isinstance(text, str) else text, (0, 0, 0, by), expand=False)
 
 
 def check_preview(
