@@ -38,7 +38,7 @@ def test_check_warns_of_every_touched_pair_and_shows_a_copy() -> None:
 
 
 def test_check_says_that_nothing_was_found_and_is_silent_where_nothing_was_looked_for() -> None:
-    assert "No item of a target stands in the training texts." in printed(replace(FOUND, overlaps=()))
+    assert "No item of a target occurs in the training data." in printed(replace(FOUND, overlaps=()))
     assert "training texts" not in printed(None)
 
 

@@ -85,7 +85,7 @@ def test_matrix_terminal_and_report_are_marked(finished: RunStore) -> None:
     lines = printed(matrix_view(matrix)).splitlines()
     row = next(line for line in lines if line.startswith("reviews"))
     assert "!" in row
-    assert "! test items stand in the training texts" in " ".join(" ".join(lines).split())
+    assert "! test items occur in the training data" in " ".join(" ".join(lines).split())
     page = render_report(ReportContents(matrix, None, matrix.conditions))
     assert page.count('class="touched') == len(told)
     assert "A folded corner marks cells" in page

@@ -1,4 +1,4 @@
-"""Why gains are what they are: a run or anybody's matrix, held against texts or features of all pairs."""
+"""Why gains are what they are: a run or any table of scores, held against texts or features of all pairs."""
 
 from __future__ import annotations
 

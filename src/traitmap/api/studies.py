@@ -107,7 +107,7 @@ class Check:
     """A study in order, and what running it means.
 
     sources: previews with rendered examples and label words. lengths: tokens of each source's examples.
-    contamination: items of the targets that stand in the training texts.
+    contamination: items of the targets that occur in the training data.
     adapters_to_train, cells_to_evaluate: what of the plan the run folder does not hold yet.
     estimate: tokens, time and disk of that. notes: what these figures rest on, where nothing was measured.
     """

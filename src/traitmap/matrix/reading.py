@@ -364,7 +364,7 @@ def matrix_table(reading: Reading) -> Table:
         "Base: absolute value. Sources: gain over the base, * where q < .05; beneath it the 95 % "
         "interval and the adapter's own value."
         + (f" {PREDICTED} is predicted from other cells, not measured." if reading.some_predicted else "")
-        + (f" {MARK} test items stand in the training texts." if reading.touched else "")
+        + (f" {MARK} test items occur in the training data." if reading.touched else "")
     )
     columns = [
         Column("source"),
@@ -426,7 +426,7 @@ def _matrix_note(reading: Reading) -> str:
     if reading.touched:
         most = max(reading.touched.values(), key=lambda overlap: overlap.touched / overlap.items)
         parts.append(
-            f"{MARK} test items stand in the training texts, at most {share(most.touched / most.items)}"
+            f"{MARK} test items occur in the training data, at most {share(most.touched / most.items)}"
         )
     if any(target.better < 0 for target in reading.targets):
         parts.append("(lower): lower is better")

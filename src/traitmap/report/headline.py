@@ -218,7 +218,7 @@ def _holes(reading: Reading) -> list[str]:
     if material:
         (s, t), most = max(material.items(), key=lambda at: at[1].touched / at[1].items)
         doubts.append(
-            f"Skill or recall in {counted(len(material), 'cell')}: test items stand in the training texts, "
+            f"Skill or recall in {counted(len(material), 'cell')}: test items occur in the training data, "
             f"most of all {clean(reading.targets[t].name)}'s in {clean(reading.sources[s])} ({most.words})."
         )
     return doubts

@@ -208,7 +208,7 @@ def _request(target: LoadedTarget) -> list[RenderableType]:
 def _overlaps(contamination: Contamination) -> list[RenderableType]:
     """A warning for every pair whose items occur in the training data, with the closest copy."""
     if not contamination.overlaps:
-        return [words(""), words("No item of a target stands in the training texts.")]
+        return [words(""), words("No item of a target occurs in the training data.")]
     parts = section("Items of the targets in the training texts")
     for overlap in contamination.overlaps:
         parts.append(words(f"  ! {overlap_warning(overlap)}", "yellow"))
