@@ -1,7 +1,7 @@
 """How often does ``explain`` see what is not there, and what is?
 
     python benchmarks/explain_calibration.py                 all of it, about ten minutes on one core
-    python benchmarks/explain_calibration.py level power      some of: level power shares odd strengths
+    python benchmarks/explain_calibration.py level power      some of: level power shares odd strengths zero
 
 Prints one line per figure. Studies come from tests/planted_pairs.py; each has its own fixed seed.
 """
@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from planted_pairs import Shape, simulated
+from planted import matrix_of
+from planted_pairs import Shape, names_of, nearness, simulated
 from traitmap.analysis.explanation.design import (
     Composite,
     aligned,
@@ -25,14 +26,16 @@ from traitmap.analysis.explanation.design import (
     node_permutations,
     prepare_alone,
     prepare_composites,
+    two_way_residual,
 )
 from traitmap.analysis.explanation.dominance import group_dominance
 from traitmap.analysis.explanation.levels import row_strengths
-from traitmap.analysis.explanation.pairs import odd_cells
+from traitmap.analysis.explanation.pairs import asymmetry, odd_cells
 from traitmap.analysis.explanation.permutation import mantel, slope_of
 
 STUDIES = 400
 LEVEL_STUDIES = 1000  # 400 leave the rate of false positives uncertain by two points
+ZERO_STUDIES = 500  # for each shape, spread and kind of scatter
 PERMUTATIONS = 999
 SHAPES = (
     Shape(10, 10),
@@ -180,12 +183,70 @@ def strengths() -> None:
         )
 
 
+def zero() -> None:
+    """Every verdict where there is nothing to be called, with equal and with unequal spreads of tasks."""
+    for shape in (Shape(8, 8), Shape(10, 10), Shape(14, 14), Shape(22, 21)):
+        for spread in (0.0, 0.7):
+            for together in (False, True):
+                studies = [_at_zero(shape, spread, together, seed) for seed in range(ZERO_STUDIES)]
+                rates = "; ".join(f"{name} {share(one[name] for one in studies)}" for name in studies[0])
+                print(
+                    f"nothing to be called, {shape}, spreads e^({spread} z)"
+                    f"{', gains hang together by task' if together else ''}: {rates}",
+                    flush=True,
+                )
+
+
+def _at_zero(shape: Shape, spread: float, together: bool, seed: int) -> dict[str, bool]:
+    """Which verdicts say yes (and whether the interval of reciprocity holds 0) in one study of a true 0.
+
+    spread: standard deviation of the logarithm of each source's and each target's scatter. together: sources
+    and targets have positions (unlike ones, so that no direction says anything of the other) that make part
+    of the scatter.
+    """
+    generator = np.random.default_rng([seed, 43])
+    size = (shape.sources, shape.targets)
+    scatter = generator.normal(size=size)
+    if together:
+        scatter += generator.normal(size=(size[0], 2)) @ generator.normal(size=(2, size[1]))
+    unlike = np.exp(
+        spread * generator.normal(size=(size[0], 1)) + spread * generator.normal(size=(1, size[1]))
+    )
+    scatter *= unlike
+    sources, targets = names_of(shape)
+    gains = scatter + generator.normal(size=(size[0], 1)) + 2 * generator.normal(size=(1, size[1]))
+    design = make_design(matrix_of(gains, sources, targets))
+    noise = unlike * np.exp(0.5 * generator.normal(size=size))
+    # the same true gain both ways, and noise alone
+    level = generator.normal(size=max(size))
+    noisy = level[: size[0], None] + level[None, : size[1]] + noise * generator.normal(size=size)
+    measured = make_design(matrix_of(noisy, sources, targets), noise=noise)
+    found = asymmetry(design, draws=PERMUTATIONS, seed=seed)
+    donors = row_strengths(design.sources, scatter, design.used, draws=19, seed=seed)
+    recipients = row_strengths(design.targets, scatter.T, design.used.T, draws=19, seed=seed)
+    near = two_way_residual(np.where(design.used, nearness(shape, generator), np.nan), design.used)
+    moves = node_permutations(design, 199, seed)
+    nothing = np.zeros((*size, 0))
+    slope = slope_of(design.y, near, nothing, design.used, effect_basis(design.used), moves)
+    return {
+        "feature": slope.p < 0.05,
+        "reciprocity": found.p < 0.05,
+        "its interval holds 0": found.reciprocity.low <= 0 <= found.reciprocity.high,
+        "any pair asymmetric": any(one.q < 0.05 for one in asymmetry(measured, draws=19, seed=0).pairs),
+        "any donor": any(one.q < 0.05 for one in donors),
+        "any recipient": any(one.q < 0.05 for one in recipients),
+        "any pair odd, noise unknown": bool(odd_cells(design, nothing, {}).odd),
+        "any pair beyond known noise": bool(odd_cells(measured, nothing, {}).beyond_noise),
+    }
+
+
 PARTS: dict[str, Callable[[], None]] = {
     "level": level,
     "power": power,
     "shares": shares,
     "odd": odd,
     "strengths": strengths,
+    "zero": zero,
 }
 
 
@@ -195,7 +256,7 @@ def main() -> None:
     if unknown := [part for part in asked if part not in PARTS]:
         raise SystemExit(f"no part named {', '.join(unknown)}; parts are {', '.join(PARTS)}")
     machine = f"Python {platform.python_version()}, numpy {np.__version__}, {platform.machine()}"
-    studies = f"{STUDIES} studies for each figure, {LEVEL_STUDIES} for level"
+    studies = f"{STUDIES} studies for each figure, {LEVEL_STUDIES} for level, {ZERO_STUDIES} for zero"
     print(f"{machine}; {studies}, {PERMUTATIONS} permutations")
     for part in asked:
         PARTS[part]()

@@ -41,13 +41,7 @@ from traitmap.analysis.explanation.families import (
 from traitmap.analysis.explanation.levels import level_effects, row_strengths, verdict
 from traitmap.analysis.explanation.pairs import Reasons, asymmetry, odd_cells, with_reasons
 from traitmap.analysis.explanation.permutation import LEVEL, Slope, mantel, slope_of
-from traitmap.analysis.explanation.records import (
-    Asymmetry,
-    Dominance,
-    Explanation,
-    FeatureEffect,
-    OddCells,
-)
+from traitmap.analysis.explanation.records import Asymmetry, Dominance, Explanation, FeatureEffect, OddCells
 from traitmap.analysis.explanation.verdicts import in_words, warnings_of
 from traitmap.analysis.features import Feature, PairFeatures, Reason
 from traitmap.analysis.profiles.pairs import pair_features
@@ -214,7 +208,7 @@ def _explained(
         ),
         dominance=group_dominance(design, joint, moves),
         odd=with_reasons(odd, _hidden_reasons(design, joint, effects, odd)),
-        asymmetry=asymmetry(design, moves),
+        asymmetry=asymmetry(design, draws=draws, seed=seed),
         donors=donors,
         recipients=recipients,
         words=(),

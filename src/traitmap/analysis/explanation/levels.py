@@ -12,6 +12,7 @@ from math import atanh, sqrt, tanh
 from typing import Literal
 
 import numpy as np
+from scipy import stats
 
 from traitmap.analysis.explanation.design import Mask
 from traitmap.analysis.explanation.permutation import LEVEL
@@ -110,12 +111,12 @@ def row_strengths(
 ) -> tuple[Strength, ...]:
     """Row effects of the additive fit of gains (R, C), summing to 0: sources as they are, targets transposed.
 
-    Interval: jackknife over columns with t (J. Tukey 1958): what other columns of the same kind would
-    give. Null: gains permuted among the rows of each column, so that no row is better than another.
+    Interval, p and q: jackknife over columns with Student's t (J. Tukey 1958), what other columns of the same
+    kind would give; a row whose gains scatter more than those of others is not called for that. Null band:
+    gains permuted among the rows of each column, so that no row is better than another.
     """
     operator = _effect_operator(used)
-    y = gains[used]
-    effects = operator @ y
+    effects = operator @ gains[used]
     left_out = []  # the effects with one column left out at a time
     for column in range(used.shape[1]):
         others = used.copy()
@@ -130,15 +131,18 @@ def row_strengths(
         values = np.tile(gains[rows, column], (draws, 1))
         permuted[:, rows, column] = generator.permuted(values, axis=1)
     null = permuted[:, used] @ operator.T
-    bound = np.abs(effects) - 1e-9 * (1 + np.abs(y).max())
-    p = (1 + (np.abs(null) >= bound).sum(axis=0)) / (1 + len(null))
+    counts = used.sum(axis=1)
+    floor = 1e-12 * max(float(np.abs(gains[used]).max()), 1e-300)
+    testable = (counts >= 3) & np.isfinite(errors)
+    ratio = np.abs(effects) / np.maximum(np.where(testable, errors, 1.0), floor)
+    p = np.where(testable, 2 * stats.t.sf(ratio, np.maximum(counts - 1, 1)), np.nan)
     q = benjamini_hochberg(p)
     bands = np.quantile(null, [0.025, 0.975], axis=0)
     intervals = []
-    for effect, error, count in zip(
-        effects.tolist(), errors.tolist(), used.sum(axis=1).tolist(), strict=True
+    for effect, error, count, tested in zip(
+        effects.tolist(), errors.tolist(), counts.tolist(), testable.tolist(), strict=True
     ):
-        if count < 3 or not np.isfinite(error):
+        if not tested:
             intervals.append(unknown(f"only {count} pairs"))
         else:
             half = float(t_value(count - 1)) * error

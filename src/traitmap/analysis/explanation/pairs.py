@@ -9,20 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import hypot, isfinite, nan
+from math import hypot, isfinite, nan, sqrt
 
 import numpy as np
 from scipy import stats
 
-from traitmap.analysis.explanation.design import (
-    Design,
-    Moves,
-    effect_basis,
-    residual,
-    two_way_residual,
-    with_features,
-)
-from traitmap.analysis.explanation.permutation import slope_of
+from traitmap.analysis.explanation.design import Design, Mask, effect_basis, residual, with_features
+from traitmap.analysis.explanation.permutation import LEVEL, POWER
 from traitmap.analysis.explanation.records import AsymmetricPair, Asymmetry, OddCell, OddCells
 from traitmap.analysis.features import Reason
 from traitmap.matrix.record import Array
@@ -30,17 +23,20 @@ from traitmap.matrix.statistics import Interval, benjamini_hochberg, unknown, z_
 
 NO_NOISE = "the noise of the gains is unknown: the table holds no items and no standard errors"
 FURTHER_THAN_MOST = 2.0  # studentised: further out than about 19 in 20 pairs
+USUAL_SCATTER = (
+    1.5  # pairs of usual scatter by which the scatter of a source or target is drawn to the common
+)
 _DETERMINED = 1e-6  # 1 - leverage below which a pair has no prediction without itself
 
 Reasons = Mapping[tuple[str, str], Sequence[Reason]]
 
 
-def asymmetry(design: Design, moves: Moves) -> Asymmetry:
+def asymmetry(design: Design, *, draws: int, seed: int) -> Asymmetry:
     """Every pair of tasks that are source and target, the largest difference first.
 
     The two gains of a pair are measured on different items with different adapters, so their errors add
-    in squares. Differences compare gains on two targets: with unlike units they mean nothing. moves: (B, n)
-    permutations of tasks, for the correlation of a pair's two gains.
+    in squares. Differences compare gains on two targets: with unlike units they mean nothing. draws, seed:
+    of the test of reciprocity.
     """
     rows, columns = design.shared[:, 0], design.shared[:, 1]
     pairs = []
@@ -53,20 +49,62 @@ def asymmetry(design: Design, moves: Moves) -> Asymmetry:
     q = benjamini_hochberg(np.array([pair.p for pair in pairs]))
     pairs = [replace(pair, q=float(value)) for pair, value in zip(pairs, q, strict=True)]
     pairs.sort(key=lambda pair: (-abs(pair.difference.value), pair.first, pair.second))
-    # the gain in the other direction as a feature of the pair, by the same permutation of tasks
-    mirrored = np.full(design.used.shape, np.nan)
-    forward = np.where(design.used, design.gains, np.nan)
-    mirrored[np.ix_(rows, columns)] = forward[np.ix_(rows, columns)].T
-    feature = two_way_residual(mirrored, np.isfinite(mirrored))
-    nothing = np.zeros((*feature.shape, 0))
-    slope = slope_of(design.y, feature, nothing, design.used, effect_basis(design.used), moves)
-    reciprocity = (
-        Interval(slope.effect, slope.low, slope.high)
-        if isfinite(slope.effect)
-        else unknown("too few pairs are known in both directions")
-    )
+    reciprocity, p, smallest = _reciprocity(design, draws, seed)
     reason = "" if any(isfinite(pair.p) for pair in pairs) else NO_NOISE
-    return Asymmetry(tuple(pairs), reciprocity, slope.p, slope.detectable, reason)
+    return Asymmetry(tuple(pairs), reciprocity, p, smallest, reason)
+
+
+def _reciprocity(design: Design, draws: int, seed: int) -> tuple[Interval, float, float]:
+    """Correlation of a pair's two gains after effects, its p, and the smallest found with 80 % power.
+
+    Where one direction says nothing of the other, the product of the two is as often negative as positive,
+    so each pair of tasks, counted once, gets a random sign. That holds however unlike the spreads of sources
+    and targets are. (To permute the tasks of one direction is no null: a permuted table is not its own
+    mirror image, so that each pair would count twice in the correlation and once in its null.) The effects
+    that were taken out leave fewer degrees of freedom than pairs; the signed sums are widened for that.
+
+    The interval holds every rho that the test does not reject. For rho the sum of the two gains is divided
+    by the root of 1 + rho and their difference by that of 1 - rho, after which neither says anything of
+    the other.
+    """
+    within = np.full(design.used.shape, np.nan)
+    basis = effect_basis(design.used)
+    within[design.used] = residual(design.y, basis)
+    square = within[np.ix_(design.shared[:, 0], design.shared[:, 1])]
+    first, second = np.triu_indices(len(square), 1)
+    forward, backward = square[first, second], square[second, first]
+    known = np.isfinite(forward) & np.isfinite(backward)
+    forward, backward = forward[known], backward[known]
+    size = float((forward**2 + backward**2).sum())
+    if len(forward) < 3 or size <= 0:
+        return unknown("too few pairs are known in both directions"), nan, nan
+    n = len(design.y)
+    widened = sqrt(n / (n - basis.shape[1]))
+    signs = np.random.default_rng([seed, 7]).choice([-1.0, 1.0], size=(draws, len(forward)))
+    sums, differences = (forward + backward) ** 2, (forward - backward) ** 2
+    a, b = float(sums.sum()), float(differences.sum())
+    signed_a, signed_b = widened * (signs @ sums), widened * (signs @ differences)
+
+    def p_of(rho: float) -> float:
+        """Two-sided p of a true correlation rho."""
+        observed = abs(a * (1 - rho) - b * (1 + rho))
+        signed = np.abs(signed_a * (1 - rho) - signed_b * (1 + rho))
+        return float((1 + (signed >= observed - 1e-9 * size).sum()) / (1 + draws))
+
+    def limit(outside: float, inside: float) -> float:
+        """Where between a rejected correlation and the estimate the test begins not to reject."""
+        if p_of(outside) > LEVEL:
+            return outside
+        for _ in range(40):
+            middle = (outside + inside) / 2
+            outside, inside = (outside, middle) if p_of(middle) > LEVEL else (middle, inside)
+        return inside
+
+    r = (a - b) / (a + b)
+    null = np.clip((signed_a - signed_b) / (2 * size), -1 + 1e-9, 1 - 1e-9)
+    critical = np.arctanh(np.quantile(np.abs(null), 1 - LEVEL))
+    smallest = float(np.tanh(np.quantile(critical - np.arctanh(null), POWER)))
+    return Interval(r, limit(-1.0, r), limit(1.0, r)), p_of(0.0), smallest
 
 
 def _pair(design: Design, a: int, b: int) -> AsymmetricPair:
@@ -101,7 +139,8 @@ def odd_cells(design: Design, surface: Array, reasons: Reasons) -> OddCells:
     left = 1 - (basis**2).sum(axis=1)
     sound = left > _DETERMINED
     departure = np.where(sound, outside / np.where(sound, left, 1.0), np.nan)
-    studentised, p_scatter = _scatter(outside, left, sound, basis.shape[1])
+    studentised = _scatter(outside, left, sound, basis.shape[1])
+    p_scatter = _outlier_p(outside, left, sound, basis, design.used)
     errors = _noise_errors(design.noise[design.used], basis, left, sound)
     p_noise = 2 * stats.norm.sf(np.abs(departure) / errors)
     q_noise, q_scatter = benjamini_hochberg(p_noise), benjamini_hochberg(p_scatter)
@@ -170,16 +209,56 @@ def with_reasons(odd: OddCells, reasons: Reasons) -> OddCells:
     return replace(odd, odd=tuple(map(added, odd.odd)), cells=tuple(map(added, odd.cells)))
 
 
-def _scatter(outside: Array, left: Array, sound: np.ndarray, parameters: int) -> tuple[Array, Array]:
-    """(n,) externally studentised residuals and their p-values."""
+def _scatter(outside: Array, left: Array, sound: np.ndarray, parameters: int) -> Array:
+    """(n,) externally studentised residuals: each in standard errors of the scatter of all other pairs."""
     freedom = len(outside) - parameters - 1
     safe = np.where(sound, left, 1.0)
     if freedom < 2:
-        return np.full(len(outside), np.nan), np.full(len(outside), np.nan)
+        return np.full(len(outside), np.nan)
     others = np.maximum((outside @ outside - outside**2 / safe) / freedom, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        studentised = np.where(sound & (others > 0), outside / np.sqrt(others * safe), np.nan)
-    return studentised, 2 * stats.t.sf(np.abs(studentised), freedom)
+        return np.where(sound & (others > 0), outside / np.sqrt(others * safe), np.nan)
+
+
+def _outlier_p(outside: Array, left: Array, sound: np.ndarray, basis: Array, used: Mask) -> Array:
+    """(n,) p of a residual so large among all pairs, where sources and targets may scatter unlike.
+
+    The scatter of a pair is the product of its source's and its target's, each found without the pair and
+    drawn to the common one by ``USUAL_SCATTER`` pairs. How large such a ratio is by chance is drawn: normal
+    scatter, the same effects taken out, the same ratios. Student's t for one common scatter calls some pair
+    in most studies of which one source scatters twice as much as another.
+    """
+    n = len(outside)
+    spread = float(np.sqrt((outside**2).mean()))
+    if n - basis.shape[1] < 3 or spread <= 0:
+        return np.full(n, np.nan)
+    safe = np.where(sound, left, 1.0)
+    of_source, of_target = used.sum(axis=1, keepdims=True), used.sum(axis=0, keepdims=True)
+
+    def ratios(residuals: Array) -> Array:
+        """(B, n) residuals over the scatter that other pairs of source and target lead to expect."""
+        squares = np.zeros((len(residuals), *used.shape))
+        squares[:, used] = residuals**2 / safe
+        squares /= squares.sum(axis=(1, 2), keepdims=True) / n
+        row, column = np.ones((len(squares), used.shape[0], 1)), np.ones((len(squares), 1, used.shape[1]))
+        for _ in range(5):
+            by_source, by_target = squares / column, squares / row
+            row = (by_source.sum(axis=2, keepdims=True) + USUAL_SCATTER) / (of_source + USUAL_SCATTER)
+            column = (by_target.sum(axis=1, keepdims=True) + USUAL_SCATTER) / (of_target + USUAL_SCATTER)
+        by_source, by_target = squares / column, squares / row
+        other_row = by_source.sum(axis=2, keepdims=True) - by_source + USUAL_SCATTER
+        other_column = by_target.sum(axis=1, keepdims=True) - by_target + USUAL_SCATTER
+        expected = other_row / (of_source - 1 + USUAL_SCATTER) * other_column
+        expected /= of_target - 1 + USUAL_SCATTER
+        level = squares / (row * column)
+        expected *= np.maximum(level.sum(axis=(1, 2), keepdims=True) - level, 1e-12) / max(n - 1, 1)
+        return np.asarray(np.sqrt(squares / expected)[:, used])
+
+    draws = int(np.clip(4_000_000 // n, 50, 400))
+    noise = np.random.default_rng(11).normal(size=(draws, n))
+    null = np.sort(ratios(noise - (noise @ basis) @ basis.T)[:, sound].ravel())
+    above = len(null) - np.searchsorted(null, ratios(outside[None] / spread)[0] * (1 - 1e-9))
+    return np.where(sound, (1 + above) / (1 + len(null)), np.nan)
 
 
 def _noise_errors(noise: Array, basis: Array, left: Array, sound: np.ndarray) -> Array:

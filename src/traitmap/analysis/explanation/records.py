@@ -116,7 +116,7 @@ class OddCell:
     departure: gain less predicted, with the 95 % interval of the cells' own noise (of the scatter of all
         pairs where noise is unknown). p_noise, q_noise: of no departure but noise.
     studentised: departure in standard errors of the scatter of all other pairs; q_scatter: of so large a
-        one among all pairs. reasons: the strongest first.
+        one among all pairs, where sources and targets may scatter unlike. reasons: the strongest first.
     """
 
     source: str
@@ -166,8 +166,11 @@ class AsymmetricPair:
 
 @dataclass(frozen=True)
 class Asymmetry:
-    """T - T' over all pairs of tasks that are both. reciprocity: correlation of a pair's two gains
-    after effects (1: symmetric, 0: one direction says nothing of the other), p by permutation."""
+    """T - T' over all pairs of tasks that are both.
+
+    reciprocity: correlation of a pair's two gains after effects (1: symmetric, 0: one direction says nothing
+    of the other); p by random signs of the pairs. detectable: smallest found with 80 % power.
+    """
 
     pairs: tuple[AsymmetricPair, ...]
     reciprocity: Interval
@@ -181,7 +184,8 @@ class Strength:
     """How much a source gives on average (donor) or a target gains on average (recipient).
 
     effect: against the mean source (target) on the same targets (sources), with a 95 % interval over
-    them. null_low, null_high: 95 % band when gains are permuted among sources (targets). p, q: of none.
+    them. null_low, null_high: 95 % band when gains are permuted among sources (targets). p, q: of
+    none, by the jackknife of the interval.
     """
 
     name: str
