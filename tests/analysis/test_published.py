@@ -11,7 +11,13 @@ from scipy.stats import spearmanr
 from sklearn.decomposition import FactorAnalysis
 
 from planted import COUNTS_ONLY, matrix_of
-from traitmap.analysis.traits.components import Metric, complete, rotate_loadings, standardise
+from traitmap.analysis.traits.components import (
+    Metric,
+    complete,
+    factor_variances,
+    rotate_loadings,
+    standardise,
+)
 from traitmap.analysis.traits.decompose import decompose
 from traitmap.analysis.traits.description import describe
 from traitmap.matrix.io import read_matrix
@@ -59,13 +65,13 @@ def test_revealing_the_structure_of_language_model_capabilities(shared):
     assert correlation["median"] == pytest.approx(0.596, abs=0.002)
     np.testing.assert_allclose(traits.explained_variance_ratio[:3], [0.601, 0.155, 0.084], atol=0.001)
     filled = complete(matrix.values, 3, tolerance=1e-8)
-    z = standardise(filled[None], Metric()).z[0] * np.sqrt(len(filled) / (len(filled) - 1))
+    z = standardise(filled[None], Metric())[0][0] * np.sqrt(len(filled) / (len(filled) - 1))
     model = FactorAnalysis(3, tol=1e-10, max_iter=20000, svd_method="lapack").fit(z)
-    factors = rotate_loadings(model.components_.T, "oblimin")
-    shares = factors.variances / len(matrix.targets)
+    pattern, transform = rotate_loadings(model.components_.T, "oblimin")
+    shares = factor_variances(pattern, transform) / len(matrix.targets)
     np.testing.assert_allclose(shares, [0.333, 0.307, 0.174], atol=0.002)
     assert shares.sum() == pytest.approx(0.815, abs=0.002)
-    correlations = sorted(factors.correlation[np.triu_indices(3, 1)])
+    correlations = sorted((transform.T @ transform)[np.triu_indices(3, 1)])
     np.testing.assert_allclose(correlations, [0.22, 0.48, 0.52], atol=0.005)
 
 

@@ -1,5 +1,7 @@
 """Stability: matching undoes order and sign, planted traits stay, noise is known for noise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.linalg import subspace_angles
@@ -8,7 +10,6 @@ from planted import matrix_of, noise, planted
 from traitmap.analysis.traits.components import Metric
 from traitmap.analysis.traits.decompose import decompose
 from traitmap.analysis.traits.stability import (
-    ComponentModel,
     ResampledTable,
     examine,
     largest_angle,
@@ -21,14 +22,10 @@ from traitmap.analysis.traits.stability import (
 )
 
 
-def subject_of(values: np.ndarray, model: ComponentModel) -> ResampledTable:
-    observed = np.ones(values.shape, dtype=bool)
-    loadings = leading(values[None], model)[0][0][:, : model.examined]
-    return ResampledTable(values, values, observed, loadings)
-
-
-def model_of(examined: int, rotation: str = "none", used: int = 0) -> ComponentModel:
-    return ComponentModel(0, Metric(), rotation, used, examined)
+def subject_of(values: np.ndarray, examined: int) -> ResampledTable:
+    observed, unknown = np.ones(values.shape, dtype=bool), np.zeros((values.shape[1], examined))
+    subject = ResampledTable(values, values, observed, unknown, 0, Metric(), "none", 0)
+    return replace(subject, loadings=leading(values[None], subject)[0][0][:, :examined])
 
 
 def test_matching_undoes_order_and_sign():
@@ -54,7 +51,7 @@ def test_each_draw_may_have_its_own_reference():
 @pytest.mark.parametrize("shape", [(15, 6), (6, 15)])
 def test_leading_components_are_the_singular_vectors(shape):
     values = noise(*shape, 1)
-    vectors, ratios = leading(values[None], model_of(3))
+    vectors, ratios = leading(values[None], subject_of(values, 3))
     z = (values - values.mean(axis=0)) / values.std(axis=0)
     _, singular, vt = np.linalg.svd(z, full_matrices=False)
     np.testing.assert_allclose(np.abs(vectors[0].T), np.abs(vt[:5]), atol=1e-8)
@@ -77,7 +74,7 @@ def test_overlapping_neighbours_form_groups():
 
 def test_bootstrap_draws_whole_sources():
     values = noise(6, 4, 0)
-    subject = subject_of(values, model_of(2))
+    subject = subject_of(values, 2)
     tables, observed, _ = next(resampled_sources(subject, 50, np.random.default_rng(0)))
     rows = {row.tobytes() for row in values}
     assert all(row.tobytes() in rows for table in tables for row in table)
@@ -87,13 +84,12 @@ def test_bootstrap_draws_whole_sources():
 
 def test_leaving_out_equals_decomposing_the_rest():
     values = planted(12, 7, 1, 0.8, 0)[0]
-    model = model_of(1)
-    subject = subject_of(values, model)
-    congruence = examine(subject.loadings, without_source(subject, [4]), model)[0]
-    by_hand = leading(np.delete(values, 4, axis=0)[None], model)[0]
+    subject = subject_of(values, 1)
+    congruence = examine(subject.loadings, without_source(subject, [4]), subject)[0]
+    by_hand = leading(np.delete(values, 4, axis=0)[None], subject)[0]
     np.testing.assert_allclose(congruence, match(subject.loadings, by_hand)[0])
-    targets = without_target(subject, model, [2])
-    rest = leading(np.delete(values, 2, axis=1)[None], model)[0]
+    targets = without_target(subject, [2])
+    rest = leading(np.delete(values, 2, axis=1)[None], subject)[0]
     np.testing.assert_allclose(targets, match(np.delete(subject.loadings, 2, axis=0), rest)[0])
 
 

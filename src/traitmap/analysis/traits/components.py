@@ -11,7 +11,7 @@ stability and findings.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, sqrt
 from typing import Literal
 
@@ -23,6 +23,7 @@ from traitmap.matrix.record import Array
 
 Rotation = Literal["none", "varimax", "oblimin"]
 Mask = NDArray[np.bool_]
+Scaling = tuple[Array, Array, Array]  # center and divisor of columns (B, T), means of rows (B, S)
 
 PLANE = 2  # components of a plane
 CONFIDENCE = 0.95
@@ -39,20 +40,11 @@ class Metric:
     double: bool = False
 
 
-@dataclass(frozen=True)
-class Standardised:
-    """Tables centred and scaled: z (B, S, T), center and divisor (B, T), row (B, S) row means."""
-
-    z: Array
-    center: Array
-    divisor: Array
-    row: Array
-
-
-def standardise(tables: Array, metric: Metric) -> Standardised:
+def standardise(tables: Array, metric: Metric) -> tuple[Array, Scaling]:
     """Centre (and scale) complete tables (B, S, T) column by column; constant columns become zero.
 
     The standard deviation divides by S - 1. With ``metric.double`` row means are taken out before it.
+    Returns z (B, S, T), and what ``restore`` needs to undo it.
     """
     center = tables.mean(axis=1)
     z = tables - center[:, None, :]
@@ -66,12 +58,13 @@ def standardise(tables: Array, metric: Metric) -> Standardised:
         floor = 1e-12 * (np.abs(center) + np.abs(tables).max(axis=1)) + 1e-300
         divisor = np.where(spread > floor, spread, 1.0)
         z = np.where((spread > floor)[:, None, :], z / divisor[:, None, :], 0.0)
-    return Standardised(z, center, divisor, row)
+    return z, (center, divisor, row)
 
 
-def restore(z: Array, like: Standardised) -> Array:
-    """Undo ``standardise``: z (B, S, T) back to the units of the tables that ``like`` was made of."""
-    return z * like.divisor[:, None, :] + like.row[:, :, None] + like.center[:, None, :]
+def restore(z: Array, scaling: Scaling) -> Array:
+    """Undo ``standardise``: z (B, S, T) back to the units of the tables whose scaling this is."""
+    center, divisor, row = scaling
+    return z * divisor[:, None, :] + row[:, :, None] + center[:, None, :]
 
 
 def gram_eigen(z: Array) -> tuple[Array, Array, bool]:
@@ -155,11 +148,11 @@ def complete_tables(
     active = np.flatnonzero((~observed).any(axis=(1, 2)))
     for _ in range(limit):
         current = filled[active]
-        scaled = standardise(current, metric)
-        fit = restore(low_rank_fit(scaled.z, rank, degrees[active], regularised=regularised), scaled)
+        z, scaling = standardise(current, metric)
+        fit = restore(low_rank_fit(z, rank, degrees[active], regularised=regularised), scaling)
         updated = np.where(observed[active], current, fit)
-        step = (((updated - current) / scaled.divisor[:, None, :]) ** 2).sum(axis=(1, 2))
-        spread = (scaled.z**2).mean(axis=(1, 2)) + 1e-300
+        step = (((updated - current) / scaling[1][:, None, :]) ** 2).sum(axis=(1, 2))
+        spread = (z**2).mean(axis=(1, 2)) + 1e-300
         filled[active] = updated
         active = active[step / missing_count[active] > tolerance**2 * spread]
         if active.size == 0:
@@ -194,31 +187,20 @@ def complete(
     return filled[0]
 
 
-@dataclass(frozen=True)
-class Rotated:
-    """pattern (T, k) = loadings @ inv(transform).T; transform (k, k) with unit columns; correlation (k, k).
+def factor_variances(pattern: Array, transform: Array) -> Array:
+    """(k,) variance of each rotated factor over all targets, weighted by the factor correlations.
 
-    Scores rotate as scores @ transform. The common part scores @ loadings.T is unchanged.
+    pattern: (T, k). transform: (k, k), of a rotation. diag(correlation @ pattern' pattern) with correlation
+    = transform' transform: sums to the communality. Squared pattern loadings alone do not, once factors
+    correlate.
     """
-
-    pattern: Array
-    transform: Array
-    correlation: Array
-
-    @property
-    def variances(self) -> Array:
-        """(k,) variance of each factor over all targets, weighted by the factor correlations.
-
-        diag(correlation @ pattern' pattern): sums to the communality. Squared pattern loadings alone
-        do not, once factors correlate.
-        """
-        return np.diag(self.correlation @ self.pattern.T @ self.pattern).copy()
+    return np.diag(transform.T @ transform @ pattern.T @ pattern).copy()
 
 
 def varimax(
     loadings: Array, *, normalise: bool = True, tolerance: float = 1e-10, limit: int = 1000
-) -> Rotated:
-    """Varimax of loadings (T, k) (Kaiser, Psychometrika 1958).
+) -> tuple[Array, Array]:
+    """Varimax of loadings (T, k) (Kaiser, Psychometrika 1958): pattern and transform.
 
     normalise: rows have communality one while rotating. Stops when the criterion rises by less than
     ``tolerance`` of itself.
@@ -238,8 +220,8 @@ def varimax(
     return _ordered(loadings @ turn, turn)
 
 
-def oblimin(loadings: Array, *, tolerance: float = 1e-8, limit: int = 2000) -> Rotated:
-    """Direct quartimin (oblimin with gamma 0) of loadings (T, k) by gradient projection.
+def oblimin(loadings: Array, *, tolerance: float = 1e-8, limit: int = 2000) -> tuple[Array, Array]:
+    """Direct quartimin (oblimin with gamma 0) of loadings (T, k) by gradient projection: pattern, transform.
 
     Jennrich (2002); Bernaards & Jennrich (2005), algorithm GPFoblq.
     """
@@ -274,25 +256,24 @@ def _quartimin(loadings: Array, transform: Array) -> tuple[float, Array]:
     return float((squares * others).sum() / 4), -((pattern.T @ (pattern * others)) @ inverse).T
 
 
-def _ordered(pattern: Array, transform: Array) -> Rotated:
+def _ordered(pattern: Array, transform: Array) -> tuple[Array, Array]:
     """Factors by falling variance, the largest loading of each positive."""
-    variances = Rotated(pattern, transform, transform.T @ transform).variances
-    order = np.argsort(-variances, kind="stable")
+    order = np.argsort(-factor_variances(pattern, transform), kind="stable")
     pattern, transform = pattern[:, order], transform[:, order]
     peak = pattern[np.argmax(np.abs(pattern), axis=0), np.arange(pattern.shape[1])]
     flip = np.where(peak < 0, -1.0, 1.0)
-    transform = transform * flip
-    return Rotated(pattern * flip, transform, transform.T @ transform)
+    return pattern * flip, transform * flip
 
 
-def rotate_loadings(loadings: Array, rotation: Rotation) -> Rotated:
+def rotate_loadings(loadings: Array, rotation: Rotation) -> tuple[Array, Array]:
     """Rotate loadings (T, k) by ``varimax`` or ``oblimin``; ``none`` and a single factor stay as they are.
 
-    Factors come back by falling variance, the largest loading of each positive.
+    Returns pattern (T, k) = loadings @ inv(transform).T, and transform (k, k) with unit columns; factors by
+    falling variance, the largest loading of each positive. Scores rotate as scores @ transform, factors
+    correlate as transform.T @ transform, and the common part scores @ loadings.T is unchanged.
     """
-    count = loadings.shape[1]
-    if rotation == "none" or count < 2:
-        return Rotated(loadings, np.eye(count), np.eye(count))
+    if rotation == "none" or loadings.shape[1] < 2:
+        return loadings, np.eye(loadings.shape[1])
     return varimax(loadings) if rotation == "varimax" else oblimin(loadings)
 
 
@@ -310,7 +291,8 @@ def congruence(first: Array, second: Array) -> Array:
 class Components:
     """u (S, C) and v (T, C) unit-norm, the largest |v| of each column positive; singular (C,).
 
-    center, divisor: (T,). total: sum of squares of the standardised table.
+    center, divisor: (T,). total: sum of squares of the standardised table. Of rotated components,
+    ``singular`` is the size (C,) with scores = u * size.
     """
 
     u: Array
@@ -342,14 +324,12 @@ def components_of(table: Array, metric: Metric) -> Components:
 
     C is at most min(S - 1, T), one less than T where the table is double-centred. Signs by ``signs``.
     """
-    scaled = standardise(table[None], metric)
-    u, singular, vt = np.linalg.svd(scaled.z[0], full_matrices=False)
+    z, (center, divisor, _) = standardise(table[None], metric)
+    u, singular, vt = np.linalg.svd(z[0], full_matrices=False)
     count = max(1, min(table.shape[0] - 1, table.shape[1] - (1 if metric.double else 0)))
     u, singular, v = u[:, :count], singular[:count], vt[:count].T
     flip = signs(v)
-    return Components(
-        u * flip, v * flip, singular, scaled.center[0], scaled.divisor[0], float((scaled.z[0] ** 2).sum())
-    )
+    return Components(u * flip, v * flip, singular, center[0], divisor[0], float((z[0] ** 2).sum()))
 
 
 def correlations(values: Array, *, least: int) -> Array:
@@ -378,37 +358,27 @@ def effects_in_points(values: Array, reference: Array, weights: Array, points: A
     return ((values - reference) * points) @ weights
 
 
-@dataclass(frozen=True)
-class RotatedComponents:
-    """Components whose first k are rotated; u, v unit-norm; size (C,) with scores = u * size.
+def rotate_components(
+    unrotated: Components, count: int, rotation: Rotation
+) -> tuple[Components, Array | None, Array | None]:
+    """Rotate the first ``count`` (k) components; fewer than two cannot be rotated.
 
-    rotated: pattern loadings in units of the scale's standard deviations, transform and correlation,
-    or None where nothing was rotated. ratios: (k,) shares of variance after rotation.
-    """
-
-    u: Array
-    v: Array
-    size: Array
-    rotated: Rotated | None
-    ratios: Array | None
-
-
-def rotate_components(found: Components, count: int, rotation: Rotation) -> RotatedComponents:
-    """Rotate the first ``count`` components; fewer than two cannot be rotated.
-
-    The table's common part stays u[:, :k] diag(size) v[:, :k].T, also under an oblique rotation.
+    Returns the components, with the first k in rotated form; the transform (k, k); and (k,) shares of
+    variance after rotation. The last two are None where nothing was rotated. The table's common part stays
+    u[:, :k] diag(size) v[:, :k].T, also under an oblique rotation.
     """
     if rotation == "none" or count < 2:
-        return RotatedComponents(found.u, found.v, found.singular, None, None)
-    degrees = np.sqrt(max(len(found.u) - 1, 1))
-    rotated = rotate_loadings(found.v[:, :count] * found.singular[:count] / degrees, rotation)
-    length = np.linalg.norm(rotated.pattern, axis=0)
-    u, v, size = found.u.copy(), found.v.copy(), found.singular.copy()
-    u[:, :count] = found.u[:, :count] @ rotated.transform
-    v[:, :count] = rotated.pattern / np.where(length > 0, length, 1.0)
+        return unrotated, None, None
+    degrees = np.sqrt(max(len(unrotated.u) - 1, 1))
+    standard = unrotated.v[:, :count] * unrotated.singular[:count] / degrees  # in standard deviations
+    pattern, transform = rotate_loadings(standard, rotation)
+    length = np.linalg.norm(pattern, axis=0)
+    u, v, size = unrotated.u.copy(), unrotated.v.copy(), unrotated.singular.copy()
+    u[:, :count] = unrotated.u[:, :count] @ transform
+    v[:, :count] = pattern / np.where(length > 0, length, 1.0)
     size[:count] = length * degrees
-    ratios = rotated.variances / max(found.total / degrees**2, 1e-300)
-    return RotatedComponents(u, v, size, rotated, ratios)
+    ratios = factor_variances(pattern, transform) / max(unrotated.total / degrees**2, 1e-300)
+    return replace(unrotated, u=u, v=v, singular=size), transform, ratios
 
 
 @dataclass(frozen=True)
@@ -435,8 +405,7 @@ def biplot_of(filled: Array, metric: Metric, loadings: Array, aligned: Array, mo
     the table, or None where they are unknown: then adapters move with the axes only.
     Every adapter is projected on every draw's axes, so that its scatter holds their uncertainty and its own.
     """
-    scaled = standardise(filled[None], metric)
-    z, divisor = scaled.z[0], np.broadcast_to(scaled.divisor, (1, 1, filled.shape[1]))[0, 0]
+    (z,), (_, (divisor,), _) = standardise(filled[None], metric)
     axes = aligned[:, :, :PLANE]
     drawn = z @ axes
     if moved is not None:

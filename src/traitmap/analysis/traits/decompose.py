@@ -10,7 +10,7 @@ record is brought into the matrix's own order at the end.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -40,22 +40,11 @@ from traitmap.analysis.traits.measurement import RemeasuredTable, measure, noise
 from traitmap.analysis.traits.naming import name_components
 from traitmap.analysis.traits.records import Stability, Traits
 from traitmap.analysis.traits.scaling import PreparedTable, Scale, prepare, scale_slope, untransform
-from traitmap.analysis.traits.stability import ComponentModel, ResampledTable, assess
+from traitmap.analysis.traits.stability import ResampledTable, assess
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
 
 LARGE = 20_000  # cells from which fewer folds and draws are used, unless they are asked for
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is computed: folds and seeds of cross-validation, draws of nulls and bootstraps."""
-
-    folds: int
-    cv_seeds: int
-    permutations: int
-    bootstrap: int
-    noise_tables: int
 
 
 def decompose(
@@ -137,8 +126,10 @@ def mean_correlation(values: Array) -> tuple[float, float]:
     return (float(r.mean()), float(np.median(r))) if r.size else (float("nan"), float("nan"))
 
 
-def _effort(cells: int, bootstrap: int | None, permutations: int | None, cv_seeds: int | None) -> Effort:
-    """Draws and folds by the table's size, where they were not asked for."""
+def _effort(
+    cells: int, bootstrap: int | None, permutations: int | None, cv_seeds: int | None
+) -> dict[str, int]:
+    """Draws, seeds and ``folds`` by the table's size, where they were not asked for."""
     large = cells > LARGE
     draws = {
         "n_bootstrap": (200 if large else 1000) if bootstrap is None else bootstrap,
@@ -149,13 +140,8 @@ def _effort(cells: int, bootstrap: int | None, permutations: int | None, cv_seed
         least = 1 if name == "cv_seeds" else 0
         if value < least:
             raise MatrixError(f"{name}={value} is not possible; use {least} or more")
-    return Effort(
-        folds=5 if large else 10,
-        cv_seeds=draws["cv_seeds"],
-        permutations=draws["n_permutations"],
-        bootstrap=draws["n_bootstrap"],
-        noise_tables=min(20 if large else 100, draws["n_bootstrap"], draws["n_permutations"]),
-    )
+    noise_tables = min(20 if large else 100, draws["n_bootstrap"], draws["n_permutations"])
+    return {**draws, "folds": 5 if large else 10, "noise_tables": noise_tables}
 
 
 def _decomposed(
@@ -164,7 +150,7 @@ def _decomposed(
     scale: Scale,
     rotate: Rotation,
     names: tuple[str, ...],
-    effort: Effort,
+    effort: Mapping[str, int],
     settings: Mapping[str, Any],
 ) -> Traits:
     """The whole analysis over the S' sources and T' targets that are decomposed, in canonical order."""
@@ -174,31 +160,32 @@ def _decomposed(
         observed,
         metric,
         maximum=most_components(table.shape),
-        seeds=effort.cv_seeds,
-        folds=effort.folds,
+        seeds=effort["cv_seeds"],
+        folds=effort["folds"],
         seed=seed,
     )
     rank = validation.chosen
     filled = complete_tables(table[None], observed[None], rank, metric, tolerance=1e-10, limit=5000)[0]
     unrotated = components_of(filled, metric)
     used = _checked_count(settings["components"], rank, len(unrotated.singular), table.shape)
-    model = ComponentModel(rank, metric, rotate, used, min(max(used, 4), len(unrotated.singular)))
-    rotated = rotate_components(unrotated, used, rotate)
+    rotated, transform, ratios = rotate_components(unrotated, used, rotate)
+    examined = rotated.v[:, : min(max(used, 4), len(unrotated.singular))]
+    subject = ResampledTable(table, filled, observed, examined, rank, metric, rotate, used)
     evidence = name_components(
         rotated.v, prepared.targets, matrix.target_tags, names, supported=used, seed=int(seed)
     )
     slope = scale_slope(prepared.values, observed, scale)
-    measured = measure(matrix, prepared, filled, rank, slope, draws=effort.bootstrap, seed=seed)
+    measured = measure(matrix, prepared, filled, rank, slope, draws=effort["n_bootstrap"], seed=seed)
     return Traits(
         sources=prepared.sources,
         targets=prepared.targets,
         explained_variance_ratio=unrotated.ratios,
-        **_against_nulls(prepared, filled, unrotated, model, validation.chosen, effort, seed),
+        **_against_nulls(subject, unrotated, effort, seed),
         loadings=rotated.v,
         scores_u=rotated.u,
-        scores=rotated.u * rotated.size,
+        scores=rotated.u * rotated.singular,
         base_scores=_base_scores(prepared, unrotated, rotated.v, scale),
-        **_effects(prepared, filled, rotated.v, measured, scale, intervals=bool(effort.bootstrap)),
+        **_effects(prepared, filled, rotated.v, measured, scale, intervals=bool(effort["n_bootstrap"])),
         leverage=rotated.u**2,
         singular_values=unrotated.singular,
         centers=unrotated.center,
@@ -206,7 +193,7 @@ def _decomposed(
         completed=untransform(filled, prepared.baseline, scale),
         masked=prepared.masked,
         cross_validation=validation,
-        **_resampled(prepared, filled, rotated.v, model, measured, effort, seed),
+        **_resampled(prepared, subject, rotated.v, measured, effort, seed),
         noise=noise_summary(
             unrotated,
             len(prepared.sources),
@@ -219,10 +206,10 @@ def _decomposed(
         names=tuple(item.name for item in evidence),
         naming=evidence,
         warnings=(),
-        conditions=_conditions(prepared, model, measured, scale, effort, settings),
-        rotation=rotated.rotated.transform if rotated.rotated else None,
-        factor_correlation=rotated.rotated.correlation if rotated.rotated else None,
-        rotated_variance_ratio=rotated.ratios,
+        conditions=_conditions(prepared, subject, measured, scale, effort, settings),
+        rotation=transform,
+        factor_correlation=None if transform is None else transform.T @ transform,
+        rotated_variance_ratio=ratios,
     )
 
 
@@ -239,30 +226,24 @@ def _checked_count(components: int | str, supported: int, existing: int, shape: 
 
 
 def _against_nulls(
-    prepared: PreparedTable,
-    filled: Array,
-    found: Components,
-    model: ComponentModel,
-    supported: int,
-    effort: Effort,
-    seed: int,
+    subject: ResampledTable, unrotated: Components, effort: Mapping[str, int], seed: int
 ) -> dict[str, Any]:
     """Fields on the number of components and on the permutation null.
 
     Permuted and Gaussian tables (Horn) pass through the same masking, completion and scaling.
     """
-    metric, observed = prepared.metric, prepared.observed
-    z = standardise(filled[None], metric).z[0]
+    metric, observed, rank = subject.metric, subject.observed, subject.rank
+    z = standardise(subject.filled[None], metric)[0][0]
     spread = np.ones(z.shape[1]) if metric.divide else z.std(axis=0)
-    options = {"draws": effort.permutations, "count": len(found.singular), "seed": seed}
-    permuted = permutation_null(z, observed, model.completion_rank, metric, **options)
-    gaussian = gaussian_null(observed, spread, model.completion_rank, metric, **options)
+    options = {"draws": effort["n_permutations"], "count": len(unrotated.singular), "seed": seed}
+    permuted = permutation_null(z, observed, rank, metric, **options)
+    gaussian = gaussian_null(observed, spread, rank, metric, **options)
     band, running = spectrum_band(permuted), spectrum_band(np.cumsum(permuted, axis=1))
     counts = {
-        "cv": supported,
-        "parallel": above_null(found.ratios, spectrum_band(gaussian)[2]),
-        "permutation": above_null(found.ratios, band[2]),
-        "used": model.used,
+        "cv": rank,
+        "parallel": above_null(unrotated.ratios, spectrum_band(gaussian)[2]),
+        "permutation": above_null(unrotated.ratios, band[2]),
+        "used": subject.used,
     }
     names = ("mean", "p05", "p95")
     return {
@@ -310,25 +291,23 @@ def _effects(
 
 def _resampled(
     prepared: PreparedTable,
-    filled: Array,
+    subject: ResampledTable,
     loadings: Array,
-    model: ComponentModel,
     measured: RemeasuredTable,
-    effort: Effort,
+    effort: Mapping[str, int],
     seed: int,
 ) -> dict[str, Any]:
     """Stability, intervals of the loadings and the plane; unknown where no bootstrap was asked for."""
     low = np.full_like(loadings, np.nan)
-    high, stability, plane = low.copy(), Stability(model.examined), None
-    if effort.bootstrap:
-        examined = slice(model.examined)
+    high, stability, plane = low.copy(), Stability(subject.examined), None
+    if effort["n_bootstrap"]:
+        examined = slice(subject.examined)
         stability, low[:, examined], high[:, examined], plane = assess(
-            ResampledTable(prepared.table, filled, prepared.observed, loadings[:, examined]),
-            model,
+            subject,
             prepared.sources,
             prepared.targets,
-            draws=effort.bootstrap,
-            noise_tables=effort.noise_tables,
+            draws=effort["n_bootstrap"],
+            noise_tables=effort["noise_tables"],
             deviations=measured.in_table_units(),
             seed=seed,
         )
@@ -337,15 +316,15 @@ def _resampled(
 
 def _conditions(
     prepared: PreparedTable,
-    model: ComponentModel,
+    subject: ResampledTable,
     measured: RemeasuredTable,
     scale: Scale,
-    effort: Effort,
+    effort: Mapping[str, int],
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The settings and how it was done, in plain values."""
     mean_r, median_r = mean_correlation(np.where(prepared.observed, prepared.values, np.nan))
-    if not effort.bootstrap:
+    if not effort["n_bootstrap"]:
         resampled = "none"
     elif "measurement" in measured.deviations:
         resampled = "adapters and, jointly for all adapters, " + " and ".join(
@@ -357,18 +336,18 @@ def _conditions(
         "rows": len(prepared.sources),
         "columns": len(prepared.targets),
         "scale": scale,
-        "rotate": model.rotation,
+        "rotate": subject.rotation,
         **settings,
         "masked_cells": [[prepared.sources[i], prepared.targets[j]] for i, j in np.argwhere(prepared.masked)],
         "missing_cells": int((~prepared.observed & ~prepared.masked).sum()),
-        "completion": f"regularised iterative PCA with {model.completion_rank} components",
-        "cross_validation": f"element-wise, {effort.folds} folds, {effort.cv_seeds} seeds, one SE",
-        "null": f"{effort.permutations} tables with permuted columns",
+        "completion": f"regularised iterative PCA with {subject.rank} components",
+        "cross_validation": f"element-wise, {effort['folds']} folds, {effort['cv_seeds']} seeds, one SE",
+        "null": f"{effort['n_permutations']} tables with permuted columns",
         "bootstrap": resampled,
-        "bootstrap_draws": effort.bootstrap,
-        "noise_tables": effort.noise_tables,
+        "bootstrap_draws": effort["n_bootstrap"],
+        "noise_tables": effort["noise_tables"],
         "effects_against": "base" if np.isfinite(prepared.baseline).all() else "mean of the sources",
-        "effect_intervals": measured.origin if effort.bootstrap else "none",
+        "effect_intervals": measured.origin if effort["n_bootstrap"] else "none",
         "points_per_unit": sorted({float(p) for p in prepared.points}),
         "scorings": {
             "scores": "left singular vectors times singular values (U*S)",

@@ -29,7 +29,7 @@ def spectrum_ratios(tables: Array, metric: Metric, count: int) -> Array:
 
     Falling, of the standardised tables; by the eigenvalues of the smaller Gram matrix.
     """
-    z = standardise(tables, metric).z
+    z = standardise(tables, metric)[0]
     gram = np.swapaxes(z, 1, 2) @ z if z.shape[2] <= z.shape[1] else z @ np.swapaxes(z, 1, 2)
     eigenvalues = np.maximum(np.linalg.eigvalsh(gram)[:, ::-1], 0.0)
     return eigenvalues[:, :count] / np.maximum(eigenvalues.sum(axis=1, keepdims=True), 1e-300)

@@ -229,9 +229,9 @@ def measure(
     filled: (S, T) the completed table, of which a fit of the given rank leaves residuals.
     """
     rows, columns = prepared.row_order, prepared.column_order
-    scaled = standardise(filled[None], prepared.metric)
+    z, scaling = standardise(filled[None], prepared.metric)
     degrees = residual_degrees(prepared.observed[None], rank, prepared.metric)
-    fitted = restore(low_rank_fit(scaled.z, rank, degrees), scaled)[0]
+    fitted = restore(low_rank_fit(z, rank, degrees), scaling)[0]
     parameters = float(prepared.observed.sum() - degrees[0])
     spread = residual_spread(prepared.table, prepared.observed, fitted, parameters) / slope
     residual = np.broadcast_to(spread, (1 + len(rows), len(columns)))

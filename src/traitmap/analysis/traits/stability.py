@@ -39,39 +39,41 @@ OMITTED = 60  # of more sources or targets than this, only the heaviest are left
 
 
 @dataclass(frozen=True)
-class ComponentModel:
-    """How a table becomes components: completion, scaling, rotation of the first ``used``, how many."""
-
-    completion_rank: int
-    metric: Metric
-    rotation: Rotation
-    used: int
-    examined: int
-
-
-@dataclass(frozen=True)
 class ResampledTable:
-    """The table under examination: table, filled, observed (S, T) and its own loadings (T, M)."""
+    """The table under examination, and how it becomes components.
+
+    table, filled, observed: (S, T). loadings: (T, M) its own, of the components examined.
+    rank: of the completion. metric: how columns are centred and scaled. rotation: of the first ``used``.
+    """
 
     table: Array
     filled: Array
     observed: Mask
     loadings: Array
+    rank: int
+    metric: Metric
+    rotation: Rotation
+    used: int
+
+    @property
+    def examined(self) -> int:
+        """M, how many leading components are matched."""
+        return self.loadings.shape[1]
 
 
 Index = NDArray[np.int64]
 Batch = tuple[Array, Mask, Array]  # tables, observed, where to start the completion: each (B, S', T')
 
 
-def leading(tables: Array, model: ComponentModel) -> tuple[Array, Array]:
+def leading(tables: Array, subject: ResampledTable) -> tuple[Array, Array]:
     """Loadings (B, T, M') and explained variance ratios (B, M') of complete tables (B, S, T), M' = M + 2.
 
-    Rotated as the model says. M is the number of components examined; two more are kept so that a
+    Scaled and rotated as the subject is. M is the number of components examined; two more are kept so that a
     component that fell back can still be matched.
     """
-    z = standardise(tables, model.metric).z
+    z = standardise(tables, subject.metric)[0]
     _, rows, columns = z.shape
-    count = min(model.examined + 2, rows - 1, columns)
+    count = min(subject.examined + 2, rows - 1, columns)
     eigenvalues, vectors, tall = gram_eigen(z)
     vectors = vectors[:, :, :count]
     if not tall:
@@ -79,12 +81,12 @@ def leading(tables: Array, model: ComponentModel) -> tuple[Array, Array]:
         size = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors = vectors / np.where(size > 0, size, 1.0)
     ratios = eigenvalues[:, :count] / np.maximum(eigenvalues.sum(axis=1, keepdims=True), 1e-300)
-    used = min(model.used, vectors.shape[2])
-    if model.rotation == "none" or used < 2:
+    used = min(subject.used, vectors.shape[2])
+    if subject.rotation == "none" or used < 2:
         return vectors, ratios
     rotated = vectors.copy()  # the first ones, brought back to unit norm
     for i, (vector, value) in enumerate(zip(vectors, eigenvalues, strict=True)):
-        pattern = rotate_loadings(vector[:, :used] * np.sqrt(value[:used]), model.rotation).pattern
+        pattern = rotate_loadings(vector[:, :used] * np.sqrt(value[:used]), subject.rotation)[0]
         size = np.linalg.norm(pattern, axis=0)
         rotated[i, :, :used] = pattern / np.where(size > 0, size, 1.0)
     return rotated, ratios
@@ -109,7 +111,7 @@ def match(reference: Array, vectors: Array) -> tuple[Array, Array]:
 
 
 def examine(
-    reference: Array, batches: Iterator[Batch], model: ComponentModel
+    reference: Array, batches: Iterator[Batch], subject: ResampledTable
 ) -> tuple[Array, Array, Array, Array]:
     """Complete and decompose every batch of resampled tables, and match their components to the whole's.
 
@@ -119,7 +121,7 @@ def examine(
     """
     parts = []
     for tables, observed, start in batches:
-        vectors, ratios = leading(_complete(tables, observed, start, model), model)
+        vectors, ratios = leading(_complete(tables, observed, start, subject), subject)
         parts.append((*match(reference, vectors), vectors, ratios))
     phi, aligned, vectors, ratios = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return phi, aligned, vectors, ratios
@@ -178,7 +180,7 @@ def without_source(subject: ResampledTable, omitted: list[int]) -> Iterator[Batc
         yield subject.table[index], subject.observed[index], subject.filled[index]
 
 
-def without_target(subject: ResampledTable, model: ComponentModel, omitted: list[int]) -> Array:
+def without_target(subject: ResampledTable, omitted: list[int]) -> Array:
     """(len(omitted), M) congruence over the remaining targets when each given target is left out in turn.
 
     omitted: indices of columns. Congruence is taken over the loadings of the targets that are left.
@@ -191,7 +193,7 @@ def without_target(subject: ResampledTable, model: ComponentModel, omitted: list
             subject.observed[None][:, :, keep],
             subject.filled[None][:, :, keep],
         )
-        result[i] = examine(subject.loadings[keep], iter([batch]), model)[0][0]
+        result[i] = examine(subject.loadings[keep], iter([batch]), subject)[0][0]
     return result
 
 
@@ -224,22 +226,22 @@ def overlapping_groups(eigenvalues: Array, rows: int) -> list[tuple[int, ...]]:
 
 
 def noise_congruence(
-    subject: ResampledTable, model: ComponentModel, tables: int, generator: np.random.Generator
+    subject: ResampledTable, tables: int, generator: np.random.Generator
 ) -> Mapping[str, Array]:
     """kind -> (tables, M) congruence that each kind of resampling reaches on permuted tables, once each.
 
     Kinds are ``adapters``, ``leave_one_source_out`` and ``leave_one_target_out``. Components of pure
     noise also agree with their own resamplings: a congruence says something only above this level.
     """
-    z = standardise(subject.filled[None], model.metric).z[0]
+    z = standardise(subject.filled[None], subject.metric)[0][0]
     rows, columns = subject.table.shape
     step = max(1, CHUNK // subject.table.size)
     parts: dict[str, list[Array]] = {}
     for first in range(0, tables, step):
         permuted = permute_columns(z, subject.observed, min(step, tables - first), generator)
         mask = np.broadcast_to(subject.observed, permuted.shape)
-        filled = _complete(permuted, mask, None, model)
-        reference = leading(filled, model)[0][:, :, : model.examined]
+        filled = _complete(permuted, mask, None, subject)
+        reference = leading(filled, subject)[0][:, :, : subject.examined]
         index = _varied_rows(rows, len(permuted), generator)
         selections = {"adapters": (index, 1)}
         selections["leave_one_source_out"] = (_all_but_one(rows, len(permuted), generator), 1)
@@ -247,16 +249,16 @@ def noise_congruence(
             selections["leave_one_target_out"] = (_all_but_one(columns, len(permuted), generator), 2)
         for kind, (index, axis) in selections.items():
             table, observed, start = (_take(part, index, axis) for part in (permuted, mask, filled))
-            vectors, _ = leading(_complete(table, observed, start, model), model)
+            vectors, _ = leading(_complete(table, observed, start, subject), subject)
             target = reference if axis == 1 else _take(reference, index, 1)
             parts.setdefault(kind, []).append(match(target, vectors)[0])
     return {kind: np.concatenate(arrays) for kind, arrays in parts.items()}
 
 
-def _complete(tables: Array, observed: Mask, start: Array | None, model: ComponentModel) -> Array:
+def _complete(tables: Array, observed: Mask, start: Array | None, subject: ResampledTable) -> Array:
     """Completion at the accuracy that resampling needs."""
-    rank = min(model.completion_rank, tables.shape[1] - 2, tables.shape[2] - 1)
-    return complete_tables(tables, observed, rank, model.metric, start=start, tolerance=1e-3, limit=50)
+    rank = min(subject.rank, tables.shape[1] - 2, tables.shape[2] - 1)
+    return complete_tables(tables, observed, rank, subject.metric, start=start, tolerance=1e-3, limit=50)
 
 
 def _take(part: NDArray[Any], index: Index, axis: int) -> NDArray[Any]:
@@ -270,7 +272,7 @@ def _all_but_one(size: int, draws: int, generator: np.random.Generator) -> Index
     return np.stack([np.delete(np.arange(size), place) for place in out])
 
 
-def measurement_noise_congruence(model: ComponentModel, observed: Mask, deviations: Array) -> Array:
+def measurement_noise_congruence(subject: ResampledTable, deviations: Array) -> Array:
     """(draws / 2, M) congruence between tables that hold one and two layers of measurement noise only.
 
     deviations: (draws, S, T) in units of the table, of one kind of measurement. The level that resampling
@@ -278,9 +280,9 @@ def measurement_noise_congruence(model: ComponentModel, observed: Mask, deviatio
     """
     half = len(deviations) // 2
     first, second = deviations[:half], deviations[half : 2 * half]
-    mask = np.broadcast_to(observed, first.shape)
+    mask = np.broadcast_to(subject.observed, first.shape)
     fits = [
-        leading(complete_tables(part, mask, 0, model.metric), model)[0][:, :, : model.examined]
+        leading(complete_tables(part, mask, 0, subject.metric), subject)[0][:, :, : subject.examined]
         for part in (first, first + second)
     ]
     return np.concatenate([match(a, b[None])[0] for a, b in zip(fits[0], fits[1], strict=True)])
@@ -305,7 +307,6 @@ def summarise(kind: str, phi: Array, noise: Array | None, names: tuple[str, ...]
 
 def assess(
     subject: ResampledTable,
-    model: ComponentModel,
     sources: tuple[str, ...],
     targets: tuple[str, ...],
     *,
@@ -323,35 +324,34 @@ def assess(
     of the first two components, None where only one is examined.
     """
     generator = np.random.default_rng([seed, 3])
-    noise = noise_congruence(subject, model, noise_tables, generator) if noise_tables else {}
+    noise = noise_congruence(subject, noise_tables, generator) if noise_tables else {}
     together = deviations.get("measurement")
     bootstrap = resampled_sources(subject, draws, generator, together)
-    phi, aligned, vectors, ratios = examine(subject.loadings, bootstrap, model)
+    phi, aligned, vectors, ratios = examine(subject.loadings, bootstrap, subject)
     resamplings = {"adapters": summarise("adapters", phi, noise.get("adapters"))}
     for kind in ("items", "seeds"):
         if kind in deviations:
-            moved = examine(subject.loadings, remeasured(subject, deviations[kind]), model)[0]
-            level = measurement_noise_congruence(model, subject.observed, deviations[kind][:400])
+            moved = examine(subject.loadings, remeasured(subject, deviations[kind]), subject)[0]
+            level = measurement_noise_congruence(subject, deviations[kind][:400])
             resamplings[kind] = summarise(kind, moved, level)
-    resamplings.update(_leave_one_out(subject, model, sources, targets, noise))
-    low, high = np.percentile(ratios[:, : model.examined], [2.5, 97.5], axis=0)
+    resamplings.update(_leave_one_out(subject, sources, targets, noise))
+    low, high = np.percentile(ratios[:, : subject.examined], [2.5, 97.5], axis=0)
     edges = np.percentile(aligned, [2.5, 97.5], axis=0)
     stability = Stability(
-        examined=model.examined,
+        examined=subject.examined,
         resamplings=MappingProxyType(resamplings),
-        overlaps=_overlaps(subject, vectors, model),
+        overlaps=_overlaps(subject, vectors),
         eigenvalue_low=low,
         eigenvalue_high=high,
     )
     plane = None
     if aligned.shape[2] >= PLANE:
-        plane = biplot_of(subject.filled, model.metric, subject.loadings, aligned, together)
+        plane = biplot_of(subject.filled, subject.metric, subject.loadings, aligned, together)
     return stability, edges[0], edges[1], plane
 
 
 def _leave_one_out(
     subject: ResampledTable,
-    model: ComponentModel,
     sources: tuple[str, ...],
     targets: tuple[str, ...],
     noise: Mapping[str, Array],
@@ -359,17 +359,17 @@ def _leave_one_out(
     """Leave each source, then each target out; of more than ``OMITTED``, those that weigh most."""
     resamplings: dict[str, Resampling] = {}
     rows, columns = subject.table.shape
-    z = standardise(subject.filled[None], model.metric).z[0]
+    z = standardise(subject.filled[None], subject.metric)[0][0]
     if rows > 3:
         omitted = _heaviest(((z @ subject.loadings) ** 2).max(axis=1))
-        phi = examine(subject.loadings, without_source(subject, omitted), model)[0]
+        phi = examine(subject.loadings, without_source(subject, omitted), subject)[0]
         names = tuple(sources[i] for i in omitted)
         resamplings["leave_one_source_out"] = summarise(
             "leave_one_source_out", phi, noise.get("leave_one_source_out"), names
         )
     if columns > 2:
         omitted = _heaviest((subject.loadings**2).max(axis=1))
-        phi = without_target(subject, model, omitted)
+        phi = without_target(subject, omitted)
         names = tuple(targets[j] for j in omitted)
         resamplings["leave_one_target_out"] = summarise(
             "leave_one_target_out", phi, noise.get("leave_one_target_out"), names
@@ -383,19 +383,19 @@ def _heaviest(weight: Array) -> list[int]:
     return sorted(int(i) for i in order)
 
 
-def _overlaps(subject: ResampledTable, vectors: Array, model: ComponentModel) -> tuple[ComponentOverlap, ...]:
+def _overlaps(subject: ResampledTable, vectors: Array) -> tuple[ComponentOverlap, ...]:
     """Groups of neighbouring components that cannot be told apart, and how far their subspace turns.
 
     vectors: (B, T, M') components of resampled tables.
     Rotated components are one block, which matters only where it overlaps with a component outside.
     """
-    ratios = leading(subject.filled[None], model)[1][0][: model.examined]
+    ratios = leading(subject.filled[None], subject)[1][0][: subject.examined]
     groups = overlapping_groups(ratios, len(subject.table))
-    if model.rotation != "none" and model.used > 1:
+    if subject.rotation != "none" and subject.used > 1:
         groups = [
-            group if group[0] >= model.used else tuple(range(group[-1] + 1))
+            group if group[0] >= subject.used else tuple(range(group[-1] + 1))
             for group in groups
-            if group[-1] >= model.used
+            if group[-1] >= subject.used
         ]
     result = []
     for group in groups:
