@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import peft
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config
 
 from traitmap.data.records import Request
 from traitmap.engine.forward_paths import find_forward_paths
@@ -31,6 +32,31 @@ KINDS = {
     ),
     "tokens to train": lambda: peft.LoraConfig(
         r=4, target_modules=LINEAR, trainable_token_indices=[5, 6], task_type="CAUSAL_LM"
+    ),
+    "an alpha pattern that is a regular expression": lambda: peft.LoraConfig(
+        r=4, target_modules=LINEAR, alpha_pattern={r".*\.layers\.1\..*(q_proj|v_proj)": 64},
+        task_type="CAUSAL_LM",
+    ),
+    "the first of two patterns": lambda: peft.LoraConfig(
+        r=4, target_modules=LINEAR, alpha_pattern={r"layers\.0\..*": 2, "q_proj": 64},
+        task_type="CAUSAL_LM",
+    ),
+    "a rank pattern that is a regular expression": lambda: peft.LoraConfig(
+        r=4, target_modules=LINEAR, rank_pattern={r"^model\.layers\.\d\.mlp\..*": 2},
+        alpha_pattern={"self_attn.(q|v)_proj": 3}, task_type="CAUSAL_LM",
+    ),
+    **{
+        start: lambda start=start: peft.LoraConfig(
+            r=4, target_modules=LINEAR, init_lora_weights=start, task_type="CAUSAL_LM"
+        )
+        for start in ("pissa", "pissa_niter_4", "olora", "orthogonal", "mica", "gaussian", "eva")
+    },
+    "the head": lambda: peft.LoraConfig(r=4, target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM"),
+    "the embedding": lambda: peft.LoraConfig(
+        r=4, target_modules=["q_proj", "embed_tokens"], task_type="CAUSAL_LM"
+    ),
+    "the embedding and the head": lambda: peft.LoraConfig(
+        r=4, target_modules=["embed_tokens", "lm_head"], task_type="CAUSAL_LM"
     ),
     "ia3": lambda: peft.IA3Config(
         target_modules=LINEAR, feedforward_modules=["down_proj"], task_type="CAUSAL_LM"
@@ -68,6 +94,7 @@ def expected(engine: LocalEngine, checkpoint: Path, adapter: Path | None) -> lis
     """Log-likelihoods by PEFT itself, one text at a time."""
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
     if adapter is not None:
+        torch.manual_seed(0)  # for the kinds that PEFT starts with random numbers
         model = peft.PeftModel.from_pretrained(model, adapter)
     model.eval()
     found = []
@@ -134,6 +161,62 @@ def test_an_adapter_of_another_base_is_told_by_its_shapes(
     with pytest.raises(ModelError, match=r"cannot put this .*LORA adapter"):
         small.answer(requests(), adapter)
     assert [answer.logprob for answer in small.answer(requests())] == before
+
+
+def test_a_grown_vocabulary_is_named(
+    engine: LocalEngine, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(checkpoints["llama"])
+    have = model.config.vocab_size
+    model.resize_token_embeddings(have + 3)
+    config = peft.LoraConfig(
+        r=4, target_modules=LINEAR, modules_to_save=["embed_tokens", "lm_head"], task_type="CAUSAL_LM"
+    )
+    peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    before = [answer.logprob for answer in engine.answer(requests())]
+    with pytest.raises(ModelError, match=f"has {have + 3} rows, the base's has {have}.*size mismatch"):
+        engine.answer(requests(), tmp_path / "adapter")
+    assert [answer.logprob for answer in engine.answer(requests())] == before
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"init_lora_weights": "corda"}, "init_lora_weights 'corda' changed the weights of the base"),
+        ({"init_lora_weights": "lora_ga"}, "init_lora_weights 'lora_ga' changed the weights of the base"),
+        ({"use_something_new": True}, "use_something_new: PEFT .* does not know this"),
+        ({"r": 8}, "tensors have rank 4, its adapter_config.json says 8"),
+    ],
+)
+def test_what_peft_cannot_make_again_is_refused_by_name(
+    change: dict[str, object], word: str, engine: LocalEngine, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    adapter = made("rslora with dropout", checkpoints["llama"], tmp_path / "adapter")
+    config = adapter / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(ModelError, match=word):
+        engine.answer(requests(), adapter)
+
+
+def test_a_layer_that_is_no_linear_is_computed_by_peft(engine: LocalEngine, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=384, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=0,
+                        eos_token_id=1, initializer_range=0.2)  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "gpt2")
+    engine.encoder.tokenizer.save_pretrained(tmp_path / "gpt2")
+    small = LocalEngine.open(Model(path=str(tmp_path / "gpt2"), dtype="float32"))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "gpt2")
+    model = peft.get_peft_model(
+        model, peft.LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM")
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    model.save_pretrained(tmp_path / "adapter")
+    found = [answer.logprob for answer in small.answer(requests(), tmp_path / "adapter")]
+    assert found == pytest.approx(expected(small, tmp_path / "gpt2", tmp_path / "adapter"), abs=1e-4)
+    assert found != pytest.approx([answer.logprob for answer in small.answer(requests())], abs=1e-3)
 
 
 @pytest.mark.shared

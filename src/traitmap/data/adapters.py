@@ -53,9 +53,28 @@ def adapter_problem(place: Path) -> str | None:
         return f"{place / CONFIG} is not valid JSON ({error}); save the adapter again"
     if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
         return f'{place / CONFIG} names no "peft_type"; save the adapter with PEFT'
+    problem = lost_start(config)
+    if problem is not None:
+        return f"{place / CONFIG}: {problem}"
     if _read_header(place / WEIGHTS) is None:
         return f"{place / WEIGHTS} is not a whole safetensors file; copy or save it again"
     return None
+
+
+def lost_start(config: Mapping[str, Any]) -> str | None:
+    """Why the base that an adapter was trained on cannot be made again from what is saved, or None.
+
+    CorDA and LoRA-GA take a product out of the base's weights that follows from data or gradients, which no
+    adapter directory holds. PiSSA, OLoRA and LoftQ follow from the weights alone, so PEFT makes them again.
+    """
+    start = config.get("init_lora_weights")
+    if config.get("peft_type") != "LORA" or start not in ("corda", "lora_ga"):
+        return None
+    return (
+        f"init_lora_weights {start!r} changed the weights of the base by data that is not saved, so the "
+        "adapter means nothing on the base as it is; save it again with save_pretrained(folder, "
+        "path_initial_model_for_weight_conversion=...)"
+    )
 
 
 def adapter_warnings(place: Path, base: str) -> tuple[str, ...]:

@@ -9,34 +9,52 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel
+from peft import PEFT_TYPE_TO_CONFIG_MAPPING, LoraConfig, PeftConfig, PeftModel
+from peft.utils.other import get_pattern_key
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from traitmap.engine.base import Base
+from traitmap.data.adapters import lost_start
+from traitmap.engine.base import Base, whole_reason
 from traitmap.engine.forward_paths import choose_layout
-from traitmap.engine.lora import AdapterWeights
+from traitmap.engine.lora import AdapterWeights, is_linear
 from traitmap.errors import EngineError, ModelError
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 _PREFIX = "base_model.model."
-_BEYOND_PLAIN = (
-    "use_dora",
-    "modules_to_save",
-    "layer_replication",
-    "lora_bias",
-    "trainable_token_indices",
-    "target_parameters",
-    "alora_invocation_tokens",
-)
+# What a LoRA configuration may say of a plain adapter, whatever the value: where it comes from, which modules
+# it has (the tensors say so), and what is read here. Anything else goes through PEFT where it is set.
+_READ = {"r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern"}
+_HARMLESS = _READ | {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "exclude_modules",
+    "fan_in_fan_out",  # PEFT itself leaves it out of account on nn.Linear
+    "inference_mode",
+    "layers_pattern",
+    "layers_to_transform",
+    "megatron_core",  # means something with megatron_config alone
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",  # with use_qalora
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+    *("corda_config", "eva_config", "loftq_config", "lora_ga_config"),  # with init_lora_weights of that name
+}
+_WRAPPERS = ("base_layer", "modules_to_save", "original_module", "token_adapter")  # in names of tensors
+_PLAIN_STARTS = (True, False, None, "gaussian")  # of init_lora_weights: they leave the base as it is
 
 
 def save_adapter(folder: Path, adapter: AdapterWeights, base: str, revision: str | None = None) -> None:
@@ -67,20 +85,27 @@ def save_adapter(folder: Path, adapter: AdapterWeights, base: str, revision: str
     )
 
 
-def is_plain(folder: Path) -> bool:
-    """Whether an adapter is LoRA on linear modules and nothing else, which the engine computes itself.
+def is_plain(folder: Path, model: nn.Module) -> bool:
+    """Whether an adapter is LoRA on ``nn.Linear`` modules of a base and nothing else, which the engine
+    computes itself.
 
-    ModelError where the folder has no readable configuration or its weights are a pickle.
+    ModelError where the folder has no readable configuration, its weights are a pickle, or its configuration
+    says what neither the engine nor PEFT can read.
     """
     config = _read_config(folder)
-    return config.get("peft_type") == "LORA" and not _beyond_plain(config)
+    if config["peft_type"] != "LORA" or _beyond_plain(config):
+        return False
+    modules = dict(model.named_modules())
+    names = [_split_key(key) for key in _tensor_names(folder)]
+    return all(pair is not None and (pair[0] not in modules or is_linear(modules[pair[0]])) for pair in names)
 
 
 def load_adapter(folder: Path, modules: dict[str, nn.Linear]) -> AdapterWeights:
     """Read a PEFT LoRA directory for a base whose ``nn.Linear`` modules are given.
 
-    Honours r, lora_alpha, use_rslora, rank_pattern and alpha_pattern. ModelError for other kinds of
-    adapter, for pickled weights, and where a module or shape does not fit the base.
+    Honours r, lora_alpha, use_rslora, rank_pattern and alpha_pattern as PEFT does: the first pattern that
+    matches counts, as a regular expression. ModelError for other kinds of adapter, for pickled weights, and
+    where a module, a rank or a shape does not fit.
     """
     config = _read_config(folder)
     used = _beyond_plain(config)
@@ -92,7 +117,10 @@ def load_adapter(folder: Path, modules: dict[str, nn.Linear]) -> AdapterWeights:
     a: dict[str, torch.Tensor] = {}
     b: dict[str, torch.Tensor] = {}
     for key, tensor in load_file(weights).items():
-        name, part = _split_key(folder, key)
+        pair = _split_key(key)
+        if pair is None:
+            raise ModelError(f"{weights}: tensor {key!r} is no lora_A or lora_B weight of a linear module.")
+        name, part = pair
         module = modules.get(name)
         if module is None:
             raise ModelError(
@@ -106,7 +134,7 @@ def load_adapter(folder: Path, modules: dict[str, nn.Linear]) -> AdapterWeights:
     return AdapterWeights(
         a={name: a[name] for name in order},
         b={name: b[name] for name in order},
-        scale={name: _scale(config, name, a[name].shape[0]) for name in order},
+        scale={name: _scale(folder, config, name, a[name].shape[0]) for name in order},
         settings={
             "r": config["r"],
             "lora_alpha": config["lora_alpha"],
@@ -133,21 +161,44 @@ def _read_config(folder: Path) -> dict[str, Any]:
             else "no such file"
         )
         raise ModelError(f"{folder}: needs {WEIGHTS} ({hint}).")
+    problem = lost_start(config)
+    if problem is not None:
+        raise ModelError(f"{path}: {problem}.")
+    known = PEFT_TYPE_TO_CONFIG_MAPPING.get(config["peft_type"])
+    if known is not None:
+        names = {"auto_mapping", "peft_version", "peft_type"} | {field.name for field in fields(known)}
+        unknown = sorted(key for key, value in config.items() if value and key not in names)
+        if unknown:
+            raise ModelError(
+                f"{path}: {', '.join(unknown)}: PEFT {version('peft')} does not know this and would leave it "
+                "out; install the PEFT that wrote the adapter, or merge the adapter into its base with it."
+            )
     return config
 
 
 def _beyond_plain(config: dict[str, Any]) -> list[str]:
-    """What of a LoRA configuration goes beyond low-rank products on linear modules."""
-    used = [key for key in _BEYOND_PLAIN if config.get(key)]
-    return [*used, "bias"] if config.get("bias", "none") != "none" else used
+    """What of a LoRA configuration goes beyond low-rank products on linear modules of the base as it is."""
+    used = [key for key, value in config.items() if value and key not in _HARMLESS]
+    return [
+        key
+        for key in used
+        if not (key == "bias" and config[key] == "none")
+        and not (key == "init_lora_weights" and config[key] in _PLAIN_STARTS)
+    ]
 
 
-def _split_key(folder: Path, key: str) -> tuple[str, str]:
+def _tensor_names(folder: Path) -> list[str]:
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        return list(file.keys())
+
+
+def _split_key(key: str) -> tuple[str, str] | None:
+    """(module, lora_A or lora_B) of a tensor's name, or None where it is another kind of tensor."""
     name = key.removeprefix(_PREFIX)
     for part in ("lora_A", "lora_B"):
         if name.endswith(f".{part}.weight"):
             return name.removesuffix(f".{part}.weight"), part
-    raise ModelError(f"{folder / WEIGHTS}: tensor {key!r} is no lora_A or lora_B weight of a linear module.")
+    return None
 
 
 def _check_shapes(
@@ -167,11 +218,16 @@ def _check_shapes(
             )
 
 
-def _scale(config: dict[str, Any], name: str, rank: int) -> float:
-    alpha = config["lora_alpha"]
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if name == pattern or name.endswith("." + pattern.lstrip("^")):
-            alpha = value
+def _scale(folder: Path, config: dict[str, Any], name: str, rank: int) -> float:
+    """What PEFT multiplies B A with at a module, by its own rule for patterns."""
+    ranks: dict[str, int] = config.get("rank_pattern") or {}
+    alphas: dict[str, float] = config.get("alpha_pattern") or {}
+    configured = ranks.get(get_pattern_key(list(ranks), name), config["r"])
+    if configured != rank:
+        raise ModelError(
+            f"{folder}: {name}: its tensors have rank {rank}, its {CONFIG} says {configured}; save it again."
+        )
+    alpha = float(alphas.get(get_pattern_key(list(alphas), name), config["lora_alpha"]))
     return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
 
 
@@ -186,17 +242,21 @@ def peft_applied(base: Base, folder: Path) -> Iterator[Base]:
     try:
         config: Any = PeftConfig.from_pretrained(str(folder))
     except (ValueError, KeyError, TypeError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{folder}: PEFT cannot read its adapter_config.json: {reason}") from error
-    before = _Snapshot(base.model)
+        raise ModelError(
+            f"{folder}: PEFT cannot read its adapter_config.json: {whole_reason(error)}"
+        ) from error
+    grown = _grown(folder, base.model)
+    before = _Snapshot(base.model, _written_by(folder, base.model))
     try:
         try:
-            model = PeftModel.from_pretrained(base.model, folder, is_trainable=False)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # some initialisations draw numbers (pissa_niter)
+                model = PeftModel.from_pretrained(base.model, folder, is_trainable=False)
         except (ValueError, KeyError, RuntimeError, TypeError, OSError, AttributeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelError(
-                f"{folder}: PEFT cannot put this {config.peft_type} adapter on {base.path}: {reason} The "
-                f"adapter names {config.base_model_name_or_path!r} as its base."
+                f"{folder}: PEFT cannot put this {config.peft_type.value} adapter on {base.path}: "
+                f"{grown}{whole_reason(error)} The adapter names {config.base_model_name_or_path!r} as its "
+                "base."
             ) from error
         model.eval().requires_grad_(False)  # new modules come in training mode, with their dropout at work
         if config.is_prompt_learning:
@@ -207,6 +267,44 @@ def peft_applied(base: Base, folder: Path) -> Iterator[Base]:
             yield replace(base, layout=layout)
     finally:
         before.restore()
+
+
+def _written_by(folder: Path, model: nn.Module) -> list[nn.Parameter]:
+    """The base's own parameters that PEFT may write when it puts an adapter in.
+
+    All where the adapter's initialisation takes something out of the weights (PiSSA, OLoRA, LoftQ); else
+    those that are saved beside it (the base layer of an adapted head or embedding).
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    if _read_config(folder).get("init_lora_weights") not in _PLAIN_STARTS:
+        return list(dict.fromkeys(parameters.values()))
+    return list(dict.fromkeys(parameters[name] for name in _saved_whole(folder) if name in parameters))
+
+
+def _saved_whole(folder: Path) -> dict[str, list[int]]:
+    """Name in the base -> shape of every tensor of an adapter that stands for a parameter of the base."""
+    shapes = {}
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        for key in _tensor_names(folder):
+            parts = [part for part in key.removeprefix(_PREFIX).split(".") if part not in _WRAPPERS]
+            shapes[".".join(parts)] = list(file.get_slice(key).get_shape())
+    return shapes
+
+
+def _grown(folder: Path, model: nn.Module) -> str:
+    """What to do about an adapter of another vocabulary, or nothing where that is not its trouble."""
+    embedding = model.get_input_embeddings().weight  # type: ignore[operator]
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    matrices = [embedding] if head is None else [embedding, head.weight]
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, shape in _saved_whole(folder).items():
+        matrix = parameters.get(name)
+        if any(matrix is one for one in matrices) and shape[0] != len(matrix):  # type: ignore[arg-type]
+            return (
+                f"its {name} has {shape[0]} rows, the base's has {len(matrix)}: "  # type: ignore[arg-type]
+                "it was trained on another vocabulary, such as one with added tokens; give a base with that. "
+            )
+    return ""
 
 
 class _Virtual:
@@ -229,10 +327,12 @@ class _Snapshot:
     """Everything of a model that putting an adapter in may change, so that it can be put back.
 
     Modules and parameters by identity, vectors (biases, norms) by value, since some adapters write them.
+    written: matrices that are kept by value too.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, written: Sequence[nn.Parameter] = ()) -> None:
         self.model = model
+        self.values = [(parameter, parameter.data, parameter.detach().clone()) for parameter in written]
         self.modules = {module: dict(module._modules) for module in model.modules()}
         self.parameters = {module: dict(module._parameters) for module in model.modules()}
         self.hooks = {module: dict(module._forward_pre_hooks) for module in model.modules()}
@@ -254,6 +354,8 @@ class _Snapshot:
             module._forward_pre_hooks.update(self.hooks[module])
         for name in set(vars(self.model)) - self.attributes:
             delattr(self.model, name)
+        for parameter, data, value in self.values:
+            parameter.data = data.copy_(value)  # others may hold the very same numbers
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 if name in self.vectors:

@@ -91,9 +91,9 @@ def load_base(settings: Model, study_folder: Path) -> Base:
             folder, config=config, dtype=dtype, trust_remote_code=trust, use_safetensors=True, **quantised
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"model.path {settings.path!r}: cannot be loaded as a causal language model: {reason}"
+            f"model.path {settings.path!r}: cannot be loaded as a causal language model: "
+            f"{whole_reason(error)}"
         ) from error
     finally:
         if bars:
@@ -112,6 +112,13 @@ def load_base(settings: Model, study_folder: Path) -> Base:
         digest=_digest(folder, f"{dtype} nf4" if quantised else str(dtype)),
         max_length=max_length(model.config, tokenizer),
     )
+
+
+def whole_reason(error: BaseException, most: int = 6) -> str:
+    """An error of another library on one line: all that it says, of a long list the first ``most`` lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    more = f" (and {len(lines) - most} lines more)" if len(lines) > most else ""
+    return (" ".join(lines[:most]) or type(error).__name__) + more
 
 
 def locate(settings: Model, folder: Path) -> Path:

@@ -28,7 +28,7 @@ from traitmap.engine.cpu.fast_decoder import FastDecoder, is_known
 from traitmap.engine.cpu.products import widest_products
 from traitmap.engine.forward_paths import ForwardPaths, find_forward_paths
 from traitmap.engine.generate import generate
-from traitmap.engine.lora import AdapterWeights, Resident, resident
+from traitmap.engine.lora import AdapterWeights, Resident, is_linear, resident
 from traitmap.engine.requests import RequestCache
 from traitmap.engine.score import loglikelihoods, rolling_loglikelihoods
 from traitmap.engine.tokens import Encoder
@@ -169,7 +169,7 @@ class LocalEngine:
             with widest_products(model):
                 yield self._activated(self.base)
             return
-        plain = is_plain(adapter)
+        plain = is_plain(adapter, model)
         # what tells whether the adapter's files are those that were read last
         stats = [(file.name, file.stat()) for file in sorted(adapter.iterdir())]
         state = adapter.resolve(), *((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
@@ -237,6 +237,4 @@ class LocalEngine:
 
 def linear_modules_of(base: Base) -> dict[str, torch.nn.Linear]:
     """Every nn.Linear of the base by name, the output head included: what an adapter may touch."""
-    return {
-        name: module for name, module in base.model.named_modules() if isinstance(module, torch.nn.Linear)
-    }
+    return {name: module for name, module in base.model.named_modules() if is_linear(module)}

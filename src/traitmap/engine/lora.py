@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -58,6 +58,16 @@ class AdapterWeights:
     settings: dict[str, Any] = field(default_factory=dict)
     flat: torch.Tensor | None = None
     gradient: torch.Tensor | None = None
+
+
+def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a module is an ``nn.Linear`` that computes what one does: a plain one, or a quantised one.
+
+    Routers of some mixtures of experts are subclasses with another forward, whose output is a tuple.
+    """
+    kind = type(module)
+    quantised = kind.__module__.startswith("bitsandbytes.")
+    return isinstance(module, nn.Linear) and (quantised or kind.forward is nn.Linear.forward)
 
 
 def linear_modules(model: nn.Module, target_modules: str | Sequence[str]) -> dict[str, nn.Linear]:

@@ -1,0 +1,30 @@
+"""Small bases and adapters from reports of the field, each with the right value beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from traitmap.data.records import Request
+from traitmap.engine.local import LocalEngine
+from traitmap.study.settings import Model
+
+pytestmark = pytest.mark.shared
+
+
+def case(shared: Path, number: int) -> Path:
+    (folder,) = (shared / "cases" / "models").glob(f"{number:02d}_*")
+    return folder
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_log_likelihoods_are_right(shared: Path, number: int) -> None:
+    folder = case(shared, number)
+    right = json.loads((folder / "expected.json").read_text())
+    requests = [Request("loglikelihood", context, answer) for context, answer in right["requests"]]
+    adapter = folder / "adapter"
+    engine = LocalEngine.open(Model(path=str(folder / "base"), device="cpu", dtype="float32"))
+    found = engine.answer(requests, adapter if adapter.is_dir() else None)
+    assert [answer.logprob for answer in found] == pytest.approx(right["logprobs"], abs=2e-4)
