@@ -48,20 +48,20 @@ def run(study: Study, engine: Engine) -> tuple[RunStore, float]:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--folder", type=Path)
-    options.add_argument("--limit", type=int, default=40)
-    options.add_argument("--steps", type=int, default=15)
-    asked = options.parse_args()
-    folder = asked.folder or Path(tempfile.mkdtemp(prefix="plan-cost-"))
-    small = part_of_mini(folder, SMALL, asked.limit, asked.steps)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--limit", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=15)
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="plan-cost-"))
+    small = part_of_mini(folder, SMALL, options.limit, options.steps)
     engine = load_engine(small)
     store, _ = run(small, engine)
     unit = measured_unit(store)
-    large, seconds = run(part_of_mini(folder, LARGE, asked.limit, asked.steps), engine)
+    large, seconds = run(part_of_mini(folder, LARGE, options.limit, options.steps), engine)
     paper = grow(unit, adapters=LARGE, targets=len(unit.cell_seconds), workers=1, group_size=LARGE)
     status = run_status(large)
-    print(f"from {SMALL} to {LARGE} sources, {len(unit.cell_seconds)} targets of {asked.limit} items")
+    print(f"from {SMALL} to {LARGE} sources, {len(unit.cell_seconds)} targets of {options.limit} items")
     print(f"{'':20} {'predicted':>12} {'measured':>12} {'difference':>11}")
     for name, predicted, measured in (
         ("seconds", paper.hours * 3600, seconds),

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from traitmap.runs.cells import BATCH, SCHEMA, NewCell, write_cells
+from traitmap.runs.cells import BATCH, SCHEMA, CellResult, NewCell, write_cells
 from traitmap.runs.ledger import AdapterEntry, CellEntry, Ledger, write_ledger
 from traitmap.runs.store import RunStore, locked_store
 from traitmap.study.paths import digest
@@ -120,10 +120,10 @@ def _cells(store: RunStore, asked: argparse.Namespace) -> Iterator[NewCell]:
         for target in range(asked.targets):
             drive = skill[row, target] - difficulty[target]
             drive = drive + generator.logistic(scale=0.5, size=asked.items)
-            yield NewCell(
+            aggregates = {"acc,none": float("nan")} if target % 5 == 4 else {}
+            yield (
                 store.cell(_key(row, target)),
-                _outcomes(drive, labels[target], graded=target % 5 == 4),
-                {"acc,none": float("nan")} if target % 5 == 4 else {},
+                CellResult(_outcomes(drive, labels[target], graded=target % 5 == 4), aggregates),
                 {"base": "made up", "target": f"target{target}"},
             )
 

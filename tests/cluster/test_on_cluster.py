@@ -110,7 +110,7 @@ def test_a_node_that_is_lost_changes_nothing(
     log = order(delay=0.3)
     node = cluster.add_node(**NODE)
     wait_until(lambda: engine.pool.refresh() is not None and len(engine.pool.members) == 3)
-    on_node = [one.name for one in engine.pool.members.values() if one.about.node == node.node_id]
+    on_node = [member.name for member in engine.pool.members.values() if member.node == node.node_id]
     assert len(on_node) == 1  # a worker joined with the machine
     lost = threading.Event()
 

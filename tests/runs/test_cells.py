@@ -12,7 +12,7 @@ from traitmap.errors import RunError
 from traitmap.runs.cells import (
     BATCH,
     SCHEMA,
-    NewCell,
+    CellResult,
     is_intact,
     outcome_table,
     read_aggregates,
@@ -116,7 +116,7 @@ def test_many_cells_are_written_like_one_by_one(tmp_path: Path) -> None:
     """More than a batch; and where one cannot be written, none of its batch is there."""
     (tmp_path / "many").mkdir()
     made = [
-        NewCell(tmp_path / "many" / f"{number}.parquet", outcome_table(THREE), {"acc,none": 0.5}, {})
+        (tmp_path / "many" / f"{number}.parquet", CellResult(outcome_table(THREE), {"acc,none": 0.5}), {})
         for number in range(BATCH + 3)
     ]
     assert write_cells(iter(made)) == BATCH + 3
@@ -124,7 +124,7 @@ def test_many_cells_are_written_like_one_by_one(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.parquet"
         write_cell(path, outcomes=THREE, aggregates={"acc,none": 0.5}, conditions={})
         assert path.read_bytes() == (tmp_path / "many" / path.name).read_bytes()
-    wrong = NewCell(tmp_path / "bad.parquet", outcome_table(THREE), {}, {"unknown": nan})
+    wrong = (tmp_path / "bad.parquet", CellResult(outcome_table(THREE), {}), {"unknown": nan})
     with pytest.raises(ValueError):
-        write_cells([NewCell(tmp_path / "good.parquet", outcome_table(THREE), {}, {}), wrong])
+        write_cells([(tmp_path / "good.parquet", CellResult(outcome_table(THREE), {}), {}), wrong])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.parquet", f"{BATCH + 2}.parquet", "many"]

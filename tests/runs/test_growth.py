@@ -7,7 +7,7 @@ from small_study import sources, study, targets
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
 from traitmap.runs.execute import execute
-from traitmap.runs.growth import MODEL_SHAPES, UnitShape, assumed_unit, grow, jobs_of, measured_unit
+from traitmap.runs.growth import MODEL_SHAPES, UnitShape, assumed_unit, grow, measured_unit, tasks_of
 from traitmap.runs.status import run_status
 
 UNIT = UnitShape(
@@ -52,9 +52,9 @@ def test_twice_the_items_take_twice_the_time_and_place_of_cells() -> None:
 
 
 def test_every_unit_of_a_study_is_planned() -> None:
-    jobs = jobs_of(UNIT, adapters=10, targets=4, group_size=4)
-    assert sum(job.task.stage == 0 for job in jobs) == 3
-    assert sum(job.task.stage == 1 for job in jobs) == 11 * 4
+    tasks = tasks_of(UNIT, adapters=10, targets=4, group_size=4)
+    assert sum(task.stage == 0 for task in tasks) == 3
+    assert sum(task.stage == 1 for task in tasks) == 11 * 4
 
 
 def test_a_run_tells_what_its_units_took(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_it_scores_elsewhere_as_it_does_here(tmp_path: Path) -> None:
     answers = [Answer(text="2", tokens=1, stopped=True), Answer(text="2", tokens=1, stopped=True)]
     expected = target.score(answers)
     assert [outcome.score for outcome in expected.outcomes] == [1.0, 0.0]
-    (mine,) = [one for one in file_modules() if "judging" in one.name]
+    (mine,) = [module for module in file_modules() if "judging" in module[0]]
     sent = tmp_path / "sent"
     sent.write_bytes(pickle.dumps(((mine,), pickle.dumps(portable(target)), answers)))
     for file in ("judging.py", "judged.yaml", "rows.jsonl"):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traitmap.runs.cluster.drive import PATIENCE, Scheduler, Task
-from traitmap.runs.simulate import FailureModel, Job, ideal, simulate
+from traitmap.runs.growth import ideal, simulate
 
 
 def scheduler(*sizes: float, workers: int = 2, **settings: object) -> Scheduler:
@@ -98,47 +98,46 @@ def test_without_copies_a_late_task_is_waited_for() -> None:
     workers=st.integers(1, 9),
     seed=st.integers(0, 99),
 )
-def test_every_job_is_done_or_given_up_and_nothing_beats_the_ideal(
+def test_every_task_is_done_or_given_up_and_nothing_beats_the_ideal(
     sizes: list[float], workers: int, seed: int
 ) -> None:
-    jobs = [Job(Task(number, size)) for number, size in enumerate(sizes)]
-    calm = simulate(jobs, workers)
+    tasks = [Task(number, size) for number, size in enumerate(sizes)]
+    calm = simulate(tasks, workers)
     assert calm.ratio >= 1 - 1e-9
     # Graham's bound of largest first: 4/3 - 1/(3 workers) of the best schedule, itself at most this
-    best = max(ideal(jobs, workers), sum(sizes) / workers)
+    best = max(ideal(tasks, workers), sum(sizes) / workers)
     assert calm.makespan <= best + max(sizes) + 1e-9
     assert (calm.failed, calm.given_up, calm.lost, calm.copies) == (0, 0, 0, 0)
-    rough = simulate(
-        jobs, workers, FailureModel(failures=0.3, stragglers=0.2, losses=20.0, absence=5.0), seed=seed
-    )
-    again = simulate(
-        jobs, workers, FailureModel(failures=0.3, stragglers=0.2, losses=20.0, absence=5.0), seed=seed
-    )
+    rough = simulate(tasks, workers, failures=0.3, stragglers=0.2, losses=20.0, absence=5.0, seed=seed)
+    again = simulate(tasks, workers, failures=0.3, stragglers=0.2, losses=20.0, absence=5.0, seed=seed)
     assert rough == again
     assert rough.failed >= 3 * rough.given_up
 
 
 def test_cells_wait_for_their_adapter_and_a_chain_bounds_the_time() -> None:
-    jobs = [Job(Task("group", 10.0)), Job(Task("cell", 5.0, 1), "group"), Job(Task("base", 1.0, 1))]
-    assert ideal(jobs, 8) == 15.0
-    assert simulate(jobs, 8).makespan == 15.0
-    assert simulate(jobs, 1).makespan == 16.0
+    tasks = [Task("group", 10.0), Task("cell", 5.0, 1, after="group"), Task("base", 1.0, 1)]
+    assert ideal(tasks, 8) == 15.0
+    assert simulate(tasks, 8).makespan == 15.0
+    assert simulate(tasks, 1).makespan == 16.0
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_with_failures_and_stragglers_the_time_is_within_a_quarter_of_the_ideal(seed: int) -> None:
     """64 workers, 5 % of attempts fail, 10 % take three times as long."""
     sizes = np.random.default_rng(seed).lognormal(np.log(20), 1.0, 5000)
-    jobs = [Job(Task(number, float(size))) for number, size in enumerate(sizes)]
-    found = simulate(jobs, 64, FailureModel(failures=0.05, stragglers=0.1, slowness=3), seed=seed)
+    tasks = [Task(number, float(size)) for number, size in enumerate(sizes)]
+    found = simulate(tasks, 64, failures=0.05, stragglers=0.1, slowness=3, seed=seed)
     assert found.failed > 200
     assert 1.1 < found.ratio <= 1.25
 
 
 def test_copies_help_where_units_are_few() -> None:
     sizes = np.random.default_rng(0).lognormal(np.log(20), 0.3, 256)
-    jobs = [Job(Task(number, float(size))) for number, size in enumerate(sizes)]
-    luck = FailureModel(stragglers=0.1, slowness=8)
-    with_copies = np.mean([simulate(jobs, 64, luck, seed=seed).ratio for seed in range(8)])
-    without = np.mean([simulate(jobs, 64, luck, seed=seed, copies=False).ratio for seed in range(8)])
+    tasks = [Task(number, float(size)) for number, size in enumerate(sizes)]
+    with_copies = np.mean(
+        [simulate(tasks, 64, stragglers=0.1, slowness=8, seed=seed).ratio for seed in range(8)]
+    )
+    without = np.mean(
+        [simulate(tasks, 64, stragglers=0.1, slowness=8, seed=seed, copies=False).ratio for seed in range(8)]
+    )
     assert with_copies < 0.8 * without

@@ -58,21 +58,27 @@ class CellScores:
 
 
 @dataclass(frozen=True)
-class NewCell:
-    """A cell that is to be written.
+class CellResult:
+    """What came of one cell, before it is written.
 
-    path: its place, named by its key. outcomes: (n,) a table as ``SCHEMA`` has it, see ``outcome_table``.
-    aggregates, conditions: as in ``CellScores``.
+    outcomes: (n,) a table as ``SCHEMA`` has it, see ``outcome_table``. aggregates: as in ``CellScores``.
+    seconds: of computing it, None where unknown; it is for the ledger and not in the cell's file.
     """
 
-    path: Path
     outcomes: pa.Table
     aggregates: Mapping[str, float]
-    conditions: Mapping[str, Any]
+    seconds: float | None = None
+
+
+# What ``write_cells`` takes: the cell's place, named by its key, what came of it, and its conditions.
+NewCell = tuple[Path, CellResult, Mapping[str, Any]]
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> pa.Table:
-    """Outcomes as the columns of a cell."""
+    """Outcomes as the columns of a cell, one row per item in their order, types as ``SCHEMA`` has them.
+
+    Raises pyarrow's ArrowInvalid or ArrowTypeError for a value of another type.
+    """
     columns = {
         field.name: [getattr(outcome, field.name) for outcome in outcomes] for field in fields(Outcome)
     }
@@ -87,29 +93,39 @@ def write_cell(
     aggregates: Mapping[str, float],
     conditions: Mapping[str, Any],
 ) -> None:
-    """Write a cell atomically. The same outcomes and conditions give the same bytes."""
-    write_cells([NewCell(path, outcome_table(outcomes), aggregates, conditions)])
+    """Write a cell atomically. The same outcomes and conditions give the same bytes.
+
+    path: ``<key>.parquet``; reading it back checks the name. Aggregates that are not finite become null.
+    """
+    write_cells([(path, CellResult(outcome_table(outcomes), aggregates), conditions)])
 
 
 def write_cells(cells: Iterable[NewCell]) -> int:
     """Write many cells, each of them atomically, and return how many. They count ``BATCH`` by ``BATCH``.
 
+    cells: place, result and conditions of each. ValueError for conditions that JSON cannot hold, OSError
+    where the disk is full: then no cell of that batch is there.
+
     All files of a batch are on the disk before the first of them gets its name, and the folder is forced
     to the disk once for all: a disk that takes 10 ms for each would not take more than 100 cells a second.
     """
     stream, count = iter(cells), 0
-    while some := list(islice(stream, BATCH)):
-        _write_partials(some)
-        for cell in some:
-            os.replace(partial_path(cell.path), cell.path)
-        for folder in {cell.path.parent for cell in some}:
+    while batch := list(islice(stream, BATCH)):
+        paths = [path for path, _, _ in batch]
+        _write_partials(batch)
+        for path in paths:
+            os.replace(partial_path(path), path)
+        for folder in {path.parent for path in paths}:
             sync(folder)
-        count += len(some)
+        count += len(batch)
     return count
 
 
 def read_outcomes(path: Path) -> tuple[Outcome, ...]:
-    """Every outcome of a cell, as it was written. RunError where the file is damaged."""
+    """Every outcome of a cell, as it was written, in the order of the items.
+
+    RunError where the file is damaged or not there.
+    """
     rows = _read(path, None).to_pylist()
     for row in rows:
         if row["choice_logprobs"] is not None:
@@ -118,9 +134,12 @@ def read_outcomes(path: Path) -> tuple[Outcome, ...]:
 
 
 def read_scores(path: Path) -> CellScores:
-    """Scores and metadata of a cell, without its texts. RunError where the file is damaged."""
+    """Scores and metadata of a cell, without its texts: three of its columns are read and checked.
+
+    RunError where the file is damaged or not there.
+    """
     table = _read(path, ["score", "correct", "parsed"])
-    told = json.loads(table.schema.metadata[METADATA])
+    metadata = json.loads(table.schema.metadata[METADATA])
     scores = table["score"].to_numpy()
     known = ~np.isnan(scores)
     correct = ~np.asarray(table["correct"].is_null())
@@ -128,8 +147,8 @@ def read_scores(path: Path) -> CellScores:
         scores=scores,
         parsed=np.asarray(table["parsed"]).astype(bool),
         binary=bool(np.array_equal(correct, known) and np.isin(scores[known], (0.0, 1.0)).all()),
-        aggregates=_aggregates(told),
-        conditions=told["conditions"],
+        aggregates=_aggregates(metadata),
+        conditions=metadata["conditions"],
     )
 
 
@@ -152,38 +171,38 @@ def is_intact(path: Path) -> bool:
     return not cell_fault(path)
 
 
-def _aggregates(told: Mapping[str, Any]) -> dict[str, float]:
-    return {name: nan if value is None else value for name, value in told["aggregates"].items()}
+def _aggregates(metadata: Mapping[str, Any]) -> dict[str, float]:
+    return {name: nan if value is None else value for name, value in metadata["aggregates"].items()}
 
 
 def _write_partials(cells: Sequence[NewCell]) -> None:
     """Cells under their temporary names: all of them or none."""
     if len(cells) == 1:
-        _write_partial(cells[0])
+        _write_partial(*cells[0])
         return
     with ThreadPoolExecutor(_WRITERS) as pool:
-        waiting = [pool.submit(_write_partial, cell) for cell in cells]
-        errors = [error for one in waiting if (error := one.exception())]
+        waiting = [pool.submit(_write_partial, *cell) for cell in cells]
+        errors = [error for future in waiting if (error := future.exception())]
     if errors:
-        for cell in cells:
-            partial_path(cell.path).unlink(missing_ok=True)
+        for path, _, _ in cells:
+            partial_path(path).unlink(missing_ok=True)
         raise errors[0]
 
 
-def _write_partial(cell: NewCell) -> None:
-    told = {
-        "key": cell.path.stem,
-        "conditions": cell.conditions,
+def _write_partial(path: Path, cell: CellResult, conditions: Mapping[str, Any]) -> None:
+    metadata = {
+        "key": path.stem,
+        "conditions": conditions,
         "aggregates": {
             name: value if isfinite(value) else None for name, value in sorted(cell.aggregates.items())
         },
     }
-    text = json.dumps(told, sort_keys=True, allow_nan=False).encode()
-    write_partial(cell.path, encode_sealed(cell.outcomes, text, dictionaries=_DICTIONARIES))
+    text = json.dumps(metadata, sort_keys=True, allow_nan=False).encode()
+    write_partial(path, encode_sealed(cell.outcomes, text, dictionaries=_DICTIONARIES))
 
 
 def _read(path: Path, columns: list[str] | None) -> pa.Table:
-    """Some columns of a cell, checked."""
+    """Some columns of a cell (None: all), checked."""
     try:
         table = read_sealed(path, SCHEMA, columns)
         if json.loads(table.schema.metadata[METADATA])["key"] != path.stem:

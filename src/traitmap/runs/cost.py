@@ -75,12 +75,19 @@ class CostEstimate:
 
 
 def rough_token_counts(texts: Sequence[str]) -> list[float]:
-    """Tokens of each text, guessed from its characters."""
+    """Tokens of each text, guessed from its characters; one number per text, in order.
+
+    Holds for English under common tokenizers (``CHARACTERS_PER_TOKEN``); an engine's ``token_counts`` counts.
+    """
     return [len(text) / CHARACTERS_PER_TOKEN for text in texts]
 
 
 def training_tokens(lengths: Sequence[float], training: Training) -> float:
-    """Tokens of data that one adapter sees, given the tokens of each example of its source."""
+    """Tokens of data that one adapter sees in all its steps.
+
+    lengths: (n_examples,) tokens of each example of its source; longer ones are cut at ``max_length``. A
+    limit of the settings counts in this order: ``max_tokens``, ``max_steps``, else the epochs (default 1).
+    """
     cut = [min(length, training.max_length) for length in lengths]
     if training.max_tokens is not None:
         return float(training.max_tokens)
@@ -112,11 +119,11 @@ def estimate(
         for source in sources
         if source.name in trained
     }
-    asked = {target.name: request_tokens(target.requests, token_counts, cost) for target in targets}
+    tokens = {target.name: request_tokens(target.requests, token_counts, cost) for target in targets}
     items = {target.name: target.n_items for target in targets}
     training = sum(lengths[unit.source] for unit in adapters)
-    scoring = sum(asked[cell.target][0] for cell in cells)
-    generated = sum(asked[cell.target][1] for cell in cells)
+    scoring = sum(tokens[cell.target][0] for cell in cells)
+    generated = sum(tokens[cell.target][1] for cell in cells)
     seconds = training / cost.training + scoring / cost.scoring + generated / cost.generating
     text_bytes = generated * CHARACTERS_PER_TOKEN / 2  # compressed
     weights = len(adapters) * cost.adapter_bytes if adapters else 0.0
@@ -139,7 +146,7 @@ def measure_cost(
     scoring, generating, length = ASSUMED.scoring, ASSUMED.generating, ASSUMED.answer_tokens
     if scored:
         seconds = _seconds(lambda: engine.answer(scored))
-        tokens = sum(engine.token_counts([one.context + one.continuation for one in scored]))
+        tokens = sum(engine.token_counts([request.context + request.continuation for request in scored]))
         scoring = tokens / max(seconds, 1e-6)
     if written:
         seconds = _seconds(lambda: engine.answer(written))
@@ -172,14 +179,20 @@ def _measure_training(engine: Engine, sources: Sequence[LoadedSource], samples: 
 def request_tokens(
     requests: Sequence[Request], token_counts: TokenCounts, cost: UnitCost
 ) -> tuple[float, float]:
-    """Tokens to read and tokens to write, of all requests of a target."""
-    texts = list(dict.fromkeys(text for one in requests for text in (one.context, one.continuation)))
+    """Tokens to read and tokens to write, of all requests of a target.
+
+    A text that several requests share is counted once by ``token_counts`` and read by each of them. What is
+    written is ``cost.answer_tokens`` a request, at most the task's own limit (256 where it has none).
+    """
+    texts = list(
+        dict.fromkeys(text for request in requests for text in (request.context, request.continuation))
+    )
     counts = dict(zip(texts, token_counts(texts), strict=True))
     read = sum(counts[request.context] + counts[request.continuation] for request in requests)
     written = sum(
-        min(cost.answer_tokens, float(one.generation.get("max_gen_toks") or 256))
-        for one in requests
-        if one.kind == "generate_until"
+        min(cost.answer_tokens, float(request.generation.get("max_gen_toks") or 256))
+        for request in requests
+        if request.kind == "generate_until"
     )
     return float(read), float(written)
 
@@ -205,31 +218,33 @@ _SIZE = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([BM])(?![A-Za-z0-9])", re.
 _UNITS = {"b": 1e9, "m": 1e6}
 
 
-@dataclass(frozen=True)
-class BaseShape:
-    """parameters: of the base. widths: sum over its linear modules of inputs plus outputs, NaN if unknown."""
-
-    parameters: float
-    widths: float = nan
-
-
+# Size of a base: its parameters, and the sum over its linear modules of inputs plus outputs, NaN if unknown.
+BaseSize = tuple[float, float]
 # Gated on the hub, so that its configuration cannot be had without an account.
-KNOWN = {"meta-llama/Llama-3.2-3B": BaseShape(3.213e9, 28 * 54_272)}
+KNOWN: dict[str, BaseSize] = {"meta-llama/Llama-3.2-3B": (3.213e9, 28 * 54_272)}
 
 
-def shape_of_base(model: Model, folder: Path) -> BaseShape | None:
-    """Size of a study's base: known by name, from a configuration here, or as its name tells; else None."""
+def shape_of_base(model: Model, folder: Path) -> BaseSize | None:
+    """Size of a study's base: known by name, from a configuration here, or as its name tells; else None.
+
+    folder: the study's, from which a relative path of the base is seen. A size that is read off a name
+    (``7B``, ``160m``) tells parameters alone. Nothing is downloaded.
+    """
     if model.path in KNOWN:
         return KNOWN[model.path]
     location = model_location(model.path, folder)
     if isinstance(location, Path) and (location / "config.json").is_file():
         return shape_of(json.loads((location / "config.json").read_bytes()))
-    found = _SIZE.search(model.path.split("/")[-1].replace("-", " ").replace("_", " "))
-    return BaseShape(float(found[1]) * _UNITS[found[2].lower()]) if found else None
+    size = _SIZE.search(model.path.split("/")[-1].replace("-", " ").replace("_", " "))
+    return (float(size[1]) * _UNITS[size[2].lower()], nan) if size else None
 
 
-def shape_of(config: Mapping[str, Any]) -> BaseShape | None:
-    """Size of a model configured as a Llama is (gated feed-forward, grouped attention), else None."""
+def shape_of(config: Mapping[str, Any]) -> BaseSize | None:
+    """Size of a model configured as a Llama is (gated feed-forward, grouped attention), else None.
+
+    config: what a ``config.json`` holds. Embeddings count once where they are tied to the output, else
+    twice; normalisations and biases are left out.
+    """
     try:
         hidden, inner = int(config["hidden_size"]), int(config["intermediate_size"])
         heads, layers = int(config["num_attention_heads"]), int(config["num_hidden_layers"])
@@ -241,35 +256,36 @@ def shape_of(config: Mapping[str, Any]) -> BaseShape | None:
     sizes = [(hidden, queries), (hidden, keys), (hidden, keys), (queries, hidden)]
     sizes += [(hidden, inner), (hidden, inner), (inner, hidden)]
     embeddings = vocabulary * hidden * (1 if config.get("tie_word_embeddings") else 2)
-    return BaseShape(
+    return (
         embeddings + layers * sum(width * height for width, height in sizes),
         layers * sum(width + height for width, height in sizes),
     )
 
 
-def assumed_cost(shape: BaseShape, rank: int) -> tuple[UnitCost, tuple[str, ...]] | None:
+def assumed_cost(shape: BaseSize, rank: int) -> tuple[UnitCost, tuple[str, ...]] | None:
     """Cost of a token on one 80 GB GPU, and the assumption in words; None for a base too small for that.
 
-    rank: of the adapters, on all linear modules.
+    shape: see ``shape_of``. rank: of the adapters, on all linear modules.
     """
-    if shape.parameters < LEAST_PARAMETERS:
+    parameters, widths = shape
+    if parameters < LEAST_PARAMETERS:
         return None
-    adapter = shape.widths * rank if isfinite(shape.widths) else nan
-    training = 4 * shape.parameters + (6 * adapter if isfinite(adapter) else 0)
+    adapter = widths * rank if isfinite(widths) else nan
+    training = 4 * parameters + (6 * adapter if isfinite(adapter) else 0)
     cost = UnitCost(
         training=TRAINING_SHARE * PEAK_FLOPS / training,
-        scoring=SCORING_SHARE * PEAK_FLOPS / (2 * shape.parameters),
-        generating=BATCH_ROWS * READING_SHARE * BANDWIDTH / (2 * shape.parameters),
+        scoring=SCORING_SHARE * PEAK_FLOPS / (2 * parameters),
+        generating=BATCH_ROWS * READING_SHARE * BANDWIDTH / (2 * parameters),
         answer_tokens=ANSWER_TOKENS,
         adapter_bytes=WEIGHT_BYTES * adapter,
         measured=False,
     )
-    said = (
-        f"assumed: {shape.parameters / 1e9:.2g} billion parameters in bfloat16 on one 80 GB GPU (H100: "
+    description = (
+        f"assumed: {parameters / 1e9:.2g} billion parameters in bfloat16 on one 80 GB GPU (H100: "
         f"{PEAK_FLOPS / 1e12:.0f} TFLOP/s, {BANDWIDTH / 1e12:.2f} TB/s); {cost.training:,.0f} tokens/s in "
         f"training ({TRAINING_SHARE:.0%} of the peak over 4N+6n operations), {cost.scoring:,.0f} in scoring "
         f"({SCORING_SHARE:.0%} over 2N), "
         f"{cost.generating:,.0f} in generation ({BATCH_ROWS} rows, {READING_SHARE:.0%} of the bandwidth), "
         f"{ANSWER_TOKENS:.0f} tokens an answer."
     )
-    return cost, (said,)
+    return cost, (description,)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -20,7 +20,7 @@ from traitmap.data.records import ServedAdapter
 from traitmap.engine.contract import Engine, TrainingJob, TrainingReport
 from traitmap.errors import ModelError, RunError, TraitmapError, UserError
 from traitmap.progress import Listener, silent
-from traitmap.runs.cells import NewCell, outcome_table, write_cells
+from traitmap.runs.cells import CellResult, outcome_table, write_cells
 from traitmap.runs.cost import rough_token_counts, training_tokens
 from traitmap.runs.files import partial_path
 from traitmap.runs.ledger import (
@@ -45,8 +45,6 @@ from traitmap.runs.store import (
 from traitmap.study.settings import BASELINE, Study
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from traitmap.data.sources import LoadedSource
     from traitmap.data.targets import LoadedTarget
 
@@ -66,15 +64,6 @@ class UnitFailure:
     final: bool = False
 
 
-@dataclass(frozen=True)
-class CellResult:
-    """What came of one cell. outcomes: (n_items,) the columns of a cell file. seconds: of computing it."""
-
-    outcomes: pa.Table
-    aggregates: dict[str, float]
-    seconds: float
-
-
 def train(
     engine: Engine,
     keys: Sequence[str],
@@ -87,7 +76,7 @@ def train(
     Raises what the engine raises where the whole pass fails.
     """
     reports = engine.train(jobs, folders, listener)
-    return [_collect(*one) for one in zip(keys, folders, reports, strict=True)]
+    return [_collect(*entry) for entry in zip(keys, folders, reports, strict=True)]
 
 
 def answer_and_score(
@@ -122,15 +111,14 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
     Names, since torch's error cannot be named where torch is not imported.
     """
-    return any(type(cause).__name__ in _OUT_OF_MEMORY for cause in _causes(error))
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        yield error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        if type(cause).__name__ in _OUT_OF_MEMORY:
+            return True
+        seen.add(id(cause))
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _collect(key: str, folder: Path, report: TrainingReport) -> TrainedAdapter | UnitFailure:
@@ -139,15 +127,9 @@ def _collect(key: str, folder: Path, report: TrainingReport) -> TrainedAdapter |
     if not all(isfinite(loss) for loss in report.losses):
         return UnitFailure("diverged: a training loss is no number; lower learning_rate")
     try:
-        return TrainedAdapter(key, adapter_digest(folder), _plain(report))
+        return TrainedAdapter(key, adapter_digest(folder), asdict(report))
     except ModelError as error:
         return UnitFailure(f"the engine reported success and left no adapter: {error}")
-
-
-def _plain(report: TrainingReport) -> dict[str, Any]:
-    """A training report as JSON data; a loss that is no number is null."""
-    losses = [loss if isfinite(loss) else None for loss in report.losses]
-    return {**asdict(report), "losses": losses}
 
 
 Group = tuple[AdapterUnit, ...]
@@ -191,10 +173,10 @@ class RunState:
 
     def jobs(self, group: Sequence[AdapterUnit]) -> list[TrainingJob]:
         """What the engine is asked to train."""
-        found = [(unit, self.sources[unit.source]) for unit in group]
+        pairs = [(unit, self.sources[unit.source]) for unit in group]
         return [
-            TrainingJob(one.draws_as, unit.seed, tuple(one.examples), one.lora, one.training)
-            for unit, one in found
+            TrainingJob(source.draws_as, unit.seed, tuple(source.examples), source.lora, source.training)
+            for unit, source in pairs
         ]
 
     def rough_tokens(self, group: Sequence[AdapterUnit]) -> float:
@@ -211,21 +193,21 @@ class RunState:
         return [stage_adapter(self.store, unit.key) for unit in group]
 
     def commit_group(
-        self, group: Sequence[AdapterUnit], found: Sequence[TrainedAdapter | UnitFailure]
+        self, group: Sequence[AdapterUnit], results: Sequence[TrainedAdapter | UnitFailure]
     ) -> None:
         """Make the staged adapters of a training pass count, all together, and say why others are not there.
 
-        What came of each stands in the order of the group.
+        results: what came of each, in the order of the group.
         """
-        trained = [one for one in found if isinstance(one, TrainedAdapter)]
+        trained = [result for result in results if isinstance(result, TrainedAdapter)]
         if trained:
             commit_adapters(self.store, trained)
-        for unit, one in zip(group, found, strict=True):
-            if isinstance(one, UnitFailure):
-                self.fail_group([unit], one.reason)
+        for unit, result in zip(group, results, strict=True):
+            if isinstance(result, UnitFailure):
+                self.fail_group([unit], result.reason)
             else:
                 place = unit.source, unit.seed
-                self.adapters[place] = finished(self.adapters[place], one)
+                self.adapters[place] = finished(self.adapters[place], result)
         self.unstage(group)
 
     def unstage(self, group: Sequence[AdapterUnit]) -> None:
@@ -250,13 +232,12 @@ class RunState:
 
     def commit_cells(self, results: Sequence[tuple[CellUnit, CellResult]]) -> None:
         """Store what came of some cells."""
-        new = []
+        cells = []
         for unit, result in results:
             key = self.cells[unit].key
             assert key is not None
-            conditions = self.cell_conditions(unit)
-            new.append(NewCell(self.store.cell(key), result.outcomes, result.aggregates, conditions))
-        write_cells(new)
+            cells.append((self.store.cell(key), result, self.cell_conditions(unit)))
+        write_cells(cells)
         for unit, result in results:
             self.cells[unit] = replace(self.cells[unit], status="done", reason="", seconds=result.seconds)
 
@@ -310,12 +291,13 @@ def open_run(
     """Plan a study and find what of it is done. Adapters not trained yet stay in the groups that an earlier
     run of this folder gave them, unless ``group_size`` or ``token_budget`` asks for others."""
     before = _ledger_before(store, engine.base_digest)
-    asked = group_size is not None or token_budget is not None
-    groups = (
-        {adapter.key: adapter.group for adapter in before.adapters if adapter.key}
-        if before and not asked
-        else {}
-    )
+    recorded: dict[str, int] = {}
+    if before and group_size is None and token_budget is None:
+        recorded = {
+            adapter.key: adapter.group
+            for adapter in before.adapters
+            if adapter.key and adapter.group is not None
+        }
     plan = make_plan(
         study=study,
         sources=sources,
@@ -324,7 +306,7 @@ def open_run(
         group_size=group_size,
         token_budget=token_budget,
         largest_group=engine.largest_group,
-        recorded={key: number for key, number in groups.items() if number is not None},
+        recorded=recorded,
     )
     by_name = {source.name: source for source in sources}
     head = Ledger(
@@ -339,6 +321,7 @@ def open_run(
         adapters=(),
         cells=(),
     )
+    former = {CellUnit(cell.source, cell.seed, cell.target): cell for cell in before.cells} if before else {}
     run = RunState(
         store=store,
         plan=plan,
@@ -346,7 +329,10 @@ def open_run(
         sources=by_name,
         targets={target.name: target for target in targets},
         adapters=_adapter_entries(plan, by_name, check_adapters(store), before),
-        cells=_cell_entries(plan, before),
+        cells={
+            unit: former.get(unit) or CellEntry(unit.source, unit.seed, unit.target, None)
+            for unit in plan.cells
+        },
     )
     for unit in plan.cells:
         run.find_cell(unit)
@@ -384,7 +370,7 @@ def _adapter_entries(
     before: Ledger | None,
 ) -> dict[tuple[str, int | None], AdapterEntry]:
     failed = [adapter for adapter in before.adapters if adapter.status == "failed"] if before else []
-    failures = {one.key: one.reason for one in failed}
+    failures = {adapter.key: adapter.reason for adapter in failed}
     entries: dict[tuple[str, int | None], AdapterEntry] = {}
     for number, group in enumerate(plan.groups):
         for unit in group:
@@ -403,10 +389,3 @@ def _adapter_entries(
         except ModelError as error:
             entries[name, None] = replace(entry, status="failed", reason=str(error))
     return entries
-
-
-def _cell_entries(plan: Plan, before: Ledger | None) -> dict[CellUnit, CellEntry]:
-    former = {CellUnit(cell.source, cell.seed, cell.target): cell for cell in before.cells} if before else {}
-    return {
-        unit: former.get(unit) or CellEntry(unit.source, unit.seed, unit.target, None) for unit in plan.cells
-    }

@@ -16,25 +16,19 @@ import time
 from bisect import insort
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from traitmap.data.records import ServedAdapter
 from traitmap.progress import Listener, Progress
+from traitmap.runs.cells import CellResult
 from traitmap.runs.cluster.portable import file_modules, portable
-from traitmap.runs.cluster.worker import (
-    Member,
-    Pool,
-    SentAdapter,
-    SentJob,
-    SentTarget,
-    read_files,
-    write_files,
-)
+from traitmap.runs.cluster.worker import Member, Pool, Sent, read_files, write_files
 from traitmap.runs.cost import ASSUMED, request_tokens, rough_token_counts
 from traitmap.runs.plan import CellUnit
-from traitmap.runs.run_state import CellResult, Group, RunState, UnitFailure
+from traitmap.runs.run_state import Group, RunState, UnitFailure
 from traitmap.runs.store import TrainedAdapter
 
 TRIES = 3  # a unit that has failed so often is given up
@@ -48,31 +42,27 @@ class Task:
 
     name: anything that tells it from others. size: what it is expected to take, in any unit that is the same
     for all tasks of its stage. stage: lower ones go first. like: tasks that are alike in this keep one pace.
+    after: name of a task that must be done before; the scheduler leaves the waiting to whoever adds tasks.
     """
 
     name: Hashable
     size: float
     stage: int = 0
     like: Hashable = None
-
-
-@dataclass
-class _State:
-    task: Task
-    attempts: dict[Hashable, float] = field(default_factory=dict)  # worker -> when it began
-    failures: int = 0
-    avoided: set[Hashable] = field(default_factory=set)  # workers on which it failed
+    after: Hashable = None
 
 
 class Scheduler:
-    """Tasks waiting and running, and the workers that run them."""
+    """Tasks waiting and running, and the workers that run them. ``now`` is in seconds of any clock."""
 
     def __init__(self, *, tries: int = TRIES, copies: bool = True) -> None:
         self.tries = tries
         self.copies = copies
         self.waiting: list[tuple[int, float, int, Hashable]] = []
-        self.states: dict[Hashable, _State] = {}
-        self.running: dict[Hashable, _State] = {}
+        self.tasks: dict[Hashable, Task] = {}
+        self.attempts: dict[Hashable, dict[Hashable, float]] = {}  # task -> worker -> when it began
+        self.failed_on: dict[Hashable, list[Hashable]] = {}  # task -> workers, one for each failure
+        self.running: dict[Hashable, None] = {}  # names, in the order in which they were taken
         self.paces: dict[Hashable, list[float]] = {}  # seconds per size, rising
         self.workers: set[Hashable] = set()
         self._order = itertools.count()
@@ -80,11 +70,11 @@ class Scheduler:
     @property
     def open(self) -> bool:
         """Whether anything is waiting or running."""
-        return bool(self.states)
+        return bool(self.tasks)
 
     def add(self, task: Task) -> None:
         """A task that can be done from now on."""
-        self.states[task.name] = _State(task)
+        self.tasks[task.name], self.attempts[task.name], self.failed_on[task.name] = task, {}, []
         self._wait(task)
 
     def join(self, worker: Hashable) -> None:
@@ -92,103 +82,106 @@ class Scheduler:
         self.workers.add(worker)
 
     def take(self, worker: Hashable, now: float) -> Task | None:
-        """What a free worker does next; None where it has to wait."""
-        state = self._next_waiting(worker) or (self._late(worker, now) if self.copies else None)
-        if state is None:
-            return None
-        state.attempts[worker] = now
-        self.running[state.task.name] = state
-        return state.task
+        """What a free worker does next; None where it has to wait.
+
+        The first in the queue, else a second copy of the running task that is late by most, where it runs
+        but once and has not failed on this worker.
+        """
+        task = self._next_waiting(worker)
+        if task is None and self.copies:
+            late = [
+                (now - self._late_at(name), number, name)
+                for number, name in enumerate(self.running)
+                if len(self.attempts[name]) == 1
+                and worker not in self.attempts[name]
+                and worker not in self.failed_on[name]
+            ]
+            overdue, _, name = max(late, key=lambda entry: entry[:2], default=(-inf, 0, None))
+            task = self.tasks[name] if overdue >= 0 else None
+        if task is not None:
+            self.attempts[task.name][worker] = now
+            self.running[task.name] = None
+        return task
 
     def finish(self, name: Hashable, worker: Hashable, now: float) -> bool:
         """A worker has done a task. False where another one was faster, and this result does not count."""
-        state = self.states.get(name)
-        if state is None or worker not in state.attempts:
+        if worker not in self.attempts.get(name, ()):
             return False
-        if state.task.size > 0:
-            taken = now - state.attempts[worker]
-            insort(self.paces.setdefault((state.task.stage, state.task.like), []), taken / state.task.size)
+        task = self.tasks[name]
+        if task.size > 0:
+            seconds = now - self.attempts[name][worker]
+            insort(self.paces.setdefault((task.stage, task.like), []), seconds / task.size)
         self.remove(name)
         return True
 
     def fail(self, name: Hashable, worker: Hashable, *, final: bool = False) -> bool:
         """A worker has failed at a task. True where that was the last time and the task is given up.
 
-        final: another try would fail as well.
+        final: another try would fail as well. A task that another worker is at is not given up for its
+        number of failures.
         """
-        state = self.states.get(name)
-        if state is None or worker not in state.attempts:
+        attempts = self.attempts.get(name, {})
+        if worker not in attempts:
             return False
-        del state.attempts[worker]
-        state.failures += 1
-        state.avoided.add(worker)
-        if final or (state.failures >= self.tries and not state.attempts):
+        del attempts[worker]
+        self.failed_on[name].append(worker)
+        if final or (len(self.failed_on[name]) >= self.tries and not attempts):
             self.remove(name)
             return True
-        if state.attempts:  # another worker is at it
-            return False
-        self._wait(state.task)
+        if not attempts:
+            self._wait(self.tasks[name])
         return False
 
     def lose(self, worker: Hashable) -> None:
         """A worker is gone; what it had in hand waits again, and that is nobody's failure."""
         self.workers.discard(worker)
-        for state in list(self.running.values()):
-            if state.attempts.pop(worker, None) is not None and not state.attempts:
-                self._wait(state.task)
+        for name in list(self.running):
+            if self.attempts[name].pop(worker, None) is not None and not self.attempts[name]:
+                self._wait(self.tasks[name])
 
     def remove(self, name: Hashable) -> None:
         """Forget a task, since it is done in another way."""
-        self.states.pop(name, None)
-        self.running.pop(name, None)
+        for book in (self.tasks, self.attempts, self.failed_on, self.running):
+            book.pop(name, None)
 
     def failures(self, name: Hashable) -> int:
         """How often a task has failed so far."""
-        return self.states[name].failures if name in self.states else 0
+        return len(self.failed_on.get(name, ()))
 
     def next_late(self, now: float) -> float:
         """When the next running task will be late, if nothing happens until then; infinite if none will."""
         if not self.copies:
             return inf
-        moments = (self._late_at(state) for state in self.running.values() if len(state.attempts) == 1)
+        moments = (self._late_at(name) for name in self.running if len(self.attempts[name]) == 1)
         return min((moment for moment in moments if moment > now), default=inf)
 
     def _wait(self, task: Task) -> None:
         self.running.pop(task.name, None)
         heapq.heappush(self.waiting, (task.stage, -task.size, next(self._order), task.name))
 
-    def _next_waiting(self, worker: Hashable) -> _State | None:
+    def _next_waiting(self, worker: Hashable) -> Task | None:
         """The first in the queue; what failed on this worker is left to others, where there are others."""
-        passed, found = [], None
-        while self.waiting and found is None:
+        passed, task = [], None
+        while self.waiting and task is None:
             entry = heapq.heappop(self.waiting)
-            state = self.states.get(entry[-1])
-            if state is None or state.attempts:  # done or taken since
+            name = entry[-1]
+            if self.attempts.get(name, True):  # done or taken since
                 continue
-            if worker in state.avoided and self.workers - state.avoided:
+            if worker in self.failed_on[name] and self.workers.difference(self.failed_on[name]):
                 passed.append(entry)
             else:
-                found = state
+                task = self.tasks[name]
         for entry in passed:
             heapq.heappush(self.waiting, entry)
-        return found
+        return task
 
-    def _late(self, worker: Hashable, now: float) -> _State | None:
-        """The running task that is late by most and of which there is no copy yet."""
-        late = [
-            (now - self._late_at(state), number, state)
-            for number, state in enumerate(self.running.values())
-            if len(state.attempts) == 1 and worker not in state.attempts and worker not in state.avoided
-        ]
-        overdue, _, state = max(late, key=lambda one: one[:2], default=(-inf, 0, None))
-        return state if overdue >= 0 else None
-
-    def _late_at(self, state: _State) -> float:
-        paces = self.paces.get((state.task.stage, state.task.like), ())
+    def _late_at(self, name: Hashable) -> float:
+        task = self.tasks[name]
+        paces = self.paces.get((task.stage, task.like), ())
         if len(paces) < ENOUGH:
             return inf
         pace = paces[len(paces) // 2]
-        return min(state.attempts.values()) + PATIENCE * pace * state.task.size
+        return min(self.attempts[name].values()) + PATIENCE * pace * task.size
 
 
 LEDGER_EVERY = 5.0  # seconds; what is finished counts before that, by its files
@@ -198,26 +191,26 @@ KEPT_ADAPTERS = 64  # whose files stay in the object store though no cell needs 
 Place = tuple[str, int | None]
 
 
-@dataclass
 class Drive:
     """One pass over some groups and cells. Every result goes through ``run`` in this process."""
 
-    pool: Pool
-    run: RunState
-    listener: Listener
-    scheduler: Scheduler = field(default_factory=Scheduler)
-    in_flight: dict[Any, tuple[Member, Any]] = field(default_factory=dict)
-    idle: dict[int, Member] = field(default_factory=dict)
-    rows: dict[Place, list[CellUnit]] = field(default_factory=dict)
-    reasons: dict[Any, str] = field(default_factory=dict)
-    examples: dict[str, Any] = field(default_factory=dict)
-    targets: dict[str, SentTarget] = field(default_factory=dict)
-    adapters: OrderedDict[str, SentAdapter] = field(default_factory=OrderedDict)
-    work: dict[str, list[float]] = field(default_factory=lambda: {"train": [0, 0], "evaluate": [0, 0]})
-    written: float = field(default_factory=time.monotonic)
+    def __init__(self, pool: Pool, run: RunState, listener: Listener) -> None:
+        self.pool, self.run, self.listener = pool, run, listener
+        self.scheduler = Scheduler()
+        self.in_flight: dict[Any, tuple[Member, Any]] = {}
+        self.idle: dict[int, Member] = {}
+        self.rows: dict[Place, list[CellUnit]] = {}
+        self.examples: dict[str, Any] = {}
+        self.targets: dict[str, Sent] = {}
+        self.adapters: OrderedDict[str, Sent] = OrderedDict()
+        self.work: dict[str, list[float]] = {"train": [0, 0], "evaluate": [0, 0]}
+        self.written = time.monotonic()
 
     def work_off(self, groups: Sequence[Group], cells: Sequence[CellUnit]) -> None:
-        """Train the groups, and evaluate each cell as soon as its adapter is there."""
+        """Train the groups, and evaluate each cell as soon as its adapter is there.
+
+        Returns when nothing waits or runs; what failed is in the run's ledger with its reason.
+        """
         for group in groups:
             self._add_group(group)
             self.work["train"][1] += self.run.rough_tokens(group)
@@ -234,7 +227,9 @@ class Drive:
             self._welcome(self.pool.refresh())
             self._hand_out()
             self._collect()
-            self._write_sometimes()
+            if time.monotonic() - self.written > LEDGER_EVERY:
+                self.run.write()
+                self.written = time.monotonic()
 
     def _add_group(self, group: Group) -> None:
         size = self.run.rough_tokens(group) / ASSUMED.training
@@ -250,13 +245,11 @@ class Drive:
             if done or self.run.settle_unasked(unit):
                 self._progress("evaluate", len(self.run.targets[unit.target].requests))
             else:
-                self.scheduler.add(Task(unit, self._size(unit), 1, unit.target))
-
-    def _size(self, unit: CellUnit) -> float:
-        """Seconds of a cell on the machine of which costs are assumed; larger ones go first."""
-        target = self.run.targets[unit.target]
-        read, written = request_tokens(target.requests, rough_token_counts, ASSUMED)
-        return read / ASSUMED.scoring + written / ASSUMED.generating
+                # seconds of the cell on the machine of which costs are assumed; larger ones go first
+                requests = self.run.targets[unit.target].requests
+                read, written = request_tokens(requests, rough_token_counts, ASSUMED)
+                size = read / ASSUMED.scoring + written / ASSUMED.generating
+                self.scheduler.add(Task(unit, size, 1, unit.target))
 
     def _welcome(self, members: Sequence[Member]) -> None:
         for member in members:
@@ -278,32 +271,32 @@ class Drive:
                 break
 
     def _send_group(self, member: Member, group: Group) -> Any:
-        jobs = []
-        for unit, job in zip(group, self.run.jobs(group), strict=True):
+        jobs = self.run.jobs(group)
+        for unit, job in zip(group, jobs, strict=True):
             if unit.source not in self.examples:
                 self.examples[unit.source] = self.pool.ray.put(job.examples)
-            jobs.append(SentJob(replace(job, examples=()), self.examples[unit.source]))
-        return member.handle.train.remote([unit.key for unit in group], jobs)
+        return member.handle.train.remote(
+            [unit.key for unit in group],
+            [replace(job, examples=()) for job in jobs],
+            [self.examples[unit.source] for unit in group],
+        )
 
     def _send_cell(self, member: Member, unit: CellUnit) -> Any:
         target = self.run.targets[unit.target]
         if target.digest not in self.targets:
-            sent = self.pool.ray.put(portable(target))
-            self.targets[target.digest] = SentTarget(target.digest, sent, file_modules())
-        return member.handle.score.remote(self.targets[target.digest], self._sent_adapter(unit))
-
-    def _sent_adapter(self, unit: CellUnit) -> SentAdapter | ServedAdapter | None:
-        place = self.run.adapter_of(unit)
-        if place is None or isinstance(place, ServedAdapter):
-            return place
-        digest = self.run.adapters[unit.source, unit.seed].digest
-        assert digest is not None
-        if digest not in self.adapters:
-            self.adapters[digest] = SentAdapter(digest, self.pool.ray.put(read_files(place)))
-            if len(self.adapters) > KEPT_ADAPTERS:
-                self.adapters.popitem(last=False)
-        self.adapters.move_to_end(digest)
-        return self.adapters[digest]
+            content = self.pool.ray.put(portable(target))
+            self.targets[target.digest] = Sent(target.digest, content, file_modules())
+        adapter: Path | ServedAdapter | Sent | None = self.run.adapter_of(unit)
+        if isinstance(adapter, Path):
+            digest = self.run.adapters[unit.source, unit.seed].digest
+            assert digest is not None
+            if digest not in self.adapters:
+                self.adapters[digest] = Sent(digest, self.pool.ray.put(read_files(adapter)))
+                if len(self.adapters) > KEPT_ADAPTERS:
+                    self.adapters.popitem(last=False)
+            self.adapters.move_to_end(digest)
+            adapter = self.adapters[digest]
+        return member.handle.score.remote(self.targets[target.digest], adapter)
 
     def _collect(self) -> None:
         """Wait for results, for a moment, and take in all that are there."""
@@ -340,15 +333,15 @@ class Drive:
                 self._progress("evaluate", len(self.run.targets[unit.target].requests))
 
     def _commit_group(self, group: Group, result: Sequence[Any]) -> None:
-        found: list[TrainedAdapter | UnitFailure] = []
-        for folder, one in zip(self.run.stage(group), result, strict=True):
-            if isinstance(one, UnitFailure):
-                found.append(one)
+        adapters: list[TrainedAdapter | UnitFailure] = []
+        for folder, entry in zip(self.run.stage(group), result, strict=True):
+            if isinstance(entry, UnitFailure):
+                adapters.append(entry)
                 continue
-            trained, files = one
+            trained, files = entry
             write_files(folder, files, trained.digest)
-            found.append(trained)
-        self.run.commit_group(group, found)
+            adapters.append(trained)
+        self.run.commit_group(group, adapters)
         self._after_group(group)
 
     def _after_group(self, group: Group) -> None:
@@ -359,7 +352,7 @@ class Drive:
 
     def _failed(self, member: Member, name: Any, failure: UnitFailure, *, crashed: bool = False) -> None:
         """A unit has failed: once more elsewhere, in halves where memory ran out, or for good."""
-        if name not in self.scheduler.states:  # a copy of what another worker has done
+        if name not in self.scheduler.tasks:  # a copy of what another worker has done
             return
         divisible = not isinstance(name, CellUnit) and len(name) > 1
         again = self.scheduler.failures(name) + 1 >= self.scheduler.tries - 1
@@ -381,11 +374,11 @@ class Drive:
 
     def _broken(self, member: Member, name: Any, error: Exception) -> None:
         """A worker ended, or its result went with its machine."""
-        told = " ".join(str(error).split())
-        memory = "OutOfMemory" in type(error).__name__ or "out of memory" in told.lower()
-        by_itself = self.pool.drop(member) and "node has died" not in told and "node was" not in told
+        message = " ".join(str(error).split())
+        memory = "OutOfMemory" in type(error).__name__ or "out of memory" in message.lower()
+        by_itself = self.pool.drop(member) and "node has died" not in message and "node was" not in message
         failure = UnitFailure(
-            f"a worker ended while it was at it ({type(error).__name__}: {told[:200]})", memory
+            f"a worker ended while it was at it ({type(error).__name__}: {message[:200]})", memory
         )
         if by_itself or memory:
             self._failed(member, name, failure, crashed=True)
@@ -398,8 +391,3 @@ class Drive:
             workers = len(self.pool.members)
             detail = f"{workers} worker{'s' if workers != 1 else ''}" if workers else "waiting for workers"
             self.listener(Progress(stage, done[0], done[1], detail))
-
-    def _write_sometimes(self) -> None:
-        if time.monotonic() - self.written > LEDGER_EVERY:
-            self.run.write()
-            self.written = time.monotonic()

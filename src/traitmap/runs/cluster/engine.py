@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,7 @@ from traitmap.engine.contract import Engine, TrainingJob, TrainingReport
 from traitmap.errors import EngineError, RunError
 from traitmap.progress import Listener, silent
 from traitmap.runs.cluster.drive import Drive
-from traitmap.runs.cluster.worker import (
-    About,
-    Member,
-    Pool,
-    SentAdapter,
-    SentJob,
-    Slots,
-    read_files,
-    write_files,
-)
+from traitmap.runs.cluster.worker import Pool, Sent, read_files, write_files
 from traitmap.runs.plan import CellUnit, adapter_digest
 from traitmap.runs.run_state import Group, RunState, UnitFailure
 from traitmap.study.settings import Lora, Training
@@ -65,9 +57,19 @@ def ray_session(address: str | None = None, *, cpus: int | None = None) -> Itera
     try:
         if address is None:
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-            _only_here(ray)
+            addresses = {node["NodeManagerAddress"] for node in ray.nodes()}
+            if addresses - {"127.0.0.1", "::1"}:
+                ray.shutdown()
+                raise RunError(
+                    f"Ray would listen on {', '.join(sorted(addresses))}, where others can reach it, since "
+                    f"it was imported before; set {_NO_CLUSTER}=0 before that, or start Ray yourself and give "
+                    "its address."
+                )
         else:
-            _reachable(address)
+            # Ray itself tries for minutes and then ends the process, so look first.
+            host, _, port = address.rpartition(":")
+            if host and port.isdecimal() and "//" not in host:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
             ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         ray.shutdown()
@@ -82,23 +84,6 @@ def ray_session(address: str | None = None, *, cpus: int | None = None) -> Itera
         ray.shutdown()
 
 
-def _reachable(address: str) -> None:
-    """Ray itself tries for minutes and then ends the process, so look first."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdecimal() and "//" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-
-
-def _only_here(ray: Any) -> None:
-    found = {node["NodeManagerAddress"] for node in ray.nodes()}
-    if found - {"127.0.0.1", "::1"}:
-        ray.shutdown()
-        raise RunError(
-            f"Ray would listen on {', '.join(sorted(found))}, where others can reach it, since it was "
-            f"imported before; set {_NO_CLUSTER}=0 before that, or start Ray yourself and give its address."
-        )
-
-
 class ClusterEngine:
     """Implements ``engine.contract.Engine`` by asking a worker, and ``execute.Workforce`` with all of them.
 
@@ -107,21 +92,18 @@ class ClusterEngine:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.about: About = pool.wait_for_one().about
+        first = pool.wait_for_one()
+        self.base_digest: str = first.base
+        self.conditions: Mapping[str, Any] = first.conditions
         self._largest: dict[tuple[str, str], int] = {}
-
-    @property
-    def base_digest(self) -> str:
-        return self.about.base
-
-    @property
-    def conditions(self) -> Mapping[str, Any]:
-        return self.about.conditions
 
     def drive(
         self, run: RunState, groups: Sequence[Group], cells: Sequence[CellUnit], listener: Listener
     ) -> None:
-        """Do all of these units on the workers, whoever of them comes and goes."""
+        """Do all of these units on the workers, whoever of them comes and goes.
+
+        Results are committed to ``run`` in this process, cells as soon as their adapter is there.
+        """
         Drive(self.pool, run, listener).work_off(groups, cells)
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
@@ -131,23 +113,24 @@ class ClusterEngine:
         return str(self._ask("render_chat", [dict(message) for message in messages], add_generation_prompt))
 
     def largest_group(self, lora: Lora, training: Training) -> int:
-        """Adapters that a worker's memory holds in one training pass."""
-        asked = lora.model_dump_json(), training.model_dump_json()
-        if asked not in self._largest:
-            self._largest[asked] = int(self._ask("largest_group", lora, training))
-        return self._largest[asked]
+        """Adapters that a worker's memory holds in one training pass; asked once for the same settings."""
+        settings = lora.model_dump_json(), training.model_dump_json()
+        if settings not in self._largest:
+            self._largest[settings] = int(self._ask("largest_group", lora, training))
+        return self._largest[settings]
 
     def train(
         self, jobs: Sequence[TrainingJob], folders: Sequence[Path], listener: Listener = silent
     ) -> list[TrainingReport]:
         keys = [f"{number}" for number in range(len(jobs))]
-        found = self._ask("train", keys, [SentJob(job, self.pool.ray.put(job.examples)) for job in jobs])
+        examples = [self.pool.ray.put(job.examples) for job in jobs]
+        results = self._ask("train", keys, [replace(job, examples=()) for job in jobs], examples)
         reports = []
-        for folder, one in zip(folders, found, strict=True):
-            if isinstance(one, UnitFailure):
-                reports.append(TrainingReport((), 0, 0, 0, 0.0, one.reason))
+        for folder, result in zip(folders, results, strict=True):
+            if isinstance(result, UnitFailure):
+                reports.append(TrainingReport((), 0, 0, 0, 0.0, result.reason))
                 continue
-            trained, files = one
+            trained, files = result
             write_files(folder, files, trained.digest)
             reports.append(TrainingReport(**trained.report))
         return reports
@@ -158,25 +141,23 @@ class ClusterEngine:
         adapter: Path | ServedAdapter | None = None,
         listener: Listener = silent,
     ) -> list[Answer]:
-        sent: SentAdapter | ServedAdapter | None = None
         if isinstance(adapter, Path):
-            sent = SentAdapter(adapter_digest(adapter), self.pool.ray.put(read_files(adapter)))
-        else:
-            sent = adapter
-        return list(self._ask("answer", list(requests), sent))
+            sent = Sent(adapter_digest(adapter), self.pool.ray.put(read_files(adapter)))
+            return list(self._ask("answer", list(requests), sent))
+        return list(self._ask("answer", list(requests), adapter))
 
-    def _ask(self, method: str, *given: Any) -> Any:
+    def _ask(self, method: str, *arguments: Any) -> Any:
         """One worker's answer; another one is asked where it ends before it has answered."""
         for _ in range(3):
-            member: Member = self.pool.wait_for_one()
+            member = self.pool.wait_for_one()
             try:
-                found = self.pool.ray.get(getattr(member.handle, method).remote(*given))
+                answer = self.pool.ray.get(getattr(member.handle, method).remote(*arguments))
             except self.pool.ray.exceptions.RayActorError:
                 self.pool.drop(member)
                 continue
-            if isinstance(found, UnitFailure):
-                raise EngineError(found.reason)
-            return found
+            if isinstance(answer, UnitFailure):
+                raise EngineError(answer.reason)
+            return answer
         raise RunError("three workers ended one after the other; see the logs of Ray for the reason.")
 
 
@@ -200,22 +181,30 @@ def open_cluster(
         if value is not None and value < 1:
             raise RunError(f"{name} {value}: give a number of at least 1, or leave it out.")
     with ray_session(address) as ray:
-        pool = Pool(ray, opener, slots_of(ray, workers, threads, gpus), workers)
+        cpus, gpu, share = worker_resources(ray, workers, threads, gpus)
+        pool = Pool(ray, opener, cpus=cpus, gpus=gpu, threads=share, wanted=workers)
         try:
             yield ClusterEngine(pool)
         finally:
             pool.close()
 
 
-def slots_of(ray: Any, workers: int | None, threads: int | None, gpus: bool) -> Slots:
-    """What one worker takes: a GPU where there are any, and its share of cores."""
+def worker_resources(
+    ray: Any, workers: int | None, threads: int | None, gpus: bool
+) -> tuple[float, float, int]:
+    """CPUs and GPUs of one worker, and the threads of its arithmetic: a GPU where there are any, and its
+    share of cores.
+
+    The smallest machine decides, so that every worker computes with the same number of threads and gives the
+    same digits. Arguments as in ``open_cluster``. RunError where the cluster has neither CPU nor GPU to give.
+    """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     with_gpu = [node for node in nodes if gpus and node.get("GPU", 0) >= 1]
     if with_gpu:
         share = min(int(node.get("CPU", 0) // node["GPU"]) for node in with_gpu)
-        return Slots(cpus=min(share, threads or share), gpus=1, threads=threads or max(1, share))
+        return min(share, threads or share), 1, threads or max(1, share)
     cores = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
     if not cores:
         raise RunError("the Ray cluster has no CPU and no GPU to give; start machines with `ray start`.")
     share = min(cores) if workers is None else max(1, min(min(cores), sum(cores) // workers))
-    return Slots(cpus=min(threads or share, min(cores)), gpus=0, threads=threads or share)
+    return min(threads or share, min(cores)), 0, threads or share

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,17 +17,16 @@ if TYPE_CHECKING:
 _ROWS = ("dataset", "task_docs", "_training_docs", "_fewshot_docs", "sampler")
 
 
-@dataclass(frozen=True)
-class FileModule:
-    """A module that lm-eval has read from a file by its path, so that nobody else can import it."""
-
-    name: str
-    file: str
-    source: str
+# Name, file and source of a module that lm-eval has read by its path, so that nobody else can import it.
+FileModule = tuple[str, str, str]
 
 
 def portable(target: LoadedTarget) -> LoadedTarget:
-    """The same target, which scores as before and cannot be rendered again."""
+    """The same target, which scores as before and cannot be rendered again.
+
+    The rows of an lm-eval task are left out of a shallow copy; the target that is given keeps them. A target
+    without such a task is returned as it is.
+    """
     task = getattr(target, "_task", None)
     if task is None:
         return target
@@ -39,20 +38,27 @@ def portable(target: LoadedTarget) -> LoadedTarget:
 
 
 def file_modules() -> tuple[FileModule, ...]:
-    """Modules of task files that are in use here. Another machine needs them before it gets a target."""
+    """Modules of task files that are in use here, as name, file and source.
+
+    Another machine needs them before it gets a target (``install``). Raises OSError where a file is gone.
+    """
     known: dict[str, Any] = dict(sys.modules)
     return tuple(
-        FileModule(name, str(module.__file__), Path(str(module.__file__)).read_text(encoding="utf-8"))
+        (name, str(module.__file__), Path(str(module.__file__)).read_text(encoding="utf-8"))
         for name, module in known.items()
         if isinstance(module, ModuleType) and "__mtime__" in vars(module)  # lm-eval's mark
     )
 
 
 def install(modules: Iterable[FileModule]) -> None:
-    """Have the modules of another machine's task files, under their names there."""
-    for sent in modules:
-        if sent.name not in sys.modules:
-            module = ModuleType(sent.name)
-            module.__file__ = sent.file
-            sys.modules[sent.name] = module
-            exec(compile(sent.source, sent.file, "exec"), vars(module))
+    """Have the modules of another machine's task files, under their names there.
+
+    Only for what ``file_modules`` of the same run has sent: the source is executed. A name that is imported
+    already stays as it is.
+    """
+    for name, file, source in modules:
+        if name not in sys.modules:
+            module = ModuleType(name)
+            module.__file__ = file
+            sys.modules[name] = module
+            exec(compile(source, file, "exec"), vars(module))

@@ -11,17 +11,17 @@ import socket
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitmap.data.records import Answer, Request, ServedAdapter
 from traitmap.engine.contract import Engine, TrainingJob
 from traitmap.errors import ModelError, RunError
+from traitmap.runs.cells import CellResult
 from traitmap.runs.cluster.portable import FileModule, install
 from traitmap.runs.plan import CONFIG, WEIGHTS, adapter_digest
-from traitmap.runs.run_state import CellResult, UnitFailure, answer_and_score, failure_of, train
+from traitmap.runs.run_state import UnitFailure, answer_and_score, failure_of, train
 from traitmap.runs.store import TrainedAdapter
 
 if TYPE_CHECKING:
@@ -37,54 +37,31 @@ Files = Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
-class About:
-    """What a worker is. node: Ray's name of its machine."""
+class Sent:
+    """A target, or the files of an adapter, in the object store.
 
-    base: str
-    conditions: Mapping[str, Any]
-    version: str
-    node: str
-    host: str
-    pid: int
-
-
-@dataclass(frozen=True)
-class SentJob:
-    """A training job whose examples lie in the object store."""
-
-    job: TrainingJob
-    examples: Any
-
-    def whole(self) -> TrainingJob:
-        return replace(self.job, examples=fetch(self.examples))
-
-
-@dataclass(frozen=True)
-class SentAdapter:
-    """A PEFT directory whose files lie in the object store."""
+    digest: by which a worker knows whether it has it already. content: the reference. modules: that a target
+    needs and that are not installed.
+    """
 
     digest: str
-    files: Any
-
-
-@dataclass(frozen=True)
-class SentTarget:
-    """A target that lies in the object store. modules: that it needs, and that are not installed."""
-
-    digest: str
-    target: Any
+    content: Any
     modules: tuple[FileModule, ...] = ()
 
 
 def fetch(reference: Any) -> Any:
-    """What a reference stands for."""
+    """What a reference stands for.
+
+    Lists of references are sent as they are, and asked for one by one: Ray would resolve them before a
+    worker can say that it has them already.
+    """
     import ray
 
     return ray.get(reference)
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """The two files of a PEFT directory."""
+    """The two files of a PEFT directory by name, weights and configuration. OSError where one is absent."""
     return {name: (folder / name).read_bytes() for name in (WEIGHTS, CONFIG)}
 
 
@@ -101,42 +78,54 @@ class Worker:
     """The actor. Errors come back as records, since what raised them may not be known elsewhere."""
 
     def __init__(self, opener: Callable[[], Engine]) -> None:
+        """An empty folder of this process; those of processes that were killed are removed."""
         self.opener = opener
         self.engine: Engine
-        self.folder = _own_folder()
         self.adapters: OrderedDict[str, Path] = OrderedDict()
         self.targets: OrderedDict[str, LoadedTarget] = OrderedDict()
+        place = Path(tempfile.gettempdir())
+        for leftover in place.glob(_FOLDER + "*"):
+            pid = leftover.name.removeprefix(_FOLDER)
+            if pid.isdecimal() and not _alive(int(pid)):
+                shutil.rmtree(leftover, ignore_errors=True)
+        self.folder = place / f"{_FOLDER}{os.getpid()}"
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(mode=0o700)
 
-    def open(self) -> About | UnitFailure:
-        """Load the base, once."""
+    def open(self) -> dict[str, Any] | UnitFailure:
+        """Load the base, once; returns what ``Member`` says of a worker, or why it cannot work."""
         try:
             self.engine = self.opener()
             import ray
 
-            return About(
-                base=self.engine.base_digest,
-                conditions=dict(self.engine.conditions),
-                version=version("traitmap"),
-                node=ray.get_runtime_context().get_node_id(),
-                host=socket.gethostname(),
-                pid=os.getpid(),
-            )
+            return {
+                "base": self.engine.base_digest,
+                "conditions": dict(self.engine.conditions),
+                "node": ray.get_runtime_context().get_node_id(),
+                "host": socket.gethostname(),
+            }
         except Exception as error:
             return failure_of(error)
 
     def train(
-        self, keys: Sequence[str], jobs: Sequence[SentJob]
+        self, keys: Sequence[str], jobs: Sequence[TrainingJob], examples: Sequence[Any]
     ) -> list[tuple[TrainedAdapter, Files] | UnitFailure] | UnitFailure:
-        """One training pass: each adapter with its files, or why there is none."""
+        """One training pass: each adapter with its files, or why there is none, in the order of the jobs.
+
+        examples: a reference for each job, which comes without examples of its own.
+        """
         folders = [self.folder / f"training-{key}" for key in keys]
         try:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
-            found = train(self.engine, keys, [job.whole() for job in jobs], folders)
+            whole = [
+                replace(job, examples=fetch(reference)) for job, reference in zip(jobs, examples, strict=True)
+            ]
+            results = train(self.engine, keys, whole, folders)
             return [
-                one if isinstance(one, UnitFailure) else (one, read_files(folder))
-                for one, folder in zip(found, folders, strict=True)
+                result if isinstance(result, UnitFailure) else (result, read_files(folder))
+                for result, folder in zip(results, folders, strict=True)
             ]
         except Exception as error:
             return failure_of(error)
@@ -144,17 +133,21 @@ class Worker:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def score(
-        self, target: SentTarget, adapter: SentAdapter | ServedAdapter | None
-    ) -> CellResult | UnitFailure:
-        """One cell."""
+    def score(self, target: Sent, adapter: Sent | ServedAdapter | None) -> CellResult | UnitFailure:
+        """One cell, or why there is none. A target or an adapter that is here is not fetched again."""
         try:
-            return answer_and_score(self.engine, self._target(target), self._place(adapter))
+            if target.digest not in self.targets:
+                install(target.modules)
+                self.targets[target.digest] = fetch(target.content)
+                if len(self.targets) > KEPT_TARGETS:
+                    self.targets.popitem(last=False)
+            self.targets.move_to_end(target.digest)
+            return answer_and_score(self.engine, self.targets[target.digest], self._place(adapter))
         except Exception as error:
             return failure_of(error)
 
     def answer(
-        self, requests: Sequence[Request], adapter: SentAdapter | ServedAdapter | None
+        self, requests: Sequence[Request], adapter: Sent | ServedAdapter | None
     ) -> list[Answer] | UnitFailure:
         """Answers to requests that belong to no cell."""
         try:
@@ -180,39 +173,17 @@ class Worker:
     def largest_group(self, lora: Lora, training: Training) -> int:
         return int(self.engine.largest_group(lora, training))
 
-    def _target(self, sent: SentTarget) -> LoadedTarget:
-        if sent.digest not in self.targets:
-            install(sent.modules)
-            self.targets[sent.digest] = fetch(sent.target)
-            if len(self.targets) > KEPT_TARGETS:
-                self.targets.popitem(last=False)
-        self.targets.move_to_end(sent.digest)
-        return self.targets[sent.digest]
-
-    def _place(self, adapter: SentAdapter | ServedAdapter | None) -> Path | ServedAdapter | None:
-        if not isinstance(adapter, SentAdapter):
+    def _place(self, adapter: Sent | ServedAdapter | None) -> Path | ServedAdapter | None:
+        if not isinstance(adapter, Sent):
             return adapter
         if adapter.digest not in self.adapters:
             folder = self.folder / adapter.digest
-            write_files(folder, fetch(adapter.files), adapter.digest)
+            write_files(folder, fetch(adapter.content), adapter.digest)
             self.adapters[adapter.digest] = folder
             if len(self.adapters) > KEPT_ADAPTERS:
                 shutil.rmtree(self.adapters.popitem(last=False)[1], ignore_errors=True)
         self.adapters.move_to_end(adapter.digest)
         return self.adapters[adapter.digest]
-
-
-def _own_folder() -> Path:
-    """An empty folder of this process; those of processes that were killed are removed."""
-    place = Path(tempfile.gettempdir())
-    for left in place.glob(_FOLDER + "*"):
-        pid = left.name.removeprefix(_FOLDER)
-        if pid.isdecimal() and not _alive(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
-    folder = place / f"{_FOLDER}{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700)
-    return folder
 
 
 def _alive(pid: int) -> bool:
@@ -229,52 +200,55 @@ _START_FAILURES = 3  # workers that cannot open the base, one after the other, b
 
 
 @dataclass(frozen=True)
-class Slots:
-    """What one worker takes of a machine. threads: of the engine's arithmetic, always the same number."""
-
-    cpus: float
-    gpus: float
-    threads: int
-
-
-@dataclass(frozen=True)
 class Member:
-    """A worker that is up."""
+    """A worker that is up. base: digest of its base. node: Ray's name of its machine, host: that of the
+    machine itself."""
 
     name: int
     handle: Any
-    about: About
+    base: str
+    conditions: Mapping[str, Any]
+    node: str
+    host: str
 
 
-@dataclass
 class Pool:
     """Workers that are up or starting.
 
-    wanted: how many there shall be; None: as many as the cluster has room for at any moment.
+    cpus, gpus: what one takes of a machine. threads: of the engine's arithmetic, always the same number.
+    wanted: how many workers there shall be; None: as many as the cluster has room for at any moment.
     """
 
-    ray: Any
-    opener: Callable[[], Engine]
-    slots: Slots
-    wanted: int | None
-    members: dict[int, Member] = field(default_factory=dict)
-    starting: dict[Any, tuple[int, Any]] = field(default_factory=dict)
-    troubles: list[str] = field(default_factory=list)
-    first: About | None = None
-    _count: int = 0
+    def __init__(
+        self,
+        ray: Any,
+        opener: Callable[[], Engine],
+        *,
+        cpus: float,
+        gpus: float,
+        threads: int,
+        wanted: int | None,
+    ) -> None:
+        self.ray, self.opener = ray, opener
+        self.cpus, self.gpus, self.threads, self.wanted = cpus, gpus, threads, wanted
+        self.members: dict[int, Member] = {}
+        self.starting: dict[Any, tuple[int, Any]] = {}
+        self.troubles: list[str] = []
+        self.first: Member | None = None
+        self.count = 0
 
     def refresh(self) -> list[Member]:
         """Start workers where there is room; return those that are up since the last call."""
-        wanted = self.room() if self.wanted is None else self.wanted
-        while len(self.members) + len(self.starting) < wanted:
+        size = self.room() if self.wanted is None else self.wanted
+        while len(self.members) + len(self.starting) < size:
             self._start()
-        while self.wanted is None and self.starting and len(self.members) + len(self.starting) > wanted:
+        while self.wanted is None and self.starting and len(self.members) + len(self.starting) > size:
             _, (_, handle) = self.starting.popitem()
             self.ray.kill(handle, no_restart=True)
         if not self.starting:
             return []
         ready, _ = self.ray.wait(list(self.starting), num_returns=len(self.starting), timeout=0)
-        return [member for one in ready if (member := self._welcome(one))]
+        return [member for reference in ready if (member := self._welcome(reference))]
 
     def wait_for_one(self) -> Member:
         """The first worker that is up. ModelError or RunError where none can be had."""
@@ -285,24 +259,30 @@ class Pool:
             if not self.starting:
                 raise RunError(
                     "the Ray cluster has no room for a worker: one needs "
-                    f"{self.slots.gpus:g} GPUs and {self.slots.cpus:g} CPUs of one machine; ask for fewer "
+                    f"{self.gpus:g} GPUs and {self.cpus:g} CPUs of one machine; ask for fewer "
                     "threads, or wait for machines to join."
                 )
             self.ray.wait(list(self.starting), num_returns=1, timeout=1.0)
 
     def room(self) -> int:
-        """Workers that the machines of the cluster hold."""
-        return sum(self._room(node["Resources"]) for node in self.alive())
+        """Workers that the machines of the cluster hold; what a worker does not need sets no limit."""
+        total = 0
+        for node in self.alive():
+            cpus, gpus = (node["Resources"].get(name, 0) for name in ("CPU", "GPU"))
+            total += min(
+                int(cpus // self.cpus) if self.cpus else 10**6, int(gpus // self.gpus) if self.gpus else 10**6
+            )
+        return total
 
     def alive(self) -> list[dict[str, Any]]:
-        """Machines that are up."""
+        """Machines that are up, as Ray describes them."""
         return [node for node in self.ray.nodes() if node["Alive"]]
 
     def drop(self, member: Member) -> bool:
         """A worker is gone. True where its machine is still there, so that it ended by itself."""
         self.members.pop(member.name, None)
         self.ray.kill(member.handle, no_restart=True)
-        return any(node["NodeID"] == member.about.node for node in self.alive())
+        return any(node["NodeID"] == member.node for node in self.alive())
 
     def close(self) -> None:
         """End all workers. Those at work are not waited for; the next ones clean up after them."""
@@ -316,49 +296,43 @@ class Pool:
         self.members.clear()
         self.starting.clear()
 
-    def _room(self, resources: dict[str, float]) -> int:
-        cpus = int(resources.get("CPU", 0) // self.slots.cpus) if self.slots.cpus else 10**6
-        gpus = int(resources.get("GPU", 0) // self.slots.gpus) if self.slots.gpus else 10**6
-        return min(cpus, gpus)
-
     def _start(self) -> None:
-        threads = str(self.slots.threads)
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         handle = (
             self.ray.remote(Worker)
             .options(
-                num_cpus=self.slots.cpus,
-                num_gpus=self.slots.gpus,
+                num_cpus=self.cpus,
+                num_gpus=self.gpus,
                 max_restarts=0,
                 scheduling_strategy="SPREAD",
-                runtime_env={"env_vars": dict.fromkeys(names, threads)},
+                runtime_env={"env_vars": dict.fromkeys(names, str(self.threads))},
             )
             .remote(self.opener)
         )
-        self._count += 1
-        self.starting[handle.open.remote()] = self._count, handle
+        self.count += 1
+        self.starting[handle.open.remote()] = self.count, handle
 
     def _welcome(self, reference: Any) -> Member | None:
         """A worker that says that it is up: one of us, if its base is ours."""
         name, handle = self.starting.pop(reference)
         try:
-            about = self.ray.get(reference)
+            opened = self.ray.get(reference)
         except self.ray.exceptions.RayError as error:
-            about = UnitFailure(f"a worker ended while it was starting: {' '.join(str(error).split())[:300]}")
-        if isinstance(about, About) and self.first and about.base != self.first.base:
-            about = UnitFailure(
-                f"the base on {about.host} is another one (digest {about.base[:12]}, dtype "
-                f"{about.conditions.get('dtype')}; the first worker's is {self.first.base[:12]})"
+            opened = UnitFailure(
+                f"a worker ended while it was starting: {' '.join(str(error).split())[:300]}"
             )
-        if isinstance(about, UnitFailure):
-            self._trouble(about, handle)
-            return None
-        self.first = self.first or about
-        self.members[name] = Member(name, handle, about)
-        return self.members[name]
-
-    def _trouble(self, failure: UnitFailure, handle: Any) -> None:
-        self.troubles.append(failure.reason)
+        if not isinstance(opened, UnitFailure):
+            member = Member(name, handle, **opened)
+            if self.first is None or member.base == self.first.base:
+                self.first = self.first or member
+                self.members[name] = member
+                return member
+            opened = UnitFailure(
+                f"the base on {member.host} is another one (digest {member.base[:12]}, dtype "
+                f"{member.conditions.get('dtype')}; the first worker's is {self.first.base[:12]})"
+            )
+        self.troubles.append(opened.reason)
         self.ray.kill(handle, no_restart=True)
         if not self.members and len(self.troubles) >= _START_FAILURES:
             raise ModelError(f"no worker can be started: {self.troubles[-1]}")
+        return None
