@@ -174,9 +174,9 @@ def test_perplexity_is_measured_by_the_base_that_is_given(place: Path) -> None:
     found = tm.profile(place / "small", perplexity=True, engine=engine, sample=10)
     surprise = found.perplexity["reviews"]
     assert (surprise.n, surprise.available) == (10, 60)
-    difficulty = found.comparison.profiles["reviews"].difficulty
-    assert difficulty.perplexity == pytest.approx(math.exp(surprise.text.nats_per_token))
-    assert difficulty.unit == "tokens"
+    profile = found.comparison.profiles["reviews"]
+    assert profile.perplexity == pytest.approx(math.exp(surprise.text.nats_per_token))
+    assert profile.lengths.unit == profile.to_json()["difficulty"]["unit"] == "tokens"
     assert found.notes == ()
     other = tm.profile(place / "small", perplexity=True, engine=FakeEngine("another"), sample=10)
     assert "another base" in other.notes[0]

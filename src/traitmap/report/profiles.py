@@ -14,6 +14,7 @@ from traitmap.analysis.explanation.families import variations_of
 from traitmap.analysis.profiles.datasets import alike_order, likest_pair
 from traitmap.analysis.profiles.lengths import Distribution
 from traitmap.analysis.profiles.record import Profile
+from traitmap.analysis.profiles.semantics import MMD_TEXTS
 from traitmap.matrix.record import Array
 from traitmap.report.plane_charts import likeness
 from traitmap.report.records import Shown
@@ -258,9 +259,9 @@ def meaning(profile: Profile) -> Shown | None:
     A dot stands where the test of discrepancy has p > .05.
     """
     comparison = profile.comparison
-    apart, kind = comparison.discrepancy, clean(comparison.semantic_kind)
-    tested = np.isfinite(apart.p) & ~np.eye(len(comparison.names), dtype=bool)
-    even = tested & (apart.p > 0.05)
+    kind, p = clean(comparison.semantic_kind), comparison.mmd_p
+    tested = np.isfinite(p) & ~np.eye(len(comparison.names), dtype=bool)
+    even = tested & (p > 0.05)
     return _alike(
         profile,
         comparison.semantic_cosine,
@@ -270,13 +271,13 @@ def meaning(profile: Profile) -> Shown | None:
         marked=even,
         note=(
             f"{int(even.sum()) // 2} of {int(tested.sum()) // 2} pairs cannot be told apart by their texts "
-            f"(dots; MMD, p > .05, {apart.permutations} permutations)."
+            f"(dots; MMD, p > .05, {comparison.conditions['permutations']} permutations)."
         ),
         caveat=(
             f"Measured by {kind}. Words are not meanings: texts that say the same in other words look apart, "
             "unless an encoder of sentences was given."
             if "TF-IDF" in kind
-            else f"Measured by {kind}, over {apart.texts} texts of each."
+            else f"Measured by {kind}, over {MMD_TEXTS} texts of each."
         ),
     )
 

@@ -38,9 +38,9 @@ def test_orders_of_rows_and_of_datasets_change_nothing(texts):
 
 def test_like_datasets_are_near_in_every_view(texts):
     found = profile_datasets(texts)
-    for near in (found.style_cosine, found.semantic_cosine, found.vocabulary.jaccard, found.shared_labels):
+    for near in (found.style_cosine, found.semantic_cosine, found.vocabulary_jaccard, found.shared_labels):
         assert near[0, 2] > near[0, 1]
-    assert found.discrepancy.squared[0, 2] < found.discrepancy.squared[0, 1]
+    assert found.mmd_squared[0, 2] < found.mmd_squared[0, 1]
     assert np.allclose(np.diag(found.style_cosine), 1)
     assert found.prior_distance[0, 0] == 0
     assert np.isnan(found.prior_distance[0, 1])
@@ -82,11 +82,12 @@ def test_two_datasets_have_no_style_to_compare(texts):
 
 def test_difficulty_says_what_was_given(texts):
     found = profile_datasets(texts, perplexity={"reviews": 12.5}, sizes={"reviews": 1000})
-    known, unknown = found.profiles["reviews"].difficulty, found.profiles["problems"].difficulty
+    known, unknown = found.profiles["reviews"], found.profiles["problems"]
     assert (known.perplexity, known.size) == (12.5, 1000)
     assert known.tokens == pytest.approx(1000 * 10)
     assert np.isnan([unknown.perplexity, unknown.size, unknown.tokens]).all()
-    assert "not given" in unknown.reason
+    assert "not given" in unknown.to_json()["difficulty"]["reason"]
+    assert known.to_json()["difficulty"]["reason"] == ""
 
 
 def test_json_holds_no_number_that_is_none(texts):

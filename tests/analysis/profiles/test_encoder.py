@@ -22,8 +22,8 @@ def test_a_saved_encoder_is_loaded_from_its_folder(tmp_path):
     library.SentenceTransformer(modules=[words], device="cpu").save(str(tmp_path))
     encoder = load_encoder(tmp_path)
     assert np.allclose(encoder(["good film", "bad"]), [[0, 0.5, 0, 0.5], [0, 0, 1, 0]])
-    embedded = embed_together([["good film"], ["bad film", "bad"]], encoder)
-    assert embedded.kind == f"sentence-transformers {tmp_path}"
+    kind, _ = embed_together([["good film"], ["bad film", "bad"]], encoder)
+    assert kind == f"sentence-transformers {tmp_path}"
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "modules.json").write_text("{")

@@ -46,7 +46,7 @@ def test_lengths_are_told_by_label_and_in_the_unit_given():
     assert found.output_by_label["up"].mean == pytest.approx(2)
     assert (found.output_by_label["down"].n, found.input_by_label["down"].n) == (1, 2)
     assert found.output_characters.percentiles[100] == len("very good indeed")
-    tokens = lengths_of(measure(texts, lambda some: [7] * len(some)), labels)
+    tokens = lengths_of(measure(texts, lambda some: [7] * len(some)), labels, "tokens")
     assert (tokens.unit, tokens.input.mean, tokens.output.mean) == ("tokens", 7, 7)
     assert tokens.input_characters.mean == found.input_characters.mean
 

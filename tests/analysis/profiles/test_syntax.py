@@ -16,11 +16,7 @@ from traitmap.analysis.profiles.relation_tests import (
     win_odds_ratio,
     win_test,
 )
-from traitmap.analysis.profiles.relations import (
-    RelationEffects,
-    relation_effects,
-    relation_in_words,
-)
+from traitmap.analysis.profiles.relations import RelationEffects, relation_effects, relation_in_words
 from traitmap.matrix.record import TransferMatrix
 
 

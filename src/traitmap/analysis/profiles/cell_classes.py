@@ -38,6 +38,10 @@ from traitmap.matrix.statistics import (
     unknown,
 )
 
+Answers = tuple[
+    NDArray[np.float32], Array, Array
+]  # (S, n, K) 1 at the class; marginals: (S, K), (S, draws, K)
+
 LEAST_SHARED = 2  # label words that source and target must share before one has a prior over the other's
 LEAST_COVERED = 0.5  # and the share of the source's examples that they must hold
 
@@ -222,44 +226,35 @@ def share_distances(
         prior, reason = prior_over(items.labels, label_counts.get(source, {}))
         fields: dict[str, Any] = {"prior": prior, "prior_reason": reason}
         for name, to in (("prior", prior), ("gold", gold)):
-            fields[f"to_{name}"] = adapter.distance(to, reason)
-            fields[f"base_to_{name}"] = base.distance(to, reason) if base else unknown("no base")
+            fields[f"to_{name}"] = _distance(adapter, to, reason)
+            fields[f"base_to_{name}"] = _distance(base, to, reason) if base else unknown("no base")
             fields[f"toward_{name}"] = _toward(adapter, base, to, shift)
         distances.append(fields)
     return distances
 
 
-@dataclass(frozen=True)
-class _Answers:
-    """Answers of a group, or of the base, that are a class. n: items. indicators: (S, n, K) 1 at the class.
-
-    by_seed, resampled: (S, K), (S, draws, K) marginals, on all items and on resampled ones.
-    """
-
-    n: int
-    indicators: NDArray[np.float32]
-    by_seed: Array
-    resampled: Array
-
-    def distance(self, to: Array | None, reason: str) -> Interval:
-        if to is None:
-            return unknown(reason)
-        by_seed = total_variation(self.by_seed, to)
-        value = float(by_seed.mean())
-        if not np.isfinite(value):
-            return unknown("no answer is one of the classes")
-        draws = total_variation(self.resampled, to).mean(axis=0)
-        return resampled_interval(value, draws, n=self.n, by_seed=by_seed, low=0.0, high=1.0)
-
-
-def _answers(items: TargetItems, rows: tuple[int, ...], weights: NDArray[np.uint16]) -> _Answers:
+def _answers(items: TargetItems, rows: tuple[int, ...], weights: NDArray[np.uint16]) -> Answers:
+    """Answers of a group, or of the base, and their marginals on all items and on resampled ones."""
     codes = items.predicted[list(rows)]
     indicators = (codes[:, :, None] == np.arange(len(items.labels))).astype(np.float32)
     resampled = _normalised(np.stack([weights @ indicator for indicator in indicators]))
-    return _Answers(items.n, indicators, _normalised(indicators.sum(axis=1)), resampled)
+    return indicators, _normalised(indicators.sum(axis=1)), resampled
 
 
-def _toward(adapter: _Answers, base: _Answers | None, to: Array | None, shift: Array | None) -> Change:
+def _distance(answers: Answers, to: Array | None, reason: str) -> Interval:
+    """Distance of a group's marginal from shares (K,); ``reason`` says why they are unknown."""
+    if to is None:
+        return unknown(reason)
+    indicators, marginals, resampled = answers
+    by_seed = total_variation(marginals, to)
+    value = float(by_seed.mean())
+    if not np.isfinite(value):
+        return unknown("no answer is one of the classes")
+    draws = total_variation(resampled, to).mean(axis=0)
+    return resampled_interval(value, draws, n=indicators.shape[1], by_seed=by_seed, low=0.0, high=1.0)
+
+
+def _toward(adapter: Answers, base: Answers | None, to: Array | None, shift: Array | None) -> Change:
     """How far the distance fell. One seed: base and adapter change places on items (exact); several: t.
 
     A plain comparison of the adapter with the direction from base to prior would find movement where there
@@ -267,14 +262,16 @@ def _toward(adapter: _Answers, base: _Answers | None, to: Array | None, shift: A
     """
     if to is None or base is None:
         return NO_CHANGE_KNOWN
-    by_seed = total_variation(base.by_seed, to)[0] - total_variation(adapter.by_seed, to)
+    (indicators, marginals, resampled), (base_indicators, base_marginals, base_resampled) = adapter, base
+    n = indicators.shape[1]
+    by_seed = total_variation(base_marginals, to)[0] - total_variation(marginals, to)
     value = float(by_seed.mean())
     if not np.isfinite(value):
         return Change(unknown("no answer is one of the classes"), nan)
-    draws = total_variation(base.resampled[0], to) - total_variation(adapter.resampled, to).mean(axis=0)
-    interval = resampled_interval(value, draws, n=adapter.n, by_seed=by_seed, low=-1.0, high=1.0)
+    draws = total_variation(base_resampled[0], to) - total_variation(resampled, to).mean(axis=0)
+    interval = resampled_interval(value, draws, n=n, by_seed=by_seed, low=-1.0, high=1.0)
     if shift is not None:
-        first, second = adapter.indicators[0], base.indicators[0]
+        first, second = indicators[0], base_indicators[0]
         if not (first != second).any():
             return Change(interval, 1.0)
         middle = ((first + second) / 2).sum(axis=0)
@@ -282,24 +279,21 @@ def _toward(adapter: _Answers, base: _Answers | None, to: Array | None, shift: A
         fall = before - total_variation(_normalised(middle + shift), to)
         return Change(interval, float((1 + (np.abs(fall) >= abs(value) - 1e-6).sum()) / (1 + len(fall))))
     spread = float(np.nanvar(draws, ddof=1)) if np.ptp(draws) > 0 else 0.0
-    return Change(interval, crossed(value, items=spread, freedom=adapter.n - 1, by_seed=by_seed).p)
+    return Change(interval, crossed(value, items=spread, freedom=n - 1, by_seed=by_seed).p)
 
 
-def _shifts(answers: Sequence[_Answers], base: _Answers | None, seed: int) -> list[Array | None]:
+def _shifts(answers: Sequence[Answers], base: Answers | None, seed: int) -> list[Array | None]:
     """(draws, K) half of what exchanging base and adapter moves; None where seeds answer differently.
 
     Seeds that answer alike count as one.
     """
     shifts: list[Array | None] = [None] * len(answers)
-    alike = [
-        place
-        for place, marginals in enumerate(answers)
-        if (marginals.indicators == marginals.indicators[:1]).all()
-    ]
+    alike = [place for place, (indicators, *_) in enumerate(answers) if (indicators == indicators[:1]).all()]
     if base is None or not alike:
         return shifts
-    moved = np.concatenate([answers[place].indicators[0] - base.indicators[0] for place in alike], axis=1)
-    drawn = item_signs(base.n, SIGN_FLIP_DRAWS, seed) @ (moved / 2)
+    base_answers = base[0][0]
+    moved = np.concatenate([answers[place][0][0] - base_answers for place in alike], axis=1)
+    drawn = item_signs(len(base_answers), SIGN_FLIP_DRAWS, seed) @ (moved / 2)
     for place, shift in zip(alike, np.split(drawn, len(alike), axis=1), strict=True):
         shifts[place] = shift
     return shifts

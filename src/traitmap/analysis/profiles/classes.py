@@ -1,4 +1,4 @@
-"""Classes of a dataset and their distribution, its size and difficulty, and words that two datasets share.
+"""Classes of a dataset and their distribution, and words that two datasets share.
 
 A dataset has classes where its texts carry labels, choose between choices that come back, or have few
 different outputs; none where the outputs are free text. Two datasets are held together by their label words.
@@ -196,41 +196,14 @@ def _why_none(texts: Sequence[TaskText]) -> str:
     return f"free text: {distinct} different outputs in {len(outputs)} texts"
 
 
-@dataclass(frozen=True)
-class Difficulty:
-    """Size and difficulty of a dataset.
+def vocabulary_overlap(
+    sources: Sequence[Counter[str]], targets: Sequence[Counter[str]]
+) -> tuple[Array, Array]:
+    """How much of each target's words each source has: Jaccard and coverage, each (S, T).
 
-    size: training examples or items; NaN where only a sample of unknown share was given.
-    tokens: size times the mean length of input and output, in ``unit``. vocabulary: different words in the
-    sample. richness: moving type-token ratio, which does not depend on the sample's size.
-    perplexity: of the base model on the texts, where it was computed, else NaN and reason.
-    """
-
-    size: float
-    tokens: float
-    unit: str
-    vocabulary: int
-    richness: float
-    perplexity: float = float("nan")
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class VocabularyOverlap:
-    """Overlap of the words of S sources and T targets, in lower case, of the samples read.
-
-    jaccard: (S, T) shared different words over all different words. coverage: (S, T) share of the target's
-    running words that the source has. NaN where either has no words.
-    """
-
-    jaccard: Array
-    coverage: Array
-
-
-def vocabulary_overlap(sources: Sequence[Counter[str]], targets: Sequence[Counter[str]]) -> VocabularyOverlap:
-    """How much of each target's words each source has.
-
-    sources, targets: counts of words, lower case, of S and T datasets.
+    sources, targets: counts of words, lower case, of S and T datasets. Jaccard is shared different words over
+    all different words, coverage the share of the target's running words that the source has. NaN where
+    either has no words.
     """
     places: dict[str, int] = {}
     for counts in (*sources, *targets):
@@ -245,10 +218,8 @@ def vocabulary_overlap(sources: Sequence[Counter[str]], targets: Sequence[Counte
     ours, theirs = np.diff(has.indptr)[:, None], np.diff(used.indptr)[None, :]
     known = (ours > 0) & (theirs > 0)
     union = np.where(known, ours + theirs - shared, 1.0)
-    return VocabularyOverlap(
-        np.where(known, shared / union, np.nan),
-        np.where(known, coverage / np.maximum(running, 1.0)[None, :], np.nan),
-    )
+    jaccard = np.where(known, shared / union, np.nan)
+    return jaccard, np.where(known, coverage / np.maximum(running, 1.0)[None, :], np.nan)
 
 
 def _table(counts: Sequence[Counter[str]], places: Mapping[str, int]) -> csr_matrix:

@@ -1,7 +1,7 @@
 """Profiles of datasets from their texts, and how alike they are in style, meaning, words and labels.
 
-A dataset is read once (``read``); its profile and its pairs with other datasets (the chapter pairs) are made
-of that reading. ``profile_datasets`` reads, profiles and compares all of them.
+A dataset is read once (``read``); its pairs with other datasets (the chapter pairs) are made of its
+profile. ``profile_datasets`` reads, profiles and compares all of them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isnan, nan
 from types import MappingProxyType
 from typing import Any
 
@@ -17,8 +18,6 @@ from threadpoolctl import threadpool_limits
 
 from traitmap.analysis.profiles.classes import (
     Classes,
-    Difficulty,
-    VocabularyOverlap,
     class_table,
     item_classes,
     prior_distance,
@@ -28,13 +27,18 @@ from traitmap.analysis.profiles.classes import (
 from traitmap.analysis.profiles.forms import Forms, forms_of, recurring_words
 from traitmap.analysis.profiles.lengths import (
     Lengths,
-    MeasuredLengths,
     TokenCounts,
     lengths_of,
     mean_text_length,
     measure,
 )
-from traitmap.analysis.profiles.semantics import Discrepancy, Embed, discrepancy, embed_together
+from traitmap.analysis.profiles.semantics import (
+    MMD_TEXTS,
+    Embed,
+    centroid_cosine,
+    discrepancy,
+    embed_together,
+)
 from traitmap.analysis.profiles.style import (
     TOKEN,
     Style,
@@ -73,25 +77,57 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class DatasetReading:
+class DatasetProfile:
     """What one pass over a dataset's texts gives.
 
-    texts: how many there are. drawn: all of them in a random order that is the same however the dataset
-    is ordered; a part that reads n texts reads the first n. measured: lengths of single texts.
-    words: counts, lower case, of the style sample. meaning: different texts to embed, input and
-    output together, without blank ones.
+    texts: how many there are. read: how many of them each part reads; fewer than ``texts`` is a random sample
+    that does not depend on the order of the texts.
+    size: training examples or items; NaN where only a sample of unknown share was given. perplexity: of the
+    base model on the texts, NaN where it was not given.
+    measured: lengths of single texts, of ``lengths.measure``. words: counts, lower case, of the style sample.
+    meaning: different texts to embed, input and output together, without blank ones.
     """
 
     name: str
     texts: int
-    drawn: tuple[TaskText, ...]
-    measured: MeasuredLengths
     lengths: Lengths
     classes: Classes
     forms: Forms
     style: Style
-    words: Counter[str]
-    meaning: tuple[str, ...]
+    read: Mapping[str, int]
+    measured: Mapping[str, Array] = field(repr=False)
+    words: Counter[str] = field(repr=False)
+    meaning: tuple[str, ...] = field(repr=False)
+    size: float
+    perplexity: float
+
+    @property
+    def tokens(self) -> float:
+        """Size times the mean length of input and output, in the unit of the lengths."""
+        return self.size * mean_text_length(self.measured)
+
+    @property
+    def richness(self) -> float:
+        """Moving type-token ratio, which does not depend on the sample's size."""
+        return self.style["type-token ratio"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data, style as a mapping from each number's name; unknown numbers are null."""
+        difficulty = {
+            "size": self.size,
+            "tokens": self.tokens,
+            "unit": self.lengths.unit,
+            "vocabulary": len(self.words),
+            "richness": self.richness,
+            "perplexity": self.perplexity,
+            "reason": "the base model's perplexity was not given" if isnan(self.perplexity) else "",
+        }
+        return {
+            **{part: jsonable(getattr(self, part)) for part in ("texts", "lengths", "classes", "forms")},
+            "difficulty": jsonable(difficulty),
+            "style": dict(zip(self.style.names, jsonable(self.style.values), strict=True)),
+            "read": dict(self.read),
+        }
 
 
 def read(
@@ -101,11 +137,13 @@ def read(
     token_counts: TokenCounts | None = None,
     parser: Any | None = None,
     sampling: Sampling | None = None,
+    size: float | None = None,
+    perplexity: float = nan,
     seed: int = 0,
-) -> DatasetReading:
+) -> DatasetProfile:
     """Read a dataset once. Parameters are those of ``profile_datasets``; seed: of the order of its texts.
 
-    Raises DataError where it has no texts.
+    size: examples that there are, None for the number of texts. Raises DataError where it has no texts.
     """
     sampling = sampling or Sampling()
     if not texts:
@@ -118,45 +156,21 @@ def read(
     whole = [joined(text) for text in drawn[: max(sampling.style, sampling.meaning)]]
     for_style = whole[: sampling.style]
     tokens = [TOKEN.findall(text) for text in for_style]
-    return DatasetReading(
+    parts = {part: min(most, len(texts)) for part, most in asdict(sampling).items()}
+    return DatasetProfile(
         name=name,
         texts=len(texts),
-        drawn=drawn,
-        measured=measured,
-        lengths=lengths_of(measured, labels),
+        lengths=lengths_of(measured, labels, "words" if token_counts is None else "tokens"),
         classes=class_table(drawn, items, how),
         forms=forms_of(drawn[: sampling.forms], recurring_words(drawn, items)),
         style=style_of(for_style, tokens, parser),
+        read=MappingProxyType(parts | {"classes": len(texts)}),
+        measured=measured,
         words=vocabulary(tokens),
         meaning=tuple(dict.fromkeys(text for text in whole if text.strip()))[: sampling.meaning],
+        size=float(len(texts)) if size is None else size,
+        perplexity=perplexity,
     )
-
-
-@dataclass(frozen=True)
-class DatasetProfile:
-    """What a dataset's texts say of it.
-
-    texts: texts given. read: how many of them each part reads; fewer than ``texts`` is a random sample that
-    does not depend on the order of the texts.
-    """
-
-    name: str
-    texts: int
-    lengths: Lengths
-    classes: Classes
-    forms: Forms
-    style: Style
-    difficulty: Difficulty
-    read: Mapping[str, int]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON data, style as a mapping from each number's name; unknown numbers are null."""
-        style = dict(zip(self.style.names, jsonable(self.style.values), strict=True))
-        parts = ("texts", "lengths", "classes", "forms", "difficulty")
-        return {part: jsonable(getattr(self, part)) for part in parts} | {
-            "style": style,
-            "read": dict(self.read),
-        }
 
 
 @dataclass(frozen=True)
@@ -167,8 +181,10 @@ class DatasetComparison:
         style_names: (K,). style_cosine: of these rows; NaN below three datasets.
     encoded_style_cosine: cosines of the centroids of a style encoder, where one was given; style_encoder
         names it.
-    semantic_kind: how texts were embedded. semantic_cosine: of centroids. discrepancy: MMD with its null.
-    vocabulary: rows as sources, columns as targets. shared_labels: number of label words of both;
+    semantic_kind: how texts were embedded. semantic_cosine: of centroids. mmd_squared, mmd_p, mmd_null_p95,
+        mmd_bandwidth: of ``semantics.discrepancy``.
+    vocabulary_jaccard, vocabulary_coverage: of ``classes.vocabulary_overlap``, rows as sources, columns as
+        targets. shared_labels: number of label words of both;
         prior_distance: total variation of class shares, NaN where no label word is shared.
     conditions: what was asked and how it was done. notes: what a reader must know.
     """
@@ -179,8 +195,12 @@ class DatasetComparison:
     style_cosine: Array
     semantic_kind: str
     semantic_cosine: Array
-    discrepancy: Discrepancy
-    vocabulary: VocabularyOverlap
+    mmd_squared: Array
+    mmd_p: Array
+    mmd_null_p95: Array
+    mmd_bandwidth: float
+    vocabulary_jaccard: Array
+    vocabulary_coverage: Array
     shared_labels: Array
     prior_distance: Array
     encoded_style_cosine: Array | None = None
@@ -201,7 +221,6 @@ class DatasetComparison:
             rows = [dict(zip(self.names, row, strict=True)) for row in jsonable(matrix)]
             return dict(zip(self.names, rows, strict=True))
 
-        mmd = self.discrepancy
         return {
             "datasets": jsonable(self.profiles),
             "style": {
@@ -214,16 +233,16 @@ class DatasetComparison:
             "semantics": {
                 "kind": self.semantic_kind,
                 "cosine": square(self.semantic_cosine),
-                "mmd_squared": square(mmd.squared),
-                "mmd_p": square(mmd.p),
-                "mmd_null_p95": square(mmd.null_p95),
-                "mmd_bandwidth": jsonable(mmd.bandwidth),
-                "mmd_texts": mmd.texts,
-                "mmd_permutations": mmd.permutations,
+                "mmd_squared": square(self.mmd_squared),
+                "mmd_p": square(self.mmd_p),
+                "mmd_null_p95": square(self.mmd_null_p95),
+                "mmd_bandwidth": jsonable(self.mmd_bandwidth),
+                "mmd_texts": MMD_TEXTS,
+                "mmd_permutations": self.conditions["permutations"],
             },
             "vocabulary": {
-                "jaccard": square(self.vocabulary.jaccard),
-                "coverage": square(self.vocabulary.coverage),
+                "jaccard": square(self.vocabulary_jaccard),
+                "coverage": square(self.vocabulary_coverage),
             },
             "labels": {
                 "shared": square(self.shared_labels),
@@ -300,78 +319,57 @@ def profile_datasets(
     # what is fitted on all datasets must not depend on their order: read and compared in the order of names
     names = sorted(texts)
     options: dict[str, Any] = {"token_counts": token_counts, "parser": parser, "sampling": sampling}
-    readings = [read(name, texts[name], **options, seed=seed) for name in names]
-    profiles = {
-        name: _profile(readings[names.index(name)], sizes, perplexity or {}, sampling) for name in texts
-    }
-    meanings, words = [reading.meaning for reading in readings], [reading.words for reading in readings]
-    classes = [reading.classes for reading in readings]
-    few = len(readings) < FEWEST_FOR_STYLE
+    profiles = [
+        read(
+            name,
+            texts[name],
+            **options,
+            size=None if sizes is None else float(sizes.get(name, nan)),
+            perplexity=float((perplexity or {}).get(name, nan)),
+            seed=seed,
+        )
+        for name in names
+    ]
+    meanings, words = [profile.meaning for profile in profiles], [profile.words for profile in profiles]
+    classes = [profile.classes for profile in profiles]
+    few = len(profiles) < FEWEST_FOR_STYLE
     with threadpool_limits(limits=1, user_api="blas"):  # the same bits on every machine
-        embedded = embed_together(meanings, embed, seed)
-        distances = discrepancy(embedded.clouds, permutations=permutations, seed=seed)
-        encoded = embed_together(meanings, style_embed, seed) if style_embed is not None else None
-        style_names, scores = style_matrix([reading.style for reading in readings])
-        style = np.full((len(readings),) * 2, np.nan) if few else cosine_matrix(scores)
-        overlap = vocabulary_overlap(words, words)
+        kind, clouds = embed_together(meanings, embed, seed)
+        squared, p, null_p95, bandwidth = discrepancy(clouds, permutations=permutations, seed=seed)
+        style_encoder, encoded = embed_together(meanings, style_embed, seed) if style_embed else ("", None)
+        style_names, scores = style_matrix([profile.style for profile in profiles])
+        style = np.full((len(profiles),) * 2, np.nan) if few else cosine_matrix(scores)
+        jaccard, coverage = vocabulary_overlap(words, words)
         shared = np.array([[float(len(shared_label_words(a, b))) for b in classes] for a in classes])
         priors = np.array([[prior_distance(a, b) for b in classes] for a in classes])
         order = np.array([names.index(name) for name in texts])
         square = np.ix_(order, order)
         return DatasetComparison(
-            profiles=MappingProxyType(profiles),
+            profiles=MappingProxyType({profiles[place].name: profiles[place] for place in order}),
             style_names=style_names,
             style_scores=scores[order],
             style_cosine=style[square],
-            semantic_kind=embedded.kind,
-            semantic_cosine=embedded.cosine()[square],
-            discrepancy=distances.ordered(order),
-            vocabulary=VocabularyOverlap(overlap.jaccard[square], overlap.coverage[square]),
+            semantic_kind=kind,
+            semantic_cosine=centroid_cosine(clouds)[square],
+            mmd_squared=squared[square],
+            mmd_p=p[square],
+            mmd_null_p95=null_p95[square],
+            mmd_bandwidth=bandwidth,
+            vocabulary_jaccard=jaccard[square],
+            vocabulary_coverage=coverage[square],
             shared_labels=shared[square],
             prior_distance=priors[square],
-            encoded_style_cosine=None if encoded is None else encoded.cosine()[square],
-            style_encoder="" if encoded is None else encoded.kind,
-            conditions=MappingProxyType({**settings, "unit": readings[0].measured.unit}),
+            encoded_style_cosine=None if encoded is None else centroid_cosine(encoded)[square],
+            style_encoder=style_encoder,
+            conditions=MappingProxyType({**settings, "unit": profiles[0].lengths.unit}),
             notes=_notes(profiles, few, embed is None),
         )
 
 
-def _profile(
-    reading: DatasetReading,
-    sizes: Mapping[str, int] | None,
-    perplexity: Mapping[str, float],
-    sampling: Sampling,
-) -> DatasetProfile:
-    """The record of one reading."""
-    size = float(reading.texts) if sizes is None else float(sizes.get(reading.name, np.nan))
-    difficulty = Difficulty(
-        size=size,
-        tokens=size * mean_text_length(reading.measured),
-        unit=reading.measured.unit,
-        vocabulary=len(reading.words),
-        richness=reading.style["type-token ratio"],
-        perplexity=float(perplexity.get(reading.name, np.nan)),
-        reason="" if reading.name in perplexity else "the base model's perplexity was not given",
-    )
-    return DatasetProfile(
-        name=reading.name,
-        texts=reading.texts,
-        lengths=reading.lengths,
-        classes=reading.classes,
-        forms=reading.forms,
-        style=reading.style,
-        difficulty=difficulty,
-        read=MappingProxyType(
-            {part: min(most, reading.texts) for part, most in asdict(sampling).items()}
-            | {"classes": reading.texts}
-        ),
-    )
-
-
-def _notes(profiles: Mapping[str, DatasetProfile], few: bool, words_only: bool) -> tuple[str, ...]:
+def _notes(profiles: Sequence[DatasetProfile], few: bool, words_only: bool) -> tuple[str, ...]:
     """What a reader must know."""
     notes = []
-    sampled = [profile for profile in profiles.values() if min(profile.read.values()) < profile.texts]
+    sampled = [profile for profile in profiles if min(profile.read.values()) < profile.texts]
     if sampled:
         notes.append(
             f"{len(sampled)} of {len(profiles)} datasets were sampled; 'read' holds the texts of each part"

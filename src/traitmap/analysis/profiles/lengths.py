@@ -67,21 +67,6 @@ class Lengths:
     input_by_label: Mapping[str, Distribution] = field(default_factory=lambda: MappingProxyType({}))
 
 
-@dataclass(frozen=True)
-class MeasuredLengths:
-    """Lengths of single texts, in the order of the texts; output NaN where there is no output."""
-
-    unit: Unit
-    input: Array
-    output: Array
-    input_characters: Array
-    output_characters: Array
-
-    @property
-    def known_output(self) -> Array:
-        return self.output[np.isfinite(self.output)]
-
-
 def distribution_of(values: Array, reason: str = "there is no text to measure") -> Distribution:
     """The distribution of finite numbers; ``reason`` is told where there are none.
 
@@ -95,10 +80,12 @@ def distribution_of(values: Array, reason: str = "there is no text to measure") 
     return Distribution(len(ordered), float(ordered.mean()), sd, percentiles)
 
 
-def measure(texts: Sequence[TaskText], token_counts: TokenCounts | None = None) -> MeasuredLengths:
+def measure(texts: Sequence[TaskText], token_counts: TokenCounts | None = None) -> dict[str, Array]:
     """Length of each text's input and output, in tokens (of ``token_counts``), else in words, and characters.
 
-    Raises DataError where ``token_counts`` gives another number of counts than of texts.
+    Gives ``input``, ``output``, ``input_characters`` and ``output_characters``, each (n,) in the order of the
+    texts; output is NaN where there is none. Raises DataError where ``token_counts`` gives another number of
+    counts than of texts.
     """
     inputs, outputs = [text.input for text in texts], [text.output for text in texts]
     known = np.array([bool(output) for output in outputs], dtype=bool)
@@ -117,40 +104,40 @@ def measure(texts: Sequence[TaskText], token_counts: TokenCounts | None = None) 
         return counts
 
     characters = [np.array([len(text) for text in side], dtype=float) for side in (inputs, outputs)]
-    return MeasuredLengths(
-        unit="words" if token_counts is None else "tokens",
-        input=sizes_of(inputs),
-        output=masked(sizes_of(outputs)),
-        input_characters=characters[0],
-        output_characters=masked(characters[1]),
-    )
+    return {
+        "input": sizes_of(inputs),
+        "output": masked(sizes_of(outputs)),
+        "input_characters": characters[0],
+        "output_characters": masked(characters[1]),
+    }
 
 
-def lengths_of(measured: MeasuredLengths, labels: Sequence[str | None]) -> Lengths:
+def lengths_of(measured: Mapping[str, Array], labels: Sequence[str | None], unit: Unit = "words") -> Lengths:
     """The distributions of measured texts, all together and by class.
 
-    labels: the class of each text, None where unknown.
+    measured: lengths of single texts, of ``measure``. labels: the class of each text, None where unknown.
+    unit: of the lengths that are not in characters.
     """
     no_output = "no text has an output"
     outputs, inputs = {}, {}
     for label in sorted({label for label in labels if label is not None}):
         member = np.array([text_label == label for text_label in labels], dtype=bool)
-        inputs[label] = distribution_of(measured.input[member])
-        outputs[label] = distribution_of(_finite(measured.output[member]), no_output)
+        inputs[label] = distribution_of(measured["input"][member])
+        outputs[label] = distribution_of(finite(measured["output"][member]), no_output)
     return Lengths(
-        unit=measured.unit,
-        input=distribution_of(measured.input),
-        output=distribution_of(measured.known_output, no_output),
-        input_characters=distribution_of(measured.input_characters),
-        output_characters=distribution_of(_finite(measured.output_characters), no_output),
+        unit=unit,
+        input=distribution_of(measured["input"]),
+        output=distribution_of(finite(measured["output"]), no_output),
+        input_characters=distribution_of(measured["input_characters"]),
+        output_characters=distribution_of(finite(measured["output_characters"]), no_output),
         output_by_label=MappingProxyType(outputs),
         input_by_label=MappingProxyType(inputs),
     )
 
 
-def mean_text_length(measured: MeasuredLengths) -> float:
+def mean_text_length(measured: Mapping[str, Array]) -> float:
     """Mean length of input and output together, in the measured unit."""
-    return float((measured.input + np.nan_to_num(measured.output)).mean())
+    return float((measured["input"] + np.nan_to_num(measured["output"])).mean())
 
 
 def wasserstein(first: Array, second: Array) -> float:
@@ -163,7 +150,8 @@ def wasserstein(first: Array, second: Array) -> float:
     return float(stats.wasserstein_distance(first, second))
 
 
-def _finite(values: Array) -> Array:
+def finite(values: Array) -> Array:
+    """(m,) the known ones of values (n,), in their order."""
     return values[np.isfinite(values)]
 
 

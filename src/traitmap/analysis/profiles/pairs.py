@@ -13,16 +13,17 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from traitmap.analysis.features import Feature, Group, PairFeatures
-from traitmap.analysis.profiles.classes import (
-    VocabularyOverlap,
-    label_words,
-    prior_distance,
-    vocabulary_overlap,
-)
-from traitmap.analysis.profiles.datasets import DatasetReading, Sampling, read
+from traitmap.analysis.profiles.classes import label_words, prior_distance, vocabulary_overlap
+from traitmap.analysis.profiles.datasets import DatasetProfile, Sampling, read
 from traitmap.analysis.profiles.forms import ANSWER_FORMS, QUESTION_FORMS
-from traitmap.analysis.profiles.lengths import TokenCounts, mean_text_length, wasserstein
-from traitmap.analysis.profiles.semantics import Embed, discrepancy, embed_together
+from traitmap.analysis.profiles.lengths import TokenCounts, finite, mean_text_length, wasserstein
+from traitmap.analysis.profiles.semantics import (
+    Embed,
+    centroid_cosine,
+    discrepancy,
+    embed_together,
+    nearest_cosine,
+)
 from traitmap.analysis.profiles.style import cosine_matrix, style_matrix
 from traitmap.data.texts import Texts
 from traitmap.errors import DataError
@@ -79,7 +80,7 @@ class _FeatureTables:
     """
 
     def __init__(
-        self, readings: Sequence[DatasetReading], rows: Sequence[int], columns: Sequence[int]
+        self, readings: Sequence[DatasetProfile], rows: Sequence[int], columns: Sequence[int]
     ) -> None:
         self.readings = readings
         self.rows = list(rows)
@@ -90,7 +91,7 @@ class _FeatureTables:
         return Feature(name, group, words, np.array(values[np.ix_(self.rows, self.columns)], dtype=float))
 
     def of_pairs(
-        self, name: str, group: Group, words: str, value: Callable[[DatasetReading, DatasetReading], float]
+        self, name: str, group: Group, words: str, value: Callable[[DatasetProfile, DatasetProfile], float]
     ) -> Feature:
         """A feature from a function of source and target."""
         table = [[value(self.readings[s], self.readings[t]) for t in self.columns] for s in self.rows]
@@ -103,7 +104,7 @@ class _FeatureTables:
         return Feature(name, group, words, np.broadcast_to(side, shape).copy(), scope)
 
     def both(
-        self, name: str, group: Group, words: str, value: Callable[[DatasetReading], float]
+        self, name: str, group: Group, words: str, value: Callable[[DatasetProfile], float]
     ) -> list[Feature]:
         """A number of the source and of the target, each a feature of its own scope."""
         numbers = np.array([value(reading) for reading in self.readings], dtype=float)
@@ -113,14 +114,14 @@ class _FeatureTables:
         ]
 
     def compared(
-        self, name: str, group: Group, words: str, distance: str, value: Callable[[DatasetReading], float]
+        self, name: str, group: Group, words: str, distance: str, value: Callable[[DatasetProfile], float]
     ) -> list[Feature]:
         """A number of the source and of the target, and how far they are apart."""
         numbers = np.array([value(reading) for reading in self.readings], dtype=float)
         apart = self.pair(f"{name}_difference", group, distance, np.abs(numbers[:, None] - numbers[None, :]))
         return [*self.both(name, group, words, value), apart]
 
-    def rows_of(self, values: Callable[[DatasetReading], Sequence[float]]) -> Array:
+    def rows_of(self, values: Callable[[DatasetProfile], Sequence[float]]) -> Array:
         """(D, K) numbers of each dataset; unknown shares are 0, as of something that is not there."""
         return np.nan_to_num(np.array([values(reading) for reading in self.readings], dtype=float))
 
@@ -132,7 +133,7 @@ def _read_sides(
     parser: Any | None,
     sampling: Sampling | None,
     seed: int,
-) -> tuple[tuple[DatasetReading, ...], tuple[int, ...], tuple[int, ...]]:
+) -> tuple[tuple[DatasetProfile, ...], tuple[int, ...], tuple[int, ...]]:
     """Each different dataset read once, in the order of names, and the places of sources and targets."""
     same = {name for name in sources.keys() & targets.keys() if tuple(sources[name]) == tuple(targets[name])}
     as_sources = {(name, "" if name in same else "source") for name in sources}
@@ -160,15 +161,15 @@ def _read_sides(
 def _length_features(tables: _FeatureTables) -> list[Feature]:
     """Output and input lengths, on a logarithmic scale."""
 
-    def outputs(reading: DatasetReading) -> float:
-        known = reading.measured.known_output
+    def outputs(reading: DatasetProfile) -> float:
+        known = finite(reading.measured["output"])
         return float(np.log1p(known).mean()) if len(known) else float("nan")
 
-    def inputs(reading: DatasetReading) -> float:
-        return float(np.log1p(reading.measured.input).mean())
+    def inputs(reading: DatasetProfile) -> float:
+        return float(np.log1p(reading.measured["input"]).mean())
 
-    def spread(reading: DatasetReading) -> float:
-        known = reading.measured.known_output
+    def spread(reading: DatasetProfile) -> float:
+        known = finite(reading.measured["output"])
         return float(np.log1p(known).std()) if len(known) else float("nan")
 
     return [
@@ -184,7 +185,7 @@ def _length_features(tables: _FeatureTables) -> list[Feature]:
             "hidden",
             "outputs as long as the target's (Wasserstein distance of log lengths)",
             lambda source, target: wasserstein(
-                np.log1p(source.measured.known_output), np.log1p(target.measured.known_output)
+                np.log1p(finite(source.measured["output"])), np.log1p(finite(target.measured["output"]))
             ),
         ),
         *tables.both("output_spread", "hidden", "spread of output lengths of the {} (log)", spread),
@@ -201,7 +202,7 @@ def _length_features(tables: _FeatureTables) -> list[Feature]:
 def _class_features(tables: _FeatureTables) -> list[Feature]:
     """Class distributions and choices."""
 
-    def overlap(source: DatasetReading, target: DatasetReading) -> float:
+    def overlap(source: DatasetProfile, target: DatasetProfile) -> float:
         ours, theirs = label_words(source.classes), label_words(target.classes)
         if not ours or not theirs:
             return float("nan")
@@ -301,16 +302,18 @@ def _surface_features(tables: _FeatureTables, embed: Embed | None, seed: int) ->
     readings = tables.readings
     _, style = style_matrix([reading.style for reading in readings])
     styles = cosine_matrix(style) if len(readings) > 2 else np.full((len(readings),) * 2, np.nan)
-    embedded = embed_together([reading.meaning for reading in readings], embed, seed)
-    distance = discrepancy(embedded.clouds, permutations=0, seed=seed).squared
-    words: VocabularyOverlap = vocabulary_overlap([r.words for r in readings], [r.words for r in readings])
+    _, clouds = embed_together([reading.meaning for reading in readings], embed, seed)
+    distance = discrepancy(clouds, permutations=0, seed=seed)[0]
+    words = [reading.words for reading in readings]
+    jaccard, coverage = vocabulary_overlap(words, words)
+    cosines, nearest = centroid_cosine(clouds), nearest_cosine(clouds)
     return [
         tables.pair("style_cosine", "surface", "style alike", styles),
-        tables.pair("semantic_cosine", "surface", "meaning alike (cosine of centroids)", embedded.cosine()),
-        tables.pair("semantic_nearest", "surface", "texts alike each of the target's", embedded.nearest()),
+        tables.pair("semantic_cosine", "surface", "meaning alike (cosine of centroids)", cosines),
+        tables.pair("semantic_nearest", "surface", "texts alike each of the target's", nearest),
         tables.pair("mmd", "surface", "texts distributed as the target's (squared MMD)", distance),
-        tables.pair("vocabulary_overlap", "surface", "words shared (Jaccard)", words.jaccard),
-        tables.pair("vocabulary_coverage", "surface", "the target's words are in the source", words.coverage),
+        tables.pair("vocabulary_overlap", "surface", "words shared (Jaccard)", jaccard),
+        tables.pair("vocabulary_coverage", "surface", "the target's words are in the source", coverage),
     ]
 
 
@@ -332,9 +335,7 @@ def _size_features(
     return [
         tables.one_side("source_size", "size", "training examples (log)", numbers, "source"),
         tables.one_side("source_tokens", "size", "training tokens (log)", tokens, "source"),
-        *tables.both(
-            "richness", "size", "richness of words of the {}", lambda r: r.style["type-token ratio"]
-        ),
+        *tables.both("richness", "size", "richness of words of the {}", lambda reading: reading.richness),
         tables.one_side("source_perplexity", "size", "perplexity of the base (log)", hardness, "source"),
     ]
 

