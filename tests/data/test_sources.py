@@ -278,7 +278,7 @@ def test_long_cells_are_read(tmp_path):
         ("a.csv", b'text\n"open\n', "not valid CSV"),
         ("a.csv", b"text\ncaf\xe9\n", "not UTF-8"),
         ("a.parquet", b"nonsense", "cannot be read"),
-        ("./a.txt", b"x", "is none of .jsonl"),
+        ("./a.docx", b"x", "is none of .jsonl"),
     ],
 )
 def test_files_that_cannot_be_read_are_told(tmp_path, name, content, words):

@@ -11,9 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from traitmap.study.paths import DATA_SUFFIXES, is_local_data
+from traitmap.study.paths import is_local_data
 
 _CARD = "README.md"
+_SPLIT_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _PLAIN = ("arrow", "csv", "json", "parquet", "text")  # dataset_path of tasks over plain files
 
 
@@ -36,7 +37,7 @@ def copy_of(name: str, subset: str | None, copies: Path | None) -> dict[str, Any
         return {"path": str(folder), "name": subset}
     if subset is not None and (folder / subset).is_dir():
         folder = folder / subset
-    files = {file.stem: file.name for file in sorted(folder.iterdir()) if file.suffix in DATA_SUFFIXES}
+    files = {file.stem: file.name for file in sorted(folder.iterdir()) if file.suffix in _SPLIT_FILES}
     if not files:
         return {"path": str(folder)}  # `datasets` knows more layouts, or says what it misses
     return {"path": str(folder), "data_files": files}

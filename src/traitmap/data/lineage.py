@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from traitmap.data.records import Example
-from traitmap.data.render import RenderChat, SourceError, SourceProblem
+from traitmap.data.render import RenderChat
+from traitmap.data.rows import SourceError, SourceProblem
 from traitmap.data.sources import Lineage, LoadedSource, count_labels, examine_source, loaded_source
 from traitmap.data.variations import CATALOGUE, CannotVaryError, NoSuchPartError, concat
 from traitmap.errors import DataError

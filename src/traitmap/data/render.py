@@ -1,183 +1,19 @@
-"""From the rows of a source to examples: tables, label words, templates and conversations.
+"""From the rows of a source to examples: label words, templates and conversations.
 
-A local file is read exactly as it is written, not through ``datasets``, which guesses types: it would turn
-``"01"`` into 1, ``"NA"`` into null and ``"2024-01-01"`` into a time, and refuse a column that mixes ``1`` and
-``"1"``. Without templates a row must have one of the shapes that TRL accepts.
+Without templates a row must have one of the shapes that TRL accepts.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import redirect_stderr
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
-from traitmap.data.copies import copy_of, network_advice, no_network, offline_where_unreachable
 from traitmap.data.records import Example, Segment
-from traitmap.study.paths import DATA_SUFFIXES, is_local_data, resolve
-from traitmap.study.settings import Source, Study
+from traitmap.data.rows import Row, SourceError, SourceProblem, SourceTable
+from traitmap.study.settings import Source
 from traitmap.study.template import MissingValueError, compiled, names_read
-
-Row = Mapping[str, Any]
-_LONGEST_CELL = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class SourceProblem:
-    """What the user must mend in a source; ``key`` is the setting to look at."""
-
-    key: str
-    message: str
-
-
-class SourceError(Exception):
-    """A source, or one of its rows, cannot be used; ``problem`` says which setting to look at and why."""
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(message)
-        self.problem = SourceProblem(key, message)
-
-
-@dataclass(frozen=True)
-class SourceTable:
-    """rows in the order of the file; columns: of any row; class_names: of columns that hold class indices."""
-
-    rows: Sequence[Row]
-    columns: tuple[str, ...]
-    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-def read_table(study: Study, source: Source) -> SourceTable:
-    """Rows of a source with a ``path``: a local file, a copy of a hub dataset, or the hub.
-
-    SourceError where it cannot be read or has no row.
-    """
-    path = source.path or ""
-    if is_local_data(path):
-        table, part = _local(resolve(path, study.folder)), "it"
-    else:
-        copies = resolve(study.data, study.folder) if study.data else None
-        table, part = _hub(path, source, copies), f"its split {source.split!r}"
-    if len(table.rows) == 0:
-        raise SourceError("path", f"{path}: {part} has no rows; give data with at least one")
-    return table
-
-
-def _local(file: Path) -> SourceTable:
-    suffix = file.suffix.lower()
-    if os.path.isdir(file):
-        fault = f"{file} is a folder; give one file in it ({', '.join(DATA_SUFFIXES)})"
-    elif not os.path.exists(file):
-        fault = f"{file} does not exist; relative paths start from the study file's folder"
-    elif suffix not in DATA_SUFFIXES:
-        fault = f"{file.name} is none of {', '.join(DATA_SUFFIXES)}; convert it to one of them"
-    else:
-        try:
-            if suffix == ".parquet":
-                from pyarrow import parquet
-
-                table = parquet.read_table(file)
-                return SourceTable(table.to_pylist(), tuple(table.column_names))
-            text = file.read_bytes().decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            fault = f"{file} is not UTF-8 text (byte {error.start}); save it as UTF-8"
-        except (OSError, ValueError) as error:
-            fault = f"{file} cannot be read: {' '.join(str(error).split())[:200]}"
-        else:
-            if suffix in (".csv", ".tsv"):
-                return _separated(file, text, "\t" if suffix == ".tsv" else ",")
-            rows = _json_lines(file, text) if suffix == ".jsonl" else _json(file, text)
-            columns = tuple(dict.fromkeys(column for row in rows for column in row))
-            blank = dict.fromkeys(columns)
-            return SourceTable([{**blank, **row} for row in rows], columns)
-    raise SourceError("path", fault)
-
-
-def _json_lines(file: Path, text: str) -> list[dict[str, Any]]:
-    rows: list[Any] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line))
-        except (ValueError, RecursionError) as error:
-            fault = f"not valid JSON ({error}); a .jsonl file holds one object per line"
-            raise SourceError("path", f"{file}, line {number}: {fault}") from None
-        if not isinstance(rows[-1], dict):
-            raise SourceError("path", f'{file}, line {number}: not an object such as {{"text": "..."}}')
-    return rows
-
-
-def _json(file: Path, text: str) -> list[dict[str, Any]]:
-    try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SourceError("path", f"{file}: not valid JSON ({error})") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise SourceError("path", f"{file}: a .json file must hold a list of objects, one per row")
-    return rows
-
-
-def _separated(file: Path, text: str, delimiter: str) -> SourceTable:
-    csv.field_size_limit(_LONGEST_CELL)  # a review may be longer than the csv module's 128 KiB
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[dict[str, str]] = []
-    try:
-        header = next(reader, [])
-        repeated = sorted({column for column in header if header.count(column) > 1})
-        if repeated:
-            raise SourceError(
-                "path", f"{file}: the header has {', '.join(map(repr, repeated))} more than once"
-            )
-        for cells in reader:
-            if cells and len(cells) != len(header):
-                raise SourceError(
-                    "path",
-                    f"{file}, line {reader.line_num}: {len(cells)} cells where the header has {len(header)}; "
-                    f"put cells that hold {delimiter!r} into double quotes",
-                )
-            if cells:
-                rows.append(dict(zip(header, cells, strict=True)))
-    except csv.Error as error:
-        raise SourceError("path", f"{file}, line {reader.line_num}: not valid CSV ({error})") from None
-    return SourceTable(rows, tuple(header))
-
-
-def _hub(path: str, source: Source, copies: Path | None) -> SourceTable:
-    import datasets
-
-    copy = copy_of(path, source.subset, copies)
-    arguments: Mapping[str, Any] = (
-        {"path": path, "name": source.subset, "revision": source.revision} if copy is None else copy
-    )
-    try:
-        # bars are for downloads; tqdm looks up sys.stderr when one begins
-        with redirect_stderr(io.StringIO()) if copy else offline_where_unreachable():
-            loaded = datasets.load_dataset(**arguments, split=source.split)
-    except Exception as error:  # whatever the hub, its files or the network do wrong is told, not raised
-        reason = " ".join(str(error).split())[:300]
-        key, fault = "path", f"the hub dataset {path!r} cannot be loaded: {type(error).__name__}: {reason}; "
-        fault += f"if a file here is meant, its name must end in one of {', '.join(DATA_SUFFIXES)}"
-        if no_network(error):
-            fault = f"the hub dataset {path!r} cannot be reached: {reason}; {network_advice(path)}"
-        elif "split" in reason.lower():
-            key, fault = "split", f"{path!r} has no split {source.split!r}: {reason}"
-        elif "config" in reason.lower():
-            key, fault = "subset", f"{path!r} needs another subset than {source.subset!r}: {reason}"
-        raise SourceError(key, fault) from error
-    names = {
-        column: tuple(feature.names)
-        for column, feature in loaded.features.items()
-        if isinstance(feature, datasets.ClassLabel)
-    }
-    return SourceTable(loaded, tuple(loaded.column_names), names)
-
 
 _SHOWN = 8  # values that a message lists
 _REASONS = 5  # why rows fail, that a check lists

@@ -13,7 +13,8 @@ import numpy as np
 
 from traitmap.data.adapters import CONFIG, WEIGHTS, adapter_problem, adapter_warnings, locate_adapter
 from traitmap.data.records import Example, ServedAdapter
-from traitmap.data.render import RenderChat, SourceError, SourceProblem, read_table, render_rows
+from traitmap.data.render import RenderChat, render_rows
+from traitmap.data.rows import SourceError, SourceProblem, read_table
 from traitmap.errors import DataError
 from traitmap.study.paths import digest
 from traitmap.study.settings import Lora, Source, Study, Training, settings_of

@@ -11,7 +11,14 @@ import os
 from pathlib import Path, PurePath
 from typing import Any
 
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")  # these also with .gz behind
+DATA_SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".arrow", ".feather")
+# endings of files that are not read, and of no hub dataset: the name means a file that is here or missing
+_OTHER_FILES = (
+    *(".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz", ".7z", ".jsonlines", ".log", ".md", ".xml"),
+    *(".html", ".yaml", ".yml", ".xlsx", ".xls", ".ods", ".pdf", ".docx", ".pkl", ".pickle", ".npy", ".npz"),
+    *(".db", ".sqlite", ".avro", ".orc"),
+)
 TASK_SUFFIXES = (".yaml", ".yml")
 MINI = "builtin:mini"
 
@@ -24,9 +31,18 @@ def resolve(path: str, folder: Path) -> Path:
 def is_local_data(path: str) -> bool:
     """Whether a source's ``path`` names a file here rather than a hub dataset.
 
-    Decided by its form alone, so that a file that is absent is never looked for on the hub.
+    Decided by its form alone, so that a file that is absent is never looked for on the hub; what exists
+    beside the study is a file whatever its form (`data.rows.read_table`).
     """
-    return path.lower().endswith(DATA_SUFFIXES) or _looks_local(path)
+    return path.lower().endswith((*DATA_SUFFIXES, *_OTHER_FILES)) or _looks_local(path)
+
+
+def data_suffix(name: str) -> str:
+    """The ending by which a data file is read: ``.jsonl`` of ``a.JSONL.gz``; empty where none of ours."""
+    name = name.lower()
+    suffix = PurePath(name.removesuffix(".gz")).suffix
+    legal = TEXT_SUFFIXES if name.endswith(".gz") else DATA_SUFFIXES
+    return suffix if suffix in legal else ""
 
 
 def is_task_file(task: str) -> bool:

@@ -342,7 +342,9 @@ class Source(Settings):
     ``docs/variations.md``.
 
     name: what the source and its adapter are called: letters, digits and ``. _ -``, at most 100.
-    path: a hub dataset id, or a local ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` file.
+    path: a local ``.jsonl``, ``.ndjson``, ``.json``, ``.csv``, ``.tsv`` or ``.txt`` file (also with ``.gz``
+        behind), a ``.parquet``, ``.arrow`` or ``.feather`` file, or a hub dataset id; what exists beside the
+        study is never looked for on the hub.
     task: an lm-evaluation-harness task whose training split is used, rendered as the task renders it.
     adapter: a PEFT adapter directory, used as it is; or one on the hub, ``org/name`` or, where a
         repository holds several, ``org/name/folder``, at ``revision``.
