@@ -10,6 +10,8 @@ from .contamination import contamination_from_json as contamination_from_json
 from .contamination import find_contamination as find_contamination
 from .explanation.design import Composite as Composite
 from .explanation.design import Units as Units
+from .explanation.effects import merged as merged
+from .explanation.effects import relabelled as relabelled
 from .explanation.explain import explain as explain
 from .explanation.explain import features_from_texts as features_from_texts
 from .explanation.families import AnsweredCurve as AnsweredCurve

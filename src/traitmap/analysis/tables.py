@@ -206,7 +206,7 @@ def feature_effects_table(effects: Sequence[FeatureEffect], *, detectable: bool 
             plain(effect.collinearity, 2),
             _p(effect.mantel.p),
             _p(effect.mantel.naive_p),
-            Entry(effect.verdict, style="strong" if effect.verdict == "yes" else ""),
+            Entry(effect.verdict_words, style="strong" if effect.stands else ""),
         )
         for effect in effects
     ]

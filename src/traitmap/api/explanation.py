@@ -102,10 +102,11 @@ def explain(
 
 def outcome_findings(
     folder: str | Path, matrix: TransferMatrix, *, reasons: bool = True
-) -> tuple[tuple[analysis.AnsweredCurve, ...], analysis.Reasons | None]:
-    """What the outcomes of a run say: answers over the doses of its variations, and reasons of its cells.
+) -> tuple[tuple[analysis.AnsweredCurve, ...], analysis.Reasons]:
+    """What a run says of its pairs: answers over the doses of its variations, and reasons.
 
-    reasons: False leaves these out (None), for whoever has them from a profile.
+    Reasons are of sources with the texts of others and other answers, and out of the outcomes of cells;
+    reasons: False leaves the latter out, for whoever has them from a profile.
     """
     store = open_store(folder)
     rendered, outcomes = read_run_texts(store), outcomes_of_run(store)
@@ -113,10 +114,11 @@ def outcome_findings(
     for (_, _, meaning), by_dose in analysis.doses_of(matrix).items():
         doses = {source: dose for dose, source in by_dose.items()}
         curves += analysis.answered_curves(outcomes, doses, dose=meaning, texts=rendered.targets)
+    changed = analysis.relabelled(matrix, rendered.sources)
     if not reasons:
-        return tuple(curves), None
+        return tuple(curves), changed
     cells = analysis.cell_profiles(outcomes, source_texts=rendered.sources, target_texts=rendered.targets)
-    return tuple(curves), cells.reasons
+    return tuple(curves), analysis.merged(changed, cells.reasons)
 
 
 def _perplexity(

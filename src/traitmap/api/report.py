@@ -176,7 +176,7 @@ def _explanation(
         features=features,
         n_permutations=PERMUTATIONS,
         seed=seed,
-        reasons=reasons if known is None else known,
+        reasons=reasons if known is None else analysis.merged(reasons, known),
         answered=answered,
         listener=listener,
     )

@@ -82,8 +82,8 @@ def effects(explanation: Explanation) -> Shown | None:
                 effect.effect,
                 estimate(effect.effect, 2),
                 probability(effect.q),
-                effect.verdict,
-                clear=effect.verdict == "yes",
+                effect.verdict_words,
+                clear=effect.stands,
                 band=effect.detectable,
             )
             for effect in sorted(
@@ -123,7 +123,7 @@ def effects(explanation: Explanation) -> Shown | None:
 def _effects_description(joint: Sequence[FeatureEffect], alone: Sequence[FeatureEffect]) -> str:
     """Which properties go with gains, in sentences."""
     text = "What a pair of tasks has in common before training, and the gain that goes with it. "
-    clear = [effect for effect in joint if effect.verdict == "yes"]
+    clear = [effect for effect in joint if effect.stands]
     if clear:
         text += "Held beside each other, " + "; ".join(
             f"{_name(effect)} ({clean(effect.words)}) goes with "
@@ -135,7 +135,10 @@ def _effects_description(joint: Sequence[FeatureEffect], alone: Sequence[Feature
         text += f"; of {open_} others it cannot be told." if open_ else "."
     else:
         text += "Of no property can it be told that it goes with gains, once the others are held constant."
-    by_themselves = sum(effect.verdict == "yes" for effect in alone)
+    for effect in joint:
+        if effect.rests_on:
+            text += f" {_name(effect).capitalize()} would, but rests on {clean(listed(effect.rests_on))}."
+    by_themselves = sum(effect.stands for effect in alone)
     return text + (f" By themselves, {by_themselves} of {len(alone)} do." if alone else "")
 
 

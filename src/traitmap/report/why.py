@@ -255,7 +255,7 @@ def why_part(
 
 def _card(explanation: Explanation) -> Finding:
     """The headline's card: what goes with gains once everything else is held constant."""
-    clear = [clean(effect.name).replace("_", " ") for effect in explanation.joint if effect.verdict == "yes"]
+    clear = [clean(effect.name).replace("_", " ") for effect in explanation.joint if effect.stands]
     shares = [
         f"{group.group} properties explain {share(group.share)} (chance {share(group.null_mean)})"
         for group in explanation.dominance.groups

@@ -16,20 +16,16 @@ from threadpoolctl import threadpool_limits
 
 from traitmap.analysis.explanation.design import (
     Composite,
-    Design,
-    Moves,
     PreparedFeatures,
     Units,
     aligned,
     default_composites,
-    effect_basis,
     make_design,
-    node_permutations,
     prepare_alone,
     prepare_composites,
-    residual,
 )
 from traitmap.analysis.explanation.dominance import group_dominance
+from traitmap.analysis.explanation.effects import Question, feature_effects, fitted_reasons
 from traitmap.analysis.explanation.families import (
     AnsweredCurve,
     Families,
@@ -38,22 +34,19 @@ from traitmap.analysis.explanation.families import (
     variations_of,
     without_variations,
 )
-from traitmap.analysis.explanation.levels import level_effects, row_strengths, verdict
+from traitmap.analysis.explanation.levels import level_effects, row_strengths
 from traitmap.analysis.explanation.pairs import Reasons, asymmetry, odd_cells, with_reasons
-from traitmap.analysis.explanation.permutation import LEVEL, Slope, mantel, slope_of
-from traitmap.analysis.explanation.records import Asymmetry, Dominance, Explanation, FeatureEffect, OddCells
+from traitmap.analysis.explanation.records import Asymmetry, Dominance, Explanation, OddCells
 from traitmap.analysis.explanation.verdicts import in_words, warnings_of
-from traitmap.analysis.features import Feature, PairFeatures, Reason
+from traitmap.analysis.features import PairFeatures
 from traitmap.analysis.profiles.pairs import pair_features
 from traitmap.analysis.traits.findings import in_other_units
 from traitmap.data.texts import Texts
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
-from traitmap.matrix.statistics import Interval, benjamini_hochberg, unknown
+from traitmap.matrix.statistics import unknown
 
 LEAST_PERMUTATIONS = 99
-ORDINARY = 0.5  # standard deviations within which a pair is like the others in a feature: no reason
-LEAST_PART = 0.05  # of a departure that a fitted part must make up to be a reason
 
 
 def explain(
@@ -113,8 +106,8 @@ def explain(
         tasks = len(set(design.sources) | set(design.targets))
         if composites is None:
             composites = default_composites(alone, tasks)
-        joint = prepare_composites(alone, composites, design.own)
-        explanation = _explained(design, known, alone, joint, reasons or {}, n_permutations, seed)
+        question = Question(design, known, None, n_permutations, seed)
+        explanation = _explained(question, alone, composites, reasons or {})
     explanation = replace(
         explanation,
         families=controlled,
@@ -177,17 +170,16 @@ def features_from_texts(
 
 
 def _explained(
-    design: Design,
-    features: tuple[Feature, ...],
-    alone: PreparedFeatures,
-    joint: PreparedFeatures,
-    reasons: Reasons,
-    draws: int,
-    seed: int,
+    question: Question, alone: PreparedFeatures, composites: Sequence[Composite], reasons: Reasons
 ) -> Explanation:
-    """Everything that is compared between pairs and between tasks; without words and families."""
-    moves = node_permutations(design, draws, seed)
-    effects = _effects(design, joint, moves, together=True)
+    """Everything that is compared between pairs and between tasks; without words and families.
+
+    question: of the features alone. composites: what is held beside each other.
+    """
+    design, draws, seed = question.design, question.draws, question.seed
+    beside = replace(question, composites=tuple(composites))
+    joint = prepare_composites(alone, composites, design.own)
+    effects = feature_effects(beside)
     donors = row_strengths(design.sources, design.gains, design.used, draws=draws, seed=seed)
     recipients = row_strengths(design.targets, design.gains.T, design.used.T, draws=draws, seed=seed)
     surface = [i for i, group in enumerate(joint.groups) if group == "surface"]
@@ -201,109 +193,15 @@ def _explained(
         scheme=design.scheme,
         permutations=draws,
         joint=effects,
-        alone=_effects(design, alone, moves, together=False),
+        alone=feature_effects(question),
         levels=(
-            *level_effects(features, "source", donors, draws=draws, seed=seed),
-            *level_effects(features, "target", recipients, draws=draws, seed=seed),
+            *level_effects(question.features, "source", donors, draws=draws, seed=seed),
+            *level_effects(question.features, "target", recipients, draws=draws, seed=seed),
         ),
-        dominance=group_dominance(design, joint, moves),
-        odd=with_reasons(odd, _hidden_reasons(design, joint, effects, odd)),
+        dominance=group_dominance(design, joint, question.moves()),
+        odd=with_reasons(odd, fitted_reasons(beside, joint, effects, odd)),
         asymmetry=asymmetry(design, draws=draws, seed=seed),
         donors=donors,
         recipients=recipients,
         words=(),
     )
-
-
-def _effects(
-    design: Design, prepared: PreparedFeatures, moves: Moves, *, together: bool
-) -> tuple[FeatureEffect, ...]:
-    """Every feature beside all the others (together), or each by itself."""
-    basis, count = effect_basis(design.used), len(prepared.names)
-    level = LEVEL / max(1, count)
-
-    def slope_beside(i: int, others: Array) -> Slope:
-        return slope_of(design.y, prepared.values[..., i], others, design.used, basis, moves, level=level)
-
-    single = [slope_beside(i, prepared.values[..., :0]) for i in range(count)]
-    slopes = single
-    if together and count > 1:
-        slopes = [slope_beside(i, np.delete(prepared.values, i, axis=2)) for i in range(count)]
-    q = benjamini_hochberg(np.array([slope.p for slope in slopes], dtype=float))
-    effects = []
-    for i, slope in enumerate(slopes):
-        effect, by_itself = _interval(slope), _interval(single[i])
-        # An effect that only shows beside the others may come from them: what a composite measures poorly,
-        # correlated ones seem to have, mostly with the sign turned (suppression; D. MacKinnon, J. Krull,
-        # C. Lockwood, Prevention Science 1:173-181, 2000).
-        answer = verdict(float(q[i]), effect)
-        if answer == "yes" and not (single[i].p < LEVEL and effect.value * by_itself.value > 0):
-            answer = "cannot tell"
-        raw = prepared.raw[..., i]
-        effects.append(
-            FeatureEffect(
-                name=prepared.names[i],
-                group=prepared.groups[i],
-                words=prepared.words[i],
-                effect=effect,
-                p=slope.p,
-                q=float(q[i]),
-                detectable=slope.detectable,
-                collinearity=slope.collinearity,
-                known=float(np.isfinite(raw[design.used]).mean()),
-                members=prepared.members[i],
-                mantel=mantel(design.y, raw, design.used, moves),
-                by_itself=by_itself,
-                p_by_itself=single[i].p,
-                verdict=answer,
-            )
-        )
-    return tuple(effects)
-
-
-def _interval(slope: Slope) -> Interval:
-    """The effect of a slope; unknown where the others leave nothing of the feature."""
-    if np.isfinite(slope.effect):
-        return Interval(slope.effect, slope.low, slope.high)
-    return unknown("the other composites say all that it says")
-
-
-def _hidden_reasons(
-    design: Design, joint: PreparedFeatures, effects: tuple[FeatureEffect, ...], odd: OddCells
-) -> Mapping[tuple[str, str], Sequence[Reason]]:
-    """The fitted hidden composites that push an odd pair the way it went, in the units of the gains."""
-    hidden = [i for i, group in enumerate(joint.groups) if group == "hidden"]
-    if not hidden:
-        return {}
-    basis = effect_basis(design.used)
-    x, y = residual(joint.values[design.used], basis), residual(design.y, basis)
-    slopes = np.linalg.lstsq(x, y, rcond=1e-9)[0]
-    spread = np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
-    rows, columns = design.cells
-    place = {
-        (design.sources[s], design.targets[t]): k
-        for k, (s, t) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True))
-    }
-    reasons: dict[tuple[str, str], list[Reason]] = {}
-    for cell in odd.odd:
-        pair = (cell.source, cell.target)
-        direction = 1.0 if cell.departure.value > 0 else -1.0
-        for i in hidden:
-            value, part = float(x[place[pair], i]), float(slopes[i]) * float(x[place[pair], i])
-            strength = part * direction
-            if strength <= LEAST_PART * abs(cell.departure.value) or abs(value) <= ORDINARY * spread[i]:
-                continue
-            side, significant = "more" if value > 0 else "less", effects[i].verdict == "yes"
-            reasons.setdefault(pair, []).append(
-                Reason(
-                    kind=joint.names[i].replace(" ", "_"),
-                    words=(
-                        f"{joint.words[i]}: {side} than source and target lead to expect "
-                        f"({value / float(spread[i]):+.1f} SD); fitted part {part:+.1f}; "
-                        f"significant over all pairs: {'yes' if significant else 'no'}"
-                    ),
-                    strength=strength,
-                    significant=significant,
-                )
-            )
-    return reasons

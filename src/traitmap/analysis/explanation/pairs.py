@@ -28,6 +28,8 @@ USUAL_SCATTER = (
 )
 _DETERMINED = 1e-6  # 1 - leverage below which a pair has no prediction without itself
 
+VARIATION = "variation"  # kind of reason that stands before all others: the source was made from another one
+
 Reasons = Mapping[tuple[str, str], Sequence[Reason]]
 
 
@@ -187,14 +189,17 @@ def odd_cells(design: Design, surface: Array, reasons: Reasons) -> OddCells:
 
 
 def ranked(reasons: Sequence[Reason]) -> tuple[Reason, ...]:
-    """Significant reasons before untested ones before the others, each the strongest first.
+    """How a source was made comes first, then significant reasons, untested ones, and the others.
 
-    Of equal strength, by the name of their kind.
+    Each the strongest first; of equal strength, by the name of their kind.
     """
-    order = {True: 0, None: 1, False: 2}
-    return tuple(
-        sorted(reasons, key=lambda reason: (order[reason.significant], -abs(reason.strength), reason.kind))
-    )
+    order = {True: 1, None: 2, False: 3}
+
+    def place(reason: Reason) -> tuple[int, float, str]:
+        first = 0 if reason.kind == VARIATION else order[reason.significant]
+        return first, -abs(reason.strength), reason.kind
+
+    return tuple(sorted(reasons, key=place))
 
 
 def with_reasons(odd: OddCells, reasons: Reasons) -> OddCells:

@@ -38,6 +38,7 @@ class FeatureEffect:
     known: share of the used pairs on which it is known. mantel: second opinion, no effects taken out.
     verdict: ``yes`` (q < .05 and, by itself, p < .05 with the same sign), ``no`` (the whole interval is
         negligible), else ``cannot tell``.
+    rests_on: single pairs (``source -> target``) and sources without any one of which a yes is one no more.
     """
 
     name: str
@@ -54,6 +55,17 @@ class FeatureEffect:
     members: tuple[str, ...]
     mantel: Mantel
     verdict: Verdict
+    rests_on: tuple[str, ...] = ()
+
+    @property
+    def stands(self) -> bool:
+        """Whether it says yes and goes on saying so without any one pair or source."""
+        return self.verdict == "yes" and not self.rests_on
+
+    @property
+    def verdict_words(self) -> str:
+        """The verdict as tables show it, with the doubt of a yes that rests on a single pair or source."""
+        return f"{self.verdict}, but rests on one" if self.rests_on else self.verdict
 
 
 @dataclass(frozen=True)

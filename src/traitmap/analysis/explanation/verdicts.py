@@ -76,7 +76,7 @@ def _effect(effect: FeatureEffect) -> str:
     numbers = f"effect {_standard(effect.effect)} SD beside the others, {_related('q', effect.q)}"
     if effect.verdict == "yes":
         way = "go with higher gains" if effect.effect.value > 0 else "go with lower gains"
-        return f"{head}: yes, alike pairs {way}; {numbers}."
+        return f"{head}: yes, alike pairs {way}; {numbers}{_resting(effect.rests_on)}."
     if effect.verdict == "no":
         return f"{head}: no effect worth speaking of; {numbers}."
     if effect.q < LEVEL:
@@ -89,15 +89,25 @@ def _effect(effect: FeatureEffect) -> str:
     return f"{head}: cannot tell; {numbers}; {seen}{alike}."
 
 
+def _resting(names: Sequence[str]) -> str:
+    """What a yes cannot do without, as the end of a sentence; nothing where it stands by itself."""
+    if not names:
+        return ""
+    return f"; rests on {listed(names)}: cannot tell without {'it' if len(names) == 1 else 'any one of them'}"
+
+
 def _alone(alone: Sequence[FeatureEffect]) -> list[str]:
     """Single features, none of them held beside another."""
     if not alone:
         return []
     significant = [effect.name for effect in alone if effect.verdict == "yes"]
+    resting = [effect.name for effect in alone if effect.rests_on]
     naive = sum(effect.mantel.naive_p < 0.05 for effect in alone)
     result = f"none of {len(alone)} features goes with gains"
     if significant:
         result = f"{len(significant)} of {len(alone)} features go with gains ({listed(significant)})"
+    if resting:
+        result += f", of which {listed(resting)} cannot be told without some one pair or source"
     return [
         f"Each by itself, corrected for their number: {result}. Pearson's own p, which takes every pair "
         f"for a new observation, would call {naive} significant."
