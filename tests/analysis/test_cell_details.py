@@ -90,9 +90,14 @@ def test_lengths_are_counted_in_bins_that_hold_all_of_them() -> None:
     long = answers(["no"] * 30, text=True)
     target, (cell,) = target_details("t", {(BASELINE, None): base, ("a", 0): long}, TEXTS, ["a"])
     assert target.unit == "characters"
-    assert len(target.base_lengths.counts) == len(target.edges) - 1
-    assert sum(target.base_lengths.counts) == sum(cell.lengths.counts) == target.gold_lengths.n == 30
-    assert cell.lengths.mean == pytest.approx(np.mean([2 + i for i in range(30)]))
+    (base_counts, _), (counts, mean), (gold_counts, _) = (
+        target.base_lengths,
+        cell.lengths,
+        target.gold_lengths,
+    )
+    assert len(base_counts) == len(target.edges) - 1
+    assert sum(base_counts) == sum(counts) == sum(gold_counts) == 30
+    assert mean == pytest.approx(np.mean([2 + i for i in range(30)]))
 
 
 def test_without_the_base_or_classes_nothing_is_made_up() -> None:

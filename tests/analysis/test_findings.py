@@ -135,7 +135,7 @@ def test_equal_traits_cannot_be_told_apart():
     found = decompose(matrix_of(scores @ sides + 0.05 * noise(20, 10, 1)), **QUICK)
     about = {w.code: w.about for w in found.warnings}
     assert about["overlapping_components"] == ("PC0", "PC1")
-    assert found.stability.overlaps[0].angle_p95 < 20
+    assert found.stability.overlaps[0][2] < 20
 
 
 def test_noisy_and_unreliable_targets():

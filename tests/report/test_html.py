@@ -237,16 +237,16 @@ def test_details_of_a_cell_are_those_of_the_record(matrix: TransferMatrix) -> No
 
 def test_boxes_stand_in_the_order_of_clusters(page: str, matrix: TransferMatrix) -> None:
     told = data(page, "matrix-data")
-    order = clustered_order(matrix)
-    assert told["clustered"] == {"sources": list(order.sources), "targets": list(order.targets)}
+    sources, targets = clustered_order(matrix)
+    assert told["clustered"] == {"sources": list(sources), "targets": list(targets)}
     moved = [
         one.get("transform")
         for one in figures(page)[0].iter(f"{SVG}g")
         if one.get("class", "").startswith("cell") and "base" not in one.get("class", "")
     ]
     for at, transform in enumerate(moved):
-        x = told["x"][order.targets.index(at % 10)]
-        y = told["y"][order.sources.index(at // 10) + 1]
+        x = told["x"][targets.index(at % 10)]
+        y = told["y"][sources.index(at // 10) + 1]
         assert [float(n) for n in re.findall(r"[\d.]+", transform)] == pytest.approx([x, y], abs=0.006)
 
 

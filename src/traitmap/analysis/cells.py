@@ -30,17 +30,9 @@ EXAMPLES = 5  # won items, and lost items, that a cell shows
 INPUT_LENGTH, ANSWER_LENGTH = 420, 180  # characters of a text that are kept
 SAME = 1e-9  # scores closer than this are one
 
-
-@dataclass(frozen=True)
-class Histogram:
-    """Counts (B,) of lengths between common edges (B + 1,); the last bin holds all that is longer.
-
-    mean: of the lengths themselves. n: how many there were.
-    """
-
-    counts: tuple[int, ...]
-    mean: float
-    n: int
+# Counts (B,) of lengths between common edges (B + 1,), where the last bin holds all that is longer, and the
+# mean of the lengths themselves.
+Histogram = tuple[tuple[int, ...], float]
 
 
 @dataclass(frozen=True)
@@ -324,4 +316,4 @@ def _histogram(lengths: Array, edges: tuple[float, ...]) -> Histogram | None:
     if not known.size or not edges:
         return None
     counts, _ = np.histogram(np.minimum(known, edges[-1] - 0.5), bins=edges)
-    return Histogram(tuple(int(count) for count in counts), float(known.mean()), int(known.size))
+    return tuple(int(count) for count in counts), float(known.mean())

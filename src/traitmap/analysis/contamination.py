@@ -21,12 +21,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from traitmap.analysis.overlap import (
+    NO_TEMPLATE,
     ItemIndex,
-    Template,
     Wording,
     Words,
-    build_index,
-    candidates,
     coverage,
     find_template,
     joined,
@@ -176,7 +174,7 @@ def find_contamination(
     the words of all texts. Reports progress in stage ``contamination`` (sources).
     """
     items = {name: _item_wordings(texts) for name, texts in targets.items()}
-    index = build_index(list(items.values()), smallest=SHORT)
+    index = ItemIndex(list(items.values()), smallest=SHORT)
     item_keys: dict[str, dict[str, list[int]]] = {name: {} for name in items}
     for name, wordings in items.items():
         for place, item in enumerate(wordings):
@@ -205,7 +203,7 @@ def _item_wordings(texts: Sequence[TaskText]) -> list[Wording]:
     wordings = [worded(words, template) for words in inputs]
     for place, text in enumerate(texts):
         if not wordings[place].size and len(answer := words_of(text.output)) >= SHORT:
-            wordings[place] = worded(answer, Template())
+            wordings[place] = worded(answer, NO_TEMPLATE)
     return wordings
 
 
@@ -260,7 +258,7 @@ def _add_near(
     places = [(target, place) for target, wordings in items.items() for place in range(len(wordings))]
     once = {text_words: text for text, text_words in reversed(list(enumerate(words)))}
     distinct = sorted(once.values())  # texts that are repeated on purpose do not make their words common
-    for number, likely in candidates(index, [words[text] for text in distinct], least=HALF):
+    for number, likely in index.candidates([words[text] for text in distinct], least=HALF):
         target, place = places[number]
         if place in matches[target]:
             continue

@@ -1,8 +1,8 @@
 """What an item says beyond its task's template, and which training texts hold how much of that.
 
 First texts as words, and the template that the texts of a task share (``find_template``, ``worded``,
-``coverage``); then an index of the items' runs of words, searched exactly (``build_index``, ``candidates``),
-which spares comparing every item with every text. What counts as contamination is decided in contamination.
+``coverage``); then an index of the items' runs of words, searched exactly (``ItemIndex``), which
+spares comparing every item with every text. What counts as contamination is decided in contamination.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import blake2b
 from itertools import chain
 
@@ -21,6 +20,9 @@ from numpy.typing import NDArray
 
 Words = tuple[str, ...]
 Phrases = Mapping[str, tuple[Words, ...]]  # by their first words
+# The fixed words of a task: those before and after every text, and short phrases in between.
+Template = tuple[Words, Words, Phrases]
+NO_TEMPLATE: Template = ((), (), {})
 
 RUN = 5  # words in a row that hardly two texts share by chance
 FINE = 3  # words in a row that tell, in a text that is suspect already
@@ -42,20 +44,6 @@ Runs = tuple[
 
 _NONE = np.empty(0, dtype=np.int64)
 _NO_RUNS: Runs = (np.empty(0, dtype=np.uint64), _NONE, _NONE)
-
-
-@dataclass(frozen=True)
-class Template:
-    """The fixed words of a task: those before and after every text, and short phrases in between."""
-
-    head: Words = ()
-    tail: Words = ()
-    middle: frozenset[Words] = frozenset()
-
-    @cached_property
-    def phrases(self) -> Phrases:
-        """The phrases in between by their first words."""
-        return _by_first_word(self.middle)
 
 
 @dataclass(frozen=True)
@@ -98,11 +86,11 @@ def find_template(texts: Sequence[Words]) -> Template:
     equally often in nine in ten texts, which words of ordinary language do not.
     """
     if len(texts) < 2:
-        return Template()
+        return NO_TEMPLATE
     head = _beginning(texts)
     tail = tuple(reversed(_beginning([text[len(head) :][::-1] for text in texts])))
     middle = _phrases(texts) if len(texts) >= _ENOUGH else frozenset()
-    return Template(head, tail, middle)
+    return head, tail, by_first_word(middle)
 
 
 def worded(words: Words, template: Template) -> Wording:
@@ -110,12 +98,13 @@ def worded(words: Words, template: Template) -> Wording:
 
     words: of ``words_of``. A text that is all template has no field.
     """
+    fixed_head, fixed_tail, phrases = template
     beyond = bytearray(b"\1" * len(words))
-    head = _agreement(words, template.head)
-    tail = min(_agreement(words[::-1], template.tail[::-1]), len(words) - head)
+    head = _agreement(words, fixed_head)
+    tail = min(_agreement(words[::-1], fixed_tail[::-1]), len(words) - head)
     beyond[:head] = bytes(head)
     beyond[len(words) - tail :] = bytes(tail)
-    for phrase, start in _places(words, template.phrases):
+    for phrase, start in _places(words, phrases):
         beyond[start : start + len(phrase)] = bytes(len(phrase))
     runs, end = [], 0
     while (start := beyond.find(1, end)) >= 0:
@@ -180,7 +169,7 @@ def _phrases(texts: Sequence[Words]) -> frozenset[Words]:
         for phrase in {text[at : at + size] for size in (1, 2, 3) for at in range(len(text) - size + 1)}
     )
     likely = {gram for gram, count in first.items() if count >= 0.7 * _ENOUGH}
-    searched = _by_first_word(likely)
+    searched = by_first_word(likely)
     times: dict[Words, Counter[int]] = {gram: Counter() for gram in likely}
     for text in texts:
         for gram, count in Counter(gram for gram, _ in _places(text, searched)).items():
@@ -189,7 +178,8 @@ def _phrases(texts: Sequence[Words]) -> frozenset[Words]:
     return frozenset(gram for gram, counts in times.items() if counts and max(counts.values()) >= least)
 
 
-def _by_first_word(phrases: Iterable[Words]) -> Phrases:
+def by_first_word(phrases: Iterable[Words]) -> Phrases:
+    """Phrases by their first words, so that a place in a text is held against few of them."""
     by_word: dict[str, tuple[Words, ...]] = {}
     for phrase in phrases:
         by_word[phrase[0]] = (*by_word.get(phrase[0], ()), phrase)
@@ -223,88 +213,6 @@ class _WordNumbers(dict[str, int]):
         return number
 
 
-@dataclass(frozen=True)
-class ItemIndex:
-    """Runs of words of many items, but for those that are common among the items of one target.
-
-    hashes: (G,) sorted, each run once. lengths: (G,) words of each run. The places of run g are
-    offsets[g]:offsets[g + 1] of items and starts: the items that have it, and where. sizes: (I,) words of
-    each item beyond its template.
-    """
-
-    hashes: Numbers
-    lengths: Counts
-    offsets: Counts
-    items: Counts
-    starts: Counts
-    sizes: Counts
-    numbers: _WordNumbers
-
-    @cached_property
-    def low_bits(self) -> NDArray[np.bool_]:
-        """Whether some run's hash ends in these bits, which spares most searches for others."""
-        present = np.zeros(int(_LOW_BITS) + 1, dtype=bool)
-        present[self.hashes & _LOW_BITS] = True
-        return present
-
-
-def build_index(targets: Sequence[Sequence[Wording]], *, smallest: int) -> ItemIndex:
-    """Index the items of all targets, numbered one after the other; shorter ones have no runs.
-
-    targets: the items of each target. smallest: words beyond the template from which an item has runs. A
-    run that more than one in twenty items of a target have (and more than five) is a phrase of the task
-    and left out.
-    """
-    numbers = _WordNumbers()
-    telling: list[Runs] = []  # of each item the runs that tell it from the others of its target
-    for wordings in targets:
-        runs = [_runs_of(wording, numbers) if wording.size >= smallest else _NO_RUNS for wording in wordings]
-        values, times = np.unique(
-            np.concatenate([_NO_RUNS[0], *(hashes for hashes, _, _ in runs)]), return_counts=True
-        )
-        common = values[times > max(_COMMON_ITEMS * len(runs), _FEW)]
-        for hashes, lengths, starts in runs:
-            rare = ~np.isin(hashes, common)
-            telling.append((hashes[rare], lengths[rare], starts[rare]))
-    every, lengths, starts = (np.concatenate(parts) for parts in zip(_NO_RUNS, *telling, strict=True))
-    order = np.argsort(every, kind="stable")
-    hashes, first, counts = np.unique(every[order], return_index=True, return_counts=True)
-    owners = np.repeat(np.arange(len(telling)), [len(item_hashes) for item_hashes, _, _ in telling])
-    return ItemIndex(
-        hashes=hashes,
-        lengths=lengths[order][first],
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        items=owners[order],
-        starts=starts[order],
-        sizes=np.array([item.size for wordings in targets for item in wordings], dtype=np.int64),
-        numbers=numbers,
-    )
-
-
-def candidates(index: ItemIndex, texts: Sequence[Words], *, least: float) -> Iterator[tuple[int, Counts]]:
-    """Every item with the texts that hold a share ``least`` of its words in uncommon runs, best first.
-
-    Runs that stand in many of the texts are common.
-    """
-    if not len(index.hashes) or not any(texts):
-        return
-    ids = np.array([index.numbers[word] for text in texts for word in text], dtype=np.uint64)
-    owner = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
-    hits = [_hits(index, ids, owner, size) for size in _SIZES if np.any(index.lengths == size)]
-    runs, where = (np.concatenate(parts) for parts in zip(*hits, strict=True))
-    often = np.bincount(runs, minlength=len(index.hashes)) > max(_COMMON_TEXTS * len(texts), _FEW)
-    runs, where = runs[~often[runs]], where[~often[runs]]
-    item, text, covered = _covered(index, runs, where)
-    enough = covered >= least * index.sizes[item]
-    item, text, covered = item[enough], text[enough], covered[enough]
-    order = np.lexsort((text, -covered, item))
-    item, text = item[order], text[order]
-    cuts = np.flatnonzero(np.diff(item)) + 1
-    for group, members in zip(np.split(item, cuts), np.split(text, cuts), strict=True):
-        if len(group):
-            yield int(group[0]), members
-
-
 def _runs_of(item: Wording, numbers: _WordNumbers) -> Runs:
     """Every run of ``RUN`` words within a field, and whole fields of three or four; repeated ones once."""
     ids = np.array([numbers[word] for word in item.words], dtype=np.uint64)
@@ -331,32 +239,90 @@ def _hash(ids: Numbers, length: int) -> Numbers:
     return total
 
 
-def _hits(index: ItemIndex, ids: Numbers, owner: Counts, length: int) -> tuple[Counts, Counts]:
-    """(run, text) for every run of the index that stands in a text, each once."""
-    made = _hash(ids, length)
-    first, last = owner[: len(made)], owner[length - 1 :][: len(made)]
-    likely = np.flatnonzero(index.low_bits[made & _LOW_BITS] & (first == last))
-    made, first = made[likely], first[likely]
-    place = np.minimum(np.searchsorted(index.hashes, made), len(index.hashes) - 1)
-    hit = (index.hashes[place] == made) & (index.lengths[place] == length)
-    texts = int(owner[-1]) + 1
-    run, text = np.divmod(np.unique(place[hit] * texts + first[hit]), texts)
-    return run, text
+class ItemIndex:
+    """Runs of words of many items, but for those that are common among the items of one target.
 
+    hashes: (G,) sorted, each run once. lengths: (G,) words of each run. The places of run g are
+    offsets[g]:offsets[g + 1] of items and starts: the items that have it, and where. sizes: (I,) words of
+    each item beyond its template. numbers: of words.
+    """
 
-def _covered(index: ItemIndex, runs: Counts, where: Counts) -> tuple[Counts, Counts, Counts]:
-    """(item, text, words of the item that the shared runs cover) for every pair that shares a run."""
-    counts = index.offsets[runs + 1] - index.offsets[runs]
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    place = np.repeat(index.offsets[runs], counts) + within
-    item, start, text = index.items[place], index.starts[place], np.repeat(where, counts)
-    end = start + np.repeat(index.lengths[runs], counts)
-    order = np.lexsort((start, text, item))
-    item, text, start, end = item[order], text[order], start[order], end[order]
-    new = np.ones(len(item), dtype=bool)
-    new[1:] = (item[1:] != item[:-1]) | (text[1:] != text[:-1])
-    before = np.where(new, start, np.concatenate([[0], end[:-1]]))  # ends grow with starts within a pair
-    words = end - np.maximum(start, before)
-    firsts = np.flatnonzero(new)
-    total = np.add.reduceat(words, firsts) if len(firsts) else _NONE
-    return item[firsts], text[firsts], total
+    def __init__(self, targets: Sequence[Sequence[Wording]], *, smallest: int) -> None:
+        """Index the items of all targets, numbered one after the other; shorter ones have no runs.
+
+        targets: the items of each target. smallest: words beyond the template from which an item has runs. A
+        run that more than one in twenty items of a target have (and more than five) is a phrase of the task
+        and left out.
+        """
+        self.numbers = _WordNumbers()
+        telling: list[Runs] = []  # of each item the runs that tell it from the others of its target
+        for items in targets:
+            runs = [_runs_of(item, self.numbers) if item.size >= smallest else _NO_RUNS for item in items]
+            values, times = np.unique(
+                np.concatenate([_NO_RUNS[0], *(hashes for hashes, _, _ in runs)]), return_counts=True
+            )
+            common = values[times > max(_COMMON_ITEMS * len(runs), _FEW)]
+            for hashes, lengths, starts in runs:
+                rare = ~np.isin(hashes, common)
+                telling.append((hashes[rare], lengths[rare], starts[rare]))
+        every, lengths, starts = (np.concatenate(parts) for parts in zip(_NO_RUNS, *telling, strict=True))
+        order = np.argsort(every, kind="stable")
+        self.hashes, first, counts = np.unique(every[order], return_index=True, return_counts=True)
+        self.lengths = lengths[order][first]
+        self.offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.items = np.repeat(np.arange(len(telling)), [len(hashes) for hashes, _, _ in telling])[order]
+        self.starts = starts[order]
+        self.sizes = np.array([item.size for items in targets for item in items], dtype=np.int64)
+        self.low_bits = np.zeros(int(_LOW_BITS) + 1, dtype=bool)  # spares most searches for other hashes
+        self.low_bits[self.hashes & _LOW_BITS] = True
+
+    def candidates(self, texts: Sequence[Words], *, least: float) -> Iterator[tuple[int, Counts]]:
+        """Every item with the texts that hold a share ``least`` of its words in uncommon runs, best first.
+
+        Runs that stand in many of the texts are common.
+        """
+        if not len(self.hashes) or not any(texts):
+            return
+        ids = np.array([self.numbers[word] for text in texts for word in text], dtype=np.uint64)
+        owner = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+        hits = [self._hits(ids, owner, size) for size in _SIZES if np.any(self.lengths == size)]
+        runs, where = (np.concatenate(parts) for parts in zip(*hits, strict=True))
+        often = np.bincount(runs, minlength=len(self.hashes)) > max(_COMMON_TEXTS * len(texts), _FEW)
+        item, text, covered = self._covered(runs[~often[runs]], where[~often[runs]])
+        enough = covered >= least * self.sizes[item]
+        item, text, covered = item[enough], text[enough], covered[enough]
+        order = np.lexsort((text, -covered, item))
+        item, text = item[order], text[order]
+        cuts = np.flatnonzero(np.diff(item)) + 1
+        for group, members in zip(np.split(item, cuts), np.split(text, cuts), strict=True):
+            if len(group):
+                yield int(group[0]), members
+
+    def _hits(self, ids: Numbers, owner: Counts, length: int) -> tuple[Counts, Counts]:
+        """(run, text) for every run of the index that stands in a text, each once."""
+        made = _hash(ids, length)
+        first, last = owner[: len(made)], owner[length - 1 :][: len(made)]
+        likely = np.flatnonzero(self.low_bits[made & _LOW_BITS] & (first == last))
+        made, first = made[likely], first[likely]
+        place = np.minimum(np.searchsorted(self.hashes, made), len(self.hashes) - 1)
+        hit = (self.hashes[place] == made) & (self.lengths[place] == length)
+        texts = int(owner[-1]) + 1
+        run, text = np.divmod(np.unique(place[hit] * texts + first[hit]), texts)
+        return run, text
+
+    def _covered(self, runs: Counts, where: Counts) -> tuple[Counts, Counts, Counts]:
+        """(item, text, words of the item that the shared runs cover) for every pair that shares a run."""
+        counts = self.offsets[runs + 1] - self.offsets[runs]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        place = np.repeat(self.offsets[runs], counts) + within
+        item, start, text = self.items[place], self.starts[place], np.repeat(where, counts)
+        end = start + np.repeat(self.lengths[runs], counts)
+        order = np.lexsort((start, text, item))
+        item, text, start, end = item[order], text[order], start[order], end[order]
+        new = np.ones(len(item), dtype=bool)
+        new[1:] = (item[1:] != item[:-1]) | (text[1:] != text[:-1])
+        before = np.where(new, start, np.concatenate([[0], end[:-1]]))  # ends grow with starts within a pair
+        words = end - np.maximum(start, before)
+        firsts = np.flatnonzero(new)
+        total = np.add.reduceat(words, firsts) if len(firsts) else _NONE
+        return item[firsts], text[firsts], total

@@ -12,7 +12,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from traitmap.analysis.traits.scaling import Order
 from traitmap.matrix.reading import Reading, TargetView
 from traitmap.matrix.record import Cell
 from traitmap.matrix.statistics import Interval
@@ -45,7 +44,8 @@ class Layout:
     numbers: bool
     columns: int
     rows: int
-    order: Order
+    row_order: tuple[int, ...]
+    column_order: tuple[int, ...]
 
     @property
     def width(self) -> float:
@@ -57,11 +57,11 @@ class Layout:
 
     def x(self, target: int) -> float:
         """Left edge of a target's column."""
-        return self.column_x(self.order.targets.index(target))
+        return self.column_x(self.column_order.index(target))
 
     def y(self, source: int) -> float:
         """Top of a source's row; -1 is the base."""
-        return self.row_y(self.order.sources.index(source) if source >= 0 else -1)
+        return self.row_y(self.row_order.index(source) if source >= 0 else -1)
 
     def column_x(self, place: int) -> float:
         """Left edge of the column that stands in a place."""
@@ -77,10 +77,10 @@ class Layout:
         return shorten(name, self.label_size, self.label_room)
 
 
-def layout(reading: Reading, order: Order | None = None) -> Layout:
+def layout(reading: Reading, order: tuple[tuple[int, ...], tuple[int, ...]] | None = None) -> Layout:
     """Sizes that suit the number of sources and targets and their names, and fill the page's width.
 
-    order: of rows and columns, by default the study's own.
+    order: of rows and of columns (``clustered_order``), by default the study's own.
     """
     sources, targets = reading.sources, [target.name for target in reading.targets]
     arrows = any(target.better < 0 for target in reading.targets)
@@ -94,6 +94,7 @@ def layout(reading: Reading, order: Order | None = None) -> Layout:
     free = (_PAGE - left - longest * 0.7072) / max(len(targets), 1)
     width = min(30.0, max(13.0, free)) if dense else min(80.0, max(40.0, free))
     slanted = longest > width - 6
+    row_order, column_order = order or (tuple(range(len(sources))), tuple(range(len(targets))))
     return Layout(
         cell_width=width,
         cell_height=width if dense else 30.0 + (6.0 if width > 60 else 0.0),
@@ -106,7 +107,8 @@ def layout(reading: Reading, order: Order | None = None) -> Layout:
         numbers=not dense,
         columns=len(targets),
         rows=len(sources),
-        order=order or Order(tuple(range(len(sources))), tuple(range(len(targets)))),
+        row_order=row_order,
+        column_order=column_order,
     )
 
 

@@ -216,7 +216,7 @@ def frame_data(reading: Reading, sizes: Layout, matrices: Sequence[dict[str, Any
         "cell": [round(sizes.cell_width, 2), round(sizes.cell_height, 2)],
         "left": round(sizes.left, 2),
         "top": round(sizes.top, 2),
-        "clustered": {"sources": list(sizes.order.sources), "targets": list(sizes.order.targets)},
+        "clustered": {"sources": list(sizes.row_order), "targets": list(sizes.column_order)},
         "layers": [[layer["group"], layer["label"]] for layer in matrices],
     }
 
@@ -306,7 +306,10 @@ def _in_words(reason: Reason) -> str:
 
 def _lengths(histogram: Histogram | None) -> list[Any] | None:
     """Counts, mean, number."""
-    return None if histogram is None else [list(histogram.counts), round(histogram.mean, 1), histogram.n]
+    if histogram is None:
+        return None
+    counts, mean = histogram
+    return [list(counts), round(mean, 1), sum(counts)]
 
 
 def _example(example: ItemExample, target: TargetView) -> list[Any]:

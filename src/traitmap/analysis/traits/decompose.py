@@ -105,7 +105,7 @@ def decompose(
     with threadpool_limits(limits=1, user_api="blas"):
         traits = _decomposed(matrix, prepared, scale, rotate, tuple(names), effort, settings)
         traits = _in_matrix_order(traits, matrix, prepared)
-        return replace(traits, warnings=all_findings(matrix, prepared, traits, share))
+        return replace(traits, warnings=at_most(all_findings(matrix, prepared, traits, share)))
 
 
 def most_components(shape: tuple[int, ...]) -> int:

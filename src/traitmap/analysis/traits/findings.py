@@ -293,14 +293,14 @@ def instability(traits: Traits) -> Iterator[TraitWarning]:
                 "read its loadings with their intervals only; add sources",
                 (f"PC{c}",),
             )
-    for overlap in traits.stability.overlaps:
-        if overlap.components[0] < traits.n_components["used"]:
-            names = tuple(f"PC{c}" for c in overlap.components)
+    for components, angle_mean, angle_p95 in traits.stability.overlaps:
+        if components[0] < traits.n_components["used"]:
+            names = tuple(f"PC{c}" for c in components)
             yield TraitWarning(
                 "overlapping_components",
                 f"the eigenvalues of {listed(names)} overlap: which is which is arbitrary; their common "
-                f"subspace turns by {overlap.angle_mean:.0f} degrees on average "
-                f"({overlap.angle_p95:.0f} at the 95th percentile)",
+                f"subspace turns by {angle_mean:.0f} degrees on average "
+                f"({angle_p95:.0f} at the 95th percentile)",
                 "interpret the subspace, or rotate it (varimax, oblimin), rather than single components",
                 names,
             )

@@ -56,29 +56,19 @@ class Resampling:
 
 
 @dataclass(frozen=True)
-class ComponentOverlap:
-    """Neighbouring components whose eigenvalues cannot be told apart: only their plane is meaningful.
-
-    angle_mean, angle_p95: largest principal angle in degrees between the plane of the whole table
-    and the plane of a resampled one.
-    """
-
-    components: tuple[int, ...]
-    angle_mean: float
-    angle_p95: float
-
-
-@dataclass(frozen=True)
 class Stability:
     """What happens to the components when the data are resampled.
 
     examined: how many leading components were matched (M).
+    overlaps: neighbouring components whose eigenvalues cannot be told apart, so that only their plane is
+        meaningful, with the mean and the 95th percentile of the largest principal angle in degrees between
+        the plane of the whole table and that of a resampled one.
     eigenvalue_low, eigenvalue_high: (M,) 95 % interval of the explained variance ratio over adapters.
     """
 
     examined: int
     resamplings: Mapping[str, Resampling] = field(default_factory=lambda: MappingProxyType({}))
-    overlaps: tuple[ComponentOverlap, ...] = ()
+    overlaps: tuple[tuple[tuple[int, ...], float, float], ...] = ()
     eigenvalue_low: Array | None = None
     eigenvalue_high: Array | None = None
 
@@ -87,10 +77,11 @@ class Stability:
         resamplings: dict[str, Any] = jsonable(self.resamplings)
         for fields in resamplings.values():
             del fields["kind"]
+        names = ("components", "angle_mean", "angle_p95")
         return {
             "examined": self.examined,
             "resamplings": resamplings,
-            "overlaps": jsonable(self.overlaps),
+            "overlaps": [jsonable(dict(zip(names, overlap, strict=True))) for overlap in self.overlaps],
             "explained_variance_ratio_low": jsonable(self.eigenvalue_low),
             "explained_variance_ratio_high": jsonable(self.eigenvalue_high),
         }

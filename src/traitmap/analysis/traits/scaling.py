@@ -232,17 +232,10 @@ def _varies(values: Array, usable: Mask) -> Mask:
     return np.where(np.isfinite(high), high - low, 0.0) > 1e-12 * size
 
 
-@dataclass(frozen=True)
-class Order:
-    """Places in the matrix, in the order in which they should be shown: permutations of (S,) and (T,)."""
-
-    sources: tuple[int, ...]
-    targets: tuple[int, ...]
-
-
-def clustered_order(matrix: TransferMatrix) -> Order:
+def clustered_order(matrix: TransferMatrix) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Sources and targets by average linkage of how alike their gains are, like beside like.
 
+    Returns two permutations, of (S,) and of (T,): places in the matrix in the order in which to show them.
     Targets are alike as far as their gains correlate over sources (distance 1 - r). Sources are alike as far
     as their gains, each in standard deviations of its target, point the same way (1 - cosine): where zero is
     matters. In-domain cells and predicted ones are left out, and a pair that shares fewer than three known
@@ -257,10 +250,7 @@ def clustered_order(matrix: TransferMatrix) -> Order:
     mean = np.where(known, gains, 0.0).sum(axis=0) / count
     sd = np.sqrt((np.where(known, gains - mean, 0.0) ** 2).sum(axis=0) / count)
     gains = np.divide(gains, sd, out=np.where(known, 0.0, np.nan), where=known & (sd > 1e-12))
-    return Order(
-        sources=_leaves(_similarity(gains, centred=False)),
-        targets=_leaves(_similarity(gains.T, centred=True)),
-    )
+    return _leaves(_similarity(gains, centred=False)), _leaves(_similarity(gains.T, centred=True))
 
 
 def _similarity(rows: Array, *, centred: bool) -> Array:

@@ -31,7 +31,7 @@ from traitmap.analysis.traits.components import (
     standardise,
 )
 from traitmap.analysis.traits.dimension import CHUNK, permute_columns
-from traitmap.analysis.traits.records import ComponentOverlap, Resampling, Stability
+from traitmap.analysis.traits.records import Resampling, Stability
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import ROUNDED_Z
 
@@ -383,7 +383,7 @@ def _heaviest(weight: Array) -> list[int]:
     return sorted(int(i) for i in order)
 
 
-def _overlaps(subject: ResampledTable, vectors: Array) -> tuple[ComponentOverlap, ...]:
+def _overlaps(subject: ResampledTable, vectors: Array) -> tuple[tuple[tuple[int, ...], float, float], ...]:
     """Groups of neighbouring components that cannot be told apart, and how far their subspace turns.
 
     vectors: (B, T, M') components of resampled tables.
@@ -400,5 +400,5 @@ def _overlaps(subject: ResampledTable, vectors: Array) -> tuple[ComponentOverlap
     result = []
     for group in groups:
         angles = largest_angle(subject.loadings[:, group], vectors[:, :, list(group)])
-        result.append(ComponentOverlap(group, float(angles.mean()), float(np.percentile(angles, 95))))
+        result.append((group, float(angles.mean()), float(np.percentile(angles, 95))))
     return tuple(result)
