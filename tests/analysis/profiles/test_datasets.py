@@ -50,12 +50,8 @@ def test_samples_are_told_and_all_classes_counted(texts):
     small = Sampling(lengths=20, forms=10, style=30, meaning=5)
     found = profile_datasets(texts, sampling=small).profiles["reviews"]
     assert dict(found.read) == {"lengths": 20, "forms": 10, "style": 30, "meaning": 5, "classes": 60}
-    assert (found.lengths.input.n, found.forms.texts, found.style.texts, found.classes.labelled) == (
-        20,
-        10,
-        30,
-        60,
-    )
+    assert (found.lengths.input.n, found.forms.texts, found.classes.labelled) == (20, 10, 60)
+    assert found.words.total() == 30 * 10  # eight words, a number and the label
     assert any("sampled" in note for note in profile_datasets(texts, sampling=small).notes)
     assert not any("sampled" in note for note in profile_datasets(texts).notes)
     with pytest.raises(DataError, match="meaning=1 is too few"):

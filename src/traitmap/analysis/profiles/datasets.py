@@ -25,13 +25,7 @@ from traitmap.analysis.profiles.classes import (
     vocabulary_overlap,
 )
 from traitmap.analysis.profiles.forms import Forms, forms_of, recurring_words
-from traitmap.analysis.profiles.lengths import (
-    Lengths,
-    TokenCounts,
-    lengths_of,
-    mean_text_length,
-    measure,
-)
+from traitmap.analysis.profiles.lengths import Lengths, TokenCounts, lengths_of, mean_text_length, measure
 from traitmap.analysis.profiles.semantics import (
     MMD_TEXTS,
     Embed,
@@ -109,7 +103,7 @@ class DatasetProfile:
     @property
     def richness(self) -> float:
         """Moving type-token ratio, which does not depend on the sample's size."""
-        return self.style["type-token ratio"]
+        return self.style["shape"]["type-token ratio"]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data, style as a mapping from each number's name; unknown numbers are null."""
@@ -125,7 +119,9 @@ class DatasetProfile:
         return {
             **{part: jsonable(getattr(self, part)) for part in ("texts", "lengths", "classes", "forms")},
             "difficulty": jsonable(difficulty),
-            "style": dict(zip(self.style.names, jsonable(self.style.values), strict=True)),
+            "style": {
+                name: jsonable(number) for group in self.style.values() for name, number in group.items()
+            },
             "read": dict(self.read),
         }
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import islice
 from typing import Any
@@ -40,6 +39,8 @@ MARKS = (".", ",", ";", ":", "!", "?", "'", '"', "(", "-", "/", "=", "+", "$", "
 POS_TEXTS = 200  # texts that a parser tags, enough for shares within a few points
 WINDOW = 50  # words of the moving type-token ratio
 STREAM = 20_000  # words that it is measured on, at most: its error is then below a point
+
+Style = Mapping[str, Mapping[str, float]]  # numbers of a dataset, by their group and then by their name
 
 
 def joined(text: TaskText) -> str:
@@ -108,32 +109,14 @@ def normalised(answer: str) -> str:
     return " ".join(answer.casefold().split()).strip(" .!,;:\"'“”()[]") or " ".join(answer.split())
 
 
-@dataclass(frozen=True)
-class Style:
-    """Stylometric numbers of a dataset, over input and output of each text together.
-
-    names, groups: (K,) what each number is and the group that it belongs to.
-    values: (K,) function words and casing per 100 words; marks, numbers and parts of speech per 100 tokens
-        (words, numbers and marks); lengths in letters or words; points of Flesch's scale; a ratio. NaN where
-        a number cannot be had.
-    words, texts: read.
-    """
-
-    names: tuple[str, ...]
-    groups: tuple[str, ...]
-    values: Array
-    words: int
-    texts: int
-
-    def __getitem__(self, name: str) -> float:
-        return float(self.values[self.names.index(name)])
-
-
 def style_of(
     texts: Sequence[str], tokens: Sequence[Sequence[str]] | None = None, parser: Any | None = None
 ) -> Style:
-    """The style of texts.
+    """The style of texts, over input and output of each text together: group -> name -> number.
 
+    Function words and casing are per 100 words; marks, numbers and parts of speech per 100 tokens (words,
+    numbers and marks); lengths in letters or words; points of Flesch's scale; a ratio. NaN where a number
+    cannot be had.
     tokens: what TOKEN finds in each text, where that is known already. parser: a spaCy pipeline with a
     tagger, for shares of parts of speech.
     """
@@ -163,10 +146,7 @@ def style_of(
         numbers["parts of speech"] = {
             f"part {tag}": _per_hundred(tags[tag], tags.total()) for tag in sorted(tags)
         }
-    names = tuple(name for group in numbers.values() for name in group)
-    groups = tuple(group for group, members in numbers.items() for _ in members)
-    values = np.array([value for members in numbers.values() for value in members.values()], dtype=float)
-    return Style(names, groups, values, total, len(texts))
+    return numbers
 
 
 def readability(words: int, sentences: int, syllable_count: int) -> float:
@@ -204,16 +184,13 @@ def style_matrix(styles: Sequence[Style]) -> tuple[tuple[str, ...], Array]:
     unknown for a dataset, or the same for all, is 0 (the mean): it says nothing of that dataset. Part of
     speech labels that a dataset lacks are 0 per 100 words.
     """
-    names: dict[str, str] = {}
-    for style in styles:
-        names.update(zip(style.names, style.groups, strict=True))
+    names = {name: group for style in styles for group, numbers in style.items() for name in numbers}
     ordered = sorted(names)
     table = np.full((len(styles), len(ordered)), np.nan)
     for row, style in enumerate(styles):
-        numbers = dict(zip(style.names, style.values, strict=True))
         for column, name in enumerate(ordered):
             absent = 0.0 if names[name] == "parts of speech" else np.nan
-            table[row, column] = numbers.get(name, absent)
+            table[row, column] = style.get(names[name], {}).get(name, absent)
     sizes = Counter(names.values())
     weights = np.array([sizes[names[name]] for name in ordered], dtype=float) ** -0.5
     return tuple(ordered), standard_scores(table) * weights
