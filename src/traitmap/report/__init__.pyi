@@ -9,9 +9,9 @@ from .records import ReportContents as ReportContents
 from .terminal import evaluation_view as evaluation_view
 from .terminal import explanation_view as explanation_view
 from .terminal import matrix_view as matrix_view
+from .terminal import profile_view as profile_view
 from .terminal import recommendation_view as recommendation_view
 from .terminal import traits_view as traits_view
-from .terminal_profiles import profile_view as profile_view
 from .terminal_runs import answer_view as answer_view
 from .terminal_runs import check_preview as check_preview
 from .terminal_runs import growth_view as growth_view
