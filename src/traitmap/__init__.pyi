@@ -57,9 +57,9 @@ from .matrix.record import Cell as Cell
 from .matrix.record import TransferMatrix as TransferMatrix
 from .matrix.statistics import Interval as Interval
 from .progress import Progress as Progress
-from .runs.gc import Waste as Waste
 from .runs.growth import Growth as Growth
 from .runs.status import RunStatus as RunStatus
+from .runs.status import Waste as Waste
 from .study.init import write_template as write_template
 from .study.load import load_study as load_study
 from .study.settings import Study as Study

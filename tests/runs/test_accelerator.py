@@ -7,14 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from traitmap.runs.cost import (
-    KNOWN,
-    PEAK_FLOPS,
-    TRAINING_SHARE,
-    assumed_cost,
-    shape_of,
-    shape_of_base,
-)
+from traitmap.runs.cost import KNOWN, PEAK_FLOPS, TRAINING_SHARE, assumed_cost, shape_of, shape_of_base
 from traitmap.study.paths import MINI
 from traitmap.study.settings import Model
 

@@ -13,7 +13,7 @@ from traitmap.runs.cells import (
     BATCH,
     SCHEMA,
     CellResult,
-    is_intact,
+    cell_fault,
     outcome_table,
     read_aggregates,
     read_outcomes,
@@ -95,7 +95,7 @@ def test_no_flipped_byte_changes_what_is_read(tmp_path: Path) -> None:
     refused = 0
     for place in range(0, len(whole), 17):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
-        if not is_intact(path):
+        if cell_fault(path):
             refused += 1
             continue
         assert repr(read_outcomes(path)) == expected
@@ -107,7 +107,7 @@ def test_a_cell_under_another_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "key.parquet"
     write_cell(path, outcomes=THREE, aggregates={}, conditions={})
     path.rename(tmp_path / "other.parquet")
-    assert not is_intact(tmp_path / "other.parquet")
+    assert cell_fault(tmp_path / "other.parquet")
     with pytest.raises(RunError, match="no such cell"):
         read_outcomes(path)
 

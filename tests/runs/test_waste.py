@@ -15,8 +15,7 @@ from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
 from traitmap.matrix.build import build_matrix
 from traitmap.runs.execute import execute
-from traitmap.runs.gc import find_waste, remove_waste
-from traitmap.runs.status import damaged_files
+from traitmap.runs.status import damaged_files, find_waste, remove_waste
 from traitmap.runs.store import RunStore, locked_store, trained_adapters
 
 

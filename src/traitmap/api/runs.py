@@ -22,9 +22,8 @@ from traitmap.errors import RunError
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.progress import Listener, silent
 from traitmap.runs.files import read_sealed_json
-from traitmap.runs.gc import Waste, find_waste, remove_waste
 from traitmap.runs.ledger import contamination_key, read_contamination, write_contamination
-from traitmap.runs.status import RunStatus, run_status
+from traitmap.runs.status import RunStatus, Waste, find_waste, remove_waste, run_status
 from traitmap.runs.store import locked_store, open_store
 
 if TYPE_CHECKING:

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from traitmap.data.sources import Lineage
     from traitmap.data.targets import LoadedTarget
     from traitmap.runs.cost import CostEstimate
-    from traitmap.runs.gc import Waste
     from traitmap.runs.growth import Growth
-    from traitmap.runs.status import RunStatus
+    from traitmap.runs.status import RunStatus, Waste
 
 _TEXT_MOST = 700  # characters of an example or a request
 _ENTRY_MOST = 40  # characters of an entry of a query's answer

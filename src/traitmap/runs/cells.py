@@ -153,22 +153,23 @@ def read_scores(path: Path) -> CellScores:
 
 
 def read_aggregates(path: Path) -> dict[str, float]:
-    """The harness' own values of a cell (``CellScores.aggregates``). RunError where the file is damaged."""
+    """The harness' own values of a cell (``CellScores.aggregates``). RunError where the file is damaged.
+
+    Keyed ``metric,filter``; NaN where the harness had no value. No column is read, only the metadata.
+    """
     return _aggregates(json.loads(_read(path, []).schema.metadata[METADATA]))
 
 
 def cell_fault(path: Path) -> str:
-    """Why a cell's file cannot be used, by its checksums; nothing where it reads back as it was written."""
+    """Why a cell's file cannot be used, by its checksums; nothing where it reads back as it was written.
+
+    path: ``<key>.parquet``; a file that is not there is a fault too. All columns are read and checked.
+    """
     try:
         _read(path, None)
     except RunError as error:
         return str(error.__cause__ or error)
     return ""
-
-
-def is_intact(path: Path) -> bool:
-    """Whether a cell's file reads back as it was written, by its checksums."""
-    return not cell_fault(path)
 
 
 def _aggregates(metadata: Mapping[str, Any]) -> dict[str, float]:

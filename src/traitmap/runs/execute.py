@@ -29,7 +29,10 @@ class Workforce(Protocol):
     def drive(
         self, run: RunState, groups: Sequence[Group], cells: Sequence[CellUnit], listener: Listener
     ) -> None:
-        """Train the groups and evaluate the cells, handing what comes of them to the run."""
+        """Train the groups and evaluate the cells, handing what comes of them to the run.
+
+        Returns when every unit is done or has failed; progress as ``execute`` reports it.
+        """
 
 
 def execute(
@@ -67,17 +70,20 @@ def execute(
         try:
             run.write()
             write_texts(store, sources, targets)
-            _work(run, engine, listener, selection)
+            done = {entry.key for entry in run.adapters.values() if entry.status == "done" and entry.key}
+            if selection is None:
+                _drive(run, engine, listener, missing_groups(run.plan, done), run.plan.cells)
+            else:
+                _drive_selection(run, engine, listener, selection, done)
         finally:
             run.write()
     return store
 
 
-def _work(run: RunState, engine: Engine, listener: Listener, selection: Selection | None) -> None:
-    done = {entry.key for entry in run.adapters.values() if entry.status == "done" and entry.key}
-    if selection is None:
-        _drive(run, engine, listener, missing_groups(run.plan, done), run.plan.cells)
-        return
+def _drive_selection(
+    run: RunState, engine: Engine, listener: Listener, selection: Selection, done: set[str]
+) -> None:
+    """Adapters and whole cells of a selection, then its partial cells that no whole one replaces."""
     done |= {unit.key for unit in run.plan.adapters if (unit.source, unit.seed) not in selection.adapters}
     whole = tuple(unit for unit in selection.cells if unit.target not in selection.items)
     _drive(run, engine, listener, missing_groups(run.plan, done), whole)
@@ -92,15 +98,10 @@ def _work(run: RunState, engine: Engine, listener: Listener, selection: Selectio
 def _drive(
     run: RunState, engine: Engine, listener: Listener, groups: Sequence[Group], cells: Sequence[CellUnit]
 ) -> None:
+    """All that a run on one engine does; a training pass that memory does not hold is done in halves."""
     if isinstance(engine, Workforce):
         engine.drive(run, groups, cells, listener)
         return
-    _train(run, engine, groups, listener)
-    _evaluate(run, engine, cells, listener)
-
-
-def _train(run: RunState, engine: Engine, groups: Sequence[Group], listener: Listener) -> None:
-    """One training pass after the other; one that memory does not hold is done in halves."""
     todo = deque(groups)
     meter = ProgressAggregator("train", listener, [run.rough_tokens(group) for group in groups])
     while todo:
@@ -112,6 +113,7 @@ def _train(run: RunState, engine: Engine, groups: Sequence[Group], listener: Lis
             todo.extendleft(reversed(halves))
             meter.replace_unit([run.rough_tokens(half) for half in halves])
         run.write()
+    _evaluate(run, engine, cells, listener)
 
 
 def _train_group(run: RunState, engine: Engine, group: Group, meter: ProgressAggregator) -> bool:
@@ -121,7 +123,7 @@ def _train_group(run: RunState, engine: Engine, group: Group, meter: ProgressAgg
     """
     folders = run.stage(group)
     try:
-        found = train(engine, [unit.key for unit in group], run.jobs(group), folders, meter.hear)
+        results = train(engine, [unit.key for unit in group], run.jobs(group), folders, meter.hear)
     except Exception as error:
         if disk_trouble(error):
             raise
@@ -130,7 +132,7 @@ def _train_group(run: RunState, engine: Engine, group: Group, meter: ProgressAgg
             return False
         run.fail_group(group, failure.reason)
     else:
-        run.commit_group(group, found)
+        run.commit_group(group, results)
     finally:
         run.unstage(group)
     return True
@@ -147,24 +149,19 @@ def _evaluate(run: RunState, engine: Engine, cells: Sequence[CellUnit], listener
     )
     for place, unit in enumerate(todo):
         meter.detail = row_name(unit) + f" -> {unit.target}"
-        _evaluate_cell(run, engine, unit, meter)
+        if not run.settle_unasked(unit):
+            try:
+                result = answer_and_score(engine, run.targets[unit.target], run.adapter_of(unit), meter.hear)
+            except Exception as error:
+                if disk_trouble(error):
+                    raise
+                run.fail_cell(unit, failure_of(error).reason)
+            else:
+                run.commit_cells([(unit, result)])
         meter.next_unit()
         last = place + 1 == len(todo) or row_name(todo[place + 1]) != row_name(unit)
         if last or run.cells[unit].status == "failed":
             run.write()
-
-
-def _evaluate_cell(run: RunState, engine: Engine, unit: CellUnit, meter: ProgressAggregator) -> None:
-    if run.settle_unasked(unit):
-        return
-    try:
-        result = answer_and_score(engine, run.targets[unit.target], run.adapter_of(unit), meter.hear)
-    except Exception as error:
-        if disk_trouble(error):
-            raise
-        run.fail_cell(unit, failure_of(error).reason)
-    else:
-        run.commit_cells([(unit, result)])
 
 
 def _partial_run(run: RunState, selection: Selection, units: tuple[CellUnit, ...]) -> RunState:
@@ -172,14 +169,14 @@ def _partial_run(run: RunState, selection: Selection, units: tuple[CellUnit, ...
     targets = {name: run.targets[name].part(items) for name, items in selection.items.items()}
     before = read_parts(run.store)
     listed = {CellUnit(cell.source, cell.seed, cell.target): cell for cell in before.cells}
-    kept = {
-        unit: one
-        for unit, one in listed.items()
+    same_items = {
+        unit: cell
+        for unit, cell in listed.items()
         if before.items.get(unit.target)
         == tuple(selection.items.get(unit.target, before.items.get(unit.target, ())))
     }
-    cells = kept | {
-        unit: kept.get(unit) or CellEntry(unit.source, unit.seed, unit.target, None) for unit in units
+    cells = same_items | {
+        unit: same_items.get(unit) or CellEntry(unit.source, unit.seed, unit.target, None) for unit in units
     }
     items = {**before.items, **selection.items}
 
@@ -195,7 +192,11 @@ def _partial_run(run: RunState, selection: Selection, units: tuple[CellUnit, ...
 
 
 def row_name(unit: CellUnit) -> str:
-    """Whose cell it is, in words."""
+    """Whose cell it is, in words.
+
+    ``base`` for the base's cells; of a trained adapter its source and seed, of one that existed before its
+    source alone.
+    """
     if unit.source == BASELINE:
         return "base"
     return unit.source if unit.seed is None else f"{unit.source} seed {unit.seed}"
@@ -215,7 +216,10 @@ class ProgressAggregator:
         self.detail = ""
 
     def hear(self, progress: Progress) -> None:
-        """Progress of the unit in hand."""
+        """Progress of the unit in hand.
+
+        What the unit in hand needs in all counts as the engine reports it, no longer as it was expected.
+        """
         done, total = self.finished + progress.done, self.finished + progress.total
         self.expected[0] = progress.total
         detail = self.detail or progress.detail

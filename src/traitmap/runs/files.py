@@ -40,7 +40,10 @@ def partial_path(path: Path) -> Path:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a kill at any moment, finds the old content or the new."""
+    """Write a file so that a reader, or a kill at any moment, finds the old content or the new.
+
+    OSError where it cannot be written; then the old content stands and no temporary file is left.
+    """
     write_partial(path, content)
     publish(partial_path(path), path)
 
@@ -88,7 +91,10 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def publish(partial: Path, path: Path) -> None:
-    """Give a finished file or folder its final name, in place of what stands there."""
+    """Give a finished file or folder its final name, in place of what stands there.
+
+    All that is in a folder is forced to the disk first, then the folder that holds the name.
+    """
     if partial.is_dir():
         for file in partial.iterdir():
             sync(file)
@@ -109,7 +115,10 @@ def sync(path: Path) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what killed writers left behind. Only for the one who holds the lock."""
+    """Remove what killed writers left behind. Only for the one who holds the lock.
+
+    Files and folders under temporary names (``partial_path``), in this folder alone.
+    """
     for leftover in folder.glob(PARTIAL + "*"):
         if leftover.is_dir():
             shutil.rmtree(leftover)
@@ -123,14 +132,20 @@ _HEAD = 120  # bytes in which the seal stands
 
 
 def write_sealed_json(path: Path, data: dict[str, Any]) -> None:
-    """Write an object whole, sealed. ValueError for NaN and infinity, which JSON cannot hold."""
+    """Write an object whole, sealed. ValueError for NaN and infinity, which JSON cannot hold.
+
+    The first line of the object is its checksum, the sha256 of every byte after that line.
+    """
     body = json.dumps(data, indent=1, allow_nan=False).encode("utf-8")[2:] + b"\n"
-    told = sha256(body).hexdigest().encode()
-    write_whole(path, b'{\n "checksum": "sha256:' + told + b'",\n' + body)
+    checksum = sha256(body).hexdigest().encode()
+    write_whole(path, b'{\n "checksum": "sha256:' + checksum + b'",\n' + body)
 
 
 def read_sealed_json(path: Path) -> dict[str, Any]:
-    """The object as it was written. ValueError where the file is damaged, OSError where it is not there."""
+    """The object as it was written. ValueError where the file is damaged, OSError where it is not there.
+
+    Without the checksum's own entry. A file of an earlier version has none and is read as it is.
+    """
     raw = path.read_bytes()
     seal = _SEAL.match(raw)
     if seal is None and any(mark in raw[:_HEAD] for mark in _MARKS):
@@ -160,7 +175,10 @@ def read_record(path: Path, parse: Callable[[dict[str, Any]], T], *, advice: str
 
 
 def json_fault(path: Path) -> str:
-    """Why a file cannot be used; nothing where it can, or is not there."""
+    """Why a file cannot be used; nothing where it can, or is not there.
+
+    Reads as ``read_sealed_json`` does, and returns its message in place of raising it.
+    """
     try:
         read_sealed_json(path)
     except FileNotFoundError:
@@ -175,17 +193,17 @@ CHECKSUMS = b"traitmap.sha256"
 _FAULTS = (OSError, pa.ArrowException, ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
-def encode_sealed(table: pa.Table, told: bytes, *, dictionaries: Sequence[str]) -> pa.Buffer:
+def encode_sealed(table: pa.Table, metadata: bytes, *, dictionaries: Sequence[str]) -> pa.Buffer:
     """The bytes of a Parquet file; the same table gives the same bytes.
 
-    told: the metadata. dictionaries: columns whose values are often the same.
+    metadata: JSON text of the caller. dictionaries: columns whose values are often the same.
     """
     sums = {name: column_digest(table[name]) for name in table.column_names}
-    sums[""] = sha256(told).hexdigest()
-    metadata = {METADATA: told, CHECKSUMS: json.dumps(sums, sort_keys=True).encode()}
+    sums[""] = sha256(metadata).hexdigest()
+    entries = {METADATA: metadata, CHECKSUMS: json.dumps(sums, sort_keys=True).encode()}
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table.replace_schema_metadata(metadata),
+        table.replace_schema_metadata(entries),
         sink,
         compression="zstd",
         use_dictionary=list(dictionaries),
@@ -205,22 +223,27 @@ def read_sealed(path: Path, schema: pa.Schema, columns: Sequence[str] | None = N
         with pq.ParquetFile(path) as file:
             table = file.read(columns=names, use_threads=False)
         sums = json.loads(table.schema.metadata[CHECKSUMS])
-        found = {name: column_digest(table[name]) for name in names}
-        found[""] = sha256(table.schema.metadata[METADATA]).hexdigest()
+        computed = {name: column_digest(table[name]) for name in names}
+        computed[""] = sha256(table.schema.metadata[METADATA]).hexdigest()
         types = [table.schema.field(name).type for name in names]
-        whole = found == {name: sums[name] for name in found}
+        whole = computed == {name: sums[name] for name in computed}
         whole &= types == [schema.field(name).type for name in names]
     except FileNotFoundError:
         raise
     except (*_FAULTS, MemoryError, OverflowError, RecursionError) as error:
-        raise ValueError(_in_words(error)) from None
+        missing = f"no {error.args[0]!r} in it" if isinstance(error, KeyError) else ""
+        raise ValueError(missing or (str(error) or type(error).__name__).splitlines()[0]) from None
     if not whole:
         raise ValueError("its checksums differ")
     return table
 
 
 def column_digest(column: pa.ChunkedArray) -> str:
-    """Digest of a column's values, whatever file layout or version of Arrow holds them."""
+    """Digest of a column's values, whatever file layout or version of Arrow holds them.
+
+    A sha256 in hex, over the number of values, which of them are null, and the values: booleans, numbers,
+    strings, or lists of numbers. Null and zero, or null and an empty text, have different digests.
+    """
     array = column.combine_chunks()
     hashed = sha256(str(len(array)).encode())
     hashed.update(np.asarray(array.is_valid()).tobytes())
@@ -228,31 +251,21 @@ def column_digest(column: pa.ChunkedArray) -> str:
         hashed.update(np.asarray(array.value_lengths().fill_null(0)).astype(np.int64).tobytes())
         array = array.flatten()
     if pa.types.is_string(array.type):
-        lengths, text = _text_of(array.fill_null(""))
-        hashed.update(lengths)
-        hashed.update(text)
+        array = array.fill_null("")
+        _, places, text = array.buffers()
+        lengths, content = np.zeros(len(array), np.int64), memoryview(b"")
+        if len(array) and text is not None:  # without making one string of them
+            at = np.frombuffer(places, np.int32)[array.offset : array.offset + len(array) + 1]
+            lengths, content = np.diff(at).astype(np.int64), memoryview(text)[int(at[0]) : int(at[-1])]
+        hashed.update(lengths.tobytes())
+        hashed.update(content)
     else:
         nothing = False if pa.types.is_boolean(array.type) else 0
         hashed.update(np.asarray(array.fill_null(nothing)).tobytes())
     return hashed.hexdigest()
 
 
-def _text_of(array: pa.StringArray) -> tuple[bytes, memoryview]:
-    """Lengths (int64) and bytes of all strings, without making one of them."""
-    _, places, text = array.buffers()
-    if not len(array) or text is None:
-        return np.zeros(len(array), np.int64).tobytes(), memoryview(b"")
-    at = np.frombuffer(places, np.int32)[array.offset : array.offset + len(array) + 1]
-    return np.diff(at).astype(np.int64).tobytes(), memoryview(text)[int(at[0]) : int(at[-1])]
-
-
-def _in_words(error: BaseException) -> str:
-    if isinstance(error, KeyError):
-        return f"no {error.args[0]!r} in it"
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-FOLDER = "quarantine"
+QUARANTINE = "quarantine"
 
 
 @dataclass(frozen=True)
@@ -272,21 +285,24 @@ def quarantine(folder: Path, path: Path, reason: str) -> Path:
 
     The reason is written first: a kill in between leaves a reason without a file, which counts nothing.
     """
-    place = folder / FOLDER
+    place = folder / QUARANTINE
     place.mkdir(exist_ok=True)
     number = 1
-    while (kept := place / f"{path.name}.{number}").exists():
+    while (moved := place / f"{path.name}.{number}").exists():
         number += 1
-    told = {"path": path.relative_to(folder).as_posix(), "reason": reason}
-    write_json(kept.with_name(f"{kept.name}.json"), told)
-    os.replace(path, kept)
-    return kept
+    note = {"path": path.relative_to(folder).as_posix(), "reason": reason}
+    write_json(moved.with_name(f"{moved.name}.json"), note)
+    os.replace(path, moved)
+    return moved
 
 
 def quarantined(folder: Path) -> tuple[Quarantined, ...]:
-    """All that is kept in ``quarantine``, by name."""
+    """All that is kept in ``quarantine``, by name.
+
+    A note whose file is gone counts nothing; one that cannot be read is named with that as its reason.
+    """
     records = []
-    for note in sorted((folder / FOLDER).glob("*.json")):
+    for note in sorted((folder / QUARANTINE).glob("*.json")):
         name = note.stem
         if not note.with_suffix("").exists():
             continue

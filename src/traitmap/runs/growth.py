@@ -212,7 +212,7 @@ class UnitShape:
     adapter_seconds: of training one adapter on one worker. cell_seconds: of one cell of each kind of target;
     the targets of a larger matrix are these in turn. adapter_bytes, cell_bytes: on the disk. source_bytes,
     target_bytes: of the texts, as they are sent. start: seconds until a worker has its base in memory.
-    items: of one target. measured: whether the seconds are a run's own. said: what all this rests on.
+    items: of one target. measured: whether the seconds are a run's own. basis: what this rests on.
     """
 
     adapter_seconds: float
@@ -224,7 +224,7 @@ class UnitShape:
     start: float
     items: float
     measured: bool
-    said: tuple[str, ...] = ()
+    basis: tuple[str, ...] = ()
 
 
 def assumed_unit(model_shape: str, *, items: float = 2000, rank: int = 16) -> UnitShape:
@@ -263,7 +263,7 @@ def assumed_unit(model_shape: str, *, items: float = 2000, rank: int = 16) -> Un
         start=START,
         items=items,
         measured=False,
-        said=(*assumptions, data),
+        basis=(*assumptions, data),
     )
 
 
@@ -308,7 +308,7 @@ def measured_unit(run: RunStore | str, *, start: float = 0.0) -> UnitShape:
         start=start,
         items=_mean([float(item) for item in items]),
         measured=True,
-        said=(
+        basis=(
             f"measured: {len(trained)} adapters and {count} cells of {store.folder.name}, on "
             f"{ledger.conditions.get('device', 'an unknown device')}.",
         ),
@@ -328,7 +328,7 @@ class Growth:
     taking three times as long. worker_hours: in which workers work (GPU hours, where a worker is a GPU).
     busy: share of the workers' time in which they work. disk: bytes of the run folder.
     object_store: most bytes that the cluster's object store holds at once.
-    moved: bytes that travel between machines of ``per_machine`` workers each.
+    moved: bytes that travel between machines of ``per_machine`` workers each. said: what all this rests on.
     """
 
     adapters: int
@@ -397,7 +397,7 @@ def grow(
         object_store=texts + (min(adapters, KEPT_ADAPTERS) + workers * size) * unit.adapter_bytes,
         moved=weights * (1 + machines) + texts * machines + 3 * cells * unit.cell_bytes,
         measured=unit.measured,
-        said=unit.said,
+        said=unit.basis,
     )
 
 

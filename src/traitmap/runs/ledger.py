@@ -88,7 +88,11 @@ class Ledger:
 
 
 def describe_source(source: LoadedSource) -> dict[str, Any]:
-    """A source as the ledger keeps it."""
+    """A source as the ledger keeps it.
+
+    Counts of examples: ``examples`` as they are used, ``available`` before any limit. ``variation`` is there
+    only where the source was made from another one.
+    """
     made = {"variation": describe_variation(source.variation)} if source.variation else {}
     return {
         "name": source.name,
@@ -168,9 +172,16 @@ def read_ledger(store: RunStore) -> Ledger:
     except FileNotFoundError:
         raise RunError(f"{store.folder}: holds no run.json, so it is no run folder.") from None
     present = {path.stem for path in store.cells.glob("[!.]*.parquet")}
+    trained, adapters = trained_adapters(store), []
+    for entry in ledger.adapters:
+        if entry.key is not None and (adapter := trained.get(entry.key)):
+            entry = replace(entry, status="done", digest=adapter.digest, reason="")
+        elif entry.key is not None and entry.status == "done":
+            entry = replace(entry, status="missing", digest=None)
+        adapters.append(entry)
     return replace(
         ledger,
-        adapters=_current_adapters(store, ledger.adapters),
+        adapters=tuple(adapters),
         cells=tuple(_current(entry, entry.key in present) for entry in ledger.cells),
     )
 
@@ -184,42 +195,26 @@ def _check_shapes(ledger: Ledger) -> None:
         _require(isinstance(text, str), "a name is no text")
     _require(all(type(seed) is int for seed in ledger.seeds), "a seed is no whole number")
     _require(isinstance(ledger.model, dict) and isinstance(ledger.conditions, dict), "it has no conditions")
-    for one in (*ledger.sources, *ledger.targets):
-        _require(isinstance(one, dict) and isinstance(one.get("name"), str), "a source or target has no name")
+    for entry in (*ledger.sources, *ledger.targets):
+        named = isinstance(entry, dict) and isinstance(entry.get("name"), str)
+        _require(named, "a source or target has no name")
     sources = {BASELINE, *(source["name"] for source in ledger.sources)}
     targets = {target["name"] for target in ledger.targets}
-    entries: list[AdapterEntry | CellEntry] = [*ledger.adapters, *ledger.cells]
-    for entry in entries:
-        _require(entry.source in sources, f"{entry.source!r} is none of its sources")
-        _require(entry.seed is None or type(entry.seed) is int, "a seed is no whole number")
-        _require(entry.key is None or _is_key(entry.key), f"{entry.key!r} is no key")
-        _require(isinstance(entry.reason, str), "a reason is no text")
-        _require(entry.status in ("done", "failed", "missing"), f"{entry.status!r} is no status")
+    units: list[AdapterEntry | CellEntry] = [*ledger.adapters, *ledger.cells]
+    for unit in units:
+        _require(unit.source in sources, f"{unit.source!r} is none of its sources")
+        _require(unit.seed is None or type(unit.seed) is int, "a seed is no whole number")
+        key = unit.key is None or (isinstance(unit.key, str) and _KEY.fullmatch(unit.key) is not None)
+        _require(key, f"{unit.key!r} is no key")
+        _require(isinstance(unit.reason, str), "a reason is no text")
+        _require(unit.status in ("done", "failed", "missing"), f"{unit.status!r} is no status")
     for cell in ledger.cells:
         _require(cell.target in targets, f"{cell.target!r} is none of its targets")
-
-
-def _is_key(key: object) -> bool:
-    return isinstance(key, str) and _KEY.fullmatch(key) is not None
 
 
 def _require(sound: bool, message: str) -> None:
     if not sound:
         raise ValueError(message)
-
-
-def _current_adapters(store: RunStore, entries: Sequence[AdapterEntry]) -> tuple[AdapterEntry, ...]:
-    trained = trained_adapters(store)
-    current = []
-    for entry in entries:
-        if entry.key is not None:
-            found = trained.get(entry.key)
-            if found:
-                entry = replace(entry, status="done", digest=found.digest, reason="")
-            elif entry.status == "done":
-                entry = replace(entry, status="missing", digest=None)
-        current.append(entry)
-    return tuple(current)
 
 
 def _current(entry: CellEntry, present: bool) -> CellEntry:
@@ -278,7 +273,11 @@ def read_parts(store: RunStore) -> Parts:
 
 
 def write_parts(store: RunStore, items: Mapping[str, Sequence[int]], cells: Sequence[CellEntry]) -> None:
-    """Write the list of partial cells atomically. Needs the lock."""
+    """Write the list of partial cells atomically. Needs the lock.
+
+    items: target -> indices of the items that its partial cells hold, in order. cells: every partial cell,
+    also those that failed.
+    """
     content = {
         "format": PARTS_FORMAT,
         "items": {name: list(indices) for name, indices in items.items()},
@@ -301,27 +300,34 @@ def contamination_key(sources: Sequence[LoadedSource], targets: Sequence[LoadedT
     )
 
 
-def write_contamination(store: RunStore, found: Mapping[str, Any], key: str) -> None:
-    """Keep what was found (plain JSON data, see ``analysis.contamination``). Needs the lock."""
-    write_sealed_json(_contamination_file(store), {"key": key, **found})
+def write_contamination(store: RunStore, comparison: Mapping[str, Any], key: str) -> None:
+    """Keep what a comparison found (plain JSON data, see ``analysis.contamination``). Needs the lock."""
+    write_sealed_json(_contamination_file(store), {"key": key, **comparison})
 
 
 def read_contamination(store: RunStore) -> dict[str, Any] | None:
-    """What was found, with its ``key``; None where nothing was compared. RunError where it is damaged."""
+    """What the comparison found, with its ``key``; None where nothing was compared.
+
+    RunError where the file is damaged. ``contamination_key`` of the study tells whether it is still true.
+    """
     path = _contamination_file(store)
     try:
-        found = read_record(path, dict, advice="`traitmap run` compares again")
+        comparison = read_record(path, dict, advice="`traitmap run` compares again")
     except FileNotFoundError:
         return None
-    if not isinstance(found.get("overlaps"), list):
+    if not isinstance(comparison.get("overlaps"), list):
         raise RunError(f"{path}: holds no overlaps; remove it, and `traitmap run` compares again.")
-    return found
+    return comparison
 
 
-def contamination_overlaps(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The touched pairs in numbers, as a matrix carries them: without the touched items and the examples."""
-    kept = ("source", "target", "items", "exact", "contained", "near", "short", "share", "material")
-    return [{name: one.get(name) for name in kept} for one in found["overlaps"]]
+def contamination_overlaps(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The touched pairs in numbers, as a matrix carries them: without the touched items and the examples.
+
+    Counts of items by how they occur in the training data, and their share of the target's items (0 to 1).
+    A number that the comparison did not store is None.
+    """
+    names = ("source", "target", "items", "exact", "contained", "near", "short", "share", "material")
+    return [{name: pair.get(name) for name in names} for pair in comparison["overlaps"]]
 
 
 def _contamination_file(store: RunStore) -> Path:

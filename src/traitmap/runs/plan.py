@@ -166,13 +166,19 @@ def make_plan(
     groups = [tuple(grouped[number]) for number in sorted(grouped)]
     groups += [group for members in by_lora.values() for group in _split(members, token_budget)]
     existing = tuple(source.name for source in sources if source.adapter)
-    return Plan(tuple(groups), existing, _cells(study, sources, targets))
+    rows: list[tuple[str, int | None]] = [(BASELINE, None), *((name, None) for name in existing)]
+    rows += [(source.name, seed) for seed in study.seeds for source in sources if source.adapter is None]
+    cells = tuple(CellUnit(source, seed, target.name) for source, seed in rows for target in targets)
+    return Plan(tuple(groups), existing, cells)
 
 
 def missing_groups(plan: Plan, done: Container[str]) -> tuple[tuple[AdapterUnit, ...], ...]:
-    """What of each group is still to train, given the keys that are done; no empty groups."""
-    rest = (tuple(unit for unit in group if unit.key not in done) for group in plan.groups)
-    return tuple(group for group in rest if group)
+    """What of each group is still to train, given the keys that are done; no empty groups.
+
+    done: keys of adapters (``AdapterUnit.key``). Groups keep their order, and adapters theirs in a group.
+    """
+    groups = (tuple(unit for unit in group if unit.key not in done) for group in plan.groups)
+    return tuple(group for group in groups if group)
 
 
 def _split(
@@ -189,12 +195,3 @@ def _split(
         groups[-1].append(unit)
         used, limit = used + step, min(limit, most)
     return [tuple(group) for group in groups]
-
-
-def _cells(
-    study: Study, sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget]
-) -> tuple[CellUnit, ...]:
-    rows: list[tuple[str, int | None]] = [(BASELINE, None)]
-    rows += [(source.name, None) for source in sources if source.adapter]
-    rows += [(source.name, seed) for seed in study.seeds for source in sources if source.adapter is None]
-    return tuple(CellUnit(source, seed, target.name) for source, seed in rows for target in targets)

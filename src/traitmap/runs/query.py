@@ -24,7 +24,7 @@ from pyarrow.fs import LocalFileSystem
 from traitmap.errors import RunError, UserError
 from traitmap.runs.cells import SCHEMA
 from traitmap.runs.files import partial_path, removed_on_failure
-from traitmap.runs.ledger import AdapterEntry, CellEntry, read_ledger
+from traitmap.runs.ledger import CellEntry, read_ledger
 from traitmap.runs.status import cell_faults
 from traitmap.runs.store import RunStore
 from traitmap.runs.texts import read_run_texts
@@ -74,18 +74,24 @@ def answered(store: RunStore, sql: str) -> Iterator[Answered]:
     where the SQL cannot be answered or is no SELECT.
     """
     with duckdb.connect(":memory:", config={"python_enable_replacements": "false"}) as connection:
-        with _told_by_duckdb():
-            _accept(connection, sql)
+        with _errors_of_duckdb():
+            kinds = [statement.type.name for statement in connection.extract_statements(sql)]
+        if len(kinds) != 1:
+            raise UserError(f"The query holds {len(kinds)} statements; give one SELECT.")
+        if kinds[0] not in ("SELECT", "EXPLAIN"):
+            raise UserError(
+                f"The query is a {kinds[0]} statement; a run can only be read, so give one SELECT."
+            )
         left_out = _register(connection, store, sql)
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
-        with _told_by_duckdb():
+        with _errors_of_duckdb():
             rows = connection.sql(sql).to_arrow_reader(_ROWS)
             yield Answered(rows, left_out)
 
 
 @contextmanager
-def _told_by_duckdb() -> Iterator[None]:
+def _errors_of_duckdb() -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, pa.ArrowException) as error:
@@ -93,20 +99,14 @@ def _told_by_duckdb() -> Iterator[None]:
         raise UserError(f"The query cannot be answered: {error}\nTables of a run: {tables}.") from error
 
 
-def _accept(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """One statement, and one that only reads."""
-    kinds = [statement.type.name for statement in connection.extract_statements(sql)]
-    if len(kinds) != 1:
-        raise UserError(f"The query holds {len(kinds)} statements; give one SELECT.")
-    if kinds[0] not in ("SELECT", "EXPLAIN"):
-        raise UserError(f"The query is a {kinds[0]} statement; a run can only be read, so give one SELECT.")
-
-
 def _register(connection: duckdb.DuckDBPyConnection, store: RunStore, sql: str) -> Mapping[str, str]:
     """Make the tables of a run known; files are opened for those that the query may name."""
     ledger = read_ledger(store)
-    connection.register("cells", pa.Table.from_pylist([dict(vars(one)) for one in ledger.cells], _CELLS))
-    connection.register("adapters", _flat(_adapter(adapter) for adapter in ledger.adapters))
+    connection.register("cells", pa.Table.from_pylist([dict(vars(cell)) for cell in ledger.cells], _CELLS))
+    adapters = [(dict(vars(adapter)), adapter.report) for adapter in ledger.adapters]
+    for row, _ in adapters:
+        del row["report"]  # what it holds stands in columns of its own
+    connection.register("adapters", _flat({**row, **report} for row, report in adapters))
     connection.register("sources", _flat(ledger.sources))
     connection.register("targets", _flat(ledger.targets))
     if _NAMES_TEXTS.search(sql):
@@ -114,8 +114,8 @@ def _register(connection: duckdb.DuckDBPyConnection, store: RunStore, sql: str) 
     if not _NAMES_OUTCOMES.search(sql):
         return {}
     done = [cell for cell in ledger.cells if cell.status == "done" and cell.key is not None]
-    faults = cell_faults({store.cell(one.key or "") for one in done})
-    whole = [one for one in done if not faults.get(store.cell(one.key or ""))]
+    faults = cell_faults({store.cell(cell.key or "") for cell in done})
+    whole = [cell for cell in done if not faults.get(store.cell(cell.key or ""))]
     connection.register("outcomes", _outcomes(store, whole))
     return {path.relative_to(store.folder).as_posix(): why for path, why in faults.items()}
 
@@ -135,22 +135,17 @@ def _outcomes(store: RunStore, cells: Iterable[CellEntry]) -> ds.Dataset:
 def _texts(store: RunStore) -> pa.Table:
     """Texts of sources and targets where the run has kept them; empty where not."""
     try:
-        kept = read_run_texts(store)
+        run_texts = read_run_texts(store)
     except RunError as error:
         warnings.warn(f"the table texts is empty: {error}", stacklevel=2)
         return _TEXTS.empty_table()
     rows = [
         {"role": role, "name": name, "item": item, **vars(text), "choices": list(text.choices)}
-        for role, named in (("source", kept.sources), ("target", kept.targets))
+        for role, named in (("source", run_texts.sources), ("target", run_texts.targets))
         for name, texts in named.items()
         for item, text in enumerate(texts)
     ]
     return pa.Table.from_pylist(rows, _TEXTS)
-
-
-def _adapter(one: AdapterEntry) -> dict[str, Any]:
-    """An adapter with what its training reported as columns of their own."""
-    return {**{name: value for name, value in vars(one).items() if name != "report"}, **one.report}
 
 
 def _flat(records: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -166,14 +161,17 @@ def _column(values: list[Any]) -> pa.Array:
         for value in values
     ]
     try:
-        found = pa.array(plain)
+        column = pa.array(plain)
     except pa.ArrowException:
-        found = pa.array([None if value is None else str(value) for value in plain])
-    return found.cast(pa.string()) if pa.types.is_null(found.type) else found
+        column = pa.array([None if value is None else str(value) for value in plain])
+    return column.cast(pa.string()) if pa.types.is_null(column.type) else column
 
 
 def write_rows(rows: pa.RecordBatchReader, path: Path) -> None:
-    """Write an answer as a Parquet file, some rows at a time. UserError where it cannot be written."""
+    """Write an answer as a Parquet file, some rows at a time. UserError where it cannot be written.
+
+    rows: read once, batch by batch, so that memory holds one of them. path: replaced whole, or left as it is.
+    """
     partial = partial_path(path)
     try:
         with removed_on_failure(partial):

@@ -85,7 +85,11 @@ def answer_and_score(
     adapter: Path | ServedAdapter | None,
     listener: Listener = silent,
 ) -> CellResult:
-    """One cell: answers to all requests of a target, scored. Nothing of any other cell has a part in it."""
+    """One cell: answers to all requests of a target, scored. Nothing of any other cell has a part in it.
+
+    adapter: a PEFT directory, one that a server holds, or None for the base. Its seconds are those of
+    answering and scoring. Raises what the engine or the scoring raises.
+    """
     started = time.monotonic()
     scored = target.score(engine.answer(target.requests, adapter, listener))
     seconds = round(time.monotonic() - started, 3)
@@ -93,7 +97,11 @@ def answer_and_score(
 
 
 def failure_of(error: BaseException) -> UnitFailure:
-    """Why a unit failed, in one line."""
+    """Why a unit failed, in one line.
+
+    A fault that the user must mend is final. An error of any other package is called a defect, with file and
+    line, unless memory ran out.
+    """
     memory = ran_out_of_memory(error)
     if isinstance(error, TraitmapError):
         return UnitFailure(str(error), memory, final=isinstance(error, UserError))
@@ -154,7 +162,11 @@ class RunState:
         self.record(self.store, replace(self.head, adapters=adapters, cells=cells))
 
     def find_cell(self, unit: CellUnit) -> None:
-        """Bring a cell's entry up to date with its adapter: its key, or why it cannot have one."""
+        """Bring a cell's entry up to date with its adapter: its key, or why it cannot have one.
+
+        A file that is there counts whatever the ledger says, if it is whole; a damaged one goes to the
+        quarantine. A failure stays a failure until the cell is computed.
+        """
         digest, entry = None, CellEntry(unit.source, unit.seed, unit.target, None)
         if unit.source != BASELINE:
             adapter = self.adapters[unit.source, unit.seed]
@@ -172,7 +184,11 @@ class RunState:
             self.cells[unit] = replace(entry, key=key, status="missing", seconds=None)
 
     def jobs(self, group: Sequence[AdapterUnit]) -> list[TrainingJob]:
-        """What the engine is asked to train."""
+        """What the engine is asked to train.
+
+        One for each unit, in order. A source draws its first weights under the name of the source that it
+        varies (``LoadedSource.draws_as``).
+        """
         pairs = [(unit, self.sources[unit.source]) for unit in group]
         return [
             TrainingJob(source.draws_as, unit.seed, tuple(source.examples), source.lora, source.training)
@@ -180,7 +196,10 @@ class RunState:
         ]
 
     def rough_tokens(self, group: Sequence[AdapterUnit]) -> float:
-        """Tokens of a training pass, guessed from characters."""
+        """Tokens of a training pass, guessed from characters.
+
+        Summed over the units, all steps of each; no engine is asked.
+        """
         total = 0.0
         for unit in group:
             source = self.sources[unit.source]
@@ -189,7 +208,10 @@ class RunState:
         return total
 
     def stage(self, group: Sequence[AdapterUnit]) -> list[Path]:
-        """Empty folders for a group's adapters."""
+        """Empty folders for a group's adapters.
+
+        In the order of the group; what a killed pass left in one is removed first.
+        """
         return [stage_adapter(self.store, unit.key) for unit in group]
 
     def commit_group(
@@ -231,7 +253,10 @@ class RunState:
         return halves
 
     def commit_cells(self, results: Sequence[tuple[CellUnit, CellResult]]) -> None:
-        """Store what came of some cells."""
+        """Store what came of some cells.
+
+        All their files are on the disk when this returns; their entries are done, and not written yet.
+        """
         cells = []
         for unit, result in results:
             key = self.cells[unit].key
@@ -246,7 +271,10 @@ class RunState:
         self.cells[unit] = replace(self.cells[unit], status="failed", reason=reason)
 
     def settle_unasked(self, unit: CellUnit) -> bool:
-        """Whether no engine is needed: another source has the same files, or its answers are not judged."""
+        """Whether no engine is needed: another source has the same files, or its answers are not judged.
+
+        Its entry then says so: done, or failed with the reason why the target's answers are not judged.
+        """
         entry, refused = self.cells[unit], self.targets[unit.target].refused
         assert entry.key is not None
         if self.store.cell(entry.key).exists():
@@ -257,7 +285,10 @@ class RunState:
         return bool(refused)
 
     def adapter_of(self, unit: CellUnit) -> Path | ServedAdapter | None:
-        """Where a cell's adapter lies; None for the base."""
+        """Where a cell's adapter lies; None for the base.
+
+        A folder of this machine, or what a server holds under a name (``ServedAdapter``).
+        """
         if unit.source == BASELINE:
             return None
         key = self.adapters[unit.source, unit.seed].key
@@ -340,7 +371,10 @@ def open_run(
 
 
 def finished(entry: AdapterEntry, trained: TrainedAdapter) -> AdapterEntry:
-    """The entry of an adapter that is there."""
+    """The entry of an adapter that is there.
+
+    Its report keeps the number of steps and the last loss (nats per token) in place of all losses.
+    """
     losses = trained.report["losses"]
     report = {name: value for name, value in trained.report.items() if name not in ("losses", "failure")}
     report |= {"steps": len(losses), "last_loss": losses[-1] if losses else None}

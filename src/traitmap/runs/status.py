@@ -1,38 +1,44 @@
-"""How far a run is: what is done, failed and missing, which files are damaged, and what is under way.
+"""How far a run is, which of its files are damaged, what nothing needs any more, and what is under way.
 
-Two readers see it: ``run_status`` looks at the ledger and, if asked, holds every file against its checksum;
-whoever watches a run in progress reads one small file, ``progress.json``, which its listener keeps.
+``run_status`` counts by the ledger and, if asked, holds every file against its checksum. ``find_waste`` lists
+what no entry of the study needs. Whoever watches a run in progress reads one small file, ``progress.json``,
+which the run's listener keeps. Nothing here changes a result.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from math import isfinite, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from traitmap.errors import ModelError
 from traitmap.jsonable import outline
 from traitmap.progress import Listener, Progress
 from traitmap.runs.cells import cell_fault
-from traitmap.runs.files import Quarantined, quarantined, write_json
+from traitmap.runs.files import PARTIAL, QUARANTINE, Quarantined, quarantined, write_json
 from traitmap.runs.ledger import AdapterEntry, CellEntry, Ledger, read_ledger, read_parts
 from traitmap.runs.plan import AdapterUnit, CellUnit, Plan, adapter_digest, cell_key
 from traitmap.runs.store import (
     RunStore,
     adapter_fault,
+    held_lock,
     lock_holder,
     open_store,
     record_faults,
+    strike_off,
     trained_adapters,
+    written_folders,
 )
-from traitmap.runs.texts import text_faults
+from traitmap.runs.texts import text_faults, text_files
 from traitmap.study.settings import BASELINE
 
 if TYPE_CHECKING:
@@ -44,16 +50,22 @@ _READERS = 2  # threads; Arrow reads and hashes without holding the others up
 
 
 def damaged_files(store: RunStore) -> dict[str, str]:
-    """Damaged files, seen from the run folder, each with its reason. Changes nothing, needs no lock."""
-    found = {**record_faults(store), **text_faults(store)}
-    for one in trained_adapters(store).values():
-        found[store.adapter(one.key)] = adapter_fault(store, one)
-    found |= cell_faults(store.cells.glob("[!.]*.parquet"))
-    return {path.relative_to(store.folder).as_posix(): why for path, why in sorted(found.items()) if why}
+    """Damaged files, seen from the run folder, each with its reason. Changes nothing, needs no lock.
+
+    Every file is read: records, texts, adapters and cells. What is in the quarantine already is not listed.
+    """
+    faults = {**record_faults(store), **text_faults(store)}
+    for adapter in trained_adapters(store).values():
+        faults[store.adapter(adapter.key)] = adapter_fault(store, adapter)
+    faults |= cell_faults(store.cells.glob("[!.]*.parquet"))
+    return {path.relative_to(store.folder).as_posix(): why for path, why in sorted(faults.items()) if why}
 
 
 def cell_faults(paths: Iterable[Path]) -> dict[Path, str]:
-    """Those cells that are damaged, each with its reason."""
+    """Those cells that are damaged, each with its reason.
+
+    Files are read by ``_READERS`` threads. Cells that are whole are left out, in the order of the paths.
+    """
     ordered = sorted(paths)
     with ThreadPoolExecutor(_READERS) as pool:
         faults = pool.map(cell_fault, ordered)
@@ -109,12 +121,12 @@ class RunStatus:
 
     @property
     def failed(self) -> int:
-        """Units that failed, whole or partial, each once."""
+        """Units that failed, whole or partial, each once; cells without an adapter are among them."""
         return self.adapters.failed + self.cells.failed + self.partial.failed
 
     @property
     def complete(self) -> bool:
-        """Everything that was asked for is done."""
+        """Everything that was asked for is done. A partial cell is none that is done."""
         return not (self.adapters.failed or self.adapters.missing or self.cells.failed or self.cells.missing)
 
     def to_json(self) -> dict[str, Any]:
@@ -135,16 +147,20 @@ def run_status(run: RunStore | str | Path, *, verify: bool = False) -> RunStatus
     ledger = read_ledger(store)
     broken = {(adapter.source, adapter.seed) for adapter in ledger.adapters if adapter.status == "failed"}
     failures = [
-        FailedUnit(one.source, one.seed, None, one.reason)
-        for one in ledger.adapters
-        if one.status == "failed"
+        FailedUnit(adapter.source, adapter.seed, None, adapter.reason)
+        for adapter in ledger.adapters
+        if adapter.status == "failed"
     ]
     partial, holder = _partial_cells(store, ledger), lock_holder(store)
     failures += [
-        FailedUnit(one.source, one.seed, one.target, one.reason)
-        for one in (*ledger.cells, *partial)
-        if one.status == "failed" and (one.source, one.seed) not in broken
+        FailedUnit(cell.source, cell.seed, cell.target, cell.reason)
+        for cell in (*ledger.cells, *partial)
+        if cell.status == "failed" and (cell.source, cell.seed) not in broken
     ]
+    total = 0
+    for path in store.folder.rglob("*"):
+        with suppress(FileNotFoundError):  # renamed or removed while we look
+            total += path.stat().st_size if path.is_file() else 0
     return RunStatus(
         name=ledger.name,
         folder=str(store.folder),
@@ -153,11 +169,11 @@ def run_status(run: RunStore | str | Path, *, verify: bool = False) -> RunStatus
         cells=_tally(ledger.cells),
         partial=_tally(partial),
         failures=tuple(failures),
-        bytes=_size(store.folder),
+        bytes=total,
         running=holder.pid if holder else None,
         host=holder.host if holder else "",
         quarantine=quarantined(store.folder),
-        damaged=tuple((path, why) for path, why in damaged_files(store).items()) if verify else None,
+        damaged=tuple(damaged_files(store).items()) if verify else None,
     )
 
 
@@ -185,25 +201,25 @@ def pending_units(
                 digests[source.name, None] = adapter_digest(source.adapter)
             except ModelError:
                 continue
-    asked = {target.name: target.digest for target in targets}
+    tests = {target.name: target.digest for target in targets}
     cells = []
     for cell in plan.cells:
         place = cell.source, cell.seed
-        key = cell_key(base_digest, digests[place], asked[cell.target]) if place in digests else None
+        key = cell_key(base_digest, digests[place], tests[cell.target]) if place in digests else None
         if key is None or not store.cell(key).exists():
             cells.append(cell)
     return tuple(unit for unit in plan.adapters if unit.key not in trained), tuple(cells)
 
 
 def _partial_cells(store: RunStore, ledger: Ledger) -> list[CellEntry]:
-    """Partial cells that no whole one has replaced; a failure that the whole cell has too is told there."""
-    whole = {(one.source, one.seed, one.target): one.status for one in ledger.cells}
-    found = []
+    """Partial cells that no whole one has replaced; a failure of both is that of the whole one."""
+    whole = {(cell.source, cell.seed, cell.target): cell.status for cell in ledger.cells}
+    partial = []
     for cell in read_parts(store).cells:
         state = whole.get((cell.source, cell.seed, cell.target), "done")  # not asked for any more
         if state == "missing" or (state == "failed" and cell.status == "done"):
-            found.append(cell)
-    return found
+            partial.append(cell)
+    return partial
 
 
 def _tally(entries: Iterable[AdapterEntry | CellEntry]) -> Tally:
@@ -211,15 +227,84 @@ def _tally(entries: Iterable[AdapterEntry | CellEntry]) -> Tally:
     return Tally(states.count("done"), states.count("failed"), states.count("missing"))
 
 
-def _size(folder: Path) -> int:
-    """Bytes of all files; one that is renamed or removed while we look counts nothing."""
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue
-    return total
+Kind = Literal["cell", "adapter", "texts", "leftover", "quarantine"]
+
+
+@dataclass(frozen=True)
+class Waste:
+    """A file or folder that nothing needs.
+
+    path: seen from the run folder. bytes: of the file, or of all files in the folder. why: in words.
+    """
+
+    path: str
+    kind: Kind
+    bytes: int
+    why: str
+
+
+def find_waste(store: RunStore) -> tuple[Waste, ...]:
+    """What no entry of the study that was asked last needs. Reads only; RunError without a whole ledger.
+
+    Files that traitmap does not write are never listed, nor is what stands behind a link. In order: what
+    killed writers left, cells, adapters, texts, quarantine, each sorted by path within its folder.
+    """
+    former, waste = "of a former version of the study", list[Waste]()
+
+    def add(paths: Iterable[Path], kind: Kind, why: str) -> None:
+        waste.extend(Waste(p.relative_to(store.folder).as_posix(), kind, _bytes(p), why) for p in paths)
+
+    for folder in written_folders(store):
+        add(_listed(folder, PARTIAL + "*"), "leftover", "its writer was killed")
+        add(_listed(folder, "*.damaged-[0-9]*"), "quarantine", "damaged, set aside by an earlier version")
+    ledger = read_ledger(store)
+    needed = {cell.key for cell in (*ledger.cells, *read_parts(store).cells)}
+    add((p for p in _listed(store.cells, "[!.]*.parquet") if p.stem not in needed), "cell", former)
+    needed = {adapter.key for adapter in ledger.adapters}
+    add((p for p in _listed(store.adapters, "[0-9a-f]" * 32) if p.name not in needed), "adapter", former)
+    texts = set(text_files(store, ledger))
+    unread = (p for p in _listed(store.texts, "*-*.parquet") if p not in texts)
+    unread = (p for p in unread if p.name.startswith(("source-", "target-")))
+    add(unread, "texts", "of a source or target that the study has no more")
+    reasons = {file.kept: f"was {file.path}: {file.reason}" for file in quarantined(store.folder)}
+    for path in _listed(store.folder / QUARANTINE, "[!.]*"):
+        add(
+            [path], "quarantine", reasons.get(path.name) or f"the reason of {path.name.removesuffix('.json')}"
+        )
+    return tuple(waste)
+
+
+def remove_waste(store: RunStore) -> tuple[Waste, ...]:
+    """Remove what ``find_waste`` finds, and return it. RunError where another process writes this run.
+
+    Adapters are struck off the lists that make them count first, so that a kill in between leaves no list
+    with an adapter that is not there. An empty quarantine goes too.
+    """
+    with held_lock(store):
+        waste = find_waste(store)
+        strike_off(store, {Path(entry.path).name for entry in waste if entry.kind == "adapter"})
+        for entry in waste:
+            path = store.folder / entry.path
+            if path.is_symlink() or not path.is_dir():
+                path.unlink(missing_ok=True)
+            else:
+                shutil.rmtree(path)
+        place = store.folder / QUARANTINE
+        if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
+            place.rmdir()
+    return waste
+
+
+def _listed(folder: Path, pattern: str) -> list[Path]:
+    """Sorted matches in a folder of the run itself: behind a link lies somebody else's."""
+    return sorted(folder.glob(pattern)) if folder.is_dir() and not folder.is_symlink() else []
+
+
+def _bytes(path: Path) -> int:
+    """Bytes of a file or of all files in a folder; links count themselves, never what they lead to."""
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    return sum((Path(folder) / name).lstat().st_size for folder, _, files in os.walk(path) for name in files)
 
 
 NAME = "progress.json"
@@ -261,52 +346,42 @@ class RunProgress:
     losses: tuple[tuple[float, float], ...] = ()
 
 
-@dataclass
 class _ProgressFile:
     """What has been heard, and when it was last written."""
 
-    path: Path
-    clock: Callable[[], float]
-    progress: RunProgress
-    written: float = 0.0
-    stride: int = 1
-    skipped: int = 0
-    stages: dict[str, StageProgress] = field(default_factory=dict)
-    losses: list[tuple[float, float]] = field(default_factory=list)
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        self.path, self.clock, self.started = path, clock, clock()
+        self.written = 0.0
+        self.stages: dict[str, StageProgress] = {}
+        self.losses: list[tuple[float, float]] = []
+        self.stride, self.skipped = 1, 0  # of losses: every ``stride``-th is kept
 
     def hear(self, report: Progress) -> None:
         now = self.clock()
         before = self.stages.get(report.stage)
         begins = before is None or report.done < before.done  # a budget goes through its stages repeatedly
         if before is None or begins:
-            # Its first report comes after its first work, so it began when the last thing was heard.
-            started = max([self.progress.started, *(stage.heard for stage in self.stages.values())])
+            # Its first report comes after its first work, so it began when anything was last heard.
+            started = max([self.started, *(stage.heard for stage in self.stages.values())])
             self.stages.pop(report.stage, None)
             before = StageProgress(report.stage, 0.0, report.total, "", started, now)
         self.stages[report.stage] = replace(
             before, done=report.done, total=report.total, detail=report.detail, heard=now
         )
-        self._book_loss(report)
+        loss = _LOSS.search(report.detail)
+        if loss is not None and isfinite(float(loss[1])):
+            self.skipped += 1
+            if self.skipped >= self.stride:
+                self.skipped = 0
+                self.losses.append((report.done, float(loss[1])))
+            if len(self.losses) > MOST_LOSSES:
+                self.losses = self.losses[::2]
+                self.stride *= 2
         if begins or now - self.written >= INTERVAL:
             self.written = now
-            self.write()
-
-    def _book_loss(self, report: Progress) -> None:
-        told = _LOSS.search(report.detail)
-        if told is None or not isfinite(float(told[1])):
-            return
-        self.skipped += 1
-        if self.skipped >= self.stride:
-            self.skipped = 0
-            self.losses.append((report.done, float(told[1])))
-        if len(self.losses) > MOST_LOSSES:
-            self.losses = self.losses[::2]
-            self.stride *= 2
-
-    def write(self) -> None:
-        found = replace(self.progress, stages=tuple(self.stages.values()), losses=tuple(self.losses))
-        with suppress(OSError):  # a full disk is told by whatever must be kept, not by this
-            write_json(self.path, asdict(found))
+            progress = RunProgress(self.started, tuple(self.stages.values()), tuple(self.losses))
+            with suppress(OSError):  # a full disk is told by whatever must be kept, not by this
+                write_json(self.path, asdict(progress))
 
 
 @contextmanager
@@ -319,26 +394,29 @@ def kept_progress(
     killed run leaves it; ``store.running_pid`` tells whether anybody still writes it. Only the process that
     holds the run's lock reports, so only that one writes.
     """
-    kept = _ProgressFile(Path(folder) / NAME, clock, RunProgress(clock()))
+    file = _ProgressFile(Path(folder) / NAME, clock)
 
     def hear(report: Progress) -> None:
         listener(report)
-        kept.hear(report)
+        file.hear(report)
 
     try:
         yield hear
     finally:
-        if kept.stages:
-            kept.path.unlink(missing_ok=True)
+        if file.stages:
+            file.path.unlink(missing_ok=True)
 
 
 def read_progress(folder: str | Path) -> RunProgress | None:
-    """What a run has reported, or None where it has not (yet), or the file is no such file."""
+    """What a run has reported, or None where it has not (yet), or the file is no such file.
+
+    folder: of a run. The file is written whole, so what is read is one moment. Never raises.
+    """
     try:
         raw: dict[str, Any] = json.loads((Path(folder) / NAME).read_text(encoding="utf-8"))
         return RunProgress(
             started=float(raw["started"]),
-            stages=tuple(StageProgress(**one) for one in raw["stages"]),
+            stages=tuple(StageProgress(**stage) for stage in raw["stages"]),
             losses=tuple((float(done), float(loss)) for done, loss in raw["losses"]),
         )
     except (OSError, ValueError, KeyError, TypeError):

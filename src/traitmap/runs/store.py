@@ -127,7 +127,10 @@ def file_name(name: str) -> str:
 
 
 def run_folder(study: Study) -> Path:
-    """Where a study's run lies: ``output/name``, a relative ``output`` seen from the current folder."""
+    """Where a study's run lies: ``output/name``, a relative ``output`` seen from the current folder.
+
+    The folder need not be there, and nothing is made.
+    """
     return Path(study.output).expanduser() / study.name
 
 
@@ -147,6 +150,7 @@ def open_store(folder: str | Path) -> RunStore:
 def locked_store(folder: str | Path) -> Iterator[RunStore]:
     """A run folder for writing, made where it is missing, cleaned of what killed writers left.
 
+    Adapters that no list counts are removed, and damaged records go to the quarantine.
     The lock ends with the process that holds it, however it ends, so none is ever left behind.
     RunError, naming process and machine, where another one holds it; and, saying what to do, where the disk
     is full or cannot be written.
@@ -156,7 +160,14 @@ def locked_store(folder: str | Path) -> Iterator[RunStore]:
         for place in (store.folder, store.adapters, store.groups, store.cells, store.studies):
             place.mkdir(parents=True, exist_ok=True)
         with held_lock(store):
-            _clean(store)
+            for place in written_folders(store):
+                remove_partials(place)
+            for place, fault in record_faults(store).items():
+                quarantine(store.folder, place, fault)
+            counted = trained_adapters(store)
+            for place in store.adapters.iterdir():
+                if _KEY.fullmatch(place.name) and place.name not in counted:
+                    shutil.rmtree(place)
             yield store
     except Exception as error:
         trouble = "" if isinstance(error, RunError) else disk_trouble(error)
@@ -170,10 +181,27 @@ def locked_store(folder: str | Path) -> Iterator[RunStore]:
 
 @contextmanager
 def held_lock(store: RunStore) -> Iterator[None]:
-    """Nobody else may write this run. RunError where another process does."""
+    """Nobody else may write this run. RunError where another process does.
+
+    The lock file then tells process and machine. It is never removed, and holds nobody up by being there.
+    RunError also where the file system has no locks.
+    """
     descriptor = os.open(store.lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        if not _lock(descriptor, store):
+        for _ in range(5):  # not once only: ``lock_holder`` of a reader holds it for an instant
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.05)
+            except OSError as error:
+                if error.errno in _NO_LOCKS:
+                    raise RunError(
+                        f"{store.folder}: its file system has no locks, so two runs could write it at once; "
+                        "give an output on a local disk."
+                    ) from error
+                raise
+        else:
             raise RunError(
                 f"{store.folder}: {_holder(store)} is running this study; wait for it or stop it. "
                 "(A lock ends with its process.)"
@@ -186,7 +214,10 @@ def held_lock(store: RunStore) -> Iterator[None]:
 
 
 def lock_holder(store: RunStore) -> Holder | None:
-    """Who writes this run at the moment, or None."""
+    """Who writes this run at the moment, or None.
+
+    A reader's question takes the lock for an instant; a file system without locks answers None.
+    """
     try:
         with store.lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -201,28 +232,38 @@ def lock_holder(store: RunStore) -> Holder | None:
 
 
 def running_pid(store: RunStore) -> int | None:
-    """The process that writes this run at the moment, or None."""
+    """The process that writes this run at the moment, or None.
+
+    None also where the lock file does not tell the process that holds it.
+    """
     holder = lock_holder(store)
     return holder.pid if holder else None
 
 
 def freeze_study(store: RunStore, study: Study) -> str:
-    """Keep the study beside its results, and the one before it under its digest. Returns its digest."""
+    """Keep the study beside its results, and the one before it under its digest. Returns its digest.
+
+    Writes ``study.yaml`` as it was given, or from the record where it came from no file, and ``study.json``
+    as it was understood. ``studies/<digest>.json`` keeps the one before where it was another. Needs the lock.
+    """
     understood = study.model_dump(mode="json")
     frozen = store.folder / "study.json"
     if frozen.exists() and (before := read_sealed_json(frozen)) != understood:
         write_sealed_json(store.studies / f"{digest(before)}.json", before)
     if study.path is not None and study.path.is_file():
-        given = study.path.read_bytes()
+        content = study.path.read_bytes()
     else:
-        given = yaml.safe_dump(understood, sort_keys=False, allow_unicode=True).encode("utf-8")
-    write_whole(store.folder / "study.yaml", given)
+        content = yaml.safe_dump(understood, sort_keys=False, allow_unicode=True).encode("utf-8")
+    write_whole(store.folder / "study.yaml", content)
     write_sealed_json(frozen, understood)
     return digest(understood)
 
 
 def read_study(store: RunStore) -> dict[str, Any] | None:
-    """The study as it was understood; None where it is not there or damaged, and the next run mends it."""
+    """The study as it was understood; None where it is not there or damaged, and the next run mends it.
+
+    The values are those of the study's settings as JSON data (``Study.model_dump``).
+    """
     try:
         return read_sealed_json(store.folder / "study.json")
     except (OSError, ValueError):
@@ -239,10 +280,14 @@ def stage_adapter(store: RunStore, key: str) -> Path:
 
 
 def commit_adapters(store: RunStore, trained: Sequence[TrainedAdapter]) -> None:
-    """Make staged adapters count, all together: the list of them is written last."""
-    for one in trained:
-        publish(partial_path(store.adapter(one.key)), store.adapter(one.key))
-    _write_listing(store.groups / f"{digest(sorted(one.key for one in trained))}.json", trained)
+    """Make staged adapters count, all together: the list of them is written last.
+
+    trained: those of one training pass, each in the folder that ``stage_adapter`` gave. A kill before the end
+    leaves folders that count nothing and that the next writer removes. Needs the lock.
+    """
+    for adapter in trained:
+        publish(partial_path(store.adapter(adapter.key)), store.adapter(adapter.key))
+    _write_listing(store.groups / f"{digest(sorted(adapter.key for adapter in trained))}.json", trained)
 
 
 def trained_adapters(store: RunStore) -> dict[str, TrainedAdapter]:
@@ -250,11 +295,9 @@ def trained_adapters(store: RunStore) -> dict[str, TrainedAdapter]:
 
     A damaged list counts nothing: the next run moves it to the quarantine and trains its adapters again.
     """
-    found = {}
-    for path in sorted(store.groups.glob("[!.]*.json")):
-        for one in _listing(path):
-            found[one.key] = one
-    return {key: one for key, one in found.items() if store.adapter(key).is_dir()}
+    paths = sorted(store.groups.glob("[!.]*.json"))
+    listed = {adapter.key: adapter for path in paths for adapter in _listing(path)}
+    return {key: adapter for key, adapter in listed.items() if store.adapter(key).is_dir()}
 
 
 def check_adapters(store: RunStore) -> dict[str, TrainedAdapter]:
@@ -264,20 +307,23 @@ def check_adapters(store: RunStore) -> dict[str, TrainedAdapter]:
     lock.
     """
     intact = {}
-    for key, one in trained_adapters(store).items():
-        fault = adapter_fault(store, one)
+    for key, adapter in trained_adapters(store).items():
+        fault = adapter_fault(store, adapter)
         if fault:
             quarantine(store.folder, store.adapter(key), fault)
             strike_off(store, {key})
         else:
-            intact[key] = one
+            intact[key] = adapter
     return intact
 
 
-def adapter_fault(store: RunStore, one: TrainedAdapter) -> str:
-    """Why an adapter's files cannot be used; nothing where they are those that were written."""
+def adapter_fault(store: RunStore, adapter: TrainedAdapter) -> str:
+    """Why an adapter's files cannot be used; nothing where they are those that were written.
+
+    The digest of its weights and configuration is held against the one that was listed after training.
+    """
     try:
-        same = adapter_digest(store.adapter(one.key)) == one.digest
+        same = adapter_digest(store.adapter(adapter.key)) == adapter.digest
     except ModelError as error:
         return str(error)
     return "" if same else "its files are not those that were written"
@@ -295,49 +341,19 @@ def check_cell(store: RunStore, key: str) -> bool:
 
 
 def record_faults(store: RunStore) -> dict[Path, str]:
-    """Damaged JSON files of a run, each with its reason; all others are whole."""
+    """Damaged JSON files of a run, each with its reason; all others are whole.
+
+    Those that are not there are no fault. Reads every listing of adapters and every former study.
+    """
     places = [store.folder / name for name in _RECORDS]
     places += [*sorted(store.groups.glob("[!.]*.json")), *sorted(store.studies.glob("[!.]*.json"))]
     return {place: fault for place in places if (fault := json_fault(place))}
-
-
-def _lock(descriptor: int, store: RunStore) -> bool:
-    """Try to take the lock. Not once only: ``lock_holder`` of a reader holds it for an instant."""
-    for _ in range(5):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            time.sleep(0.05)
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                raise RunError(
-                    f"{store.folder}: its file system has no locks, so two runs could write it at once; "
-                    "give an output on a local disk."
-                ) from error
-            raise
-    return False
 
 
 def _holder(store: RunStore) -> Holder:
     words = store.lock.read_text(encoding="utf-8", errors="replace").split()
     pid = int(words[0]) if words and words[0].isdecimal() else None
     return Holder(pid, words[1] if len(words) > 1 else "")
-
-
-def _clean(store: RunStore) -> None:
-    """Remove what was being written when a process ended and adapters that no list counts.
-
-    Damaged records go to the quarantine.
-    """
-    for place in written_folders(store):
-        remove_partials(place)
-    for place, fault in record_faults(store).items():
-        quarantine(store.folder, place, fault)
-    counted = trained_adapters(store)
-    for folder in store.adapters.iterdir():
-        if _KEY.fullmatch(folder.name) and folder.name not in counted:
-            shutil.rmtree(folder)
 
 
 def written_folders(store: RunStore) -> tuple[Path, ...]:
@@ -348,22 +364,25 @@ def written_folders(store: RunStore) -> tuple[Path, ...]:
 def _listing(path: Path) -> list[TrainedAdapter]:
     try:
         listed = read_sealed_json(path)["adapters"]
-        return [TrainedAdapter(one["key"], one["digest"], one["report"]) for one in listed]
+        return [TrainedAdapter(entry["key"], entry["digest"], entry["report"]) for entry in listed]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
 def _write_listing(path: Path, trained: Sequence[TrainedAdapter]) -> None:
-    listing = [{"key": one.key, "digest": one.digest, "report": dict(one.report)} for one in trained]
+    listing = [{**vars(adapter), "report": dict(adapter.report)} for adapter in trained]
     write_sealed_json(path, {"adapters": listing})
 
 
 def strike_off(store: RunStore, keys: Collection[str]) -> None:
-    """Take adapters off the lists that make them count; a list without any goes. Needs the lock."""
+    """Take adapters off the lists that make them count; a list without any goes. Needs the lock.
+
+    keys: of adapters that no longer count; their folders are left to the caller.
+    """
     for path in sorted(store.groups.glob("[!.]*.json")):
         listed = _listing(path)
-        left = [one for one in listed if one.key not in keys]
-        if listed and not left:
+        remaining = [adapter for adapter in listed if adapter.key not in keys]
+        if listed and not remaining:
             path.unlink()
-        elif len(left) < len(listed):
-            _write_listing(path, left)
+        elif len(remaining) < len(listed):
+            _write_listing(path, remaining)

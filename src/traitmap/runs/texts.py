@@ -65,8 +65,8 @@ def write_texts(store: RunStore, sources: Sequence[LoadedSource], targets: Seque
             place = _source_file(folder, source.name)
             if _digest_of(place) != source.digest:
                 texts = texts_of_sources([source])[source.name]
-                kept = [texts[index] for index in draw(len(texts), KEPT, 0, source.name)]
-                _write(place, kept, source.digest, total=len(texts))
+                drawn = [texts[index] for index in draw(len(texts), KEPT, 0, source.name)]
+                _write(place, drawn, source.digest, total=len(texts))
     for target in targets:
         place = _target_file(folder, target.name)
         if _digest_of(place) != target.digest:
@@ -75,10 +75,13 @@ def write_texts(store: RunStore, sources: Sequence[LoadedSource], targets: Seque
 
 
 def write_target_texts(store: RunStore, name: str, texts: Sequence[TaskText]) -> None:
-    """Keep what the items of one target say, of a run that was read from other people's results."""
+    """Keep what the items of one target say, of a run that was read from other people's results.
+
+    texts: of all its items, in the order of the outcomes; all are kept. Needs the lock.
+    """
     store.texts.mkdir(exist_ok=True)
-    told = digest([[text.input, text.output] for text in texts])
-    _write(_target_file(store.texts, name), texts, told, total=len(texts))
+    digest_of_texts = digest([[text.input, text.output] for text in texts])
+    _write(_target_file(store.texts, name), texts, digest_of_texts, total=len(texts))
 
 
 def read_run_texts(store: RunStore) -> RunTexts:
@@ -101,18 +104,24 @@ def read_run_texts(store: RunStore) -> RunTexts:
 
 
 def text_faults(store: RunStore) -> dict[Path, str]:
-    """Damaged files of texts, each with its reason."""
-    found = {}
+    """Damaged files of texts, each with its reason.
+
+    A file of an earlier version has no checksums and counts as whole where it can be read.
+    """
+    faults = {}
     for place in sorted(store.texts.glob("[!.]*.parquet")):
         try:
             _checked(place)
         except ValueError as error:
-            found[place] = str(error)
-    return found
+            faults[place] = str(error)
+    return faults
 
 
 def text_files(store: RunStore, ledger: Ledger) -> tuple[Path, ...]:
-    """Where the texts of a run's sources and targets are kept, there or not."""
+    """Where the texts of a run's sources and targets are kept, there or not.
+
+    Those of all sources come first, also of sources that are adapters and have no texts.
+    """
     sources = (_source_file(store.texts, source["name"]) for source in ledger.sources)
     return (*sources, *(_target_file(store.texts, target["name"]) for target in ledger.targets))
 
@@ -131,25 +140,25 @@ def _file_name(name: str) -> str:
     return quoted if len(quoted) <= 200 else f"{quoted[:150]}.{digest(name, 16)}"
 
 
-def _write(place: Path, texts: Sequence[TaskText], name: str, *, total: int) -> None:
+def _write(place: Path, texts: Sequence[TaskText], digest_of_texts: str, *, total: int) -> None:
     columns = {
         "input": [text.input for text in texts],
         "output": [text.output for text in texts],
         "choices": [list(text.choices) for text in texts],
         "label": [text.label for text in texts],
     }
-    told = json.dumps({"digest": name, "total": total, "sealed": True}).encode()
+    metadata = json.dumps({"digest": digest_of_texts, "total": total, "sealed": True}).encode()
     table = pa.table(columns, schema=_SCHEMA)
-    write_whole(place, encode_sealed(table, told, dictionaries=("output", "label")))
+    write_whole(place, encode_sealed(table, metadata, dictionaries=("output", "label")))
 
 
 def _digest_of(place: Path) -> str | None:
     """The digest of what a file was made of; None where it is not there, or of an earlier version."""
     try:
-        told = json.loads(pq.read_schema(place).metadata[METADATA])
+        metadata = json.loads(pq.read_schema(place).metadata[METADATA])
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
         return None
-    return str(told["digest"]) if "sealed" in told else None
+    return str(metadata["digest"]) if "sealed" in metadata else None
 
 
 def _checked(place: Path) -> pa.Table:

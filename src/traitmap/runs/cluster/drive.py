@@ -104,7 +104,10 @@ class Scheduler:
         return task
 
     def finish(self, name: Hashable, worker: Hashable, now: float) -> bool:
-        """A worker has done a task. False where another one was faster, and this result does not count."""
+        """A worker has done a task. False where another one was faster, and this result does not count.
+
+        The pace of its like is known better then: seconds it took for each unit of its size.
+        """
         if worker not in self.attempts.get(name, ()):
             return False
         task = self.tasks[name]
@@ -149,7 +152,10 @@ class Scheduler:
         return len(self.failed_on.get(name, ()))
 
     def next_late(self, now: float) -> float:
-        """When the next running task will be late, if nothing happens until then; infinite if none will."""
+        """When the next running task will be late, if nothing happens until then; infinite if none will.
+
+        A task is late after ``PATIENCE`` times what its like took (the median, once ``ENOUGH`` are finished).
+        """
         if not self.copies:
             return inf
         moments = (self._late_at(name) for name in self.running if len(self.attempts[name]) == 1)

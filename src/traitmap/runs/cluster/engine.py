@@ -57,14 +57,7 @@ def ray_session(address: str | None = None, *, cpus: int | None = None) -> Itera
     try:
         if address is None:
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-            addresses = {node["NodeManagerAddress"] for node in ray.nodes()}
-            if addresses - {"127.0.0.1", "::1"}:
-                ray.shutdown()
-                raise RunError(
-                    f"Ray would listen on {', '.join(sorted(addresses))}, where others can reach it, since "
-                    f"it was imported before; set {_NO_CLUSTER}=0 before that, or start Ray yourself and give "
-                    "its address."
-                )
+            _only_here(ray)
         else:
             # Ray itself tries for minutes and then ends the process, so look first.
             host, _, port = address.rpartition(":")
@@ -82,6 +75,17 @@ def ray_session(address: str | None = None, *, cpus: int | None = None) -> Itera
         yield ray
     finally:
         ray.shutdown()
+
+
+def _only_here(ray: Any) -> None:
+    """RunError, and Ray shut down, where a server of it listens on an address that others can reach."""
+    addresses = {node["NodeManagerAddress"] for node in ray.nodes()}
+    if addresses - {"127.0.0.1", "::1"}:
+        ray.shutdown()
+        raise RunError(
+            f"Ray would listen on {', '.join(sorted(addresses))}, where others can reach it, since it was "
+            f"imported before; set {_NO_CLUSTER}=0 before that, or start Ray yourself and give its address."
+        )
 
 
 class ClusterEngine:
@@ -109,8 +113,14 @@ class ClusterEngine:
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         return list(self._ask("token_counts", list(texts)))
 
-    def render_chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
-        return str(self._ask("render_chat", [dict(message) for message in messages], add_generation_prompt))
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
+        turns, schemas = [dict(message) for message in messages], [dict(tool) for tool in tools]
+        return str(self._ask("render_chat", turns, add_generation_prompt, schemas))
 
     def largest_group(self, lora: Lora, training: Training) -> int:
         """Adapters that a worker's memory holds in one training pass; asked once for the same settings."""

@@ -163,10 +163,13 @@ class Worker:
         return list(self.engine.token_counts(texts))
 
     def render_chat(
-        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> str | UnitFailure:
         try:
-            return self.engine.render_chat(messages, add_generation_prompt)
+            return self.engine.render_chat(messages, add_generation_prompt, tools)
         except Exception as error:
             return failure_of(error)
 
@@ -238,7 +241,11 @@ class Pool:
         self.count = 0
 
     def refresh(self) -> list[Member]:
-        """Start workers where there is room; return those that are up since the last call."""
+        """Start workers where there is room; return those that are up since the last call.
+
+        Where the size of the cluster decides, workers that are starting are given up when a machine has gone.
+        ModelError where ``_START_FAILURES`` workers could not load the base before any could.
+        """
         size = self.room() if self.wanted is None else self.wanted
         while len(self.members) + len(self.starting) < size:
             self._start()
