@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from traitmap.analysis.traits.components import Metric, biplot_of, ellipse, leaves_out_origin
+from traitmap.analysis.traits.components import biplot_of, ellipse, leaves_out_origin
 from traitmap.analysis.traits.decompose import decompose
 from traitmap.matrix.io import read_matrix
 from traitmap.matrix.record import TransferMatrix
@@ -59,11 +59,11 @@ def test_scores_are_those_of_the_traits(matrix: TransferMatrix) -> None:
 def test_axes_that_do_not_move_leave_the_points_where_they_are() -> None:
     table = table_of()
     axes = np.linalg.svd(table - table.mean(axis=0), full_matrices=False)[2][:2].T
-    still = biplot_of(table, Metric(divide=False), axes, np.repeat(axes[None], 5, axis=0), None)
+    still = biplot_of(table, "center", axes, np.repeat(axes[None], 5, axis=0), None)
     assert np.allclose(still.scores_covariance, 0)
     rng = np.random.default_rng(2)
     moved = rng.normal(scale=0.5, size=(4000, *table.shape))
-    noisy = biplot_of(table, Metric(divide=False), axes, np.repeat(axes[None], 4000, axis=0), moved)
+    noisy = biplot_of(table, "center", axes, np.repeat(axes[None], 4000, axis=0), moved)
     # independent deviations of variance .25, less the mean of nine adapters, on unit axes
     expected = 0.25 * (1 - 1 / len(table)) * np.eye(2)
     np.testing.assert_allclose(noisy.scores_covariance.mean(axis=0), expected, atol=0.01)

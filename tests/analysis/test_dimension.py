@@ -5,7 +5,7 @@ import pytest
 from scipy.linalg import orthogonal_procrustes
 
 from planted import COUNTS_ONLY, matrix_of, noise, planted
-from traitmap.analysis.traits.components import Metric, congruence
+from traitmap.analysis.traits.components import congruence
 from traitmap.analysis.traits.decompose import decompose, most_components
 from traitmap.analysis.traits.dimension import (
     above_null,
@@ -54,7 +54,7 @@ def test_fold_masks_deal_out_every_observed_cell_once(rows, columns):
 
 def test_the_null_model_errs_by_one_variance_and_its_mean():
     table = noise(40, 20, 0)
-    validation = cross_validate(table, np.ones(table.shape, dtype=bool), Metric(), maximum=1)
+    validation = cross_validate(table, np.ones(table.shape, dtype=bool), "standard", maximum=1)
     assert validation.errors[0] == pytest.approx(1 + 1 / 40, abs=0.03)
     assert validation.chosen == 0
 
@@ -77,7 +77,7 @@ def test_permuting_keeps_columns_and_holes():
 
 def test_four_components_of_noise_explain_four_fifths_at_eleven_by_ten():
     mask = np.ones((11, 10), dtype=bool)
-    null = gaussian_null(mask, np.ones(10), 0, Metric(), draws=2000, count=10, seed=0)
+    null = gaussian_null(mask, np.ones(10), 0, "standard", draws=2000, count=10, seed=0)
     mean, low, high = (part[3] for part in spectrum_band(np.cumsum(null, axis=1)))
     assert mean == pytest.approx(0.796, abs=0.005)
     assert low == pytest.approx(0.74, abs=0.01)
@@ -86,8 +86,8 @@ def test_four_components_of_noise_explain_four_fifths_at_eleven_by_ten():
 
 def test_gaussian_and_permutation_nulls_agree_on_gaussian_data():
     options = {"draws": 500, "count": 9, "seed": 0}
-    gaussian = gaussian_null(ALL, np.ones(10), 0, Metric(), **options)
-    permuted = permutation_null(noise(10, 10, 3), ALL, 0, Metric(), **options)
+    gaussian = gaussian_null(ALL, np.ones(10), 0, "standard", **options)
+    permuted = permutation_null(noise(10, 10, 3), ALL, 0, "standard", **options)
     np.testing.assert_allclose(spectrum_band(gaussian)[0], spectrum_band(permuted)[0], atol=0.01)
 
 
@@ -95,7 +95,7 @@ def test_gaussian_and_permutation_nulls_agree_on_gaussian_data():
 def test_spectrum_is_that_of_the_correlation_matrix(shape):
     table = noise(*shape, 1)
     expected = np.sort(np.linalg.eigvalsh(np.corrcoef(table.T)))[::-1][:5] / shape[1]
-    np.testing.assert_allclose(spectrum_ratios(table[None], Metric(), 5)[0], expected, atol=1e-10)
+    np.testing.assert_allclose(spectrum_ratios(table[None], "standard", 5)[0], expected, atol=1e-10)
 
 
 def test_the_null_is_completed_like_the_table():
@@ -106,7 +106,7 @@ def test_the_null_is_completed_like_the_table():
     assert traits.n_components["cv"] == 1
     options = {"draws": 300, "count": 8, "seed": 0}
     filled, means = (
-        spectrum_band(gaussian_null(np.isfinite(values), np.ones(8), rank, Metric(), **options))[0]
+        spectrum_band(gaussian_null(np.isfinite(values), np.ones(8), rank, "standard", **options))[0]
         for rank in (1, 0)
     )
     assert filled[0] - means[0] > 0.03

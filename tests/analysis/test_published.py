@@ -12,7 +12,6 @@ from sklearn.decomposition import FactorAnalysis
 
 from planted import COUNTS_ONLY, matrix_of
 from traitmap.analysis.traits.components import (
-    Metric,
     complete,
     factor_variances,
     rotate_loadings,
@@ -65,7 +64,7 @@ def test_revealing_the_structure_of_language_model_capabilities(shared):
     assert correlation["median"] == pytest.approx(0.596, abs=0.002)
     np.testing.assert_allclose(traits.explained_variance_ratio[:3], [0.601, 0.155, 0.084], atol=0.001)
     filled = complete(matrix.values, 3, tolerance=1e-8)
-    z = standardise(filled[None], Metric())[0][0] * np.sqrt(len(filled) / (len(filled) - 1))
+    z = standardise(filled[None], "standard")[0][0] * np.sqrt(len(filled) / (len(filled) - 1))
     model = FactorAnalysis(3, tol=1e-10, max_iter=20000, svd_method="lapack").fit(z)
     pattern, transform = rotate_loadings(model.components_.T, "oblimin")
     shares = factor_variances(pattern, transform) / len(matrix.targets)

@@ -7,7 +7,6 @@ import pytest
 from scipy.linalg import subspace_angles
 
 from planted import matrix_of, noise, planted
-from traitmap.analysis.traits.components import Metric
 from traitmap.analysis.traits.decompose import decompose
 from traitmap.analysis.traits.stability import (
     ResampledTable,
@@ -24,7 +23,7 @@ from traitmap.analysis.traits.stability import (
 
 def subject_of(values: np.ndarray, examined: int) -> ResampledTable:
     observed, unknown = np.ones(values.shape, dtype=bool), np.zeros((values.shape[1], examined))
-    subject = ResampledTable(values, values, observed, unknown, 0, Metric(), "none", 0)
+    subject = ResampledTable(values, values, observed, unknown, 0, "standard", "none", 0)
     return replace(subject, loadings=leading(values[None], subject)[0][0][:, :examined])
 
 

@@ -211,16 +211,12 @@ def standard_scores(table: Array) -> Array:
     return np.where(flat, 0.0, apart / np.where(flat, 1.0, spread))
 
 
-def cosine_matrix(first: Array, second: Array | None = None) -> Array:
-    """(A, B) cosines of the rows of (A, K) and (B, K); NaN where a row has no length.
-
-    second: the first itself where it is not given. Values are clipped to [-1, 1].
-    """
-    rows = first if second is None else second
-    lengths, others = np.linalg.norm(first, axis=1), np.linalg.norm(rows, axis=1)
-    product = lengths[:, None] * others[None, :]
+def cosine_matrix(rows: Array) -> Array:
+    """(D, D) cosines of the rows of (D, K), clipped to [-1, 1]; NaN where a row has no length."""
+    lengths = np.linalg.norm(rows, axis=1)
+    product = lengths[:, None] * lengths[None, :]
     with np.errstate(invalid="ignore", divide="ignore"):
-        cosine = np.where(product > 1e-12, first @ rows.T / product, np.nan)
+        cosine = np.where(product > 1e-12, rows @ rows.T / product, np.nan)
     return np.clip(cosine, -1.0, 1.0)
 
 

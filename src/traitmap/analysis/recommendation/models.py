@@ -23,7 +23,7 @@ from traitmap.analysis.recommendation.problem import (
     weighted_along_targets,
     weights_of,
 )
-from traitmap.analysis.traits.components import Metric, complete
+from traitmap.analysis.traits.components import complete
 from traitmap.matrix.record import Array
 
 Parts = Mapping[str, float]
@@ -131,7 +131,7 @@ def low_rank(rank: int) -> Model:
             inside = residual[np.ix_(rows, columns)]
             marked = np.isfinite(inside)
             # Known cells are smoothed too: what is asked for is the fit, not the cell.
-            whole = complete(inside, rank, Metric(divide=False), tolerance=1e-4, limit=200)
+            whole = complete(inside, rank, "center", tolerance=1e-4, limit=200)
             left, values, right = np.linalg.svd(whole, full_matrices=False)
             fitted = (left[:, :rank] * values[:rank]) @ right[:rank]
             filled[np.ix_(rows, columns)] = np.where(marked, fitted, whole)

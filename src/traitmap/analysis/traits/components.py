@@ -1,7 +1,7 @@
 """Components of a table: completion of missing cells, singular vectors, rotation, plane of the first two.
 
 Tables are (S, T), sources by targets; many functions take a batch of them, (B, S, T), at once. The order of
-the chapter is that of the work: a table is centred and scaled (``Metric``), its missing cells are filled by
+the chapter is that of the work: a table is centred and scaled (``Centring``), its missing cells are filled by
 regularised iterative PCA (Josse & Husson 2012, 2016, missMDA: fill with the low-rank fit, refit, repeat; each
 component is shrunk by the noise that its eigenvalue holds, so that the fit does not feed on itself), its
 singular vectors are taken under a sign rule, the first ones rotated (varimax, oblimin), and the first two
@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from traitmap.matrix.record import Array
 
 Rotation = Literal["none", "varimax", "oblimin"]
+# Columns centred, ``standard``: and divided by their standard deviation; ``double``: and rows centred too.
+Centring = Literal["standard", "center", "double"]
 Mask = NDArray[np.bool_]
 Scaling = tuple[Array, Array, Array]  # center and divisor of columns (B, T), means of rows (B, S)
 
@@ -29,31 +31,20 @@ PLANE = 2  # components of a plane
 CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True)
-class Metric:
-    """How a table is centred and scaled before it is decomposed.
-
-    divide: divide each column by its standard deviation. double: subtract row means as well.
-    """
-
-    divide: bool = True
-    double: bool = False
-
-
-def standardise(tables: Array, metric: Metric) -> tuple[Array, Scaling]:
+def standardise(tables: Array, metric: Centring) -> tuple[Array, Scaling]:
     """Centre (and scale) complete tables (B, S, T) column by column; constant columns become zero.
 
-    The standard deviation divides by S - 1. With ``metric.double`` row means are taken out before it.
+    The standard deviation divides by S - 1. With ``double`` row means are taken out before it.
     Returns z (B, S, T), and what ``restore`` needs to undo it.
     """
     center = tables.mean(axis=1)
     z = tables - center[:, None, :]
     row = np.zeros(tables.shape[:2])
-    if metric.double:
+    if metric == "double":
         row = z.mean(axis=2)
         z = z - row[:, :, None]
     divisor = np.ones_like(center)
-    if metric.divide:
+    if metric == "standard":
         spread = np.sqrt((z**2).sum(axis=1) / max(tables.shape[1] - 1, 1))
         floor = 1e-12 * (np.abs(center) + np.abs(tables).max(axis=1)) + 1e-300
         divisor = np.where(spread > floor, spread, 1.0)
@@ -102,13 +93,13 @@ def low_rank_fit(z: Array, rank: int, residual_degrees: Array, *, regularised: b
     return vectors @ (factor[:, :, None] * (np.swapaxes(vectors, 1, 2) @ z))
 
 
-def residual_degrees(observed: Mask, rank: int, metric: Metric) -> Array:
+def residual_degrees(observed: Mask, rank: int, metric: Centring) -> Array:
     """(B,) observed cells less the parameters of a rank-``rank`` fit with its means; at least 1.
 
     observed: (B, S, T). Means are one per column, and one per row more where the table is double-centred.
     """
     rows, columns = observed.shape[1:]
-    means = columns + (rows - 1 if metric.double else 0)
+    means = columns + (rows - 1 if metric == "double" else 0)
     free = rank * (rows - 1 + columns - rank)
     return np.maximum(observed.sum(axis=(1, 2)) - means - free, 1).astype(float)
 
@@ -128,7 +119,7 @@ def complete_tables(
     tables: Array,
     observed: Mask,
     rank: int,
-    metric: Metric,
+    metric: Centring,
     *,
     start: Array | None = None,
     tolerance: float = 1e-6,
@@ -141,7 +132,7 @@ def complete_tables(
     change of the filled cells falls below ``tolerance`` times the table's standard deviation.
     """
     filled = fill_with_means(tables, observed) if start is None else np.where(observed, tables, start)
-    if observed.all() or (rank == 0 and not metric.double):
+    if observed.all() or (rank == 0 and metric != "double"):
         return filled
     degrees = residual_degrees(observed, rank, metric)
     missing_count = np.maximum((~observed).sum(axis=(1, 2)), 1)
@@ -163,7 +154,7 @@ def complete_tables(
 def complete(
     values: Array,
     rank: int,
-    metric: Metric | None = None,
+    metric: Centring = "standard",
     *,
     regularised: bool = True,
     tolerance: float = 1e-10,
@@ -171,7 +162,7 @@ def complete(
 ) -> Array:
     """Fill the NaN of one table (S, T) by regularised iterative PCA; observed cells stay as they are.
 
-    rank: components of the fit. metric: how columns are centred and scaled (default: z-scores). tolerance,
+    rank: components of the fit. metric: how columns are centred and scaled. tolerance,
     limit: as in ``complete_tables``, here close to the end. Returns (S, T) in the units of the table.
     """
     observed = np.isfinite(values)[None]
@@ -179,7 +170,7 @@ def complete(
         np.asarray(values, dtype=float)[None],
         observed,
         rank,
-        metric or Metric(),
+        metric,
         tolerance=tolerance,
         limit=limit,
         regularised=regularised,
@@ -319,14 +310,14 @@ def signs(loadings: Array) -> Array:
     return np.where(picked < 0, -1.0, 1.0)
 
 
-def components_of(table: Array, metric: Metric) -> Components:
+def components_of(table: Array, metric: Centring) -> Components:
     """Singular value decomposition of the standardised complete table (S, T).
 
     C is at most min(S - 1, T), one less than T where the table is double-centred. Signs by ``signs``.
     """
     z, (center, divisor, _) = standardise(table[None], metric)
     u, singular, vt = np.linalg.svd(z[0], full_matrices=False)
-    count = max(1, min(table.shape[0] - 1, table.shape[1] - (1 if metric.double else 0)))
+    count = max(1, min(table.shape[0] - 1, table.shape[1] - (1 if metric == "double" else 0)))
     u, singular, v = u[:, :count], singular[:count], vt[:count].T
     flip = signs(v)
     return Components(u * flip, v * flip, singular, center[0], divisor[0], float((z[0] ** 2).sum()))
@@ -398,7 +389,9 @@ class Biplot:
     draws: int
 
 
-def biplot_of(filled: Array, metric: Metric, loadings: Array, aligned: Array, moved: Array | None) -> Biplot:
+def biplot_of(
+    filled: Array, metric: Centring, loadings: Array, aligned: Array, moved: Array | None
+) -> Biplot:
     """The plane of a complete table (S, T) whose resampled loadings are ``aligned`` (B, T, M).
 
     loadings: (T, M) of the whole table. moved: (B, S, T) measurement deviations of each draw in units of
@@ -411,7 +404,7 @@ def biplot_of(filled: Array, metric: Metric, loadings: Array, aligned: Array, mo
     if moved is not None:
         apart = moved / divisor
         apart = apart - apart.mean(axis=1, keepdims=True)
-        if metric.double:
+        if metric == "double":
             apart = apart - apart.mean(axis=2, keepdims=True)
         drawn = drawn + apart @ axes
     return Biplot(

@@ -105,7 +105,7 @@ def decompose(
     with threadpool_limits(limits=1, user_api="blas"):
         traits = _decomposed(matrix, prepared, scale, rotate, tuple(names), effort, settings)
         traits = _in_matrix_order(traits, matrix, prepared)
-        return replace(traits, warnings=at_most(all_findings(matrix, prepared, traits, share)))
+        return replace(traits, warnings=all_findings(matrix, prepared, traits, share))
 
 
 def most_components(shape: tuple[int, ...]) -> int:
@@ -199,7 +199,7 @@ def _decomposed(
             len(prepared.sources),
             origin=measured.origin,
             variance=measured.variance,
-            unit=slope / unrotated.divisor if metric.divide else slope,
+            unit=slope / unrotated.divisor if metric == "standard" else slope,
             spread=np.nanstd(np.where(observed, prepared.values, np.nan), axis=0, ddof=1),
             reliability=seed_reliability(matrix, prepared.column_order),
         ),
@@ -234,7 +234,7 @@ def _against_nulls(
     """
     metric, observed, rank = subject.metric, subject.observed, subject.rank
     z = standardise(subject.filled[None], metric)[0][0]
-    spread = np.ones(z.shape[1]) if metric.divide else z.std(axis=0)
+    spread = np.ones(z.shape[1]) if metric == "standard" else z.std(axis=0)
     options = {"draws": effort["n_permutations"], "count": len(unrotated.singular), "seed": seed}
     permuted = permutation_null(z, observed, rank, metric, **options)
     gaussian = gaussian_null(observed, spread, rank, metric, **options)
@@ -262,7 +262,7 @@ def _base_scores(prepared: PreparedTable, found: Components, loadings: Array, sc
     if not np.isfinite(base).all():
         return np.full(len(found.singular), np.nan)
     z = base - found.center
-    if prepared.metric.double:
+    if prepared.metric == "double":
         z = z - z.mean()
     return np.linalg.pinv(loadings) @ (z / found.divisor)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from traitmap.analysis.traits.components import Mask, Metric, complete_tables, standardise
+from traitmap.analysis.traits.components import Centring, Mask, complete_tables, standardise
 from traitmap.analysis.traits.records import CrossValidation
 from traitmap.matrix.record import Array
 
@@ -24,7 +24,7 @@ def spectrum_band(ratios: Array) -> tuple[Array, Array, Array]:
     return ratios.mean(axis=0), low, high
 
 
-def spectrum_ratios(tables: Array, metric: Metric, count: int) -> Array:
+def spectrum_ratios(tables: Array, metric: Centring, count: int) -> Array:
     """(B, count) explained variance ratios of complete tables (B, S, T).
 
     Falling, of the standardised tables; by the eigenvalues of the smaller Gram matrix.
@@ -79,7 +79,7 @@ def fold_masks(observed: Mask, folds: int, generator: np.random.Generator) -> Ma
 def cross_validate(
     table: Array,
     observed: Mask,
-    metric: Metric,
+    metric: Centring,
     *,
     maximum: int,
     seeds: int = 10,
@@ -90,7 +90,7 @@ def cross_validate(
     """Element-wise cross-validation of regularised iterative PCA with 0..maximum components.
 
     Every observed cell is held out once per seed; its squared error is taken in units of its column's
-    standard deviation (with ``metric.divide``). The fewest components whose error is within one
+    standard deviation (with ``standard``). The fewest components whose error is within one
     standard error of the least are chosen; zero is allowed. Stops early after ``patience`` successive
     numbers of components that are worse than the best so far.
     """
@@ -102,7 +102,7 @@ def cross_validate(
     train = observed[None] & ~held
     counted = np.asarray(held.reshape(seeds, folds, rows, columns).any(axis=1))
     spread = np.ones(columns)
-    if metric.divide:
+    if metric == "standard":
         spread = np.nanstd(np.where(observed, table, np.nan), axis=0, ddof=1)
         spread = np.where(spread > 0, spread, 1.0)
     tables = np.broadcast_to(np.where(observed, table, 0.0), train.shape)
@@ -166,7 +166,7 @@ def _stderr(difference: Array, weights: Array, *, axis: int) -> Array:
 
 
 def gaussian_null(
-    observed: Mask, spread: Array, rank: int, metric: Metric, *, draws: int, count: int, seed: int
+    observed: Mask, spread: Array, rank: int, metric: Centring, *, draws: int, count: int, seed: int
 ) -> Array:
     """(draws, count) explained variance ratios of independent Gaussian tables with the columns' spread (T,).
 
@@ -179,7 +179,7 @@ def gaussian_null(
 
 
 def permutation_null(
-    z: Array, observed: Mask, rank: int, metric: Metric, *, draws: int, count: int, seed: int
+    z: Array, observed: Mask, rank: int, metric: Centring, *, draws: int, count: int, seed: int
 ) -> Array:
     """(draws, count) explained variance ratios of the table z (S, T), its columns permuted independently.
 
@@ -189,7 +189,7 @@ def permutation_null(
     return _spectra(permute_columns(z, observed, draws, generator), observed, rank, metric, count)
 
 
-def _spectra(tables: Array, observed: Mask, rank: int, metric: Metric, count: int) -> Array:
+def _spectra(tables: Array, observed: Mask, rank: int, metric: Centring, count: int) -> Array:
     """(draws, count) explained variance ratios of tables (draws, S, T), completed like the data."""
     ratios = []
     for part in np.array_split(tables, max(1, tables.size // CHUNK)):

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from traitmap.analysis.traits.components import Mask, Metric
+from traitmap.analysis.traits.components import Centring, Mask
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
 
@@ -46,7 +46,7 @@ class PreparedTable:
     table: Array
     observed: Mask
     masked: Mask
-    metric: Metric
+    metric: Centring
     points: Array
     items: Array
     dropped_rows: tuple[str, ...]
@@ -214,7 +214,7 @@ def prepare(
         table=np.where(observed, table, 0.0),
         observed=observed,
         masked=mask[grid],
-        metric=Metric(divide=scale == "standard", double=scale == "double"),
+        metric=scale if scale in ("standard", "double") else "center",
         points=points_per_unit(values),
         items=items,
         dropped_rows=tuple(s for s, keep in zip(matrix.sources, keep_rows, strict=True) if not keep),

@@ -20,8 +20,8 @@ from scipy.optimize import linear_sum_assignment
 from traitmap.analysis.traits.components import (
     PLANE,
     Biplot,
+    Centring,
     Mask,
-    Metric,
     Rotation,
     biplot_of,
     complete_tables,
@@ -51,7 +51,7 @@ class ResampledTable:
     observed: Mask
     loadings: Array
     rank: int
-    metric: Metric
+    metric: Centring
     rotation: Rotation
     used: int
 
