@@ -25,7 +25,7 @@ from torch import nn
 
 from traitmap.data.adapters import lost_start
 from traitmap.engine.base import Base, whole_reason
-from traitmap.engine.forward_paths import choose_layout
+from traitmap.engine.layouts import choose_layout, vocabulary_of
 from traitmap.engine.lora import AdapterWeights, is_linear
 from traitmap.errors import EngineError, ModelError
 
@@ -263,8 +263,10 @@ def peft_applied(base: Base, folder: Path) -> Iterator[Base]:
             yield replace(base, model=_Virtual(model), layout="padded", cached=False)
         else:
             # an adapter may change the attention itself, so the stream may be wrong with it
-            layout = choose_layout(base.model) if base.layout == "stream" else base.layout
-            yield replace(base, layout=layout)
+            layout, reason = base.layout, base.reason
+            if layout == "stream":
+                layout, reason = choose_layout(base.model)
+            yield replace(base, layout=layout, reason=reason)
     finally:
         before.restore()
 
@@ -367,7 +369,7 @@ class _Snapshot:
 
 def _probe(model: Any) -> torch.Tensor:
     """Logits of one short row: what the model is, as far as one pass can tell."""
-    ids = torch.arange(8, device=model.device)[None] % model.config.vocab_size
+    ids = torch.arange(8, device=model.device)[None] % vocabulary_of(model)
     with torch.no_grad():
         logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
     return logits

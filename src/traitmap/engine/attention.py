@@ -21,6 +21,8 @@ from transformers import AttentionInterface
 from traitmap.engine.cpu.products import pad_to_bucket
 
 NAME = "traitmap_stream"
+_WINDOWS = ("sliding_window", "attention_chunk_size")
+_NARROW = 6  # tokens of a window while it is tried
 WASTE = 1.15  # a bucket's padded size may exceed its real size by this factor
 _VECTOR = 32  # numbers in bfloat16 that a processor takes at once
 LONGEST, LONGEST_WIDE = 512, 96  # tokens of a row up to which plain products win on a CPU: bfloat16, wider
@@ -99,6 +101,25 @@ def attending(model: Any, name: str) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(own)
+
+
+@contextmanager
+def narrowed(model: Any) -> Iterator[str]:
+    """The model with windows of attention of a few tokens for the block: the name of what it has, or ""."""
+    changed: list[tuple[Any, str, int]] = []
+    configs = {id(config): config for config in (model.config, model.config.get_text_config())}
+    for owner in [*configs.values(), *model.modules()]:
+        for name in _WINDOWS:
+            value = vars(owner).get(name)
+            if isinstance(value, int) and not isinstance(value, bool) and value > _NARROW:
+                changed.append((owner, name, value))
+    try:
+        for owner, name, _ in changed:
+            setattr(owner, name, _NARROW)
+        yield changed[0][1].replace("_", " ") if changed else ""
+    finally:
+        for owner, name, value in changed:
+            setattr(owner, name, value)
 
 
 def layout_attention(model: Any, layout: str) -> AbstractContextManager[None]:

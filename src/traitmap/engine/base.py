@@ -20,7 +20,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from traitmap.engine.cpu.fast_decoder import FastDecoder
-from traitmap.engine.forward_paths import ForwardPaths, choose_layout
+from traitmap.engine.forward_paths import ForwardPaths
+from traitmap.engine.layouts import choose_layout, rope_switch
 from traitmap.engine.lora import Resident, linear_modules
 from traitmap.engine.requests import RequestCache
 from traitmap.engine.tokens import Encoder
@@ -37,9 +38,9 @@ _NOT_THE_MODEL = ("recipe.json", "loss_curve.csv")
 class Base:
     """A frozen base model, ready for passes.
 
-    layout: ``stream`` where the model's logits over an unpadded stream were found equal to its own,
-    else ``padded``. digest: of weights, configuration, tokenizer and dtype.
-    cached: whether a pass may go on from a key-value cache.
+    layout: the fastest of ``layouts`` that was found to give the model's own logits; reason: why none faster
+    does. digest: of weights, configuration, tokenizer and dtype. cached: whether a pass may go on from a
+    key-value cache. switch: the length of rows at which positions are turned otherwise, see ``rope_switch``.
     """
 
     model: Any
@@ -50,6 +51,8 @@ class Base:
     digest: str
     max_length: int
     cached: bool = True
+    reason: str = ""
+    switch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def load_base(settings: Model, study_folder: Path) -> Base:
     if not quantised:
         model.to(device)
     model.eval().requires_grad_(False)
+    layout, reason = choose_layout(model)
     return Base(
         model=model,
         tokenizer=tokenizer,
@@ -108,9 +112,11 @@ def load_base(settings: Model, study_folder: Path) -> Base:
         if Path(str(model_location(settings.path, study_folder))).is_dir()
         else settings.path,
         revision=settings.revision,
-        layout=choose_layout(model),
+        layout=layout,
         digest=_digest(folder, f"{dtype} nf4" if quantised else str(dtype)),
         max_length=max_length(model.config, tokenizer),
+        reason=reason,
+        switch=rope_switch(model.config),
     )
 
 
@@ -180,9 +186,10 @@ def _four_bits(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
 
 def max_length(config: Any, tokenizer: Any) -> int:
     """Tokens that a model can read at once: its positions, else what its tokenizer says, else 2,048."""
+    text = config.get_text_config()
     for attribute in ("n_positions", "max_position_embeddings", "n_ctx"):
-        if getattr(config, attribute, None):
-            return int(getattr(config, attribute))
+        if getattr(text, attribute, None):
+            return int(getattr(text, attribute))
     length = int(tokenizer.model_max_length)
     return length if length < 10**9 else 2048
 

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from traitmap.engine import attention, cached_attention
-from traitmap.engine.attention import attending, planned
+from traitmap.engine.attention import attending, narrowed, planned
 from traitmap.engine.cached_attention import (
     Cached,
     CacheGroups,
@@ -177,62 +177,55 @@ class ForwardPaths:
 
     cached: passes behind cached keys and values. last_mlp: the last layer's feed-forward block, where its
     outputs at positions that are not read have no part in the logits at the others. fast: the fast CPU pass.
+    decoding: how texts grow where nothing is cached here, as ``layouts.choose_decoding`` has it.
     """
 
     cached: bool = False
     last_mlp: nn.Module | None = None
     fast: bool = False
+    decoding: str = "batch"
 
     def on(self, model: Any) -> ForwardPaths:
         """The same for another model that is built alike."""
         return replace(self, last_mlp=None if self.last_mlp is None else _last_mlp(model))
 
 
-def choose_layout(model: Any) -> str:
-    """``stream`` where a stream of two rows gives each row the logits that it has alone, else ``padded``."""
-    generator = np.random.default_rng(0)
-    rows = [
-        Row(ids=generator.integers(0, model.config.vocab_size, size), reads=np.arange(size))
-        for size in (7, 12)
-    ]
-
-    def packed() -> torch.Tensor:
-        with attending(model, attention.NAME):
-            return read_logits(model, "stream", rows)
-
-    with torch.no_grad():
-        expected = torch.cat([read_logits(model, "padded", [row]) for row in rows]).float()
-        return "stream" if _agrees(packed, expected, model.dtype) else "padded"
-
-
 def find_forward_paths(model: Any) -> ForwardPaths:
     """Which forward paths give this model's own logits, tried on a few short rows of a stream."""
     generator = np.random.default_rng(0)
-    draws = [generator.integers(0, model.config.vocab_size, size) for size in (5, 9, 6)]
+    draws = [generator.integers(0, model.config.get_text_config().vocab_size, size) for size in (5, 9, 6)]
     head, *tails = draws
     rows = [Row(ids=np.concatenate([head, tail]), reads=np.array([7, 8, 9])) for tail in tails]
     with torch.no_grad():
         with attending(model, attention.NAME):
             expected = read_logits(model, "stream", rows).float()
-            agrees = partial(_agrees, expected=expected, dtype=model.dtype)
+            matches = partial(agrees, expected=expected, dtype=model.dtype)
             last_mlp = _last_mlp(model)
-            if last_mlp is not None and not agrees(lambda: read_stream(model, rows, None, last_mlp)[:6]):
+            if last_mlp is not None and not matches(lambda: read_stream(model, rows, None, last_mlp)[:6]):
                 last_mlp = None
-        cached = agrees(lambda: _by_cache(model, head, tails, None))
+        cached = matches(lambda: _by_cache(model, head, tails, None)) and _branches_agree(model, head, tails)
+        with narrowed(model) as windows:
+            if cached and windows:
+                with attending(model, attention.NAME):
+                    beyond = read_logits(model, "stream", rows).float()
+                cached = agrees(lambda: _by_cache(model, head, tails, None), beyond, model.dtype)
+                cached = cached and _branches_agree(model, head, tails)
         fast = FastDecoder.of(model) if cached else None
         valid = (
             fast is not None
-            and agrees(lambda: read_rectangles(fast, plan_rectangles(rows)))
-            and agrees(lambda: _by_cache(model, head, tails, fast))
+            and matches(lambda: read_rectangles(fast, plan_rectangles(rows)))
+            and matches(lambda: _by_cache(model, head, tails, fast))
         )
     return ForwardPaths(cached, last_mlp, valid)
 
 
-def _agrees(compute: Callable[[], torch.Tensor], expected: torch.Tensor, dtype: torch.dtype) -> bool:
+def agrees(compute: Callable[[], torch.Tensor], expected: torch.Tensor, dtype: torch.dtype) -> bool:
     """Whether a forward path runs and gives the expected logits within the rounding of the model's dtype."""
     try:
         logits = compute().float()
-    except (ValueError, TypeError, RuntimeError, AttributeError, IndexError, KeyError):
+    except (ValueError, TypeError, RuntimeError, AttributeError, IndexError, KeyError, AssertionError):
+        return False
+    if logits.shape != expected.shape:
         return False
     tolerance = 1e-4 if dtype in (torch.float32, torch.float64) else 5e-2
     return bool((logits - expected).abs().max() <= tolerance * expected.abs().max())
@@ -251,6 +244,22 @@ def _by_cache(
             slots.write(slot, 3 * slot, 3 * slot + 3, plan.kept)
         steps = [read_next(model, slots, [int(t[i]) for t in tails], prefix, None, fast) for i in (3, 4)]
     return torch.stack([first, *steps], dim=1).flatten(0, 1)
+
+
+def _branches_agree(model: Any, head: np.ndarray, tails: Sequence[np.ndarray]) -> bool:
+    """Whether branches behind a cached prefix get the logits that they have in a stream."""
+    ids = np.concatenate([head, tails[0][:4], tails[1][:3]])
+    branches = np.repeat([0, 1, 2], [len(head) + 2, 2, 3])
+    with attending(model, attention.NAME):
+        whole = Row(ids=ids, reads=np.arange(len(head), len(ids)), branches=branches)
+        expected = read_logits(model, "stream", [whole]).float()
+
+    def behind() -> torch.Tensor:
+        row = Row(ids=ids[len(head) :], reads=np.arange(len(ids) - len(head)), branches=branches[len(head) :])
+        with attending(model, cached_attention.NAME):
+            return read_behind(model, [row], compute_prefixes(model, [(head.tolist(), None)]))[0]
+
+    return agrees(behind, expected, model.dtype)
 
 
 def _last_mlp(model: Any) -> nn.Module | None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from transformers import DynamicCache
 from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from traitmap.data.records import Answer, Request
@@ -33,7 +32,14 @@ from traitmap.engine.forward_paths import (
     read_next,
     read_rectangles,
 )
-from traitmap.engine.passes import Row, batches_by_tokens, out_of_memory, read_logits
+from traitmap.engine.passes import (
+    PaddedDecoder,
+    Row,
+    batches_by_tokens,
+    on_each_side,
+    out_of_memory,
+    read_logits,
+)
 from traitmap.engine.requests import best_tokens, shared_prefixes
 from traitmap.engine.tokens import Encoder
 from traitmap.errors import EngineError, ModelError
@@ -164,7 +170,8 @@ def generate(active: ActiveModel, requests: Sequence[Request], listener: Listene
         StopCriteria(active.base, active.encoder),
     )
     answers: dict[int, Answer] = {}
-    finished = _continuously(active, texts, stop) if active.paths.cached else _in_padded(active, texts, stop)
+    switch = active.base.switch
+    finished = _decoded(active, texts, stop) if switch is None else _on_each_side(active, texts, stop, switch)
     for text in finished:
         answers[text.index] = stop.answer(text)
         listener(Progress("evaluate", len(answers), len(requests)))
@@ -346,62 +353,72 @@ class _SlotDecoder:
 
 
 def _in_padded(
-    active: ActiveModel, texts: Sequence[PartialText], stop: StopCriteria
+    active: ActiveModel, texts: Sequence[PartialText], stop: StopCriteria, decoding: str | None = None
 ) -> Iterator[PartialText]:
-    """Batch by batch, the longest prompts first, each within the cache when all texts run to the end."""
+    """Batch by batch, the longest prompts first, each within the cache when all texts run to the end.
+
+    decoding: as ``layouts.choose_decoding`` has it; None takes what the model can do.
+    """
     if active.adapters is not None:
         active.adapters.route([EVERYTHING])
+    decoding = decoding or (active.paths.decoding if active.base.cached else "anew")
     batches: list[list[PartialText]] = []
     for text in sorted(texts, key=lambda text: (-len(text.prompt), text.index)):
         batch = [*batches[-1], text] if batches else []
         longest = max((t.decoding.max_tokens for t in batch), default=0)
-        if not batch or (len(batch[0].prompt) + longest) * len(batch) > active.cache_tokens:
+        full = not batch or (len(batch[0].prompt) + longest) * len(batch) > active.cache_tokens
+        if full or decoding == "one":
             batches.append([])
         batches[-1].append(text)
     for batch in batches:
         with torch.inference_mode():
-            (_decode_batch if active.base.cached else _decode_anew)(active.base, batch, stop)
+            if decoding == "anew":
+                _decode_anew(active, batch, stop)
+            else:
+                _decode_batch(active.base, batch, stop)
         yield from batch
+
+
+def _on_each_side(
+    active: ActiveModel, texts: Sequence[PartialText], stop: StopCriteria, switch: int
+) -> Iterator[PartialText]:
+    """Texts that stay on one side of a switch of positions behind a cache, those that cross it without one:
+    what the cache holds would be turned as before."""
+    below, crossing, beyond = list[PartialText](), list[PartialText](), list[PartialText]()
+    for text in texts:
+        longest = len(text.prompt) + text.decoding.max_tokens
+        (below if longest <= switch else beyond if len(text.prompt) > switch else crossing).append(text)
+    yield from _decoded(active, below, stop)
+    yield from _in_padded(active, beyond, stop)
+    yield from _in_padded(active, crossing, stop, "anew")
+
+
+def _decoded(active: ActiveModel, texts: Sequence[PartialText], stop: StopCriteria) -> Iterator[PartialText]:
+    return _continuously(active, texts, stop) if active.paths.cached else _in_padded(active, texts, stop)
 
 
 def _decode_batch(base: Base, texts: Sequence[PartialText], stop: StopCriteria) -> None:
     """Decode a padded batch by transformers' own cache until every text is finished."""
-    model, device = base.model, base.model.device
-    longest = max(len(text.prompt) for text in texts)
-    filler = base.tokenizer.pad_token_id or 0
-    ids = torch.tensor([[filler] * (longest - len(t.prompt)) + t.prompt for t in texts], device=device)
-    mask = torch.tensor([[0] * (longest - len(t.prompt)) + [1] * len(t.prompt) for t in texts], device=device)
-    positions = (mask.cumsum(1) - 1).clamp_(min=0)
-    cache = DynamicCache(config=model.config)
+    decoder = PaddedDecoder(base.model, [text.prompt for text in texts], base.tokenizer.pad_token_id or 0)
     active = list(texts)
     while active:
-        output = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        stop.extend(active, next_tokens(output.logits[:, -1], active))
-        keep = [row for row, text in enumerate(active) if not text.finished]
-        if len(keep) < len(active):
-            rows = torch.tensor(keep, device=device, dtype=torch.long)
-            active = [active[row] for row in keep]
-            if not active:
-                return
-            cache.batch_select_indices(rows)
-            mask, positions = mask[rows], positions[rows]
-        ids = torch.tensor([[text.tokens[-1]] for text in active], device=device)
-        mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
-        positions = positions[:, -1:] + 1
+        stop.extend(active, next_tokens(decoder.logits(), active))
+        left = [row for row, text in enumerate(active) if not text.finished]
+        active = [active[row] for row in left]
+        if active:
+            decoder.go_on([text.tokens[-1] for text in active], left)
 
 
-def _decode_anew(base: Base, texts: Sequence[PartialText], stop: StopCriteria) -> None:
-    """Decode without a cache, every text anew at every step: slow, and right behind virtual tokens."""
-    active = list(texts)
-    while active:
-        sequences = [np.asarray(text.prompt + text.tokens, dtype=np.int64) for text in active]
-        rows = [Row(ids=ids, reads=np.asarray([len(ids) - 1])) for ids in sequences]
-        stop.extend(active, next_tokens(read_logits(base.model, base.layout, rows), active))
-        active = [text for text in active if not text.finished]
+def _decode_anew(active: ActiveModel, texts: Sequence[PartialText], stop: StopCriteria) -> None:
+    """Decode without a cache, every text anew at every step: slow, and right where no cache is."""
+    base, growing = active.base, list(texts)
+    layout = "padded" if base.layout == "stream" else base.layout
+    while growing:
+        lengths = [len(text.prompt) + len(text.tokens) for text in growing]
+        for side in on_each_side(lengths, base.switch):
+            for batch in batches_by_tokens([lengths[i] for i in side], active.pass_tokens, layout):
+                part = [growing[side[place]] for place in batch]
+                sequences = [np.asarray(text.prompt + text.tokens, dtype=np.int64) for text in part]
+                rows = [Row(ids=ids, reads=np.asarray([len(ids) - 1])) for ids in sequences]
+                stop.extend(part, next_tokens(read_logits(base.model, layout, rows), part))
+        growing = [text for text in growing if not text.finished]

@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from traitmap.engine.cpu.fast_decoder import FastDecoder, is_known
 from traitmap.engine.cpu.products import widest_products
 from traitmap.engine.forward_paths import ForwardPaths, find_forward_paths
 from traitmap.engine.generate import generate
+from traitmap.engine.layouts import choose_decoding
 from traitmap.engine.lora import AdapterWeights, Resident, is_linear, resident
 from traitmap.engine.requests import RequestCache
 from traitmap.engine.score import loglikelihoods, rolling_loglikelihoods
@@ -98,6 +100,7 @@ class LocalEngine:
             "device": f"{device.type} ({name})",
             "dtype": str(self.base.model.dtype).removeprefix("torch."),
             "layout": self.base.layout,
+            **({"layout_reason": self.base.reason} if self.base.reason else {}),
             "threads": torch.get_num_threads(),
             "parameters": sum(parameter.numel() for parameter in self.base.model.parameters()),
             "versions": {package: version(package) for package in _PACKAGES},
@@ -224,17 +227,21 @@ class LocalEngine:
 
     def _paths_on(self, base: Base, state: object = None) -> ForwardPaths:
         """The forward paths that are valid, tried once; an adapter put in by PEFT may change them."""
-        if base.layout != "stream":
+        if not base.cached:
             return ForwardPaths()
         if base is not self.base:
             if self._peft_paths is None or self._peft_paths[0] != state:
-                self._peft_paths = state, self.find_paths(base.model)
+                self._peft_paths = state, self._found_paths(base)
             return self._peft_paths[1].on(base.model)
         if self.paths is None:
-            self.paths = self.find_paths(base.model)
+            self.paths = self._found_paths(self.base)
         return self.paths
 
 
 def linear_modules_of(base: Base) -> dict[str, torch.nn.Linear]:
     """Every nn.Linear of the base by name, the output head included: what an adapter may touch."""
     return {name: module for name, module in base.model.named_modules() if is_linear(module)}
+    def _found_paths(self, base: Base) -> ForwardPaths:
+        paths = self.find_paths(base.model) if base.layout == "stream" else ForwardPaths()
+        return paths if paths.cached else replace(paths, decoding=choose_decoding(base.model))
+

@@ -1,12 +1,14 @@
 """Forward passes: rows of tokens in, logits at the positions that are read out.
 
-Two layouts. ``stream``: all rows behind each other, nearly without padding, with the attention of
+Three layouts. ``stream``: all rows behind each other, nearly without padding, with the attention of
 ``attention``. ``padded``: a batch of rows filled up to the longest, with the model's own attention.
+``alone``: a batch of one such row.
 Rows come in batches within a budget of tokens, which are halved when memory does not hold one.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import DynamicCache
 
 from traitmap.engine import attention
 from traitmap.engine.cpu.products import pad_to_bucket
@@ -58,8 +61,8 @@ def read_logits(
 ) -> torch.Tensor:
     """(P, V) logits at every read of every row, rows in order. Rows must be sorted by owner.
 
-    layout: ``stream``, or ``padded`` for models without an attention interface; rows of that layout must
-    have no branches.
+    layout: ``stream``, or ``padded`` or ``alone`` for models without an attention interface; rows of those
+    must have no branches.
     """
     if layout == "stream":
         return read_stream(model, rows, adapters)[: sum(len(row.reads) for row in rows)]
@@ -199,18 +202,69 @@ def compute_at_positions(block: torch.nn.Module | None, positions: Ids) -> Itera
             handle.remove()
 
 
+def on_each_side(lengths: Sequence[int], switch: int | None) -> list[list[int]]:
+    """Indices of rows up to a length and of those beyond it, the longest first: no pass has both."""
+    ordered = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    if switch is None:
+        return [ordered]
+    sides = [[i for i in ordered if (lengths[i] > switch) is beyond] for beyond in (True, False)]
+    return [side for side in sides if side]
+
+
+class PaddedDecoder:
+    """Texts that grow token by token in a batch padded on the left, behind transformers' own cache.
+
+    filler: the token of the padding.
+    """
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], filler: int) -> None:
+        self.model, longest = model, max(map(len, prompts))
+        gaps = [longest - len(prompt) for prompt in prompts]
+        rows = [[filler] * gap + list(prompt) for gap, prompt in zip(gaps, prompts, strict=True)]
+        self._ids = torch.tensor(rows, device=model.device)
+        self._mask = torch.tensor([[0] * gap + [1] * (longest - gap) for gap in gaps], device=model.device)
+        self._positions = (self._mask.cumsum(1) - 1).clamp_(min=0)
+        self._cache = DynamicCache(config=model.config)
+        takes = inspect.signature(model.forward).parameters
+        self._name = "cache_params" if "cache_params" in takes else "past_key_values"
+
+    def logits(self) -> torch.Tensor:
+        """(texts, V) logits of the next token of every text."""
+        output = self.model(
+            input_ids=self._ids,
+            attention_mask=self._mask,
+            position_ids=self._positions,
+            use_cache=True,
+            logits_to_keep=1,
+            **{self._name: self._cache},
+        )
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits
+
+    def go_on(self, tokens: Sequence[int], left: Sequence[int]) -> None:
+        """One more token of each of the texts ``left`` of those so far; the others leave."""
+        device = self._mask.device
+        if len(left) < len(self._mask):
+            rows = torch.tensor(left, device=device, dtype=torch.long)
+            self._cache.batch_select_indices(rows)
+            self._mask, self._positions = self._mask[rows], self._positions[rows]
+        self._ids = torch.tensor([[token] for token in tokens], device=device)
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(left), 1)], dim=1)
+        self._positions = self._positions[:, -1:] + 1
+
+
 def batches_by_tokens(
     lengths: Sequence[int], budget: int, layout: str = "stream", *, in_order: bool = False
 ) -> Iterator[list[int]]:
     """Indices of rows in batches of at most ``budget`` computed tokens, longest rows first, or in order.
 
-    A row longer than the budget is a batch of its own.
+    A row longer than the budget is a batch of its own, and every row in the layout ``alone``.
     """
     batch, used = list[int](), 0
     indices: Sequence[int] = range(len(lengths))
     for index in indices if in_order else sorted(indices, key=lambda index: (-lengths[index], index)):
         size = lengths[batch[0]] if batch and layout == "padded" else lengths[index]
-        if batch and used + size > budget:
+        if batch and (used + size > budget or layout == "alone"):
             yield batch
             batch, used = [], 0
             size = lengths[index]

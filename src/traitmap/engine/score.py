@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from traitmap.engine import cached_attention
 from traitmap.engine.attention import attending, layout_attention
 from traitmap.engine.base import ActiveModel
 from traitmap.engine.cached_attention import Cached
-from traitmap.engine.forward_paths import compute_prefixes, read_behind, read_rectangles
-from traitmap.engine.passes import in_batches, read_logits, read_stream
+from traitmap.engine.forward_paths import ForwardPaths, compute_prefixes, read_behind, read_rectangles
+from traitmap.engine.passes import in_batches, on_each_side, read_logits, read_stream
 from traitmap.engine.requests import Prefix, Question, TokenizedRequests, answers_from, questions_of
 from traitmap.progress import Listener, Progress
 
@@ -29,6 +30,9 @@ NumberedAnswers = list[tuple[int, Answer]]
 
 def loglikelihoods(active: ActiveModel, requests: Sequence[Request], listener: Listener) -> list[Answer]:
     """Answers to ``loglikelihood`` requests, in order."""
+    if active.base.switch is not None:
+        pairs = active.encoder.continuations(requests)
+        active = _on_both_sides(active, max(len(context) + len(choice) - 1 for context, choice in pairs))
     base, shared = active.base, active.paths.cached
 
     def tokenize() -> TokenizedRequests:
@@ -57,6 +61,9 @@ def rolling_loglikelihoods(
         for context, continuation in map(make_disjoint_window, windows):
             questions.append(Question(tuple(context), ((len(owners), tuple(continuation)),)))
             owners.append(index)
+    longest = max((len(question.context) for question in questions), default=0)
+    longest += max((len(ids) - 1 for question in questions for _, ids in question.continuations), default=0)
+    active = _on_both_sides(active, longest)
     sums, tokens = np.zeros(len(requests)), np.zeros(len(requests), dtype=int)
     for batch in _answered(active, TokenizedRequests(questions, shared=active.paths.cached)):
         for window, answer in batch:
@@ -64,6 +71,16 @@ def rolling_loglikelihoods(
             tokens[owners[window]] += answer.tokens
     listener(Progress("evaluate", len(requests), len(requests)))
     return [Answer(logprob=float(sums[i]), tokens=int(tokens[i])) for i in range(len(requests))]
+
+
+def _on_both_sides(active: ActiveModel, longest: int) -> ActiveModel:
+    """The model for rows on both sides of a switch of positions: one row for every choice, and nothing that
+    rows share is computed once."""
+    switch = active.base.switch
+    if switch is None or longest <= switch:
+        return active
+    layout = "padded" if active.base.layout == "stream" else active.base.layout
+    return replace(active, base=replace(active.base, layout=layout), paths=ForwardPaths(), fast=None)
 
 
 def _answered(active: ActiveModel, tokenized: TokenizedRequests) -> Iterator[NumberedAnswers]:
@@ -83,7 +100,9 @@ def _answered(active: ActiveModel, tokenized: TokenizedRequests) -> Iterator[Num
                         logits = read_logits(model, layout, batch_rows, active.adapters)
             return answers_from(logits, tokenized.index(batch))
 
-    yield from in_batches(tokenized.lengths[: tokenized.alone], active.pass_tokens, layout, compute)
+    lengths = tokenized.lengths[: tokenized.alone]
+    for order in [None] if active.base.switch is None else on_each_side(lengths, active.base.switch):
+        yield from in_batches(lengths, active.pass_tokens, layout, compute, order=order)
     for homes, needed in _waves(tokenized.prefixes, active.prefix_tokens):
         yield from _behind(active, tokenized, homes, needed)
 

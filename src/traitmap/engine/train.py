@@ -25,6 +25,7 @@ from traitmap.engine.passes import (
     Row,
     batches_by_owner,
     batches_by_tokens,
+    on_each_side,
     padded_to,
     read_logits,
     read_stream,
@@ -301,10 +302,15 @@ def _accumulate_gradients(
     rows, weights, targets = _rows_of_step(states)
     losses = {index: 0.0 for index, state in enumerate(states) if state.active}
     lengths = [len(row.ids) for row in rows]
-    if base.layout == "stream":
-        batches = batches_by_owner([row.owner for row in rows], lengths, passes.budget)
-    else:
-        batches = list(batches_by_tokens(lengths, passes.budget, base.layout))
+    sides = [list(range(len(rows)))] if base.switch is None else on_each_side(lengths, base.switch)
+    batches = list[list[int]]()
+    for side in sides:
+        sizes = [lengths[i] for i in side]
+        if base.layout == "stream":
+            places = batches_by_owner([rows[i].owner for i in side], sizes, passes.budget)
+        else:
+            places = list(batches_by_tokens(sizes, passes.budget, base.layout))
+        batches += [[side[place] for place in batch] for batch in places]
     for batch in batches:
         order = sorted(batch, key=lambda i: (rows[i].owner, i))
         batch_rows = [rows[i] for i in order]
