@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from traitmap.data.conversation import plain_chat
 from traitmap.data.lineage import load_sources
 from traitmap.data.records import Example, Segment
-from traitmap.data.render import plain_chat
 from traitmap.data.sources import draw
 from traitmap.errors import DataError
 from traitmap.study.settings import Model, Source, Study, Target

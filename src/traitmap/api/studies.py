@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from traitmap import analysis
 from traitmap.api.runs import Run, contamination_of, keep_contamination
 from traitmap.data.check import LengthSummary, SourcePreview, check_file, lengths_of, preview_source
+from traitmap.data.conversation import plain_chat
 from traitmap.data.lineage import load_sources
-from traitmap.data.render import plain_chat
 from traitmap.engine.cpu.memory import giving_back, passing_over, paused
 from traitmap.engine.open import open_engine, open_engine_if_present, with_local_copy
 from traitmap.errors import DataError, RunError
@@ -92,7 +92,13 @@ def load_data(
         with passing_over():
             return load_sources(study, plain_chat, rough_token_counts), load_targets(study, plain_chat)
 
-    def render_chat(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+    def render_chat(
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
+        if tools:
+            return base().render_chat(messages, add_generation_prompt, tools)
         return base().render_chat(messages, add_generation_prompt)
 
     def token_counts(texts: Sequence[str]) -> list[int]:
@@ -139,6 +145,7 @@ class Check:
                 "shown": [
                     {"prompt": example.prompt, "completion": example.completion} for example in source.shown
                 ],
+                "read_as": source.read_as,
                 "tokens": jsonable(self.lengths.get(source.name)),
                 "warnings": list(source.warnings),
                 "adapter": str(source.adapter) if source.adapter else None,

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from traitmap.data.conversation import RenderChat, plain_chat
 from traitmap.data.lineage import SourceLoader, repeated
 from traitmap.data.records import Example, ServedAdapter
-from traitmap.data.render import RenderChat, plain_chat
 from traitmap.data.sources import Lineage, LoadedSource, examine_source
 from traitmap.errors import DataError, Fault, StudyError
 from traitmap.study.document import Place
@@ -194,6 +194,7 @@ class SourcePreview:
     warnings: what is legal but seldom meant.
     adapter: the PEFT directory, or the adapter on a server, that is used instead of training, or None.
     variation: what was changed in which source, with a row before and after, or None.
+    read_as: the format of the rows that was recognised, with their number; empty under templates.
     """
 
     name: str
@@ -204,6 +205,7 @@ class SourcePreview:
     warnings: tuple[str, ...]
     adapter: Path | ServedAdapter | None
     variation: Lineage | None = None
+    read_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,7 @@ def preview_source(loaded: LoadedSource) -> SourcePreview:
         warnings=(*loaded.warnings, *_warnings(loaded.examples)),
         adapter=loaded.adapter,
         variation=loaded.variation,
+        read_as=loaded.read_as,
     )
 
 

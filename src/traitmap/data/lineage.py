@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from traitmap.data.conversation import RenderChat
 from traitmap.data.records import Example
-from traitmap.data.render import RenderChat
 from traitmap.data.rows import SourceError, SourceProblem
 from traitmap.data.sources import Lineage, LoadedSource, count_labels, examine_source, loaded_source
 from traitmap.data.variations import CATALOGUE, CannotVaryError, NoSuchPartError, concat

@@ -1,17 +1,20 @@
-"""From the rows of a source to examples: label words, templates and conversations.
+"""From the rows of a source to examples: label words and templates.
 
-Without templates a row must have one of the shapes that TRL accepts.
+Without templates a row must have a format that is known by its columns (`data.shapes`).
 """
 
 from __future__ import annotations
 
-import os
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from traitmap.data.conversation import LeftOutError, RenderChat, Segments
 from traitmap.data.records import Example, Segment
 from traitmap.data.rows import Row, SourceError, SourceProblem, SourceTable
+from traitmap.data.shapes import Shape, shape_of, unused_columns
 from traitmap.study.settings import Source
 from traitmap.study.template import MissingValueError, compiled, names_read
 
@@ -87,31 +90,25 @@ def _spellings(value: Any, names: Sequence[str]) -> list[str]:
     return [str(value)]
 
 
-Segments = tuple[Segment, ...]
+@dataclass(frozen=True)
+class RenderedRows:
+    """Examples of some rows of a source, in order, and what there is to tell of them.
 
-
-class RenderChat(Protocol):
-    """Text of a conversation under the base's chat template, as ``Engine.render_chat``."""
-
-    def __call__(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str: ...
-
-
-def plain_chat(messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
-    """A stand-in for a chat template, for looking at conversations without a model.
-
-    Not what any base was trained on: only for a check, never for training or evaluation.
+    problems: everything that stands against the rows; with any the examples are not to be used.
+    warnings: what of the rows is not used or not learnt. read_as: the format that was recognised; empty where
+    templates say what a row is.
     """
-    turns = "".join(f"<{message['role']}>\n{message['content']}\n" for message in messages)
-    return turns + ("<assistant>\n" if add_generation_prompt else "")
+
+    examples: Sequence[Example] = ()
+    problems: Sequence[SourceProblem] = ()
+    warnings: Sequence[str] = ()
+    read_as: str = ""
 
 
 def render_rows(
     source: Source, table: SourceTable, indices: Sequence[int], render_chat: RenderChat | None
-) -> tuple[list[Example], list[SourceProblem]]:
-    """Examples of the rows at ``indices``, in order, and everything that stands against them.
-
-    With any problem the examples are not to be used.
-    """
+) -> RenderedRows:
+    """Examples of the rows at ``indices``, in order, without those that say not to be learnt."""
     select = getattr(table.rows, "select", None)  # of a hub dataset, where single rows are slow
     rows = list(select(indices)) if select else [table.rows[index] for index in indices]
     names = table.class_names.get(source.label or "", ())
@@ -119,20 +116,32 @@ def render_rows(
     if source.label in table.columns:
         problems.extend(label_problems(source, (row[source.label] for row in rows), names))
     if problems:
-        return [], problems
+        return RenderedRows(problems=problems)
     try:
-        shape = _shape(source, table.columns, render_chat)
+        shape = _templates(source, table.columns) or shape_of(source, table.columns, render_chat)
     except SourceError as error:
-        return [], [error.problem]
+        return RenderedRows(problems=[error.problem])
     examples: list[Example] = []
     row_errors: dict[SourceProblem, list[int]] = {}
+    counts: Counter[str] = Counter()
     for index, row in zip(indices, rows, strict=True):
         word = label_word(row[source.label], source.labels, names) if source.label else None
+        notes: set[str] = set()
         try:
-            examples.append(Example(_encodable(shape(row, word)), word))
+            values = {**row, "label": word} if source.label is not None and not shape.name else row
+            examples.append(Example(_encodable(shape.segments(values, notes)), word))
         except SourceError as error:
             row_errors.setdefault(error.problem, []).append(index + 1)
-    return examples, _problems_of_rows(row_errors)
+        except LeftOutError:
+            notes = {"say of all their turns that they are not to be learnt, and are left out"}
+        counts.update(notes)
+    warnings = [f"{count:,} of {len(rows):,} rows {note}" for note, count in sorted(counts.items())]
+    if rows and not examples and not row_errors:
+        return RenderedRows(problems=[SourceProblem("path", f"nothing is to be learnt: {warnings[0]}")])
+    warnings += unused_columns(shape.used, rows, [example.text for example in examples])
+    note = f", {table.note}" if table.note else ""
+    read_as = f"{shape.name}: {rows_in_words(len(table.rows))}{note}" if shape.name else ""
+    return RenderedRows(examples, _problems_of_rows(row_errors), warnings, read_as)
 
 
 def _problems_of_rows(row_errors: Mapping[SourceProblem, Sequence[int]]) -> list[SourceProblem]:
@@ -175,123 +184,42 @@ def _encodable(segments: Segments) -> Segments:
     return segments
 
 
-Shape = Callable[[Row, str | None], Segments]
+def _templates(source: Source, columns: Sequence[str]) -> Shape | None:
+    """The templates of a source as the way to read its rows, a format without a name; None without any."""
+    if source.completion is None:
+        return None
+    text = f"{source.prompt or ''}{source.completion}"
+    # names with a default are read too, though no row must have them
+    used = tuple(column for column in columns if re.search(rf"\b{re.escape(column)}\b", text))
+
+    def segments(row: Row, _: set[str]) -> Segments:
+        pieces = []
+        for key, template, learn in (
+            ("prompt", source.prompt, False),
+            ("completion", source.completion, True),
+        ):
+            if template is not None:
+                pieces.append(Segment(_written(key, template, row, columns), learn))
+        return tuple(segment for segment in pieces if segment.text or segment.learn)
+
+    return Shape("", used, segments)
 
 
-def _shape(source: Source, columns: Sequence[str], render_chat: RenderChat | None) -> Shape:
-    """How rows become segments: by templates where there are any, else by their columns."""
-    if source.completion is not None:
-        return lambda row, word: _templated(source, row, word)
-    if "messages" in columns:
-        return lambda row, _: _conversation("messages", row["messages"], 0, render_chat)
-    if "prompt" in columns and "completion" in columns:
-        return lambda row, _: _prompt_completion(row, render_chat)
-    if "text" in columns and source.label is None:
-        return lambda row, _: (Segment(_text(row, "text"), True),)
-    if "text" in columns:
-        raise SourceError(
-            "label",
-            'a label is given, but nothing writes it; add prompt: and completion:, such as " {{ label }}", '
-            "or remove label",
-        )
-    raise SourceError(
-        "path",
-        f"the columns are {', '.join(columns)}, which is none of the shapes text; prompt and completion; "
-        'messages. Add templates, such as prompt: "{{ question }}" and completion: " {{ answer }}"',
-    )
-
-
-def _templated(source: Source, row: Row, word: str | None) -> Segments:
-    values = {**row, "label": word} if source.label is not None else dict(row)
-    segments = []
-    for key, text, learn in (("prompt", source.prompt, False), ("completion", source.completion, True)):
-        if text is None:
-            continue
-        try:
-            segments.append(Segment(compiled(text).render(values), learn))
-        except MissingValueError:
-            empty = sorted(name for name in names_read(text) if values.get(name) is None)
-            message = "the template writes a null value; guard it with {{ x or '' }}"
-            if empty:
-                columns = " and ".join(map(repr, empty))
-                message = f"the column {columns} is null or absent, and the template writes it; "
-                message += f"fill or remove such rows, or write {{{{ {empty[0]} or '' }}}}"
-            raise SourceError(key, message) from None
-        except Exception as error:  # a template is a small program, and may fail as any program
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            raise SourceError(key, f"the template fails: {reason}; correct it or the row") from None
-    return tuple(segment for segment in segments if segment.text or segment.learn)
-
-
-def _prompt_completion(row: Row, render_chat: RenderChat | None) -> Segments:
-    prompt, completion = row["prompt"], row["completion"]
-    if isinstance(prompt, list) and isinstance(completion, list):
-        return _conversation("completion", [*prompt, *completion], len(prompt), render_chat)
-    segments = (Segment(_text(row, "prompt"), False), Segment(_text(row, "completion"), True))
-    return tuple(segment for segment in segments if segment.text or segment.learn)
-
-
-def _text(row: Row, column: str) -> str:
-    value = row[column]
-    if isinstance(value, str):
-        return value
-    kind = "null or absent" if value is None else f"{type(value).__name__}, not text"
-    raise SourceError("path", f"the column {column!r} is {kind}; write it as text, or give templates")
-
-
-def _conversation(column: str, messages: Any, learn_from: int, render_chat: RenderChat | None) -> Segments:
-    """Assistant turns from ``learn_from`` on are learnt, with the end of turn that the template writes.
-
-    The template is asked for the conversation up to each assistant turn and through it; what it added
-    is the turn. That holds only for templates that go on from what they have written, so this is
-    checked.
-    """
-    if render_chat is None:
-        raise SourceError("path", "a conversation needs the chat template of the base; none is at hand here")
-    checked = _checked_messages(column, messages)
-    learnt = [at for at, turn in enumerate(checked) if turn["role"] == "assistant" and at >= learn_from]
-    if not learnt:
-        raise SourceError(
-            "path", f"the column {column!r} has no turn of the role 'assistant', so nothing is learnt"
-        )
-    segments: list[Segment] = []
-    written = ""
-    for at in learnt:
-        whole = _chat(render_chat, checked[: at + 1], False)
-        # a generation prompt may hold more than the turn's own head (an empty thought, say)
-        head = os.path.commonprefix([_chat(render_chat, checked[:at], True), whole])  # noqa: RUF071
-        if not head.startswith(written):
-            raise SourceError(
-                "path",
-                f"the base's chat template rewrites earlier turns when turn {at + 1} is added, so the turns "
-                "cannot be told apart; give conversations with one assistant turn",
-            )
-        segments += [Segment(head[len(written) :], False), Segment(whole[len(head) :], True)]
-        written = whole
-    whole = _chat(render_chat, checked, False)
-    if whole.startswith(written):
-        segments.append(Segment(whole[len(written) :], False))
-    return tuple(segment for segment in segments if segment.text)
-
-
-def _checked_messages(column: str, messages: Any) -> list[dict[str, str]]:
-    expected = 'a list of turns such as {"role": "user", "content": "..."}'
-    if not isinstance(messages, list) or not messages:
-        raise SourceError("path", f"the column {column!r} must hold {expected}")
-    for at, turn in enumerate(messages, start=1):
-        sound = isinstance(turn, dict) and all(isinstance(turn.get(key), str) for key in ("role", "content"))
-        if not sound:
-            raise SourceError(
-                "path", f"the column {column!r}, turn {at}: role and content must be text; give {expected}"
-            )
-    return messages
-
-
-def _chat(render_chat: RenderChat, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+def _written(key: str, template: str, row: Row, columns: Sequence[str]) -> str:
+    """What a template writes of a row; SourceError says why it cannot, and which columns there are."""
+    listing = f"the columns are {', '.join(columns)}"
     try:
-        return render_chat(messages, add_generation_prompt)
-    except Exception as error:  # the base's template is a program of somebody else
-        reason = " ".join(str(error).split())[:200]
-        raise SourceError(
-            "path", f"the base's chat template cannot render the conversation: {reason}"
-        ) from None
+        return compiled(template).render(row)
+    except MissingValueError:
+        empty = sorted(name for name in names_read(template) if row.get(name) is None)
+        message = f"the template writes a null value; guard it with {{{{ x or '' }}}}; {listing}"
+        if empty:
+            message = (
+                f"the column {' and '.join(map(repr, empty))} is null or absent, and the template writes "
+            )
+            message += f"it; fill or remove such rows, or write {{{{ {empty[0]} or '' }}}}"
+        raise SourceError(key, message) from None
+    except Exception as error:  # a template is a small program, and may fail as any program
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        message = f"the template fails: {reason}; correct it or the row ({listing})"
+        raise SourceError(key, message) from None

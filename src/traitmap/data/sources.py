@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from traitmap.data.adapters import CONFIG, WEIGHTS, adapter_problem, adapter_warnings, locate_adapter
+from traitmap.data.conversation import RenderChat
 from traitmap.data.records import Example, ServedAdapter
-from traitmap.data.render import RenderChat, render_rows
+from traitmap.data.render import render_rows
 from traitmap.data.rows import SourceError, SourceProblem, read_table
+from traitmap.data.shapes import learnable_rows
 from traitmap.errors import DataError
 from traitmap.study.paths import digest
 from traitmap.study.settings import Lora, Source, Study, Training, settings_of
@@ -62,7 +64,9 @@ class LoadedSource:
     label_counts: examples of each label word, in the order of ``labels`` where they are given.
     available: rows before ``limit`` was applied, or before a variation left rows out.
     variation: what was changed in which source, where this one is made from another.
-    warnings: what a user should know of an adapter that can be used all the same.
+    warnings: what a user should know of an adapter that can be used all the same, or of rows that are left
+        out and columns that are not used.
+    read_as: the format that was recognised, and its rows; empty where templates say what a row is.
     """
 
     name: str
@@ -76,6 +80,7 @@ class LoadedSource:
     available: int
     variation: Lineage | None = None
     warnings: tuple[str, ...] = ()
+    read_as: str = ""
 
     @property
     def draws_as(self) -> str:
@@ -104,11 +109,23 @@ def examine_source(
         return _task(study, source)
     try:
         table = read_table(study, source)
+        rows, notes = learnable_rows(source, table)
     except SourceError as error:
         return [error.problem]
-    indices = draw(len(table.rows), source.limit, study.sample_seed, source.name)
-    examples, problems = render_rows(source, table, indices, render_chat)
-    return problems or loaded_source(study, source, examples, len(table.rows), (source.labels or {}).values())
+    drawn = draw(len(rows), source.limit, study.sample_seed, source.name)
+    indices = drawn if len(rows) == len(table.rows) else [rows[at] for at in drawn]
+    rendered = render_rows(source, table, indices, render_chat)
+    if rendered.problems:
+        return list(rendered.problems)
+    loaded = loaded_source(
+        study,
+        source,
+        rendered.examples,
+        len(table.rows),
+        (source.labels or {}).values(),
+        warnings=(*notes, *rendered.warnings),
+    )
+    return replace(loaded, read_as=rendered.read_as)
 
 
 def draw(count: int, limit: int | None, sample_seed: int, name: str) -> Sequence[int]:

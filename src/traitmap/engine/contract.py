@@ -88,8 +88,16 @@ class Engine(Protocol):
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""
 
-    def render_chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
-        """Text of a conversation under the base's chat template. ModelError where it has none."""
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
+        """Text of a conversation under the base's chat template. ModelError where it has none.
+
+        tools: JSON schemas of the tools that the conversation offers, for templates that write them.
+        """
 
 
 _LEGAL = frozenset({"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"})

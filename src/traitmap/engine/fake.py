@@ -101,8 +101,14 @@ class FakeEngine:
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts]
 
-    def render_chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
-        turns = "".join(f"{message['role']}: {message['content']}\n" for message in messages)
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
+        turns = "".join(f"tool: {tool}\n" for tool in tools)
+        turns += "".join(f"{message['role']}: {message['content']}\n" for message in messages)
         return turns + ("assistant:" if add_generation_prompt else "")
 
     def _train_one(self, job: TrainingJob, folder: Path, rounding: float) -> TrainingReport:

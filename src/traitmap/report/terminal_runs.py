@@ -103,6 +103,8 @@ def _examples(source: SourcePreview) -> list[RenderableType]:
     parts = section(source.name)
     if source.adapter:
         return [*parts, words(f"  adapter as it is: {source.adapter}")]
+    if source.read_as:
+        parts.append(words(f"  read as {source.read_as}"))
     if source.variation:
         parts += _variation(source, source.variation)
     elif source.label_counts:

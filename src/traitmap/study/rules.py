@@ -20,7 +20,7 @@ from traitmap.study.paths import is_local_data, task_stem
 LENGTHS = ("num_train_epochs", "max_steps", "max_tokens")
 ORIGINS = ("path", "task", "adapter", "served_as", "from", "concat")
 READY_MADE = ("adapter", "served_as")
-_OF_ROWS = ("prompt", "completion", "label", "labels")
+_OF_ROWS = ("prompt", "completion", "label", "labels", "train_on")
 _OF_HUB = ("subset", "split", "revision")
 _WITHOUT_EFFECT = {
     "task": (*_OF_HUB, *_OF_ROWS),
@@ -129,6 +129,11 @@ def source_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
         if given.get("prompt") is not None and given.get("completion") is None:
             message = "prompt is given without completion; add completion: the text to be learnt"
             yield ("prompt",), message
+        if given.get("train_on") is not None and given.get("completion") is not None:
+            yield (
+                ("train_on",),
+                "train_on has no effect where templates say what is learnt; remove one of them",
+            )
     if len(origins) == 1:
         yield from variation_conflicts(given, origins[0])
 

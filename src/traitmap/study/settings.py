@@ -337,7 +337,9 @@ class Source(Settings):
     """A training set, or an adapter that exists already.
 
     Exactly one of ``path``, ``task``, ``adapter``, ``served_as``, ``from``, ``concat``. Without templates a
-    row must have one of the shapes that TRL accepts: ``text``; ``prompt`` and ``completion``; ``messages``.
+    row must have a format that is known by its columns: ``text``; ``prompt`` and ``completion``;
+    ``messages``; ``conversations`` (ShareGPT); ``instruction`` and ``output`` (Alpaca); ``chosen`` and
+    ``rejected``.
     The keys from ``balance`` on say what a source with ``from`` changes; several are applied in the order of
     ``docs/variations.md``.
 
@@ -360,6 +362,7 @@ class Source(Settings):
     completion: sandboxed Jinja template: what it learns to write. Without ``prompt`` it is learnt whole.
     label: the column that holds the class.
     labels: the word of each of its values, seen by the templates as ``{{ label }}``.
+    train_on: the answer of preference pairs that is learnt, ``chosen`` or ``rejected``.
     limit: use at most this many examples, drawn at random with the study's ``sample_seed``.
     training: settings of ``training`` that differ for this source only.
     lora: settings of ``lora`` that differ for this source only.
@@ -395,6 +398,7 @@ class Source(Settings):
     prompt: TemplateText | None = None
     completion: TemplateText | None = None
     label: Text | None = None
+    train_on: Literal["chosen", "rejected"] | None = None
     labels: Annotated[dict[str, str], AfterValidator(_label_words)] | None = None
     limit: Count | None = None
     training: Annotated[dict[str, Any], AfterValidator(partial(_override, Training))] = Field(

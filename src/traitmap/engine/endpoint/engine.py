@@ -173,7 +173,12 @@ class EndpointEngine:
             return [ceil(len(text) / _CHARACTERS_PER_TOKEN) for text in texts]
         return [len(self.encoder.encode(text)) for text in texts]
 
-    def render_chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
         """The conversation under the tokenizer's template; without a tokenizer the server renders it."""
         if self.encoder is None:
             return protocol.conversation_text(messages)
@@ -183,6 +188,7 @@ class EndpointEngine:
             [dict(message) for message in messages],
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
+            tools=[dict(tool) for tool in tools] or None,
         )
         return str(text)
 
