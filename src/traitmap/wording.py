@@ -72,17 +72,22 @@ def estimate(result: Bounded, digits: int = 1, unknown: str = "unknown") -> str:
 def probability(value: float) -> str:
     """A p or q as style guides print it: ``.023``, ``<.001``, ``1.00``.
 
-    Three decimals without the leading zero; a dash where it is unknown.
+    Three decimals without the leading zero; four, cut, where three would round a p below .05 up to it
+    (``.0498``), so that a verdict never stands beside a number that denies it. A dash where it is unknown.
     """
     if not isfinite(value):
         return UNKNOWN
     if value < 0.001:
         return "<.001"
+    if 0.0495 <= value < 0.05:
+        return f".0{min(int(value * 1e4), 499)}"
     return "1.00" if value > 0.9994 else f"{value:.3f}".lstrip("0")
 
 
 def related(name: str, value: float) -> str:
-    """``q = .023`` or ``q < .001``."""
+    """``q = .023``, ``q < .001``, or ``q unknown``."""
+    if not isfinite(value):
+        return f"{name} unknown"
     shown = probability(value)
     return f"{name} < {shown[1:]}" if shown.startswith("<") else f"{name} = {shown}"
 

@@ -87,7 +87,7 @@ class DoseResponse:
         """What the curve says, in a sentence with its numbers."""
         ends = f"from {self.effects[0].value:.3g} at {self.doses[0]:g} to {self.effects[-1].value:.3g} at "
         ends += f"{self.doses[-1]:g}"
-        line = f"{self.change.value:+.3g} [{self.change.low:+.3g}, {self.change.high:+.3g}] over the range"
+        line = f"{_signed(self.change)} over the range"
         if self.verdict in ("rises", "falls"):
             steps = ""
             if self.monotone:
@@ -267,6 +267,7 @@ class DifferenceInDifferences:
         if self.p < 1 - CONFIDENCE:
             return f"{head}: the difference of {_signed(self.difference)} is beyond noise."
         seen = f" (below {self.smallest_visible:.3g} it would not have been seen)"
+        seen = seen if isfinite(self.smallest_visible) else ""
         return f"{head}: whether these differ ({_signed(self.difference)}) cannot be told{seen}."
 
 

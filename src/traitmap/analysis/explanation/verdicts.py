@@ -27,6 +27,7 @@ from traitmap.analysis.traits.description import listed
 from traitmap.analysis.traits.records import TraitWarning
 from traitmap.matrix.record import TransferMatrix
 from traitmap.matrix.statistics import Interval
+from traitmap.wording import estimate, related
 
 ALIKE = 0.75  # R^2 on the other composites from which one is nearly redundant
 _UNIT = {"points": "points", "standard": "standard deviations of the target"}
@@ -73,7 +74,7 @@ def _effect(effect: FeatureEffect) -> str:
     head = f"{effect.name.capitalize()} ({effect.words})"
     if not effect.effect.known:
         return f"{head}: cannot tell; {effect.effect.reason}."
-    numbers = f"effect {_standard(effect.effect)} SD beside the others, {_related('q', effect.q)}"
+    numbers = f"effect {_standard(effect.effect)} SD beside the others, {related('q', effect.q)}"
     if effect.verdict == "yes":
         way = "go with higher gains" if effect.effect.value > 0 else "go with lower gains"
         return f"{head}: yes, alike pairs {way}; {numbers}{_resting(effect.rests_on)}."
@@ -82,11 +83,15 @@ def _effect(effect: FeatureEffect) -> str:
     if effect.q < LEVEL:
         return (
             f"{head}: cannot tell; {numbers}, but by itself {_standard(effect.by_itself)} "
-            f"({_related('p', effect.p_by_itself)}): it may come from the others."
+            f"({related('p', effect.p_by_itself)}): it may come from the others."
         )
-    seen = f"an effect below {effect.detectable:.2f} SD would have been missed more than one time in five"
+    seen = ""
+    if isfinite(effect.detectable):
+        seen = (
+            f"; an effect below {effect.detectable:.2f} SD would have been missed more than one time in five"
+        )
     alike = "; the other composites say nearly the same" if effect.collinearity > ALIKE else ""
-    return f"{head}: cannot tell; {numbers}; {seen}{alike}."
+    return f"{head}: cannot tell; {numbers}{seen}{alike}."
 
 
 def _resting(names: Sequence[str]) -> str:
@@ -119,7 +124,7 @@ def _shares(found: Dominance) -> list[str]:
         return ["Shares of variance: cannot tell; there is no feature of pairs."]
     parts = [
         f"{group.group} {_percent(group.share)} (chance {_percent(group.null_mean)}, "
-        f"{_related('p', group.p)}: {group.verdict})"
+        f"{related('p', group.p)}: {group.verdict})"
         for group in found.groups
     ]
     sentences = [
@@ -150,7 +155,7 @@ def _levels(levels: Sequence[LevelEffect]) -> list[str]:
         if not known:
             continue
         significant = [
-            f"{level.words} (r {_standard(level.r)}, {_related('q', level.q)})"
+            f"{level.words} (r {_standard(level.r)}, {related('q', level.q)})"
             for level in known
             if level.verdict == "yes"
         ]
@@ -158,9 +163,12 @@ def _levels(levels: Sequence[LevelEffect]) -> list[str]:
         if significant:
             sentences.append(f"Between {n} {side}s, {strength} strength goes with {listed(significant)}.")
         else:
+            only = (
+                f"; of {len(known)} properties only a correlation of {seen:.2f} or more would have been found"
+            )
             sentences.append(
-                f"Between {n} {side}s: cannot tell what {strength} strength goes with; of {len(known)} "
-                f"properties only a correlation of {seen:.2f} or more would have been found."
+                f"Between {n} {side}s: cannot tell what {strength} strength goes with"
+                f"{only if isfinite(seen) else ''}."
             )
     return sentences
 
@@ -198,13 +206,10 @@ def _asymmetry(found: Asymmetry, unit: str) -> list[str]:
             if found.p < 0.05
             else "cannot tell whether one direction goes with the other"
         )
+        seen = f"; {found.detectable:.2f} would have been seen four times in five"
         sentences.append(
-            f"Reciprocity: {verdict}; r {_standard(found.reciprocity)}, {_related('p', found.p)}"
-            + (
-                "."
-                if found.p < 0.05
-                else f"; {found.detectable:.2f} would have been seen four times in five."
-            )
+            f"Reciprocity: {verdict}; r {_standard(found.reciprocity)}, {related('p', found.p)}"
+            f"{'' if found.p < 0.05 or not isfinite(found.detectable) else seen}."
         )
     return sentences
 
@@ -281,14 +286,8 @@ def warnings_of(
 
 
 def _standard(value: Interval) -> str:
-    return f"{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
+    return estimate(value, 2)
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if isfinite(share) else "an unknown share"
-
-
-def _related(name: str, value: float) -> str:
-    if not isfinite(value):
-        return f"{name} unknown"
-    return f"{name} < .001" if value < 0.001 else f"{name} = {f'{value:.3f}'.removeprefix('0')}"

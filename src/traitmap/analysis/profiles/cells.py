@@ -2,8 +2,8 @@
 
 ``cell_profiles`` arranges the outcomes by target and asks cell_classes and cell_lengths about each. Out of
 what they say come the reasons of cells (length, class prior, collapse, format, metric, stopping), tested over
-the whole matrix at once, and trends: whether sources with longer outputs make adapters write longer, over all
-sources of a target.
+the whole matrix at once, and trends: whether sources with longer outputs go with adapters that write longer,
+over all sources of a target.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from traitmap.data.texts import Texts
 from traitmap.jsonable import jsonable
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import Interval, benjamini_hochberg, detectable
+from traitmap.wording import related
 
 Reasons = Mapping[tuple[str, str], tuple[Reason, ...]]
 CellRecord = TypeVar("CellRecord", CellClasses, CellLengths)
@@ -65,10 +66,11 @@ class LengthTrend:
         where = f"On {self.target}" if self.target else "Over all targets"
         if not isfinite(self.correlation):
             return f"{where} it cannot be told whether lengths follow the source: {self.reason}."
-        numbers = f"rank correlation {self.correlation:+.2f} over {self.sources} sources, p {self.p:.2g}"
+        numbers = f"rank correlation {self.correlation:+.2f} over {self.sources} sources"
+        numbers += f", {related('p', self.p)}"
         if self.p < 0.05:
             follows = "longer" if self.correlation > 0 else "shorter"
-            return f"{where} sources with longer outputs make adapters write {follows} ({numbers})."
+            return f"{where} sources with longer outputs go with adapters that write {follows} ({numbers})."
         return (
             f"{where} it cannot be told whether lengths follow the source ({numbers}; below "
             f"{self.smallest_visible:.2f} it would not have been seen)."

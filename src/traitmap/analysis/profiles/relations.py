@@ -31,6 +31,7 @@ from traitmap.analysis.profiles.relation_tests import (
 from traitmap.jsonable import jsonable
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import Interval, benjamini_hochberg, t_value, unknown
+from traitmap.wording import related
 
 MIN_SUPPORT = 10
 PRIOR = 0.5  # Jeffreys: half a success and half a failure
@@ -153,14 +154,14 @@ def relation_in_words(effect: RelationEffect) -> str:
     else:
         more = "more" if gap.value > 0 else "less"
         comparison = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] against other items"
-    numbers = f"{comparison}, {effect.n_with} items, q = {effect.q:.3f}"
+    numbers = f"{comparison}, {effect.n_with} items, {related('q', effect.q)}"
     sentence = f"the score rises {more} on items with {name}: {numbers}"
     if effect.q >= LEVEL:
         return f"{sentence}: not above chance"
     if effect.significant:
         return sentence
     if isfinite(effect.p_within):
-        return f"{sentence}; not so among items of one length and class (p = {effect.p_within:.2f})"
+        return f"{sentence}; not so among items of one length and class ({related('p', effect.p_within)})"
     return f"{sentence}; cannot be told from the length and class of the items"
 
 

@@ -31,7 +31,7 @@ from traitmap.analysis.recommendation.posterior import (
     predictive_posterior,
     smallest_difference,
 )
-from traitmap.analysis.recommendation.problem import AS_GIVEN, SHARE, Values, factor_of, unit_for, units_of
+from traitmap.analysis.recommendation.problem import AS_GIVEN, Values, factor_of, unit_for, units_of
 from traitmap.analysis.recommendation.records import (
     Advice,
     Recommendation,
@@ -45,6 +45,8 @@ from traitmap.analysis.traits.records import Traits
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, Cell, TransferMatrix
 from traitmap.matrix.statistics import Interval, error_of_width, unknown
+from traitmap.metrics import SHARE
+from traitmap.wording import listed
 
 _DOUBT = 0.1  # probability of being better from which a rival cannot be told apart
 _ITEMS = 200  # of a probe, where nothing says how many
@@ -440,7 +442,7 @@ def _notes(problem: ColdStartProblem, probes: Sequence[Probe], aside: set[str]) 
     if problem.stretched:
         notes.append(
             "Measured in other units, and stretched to the spread of gains here: "
-            f"{', '.join(problem.stretched)}."
+            f"{listed(problem.stretched)}."
         )
     ignored = [probe.source for probe in probes if probe.source in aside]
     if ignored:

@@ -26,7 +26,6 @@ from traitmap.analysis.recommendation.models import (
     Parts,
 )
 from traitmap.analysis.recommendation.problem import (
-    SHARE,
     Problem,
     Values,
     design_of,
@@ -37,6 +36,8 @@ from traitmap.analysis.recommendation.problem import (
 )
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
+from traitmap.metrics import SHARE
+from traitmap.wording import listed
 
 STACK = "stack"
 INNER_FOLDS = 6
@@ -292,7 +293,7 @@ def with_base(matrix: TransferMatrix, values: Values) -> tuple[TransferMatrix, l
         return matrix, []
     lacking = [name for name, known in zip(matrix.targets, based, strict=True) if not known]
     return _columns(matrix, np.flatnonzero(based).tolist()), [
-        f"No base is known on {', '.join(lacking)}, so no gains are either: nothing was learnt from there."
+        f"No base is known on {listed(lacking)}, so no gains are either: nothing was learnt from there."
     ]
 
 

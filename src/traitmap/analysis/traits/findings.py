@@ -6,6 +6,7 @@ numbers and the action to take; thresholds stand at the top of the chapter and i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -21,6 +22,7 @@ TWO_ROWS = 0.75  # leverage at which it is mostly two
 ONE_COLUMN = 0.5  # squared loading at which it is mostly one target
 NEAR_DUPLICATE = 0.98  # correlation at which two targets measure one thing
 COLLAPSED = -2.0  # median robust z-score at which a source has fallen through the floor
+MOST_WARNINGS = 25
 ONE_ANSWER = 0.9  # share of one answer at which predictions count as collapsed
 
 
@@ -429,23 +431,50 @@ def all_findings(
     """Every warning, the gravest first: support, then what shapes the components, then the data, then noise.
 
     Axes are examined for the used components, and for those of the first four that hold more than an
-    average one (Kaiser's rule), because people read those.
+    average one (Kaiser's rule), because people read those. At most ``MOST_WARNINGS``, the others counted.
     """
     ratios = traits.explained_variance_ratio
     used = traits.n_components["used"]
     examined = [c for c in range(min(max(used, 4), len(ratios))) if c < used or ratios[c] >= 1 / len(ratios)]
-    return (
-        *support(traits),
-        *one_row_axes(traits, examined),
-        *collapsed_sources(prepared, majority_share),
-        *duplicated_sources(prepared),
-        *instability(traits),
-        *general_component(traits, range(traits.n_components["used"])),
-        *near_duplicate_targets(prepared),
-        *left_out(prepared),
-        *table_as_read(matrix, prepared),
-        *incomplete(prepared),
-        *noisy(traits),
-        *mixed_units(matrix),
-        *unknown_base(prepared),
+    return at_most(
+        (
+            *support(traits),
+            *one_row_axes(traits, examined),
+            *collapsed_sources(prepared, majority_share),
+            *duplicated_sources(prepared),
+            *instability(traits),
+            *general_component(traits, range(traits.n_components["used"])),
+            *near_duplicate_targets(prepared),
+            *left_out(prepared),
+            *table_as_read(matrix, prepared),
+            *incomplete(prepared),
+            *noisy(traits),
+            *mixed_units(matrix),
+            *unknown_base(prepared),
+        )
     )
+
+
+def at_most(warnings: Iterable[TraitWarning], most: int = MOST_WARNINGS) -> tuple[TraitWarning, ...]:
+    """Warnings in their order, at most ``most``: of each kind as many as there is room for.
+
+    The last one then says how many of which kinds are left out (code ``more_warnings``).
+    """
+    listed = tuple(warnings)
+    if len(listed) <= most:
+        return listed
+    counts = Counter(warning.code for warning in listed)
+    room = max(
+        (each for each in range(1, most) if sum(min(count, each) for count in counts.values()) < most),
+        default=1,
+    )
+    seen: Counter[str] = Counter()
+    kept: list[TraitWarning] = []
+    for warning in listed:
+        seen[warning.code] += 1
+        if seen[warning.code] <= room and len(kept) < most - 1:
+            kept.append(warning)
+    left = counts - Counter(warning.code for warning in kept)
+    kinds = ", ".join(f"{count:,} of {code.replace('_', ' ')}" for code, count in left.items())
+    message = f"{sum(left.values()):,} more warnings are not listed: {kinds}"
+    return (*kept, TraitWarning("more_warnings", message, "mend those that are listed, and look again"))
