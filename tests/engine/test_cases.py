@@ -40,3 +40,10 @@ def test_log_likelihoods_are_right(shared: Path, number: int) -> None:
     engine = LocalEngine.open(Model(path=str(folder / "base"), device="cpu", dtype="float32"))
     found = engine.answer(requests, adapter if adapter.is_dir() else None)
     assert [answer.logprob for answer in found] == pytest.approx(right["logprobs"], abs=2e-4)
+
+
+def test_a_base_with_a_vision_tower_is_read_through_its_text_part(shared: Path) -> None:
+    engine = LocalEngine.open(Model(path=str(case(shared, 10) / "base"), device="cpu", dtype="float32"))
+    (answer,) = engine.answer([Request("loglikelihood", "Question: what is 12 + 30? Answer:", " positive")])
+    assert answer.logprob == pytest.approx(-11.9427, abs=2e-4)
+    assert engine.base.max_length == 256

@@ -21,7 +21,7 @@ from traitmap.data.check import LengthSummary, SourcePreview, check_file, length
 from traitmap.data.conversation import plain_chat
 from traitmap.data.lineage import load_sources
 from traitmap.engine.cpu.memory import giving_back, passing_over, paused
-from traitmap.engine.open import open_engine, open_engine_if_present, with_local_copy
+from traitmap.engine.open import notes_of, open_engine, open_engine_if_present, with_local_copy
 from traitmap.errors import DataError, RunError
 from traitmap.jsonable import jsonable, outline
 from traitmap.progress import Listener, silent
@@ -230,7 +230,7 @@ def check(
             token_counts=token_counts,
             cost=cost,
         ),
-        notes=(*code_that_runs(study), *base_notes, *notes),
+        notes=(*code_that_runs(study), *base_notes, *notes_of(engine, study.lora), *notes),
     )
 
 

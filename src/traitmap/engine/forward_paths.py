@@ -264,7 +264,7 @@ def _branches_agree(model: Any, head: np.ndarray, tails: Sequence[np.ndarray]) -
 
 def _last_mlp(model: Any) -> nn.Module | None:
     """The child ``mlp`` of the last decoder layer, where the model is built that way."""
-    count = getattr(model.config, "num_hidden_layers", None)
+    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     block = getattr(stacks[0][-1], "mlp", None) if len(stacks) == 1 else None
     return block if isinstance(block, nn.Module) else None

@@ -30,7 +30,7 @@ from traitmap.engine.cpu.products import widest_products
 from traitmap.engine.forward_paths import ForwardPaths, find_forward_paths
 from traitmap.engine.generate import generate
 from traitmap.engine.layouts import choose_decoding
-from traitmap.engine.lora import AdapterWeights, Resident, is_linear, resident
+from traitmap.engine.lora import AdapterWeights, Resident, is_linear, left_out, resident
 from traitmap.engine.requests import RequestCache
 from traitmap.engine.score import loglikelihoods, rolling_loglikelihoods
 from traitmap.engine.tokens import Encoder
@@ -119,6 +119,20 @@ class LocalEngine:
             if state.failure is None:
                 save_adapter(folder, state.adapter, self.base.path, self.base.revision)
         return [state.report(seconds) for state in states]
+
+    def notes(self, lora: Lora) -> tuple[str, ...]:
+        """What a user should know of how this base is computed and adapted, in sentences."""
+        reason, paths = self.base.reason, self._paths_on(self.base)
+        notes = [f"rows of this base are computed {self.base.layout} ({reason})."] if reason else []
+        if not paths.cached and paths.decoding != "batch":
+            how = "one text at a time" if paths.decoding == "one" else "without a cache, which is slow"
+            notes.append(f"texts of this base are generated {how}: tried, a faster way gave other logits.")
+        if self.base.switch is not None:
+            notes.append(
+                f"this base turns positions otherwise beyond {self.base.switch} tokens (LongRoPE): rows on "
+                "both sides share no pass, and texts that cross it are generated without a cache."
+            )
+        return tuple(note for note in (*notes, left_out(self.base.model, lora.target_modules)) if note)
 
     def largest_group(self, lora: Lora, training: Training) -> int:
         return largest_group(self.base.model, lora, training, self.pass_tokens)

@@ -70,16 +70,41 @@ def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     return isinstance(module, nn.Linear) and (quantised or kind.forward is nn.Linear.forward)
 
 
-def linear_modules(model: nn.Module, target_modules: str | Sequence[str]) -> dict[str, nn.Linear]:
-    """The ``nn.Linear`` modules that PEFT would adapt, by full name, in model order.
+# PEFT refuses adapters on these modules of these models, which read the weight itself and not the output
+_STATE_SPACE = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
+_READ_DIRECTLY = {"out_proj", "conv1d"}
 
-    ``all-linear`` means every one but the output head. A list matches whole names or their endings,
-    as PEFT does. ModelError where a name matches nothing, or something that is not ``nn.Linear``.
+
+def _language_part(model: Any) -> tuple[str, nn.Module]:
+    """(name within the model, module) of what reads text: the whole model, but for a tower beside it."""
+    if model.config.get_text_config() is model.config:
+        return "", model
+    decoder = model.get_decoder()
+    name = next((name for name, module in model.named_modules() if module is decoder), "")
+    return name, decoder if name else model
+
+
+def linear_modules(model: nn.Module, target_modules: str | Sequence[str]) -> dict[str, nn.Linear]:
+    """The ``nn.Linear`` modules of the language part that PEFT would adapt, by full name, in model order.
+
+    ``all-linear`` means every one but the output head, without what PEFT refuses to adapt. A list matches
+    whole names or their endings, as PEFT does. ModelError where a name matches nothing, something that is
+    not ``nn.Linear``, or what PEFT refuses.
     """
     head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    prefix, part = _language_part(model)
+    names = [name for name, _ in part.named_modules(prefix=prefix)]
+    if head is not None and prefix:
+        names += [name for name, module in model.named_modules() if module is head]
+    modules = dict(model.named_modules())
+    linear = {name: module for name in names if is_linear(module := modules[name])}
+    refused = _READ_DIRECTLY if getattr(model.config, "model_type", None) in _STATE_SPACE else set[str]()
     if target_modules == "all-linear":
-        adapted = {name: module for name, module in linear.items() if module is not head}
+        adapted = {
+            name: module
+            for name, module in linear.items()
+            if module is not head and name.rsplit(".", 1)[-1] not in refused
+        }
         if not adapted:
             raise ModelError(
                 f"{type(model).__name__} has no torch.nn.Linear outside its output head; traitmap adapts "
@@ -88,17 +113,50 @@ def linear_modules(model: nn.Module, target_modules: str | Sequence[str]) -> dic
         return adapted
     targets: dict[str, nn.Linear] = {}
     for target in target_modules:
-        matches = [name for name, _ in model.named_modules() if name == target or name.endswith("." + target)]
+        matches = [name for name in names if name == target or name.endswith("." + target)]
         wrong = [name for name in matches if name not in linear]
-        if not matches or wrong:
-            endings = sorted({name.rsplit(".", 1)[-1] for name in linear})
+        kept = [name for name in matches if name.rsplit(".", 1)[-1] in refused]
+        if not matches or wrong or kept:
+            endings = sorted({name.rsplit(".", 1)[-1] for name in linear} - refused)
             what = f"{wrong[0]} is no torch.nn.Linear" if wrong else "no module has that name"
+            if wrong and isinstance(modules[wrong[0]], nn.Linear):
+                what = f"{wrong[0]} is a {type(modules[wrong[0]]).__name__}, whose output is no plain product"
+            elif kept:
+                what = f"PEFT adapts no {target} of a {model.config.model_type} model"  # type: ignore[union-attr]
             raise ModelError(
                 f"target_modules: {target!r}: {what}; {type(model).__name__} offers {', '.join(endings)}, "
                 "or all-linear."
             )
         targets.update({name: linear[name] for name in matches})
     return {name: module for name, module in linear.items() if name in targets}
+
+
+def left_out(model: nn.Module, target_modules: str | Sequence[str]) -> str:
+    """A sentence on the matrices of the model that ``all-linear`` gives no adapter, or nothing.
+
+    Embeddings and the output head, which it never means, are not counted among them; convolutions are.
+    """
+    if target_modules != "all-linear":
+        return ""
+    adapted, head = linear_modules(model, target_modules), model.get_output_embeddings()  # type: ignore[operator]
+    names, numbers = dict[str, None](), 0
+    for name, module in model.named_modules():
+        if name in adapted or module is head or isinstance(module, nn.Embedding):
+            continue
+        for part, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() > 1:
+                steps = [step for step in (*name.split("."), part) if not step.isdigit()]
+                names[".".join(steps[-3:])] = None
+                numbers += parameter.numel()
+    if not names:
+        return ""
+    share = numbers / sum(parameter.numel() for parameter in model.parameters())
+    listed = ", ".join(list(names)[:4]) + (f" and {len(names) - 4} others" if len(names) > 4 else "")
+    experts = "; PEFT would adapt experts too, by target_parameters" if "experts" in " ".join(names) else ""
+    return (
+        f"all-linear adapts nn.Linear modules of the language part: {listed}, {share:.0%} of the base's "
+        f"parameters, get no adapter here{experts}."
+    )
 
 
 def new_adapter(modules: dict[str, nn.Linear], lora: Lora, generator: torch.Generator) -> AdapterWeights:

@@ -15,7 +15,7 @@ from traitmap.data.copies import model_copy, offline_where_unreachable
 from traitmap.engine.cpu.memory import paused
 from traitmap.errors import ModelError
 from traitmap.study.paths import model_location
-from traitmap.study.settings import Model
+from traitmap.study.settings import Lora, Model
 
 if TYPE_CHECKING:
     from traitmap.engine.contract import Engine
@@ -67,6 +67,15 @@ def open_engine_if_present(
             return open_engine(used, folder), ""
     except ModelError as error:
         return None, f"the base cannot be had here: {error}"
+
+
+def notes_of(engine: Engine | None, lora: Lora) -> tuple[str, ...]:
+    """Sentences on how a base on this machine is computed and adapted; none for a server."""
+    if engine is None or engine.conditions.get("engine") != "local":
+        return ()
+    from traitmap.engine.local import LocalEngine
+
+    return engine.notes(lora) if isinstance(engine, LocalEngine) else ()
 
 
 def with_local_copy(model: Model, copies: Path | None) -> Model:
