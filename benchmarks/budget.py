@@ -24,8 +24,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from traitmap.analysis.features import PairFeatures
-from traitmap.analysis.profiles.pairs import pair_features
+from traitmap.analysis.profiles.pairs import PairFeatures, pair_features
 from traitmap.analysis.recommendation.completion import (
     Budget,
     Price,

@@ -17,8 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from planted_causes import CAUSES, drawn_texts, gains
 from traitmap.analysis.explanation.explain import explain
-from traitmap.analysis.features import PairFeatures
-from traitmap.analysis.profiles.pairs import pair_features
+from traitmap.analysis.profiles.pairs import PairFeatures, pair_features
 
 SEEDS = 20
 TEXTS = 200

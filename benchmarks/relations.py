@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from traitmap.analysis.profiles.relation_tests import difference_test, win_odds_ratio, win_test
+from traitmap.analysis.profiles.relations import difference_test, win_odds_ratio, win_test
 from traitmap.matrix.statistics import benjamini_hochberg
 
 TABLES = 400

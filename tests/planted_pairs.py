@@ -8,7 +8,7 @@ import numpy as np
 
 from planted import matrix_of
 from traitmap.analysis.explanation.design import two_way_residual
-from traitmap.analysis.features import Feature, PairFeatures
+from traitmap.analysis.profiles.pairs import Feature, PairFeatures
 from traitmap.matrix.record import Array, TransferMatrix
 
 

@@ -6,7 +6,7 @@ from math import isinf
 
 import pytest
 
-from traitmap.analysis.profiles.class_metrics import LOWEST, METRICS
+from traitmap.analysis.profiles.classes import LOWEST, METRICS
 from traitmap.imports.helm import _METRICS as HELM_METRICS
 from traitmap.metrics import CATALOGUE, CLASS_METRICS, SHARE, direction, metric
 

@@ -1,6 +1,6 @@
 from .analysis.explanation.design import Composite as Composite
 from .analysis.explanation.records import Explanation as Explanation
-from .analysis.features import PairFeatures as PairFeatures
+from .analysis.profiles.pairs import PairFeatures as PairFeatures
 from .analysis.profiles.record import Profile as Profile
 from .analysis.recommendation.completion import complete as complete
 from .analysis.recommendation.protocol import RecommenderEvaluation as RecommenderEvaluation

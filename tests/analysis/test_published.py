@@ -11,12 +11,7 @@ from scipy.stats import spearmanr
 from sklearn.decomposition import FactorAnalysis
 
 from planted import COUNTS_ONLY, matrix_of
-from traitmap.analysis.traits.components import (
-    complete,
-    factor_variances,
-    rotate_loadings,
-    standardise,
-)
+from traitmap.analysis.traits.components import complete, factor_variances, rotate_loadings, standardise
 from traitmap.analysis.traits.decompose import decompose
 from traitmap.analysis.traits.description import describe
 from traitmap.matrix.io import read_matrix

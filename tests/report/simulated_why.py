@@ -22,8 +22,8 @@ from traitmap.analysis.explanation.records import (
     OddCells,
     Strength,
 )
-from traitmap.analysis.features import Reason
 from traitmap.analysis.profiles.datasets import profile_datasets
+from traitmap.analysis.profiles.pairs import Reason
 from traitmap.analysis.profiles.parser import Relations
 from traitmap.analysis.profiles.record import Profile
 from traitmap.analysis.profiles.relations import RelationEffect, RelationEffects

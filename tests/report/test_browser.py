@@ -18,7 +18,7 @@ import simulated
 
 from traitmap import api
 from traitmap.analysis.cells import RunDetails
-from traitmap.analysis.features import Reason
+from traitmap.analysis.profiles.pairs import Reason
 from traitmap.analysis.traits.scaling import clustered_order
 from traitmap.matrix.record import TransferMatrix
 from traitmap.report.page import write_report

@@ -12,7 +12,7 @@ import simulated
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traitmap.analysis.features import Reason
+from traitmap.analysis.profiles.pairs import Reason
 from traitmap.matrix.reading import nice_limit, of_seed, read, standardised
 from traitmap.matrix.record import TransferMatrix
 from traitmap.report import chart as palette

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traitmap.analysis.explanation.records import OddCell
-from traitmap.analysis.features import Reason
 from traitmap.analysis.profiles.cell_items import Key, TargetItems, target_items
-from traitmap.analysis.profiles.class_metrics import confusion_counts
+from traitmap.analysis.profiles.classes import confusion_counts
+from traitmap.analysis.profiles.pairs import Reason
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.jsonable import outline

@@ -9,7 +9,7 @@ from statistics import median
 from types import MappingProxyType
 from urllib.parse import quote
 
-from traitmap.analysis.features import Reason
+from traitmap.analysis.profiles.pairs import Reason
 from traitmap.analysis.traits.records import Traits
 from traitmap.matrix.reading import Reading
 from traitmap.report.heatmap import scaled_interval

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         RunDetails,
         TargetDetail,
     )
-    from traitmap.analysis.features import Reason
+    from traitmap.analysis.profiles.pairs import Reason
 
 _VIEWS = {"gain": gain_view, "absolute": absolute_view, "z": z_view}
 

@@ -32,7 +32,17 @@ from traitmap.matrix.record import TransferMatrix
 from traitmap.report.headline import traits_in_words
 from traitmap.report.terminal_runs import indented, section
 from traitmap.table import Entry, Row, Table, to_terminal, words
-from traitmap.wording import UNKNOWN, counted, estimate, interval, plain, probability, sentence, share, signed
+from traitmap.wording import (
+    UNKNOWN,
+    counted,
+    estimate,
+    interval,
+    plain,
+    probability,
+    sentence,
+    share,
+    signed,
+)
 
 if TYPE_CHECKING:
     from traitmap.analysis.explanation.records import Explanation, OddCell

@@ -14,7 +14,7 @@ from traitmap.analysis.explanation.effects import merged, relabelled
 from traitmap.analysis.explanation.explain import explain
 from traitmap.analysis.explanation.pairs import ranked
 from traitmap.analysis.explanation.records import Explanation
-from traitmap.analysis.features import Feature, PairFeatures, Reason
+from traitmap.analysis.profiles.pairs import Feature, PairFeatures, Reason
 from traitmap.data.texts import TaskText
 from traitmap.matrix.record import Array
 

@@ -27,7 +27,7 @@ from traitmap.analysis.explanation.explain import explain
 from traitmap.analysis.explanation.levels import row_strengths
 from traitmap.analysis.explanation.pairs import asymmetry, odd_cells, ranked
 from traitmap.analysis.explanation.permutation import mantel, permuted_products, slope_limits, slope_of
-from traitmap.analysis.features import Feature, PairFeatures, Reason
+from traitmap.analysis.profiles.pairs import Feature, PairFeatures, Reason
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, Cell
 

@@ -6,8 +6,7 @@ import pytest
 
 from planted_causes import CAUSES, drawn_texts, gains
 from traitmap.analysis.explanation.explain import explain
-from traitmap.analysis.features import PairFeatures
-from traitmap.analysis.profiles.pairs import pair_features
+from traitmap.analysis.profiles.pairs import PairFeatures, pair_features
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from traitmap.analysis.profiles.class_metrics import class_metrics, metric_values
+from traitmap.analysis.profiles.classes import class_metrics, metric_values
 
 IMDB_FLIPKART = [[219, 1, 32], [65, 4, 48], [50, 93, 1488]]
 PILE_FLIPKART = [[142, 61, 49], [6, 46, 65], [10, 131, 1490]]

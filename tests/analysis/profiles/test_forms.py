@@ -2,7 +2,7 @@
 
 import pytest
 
-from traitmap.analysis.profiles.forms import (
+from traitmap.analysis.profiles.style import (
     answer_form,
     copied_share,
     forms_of,

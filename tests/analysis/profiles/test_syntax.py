@@ -10,13 +10,15 @@ import pytest
 from scipy import stats
 
 from traitmap.analysis.profiles.parser import Relations
-from traitmap.analysis.profiles.relation_tests import (
+from traitmap.analysis.profiles.relations import (
+    RelationEffects,
     difference_test,
+    relation_effects,
+    relation_in_words,
     welch_interval,
     win_odds_ratio,
     win_test,
 )
-from traitmap.analysis.profiles.relations import RelationEffects, relation_effects, relation_in_words
 from traitmap.matrix.record import TransferMatrix
 
 

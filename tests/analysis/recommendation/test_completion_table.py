@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import check_grad
 
 from planted import matrix_of
-from traitmap.analysis.features import Feature, PairFeatures
+from traitmap.analysis.profiles.pairs import Feature, PairFeatures
 from traitmap.analysis.recommendation.completion import (
     Budget,
     Price,

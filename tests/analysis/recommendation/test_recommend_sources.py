@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from traitmap.analysis.features import Feature, PairFeatures
+from traitmap.analysis.profiles.pairs import Feature, PairFeatures
 from traitmap.analysis.recommendation.posterior import (
     Posterior,
     chance_best,

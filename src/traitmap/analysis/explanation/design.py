@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from traitmap.analysis.features import Feature, Group, PairFeatures
+from traitmap.analysis.profiles.pairs import Feature, Group, PairFeatures
 from traitmap.analysis.traits.scaling import in_domain_mask, points_per_unit
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix

@@ -29,7 +29,7 @@ from traitmap.analysis.explanation.levels import verdict
 from traitmap.analysis.explanation.pairs import VARIATION, Reasons
 from traitmap.analysis.explanation.permutation import LEVEL, Slope, mantel, slope_of
 from traitmap.analysis.explanation.records import FeatureEffect, OddCells
-from traitmap.analysis.features import Feature, Reason
+from traitmap.analysis.profiles.pairs import Feature, Reason
 from traitmap.data.texts import Texts
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import Interval, benjamini_hochberg, unknown

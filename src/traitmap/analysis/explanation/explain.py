@@ -38,8 +38,7 @@ from traitmap.analysis.explanation.levels import level_effects, row_strengths
 from traitmap.analysis.explanation.pairs import Reasons, asymmetry, odd_cells, with_reasons
 from traitmap.analysis.explanation.records import Asymmetry, Dominance, Explanation, OddCells
 from traitmap.analysis.explanation.verdicts import in_words, warnings_of
-from traitmap.analysis.features import PairFeatures
-from traitmap.analysis.profiles.pairs import pair_features
+from traitmap.analysis.profiles.pairs import PairFeatures, pair_features
 from traitmap.analysis.traits.findings import in_other_units
 from traitmap.data.texts import Texts
 from traitmap.errors import MatrixError

@@ -17,7 +17,7 @@ from scipy import stats
 from traitmap.analysis.explanation.design import Mask
 from traitmap.analysis.explanation.permutation import LEVEL
 from traitmap.analysis.explanation.records import LevelEffect, Strength, Verdict
-from traitmap.analysis.features import Feature
+from traitmap.analysis.profiles.pairs import Feature
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import Interval, benjamini_hochberg, detectable, t_value, unknown, z_value
 

@@ -17,7 +17,7 @@ from scipy import stats
 from traitmap.analysis.explanation.design import Design, Mask, effect_basis, residual, with_features
 from traitmap.analysis.explanation.permutation import LEVEL, POWER
 from traitmap.analysis.explanation.records import AsymmetricPair, Asymmetry, OddCell, OddCells
-from traitmap.analysis.features import Reason
+from traitmap.analysis.profiles.pairs import Reason
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import Interval, benjamini_hochberg, unknown, z_value
 

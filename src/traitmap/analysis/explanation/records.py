@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from traitmap.analysis.explanation.families import Families
 from traitmap.analysis.explanation.permutation import Mantel
-from traitmap.analysis.features import Group, Reason
+from traitmap.analysis.profiles.pairs import Group, Reason
 from traitmap.analysis.traits.records import TraitWarning
 from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.statistics import Interval

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traitmap.analysis.profiles.cell_items import TargetItems, same_word
-from traitmap.analysis.profiles.class_metrics import (
+from traitmap.analysis.profiles.classes import (
     METRICS,
     ClassMetrics,
     class_metrics,

@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy import stats
 
-from traitmap.analysis.features import Reason
 from traitmap.analysis.profiles.cell_classes import CellClasses, cell_classes
 from traitmap.analysis.profiles.cell_items import Key, target_items
 from traitmap.analysis.profiles.cell_lengths import CellLengths, cell_lengths
-from traitmap.analysis.profiles.class_metrics import COLLAPSED
+from traitmap.analysis.profiles.classes import COLLAPSED
+from traitmap.analysis.profiles.pairs import Reason
 from traitmap.data.records import Outcome
 from traitmap.data.texts import Texts
 from traitmap.jsonable import jsonable

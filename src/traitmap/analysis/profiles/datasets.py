@@ -24,7 +24,6 @@ from traitmap.analysis.profiles.classes import (
     shared_label_words,
     vocabulary_overlap,
 )
-from traitmap.analysis.profiles.forms import Forms, forms_of, recurring_words
 from traitmap.analysis.profiles.lengths import Lengths, TokenCounts, lengths_of, mean_text_length, measure
 from traitmap.analysis.profiles.semantics import (
     MMD_TEXTS,
@@ -35,10 +34,13 @@ from traitmap.analysis.profiles.semantics import (
 )
 from traitmap.analysis.profiles.style import (
     TOKEN,
+    Forms,
     Style,
     cosine_matrix,
     draw,
+    forms_of,
     joined,
+    recurring_words,
     style_matrix,
     style_of,
     vocabulary,

@@ -1,21 +1,21 @@
 """Features of every ordered pair (source, target) from texts alone: hidden statistics, surface, size.
 
-They are what explanation and recommendation reason with, so scores never enter here. Each group has a
+``PairFeatures`` and ``Reason`` are what profiles, explanation and recommendation pass to one another. Features
+are what explanation and recommendation reason with, so scores never enter here. Each group has a
 function that lists its features with the words by which a reason names them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from traitmap.analysis.features import Feature, Group, PairFeatures
 from traitmap.analysis.profiles.classes import label_words, prior_distance, vocabulary_overlap
 from traitmap.analysis.profiles.datasets import DatasetProfile, Sampling, read
-from traitmap.analysis.profiles.forms import ANSWER_FORMS, QUESTION_FORMS
 from traitmap.analysis.profiles.lengths import TokenCounts, finite, mean_text_length, wasserstein
 from traitmap.analysis.profiles.semantics import (
     Embed,
@@ -24,10 +24,86 @@ from traitmap.analysis.profiles.semantics import (
     embed_together,
     nearest_cosine,
 )
-from traitmap.analysis.profiles.style import cosine_matrix, style_matrix
+from traitmap.analysis.profiles.style import ANSWER_FORMS, QUESTION_FORMS, cosine_matrix, style_matrix
 from traitmap.data.texts import Texts
 from traitmap.errors import DataError
+from traitmap.jsonable import outline
 from traitmap.matrix.record import Array
+
+Group = Literal["hidden", "surface", "size"]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One number for every pair.
+
+    group: ``hidden`` (output length, class distribution, syntax, format), ``surface`` (style, meaning,
+        vocabulary) or ``size`` (size and difficulty).
+    words: what it says, so that a reason can be made of it ("outputs as long as the target's").
+    values: (S, T), NaN where unknown. A higher value need not be better.
+    scope: ``pair``, or ``source`` or ``target`` where it is constant along the other axis.
+    """
+
+    name: str
+    group: Group
+    words: str
+    values: Array
+    scope: Literal["pair", "source", "target"] = "pair"
+
+
+@dataclass(frozen=True)
+class PairFeatures:
+    """Features of all pairs. Axis order is always (sources, targets).
+
+    features: each with values (S, T), NaN where unknown; never made from scores.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    features: tuple[Feature, ...]
+
+    __repr__ = outline
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def array(self) -> Array:
+        """(S, T, F) all values, in the order of ``features``."""
+        if not self.features:
+            return np.empty((len(self.sources), len(self.targets), 0))
+        return np.stack([feature.values for feature in self.features], axis=-1)
+
+    def over(self, sources: Sequence[str], targets: Sequence[str]) -> PairFeatures:
+        """The same features over other sources and targets, in their order; NaN where these have none."""
+        rows = {name: i for i, name in enumerate(self.sources)}
+        columns = {name: j for j, name in enumerate(self.targets)}
+        grid = np.ix_([rows.get(name, -1) for name in sources], [columns.get(name, -1) for name in targets])
+        features = []
+        for feature in self.features:
+            padded = np.full((len(rows) + 1, len(columns) + 1), np.nan)  # the last row and column: unknown
+            padded[:-1, :-1] = feature.values
+            features.append(replace(feature, values=padded[grid]))
+        return PairFeatures(tuple(sources), tuple(targets), tuple(features))
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason.
+
+    kind: a stable word for machines (``length``, ``class_prior``, ``syntax``, ``format``, ...).
+    words: the reason with its numbers, for people.
+    strength: comparable between reasons of one list, larger is stronger; sign says for or against
+        where there is such a thing.
+    significant: after correction for all tests of its family; None where no test was made.
+    """
+
+    kind: str
+    words: str
+    strength: float
+    significant: bool | None = None
+
 
 Scope = Literal["pair", "source", "target"]
 CLOSED = ("polar", "option", "class", "listed")  # answers that are chosen, not written

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import jensenshannon
 
-from traitmap.analysis.features import Feature
+from traitmap.analysis.profiles.pairs import Feature
 from traitmap.errors import UserError
 from traitmap.progress import Listener, Progress, silent
 

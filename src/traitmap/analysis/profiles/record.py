@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traitmap.analysis.profiles.cells import CellProfiles
-from traitmap.analysis.profiles.class_metrics import METRICS
+from traitmap.analysis.profiles.classes import METRICS
 from traitmap.analysis.profiles.datasets import DatasetComparison
 from traitmap.analysis.profiles.parser import Relations
 from traitmap.analysis.profiles.relations import RelationEffects

@@ -22,8 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import linalg
 
-from traitmap.analysis.features import PairFeatures
-from traitmap.analysis.profiles.pairs import pair_features
+from traitmap.analysis.profiles.pairs import PairFeatures, pair_features
 from traitmap.analysis.recommendation.gaussian import (
     Observed,
     Prior,

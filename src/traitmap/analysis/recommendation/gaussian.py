@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import linalg, optimize
 from threadpoolctl import threadpool_limits
 
-from traitmap.analysis.features import PairFeatures
+from traitmap.analysis.profiles.pairs import PairFeatures
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import z_value
 
@@ -355,6 +355,10 @@ def infer(
     The number of components, 0 to the prior's rank, is that with the smallest error when measured cells
     are left out in folds; ``calibrate`` also makes intervals of ``level`` hold (``stretches``).
     """
+    # In the root mean square of the gains: the search stops by the size of its objective, which holds the unit.
+    size = float(np.sqrt(np.mean(observed.gains**2))) if len(observed.gains) else 0.0
+    measured, size = observed, size if size > 0 else 1.0
+    observed = Observed(measured.places, measured.gains / size, measured.noise / size**2)
     with threadpool_limits(1):  # small matrices: more threads are slower, and may change the last digits
         fits = []
         for rank in range(prior.rank + 1):
@@ -372,7 +376,11 @@ def infer(
         stretch = np.ones(prior.shape)
         if calibrate and standardised is not None:
             stretch = stretches(prior, best, observed, standardised, level=level, seed=seed)
-        return TablePosterior(mean.reshape(prior.shape), spread, best, observed, prior, stretch)
+        in_units = replace(
+            best, units=best.units + np.log(size), expected_units=best.expected_units + np.log(size)
+        )
+        gains = size * mean.reshape(prior.shape)
+        return TablePosterior(gains, size**2 * spread, in_units, measured, prior, stretch)
 
 
 def condition(prior: Prior, fit: PriorFit, observed: Observed, places: Places) -> tuple[Array, Array]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from traitmap.analysis.features import PairFeatures
+from traitmap.analysis.profiles.pairs import PairFeatures
 from traitmap.analysis.recommendation.recommend import recommend_sources
 from traitmap.analysis.recommendation.records import Recommendation
 from traitmap.errors import MatrixError

@@ -12,8 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from traitmap.analysis.features import Feature, PairFeatures
-from traitmap.analysis.profiles.pairs import pair_features
+from traitmap.analysis.profiles.pairs import Feature, PairFeatures, pair_features
 from traitmap.analysis.profiles.style import cosine_matrix
 from traitmap.analysis.recommendation.problem import (
     Blocks,

@@ -17,6 +17,7 @@ import numpy as np
 from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor
 
 from traitmap.analysis.recommendation.problem import (
+    FLAT,
     Likeness,
     PairDesign,
     Problem,
@@ -83,7 +84,7 @@ def popularity(problem: Problem, design: PairDesign) -> ModelFit:
     mean = np.where(known, problem.effect, 0.0).sum(axis=1) / np.maximum(count, 1)
     overall = mean[count > 0].mean() if (count > 0).any() else 0.0
     mean = np.where(count > 0, mean, overall)
-    spread = mean.std() if mean.std() > 1e-12 else 1.0
+    spread = mean.std() if mean.std() > FLAT * np.abs(mean).max(initial=0.0) else np.inf
     # Only its order counts for the ranking; in points it spreads as little as means of z do.
     z = (mean - mean.mean()) / spread * spread_of_means(design.z)
     table = np.repeat(z[:, None], design.z.shape[1], axis=1)

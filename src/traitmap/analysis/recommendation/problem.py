@@ -35,6 +35,7 @@ FULL_LEVEL = 10  # known cells from which on a target's own centre and spread ar
 SHARPNESS = 1.5  # weight of a task grows e^1.5 per standard deviation of its likeness
 PRIOR = 1.0  # cells at zero that every mean is drawn by
 CELL_FOLDS = 10
+FLAT = 1e-9  # of the largest value, up to which differences are those of rounding
 
 
 def units_of(matrix: TransferMatrix) -> tuple[str, ...]:
@@ -79,6 +80,21 @@ def unit_for(matrix: TransferMatrix, target: str) -> str:
     return max(dict.fromkeys(units), key=units.count)
 
 
+def flat_targets(values: Array) -> NDArray[np.bool_]:
+    """(T,) targets with two known values or more, and the same for all sources (S, T) up to rounding.
+
+    They say nothing of which source is better.
+    """
+    known = np.isfinite(values)
+    highest = np.where(known, values, -np.inf).max(axis=0, initial=-np.inf)
+    lowest = np.where(known, values, np.inf).min(axis=0, initial=np.inf)
+    size = np.where(known, np.abs(values), 0.0).max(axis=0, initial=0.0)
+    several = known.sum(axis=0) > 1
+    return np.asarray(
+        several & (np.where(several, highest, 0.0) - np.where(several, lowest, 0.0) <= FLAT * size)
+    )
+
+
 def in_unit(matrix: TransferMatrix, unit: str) -> tuple[TransferMatrix, tuple[str, ...]]:
     """The matrix with gains in other units stretched to the usual spread of those in ``unit``; their names.
 
@@ -87,7 +103,7 @@ def in_unit(matrix: TransferMatrix, unit: str) -> tuple[TransferMatrix, tuple[st
     gains = np.where(np.isfinite(matrix.gains), matrix.gains, np.nan)
     spread = np.array([np.nanstd(gain) if np.isfinite(gain).sum() > 1 else np.nan for gain in gains.T])
     same = np.array([other == unit for other in units_of(matrix)])
-    usable = np.isfinite(spread) & (spread > 0)
+    usable = np.isfinite(spread) & (spread > 0) & ~flat_targets(matrix.values)
     if same.all() or not (same & usable).any():
         return matrix, ()
     usual = float(np.median(spread[same & usable]))
@@ -207,21 +223,26 @@ def level_of(effect: Array) -> tuple[Array, Array]:
     """Centre and spread (T,) of every target's known effects (S, T): z = (effect - centre) / spread.
 
     A target without known cells gets the median centre and the median spread of the others; one with
-    fewer than ten is drawn to them in proportion.
+    fewer than ten is drawn to them in proportion. A target on which all sources do the same has no spread of
+    its own, and is not asked for the usual one. Nothing depends on the unit of the table.
     """
     known = np.isfinite(effect)
     count = known.sum(axis=0)
     filled = np.where(known, effect, 0.0)
     mean = filled.sum(axis=0) / np.maximum(count, 1)
     variance = (np.where(known, effect - mean, 0.0) ** 2).sum(axis=0) / np.maximum(count - 1, 1)
+    own = np.sqrt(variance)
     enough = count >= 3
     pool = enough if enough.any() else count > 0
     middle = float(np.median(mean[pool])) if pool.any() else 0.0
-    usual = float(np.median(np.sqrt(variance[pool]))) if pool.any() else 1.0
+    varies = own > FLAT * np.abs(filled).max(initial=0.0)
+    asked = pool & varies if (pool & varies).any() else pool
+    usual = float(np.median(own[asked])) if asked.any() else 1.0
     weight = np.minimum(count / FULL_LEVEL, 1.0)
     centre = weight * mean + (1 - weight) * middle
     spread = np.sqrt(weight * variance + (1 - weight) * usual**2)
-    return centre, np.where(spread > 1e-12, spread, usual if usual > 1e-12 else 1.0)
+    least = FLAT * max(usual, float(np.abs(filled).max(initial=0.0)))
+    return centre, np.where(spread > least, spread, usual if usual > least else 1.0)
 
 
 def folds_of(problem: Problem, count: int, seed: int) -> list[NDArray[np.bool_]]:

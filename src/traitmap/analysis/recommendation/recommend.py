@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from traitmap.analysis.features import PairFeatures, Reason
+from traitmap.analysis.profiles.pairs import PairFeatures, Reason
 from traitmap.analysis.recommendation.models import Parts
 from traitmap.analysis.recommendation.posterior import (
     NINETY,
@@ -443,6 +443,10 @@ def _notes(problem: ColdStartProblem, probes: Sequence[Probe], aside: set[str]) 
         notes.append(
             "Measured in other units, and stretched to the spread of gains here: "
             f"{listed(problem.stretched)}."
+        )
+    if problem.flat:
+        notes.append(
+            f"All sources do the same on {listed(problem.flat)}: that says nothing of which one is better."
         )
     ignored = [probe.source for probe in probes if probe.source in aside]
     if ignored:

@@ -12,7 +12,7 @@ from math import isfinite
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from traitmap.analysis.features import Reason
+from traitmap.analysis.profiles.pairs import Reason
 from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.statistics import Interval
 

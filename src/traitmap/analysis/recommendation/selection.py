@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from traitmap.analysis.features import PairFeatures
+from traitmap.analysis.profiles.pairs import PairFeatures
 from traitmap.analysis.recommendation.knowledge import make_problem
 from traitmap.analysis.recommendation.models import (
     BASELINES,
@@ -30,6 +30,7 @@ from traitmap.analysis.recommendation.problem import (
     Values,
     design_of,
     effects_of,
+    flat_targets,
     folds_of,
     in_unit,
     unit_for,
@@ -204,7 +205,8 @@ class ColdStartProblem:
     problem. families, chosen: of models, and the name of the one that inner folds picked. truth: (S,)
     measured effects on the target, NaN where unknown. factor: from the unit of the effects to points; unit:
     of the target, see ``units_of``. based: whether effects are gains. stretched: targets that were measured
-    in other units.
+    in other units. flat: targets on which all sources do the same; where enough others are left, nothing is
+    learnt from them.
     """
 
     matrix: TransferMatrix
@@ -219,6 +221,7 @@ class ColdStartProblem:
     based: bool
     unit: str
     stretched: tuple[str, ...]
+    flat: tuple[str, ...] = ()
 
     @property
     def at(self) -> int:
@@ -254,6 +257,9 @@ def hold_out_target(
     if values == "score" and np.isfinite(visible.baseline).all():
         visible, stretched = in_unit(visible, unit)
     effects = effects_of(visible, values)
+    flat = flat_targets(visible.values)
+    if (np.isfinite(effects.effect).sum(axis=0) > 1)[~flat].sum() >= LEAST_TARGETS:
+        effects = replace(effects, effect=np.where(flat, np.nan, effects.effect))
     problem = make_problem(effects, features=features, new_target=target, seed=seed)
     known_targets = int((problem.known.sum(axis=0) > 1).sum())
     if known_targets < LEAST_TARGETS:
@@ -279,6 +285,7 @@ def hold_out_target(
         based=values == "relchange" or bool(np.isfinite(effects.zero).all()),
         unit=unit,
         stretched=stretched,
+        flat=tuple(name for name, same in zip(effects.targets, flat, strict=True) if same),
     )
 
 
