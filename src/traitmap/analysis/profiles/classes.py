@@ -4,9 +4,9 @@ A dataset has classes where its texts carry labels, choose between choices that 
 different outputs; none where the outputs are free text. Two datasets are held together by their label words.
 
 Then the metrics of a confusion matrix beside majority and chance, each with its interval, and the collapse
-onto one class. A confusion matrix here is (K, K + 2): rows true classes, columns predicted ones. What could not be parsed and
-what is none of the classes has its own column: it counts as wrong, and apart. The formulas are those of
-scikit-learn, over many resampled tables at once; a test holds them to it.
+onto one class. A confusion matrix here is (K, K + 2): rows true classes, columns predicted ones. What could
+not be parsed and what is none of the classes has its own column: it counts as wrong, and apart. The
+formulas are those of scikit-learn, over many resampled tables at once; a test holds them to it.
 """
 
 from __future__ import annotations

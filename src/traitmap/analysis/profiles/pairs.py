@@ -1,7 +1,7 @@
 """Features of every ordered pair (source, target) from texts alone: hidden statistics, surface, size.
 
-``PairFeatures`` and ``Reason`` are what profiles, explanation and recommendation pass to one another. Features
-are what explanation and recommendation reason with, so scores never enter here. Each group has a
+``PairFeatures`` and ``Reason`` are what profiles, explanation and recommendation pass to one another.
+Features are what explanation and recommendation reason with, so scores never enter here. Each group has a
 function that lists its features with the words by which a reason names them.
 """
 

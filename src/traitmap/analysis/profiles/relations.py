@@ -6,11 +6,12 @@ changed, is not tested but said to be untestable: the base's count on it is ofte
 is then as large as whatever is put in place of the 0.
 
 The tests stand first: n items, R relations. An item is won in a seed where only the adapter is right, and
-lost where only the base is. What decides is won against lost: who is right on an item of both, or of neither,
-says nothing about the adapter. If the adapter shifts the log odds of every item by the same amount, won : lost
-is the same on hard and easy items (conditional logistic regression of matched pairs; A. Agresti, Categorical
-Data Analysis, 3rd edition, section 11.2), so a relation that merely makes items harder is not taken for one
-that the adapter handles. Differences of rates, and ratios of successes, have no such defence.
+lost where only the base is. What decides is won against lost: who is right on an item of both, or of
+neither, says nothing about the adapter. If the adapter shifts the log odds of every item by the same
+amount, won : lost is the same on hard and easy items (conditional logistic regression of matched pairs; A.
+Agresti, Categorical Data Analysis, 3rd edition, section 11.2), so a relation that merely makes items harder
+is not taken for one that the adapter handles. Differences of rates, and ratios of successes, have no such
+defence.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The style of a dataset, and the form of its questions and answers.
 
-First words, sentences and syllables of plain text, as every profile counts them. Style: function words, marks,
-casing, sentences, readability and richness of words of one dataset (``style_of``), and datasets held against
-one another by z-scores and cosines (``style_matrix``). Form: yes or no, an option, a span, a number, free text
-(``forms_of``), by patterns and word lists of English; every share is one of texts, so that a rule that errs on
-single texts still tells datasets apart.
+First words, sentences and syllables of plain text, as every profile counts them. Style: function words,
+marks, casing, sentences, readability and richness of words of one dataset (``style_of``), and datasets held
+against one another by z-scores and cosines (``style_matrix``). Form: yes or no, an option, a span, a
+number, free text (``forms_of``), by patterns and word lists of English; every share is one of texts, so
+that a rule that errs on single texts still tells datasets apart.
 """
 
 from __future__ import annotations
