@@ -178,3 +178,22 @@ def test_a_target_whose_first_items_hide_their_answers_is_looked_at_whole(folder
 def test_a_file_that_is_no_study_has_only_its_own_faults(folder):
     assert len(faults_of(folder, "name: [\n")) == 1
     assert len(faults_of(folder, "")) == 1
+
+
+@pytest.mark.parametrize("old", ["{{text}}", "stars\nmetric"])
+def test_a_task_whose_template_reads_no_column_is_told_the_columns(folder, old):
+    (folder / "tiny.yaml").write_text(
+        TASK.replace(old, old.replace("text", "body").replace("stars", '"{{star}}"'))
+    )
+    ((_, where, message),) = faults_of(folder, SOUND)
+    assert where == "targets[0].task"
+    assert "is undefined; the columns are text, stars" in message
+
+
+def test_a_source_of_a_task_is_told_the_columns_too(folder):
+    text = TASK.replace("{{text}}", "{{body}}").replace("test:", "train: rows.jsonl, test:")
+    (folder / "own.yaml").write_text(text + "training_split: train\n")
+    study = SOUND.split("sources:")[0] + "sources: [{name: a, task: own.yaml}]\ntargets: [tiny.yaml]\n"
+    ((_, where, message),) = faults_of(folder, study)
+    assert where == "sources[0].task"
+    assert "UndefinedError: 'body' is undefined; the columns are text, stars" in message

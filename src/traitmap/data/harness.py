@@ -24,7 +24,7 @@ import lm_eval
 import numpy as np
 import yaml
 from datasets import Dataset
-from jinja2 import BaseLoader, StrictUndefined
+from jinja2 import BaseLoader, StrictUndefined, UndefinedError
 from lm_eval import utils
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
@@ -38,7 +38,7 @@ from traitmap.data.records import Example, Segment
 from traitmap.errors import DataError
 from traitmap.study.paths import is_task_file, resolve
 from traitmap.study.settings import Study
-from traitmap.study.template import BoundedEnvironment, guarded, paid
+from traitmap.study.template import BoundedEnvironment, BoundedTemplate, guarded, paid
 
 # installed: as trusted as the programs themselves
 _TRUSTED = (Path(lm_eval.__file__).parent / "tasks", Path(__file__).parents[1])
@@ -55,12 +55,24 @@ _OWN_EXAMPLES = ("fewshot_config", "fewshot_split", "process_docs", "class")  # 
 FILE_FORMATS = ("arrow", "csv", "json", "parquet", "text")  # what `datasets` reads from plain files
 
 
+class _TaskTemplate(BoundedTemplate):
+    """A task's template, which tells the columns of a document where it reads one that is not there."""
+
+    def render(self, *values: Any, **named: Any) -> str:
+        try:
+            return super().render(*values, **named)
+        except UndefinedError as error:
+            columns = ", ".join(map(str, dict(*values, **named)))
+            raise UndefinedError(f"{error.message}; the columns are {columns}") from None
+
+
 @lru_cache(maxsize=1)
 def sandboxed_templates() -> BoundedEnvironment:
     """Put lm-eval's templates into a sandbox with an end, once: by themselves they may run any code."""
     environment = BoundedEnvironment(
         loader=BaseLoader(), undefined=StrictUndefined, keep_trailing_newline=True, finalize=paid
     )
+    environment.template_class = _TaskTemplate
     environment.filters["regex_replace"] = guarded(regex_replace, "regex_replace")
     # lm-eval compiles a task's template anew for every row, a third of a millisecond each.
     vars(environment)["from_string"] = lru_cache(maxsize=_TEMPLATES)(environment.from_string)
