@@ -19,7 +19,7 @@ def case(shared: Path, number: int) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("number", [6])
+@pytest.mark.parametrize("number", [4, 6])
 def test_texts_are_right(shared: Path, number: int) -> None:
     folder = case(shared, number)
     right = json.loads((folder / "expected.json").read_text())

@@ -11,10 +11,20 @@ from test_forward_paths import HEADER, PARTS
 from test_score import ARCHITECTURES, engine_for
 from test_train import jobs
 
+from conftest import make_tokenizer
 from traitmap.data.records import Answer, Request
+from traitmap.engine.base import Base
+from traitmap.engine.contract import decoding_of
 from traitmap.engine.forward_paths import ForwardPaths
-from traitmap.engine.generate import may_end_in, partial_texts, queues_of
+from traitmap.engine.generate import (
+    PartialText,
+    StopCriteria,
+    may_end_in,
+    partial_texts,
+    queues_of,
+)
 from traitmap.engine.local import LocalEngine
+from traitmap.engine.tokens import Encoder
 from traitmap.errors import EngineError
 
 GREEDY = {"until": ["e", "\n"], "max_gen_toks": 20, "do_sample": False}
@@ -108,3 +118,34 @@ def test_a_stop_string_of_several_tokens_ends_a_text_at_once(checkpoints) -> Non
     assert cut.text == whole.text.split(term)[0]
     assert cut.stopped
     assert cut.tokens <= 6
+
+
+class _NoModel:
+    generation_config = None
+
+
+@pytest.mark.parametrize(
+    ("until", "pieces", "stops"),
+    [
+        (("<|im_end|>",), ["a", "<|im_end|>"], True),
+        (("<|im_end|>\n",), ["a", "<|im_end|>", "\n"], True),
+        (("x<|im_end|>",), ["a", "x", "<|im_end|>"], True),
+        (("im_end|>",), ["a", "<|im_end|>"], True),
+        (("a b",), ["a", "<|im_end|>", " b"], True),  # the text that is given has no special tokens
+        (("<|im_end|>\n",), ["a", "<|im_end|>", "x", "\n"], False),
+        (("<|im_end|>",), ["a", "<|other|>"], False),
+    ],
+)
+def test_stop_strings_of_special_tokens_stop(until: tuple[str, ...], pieces: list[str], stops: bool) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>", "<|other|>"]})
+    base = Base(_NoModel, tokenizer, "", None, "stream", "", 256)
+    stop = StopCriteria(base, Encoder(tokenizer))
+    decoding = decoding_of({"until": list(until), "max_gen_toks": 20})
+    text = PartialText(0, [5], decoding, torch.Generator())
+    *first, last = [tokenizer.encode(piece, add_special_tokens=False)[0] for piece in pieces]
+    for token in first:
+        stop.extend([text], [token])
+        assert not text.stopped
+    stop.extend([text], [last])
+    assert text.stopped is stops

@@ -97,6 +97,7 @@ class StopCriteria:
         several = configured if isinstance(configured, list) else [configured]
         self.tokens = {token for token in [base.tokenizer.eos_token_id, *several] if token is not None}
         self.tokenizer = base.tokenizer
+        self.special = frozenset(base.tokenizer.all_special_ids)
         self._before = encoder.encode("a")[-1:]
         self._may: dict[tuple[int, tuple[str, ...]], bool] = {}
 
@@ -118,13 +119,21 @@ class StopCriteria:
         return self._may[key]
 
     def _hits(self, text: PartialText) -> bool:
-        """Whether the text holds a stop string. Looks at the tail, then makes sure on the whole."""
+        """Whether the text holds a stop string, with its special tokens or without them.
+
+        Looks at the tail, then makes sure on the whole. As in lm-eval, special tokens may be a part of what
+        stops a text, though they are none of the text.
+        """
         reach = max(len(term.encode()) for term in text.decoding.until) + 4
-        for tokens in (text.tokens[-reach:], text.tokens):
-            decoded = self.tokenizer.decode(tokens, skip_special_tokens=True)
-            if not any(term in decoded for term in text.decoding.until):
-                return False
-        return True
+        special = not self.special.isdisjoint(text.tokens[-reach:])
+        for skip in (True, False) if special else (True,):
+            pieces = (
+                self.tokenizer.decode(tokens, skip_special_tokens=skip)
+                for tokens in (text.tokens[-reach:], text.tokens)
+            )
+            if all(any(term in piece for term in text.decoding.until) for piece in pieces):
+                return True
+        return False
 
     def answer(self, text: PartialText) -> Answer:
         """The finished text, cut before the first stop string."""
