@@ -99,8 +99,10 @@ def make_design(
     gains, errors = _gains(matrix, noise)
     usable = np.isfinite(gains) & ~mask
 
+    largest = float(np.abs(gains[usable]).max()) if usable.any() else 0.0
+
     def varies(values: Array) -> bool:
-        return len(values) >= 2 and float(np.ptp(values)) > 1e-12 * max(1.0, float(np.abs(values).max()))
+        return len(values) >= 2 and float(np.ptp(values)) > 1e-12 * largest
 
     moved = np.array([varies(gains[usable[:, t], t]) for t in range(gains.shape[1])], dtype=bool)
     columns = sorted(np.flatnonzero(moved), key=lambda t: matrix.targets[t])

@@ -355,10 +355,13 @@ def infer(
     The number of components, 0 to the prior's rank, is that with the smallest error when measured cells
     are left out in folds; ``calibrate`` also makes intervals of ``level`` hold (``stretches``).
     """
-    # In the root mean square of the gains: the search stops by the size of its objective, which holds the unit.
-    size = float(np.sqrt(np.mean(observed.gains**2))) if len(observed.gains) else 0.0
-    measured, size = observed, size if size > 0 else 1.0
-    observed = Observed(measured.places, measured.gains / size, measured.noise / size**2)
+    # In units of the root mean square gain, without the last digits: where the search stops depends on the
+    # size of its objective, and so on the unit, and flat targets make it follow the rounding of the unit.
+    measured, size = observed, float(np.sqrt(np.mean(observed.gains**2))) if len(observed.gains) else 1.0
+    size = size or 1.0
+    observed = Observed(
+        measured.places, np.round(measured.gains / size, 10), np.round(measured.noise / size**2, 12)
+    )
     with threadpool_limits(1):  # small matrices: more threads are slower, and may change the last digits
         fits = []
         for rank in range(prior.rank + 1):

@@ -117,7 +117,8 @@ def chance_better(posterior: Posterior, first: int) -> Array:
 def chance_best(posterior: Posterior, seed: int) -> Array:
     """(S,) probability of each source to be the best of all, by draws of the joint distribution."""
     values, vectors = np.linalg.eigh(posterior.covariance)
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    # the symmetric root: equal eigenvalues leave it alone, whichever vectors stand for them
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
     drawn = (
         posterior.mean + np.random.default_rng(seed).standard_normal((DRAWS, len(posterior.mean))) @ root.T
     )

@@ -86,13 +86,12 @@ def flat_targets(values: Array) -> NDArray[np.bool_]:
     They say nothing of which source is better.
     """
     known = np.isfinite(values)
+    several = known.sum(axis=0) > 1
     highest = np.where(known, values, -np.inf).max(axis=0, initial=-np.inf)
     lowest = np.where(known, values, np.inf).min(axis=0, initial=np.inf)
     size = np.where(known, np.abs(values), 0.0).max(axis=0, initial=0.0)
-    several = known.sum(axis=0) > 1
-    return np.asarray(
-        several & (np.where(several, highest, 0.0) - np.where(several, lowest, 0.0) <= FLAT * size)
-    )
+    span = np.where(several, highest, 0.0) - np.where(several, lowest, 0.0)
+    return np.asarray(several & (span <= FLAT * size))
 
 
 def in_unit(matrix: TransferMatrix, unit: str) -> tuple[TransferMatrix, tuple[str, ...]]:
@@ -235,14 +234,15 @@ def level_of(effect: Array) -> tuple[Array, Array]:
     enough = count >= 3
     pool = enough if enough.any() else count > 0
     middle = float(np.median(mean[pool])) if pool.any() else 0.0
-    varies = own > FLAT * np.abs(filled).max(initial=0.0)
+    largest = float(np.abs(filled).max(initial=0.0))
+    varies = own > FLAT * largest
     asked = pool & varies if (pool & varies).any() else pool
     usual = float(np.median(own[asked])) if asked.any() else 1.0
     weight = np.minimum(count / FULL_LEVEL, 1.0)
     centre = weight * mean + (1 - weight) * middle
     spread = np.sqrt(weight * variance + (1 - weight) * usual**2)
-    least = FLAT * max(usual, float(np.abs(filled).max(initial=0.0)))
-    return centre, np.where(spread > least, spread, usual if usual > least else 1.0)
+    least = FLAT * max(usual, largest)
+    return centre, np.where(spread > least, spread, usual if usual > least else largest or 1.0)
 
 
 def folds_of(problem: Problem, count: int, seed: int) -> list[NDArray[np.bool_]]:

@@ -87,7 +87,7 @@ def select(problem: Problem, families: Sequence[str] | None = None) -> tuple[str
     for name in dict.fromkeys(candidate.family for candidate in tried):
         members = [at for at, candidate in enumerate(tried) if candidate.family == name]
         scores = {at: criterion(truth, guesses[at]) for at in members}
-        at = max(members, key=scores.__getitem__)
+        at = max(members, key=lambda member: round(scores[member], 9))  # the first of equals
         best[name] = guesses[at], tried[at].fit(problem, design), tried[at].setting, scores[at]
     stacked = [name for name in best if name in LEARNERS]
     if len(stacked) < 2:
@@ -120,7 +120,7 @@ def select(problem: Problem, families: Sequence[str] | None = None) -> tuple[str
         )
     single = {*LEARNERS, "one feature"} if STACK in fitted else set()
     ranked = [name for name in fitted if name != "random" and name not in single]
-    return max(ranked, key=lambda name: fitted[name].criterion), fitted
+    return max(ranked, key=lambda name: round(fitted[name].criterion, 9)), fitted
 
 
 def criterion(truth: Array, guess: Array) -> float:

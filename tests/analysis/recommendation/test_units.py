@@ -1,0 +1,103 @@
+"""Nothing depends on the unit of a table, whatever columns are constant or nearly so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import isfinite
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from planted import matrix_of
+from planted_pairs import Shape, simulated
+from traitmap.analysis.explanation.explain import explain
+from traitmap.analysis.recommendation.completion import complete
+from traitmap.analysis.recommendation.recommend import recommend_sources
+from traitmap.matrix.record import TransferMatrix
+
+SOURCES, TARGETS = 10, 7
+PATTERNS = st.lists(
+    st.sampled_from(["varies", "constant", "nearly constant"]), min_size=TARGETS, max_size=TARGETS
+)
+HALF = ["constant"] * 4 + ["varies"] * 3
+MOST = ["constant", "nearly constant", "constant", "constant", "nearly constant", "varies", "varies"]
+
+
+def table(pattern: list[str], seed: int, *, based: bool = True, gaps: bool = False) -> TransferMatrix:
+    """Shares of right answers, 0 to 1; a nearly constant column differs by rounding alone."""
+    generator = np.random.default_rng(seed)
+    shape = (SOURCES, TARGETS)
+    values = generator.normal(size=(SOURCES, 1)) + generator.normal(size=(1, TARGETS))
+    values = np.clip(0.5 + 0.1 * (values + generator.normal(size=shape)), 0.02, 0.98)
+    rounding = 1e-13 * generator.normal(size=shape)
+    for t, kind in enumerate(pattern):
+        if kind != "varies":
+            values[:, t] = values[0, t] + (rounding[:, t] if kind == "nearly constant" else 0.0)
+    if gaps:
+        values[generator.random(shape) < 0.3] = np.nan
+    matrix = matrix_of(values, [f"s{i}" for i in range(SOURCES)], [f"t{j}" for j in range(TARGETS)])
+    return replace(matrix, baseline=np.full(TARGETS, 0.45 if based else np.nan))
+
+
+def in_per_cent(matrix: TransferMatrix) -> TransferMatrix:
+    return replace(matrix, values=100 * matrix.values, baseline=100 * matrix.baseline)
+
+
+@settings(deadline=None, max_examples=15)
+@example(pattern=HALF, target=6, seed=0, based=True)
+@example(pattern=MOST, target=0, seed=1, based=True)
+@given(pattern=PATTERNS, target=st.integers(0, TARGETS - 1), seed=st.integers(0, 20), based=st.booleans())
+def test_a_table_in_per_cent_gets_the_same_recommendation(
+    pattern: list[str], target: int, seed: int, based: bool
+) -> None:
+    matrix = table(pattern, seed, based=based)
+    share = recommend_sources(matrix, f"t{target}")
+    per_cent = recommend_sources(in_per_cent(matrix), f"t{target}")  # both are shown in points
+    assert [advice.source for advice in share.ranked] == [advice.source for advice in per_cent.ranked]
+    assert share.conditions["model"] == per_cent.conditions["model"]
+    for one, other in zip(share.ranked, per_cent.ranked, strict=True):
+        for name in ("value", "low", "high"):
+            assert getattr(one.gain, name) == pytest.approx(getattr(other.gain, name), rel=1e-6, abs=1e-6)
+        assert one.best == pytest.approx(other.best, abs=0.01)
+    assert share.notes == per_cent.notes
+
+
+def test_columns_that_say_nothing_are_named() -> None:
+    notes = recommend_sources(table(HALF, 0), "t6").notes
+    assert any("All sources do the same on t0, t1, t2 and t3" in note for note in notes)
+    assert not any("do the same" in note for note in recommend_sources(table(["varies"] * 7, 0), "t6").notes)
+
+
+@settings(deadline=None, max_examples=8)
+@example(pattern=HALF, seed=0)
+@given(pattern=PATTERNS, seed=st.integers(0, 20))
+def test_a_table_in_per_cent_is_completed_alike(pattern: list[str], seed: int) -> None:
+    matrix = table(pattern, seed, gaps=True)
+    share, per_cent = complete(matrix), complete(in_per_cent(matrix))
+    assert 100 * share.values == pytest.approx(per_cent.values, abs=1e-5)
+    widths = [
+        [cell.gain_high - cell.gain_low for cell in done.cells if cell.status == "predicted"]
+        for done in (share, per_cent)
+    ]
+    assert 100 * np.array(widths[0]) == pytest.approx(np.array(widths[1]), abs=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e-3, 1e6])
+def test_explanations_do_not_depend_on_the_unit(scale: float) -> None:
+    matrix, features = simulated(Shape(8, 8), 0.5, 3)
+    values = 40 + matrix.values
+    values[:, :2] = 41.0
+    table = matrix_of(values - 40, matrix.sources, matrix.targets)
+    scaled = replace(table, values=scale * table.values)
+    one, other = (explain(m, features=features, n_permutations=99) for m in (table, scaled))
+    assert one.targets == other.targets
+    for first, second in zip(one.alone, other.alone, strict=True):
+        assert first.effect.value == pytest.approx(second.effect.value, abs=1e-6)
+        assert first.p == second.p
+        assert first.verdict == second.verdict
+    assert one.asymmetry.p == other.asymmetry.p
+    for first, second in zip(one.donors, other.donors, strict=True):
+        if isfinite(first.q):
+            assert first.q == pytest.approx(second.q, abs=1e-9)
