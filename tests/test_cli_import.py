@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import traitmap as tm
 from test_cli import TRAITMAP, traitmap
 
 sys.path.insert(0, str(Path(__file__).parent / "imports"))
@@ -62,3 +63,15 @@ def test_a_model_card(folder: Path) -> None:
     done = traitmap("export", "run2", "--format", "model-card", "-o", "cards", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "## Side effects" in (folder / "cards" / "ours" / "README.md").read_text()
+
+
+def test_the_base_is_a_row_of_a_table_and_a_column_of_opencompass(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("model;sums;tales\nowl;38,5;55,0\ncat;45,1;60,2\n", encoding="utf-8")
+    done = tm.import_results([table], tmp_path / "run", base="owl")
+    assert done.sources == ("cat",)
+    assert any("read as: 1 source x 2 targets, delimiter ;, decimal commas" in note for note in done.notes)
+    assert tm.read_matrix(tmp_path / "run").baseline.tolist() == [38.5, 55.0]
+    summary = tmp_path / "s.csv"
+    summary.write_text("dataset,version,metric,mode,a,b\nx,1,accuracy,gen,50,60\n", encoding="utf-8")
+    assert tm.import_results([summary], tmp_path / "other", base="a").sources == ("b",)

@@ -6,14 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from traitmap import exports, imports
 from traitmap import matrix as matrices
 from traitmap.api.subject import folder_of, read_matrix, traits_if_any
 from traitmap.errors import MatrixError, RunError
+from traitmap.imports.discovery import KIND
 from traitmap.jsonable import outline
 from traitmap.matrix.record import TransferMatrix
+from traitmap.matrix.tables import SUFFIXES
 from traitmap.runs.store import open_store
 
 if TYPE_CHECKING:
@@ -52,12 +55,14 @@ def import_results(
     base: str | None = None,
     metrics: Mapping[str, str] | None = None,
     allow: Iterable[str] = (),
+    reading: Mapping[str, Any] = MappingProxyType({}),
 ) -> ImportReport:
     """Read results of other harnesses, by their content, and write them as ``output``.
 
     paths: files, or folders to search. output: a new run folder, or a ``.csv`` or ``.parquet`` file.
     base: the base model, where the files do not tell. metrics: task -> METRIC or METRIC,FILTER of its
     column. allow: settings that may differ within a column (limit, version, ..., or all).
+    reading: how tables of scores are to be read, by the settings of ``read_matrix``.
 
     Raises MatrixError naming file and key of whatever is malformed, and the list of what differs within a
     column.
@@ -65,7 +70,13 @@ def import_results(
     output = Path(output)
     if output.suffix in TABLES and output.exists():
         raise MatrixError(f"{output}: is there already; give a new file, or remove it")
-    search = imports.find_evaluations(paths)
+    files = [Path(path) for path in paths]
+    tables_alone = all(path.suffix.lower() in (*SUFFIXES, ".gz") for path in files)
+    if base is not None and tables_alone:  # then it is a row
+        reading = {**reading, "base": base}
+    search = imports.find_evaluations(files, reading)
+    if tables_alone and all(evaluation.kind == KIND for evaluation in search.evaluations):
+        base = None  # it is named __baseline__ already
     arranged = imports.arrange(search.evaluations, base=base, metrics=metrics, allow=allow)
     if output.suffix in TABLES:
         with TemporaryDirectory(prefix="traitmap-import-") as folder:

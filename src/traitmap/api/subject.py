@@ -1,7 +1,7 @@
 """Whatever a user hands over becomes a matrix, texts and a folder here, and nowhere else.
 
 A subject is a run (the object, its folder, or its study) or a table of scores (a matrix, a frame of pandas, a
-CSV, TSV or Parquet file). A run brings its own texts and outcomes; a table needs texts beside it where a
+file that holds a table). A run brings its own texts and outcomes; a table needs texts beside it where a
 question is about texts. Tables are accepted as frames wherever they are accepted as files.
 """
 
@@ -42,24 +42,39 @@ def read_matrix(
     subject: MatrixLike,
     *,
     predicted: bool = False,
-    orientation: Literal["rows", "columns"] = "rows",
+    orientation: Literal["auto", "rows", "columns"] = "auto",
     row_name: str | None = None,
     drop: Sequence[str] = (),
+    only: Sequence[str] = (),
+    base: str | None = None,
+    values: Literal["scores", "gains"] = "scores",
+    source_column: str | None = None,
+    target_column: str | None = None,
+    value_column: str | None = None,
 ) -> TransferMatrix:
     """The transfer matrix (sources x targets) of a run, or of anybody's table of scores.
 
-    subject: a run, its folder or its study; a CSV (also gzipped), TSV or Parquet file, or a frame; a matrix
-        is given back as it is.
+    subject: a run, its folder or its study; a file that holds a table (CSV and TSV, also gzipped; Parquet,
+        Excel, Markdown, LaTeX), or a frame; a matrix is given back as it is.
     predicted: with the cells that a run on a budget predicted, marked by their status.
 
-    A table with columns ``source``, ``target`` and ``value`` is long, one row for each cell; ``n``, ``seed``,
-    ``stderr`` and the other fields of ``Cell`` are used where they are there. Any other table is wide:
-    orientation: ``rows`` when its rows are sources (or models), ``columns`` when its columns are.
-    row_name: column that names the rows (default: the first; of a frame its index, unless it is numbered).
-    drop: columns to leave out. A source named ``__baseline__`` is the base model. Values that are shares run
-        from 0 to 1, others are in their own unit; unknown ones are NaN.
+    A table with columns ``source``, ``target`` and ``value``, or with others that play their part, is long,
+    one row for each cell; ``n``, ``seed``, ``stderr`` and the other fields of ``Cell`` are used where they
+    are there. Any other table is wide. Where two readings are likely these settings decide:
+    orientation: ``rows`` when its rows are sources (or models), ``columns`` when its columns are; ``auto``
+        takes rows, and refuses a table whose rows look like benchmarks.
+    row_name: column that names the rows (default: the first that holds names; of a frame its index, unless
+        it is numbered). drop: columns to leave out. only: the targets to keep.
+    base: the row that is the base model (default: ``__baseline__``, or one named ``base``).
+    values: ``gains`` where the cells hold differences from the base.
+    source_column, target_column, value_column: of a long table under other names.
 
-    Raises MatrixError when a table cannot be read, RunError where a folder holds no run.
+    Averages, sizes, dates, links, counts and the like are left out. What was taken for what is one line in
+    ``conditions["read_as"]``. Values that are shares run from 0 to 1, others are in their own unit; unknown
+    ones are NaN.
+
+    Raises MatrixError when a table cannot be read or may mean two things, RunError where a folder holds no
+    run.
     """
     if isinstance(subject, TransferMatrix):
         return subject
@@ -68,7 +83,18 @@ def read_matrix(
         return open_run(folder).matrix(predicted=predicted)
     assert not isinstance(subject, Run | Study)
     with as_file(subject) as path:
-        return read_table(path, orientation=orientation, row_name=row_name, drop=drop)
+        return read_table(
+            path,
+            orientation=orientation,
+            row_name=row_name,
+            drop=drop,
+            only=only,
+            base=base,
+            values=values,
+            source_column=source_column,
+            target_column=target_column,
+            value_column=value_column,
+        )
 
 
 def folder_of(subject: MatrixLike) -> Path | None:

@@ -10,8 +10,10 @@ import typer
 from traitmap import api
 from traitmap import report as tables
 from traitmap.cli.app import (
+    NO_READING,
     AsJson,
     MatrixOrRun,
+    Reading,
     RunFolder,
     app,
     figures_of_run,
@@ -21,6 +23,8 @@ from traitmap.cli.app import (
     print_table,
     run_folders,
     shown_progress,
+    subject_of,
+    takes_table,
     targets_of_run,
     tell,
 )
@@ -42,6 +46,7 @@ Place = Annotated[
 
 
 @app.command()
+@takes_table
 def matrix(
     run: MatrixOrRun,
     as_json: AsJson = False,
@@ -50,13 +55,14 @@ def matrix(
     measured_only: Annotated[
         bool, typer.Option("--measured-only", help="Leave out cells that a run on a budget predicted.")
     ] = False,
+    reading: Reading = NO_READING,
 ) -> None:
     """The transfer matrix: what each adapter does to each target, with intervals and tests.
 
     Example: traitmap matrix runs/mini --csv matrix.csv
     """
     with shown_wait("matrix"):
-        table = api.read_matrix(run, predicted=not measured_only)
+        table = api.read_matrix(subject_of(run, reading), predicted=not measured_only)
     if csv is not None:
         table.to_csv(csv)
         if table.predicted.any():
@@ -73,6 +79,7 @@ def matrix(
 
 
 @app.command()
+@takes_table
 def traits(
     run: MatrixOrRun,
     as_json: AsJson = False,
@@ -82,17 +89,11 @@ def traits(
     mask_diagonal: Annotated[
         str, typer.Option(help="auto, yes or no: leave out cells of a source on its own target.")
     ] = "auto",
-    row_name: Annotated[
-        str | None, typer.Option(help="Column of a CSV that names its rows (default: the first).")
-    ] = None,
-    drop: Annotated[str, typer.Option(help="Columns of a CSV to leave out, with commas between.")] = "",
-    orientation: Annotated[
-        str, typer.Option(help="rows: sources are rows of a CSV; columns: they are columns.")
-    ] = "rows",
     claimed_share: Annotated[
         float | None, typer.Option(help="A share of variance that somebody claims, to be held against noise.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of resampling and permutations.")] = 0,
+    reading: Reading = NO_READING,
 ) -> None:
     """Latent traits, how many the data support, and what cannot be told.
 
@@ -108,10 +109,8 @@ def traits(
         "rotate": one_of("rotate", rotate, ROTATIONS),
         "mask_diagonal": MASKS[one_of("mask-diagonal", mask_diagonal, tuple(MASKS))],
     }
-    layout: Any = orientation
     with shown_wait("traits"):
-        table = api.read_matrix(run, orientation=layout, row_name=row_name, drop=listed(drop))
-        result = api.traits(table, claimed_share=claimed_share, seed=seed, **settings)
+        result = api.traits(subject_of(run, reading), claimed_share=claimed_share, seed=seed, **settings)
     print_json(result.to_json()) if as_json else print_table(tables.traits_view(result))
 
 
@@ -170,6 +169,7 @@ def profile(
 
 
 @app.command()
+@takes_table
 def explain(
     run: MatrixOrRun,
     as_json: AsJson = False,
@@ -198,6 +198,7 @@ def explain(
     ] = "auto",
     permutations: Annotated[int, typer.Option(help="Permutations of tasks.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    reading: Reading = NO_READING,
 ) -> None:
     """Why gains are what they are: hidden and surface properties of pairs, odd cells, asymmetry.
 
@@ -205,7 +206,7 @@ def explain(
     """
     with shown_progress() as listener:
         result = api.explain(
-            run,
+            subject_of(run, reading),
             texts=texts,
             parser=parser,
             perplexity=perplexity,
@@ -227,12 +228,13 @@ def pairs_of(texts: list[str]) -> tuple[tuple[str, str], ...]:
 
 
 @app.command()
+@takes_table
 def recommend(
     run: Annotated[
         Path | None,
         typer.Argument(
             metavar="RUN_OR_MATRIX",
-            help="A run folder, or a CSV or Parquet matrix.",
+            help="A run folder, or a table of scores (CSV, Parquet, Excel, ...).",
             autocompletion=run_folders,
         ),
     ] = None,
@@ -285,9 +287,14 @@ def recommend(
         ),
     ] = "target",
     values: Annotated[
-        str, typer.Option(metavar="score|relchange", help="Predict gains in the score, or relative changes.")
+        str,
+        typer.Option(
+            metavar="score|relchange|gains",
+            help="Predict gains in the score, or relative changes; gains: the cells of a table are gains.",
+        ),
     ] = "score",
     seed: Annotated[int, typer.Option(help="Seed of folds, trees and resampling.")] = 0,
+    reading: Reading = NO_READING,
 ) -> None:
     """Which source for a target; with --evaluate, how far such recommendations can be trusted.
 
@@ -299,11 +306,13 @@ def recommend(
             "give a run or matrix to recommend from, or one to judge recommenders on",
             param_hint="RUN_OR_MATRIX or --evaluate",
         )
+    unit = one_of("values", values, (*VALUES, "scores", "gains"))
+    if unit in ("scores", "gains"):
+        reading, unit = {**reading, "values": unit}, "score"
     if run is not None:
-        unit = one_of("values", values, VALUES)
         with shown_wait("recommend"):
             ranked = api.recommend(
-                run,
+                subject_of(run, reading),
                 target=target,
                 examples=examples,
                 texts=texts,
@@ -321,11 +330,11 @@ def recommend(
     assert evaluate is not None
     with shown_progress() as listener:
         judged = api.evaluate_recommenders(
-            evaluate,
+            subject_of(evaluate, reading),
             texts=texts,
             embeddings=embeddings,
             holdout=holdout,
-            values=one_of("values", values, VALUES),
+            values=unit,
             seed=seed,
             listener=listener,
         )
@@ -354,6 +363,7 @@ def report(
 
 
 @app.command()
+@takes_table
 def figure(
     run: MatrixOrRun,
     name: Annotated[
@@ -369,6 +379,7 @@ def figure(
     dpi: Annotated[int, typer.Option(help="Dots per inch of a PNG.")] = 300,
     list_: Annotated[bool, typer.Option("--list", help="Print the names of all figures.")] = False,
     as_json: AsJson = False,
+    reading: Reading = NO_READING,
 ) -> None:
     """One figure of the report as a file, without a browser.
 
@@ -377,11 +388,12 @@ def figure(
     """
     if list_ == (name is not None):
         raise typer.BadParameter("give the name of a figure, or --list", param_hint="NAME")
+    subject = subject_of(run, reading)
     with shown_progress() as listener:
         if name is None:
-            names = api.figure_names(run, listener)
+            names = api.figure_names(subject, listener)
         else:
-            path = api.figure(run, name, output or f"{name}.svg", width=width, dpi=dpi, listener=listener)
+            path = api.figure(subject, name, output or f"{name}.svg", width=width, dpi=dpi, listener=listener)
     if name is not None:
         print_json({"figure": name, "path": str(path)}) if as_json else typer.echo(str(path))
     elif as_json:

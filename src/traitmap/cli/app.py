@@ -6,17 +6,21 @@ folder's own files, so that an answer takes no import.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import wraps
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from traitmap import api
 from traitmap.progress import Listener
 from traitmap.terminal import Printable, printable, printable_json
 from traitmap.terminal import shown_progress as shown_progress_or
@@ -87,11 +91,90 @@ MatrixOrRun = Annotated[
     Path,
     typer.Argument(
         metavar="MATRIX_OR_RUN",
-        help="A run folder, or a CSV or Parquet matrix.",
+        help="A run folder, or a table of scores (CSV, Parquet, Excel, ...).",
         autocompletion=run_folders,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+# How a table of scores is to be read: the same options for every command that takes one.
+_READING: dict[str, Any] = {
+    "base": Annotated[
+        str | None,
+        typer.Option(metavar="ROW", help="Row of a table that is the base (default: __baseline__ or base)."),
+    ],
+    "orientation": Annotated[
+        str | None,
+        typer.Option(metavar="rows|columns", help="Where a table has its sources: in its rows or columns."),
+    ],
+    "row_name": Annotated[
+        str | None,
+        typer.Option(help="Column of a table that names its rows (default: the first with names)."),
+    ],
+    "drop": Annotated[str, typer.Option(help="Columns of a table to leave out, with commas between.")],
+    "only": Annotated[str, typer.Option(help="Targets of a table to keep, with commas between.")],
+    "values": Annotated[
+        str | None,
+        typer.Option(metavar="scores|gains", help="What the cells of a table hold: gains are over the base."),
+    ],
+    "source_column": Annotated[str | None, typer.Option(help="Column of sources in a long table.")],
+    "target_column": Annotated[str | None, typer.Option(help="Column of targets in a long table.")],
+    "value_column": Annotated[str | None, typer.Option(help="Column of scores in a long table.")],
+}
+
+Reading = Mapping[str, Any]  # of these options those that are given, as ``read_matrix`` takes them
+NO_READING: Reading = MappingProxyType({})
+
+
+def takes_table(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of tables; it gets those that are given as the mapping ``reading``.
+
+    An option that the command has itself, under the same name, stays its own.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    own = {name: parameter for name, parameter in signature.parameters.items() if name != "reading"}
+    shared = {
+        name: inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default="" if name in ("drop", "only") else None,
+            annotation=annotation,
+        )
+        for name, annotation in _READING.items()
+        if name not in own
+    }
+
+    @wraps(command)
+    def with_reading(**arguments: Any) -> None:
+        options = {name: arguments.pop(name) for name in shared}
+        reading = {
+            name: listed(value) if name in ("drop", "only") else value
+            for name, value in options.items()
+            if value
+        }
+        command(**arguments, reading=reading)
+
+    parameters = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in (*own.values(), *shared.values())
+    ]
+    with_reading.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_reading.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_reading
+
+
+def subject_of(place: Path, reading: Mapping[str, Any]) -> Any:
+    """The run that is named, or the matrix of the table, with what it was read as on standard error."""
+    from traitmap.api.subject import folder_of
+
+    if folder_of(place) is not None:
+        if reading:
+            options = ", ".join("--" + name.replace("_", "-") for name in reading)
+            raise typer.BadParameter(f"{place} is a run; {options} are for tables of scores")
+        return place
+    matrix = api.read_matrix(place, **reading)
+    tell(f"read as: {matrix.conditions['read_as']}")
+    return matrix
 
 
 def print_table(renderable: RenderableType) -> None:

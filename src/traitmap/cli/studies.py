@@ -18,8 +18,10 @@ import typer
 from traitmap import api
 from traitmap import report as tables
 from traitmap.cli.app import (
+    NO_READING,
     AsJson,
     MatrixOrRun,
+    Reading,
     RunFolder,
     StudyFile,
     app,
@@ -28,6 +30,8 @@ from traitmap.cli.app import (
     print_json,
     print_table,
     shown_progress,
+    subject_of,
+    takes_table,
     tell,
 )
 from traitmap.errors import UserError
@@ -320,6 +324,7 @@ def view(
 
 
 @app.command(name="import")
+@takes_table
 def import_(
     paths: Annotated[
         list[Path], typer.Argument(metavar="PATH...", help="Files, or folders to search for results.")
@@ -339,6 +344,7 @@ def import_(
         str, typer.Option(help="Settings that may differ within a column: limit, version, ..., or all.")
     ] = "",
     as_json: AsJson = False,
+    reading: Reading = NO_READING,
 ) -> None:
     """Results of lm-eval, inspect_ai, lighteval, HELM, OpenCompass, Every Eval Ever, or tables, as a run.
 
@@ -346,7 +352,9 @@ def import_(
     """
     metrics = dict(_pair(text) for text in metric or [])
     with shown_wait("import"):
-        done = api.import_results(paths, output, base=base, metrics=metrics, allow=listed(allow))
+        done = api.import_results(
+            paths, output, base=base, metrics=metrics, allow=listed(allow), reading=reading
+        )
     for note in done.notes:
         tell(note)
     if as_json:
@@ -370,6 +378,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 @app.command()
+@takes_table
 def export(
     run: MatrixOrRun,
     output: Annotated[Path, typer.Option("--output", "-o", help="A file (csv, parquet) or a folder.")],
@@ -383,11 +392,14 @@ def export(
         list[str] | None, typer.Option(help="Only these model cards; may be given again.")
     ] = None,
     as_json: AsJson = False,
+    reading: Reading = NO_READING,
 ) -> None:
     """A run as lm-eval results, Every Eval Ever records, tables, model cards, or in a tracker's local store.
 
     Example: traitmap export runs/mini --format model-card -o cards
     """
     with shown_wait("export"):
-        written = [str(place) for place in api.export(run, output, format=format_, sources=source or ())]
+        subject = subject_of(run, reading)
+        places = api.export(subject, output, format=format_, sources=source or ())
+        written = [str(place) for place in places]
     print_json(written) if as_json else typer.echo("\n".join(written))

@@ -7,24 +7,27 @@ be read is left out and told; a file that was named itself is an error.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from traitmap.errors import MatrixError
 from traitmap.imports import every_eval_ever, helm, inspect_ai, lighteval, lm_eval, opencompass
-from traitmap.imports.reading import Evaluation, read_json, refuse_pointer
+from traitmap.imports.reading import Evaluation, read_json
 from traitmap.matrix.io import read_matrix
+from traitmap.matrix.tables import refuse_pointer
 from traitmap.study.settings import BASELINE
 
 KIND = "table (CSV, TSV, Parquet)"
 
 
-def read_table(path: Path) -> list[Evaluation]:
-    """Every cell of a table; the row ``__baseline__`` is the base. What the columns mean: ``read_matrix``."""
-    matrix = read_matrix(path)
+def read_table(path: Path, reading: Mapping[str, Any], notes: list[str]) -> list[Evaluation]:
+    """Every cell of a table. reading: settings of ``read_matrix``; what it took for what is noted."""
+    matrix = read_matrix(path, **reading)
+    notes.append(f"{path} read as: {matrix.conditions['read_as']}")
     base = str(matrix.conditions.get("base") or BASELINE)
     higher = matrix.higher_is_better
     evaluations = [
@@ -69,6 +72,7 @@ KINDS = (
     KIND,
 )
 _TABLES = (".csv", ".tsv", ".parquet")
+_NAMED_TABLES = (*_TABLES, ".gz", ".xlsx", ".tex", ".txt", ".md")  # read where they are named themselves
 _TEXTS = (".txt", ".md")  # OpenCompass writes its summary in these too
 # JSON that harnesses write beside their results and that holds none itself
 _BESIDE = ("samples_", "scenario", "instances", "display_", "per_instance_stats", "stats", "run_spec")
@@ -82,11 +86,12 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
 
-def find_evaluations(paths: Iterable[str | Path]) -> Found:
+def find_evaluations(paths: Iterable[str | Path], reading: Mapping[str, Any] = MappingProxyType({})) -> Found:
     """All results under the paths, files or folders, each by the kind of its content.
 
     A path that is a file must be of a known kind. In folders other files are passed over, and told; so are
     tables but OpenCompass' own, since any CSV may lie there: a table is read where it is named itself.
+    reading: how tables are to be read, as ``read_matrix`` takes it.
     Raises MatrixError with file and key of what is malformed.
     """
     results = Found()
@@ -96,6 +101,8 @@ def find_evaluations(paths: Iterable[str | Path]) -> Found:
             _read_folder(path, results)
         elif path.is_file():
             evaluations = _read_file(path)
+            if evaluations is None and path.suffix.lower() in _NAMED_TABLES and not _is_prose(path):
+                evaluations = read_table(path, reading, results.notes)
             if evaluations is None:
                 raise MatrixError(f"{path}: holds no results of a known kind; known: {', '.join(KINDS)}")
             results.evaluations += evaluations
@@ -107,6 +114,11 @@ def find_evaluations(paths: Iterable[str | Path]) -> Found:
             f"no results found in {', '.join(map(str, paths))}; known: {', '.join(KINDS)}{notes}"
         )
     return results
+
+
+def _is_prose(path: Path) -> bool:
+    """Whether a text file has no mark that could part the cells of a table."""
+    return path.suffix in _TEXTS and not set("|&;,\t") & set(path.read_text("utf-8", "replace"))
 
 
 def _read_folder(folder: Path, results: Found) -> None:
@@ -151,15 +163,11 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _read_file(path: Path) -> list[Evaluation] | None:
-    """The results of one file, or None where it is of no known kind."""
+    """The results of one file of a harness, or None where it is of no known kind."""
     if path.suffix == ".eval":
         return inspect_ai.read_inspect(path)
     if path.suffix in _TABLES:
-        return (
-            opencompass.read_opencompass(path)
-            if opencompass.is_opencompass(_header(path))
-            else read_table(path)
-        )
+        return opencompass.read_opencompass(path) if opencompass.is_opencompass(_header(path)) else None
     if path.suffix in _TEXTS:
         rows = opencompass.summary_rows(path)
         return opencompass.read_opencompass(path) if rows and opencompass.is_opencompass(rows[0]) else None
@@ -180,8 +188,8 @@ def _header(path: Path) -> list[str]:
             refuse_pointer(stream.read(200), path)
             stream.seek(0)
             return [cell.strip() for cell in next(csv.reader(stream), [])]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise MatrixError(f"{path}: cannot be read as CSV ({error})") from None
+    except (UnicodeDecodeError, csv.Error):
+        return []  # no summary of OpenCompass; the reader of tables knows more encodings
 
 
 _READERS: tuple[tuple[Any, Any], ...] = (

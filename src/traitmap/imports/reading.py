@@ -19,6 +19,7 @@ from typing import Any
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.errors import MatrixError
+from traitmap.matrix.tables import refuse_pointer
 from traitmap.study.paths import digest
 
 _UNKNOWN = frozenset({"", "n/a", "na", "nan", "none", "null", "-"})
@@ -68,7 +69,6 @@ _COMPUTING = frozenset(
         "tp_size",
     ]
 )
-_LFS = "version https://git-lfs.github.com/spec/"
 _DEEPEST = 100  # lists and objects inside one another; harnesses write about ten
 
 
@@ -80,12 +80,6 @@ def read_json(path: Path) -> Any:
         raise MatrixError(f"{path}: cannot be read ({error.strerror})") from error
     refuse_pointer(content[:200].decode("utf-8", "replace"), path)
     return parse_json(content, str(path))
-
-
-def refuse_pointer(beginning: str, path: Path) -> None:
-    """MatrixError where a file is what Git LFS leaves in the place of the real one."""
-    if beginning.startswith(_LFS):
-        raise MatrixError(f"{path}: is a Git LFS pointer, not the file itself; run `git lfs pull` there")
 
 
 def parse_json(content: bytes | str, place: str) -> Any:

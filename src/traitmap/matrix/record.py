@@ -7,8 +7,10 @@ subject of ``matrix.reading``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traitmap.jsonable import jsonable, outline
+from traitmap.metrics import direction
 from traitmap.study.settings import BASELINE
 
 if TYPE_CHECKING:
@@ -99,10 +102,22 @@ class TransferMatrix:
             [[(source, target) in places for target in self.targets] for source in self.sources], dtype=bool
         ).reshape(len(self.sources), len(self.targets))
 
-    @property
+    @cached_property
     def higher_is_better(self) -> Mapping[str, bool]:
-        """Direction of each target's metric where it is known; higher is better where it is not."""
-        known: Mapping[str, bool] = self.conditions.get("higher_is_better") or {}
+        """Direction of each target's metric where it is known; higher is better where it is not.
+
+        What the conditions state counts first, then the catalogue by the metric of the target's cells, then
+        the catalogue by the last word of the target's own name (``wikitext_ppl``), where that is a cost.
+        """
+        known: dict[str, bool] = dict(self.conditions.get("higher_is_better") or {})
+        metrics: dict[str, str] = {}
+        for cell in (*self.base_cells, *self.cells):
+            if cell.metric:
+                metrics.setdefault(cell.target, cell.metric)
+        for target in self.targets:
+            higher, origin = direction(metrics.get(target) or re.split(r"[\W_]+", target.strip())[-1])
+            if origin == "known" and (target in metrics or not higher):
+                known.setdefault(target, higher)
         return known
 
     def to_frame(self) -> pd.DataFrame:
