@@ -161,7 +161,12 @@ class LocalEngine:
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         return [len(self.encoder.encode(text)) for text in texts]
 
-    def render_chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
         if not self.base.tokenizer.chat_template:
             raise ModelError(
                 f"{self.base.path}: its tokenizer has no chat template; use prompt and completion instead of "
@@ -171,6 +176,7 @@ class LocalEngine:
             [dict(message) for message in messages],
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
+            tools=[dict(tool) for tool in tools] or None,
         )
         return str(text)
 
@@ -251,11 +257,11 @@ class LocalEngine:
             self.paths = self._found_paths(self.base)
         return self.paths
 
-
-def linear_modules_of(base: Base) -> dict[str, torch.nn.Linear]:
-    """Every nn.Linear of the base by name, the output head included: what an adapter may touch."""
-    return {name: module for name, module in base.model.named_modules() if is_linear(module)}
     def _found_paths(self, base: Base) -> ForwardPaths:
         paths = self.find_paths(base.model) if base.layout == "stream" else ForwardPaths()
         return paths if paths.cached else replace(paths, decoding=choose_decoding(base.model))
 
+
+def linear_modules_of(base: Base) -> dict[str, torch.nn.Linear]:
+    """Every nn.Linear of the base by name, the output head included: what an adapter may touch."""
+    return {name: module for name, module in base.model.named_modules() if is_linear(module)}
