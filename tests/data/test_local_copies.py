@@ -12,7 +12,7 @@ from hub_layouts import LAYOUTS, write_copies
 from traitmap.data.check import check_file
 from traitmap.data.copies import copy_of, model_copy, no_network, read_from_copy
 from traitmap.data.lineage import load_sources
-from traitmap.engine import open_engine_if_present, with_local_copy
+from traitmap.engine.open import open_engine_if_present, with_local_copy
 from traitmap.errors import DataError, StudyError
 from traitmap.study.load import load_study
 from traitmap.study.settings import Model, Study

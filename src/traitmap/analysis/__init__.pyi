@@ -20,11 +20,11 @@ from .explanation.families import doses_of as doses_of
 from .explanation.families import without_variations as without_variations
 from .explanation.pairs import Reasons as Reasons
 from .explanation.records import Explanation as Explanation
-from .profiles.pairs import PairFeatures as PairFeatures
 from .profiles.cells import CellProfiles as CellProfiles
 from .profiles.cells import cell_profiles as cell_profiles
 from .profiles.datasets import Sampling as Sampling
 from .profiles.datasets import profile_datasets as profile_datasets
+from .profiles.pairs import PairFeatures as PairFeatures
 from .profiles.pairs import pair_features as pair_features
 from .profiles.parser import Parser as Parser
 from .profiles.parser import Relations as Relations

@@ -43,7 +43,7 @@ from traitmap.study.paths import digest
 from traitmap.study.settings import BASELINE, Study
 
 if TYPE_CHECKING:
-    from traitmap.analysis.features import PairFeatures
+    from traitmap.analysis.profiles.pairs import PairFeatures
     from traitmap.data.sources import LoadedSource
     from traitmap.data.targets import LoadedTarget
     from traitmap.engine.contract import Engine

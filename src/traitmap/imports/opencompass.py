@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from traitmap.errors import MatrixError
-from traitmap.imports.reading import Evaluation, number, refuse_pointer, sortable_date
+from traitmap.imports.reading import Evaluation, number, sortable_date
+from traitmap.matrix.tables import refuse_pointer
 
 KIND = "OpenCompass summary"
 _STAMP = re.compile(r"(\d{8}_\d{6})")
