@@ -13,8 +13,7 @@ import pytest
 import traitmap as tm
 from small_study import sources, study, targets
 from traitmap.api.runs import keep_contamination
-from traitmap.data.side_files import read_probes
-from traitmap.data.texts import TaskText, read_examples
+from traitmap.data.texts import TaskText, read_examples, read_probes
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import DataError, MatrixError
 from traitmap.runs.execute import execute

@@ -16,13 +16,7 @@ from traitmap.data.records import Answer, Request
 from traitmap.engine.base import Base
 from traitmap.engine.contract import decoding_of
 from traitmap.engine.forward_paths import ForwardPaths
-from traitmap.engine.generate import (
-    PartialText,
-    StopCriteria,
-    may_end_in,
-    partial_texts,
-    queues_of,
-)
+from traitmap.engine.generate import PartialText, StopCriteria, may_end_in, partial_texts, queues_of
 from traitmap.engine.local import LocalEngine
 from traitmap.engine.tokens import Encoder
 from traitmap.errors import EngineError

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from traitmap import analysis
 from traitmap.api.runs import contamination_in, overlap_in_words
 from traitmap.api.subject import as_file, folder_of, read_matrix, texts_of, trait_names
-from traitmap.data.side_files import read_embeddings, read_groups, read_probes
-from traitmap.data.texts import read_examples
+from traitmap.data.texts import read_embeddings, read_examples, read_groups, read_probes
 from traitmap.errors import DataError, MatrixError
 from traitmap.matrix.record import TransferMatrix
 from traitmap.progress import Listener, silent

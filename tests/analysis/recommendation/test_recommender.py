@@ -14,7 +14,7 @@ from traitmap.analysis.recommendation.protocol import evaluate
 from traitmap.analysis.recommendation.selection import select
 from traitmap.api.recommendation import evaluate_recommenders
 from traitmap.cli import app
-from traitmap.data.side_files import read_embeddings, read_groups
+from traitmap.data.texts import read_embeddings, read_groups
 from traitmap.errors import DataError, MatrixError
 from traitmap.matrix.record import TransferMatrix
 
