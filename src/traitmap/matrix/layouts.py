@@ -1,0 +1,562 @@
+"""Wide and long tables: which rows, columns and cells are what, and the matrix that they make.
+
+What both share stands first: a table whose cells are read as numbers, from the base row to the cells of a
+matrix. A wide table has one row per source and one column per target, or the reverse. A long table has one
+row per cell, per seed or pooled, and columns that play parts: source, target, value, number of items,
+error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isfinite, isnan, nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from traitmap.errors import MatrixError
+from traitmap.matrix.record import Array, Cell, TransferMatrix
+from traitmap.matrix.tables import CellNumber, CellTable, has_decimal_commas, parsed_number, told_apart
+from traitmap.matrix.targets import no_targets, plain_name
+from traitmap.metrics import direction
+from traitmap.study.settings import BASELINE
+from traitmap.wording import listed
+
+NUMBERS = ("stderr", "gain", "gain_low", "gain_high", "p", "q", "unparsed")
+_BASES = frozenset(
+    {"base", "baseline", "base model", "the base", "the base model", "untuned", "not fine tuned"}
+)
+
+
+@dataclass
+class ParsedTable:
+    """A table, its columns as numbers (None for text), and notes of all that was taken for something."""
+
+    path: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    conditions: Mapping[str, Any]
+    columns: Mapping[str, Sequence[CellNumber | None]]
+    notes: list[str] = field(default_factory=list)
+
+    def words(self, column: str) -> list[str]:
+        """A column as text, without space around it."""
+        at = self.header.index(column)
+        return ["" if row[at] is None else str(row[at]).strip() for row in self.rows]
+
+    def is_text(self, column: str) -> bool:
+        """Whether a column holds words and no number."""
+        numbers = self.columns[column]
+        return any(number is None for number in numbers) and not any(
+            number is not None and isfinite(number.value) for number in numbers
+        )
+
+    def refuse_text(self, column: str, row_names: Sequence[str]) -> None:
+        """MatrixError, with its place, where a cell of a column of numbers holds something else."""
+        at = self.header.index(column)
+        for name, row, number in zip(row_names, self.rows, self.columns[column], strict=True):
+            if number is None:
+                raise MatrixError(
+                    f"{self.path}: row {name!r}, column {column!r} holds {row[at]!r}, which is not a finite "
+                    "number; leave the cell empty if it is unknown, or leave the column out (drop)"
+                )
+
+    def numbers(self, column: str) -> tuple[list[float], list[float]]:
+        """A column's values and standard errors, NaN where unknown or text.
+
+        Where percent signs and shares of 1 meet, all become shares; other percent stay as they are written.
+        """
+        cells = [number or CellNumber(nan) for number in self.columns[column]]
+        plain = [abs(cell.value) for cell in cells if not cell.percent and isfinite(cell.value)]
+        percent = [cell for cell in cells if cell.percent]
+        if not (plain and percent and max(plain) <= 1):
+            return [cell.value for cell in cells], [cell.stderr for cell in cells]
+        note = f"{column}: percent brought to shares of 1"
+        if note not in self.notes:
+            self.notes.append(note)
+        scaled = [CellNumber(cell.value / 100, cell.stderr / 100) if cell.percent else cell for cell in cells]
+        return [cell.value for cell in scaled], [cell.stderr for cell in scaled]
+
+
+def parsed_table(table: CellTable) -> ParsedTable:
+    """The table with every cell read as a number, where it is one."""
+    commas = has_decimal_commas(
+        (cell for row in table.rows for cell in row), likely=table.decimal_comma_likely
+    )
+    columns = {
+        name: [parsed_number(row[at], decimal_comma=commas) for row in table.rows]
+        for at, name in enumerate(table.header)
+    }
+    notes = [*table.notes, *(["decimal commas"] if commas else [])]
+    return ParsedTable(table.path, table.header, table.rows, table.conditions, columns, notes)
+
+
+def refuse_unknown(table: ParsedTable, names: Sequence[str], known: Sequence[str], what: str) -> None:
+    """MatrixError where a name that an option gives is not in the table."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise MatrixError(
+            f"{table.path}: no {what} named {', '.join(map(repr, unknown))}; "
+            f"its {what}s are {', '.join(known)}"
+        )
+
+
+def with_base(table: ParsedTable, sources: Sequence[str], base: str | None) -> tuple[str, ...]:
+    """The sources, of which the base is called ``__baseline__``."""
+    name = _base_name(table, sources, base)
+    table.notes.append("no base row" if name is None else f"base row {name!r}")
+    return tuple(BASELINE if source == name else source for source in sources)
+
+
+def _base_name(table: ParsedTable, sources: Sequence[str], base: str | None) -> str | None:
+    """Which source is the base model: the one that is given, ``__baseline__``, or one that is called so."""
+    stored = str(table.conditions.get("base") or "")  # its name, in a table that a run has written
+    if base is not None and base not in sources and base in (stored, stored.rstrip("/").rsplit("/", 1)[-1]):
+        base = None
+    if base is not None:
+        refuse_unknown(table, [base], list(dict.fromkeys(sources)), "source")
+        if base != BASELINE and BASELINE in sources:
+            raise MatrixError(f"{table.path}: {BASELINE} is there beside {base!r}; keep one base model")
+        return base
+    if BASELINE in sources:
+        return BASELINE
+    called = [name for name in dict.fromkeys(sources) if plain_name(name) in _BASES]
+    if len(called) > 1:
+        raise MatrixError(
+            f"{table.path}: {listed(list(map(repr, called)))} may each be the base model; "
+            "say which with --base"
+        )
+    return called[0] if called else None
+
+
+def given_cell(source: str, target: str, seed: int | None, known: Mapping[str, Any]) -> Cell:
+    """A given cell; what is not known is NaN, an unknown value makes it missing."""
+    value = float(known.get("value", nan))
+    status = known.get("status") or ("given" if isfinite(value) else "missing")
+    reason = known.get("reason") or ("" if isfinite(value) else "empty in the table")
+    numbers = {name: float(known.get(name, nan)) for name in NUMBERS}
+    return Cell(
+        source=source,
+        target=target,
+        seed=seed,
+        metric=str(known.get("metric") or ""),
+        value=value,
+        n=int(known.get("n", 0)),
+        status=str(status),
+        reason=str(reason),
+        **numbers,
+    )
+
+
+SOURCE_NAMES = frozenset({
+    "source", "src", "adapter", "trained on", "train", "train task", "train dataset", "source task",
+    "from", "fine tune", "finetune", "finetuned on", "intermediate", "intermediate task", "model",
+    "model name", "run",
+})  # fmt: skip
+TARGET_NAMES = frozenset({
+    "target", "tgt", "trg", "dst", "dest", "destination", "target task", "to", "task", "dataset",
+    "benchmark", "eval", "evaluated on", "test task", "eval task", "eval dataset", "test",
+})  # fmt: skip
+_ROW_NAMES = SOURCE_NAMES | {"name", "checkpoint", "method", "system", "experiment"}
+_BENCHMARKS = re.compile(
+    r"(gsm8?k|boolq|mmlu|arc( |$)|hella ?swag|truthful ?qa|wino ?grande|piqa|(open)?bookqa|obqa|humaneval"
+    r"|mbpp|bbh|gpqa|ifeval|imdb|sst ?2|mnli|qnli|rte|mrpc|cola|qqp|squad|trivia ?qa|nq( |$)|drop|copa|wic"
+    r"|wsc|xnli|lambada|logiqa|sciq|race|cmmlu|ceval|agieval|musr|cnn dailymail|xsum|snli|anli"
+    r"|commonsense ?qa|social ?iqa).*"
+)
+
+
+def from_wide(
+    table: ParsedTable,
+    orientation: str,
+    row_name: str | None,
+    only: tuple[str, ...],
+    base: str | None,
+) -> TransferMatrix:
+    """The matrix of a table of one row per source (or per target: it is turned)."""
+    label = _label(table, row_name)
+    rows = _names(table, label)
+    numeric = tuple(name for name in table.header if name != label and not table.is_text(name))
+    ignored = [name for name in table.header if name != label and name not in numeric]
+    if not numeric:
+        raise MatrixError(
+            f"{table.path}: no column holds numbers; a wide table has one row per source and one column per "
+            "target, a long one the columns source, target, value"
+        )
+    turned = orientation == "columns"
+    if turned:
+        table.notes.append("sources in columns")
+    elif orientation == "auto":
+        _refuse_benchmarks_in_rows(table, label, rows, numeric)
+    numbers = [table.numbers(name) for name in numeric]
+    values, stderrs = (np.array([pair[i] for pair in numbers], dtype=float).T for i in (0, 1))
+    sources, targets = (numeric, rows) if turned else (rows, numeric)
+    if turned:
+        values, stderrs = values.T, stderrs.T
+    refuse_unknown(table, only, targets, "target")
+    reasons = {} if only else no_targets(targets, values)
+    kept = [name for name in targets if (name in only if only else name not in reasons)]
+    if not kept:
+        listing = ", ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise MatrixError(
+            f"{table.path}: no column is left as a target ({listing}); name the targets with --only"
+        )
+    for name in numeric:
+        if turned or name in kept:
+            table.refuse_text(name, rows)
+    places = [targets.index(name) for name in kept]
+    values, stderrs = values[:, places], stderrs[:, places]
+    percent = [
+        name
+        for name in numeric
+        if (turned or name in kept) and any(number and number.percent for number in table.columns[name])
+    ]
+    if percent:
+        everywhere = len(percent) == (len(numeric) if turned else len(kept))
+        table.notes.append("percent" if everywhere else f"percent in {listed(percent)}")
+    if np.isfinite(stderrs).any():
+        table.notes.append("± as standard errors")
+    if not only:
+        _refuse_two_scales(table, sources, kept, values)
+    conditions: dict[str, Any] = {
+        "renamed": [name for name, word in zip(rows, table.words(label), strict=True) if name != word],
+        "file": Path(table.path).name,
+        "layout": "wide",
+        "orientation": "columns" if turned else "rows",
+        "ignored_columns": ignored,
+    } | ({"left_out": reasons} if reasons else {})
+    return _given(with_base(table, sources, base), kept, values, stderrs, conditions)
+
+
+def _label(table: ParsedTable, row_name: str | None) -> str:
+    """The column that names the rows: the one that is given, that holds names, or else the first."""
+    if row_name is not None and row_name not in table.header:
+        raise MatrixError(
+            f"{table.path}: no column named {row_name!r} to name the rows; "
+            f"its columns are {', '.join(table.header)}"
+        )
+    if row_name is not None:
+        return row_name
+    first = table.header[0]
+    label = row_names(table, unique=True) or row_names(table, unique=False)
+    if label is None or (not table.is_text(first) and any(number is None for number in table.columns[first])):
+        return first  # names of which some look like numbers
+    if label != first:
+        table.notes.append(f"rows named by {label!r}")
+    return label
+
+
+def row_names(table: ParsedTable, *, unique: bool) -> str | None:
+    """The column that names a wide table's rows: of those that hold words the one called so, else the first.
+
+    unique: only one in which no name stands twice.
+    """
+    texts = [name for name in table.header if table.is_text(name)]
+    if unique:
+        texts = [name for name in texts if len(set(table.words(name))) == len(table.rows)]
+    called = [name for name in texts if plain_name(name) in _ROW_NAMES]
+    return next(iter(called or texts), None)
+
+
+def _names(table: ParsedTable, column: str) -> tuple[str, ...]:
+    """Names in a column, which must be there; repeated ones are told apart, but there is only one base."""
+    names = table.words(column)
+    if "" in names:
+        raise MatrixError(
+            f"{table.path}: row {names.index('') + 2} has no name in column {column!r}; name every row"
+        )
+    if names.count(BASELINE) > 1:
+        raise MatrixError(
+            f"{table.path}: {names.count(BASELINE)} rows are named {BASELINE}; keep one base model"
+        )
+    return told_apart(names)
+
+
+def _refuse_benchmarks_in_rows(
+    table: ParsedTable, label: str, rows: Sequence[str], columns: Sequence[str]
+) -> None:
+    """MatrixError where the rows are benchmarks and the columns are not: models then stand in columns."""
+    in_rows = [name for name in rows if _BENCHMARKS.fullmatch(plain_name(name))]
+    in_columns = [name for name in columns if _BENCHMARKS.fullmatch(plain_name(name))]
+    headed = plain_name(label) in TARGET_NAMES and plain_name(label) not in SOURCE_NAMES
+    if (len(in_rows) < 2 or 3 * len(in_rows) < len(rows)) and not (headed and in_rows):
+        return
+    if not in_columns:
+        raise MatrixError(
+            f"{table.path}: its rows look like benchmarks ({listed(in_rows)}) and its columns like models "
+            f"({listed(list(columns))}); say --orientation columns if the models are columns, "
+            "--orientation rows if the rows are"
+        )
+
+
+def _refuse_two_scales(
+    table: ParsedTable, sources: Sequence[str], targets: Sequence[str], values: Array
+) -> None:
+    """MatrixError where shares of 1 and numbers up to 100 meet in one column.
+
+    Only where shares times a hundred lie among the others: a model near 0 is no share.
+    """
+    known = np.isfinite(values) & (values != 0)
+    size = np.abs(values)
+    for j, target in enumerate(targets):
+        small = known[:, j] & (size[:, j] <= 1)
+        large = known[:, j] & ~small
+        if not small.any() or large.sum() < 2:
+            continue
+        low, high = size[large, j].min(), size[large, j].max()
+        shares = size[small, j]
+        gap = low >= 10 * shares.max() and high <= 100
+        among = (100 * shares >= 0.5 * low).all() and (100 * shares <= min(100, 1.5 * high)).all()
+        # of a single number it takes the whole row to tell a share from a failure
+        rows = np.flatnonzero(small)
+        whole = all((size[i][known[i]] <= 1).all() and known[i].sum() > 1 for i in rows)
+        many = small.sum() > 2 and large.sum() > 2 and shares.min() >= 0.1
+        if gap and among and (whole or many):
+            share, number = int(rows[0]), int(np.flatnonzero(large)[0])
+            raise MatrixError(
+                f"{table.path}: column {target!r} holds shares of 1 ({sources[share]}: {values[share, j]:g}) "
+                f"beside numbers up to 100 ({sources[number]}: {values[number, j]:g}); bring them to one "
+                "scale, put percent signs, "
+                "or say that they are one with --only"
+            )
+
+
+def _given(
+    sources: Sequence[str],
+    targets: Sequence[str],
+    values: Array,
+    stderrs: Array,
+    conditions: Mapping[str, Any],
+) -> TransferMatrix:
+    """The matrix of a wide table (sources with the base among them)."""
+    at = {name: i for i, name in enumerate(sources)}
+    base = values[at[BASELINE]] if BASELINE in at else np.full(len(targets), nan)
+    base_stderrs = stderrs[at[BASELINE]] if BASELINE in at else base
+    others = [name for name in sources if name != BASELINE]
+    places = [at[name] for name in others]
+    kept = values[places]
+    cells = tuple(
+        given_cell(
+            source,
+            target,
+            None,
+            {"value": float(value), "stderr": float(stderr), "gain": float(value - start)},
+        )
+        for source, row, row_stderrs in zip(others, kept, stderrs[places], strict=True)
+        for target, value, stderr, start in zip(targets, row, row_stderrs, base, strict=True)
+    )
+    base_cells = tuple(
+        given_cell(BASELINE, target, None, {"value": float(value), "stderr": float(stderr)})
+        for target, value, stderr in zip(targets, base, base_stderrs, strict=True)
+    )
+    return TransferMatrix(
+        sources=tuple(others),
+        targets=tuple(targets),
+        values=kept,
+        baseline=base,
+        cells=cells,
+        base_cells=base_cells if BASELINE in at else (),
+        conditions=dict(conditions),
+    )
+
+
+LONG = ("source", "target", "value")
+_COUNTS = frozenset(
+    {
+        "n",
+        "n eval",
+        "n items",
+        "n samples",
+        "count",
+        "support",
+        "samples",
+        "num samples",
+        "num items",
+        "items",
+    }
+)
+_STDERRS = frozenset({"stderr", "std err", "se", "sem", "standard error", "acc stderr", "score stderr"})
+_SPREADS = frozenset({"std", "sd", "stdev", "std dev", "variance", "ci", "ci low", "ci high"})
+
+
+def long_columns(
+    table: ParsedTable,
+    row_name: str | None,
+    given: tuple[str | None, str | None, str | None],
+) -> dict[str, str] | None:
+    """Fields of ``Cell`` -> columns of a long table; None for a wide one.
+
+    given: columns of source, target and value that the user names. MatrixError where it may be either.
+    """
+    for name in (column for column in given if column is not None):
+        if name not in table.header:
+            raise MatrixError(
+                f"{table.path}: no column named {name!r}; its columns are {', '.join(table.header)}"
+            )
+    lower = {name.strip().lower(): name for name in table.header}
+    if not any(given) and (row_name is not None or all(name in lower for name in LONG)):
+        return None if row_name is not None else lower
+    texts = [name for name in table.header if table.is_text(name)]
+    repeating = [name for name in texts if 1 < len(set(table.words(name))) < len(table.rows)]
+    if not any(given) and (len(repeating) < 2 or row_names(table, unique=True) is not None):
+        return None
+    named = [
+        [name for name in repeating if plain_name(name) in known] for known in (SOURCE_NAMES, TARGET_NAMES)
+    ]
+    source = given[0] or (named[0][0] if len(named[0]) == 1 else None)
+    target = given[1] or (named[1][0] if len(named[1]) == 1 else None)
+    others = [name for name in repeating if name not in (source, target)]
+    if len(others) == 1 and (source is None) != (target is None):
+        source, target = source or others[0], target or others[0]
+    if source is None or target is None or source == target:
+        raise MatrixError(
+            f"{table.path}: looks like a long table, since names in {listed(repeating or texts)} stand there "
+            "more than once; say what is what with --source-column, --target-column and --value-column, or "
+            "which column names the rows of a wide table with --row-name"
+        )
+    fields = {"source": source, "target": target}
+    rest = [name for name in table.header if name not in (source, target)]
+    for name in rest:
+        plain = plain_name(name)
+        field = "n" if plain in _COUNTS else "stderr" if plain in _STDERRS else plain.replace(" ", "_")
+        if field in ("n", "seed", "metric", "status", "reason", *NUMBERS) and name != given[2]:
+            fields.setdefault(field, name)
+    taken = {*fields.values()}
+    scores = [
+        name
+        for name in rest
+        if name not in taken and not table.is_text(name) and plain_name(name) not in _SPREADS
+        and any(number is not None and isfinite(number.value) for number in table.columns[name])
+    ]  # fmt: skip
+    if given[2] is None and len(scores) != 1:
+        raise MatrixError(
+            f"{table.path}: a long table (sources in {source!r}, targets in {target!r}) with "
+            + (f"several columns of scores: {', '.join(scores)}" if scores else "no column of scores")
+            + "; say which one is the value with --value-column (value_column)"
+        )
+    fields["value"] = given[2] or scores[0]
+    if "metric" not in fields and plain_name(fields["value"]) not in ("value", "score"):
+        fields["metric_name"] = fields["value"]
+    return fields
+
+
+def from_long(
+    table: ParsedTable,
+    fields: Mapping[str, str],
+    base_name: str | None,
+    only: tuple[str, ...],
+) -> TransferMatrix:
+    """The matrix of a long table: means over seeds, unless a row without seed gives the pooled value.
+
+    fields: of ``Cell`` -> column, as ``long_columns`` finds them. only: the targets to keep; empty for all.
+    """
+    cells = _long_cells(table, fields, base_name)
+    refuse_unknown(table, only, list(dict.fromkeys(cell.target for cell in cells)), "target")
+    cells = [cell for cell in cells if not only or cell.target in only]
+    sources = list(dict.fromkeys(cell.source for cell in cells if cell.source != BASELINE))
+    targets = list(dict.fromkeys(cell.target for cell in cells))
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.source, cell.target), []).append(cell)
+    pooled = {place: _pool(group) for place, group in groups.items()}
+    base = np.array([pooled[BASELINE, t].value if (BASELINE, t) in pooled else nan for t in targets])
+    full = {
+        (s, t): _with_gain(pooled.get((s, t)) or given_cell(s, t, None, {}), start)
+        for s in sources
+        for t, start in zip(targets, base, strict=True)
+    }
+    single = tuple(cell for cell in cells if cell.seed is not None and cell.source != BASELINE)
+    return TransferMatrix(
+        sources=tuple(sources),
+        targets=tuple(targets),
+        values=np.array([[full[s, t].value for t in targets] for s in sources]).reshape(
+            len(sources), len(targets)
+        ),
+        baseline=base,
+        cells=(*full.values(), *single),
+        base_cells=tuple(pooled[BASELINE, t] for t in targets if (BASELINE, t) in pooled),
+        conditions={**table.conditions, "file": Path(table.path).name, "layout": "long"},
+    )
+
+
+def _long_cells(
+    table: ParsedTable,
+    fields: Mapping[str, str],
+    base_name: str | None,
+) -> list[Cell]:
+    """The rows of a long table as cells."""
+    lines = [f"{i + 2}" for i in range(len(table.rows))]
+    sources = with_base(table, table.words(fields["source"]), base_name)
+    targets = table.words(fields["target"])
+    known = [name for name in ("value", "n", "seed", *NUMBERS) if name in fields]
+    for name in known:
+        table.refuse_text(fields[name], lines)
+    numbers = {name: table.numbers(fields[name])[0] for name in known}
+    if "stderr" not in numbers:
+        stderrs = table.numbers(fields["value"])[1]
+        numbers |= {"stderr": stderrs} if any(isfinite(stderr) for stderr in stderrs) else {}
+    words = {
+        name: [row[table.header.index(fields[name])] for row in table.rows]
+        for name in ("metric", "status", "reason")
+        if name in fields
+    }
+    if "metric_name" in fields:
+        words["metric"] = [fields["metric_name"]] * len(lines)
+    cells, seen = [], set()
+    for i, (source, target) in enumerate(zip(sources, targets, strict=True)):
+        found = {name: column[i] for name, column in numbers.items() if not isnan(column[i])}
+        found |= {name: column[i] for name, column in words.items() if isinstance(column[i], str)}
+        seed = found.pop("seed", None)
+        cell = given_cell(source, target, None if seed is None else int(seed), found)
+        if (source, target, cell.seed) in seen:
+            which = "without seed" if cell.seed is None else f"seed {cell.seed}"
+            raise MatrixError(
+                f"{table.path}: source {source!r}, target {target!r}, {which} stands there twice "
+                f"(row {lines[i]}); "
+                "keep one row per source, target and seed (and one metric)"
+            )
+        seen.add((source, target, cell.seed))
+        cells.append(cell)
+    unlike = [name for name in ("source", "target", "value") if fields[name].lower() != name]
+    if unlike:
+        table.notes.append("long (" + ", ".join(f"{name} in {fields[name]!r}" for name in unlike) + ")")
+    metrics = dict.fromkeys(cell.metric for cell in cells if cell.metric)
+    assumed = [metric for metric in metrics if direction(metric)[1] == "assumed"]
+    if assumed and not table.conditions.get("higher_is_better"):
+        table.notes.append(f"higher is better assumed of {listed(assumed)}")
+    return cells
+
+
+def _pool(group: Sequence[Cell]) -> Cell:
+    """The pooled cell of one source and target: the row without seed, or the mean over seeds.
+
+    The standard error of such a mean is unknown here, because its seeds share their items.
+    """
+    for cell in group:
+        if cell.seed is None:
+            return cell
+    there = [cell for cell in group if isfinite(cell.value)]
+    if not there:
+        return replace(group[0], seed=None)
+    if len(there) == 1:
+        return replace(there[0], seed=None, q=nan)
+    unparsed = [cell.unparsed for cell in there if isfinite(cell.unparsed)]
+    return given_cell(
+        there[0].source,
+        there[0].target,
+        None,
+        {
+            "value": float(np.mean([cell.value for cell in there])),
+            "n": min(cell.n for cell in there),
+            "metric": there[0].metric,
+            "unparsed": float(np.mean(unparsed)) if unparsed else nan,
+        },
+    )
+
+
+def _with_gain(cell: Cell, base: float) -> Cell:
+    """The cell with its gain over the base, where that is not given."""
+    return cell if isfinite(cell.gain) else replace(cell, gain=cell.value - base)
