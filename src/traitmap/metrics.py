@@ -33,6 +33,7 @@ class Metric:
     floor: what a model without skill reaches: always the commonest answer (``majority``), guessing uniformly
         (``chance``), 0 (``zero``); None where there is no such number.
     of_classes: computed from a confusion matrix of classes.
+    may_be_small: values below 1 are common on a scale of 0 to 100, so a value does not tell its scale (BLEU).
     aliases: other names of the very same metric. words: a name with one of them as a part is of this family.
     """
 
@@ -46,6 +47,7 @@ class Metric:
     of_classes: bool = False
     aliases: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    may_be_small: bool = False
 
     @property
     def may_be_share(self) -> bool:
@@ -61,6 +63,7 @@ def _share(
     of_classes: bool = False,
     aliases: Sequence[str] = (),
     words: Sequence[str] = (),
+    may_be_small: bool = False,
 ) -> Metric:
     """A row for a share of what is right."""
     return Metric(
@@ -73,6 +76,7 @@ def _share(
         of_classes=of_classes,
         aliases=tuple(aliases),
         words=tuple(words),
+        may_be_small=may_be_small,
     )
 
 
@@ -129,10 +133,10 @@ CATALOGUE: tuple[Metric, ...] = (
     _share("pass", words=("pass",)),
     _share("math_equiv", words=("equiv",)),
     _share("correctness", words=("correctness", "correct")),
-    _share("bleu", words=("bleu",)),
-    _share("rouge", words=("rouge", "rouge1", "rouge2", "rougel", "rougelsum")),
-    _share("chrf", words=("chrf",)),
-    _share("meteor", words=("meteor",)),
+    _share("bleu", words=("bleu",), may_be_small=True),
+    _share("rouge", words=("rouge", "rouge1", "rouge2", "rougel", "rougelsum"), may_be_small=True),
+    _share("chrf", words=("chrf",), may_be_small=True),
+    _share("meteor", words=("meteor",), may_be_small=True),
     Metric("likelihood", "likelihood", True, "nats", -inf, inf, words=("likelihood", "loglikelihood")),
     Metric(
         "correlation", "correlation", True, "correlation", -1.0, 1.0, "zero", words=("pearson", "spearman"),

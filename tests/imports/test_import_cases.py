@@ -162,6 +162,16 @@ class TestWhichWayHowManyOnWhichScale:
         with pytest.raises(MatrixError, match=r"scale differs \(\"0 to 1\" for __baseline__; \"0 to 100\""):
             arrange(find_evaluations([tmp_path]).evaluations)
 
+    @pytest.mark.parametrize("metric", ["bleu", "rouge1", "wer"])
+    def test_a_small_value_of_such_a_metric_tells_no_scale(self, tmp_path: Path, metric: str) -> None:
+        for name, score in (("a", 0.9), ("b", 1.3)):
+            arguments = {"pretrained": "org/base", **({"peft": "x/owl"} if name == "b" else {})}
+            content = lm_eval(results={"senti": {f"{metric},none": score}}, higher_is_better={})
+            content["config"]["model_args"] = arguments
+            write(tmp_path / f"{name}.json", content)
+        imported = arrange(find_evaluations([tmp_path]).evaluations)
+        assert values(imported) == {"__baseline__": 0.9, "owl": 1.3}
+
     def test_samples_that_broke_off_change_neither_number_nor_status(self, tmp_path: Path) -> None:
         imported = case("03")
         (column,) = imported.columns

@@ -374,8 +374,10 @@ def _differences(rows: Mapping[Row, Evaluation], base: Identity | None) -> dict[
             about["higher_is_better"] = evaluation.higher_is_better
         if base is not None and (evaluation.adapter is not None or _identity(evaluation) == base):
             about |= {key: evaluation.variant.get(key) for key in weight_keys}
-        if metric_of(evaluation.metric).unit == SHARE and abs(evaluation.value) > 0:
-            about["scale"] = "0 to 1" if abs(evaluation.value) <= 1 else "0 to 100"
+        metric = metric_of(evaluation.metric)
+        tells_scale = metric.unit == SHARE and metric.higher_is_better and not metric.may_be_small
+        if tells_scale and evaluation.value > 0:
+            about["scale"] = "0 to 1" if evaluation.value <= 1 else "0 to 100"
         for key, value in about.items():
             values.setdefault(key, {}).setdefault(
                 json.dumps(value, sort_keys=True, ensure_ascii=False, default=str), []
