@@ -76,7 +76,7 @@ def steps_of(model: Any, prefixed: bool, fast: FastDecoder | None) -> torch.Tens
         lengths = (5, 21, 12)
         rows = [Row(ids=draw.integers(0, 97, size), reads=np.array([size - 1])) for size in lengths]
         _, plan = read_behind(model, rows, [prefix] * 3, keep=True, fast=fast)
-        slots, start = CacheSlots(4, torch.zeros(4, dtype=torch.long)), 0
+        slots, start = CacheSlots(4, torch.device("cpu")), 0
         for slot, size in enumerate(lengths):
             slots.write(slot, start, start + size, plan.kept)
             start += size
@@ -223,7 +223,7 @@ def test_texts_are_the_same_by_the_fast_pass_and_the_models_own(
 
 
 def test_slots_lose_room_that_no_text_needs() -> None:
-    slots = CacheSlots(2, torch.zeros(2, dtype=torch.long))
+    slots = CacheSlots(2, torch.device("cpu"))
     kept = {0: (torch.randn(3, 300, 8), torch.randn(3, 300, 8))}
     slots.write(0, 0, 300, kept)
     slots.write(1, 0, 20, kept)

@@ -315,7 +315,7 @@ def test_a_block_at_some_places_is_the_block_there_forward_and_backward() -> Non
     block = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.Tanh()).double()
     x = torch.randn(1, 60, 6, dtype=torch.float64, requires_grad=True)
     places = np.arange(3, 60, 3)[:17]  # computed as 18
-    with compute_at_positions(block, places):
+    with compute_at_positions(block, places, x.device):
         y = block(x)
     y.square().sum().backward()
     other = x.detach().clone().requires_grad_()

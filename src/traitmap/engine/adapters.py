@@ -16,15 +16,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, LoraConfig, PeftConfig, PeftModel
 from peft.utils.other import get_pattern_key
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from traitmap.data.adapters import lost_start
 from traitmap.engine.base import Base, whole_reason
+from traitmap.engine.device import fetch, send
 from traitmap.engine.layouts import choose_layout, vocabulary_of
 from traitmap.engine.lora import AdapterWeights, is_linear
 from traitmap.errors import EngineError, ModelError
@@ -73,8 +76,8 @@ def save_adapter(folder: Path, adapter: AdapterWeights, base: str, revision: str
     )
     tensors = {}
     for name in adapter.a:
-        tensors[f"{_PREFIX}{name}.lora_A.weight"] = adapter.a[name].detach().cpu().contiguous()
-        tensors[f"{_PREFIX}{name}.lora_B.weight"] = adapter.b[name].detach().cpu().contiguous()
+        tensors[f"{_PREFIX}{name}.lora_A.weight"] = np.ascontiguousarray(fetch(adapter.a[name]))
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = np.ascontiguousarray(fetch(adapter.b[name]))
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     settings = {
@@ -128,7 +131,7 @@ def load_adapter(folder: Path, modules: dict[str, nn.Linear]) -> AdapterWeights:
                 f"The adapter names {config.get('base_model_name_or_path')!r} as its base."
             )
         wide = torch.promote_types(module.weight.dtype, torch.float32)
-        (a if part == "lora_A" else b)[name] = tensor.to(module.weight.device, wide)
+        (a if part == "lora_A" else b)[name] = send(tensor, module.weight.device).to(wide)
     _check_shapes(folder, a, b, modules)
     order = [name for name in modules if name in a]
     return AdapterWeights(
@@ -363,7 +366,7 @@ class _Snapshot:
                 if name in self.vectors:
                     parameter.copy_(self.vectors[name])
         self.model.eval().requires_grad_(False)
-        if not torch.equal(_probe(self.model), self.probe):
+        if not np.array_equal(fetch(_probe(self.model)), fetch(self.probe)):
             raise EngineError("the base is not what it was before an adapter was put in through PEFT")
 
 
@@ -387,16 +390,19 @@ def merged_weights(
     (Frobenius norm, over all modules): so small an update must stay beside the weights. What is lost below
     that is no more than rounding the base to its precision has cost, and has no direction.
     """
-    merged, update, lost = dict[str, torch.Tensor](), 0.0, 0.0
+    merged, squares = dict[str, torch.Tensor](), list[torch.Tensor]()
     with torch.no_grad():
         for name in adapter.a:
             weight, a, b = modules[name].weight, adapter.a[name], adapter.b[name]
             wide = torch.addmm(weight.to(b.dtype), b, a, alpha=adapter.scale[name])
             merged[name] = wide.to(weight.dtype)
             if weight.dtype != b.dtype:
-                lost += float((wide - merged[name]).square_().sum())
-                update += float(wide.sub_(weight).square_().sum())
-    return merged if lost <= LOST**2 * update else None
+                lost = (wide - merged[name]).square_().sum()
+                squares += [lost, wide.sub_(weight).square_().sum()]
+    if not squares:
+        return merged
+    all_lost, update = fetch(torch.stack(squares).view(-1, 2).double().sum(dim=0))
+    return merged if all_lost <= LOST**2 * update else None
 
 
 @contextmanager

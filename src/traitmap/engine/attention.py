@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from transformers import AttentionInterface
 
 from traitmap.engine.cpu.products import pad_to_bucket
+from traitmap.engine.device import send
 
 NAME = "traitmap_stream"
 _WINDOWS = ("sliding_window", "attention_chunk_size")
@@ -149,7 +150,7 @@ def plan_stream(
         if branches[rows[0]] is None:
             high, longest = pad_to_bucket(high, 4), pad_to_bucket(longest, 4)
         else:
-            mask = torch.from_numpy(_branch_masks([branches[row] for row in rows], longest)).to(device)
+            mask = send(_branch_masks([branches[row] for row in rows], longest), device)
         firsts = starts[rows + rows[-1:] * (high - len(rows))]  # one row's padding reads no other's numbers
         index = np.repeat(firsts[:, None], longest, axis=1)
         where = np.zeros((high, longest), dtype=np.int64)
@@ -158,12 +159,10 @@ def plan_stream(
             index[place, :length] = np.arange(starts[row], starts[row + 1])
             where[place, :length] = positions[row]
             row_starts[own], widths[own] = offset + place * longest, longest
-        buckets.append(Bucket(torch.from_numpy(index).to(device), mask, torch.from_numpy(where).to(device)))
+        buckets.append(Bucket(send(index, device), mask, send(where, device)))
         offset += index.size
     places = np.concatenate([np.arange(length) for length in lengths])
-    rows_at, places_at, widths_at = (
-        torch.from_numpy(values).to(device) for values in (row_starts, places, widths)
-    )
+    rows_at, places_at, widths_at = (send(values, device) for values in (row_starts, places, widths))
     return StreamPlan(tuple(buckets), rows_at, places_at, widths_at, real if size is None else size)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from traitmap.engine.cpu.fast_decoder import FastDecoder
+from traitmap.engine.device import device_of, memory_of
 from traitmap.engine.forward_paths import ForwardPaths
 from traitmap.engine.layouts import choose_layout, rope_switch
 from traitmap.engine.lora import Resident, linear_modules
@@ -41,6 +41,7 @@ class Base:
     layout: the fastest of ``layouts`` that was found to give the model's own logits; reason: why none faster
     does. digest: of weights, configuration, tokenizer and dtype. cached: whether a pass may go on from a
     key-value cache. switch: the length of rows at which positions are turned otherwise, see ``rope_switch``.
+    memory: bytes of its device to plan with; None asks the device.
     """
 
     model: Any
@@ -53,6 +54,7 @@ class Base:
     cached: bool = True
     reason: str = ""
     switch: int | None = None
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -149,19 +151,6 @@ def locate(settings: Model, folder: Path) -> Path:
         ) from error
 
 
-def device_of(name: str, setting: str = "model.device") -> torch.device:
-    """The device of this name; ``auto`` is a GPU where there is one. ModelError names the ``setting``."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ModelError(f"{setting} {name!r}: unknown; legal: auto, cpu, cuda, cuda:N.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"{setting} {name!r}: torch sees no CUDA device here; use auto or cpu.")
-    return device
-
-
 def _four_bits(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """What from_pretrained needs for NormalFloat4 weights, quantised twice (Dettmers et al., 2023)."""
     if device.type != "cuda":
@@ -206,7 +195,6 @@ def _digest(folder: Path, arithmetic: str) -> str:
     return total.hexdigest()[:32]
 
 
-SHARE = {"cpu": 0.6, "cuda": 0.9}  # of the memory that is planned with; the rest is others' and for surprises
 LARGEST = 64  # adapters of one group: beyond it nothing is gained
 _STATE = 4 * 4  # bytes per number of an adapter: itself, its gradient, two moments, in float32; beside them
 # the numbers as passes read them and, in another precision, the gradients of a pass
@@ -233,38 +221,32 @@ def training_bytes(model: Any, lora: Lora) -> tuple[int, int, int]:
     )
 
 
-def largest_group(model: Any, lora: Lora, training: Training, budget: int) -> int:
-    """Adapters that can be trained together beside passes of ``budget`` tokens; at least 1, at most 64."""
+def largest_group(model: Any, lora: Lora, training: Training, budget: int, memory: int | None = None) -> int:
+    """Adapters that can be trained together beside passes of ``budget`` tokens; at least 1, at most 64.
+
+    memory: bytes to plan with; None asks the model's device.
+    """
     adapter, _, checkpointed = training_bytes(model, lora)
-    free = _room_beside(model) - checkpointed * max(budget, training.max_length)
+    free = _room_beside(model, memory) - checkpointed * max(budget, training.max_length)
     return int(min(LARGEST, max(1, free // adapter)))
 
 
-def plan_passes(model: Any, lora: Lora, adapters: int, longest: int, budget: int) -> tuple[int, bool]:
+def plan_passes(
+    model: Any, lora: Lora, adapters: int, longest: int, budget: int, memory: int | None = None
+) -> tuple[int, bool]:
     """(tokens of a pass, whether layers are computed twice) for a group; longest: tokens of its longest row.
 
     Smaller passes come first; layers are computed twice where even a pass of a few rows is too much.
+    memory: as in ``largest_group``.
     """
     adapter, token, checkpointed = training_bytes(model, lora)
-    free = _room_beside(model) - adapters * adapter
+    free = _room_beside(model, memory) - adapters * adapter
     least = max(longest, min(_LEAST, budget))
     if token * least <= free:
         return min(budget, max(least, free // token)), False
     return min(budget, max(longest, free // checkpointed, 1)), True
 
 
-def _room_beside(model: Any) -> int:
-    return memory_of(model.device) - sum(p.numel() * p.element_size() for p in model.parameters())
-
-
-def memory_of(device: torch.device) -> int:
-    """Bytes that may be planned with on a device: its share of all memory, within a container's limit."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory * SHARE["cuda"])
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for place in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            total = min(total, int(Path(place).read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            continue
-    return int(total * SHARE["cpu"])
+def _room_beside(model: Any, memory: int | None) -> int:
+    whole = memory_of(model.device) if memory is None else memory
+    return whole - sum(p.numel() * p.element_size() for p in model.parameters())

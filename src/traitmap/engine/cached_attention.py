@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from transformers import AttentionInterface
 
 from traitmap.engine.attention import check_options, current_plan, fast_dtype, visible_pairs
+from traitmap.engine.device import send
 
 NAME = "traitmap_cached"
 _CPU_ROOM = 32  # slots on a CPU have places for a multiple of this
@@ -68,9 +69,8 @@ class CacheGroup:
             if window is not None:
                 places = np.concatenate([np.arange(before), self.positions])
                 seen &= self.positions[:, None] - places[None, :] < window
-            added = torch.zeros(seen.shape, dtype=like.dtype)
-            added.masked_fill_(torch.from_numpy(~seen), -torch.inf)
-            self.masks[window] = added.to(like.device)
+            added = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
+            self.masks[window] = added.masked_fill_(send(~seen, like.device), -torch.inf)
         return self.masks[window]
 
 
@@ -88,12 +88,13 @@ class CacheSlots:
     that grow: either way round a CPU reads them fastest.
 
     count: slots in use or to be used; it may be lowered when no more texts will come.
-    lengths: (count,) tokens of each text that are in, the shared prefix not counted; 0 where there is no
-    text. dtype: of keys and values, or None for that in which they are computed.
+    lengths: (count,) tokens of each text that are in, on the host, the shared prefix not counted; 0 where
+    there is no text. dtype: of keys and values, or None for that in which they are computed.
     """
 
-    def __init__(self, count: int, lengths: torch.Tensor, dtype: torch.dtype | None = None) -> None:
-        self.count, self.lengths, self.dtype, self.room = count, lengths, dtype, 0
+    def __init__(self, count: int, device: torch.device, dtype: torch.dtype | None = None) -> None:
+        self.count, self.device, self.dtype, self.room = count, device, dtype, 0
+        self.lengths = np.zeros(count, dtype=np.int64)
         self.keys: dict[int, torch.Tensor] = {}
         self.values: dict[int, torch.Tensor] = {}
 
@@ -104,7 +105,7 @@ class CacheSlots:
             self.make_room(longest, {layer: (key[0], key[0]) for layer, key in self.keys.items()})
         self.narrow(longest)
         # on a CPU a slot's end is read at no cost, a gap is not
-        return self.room if self.lengths.device.type == "cpu" else longest
+        return self.room if self.device.type == "cpu" else longest
 
     def make_room(self, needed: int, like: Mapping[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Places for texts of ``needed`` tokens; like: keys and values (kv_heads, any, d) of every layer.
@@ -115,7 +116,7 @@ class CacheSlots:
         if needed <= self.room:
             return
         room = max(needed, self.room + self.room // 2, 64)
-        if self.lengths.device.type == "cpu":
+        if self.device.type == "cpu":
             room = -(-needed // _CPU_ROOM) * _CPU_ROOM
         for layer, (key, _) in like.items():
             heads, width, dtype = key.shape[0], key.shape[-1], self.dtype or key.dtype
@@ -132,7 +133,7 @@ class CacheSlots:
     def narrow(self, longest: int) -> None:
         """Give up room that no text needs any more, where that is most of it; for a CPU, as above."""
         room = -(-longest // _CPU_ROOM) * _CPU_ROOM
-        if 2 * room > self.room or self.lengths.device.type != "cpu":
+        if 2 * room > self.room or self.device.type != "cpu":
             return
         for layer, key in self.keys.items():
             self.keys[layer] = key[: self.count, :, :room].contiguous()
@@ -153,7 +154,7 @@ class CacheSlots:
         self, slots: Sequence[int], blocks: Mapping[int, tuple[torch.Tensor, torch.Tensor]]
     ) -> None:
         """Put whole rows (rows, L, kv_heads, d) into slots, from their beginning; sets no ``lengths``."""
-        chosen = torch.tensor(slots, device=self.lengths.device)
+        chosen = send(np.asarray(slots, dtype=np.int64), self.device)
         for layer, (key, value) in blocks.items():
             length = key.shape[1]
             self.keys[layer][chosen, :, :length] = key.transpose(1, 2).to(self.keys[layer].dtype)
@@ -181,7 +182,8 @@ class DecodingPlan:
 
     def __init__(self, slots: CacheSlots, rows: int, longest: int, prefix: Cached | None) -> None:
         self.slots, self.rows, self.longest, self.prefix = slots, rows, longest, prefix
-        self.numbers = torch.arange(rows, device=slots.lengths.device)
+        self.numbers = torch.arange(rows, device=slots.device)
+        self.places = send(slots.lengths[:rows].copy(), slots.device)  # of the new tokens in their slots
         self.masks: dict[int | None, torch.Tensor] = {}
 
     def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor:
@@ -190,7 +192,7 @@ class DecodingPlan:
         if window is not None and before + self.longest <= window:
             window = None
         if window not in self.masks:
-            here = self.slots.lengths[: self.rows, None] + before  # the new token's position
+            here = self.places[:, None] + before  # the new token's position
             places = torch.arange(before + self.longest, device=like.device)[None, :]
             seen = places <= here
             if window is not None:
@@ -300,7 +302,7 @@ def attend_slots(
     The shared prefix is read once for all of them, and no slot is copied.
     """
     slots, rows, (heads, width) = plan.slots, plan.rows, k.shape[1:]
-    slots.put(layer, plan.numbers, slots.lengths[:rows], k, v)
+    slots.put(layer, plan.numbers, plan.places, k, v)
     keys = slots.keys[layer][:rows, :, : plan.longest].flatten(0, 1)  # (rows * kv_heads, longest, d)
     values = slots.values[layer][:rows, ..., : plan.longest].flatten(0, 1)  # (rows * kv_heads, d, longest)
     queries = q.reshape(rows * heads, -1, width).to(keys.dtype)  # heads of each kv_head in the middle

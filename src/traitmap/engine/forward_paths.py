@@ -31,10 +31,9 @@ from traitmap.engine.cached_attention import (
 )
 from traitmap.engine.cpu.fast_decoder import FastDecoder, Rectangles, plan_rectangles
 from traitmap.engine.cpu.products import pad_to_bucket
-from traitmap.engine.lora import Resident, Slice
+from traitmap.engine.device import fetch, send
+from traitmap.engine.lora import EVERYTHING, Resident
 from traitmap.engine.passes import Row, compute_at_positions, read_logits, read_positions, read_stream
-
-EVERYTHING = Slice(0, 0, 2**62)
 
 
 def read_rectangles(
@@ -77,7 +76,7 @@ def read_behind(
     lengths, branches = [len(row.ids) for row in rows], [row.branches for row in rows]
     plan = plan_groups(lengths, positions, branches, prefixes, model.device, keep=keep)
     ids, reads = np.concatenate([row.ids for row in rows]), read_positions(rows)
-    with compute_at_positions(last_mlp, np.unique(reads)):
+    with compute_at_positions(last_mlp, np.unique(reads), model.device):
         return _forward(model, plan, ids, np.concatenate(positions), reads, adapters, fast), plan
 
 
@@ -95,7 +94,7 @@ def read_next(
     plan = DecodingPlan(slots, rows, slots.fit(rows), prefix)
     positions = slots.lengths[:rows] + (0 if prefix is None else prefix.length)
     ids, reads = np.asarray([*tokens, *[0] * (rows - count)]), np.arange(rows)
-    logits = _forward(model, plan, ids, positions.cpu().numpy(), reads, adapters, fast)
+    logits = _forward(model, plan, ids, positions, reads, adapters, fast)
     slots.lengths[:count] += 1
     return logits[:count]
 
@@ -144,9 +143,9 @@ def _forward(
     device = model.device
     with planned(plan):
         output = model(
-            input_ids=torch.from_numpy(ids).to(device)[None],
-            position_ids=torch.from_numpy(positions).to(device)[None],
-            logits_to_keep=torch.from_numpy(reads).to(device),
+            input_ids=send(ids, device)[None],
+            position_ids=send(positions, device)[None],
+            logits_to_keep=send(reads, device),
             use_cache=False,
         )
     logits: torch.Tensor = output.logits[0]
@@ -228,7 +227,8 @@ def agrees(compute: Callable[[], torch.Tensor], expected: torch.Tensor, dtype: t
     if logits.shape != expected.shape:
         return False
     tolerance = 1e-4 if dtype in (torch.float32, torch.float64) else 5e-2
-    return bool((logits - expected).abs().max() <= tolerance * expected.abs().max())
+    apart, largest = fetch(torch.stack([(logits - expected).abs().max(), expected.abs().max()]))
+    return bool(apart <= tolerance * largest)
 
 
 def _by_cache(
@@ -239,7 +239,7 @@ def _by_cache(
         (prefix,) = compute_prefixes(model, [(head.tolist(), None)], fast=fast)
         rows = [Row(ids=tail[:3], reads=np.array([2])) for tail in tails]
         first, plan = read_behind(model, rows, [prefix] * 2, keep=True, fast=fast)
-        slots = CacheSlots(2, torch.zeros(2, dtype=torch.long, device=model.device))
+        slots = CacheSlots(2, model.device)
         for slot in range(2):
             slots.write(slot, 3 * slot, 3 * slot + 3, plan.kept)
         steps = [read_next(model, slots, [int(t[i]) for t in tails], prefix, None, fast) for i in (3, 4)]

@@ -25,13 +25,9 @@ from traitmap.engine.cached_attention import CacheSlots
 from traitmap.engine.contract import Decoding, decoding_of
 from traitmap.engine.cpu.fast_decoder import FastDecoder, plan_rectangles
 from traitmap.engine.cpu.products import pad_to_bucket
-from traitmap.engine.forward_paths import (
-    EVERYTHING,
-    compute_prefixes,
-    read_behind,
-    read_next,
-    read_rectangles,
-)
+from traitmap.engine.device import fetch, send
+from traitmap.engine.forward_paths import compute_prefixes, read_behind, read_next, read_rectangles
+from traitmap.engine.lora import EVERYTHING
 from traitmap.engine.passes import (
     PaddedDecoder,
     Row,
@@ -150,15 +146,22 @@ def may_end_in(text: str, term: str) -> bool:
 
 
 def next_tokens(logits: torch.Tensor, texts: Sequence[PartialText]) -> list[int]:
-    """The next token of each text, greedy or drawn as its request says; logits (texts, V)."""
-    tokens: list[int] = best_tokens(logits).tolist()
+    """The next token of each text, greedy or drawn as its request says; logits (texts, V).
+
+    Waits for the device once, or twice where some texts are drawn and some are not.
+    """
     sampled: dict[Decoding, list[int]] = {}
     for row, text in enumerate(texts):
         if text.decoding.sample:
             sampled.setdefault(text.decoding, []).append(row)
+    drawn = np.array([row for rows in sampled.values() for row in rows], dtype=np.int64)
+    tokens = [0] * len(texts) if len(drawn) == len(texts) else fetch(best_tokens(logits)).tolist()
+    if len(drawn):
+        scores_drawn = torch.from_numpy(fetch(logits.index_select(0, send(drawn, logits.device)).float()))
+    start = 0
     for decoding, rows in sampled.items():
         # temperature, top-k and top-p in transformers' order, on the CPU
-        scores = logits[rows].float().cpu()
+        scores, start = scores_drawn[start : start + len(rows)], start + len(rows)
         nothing = torch.empty(len(scores), 0, dtype=torch.long)
         scores = TemperatureLogitsWarper(decoding.temperature)(nothing, scores)
         if decoding.top_k > 0:
@@ -257,8 +260,8 @@ class _SlotDecoder:
         self.stop, self.waiting, self.first = stop, waiting, len(prefix)
         self.texts = list[PartialText]()
         with torch.inference_mode(), self._attention():
-            lengths = torch.zeros(count, dtype=torch.long, device=self.model.device)
-            self.slots = CacheSlots(count, lengths, None if self.fast is None else self.model.dtype)
+            dtype = None if self.fast is None else self.model.dtype
+            self.slots = CacheSlots(count, self.model.device, dtype)
             self.prefix = None
             if prefix:
                 (computed,) = compute_prefixes(
@@ -284,7 +287,7 @@ class _SlotDecoder:
     def _fill(self) -> list[PartialText]:
         """Fill the free slots where that is worth a pass; the texts that end at their first token."""
         done, count = list[PartialText](), self.slots.count
-        refill = _REFILL.get(self.slots.lengths.device.type, 4)
+        refill = _REFILL.get(self.slots.device.type, 4)
         enough = max(1, min(-(-count // refill), len(self.waiting)))
         if self.texts and count - len(self.texts) < enough:
             return done
@@ -335,9 +338,7 @@ class _SlotDecoder:
                 slots = range(len(self.texts), len(self.texts) + len(lines))
                 blocks = {n: (part.block(k)[lines], part.block(v)[lines]) for n, (k, v) in kept.items()}
                 self.slots.write_rows(slots, blocks)
-                self.slots.lengths[slots.start : slots.stop] = torch.tensor(
-                    [len(rows[index].ids) for index in members]
-                )
+                self.slots.lengths[slots.start : slots.stop] = [len(rows[index].ids) for index in members]
                 self.texts += [fresh[index] for index in members]
 
     def _step(self) -> list[PartialText]:

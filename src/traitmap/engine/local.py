@@ -135,7 +135,7 @@ class LocalEngine:
         return tuple(note for note in (*notes, left_out(self.base.model, lora.target_modules)) if note)
 
     def largest_group(self, lora: Lora, training: Training) -> int:
-        return largest_group(self.base.model, lora, training, self.pass_tokens)
+        return largest_group(self.base.model, lora, training, self.pass_tokens, self.base.memory)
 
     def answer(
         self,

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from traitmap.engine.cpu.products import pad_to_bucket, product
+from traitmap.engine.device import send
 from traitmap.errors import ModelError
 from traitmap.study.settings import Lora
 
@@ -40,6 +41,9 @@ class Slice:
     start: int
     stop: int
     rows: tuple[tuple[int, int], ...] = ()
+
+
+EVERYTHING = Slice(0, 0, 2**62)  # all tokens of a pass that one adapter has for itself
 
 
 @dataclass
@@ -168,14 +172,15 @@ def new_adapter(modules: dict[str, nn.Linear], lora: Lora, generator: torch.Gene
     first = next(iter(modules.values()))
     wide = torch.float64 if first.weight.dtype == torch.float64 else torch.float32
     shapes = {name: (lora.r, module.in_features, module.out_features) for name, module in modules.items()}
-    flat = torch.zeros(_size(shapes), dtype=wide, device=first.weight.device)
+    start = torch.zeros(_size(shapes), dtype=wide)
+    for part in _views(start, shapes)[0].values():
+        bound = 1 / math.sqrt(part.shape[1])
+        part.uniform_(-bound, bound, generator=generator)
+    flat = send(start, first.weight.device)
     gradient = torch.zeros_like(flat)
     a, b = _views(flat, shapes)
     a_gradient, b_gradient = _views(gradient, shapes)
-    for name, module in modules.items():
-        bound = 1 / math.sqrt(module.in_features)
-        draw = torch.empty(lora.r, module.in_features, dtype=wide)
-        a[name].copy_(draw.uniform_(-bound, bound, generator=generator))
+    for name in modules:
         a[name].requires_grad_().grad = a_gradient[name]
         b[name] = b[name].T.requires_grad_()
         b[name].grad = b_gradient[name].T
@@ -430,7 +435,7 @@ def _dropout_mask(adapter: AdapterWeights, name: str, piece: Slice, part: torch.
     for key, length in piece.rows:
         generator.manual_seed((key + module * 0x9E3779B97F4A7C15) % 2**63)
         draws.append(torch.rand(length, part.shape[1], generator=generator))
-    return (torch.cat(draws) < keep).to(part.device, part.dtype).div_(keep)
+    return send(torch.cat(draws) < keep, part.device).to(part.dtype).div_(keep)
 
 
 class Resident:

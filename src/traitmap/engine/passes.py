@@ -22,6 +22,7 @@ from transformers import DynamicCache
 
 from traitmap.engine import attention
 from traitmap.engine.cpu.products import pad_to_bucket
+from traitmap.engine.device import send
 from traitmap.engine.lora import Resident, Slice
 from traitmap.errors import EngineError
 
@@ -75,12 +76,12 @@ def read_logits(
         ids[number, : len(row.ids)] = row.ids
         mask[number, : len(row.ids)] = 1
     logits = model(
-        input_ids=torch.from_numpy(ids).to(model.device),
-        attention_mask=torch.from_numpy(mask).to(model.device),
+        input_ids=send(ids, model.device),
+        attention_mask=send(mask, model.device),
         use_cache=False,
     ).logits
     reads = np.concatenate([row.reads + number * longest for number, row in enumerate(rows)])
-    return logits.reshape(-1, logits.shape[-1])[torch.from_numpy(reads).to(model.device)]
+    return logits.reshape(-1, logits.shape[-1]).index_select(0, send(reads, model.device))
 
 
 def read_stream(
@@ -104,11 +105,11 @@ def read_stream(
     positions = [row.positions for row in rows]
     plan = attention.plan_stream(lengths, positions, [row.branches for row in rows], device, size)
     ids = padded_to(np.concatenate([row.ids for row in rows]), size)
-    with attention.planned(plan), compute_at_positions(last_mlp, reads):
+    with attention.planned(plan), compute_at_positions(last_mlp, reads, device):
         output = model(
-            input_ids=torch.from_numpy(ids).to(device)[None],
-            position_ids=torch.from_numpy(padded_to(np.concatenate(positions), size)).to(device)[None],
-            logits_to_keep=torch.from_numpy(padded_to(reads, pad_to_bucket(len(reads), 16))).to(device),
+            input_ids=send(ids, device)[None],
+            position_ids=send(padded_to(np.concatenate(positions), size), device)[None],
+            logits_to_keep=send(padded_to(reads, pad_to_bucket(len(reads), 16)), device),
             use_cache=False,
         )
     logits: torch.Tensor = output.logits[0]
@@ -175,23 +176,25 @@ class _Put(torch.autograd.Function):
 
 
 @contextmanager
-def compute_at_positions(block: torch.nn.Module | None, positions: Ids) -> Iterator[None]:
+def compute_at_positions(
+    block: torch.nn.Module | None, positions: Ids, device: torch.device
+) -> Iterator[None]:
     """Compute a block at these positions of the stream alone, each named once; elsewhere it gives zeros.
 
-    A block of None changes nothing.
+    A block of None changes nothing. device: that of the stream.
     """
     if block is None:
         yield
         return
-    taken = torch.from_numpy(padded_to(positions, pad_to_bucket(len(positions), 16)))
+    taken = send(padded_to(positions, pad_to_bucket(len(positions), 16)), device)
     tokens = [0]
 
     def take(_module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         tokens[0] = inputs[0].shape[1]
-        return (_Take.apply(inputs[0], taken.to(inputs[0].device), len(positions)), *inputs[1:])
+        return (_Take.apply(inputs[0], taken, len(positions)), *inputs[1:])
 
     def put(_module: Any, _inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        whole: torch.Tensor = _Put.apply(output, taken.to(output.device), len(positions), tokens[0])
+        whole: torch.Tensor = _Put.apply(output, taken, len(positions), tokens[0])
         return whole
 
     handles = [block.register_forward_pre_hook(take), block.register_forward_hook(put)]
@@ -221,8 +224,8 @@ class PaddedDecoder:
         self.model, longest = model, max(map(len, prompts))
         gaps = [longest - len(prompt) for prompt in prompts]
         rows = [[filler] * gap + list(prompt) for gap, prompt in zip(gaps, prompts, strict=True)]
-        self._ids = torch.tensor(rows, device=model.device)
-        self._mask = torch.tensor([[0] * gap + [1] * (longest - gap) for gap in gaps], device=model.device)
+        mask = np.array([[0] * gap + [1] * (longest - gap) for gap in gaps])
+        self._ids, self._mask = send(np.array(rows), model.device), send(mask, model.device)
         self._positions = (self._mask.cumsum(1) - 1).clamp_(min=0)
         self._cache = DynamicCache(config=model.config)
         takes = inspect.signature(model.forward).parameters
@@ -245,10 +248,10 @@ class PaddedDecoder:
         """One more token of each of the texts ``left`` of those so far; the others leave."""
         device = self._mask.device
         if len(left) < len(self._mask):
-            rows = torch.tensor(left, device=device, dtype=torch.long)
+            rows = send(np.asarray(left, dtype=np.int64), device)
             self._cache.batch_select_indices(rows)
             self._mask, self._positions = self._mask[rows], self._positions[rows]
-        self._ids = torch.tensor([[token] for token in tokens], device=device)
+        self._ids = send(np.array([[token] for token in tokens]), device)
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(left), 1)], dim=1)
         self._positions = self._positions[:, -1:] + 1
 

@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from traitmap.engine.base import device_of
+from traitmap.engine.device import device_of
 from traitmap.errors import DataError, ModelError
 from traitmap.progress import Listener, Progress, silent
 

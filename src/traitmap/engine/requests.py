@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from traitmap.data.records import Answer, Request
 from traitmap.engine.cpu.fast_decoder import Rectangles, plan_rectangles
+from traitmap.engine.device import fetch, send
 from traitmap.engine.passes import Row
 from traitmap.errors import ModelError
 
@@ -82,8 +83,8 @@ class ScoringIndex:
     continuation begins; sizes: (C,) its tokens; requests: (C,) the request that it answers.
     """
 
-    targets: torch.Tensor
-    sources: torch.Tensor
+    targets: NDArray[np.int64]
+    sources: NDArray[np.int64]
     starts: NDArray[np.int64]
     sizes: list[int]
     requests: list[int]
@@ -103,8 +104,8 @@ def scoring_index(questions: Sequence[Question]) -> ScoringIndex:
     continuations = [pair for question in questions for pair in question.continuations]
     sizes = [len(continuation) for _, continuation in continuations]
     return ScoringIndex(
-        torch.tensor(targets),
-        torch.tensor(sources),
+        np.asarray(targets, dtype=np.int64),
+        np.asarray(sources, dtype=np.int64),
         np.cumsum([0, *sizes[:-1]]),
         sizes,
         [request for request, _ in continuations],
@@ -112,26 +113,29 @@ def scoring_index(questions: Sequence[Question]) -> ScoringIndex:
 
 
 def answers_from(logits: torch.Tensor, index: ScoringIndex) -> list[tuple[int, Answer]]:
-    """Answers out of logits (P, V), with their requests. Log-likelihoods are sums over tokens, in nats."""
+    """Answers out of logits (P, V), with their requests. Log-likelihoods are sums over tokens, in nats.
+
+    Waits for the device once.
+    """
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    targets, sources = index.targets.to(logits.device), index.sources.to(logits.device)
-    logprobs = (wide[sources, targets] - wide.logsumexp(dim=1)[sources]).double().cpu().numpy()
-    greedy = torch.from_numpy(best_tokens(wide))[index.sources] == index.targets
+    targets, sources = send(index.targets, logits.device), send(index.sources, logits.device)
+    terms = wide[sources, targets] - wide.logsumexp(dim=1)[sources]
+    hits = best_tokens(wide)[sources] == targets
+    logprobs, greedy = fetch(torch.stack([terms.double(), hits.double()]))
     sums = np.add.reduceat(logprobs, index.starts).tolist()
-    all_greedy = np.logical_and.reduceat(greedy.numpy(), index.starts).tolist()
+    all_greedy = np.logical_and.reduceat(greedy > 0, index.starts).tolist()
     return [
         (request, Answer(logprob=total, is_greedy=best, tokens=size))
         for request, total, best, size in zip(index.requests, sums, all_greedy, index.sizes, strict=True)
     ]
 
 
-def best_tokens(logits: torch.Tensor) -> NDArray[np.int64]:
+def best_tokens(logits: torch.Tensor) -> torch.Tensor:
     """(P,) the token of the highest logit in each row of (P, V), the first of equals."""
     if logits.device.type != "cpu":
-        return logits.argmax(dim=-1).cpu().numpy()
+        return logits.argmax(dim=-1)
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    best: NDArray[np.int64] = wide.numpy().argmax(axis=1)  # six times as fast as torch's on a CPU
-    return best
+    return torch.from_numpy(fetch(wide).argmax(axis=1))  # six times as fast as torch's on a CPU
 
 
 @dataclass(frozen=True)

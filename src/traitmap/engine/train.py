@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from traitmap.engine.base import Base, plan_passes
 from traitmap.engine.contract import TrainingJob, TrainingReport
+from traitmap.engine.device import fetch, send
 from traitmap.engine.lora import AdapterWeights, Resident, linear_modules, new_adapter, resident
 from traitmap.engine.passes import (
     Row,
@@ -184,7 +185,7 @@ class _Passes:
     ) -> None:
         self.longest = max((len(example.ids) for state in states for example in state.examples), default=1)
         widest = max((state.job.lora for state in states), key=lambda lora: lora.r)
-        self.budget, planned = plan_passes(base.model, widest, len(states), self.longest, budget)
+        self.budget, planned = plan_passes(base.model, widest, len(states), self.longest, budget, base.memory)
         self.checkpointing = planned if checkpointing is None else checkpointing
         self.last_mlp = None if any(state.job.lora.lora_dropout for state in states) else last_mlp
 
@@ -281,26 +282,37 @@ def _step(
 def _gradients(
     base: Base, states: Sequence[AdapterTrainingState], adapters: Resident, passes: _Passes
 ) -> tuple[dict[int, float], dict[int, float]]:
-    """Loss and norm of the gradient of every active adapter, the gradients being in place."""
-    losses: dict[int, float] | None = None
-    while losses is None:
+    """Loss and norm of the gradient of every active adapter, the gradients being in place.
+
+    Waits for the device once.
+    """
+    found: tuple[NDArray[np.int64], list[torch.Tensor]] | None = None
+    while found is None:
         for state in states:
             state.gradient.zero_()
         adapters.drop()
         with recomputed_layers(base.model) if passes.checkpointing else nullcontext():
-            losses = unless_out_of_memory(_accumulate_gradients, base, states, adapters, passes)
-        if losses is None:
+            found = unless_out_of_memory(_accumulate_gradients, base, states, adapters, passes)
+        if found is None:
             passes.shrink()
-    norms = torch.stack([torch.linalg.vector_norm(states[index].gradient) for index in losses]).tolist()
-    return losses, dict(zip(losses, norms, strict=True))
+    owners, terms = found
+    active = [index for index, state in enumerate(states) if state.active]
+    norms = [torch.linalg.vector_norm(states[index].gradient).double() for index in active]
+    numbers = fetch(torch.cat([*terms, torch.stack(norms)]))
+    sums = np.bincount(owners, weights=numbers[: len(owners)], minlength=len(states))
+    losses = {index: float(sums[index]) for index in active}
+    return losses, dict(zip(active, numbers[len(owners) :].tolist(), strict=True))
 
 
 def _accumulate_gradients(
     base: Base, states: Sequence[AdapterTrainingState], adapters: Resident, passes: _Passes
-) -> dict[int, float]:
-    """Gradients of each active adapter's mean loss over its batch. Returns the losses by adapter, in nats."""
+) -> tuple[NDArray[np.int64], list[torch.Tensor]]:
+    """Gradients of each active adapter's mean loss over its batch, in nats.
+
+    Returns the terms of the losses, still on the device, and the adapter of each.
+    """
     rows, weights, targets = _rows_of_step(states)
-    losses = {index: 0.0 for index, state in enumerate(states) if state.active}
+    owners, terms = list[NDArray[np.int64]](), list[torch.Tensor]()
     lengths = [len(row.ids) for row in rows]
     sides = [list(range(len(rows)))] if base.switch is None else on_each_side(lengths, base.switch)
     batches = list[list[int]]()
@@ -321,17 +333,14 @@ def _accumulate_gradients(
             logits = read_logits(base.model, base.layout, batch_rows, adapters)
         # logits behind the rows' own mean nothing: they get a weight of 0
         read = padded_to(np.concatenate([targets[i] for i in order]), len(logits))
-        owners = np.concatenate([np.full(len(row.reads), row.owner) for row in batch_rows])
+        owner = np.concatenate([np.full(len(row.reads), row.owner) for row in batch_rows])
         scale = np.zeros(len(logits))
-        scale[: len(owners)] = [weights[owner] for owner in owners]
-        device = logits.device
-        nll = backward_from(logits, torch.from_numpy(read).to(device), torch.from_numpy(scale).to(device))
+        scale[: len(owner)] = [weights[index] for index in owner]
+        nll = backward_from(logits, send(read, logits.device), send(scale, logits.device))
         adapters.collect()
-        terms = nll[: len(owners)].double().cpu().numpy()
-        sums = np.bincount(owners, weights=terms, minlength=len(states))
-        for index in losses:
-            losses[index] += float(sums[index])
-    return losses
+        owners.append(owner)
+        terms.append(nll[: len(owner)].double())
+    return np.concatenate(owners), terms
 
 
 def _rows_of_step(
