@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from traitmap.engine.adapted_modules import linear_modules
 from traitmap.engine.base import Base, plan_passes
 from traitmap.engine.contract import TrainingJob, TrainingReport
 from traitmap.engine.device import fetch, send
-from traitmap.engine.lora import AdapterWeights, Resident, linear_modules, new_adapter, resident
+from traitmap.engine.lora import AdapterWeights, Resident, new_adapter, resident
 from traitmap.engine.passes import (
     Row,
     batches_by_owner,
@@ -312,6 +313,25 @@ def _accumulate_gradients(
     Returns the terms of the losses, still on the device, and the adapter of each.
     """
     rows, weights, targets = _rows_of_step(states)
+    of_reads = [np.full(len(row.reads), weights[row.owner]) for row in rows]
+    last_mlp = None if passes.checkpointing else passes.last_mlp
+    return differentiate(base, rows, targets, of_reads, adapters, passes.budget, last_mlp)
+
+
+def differentiate(
+    base: Base,
+    rows: Sequence[Row],
+    targets: Sequence[NDArray[np.int64]],
+    weights: Sequence[NDArray[np.float64]],
+    adapters: Resident,
+    budget: int,
+    last_mlp: torch.nn.Module | None = None,
+) -> tuple[NDArray[np.int64], list[torch.Tensor]]:
+    """Add the gradients of sum_p weights_p * (-log p(targets_p)) over all reads to those of the adapters.
+
+    rows: any number, in passes of at most ``budget`` tokens. targets, weights: of each row, one for each of
+    its reads. Returns the adapter of every term of the sum, and the terms, still on the device.
+    """
     owners, terms = list[NDArray[np.int64]](), list[torch.Tensor]()
     lengths = [len(row.ids) for row in rows]
     sides = [list(range(len(rows)))] if base.switch is None else on_each_side(lengths, base.switch)
@@ -319,15 +339,14 @@ def _accumulate_gradients(
     for side in sides:
         sizes = [lengths[i] for i in side]
         if base.layout == "stream":
-            places = batches_by_owner([rows[i].owner for i in side], sizes, passes.budget)
+            places = batches_by_owner([rows[i].owner for i in side], sizes, budget)
         else:
-            places = list(batches_by_tokens(sizes, passes.budget, base.layout))
+            places = list(batches_by_tokens(sizes, budget, base.layout))
         batches += [[side[place] for place in batch] for batch in places]
     for batch in batches:
         order = sorted(batch, key=lambda i: (rows[i].owner, i))
         batch_rows = [rows[i] for i in order]
         if base.layout == "stream":
-            last_mlp = None if passes.checkpointing else passes.last_mlp
             logits = read_stream(base.model, batch_rows, adapters, last_mlp)
         else:
             logits = read_logits(base.model, base.layout, batch_rows, adapters)
@@ -335,7 +354,7 @@ def _accumulate_gradients(
         read = padded_to(np.concatenate([targets[i] for i in order]), len(logits))
         owner = np.concatenate([np.full(len(row.reads), row.owner) for row in batch_rows])
         scale = np.zeros(len(logits))
-        scale[: len(owner)] = [weights[index] for index in owner]
+        scale[: len(owner)] = np.concatenate([weights[i] for i in order])
         nll = backward_from(logits, send(read, logits.device), send(scale, logits.device))
         adapters.collect()
         owners.append(owner)
