@@ -62,7 +62,7 @@ def test_shares_are_points_and_other_metrics_keep_their_unit() -> None:
     whole = bare([[0.5, 12.0], [0.7, 15.0]], [0.4, 14.0])
     accuracy, perplexity = read(whole).targets
     assert (accuracy.unit, accuracy.factor, accuracy.limit) == ("points", 100.0, pytest.approx(30.0))
-    assert (perplexity.unit, perplexity.factor, perplexity.limit) == ("as given", 1.0, 2.0)
+    assert (perplexity.unit, perplexity.factor, perplexity.limit) == ("", 1.0, 2.0)
     whole = simulated.matrix(("a", "b"), ("a", "b"), items=30)
     cells = tuple(replace(cell, metric="bits_per_byte") for cell in whole.base_cells)
     assert {t.unit for t in read(replace(whole, base_cells=cells)).targets} == {"bits per byte"}

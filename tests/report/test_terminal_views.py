@@ -72,8 +72,11 @@ def test_unknown_cells_are_words() -> None:
     text = printed(matrix_view(whole))
     assert "failed" in next(line for line in text.splitlines() if line.startswith("a "))
     no_base = TransferMatrix(("a",), ("b",), np.array([[0.5]]), np.array([nan]))
-    assert "no base" in printed(matrix_view(no_base))
-    assert "no gain has a test" in flat(printed(matrix_view(no_base)))
+    assert "50.0" in printed(matrix_view(no_base))
+    assert "scores in points: no base is known" in flat(printed(matrix_view(no_base)))
+    partly = TransferMatrix(("a",), ("b", "c"), np.array([[0.5, 0.6]]), np.array([nan, 0.5]))
+    assert "no base" in printed(matrix_view(partly))
+    assert "no gain has a test" in flat(printed(matrix_view(partly)))
 
 
 def test_direction_and_unit_are_told() -> None:

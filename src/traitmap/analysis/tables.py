@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         Strength,
     )
     from traitmap.analysis.recommendation.records import Recommendation
-    from traitmap.analysis.traits.records import Traits
+    from traitmap.analysis.traits.records import Resampling, Traits
     from traitmap.matrix.statistics import Interval
 
 SHOWN_COMPONENTS = (2, 6)  # the least, to see what noise is like, and the most
@@ -131,6 +131,11 @@ def effects_table(traits: Traits, count: int) -> Table:
     return Table(caption, (Column("source", "effect in points"), *names), rows)
 
 
+def resampled_in_words(resampling: Resampling) -> str:
+    """What was drawn again. Adapters are called sources: the rows of a table need not be adapters."""
+    return clean(resampling.kind).replace("adapters", "sources").replace("_", " ")
+
+
 def stability_table(traits: Traits) -> Table | None:
     """Congruence of each component with itself under each resampling, from 0 to 1.
 
@@ -151,7 +156,7 @@ def stability_table(traits: Traits) -> Table | None:
         "Tucker's congruence with the component of the whole table when the data are resampled: mean, "
         "5th percentile, and beneath it what tables without structure reach (95th percentile). Stable "
         "means well above that, and near 1.",
-        ("component", *(f"{clean(r.kind).replace('_', ' ')} ({r.draws})" for r in resamplings)),
+        ("component", *(f"{resampled_in_words(r)} ({r.draws})" for r in resamplings)),
         rows,
     )
 
@@ -374,7 +379,7 @@ def ranking_table(result: Recommendation, *, reasons: int = 6) -> Table:
         Column("source", media=("page",)),
         Column("source", media=short),
         Column("predicted", media=("page",)),
-        Column("gain", media=short),
+        Column("gain" if result.conditions.get("based", True) else "score", media=short),
         Column("90 %", media=short),
         Column("by popularity"),
         Column("harm"),
@@ -383,11 +388,12 @@ def ranking_table(result: Recommendation, *, reasons: int = 6) -> Table:
         Column("measured", media=("page",)),
         Column("why", media=("page",)),
     ]
+    number = signed if result.conditions.get("based", True) else plain
     rows: list[Row] = []
     for place, advice in enumerate(result.ranked, start=1):
         why = [reason.words for reason in advice.reasons]
         gain = Entry(
-            signed(advice.gain.value),
+            number(advice.gain.value),
             mark="*" if advice.probed else "",
             shade=advice.gain.value / deepest,
             title="; ".join(why),
@@ -399,10 +405,10 @@ def ranking_table(result: Recommendation, *, reasons: int = 6) -> Table:
                 _estimate(advice.gain, 1),
                 gain,
                 interval(advice.gain.low, advice.gain.high),
-                Entry(signed(advice.popularity), value=advice.popularity),
+                Entry(number(advice.popularity), value=advice.popularity),
                 Entry(share(advice.harm), value=advice.harm),
                 Entry(share(advice.best), value=advice.best),
-                *([signed(advice.measured.value)] if measured else []),
+                *([number(advice.measured.value)] if measured else []),
                 _estimate(advice.measured, 1),
                 "; ".join(why[:2]) if place <= reasons else "",
             ]

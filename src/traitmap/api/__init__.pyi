@@ -11,6 +11,7 @@ from .recommendation import recommend as recommend
 from .report import cell_details as cell_details
 from .report import figure as figure
 from .report import figure_names as figure_names
+from .report import report_path as report_path
 from .report import write_report as write_report
 from .runs import Run as Run
 from .runs import gc as gc

@@ -38,6 +38,13 @@ if TYPE_CHECKING:
 Part = TypeVar("Part")
 MOST_PAIRS = 4_000  # of sources and targets, for which the report says why and which
 PERMUTATIONS = 2000  # of tasks: as many as `traitmap explain` takes
+_NEEDS_TEXTS = (
+    "a table alone does not say. `traitmap explain TABLE --texts FILE.jsonl` does, where the texts of tasks "
+    "are known."
+)
+_NEEDS_BASE = (
+    "the report says it of gains. `traitmap recommend TABLE --target TARGET` ranks sources by score."
+)
 MOST_CELLS = 400
 MOST_METRICS = 6
 # The harness' own metrics of classes, where the profile has the like with an interval: one of them is enough.
@@ -46,16 +53,18 @@ _ALSO_KNOWN = {"mcc": "matthews", "f1": "macro_f1"}
 
 @shows_progress
 def write_report(
-    run: Run | str | Path,
+    run: MatrixLike,
     path: str | Path | None = None,
     *,
     fast: bool = False,
     parser: str | Path | None = None,
     listener: Listener | None = None,
 ) -> Path:
-    """Write the report of a run: one HTML file that needs nothing else. The twin of ``traitmap report``.
+    """Write the report: one HTML file that needs nothing else. The twin of ``traitmap report``.
 
-    run: the record, or its folder. path: where to write, by default ``report.html`` in the run folder.
+    run: a run, or a table of scores (see ``read_matrix``), whose report has no section that needs items or
+    texts. path: where to write, by default ``report.html`` in the run folder, ``NAME-report.html`` beside a
+    table and ``report.html`` here for a matrix or frame.
     fast: leave out why gains are what they are and which source to take, which need minutes on large runs.
     parser: a spaCy pipeline, by path or installed name, for syntactic relations too.
     listener: see ``Progress``; None shows progress on a terminal or notebook. The same run gives the same
@@ -63,11 +72,63 @@ def write_report(
 
     Returns the path. UserError where it cannot be written, or the parser cannot be loaded.
     """
-    folder = run.folder if isinstance(run, Run) else Path(run)
-    contents = report_contents(
-        folder, why=not fast, which=not fast, cells=True, parser=parser, listener=listener or silent
+    folder = folder_of(run)
+    if folder is not None:
+        contents = report_contents(
+            folder, why=not fast, which=not fast, cells=True, parser=parser, listener=listener or silent
+        )
+    else:
+        contents = table_contents(read_matrix(run), which=not fast, listener=listener or silent)
+    return pages.write_report(Path(path) if path is not None else report_path(run), contents)
+
+
+def report_path(run: MatrixLike) -> Path:
+    """Where the report of a run or a table is written by default."""
+    folder = folder_of(run)
+    if folder is not None:
+        return folder / "report.html"
+    if isinstance(run, str | Path):
+        return Path(run).with_name(f"{Path(run).name.split('.')[0]}-report.html")
+    return Path("report.html")
+
+
+def table_contents(
+    matrix: TransferMatrix, *, which: bool = True, seed: int = 0, listener: Listener = silent
+) -> pages.ReportContents:
+    """What the report of a table of scores shows: traits, and what would have been recommended.
+
+    which: whether to compute the latter, for which gains must be known. ``missing`` says why a part is not
+    there.
+    """
+    listener(Progress("traits", 0, 1))
+    traits = traits_if_any(matrix)
+    listener(Progress("traits", 1, 1))
+    missing = {"why": _NEEDS_TEXTS}
+    evaluation = None
+    if not np.isfinite(matrix.gains).any():
+        missing["which"] = _NEEDS_BASE
+    elif matrix.values.size > MOST_PAIRS:
+        missing["which"] = _too_many(matrix)
+    elif which:
+        try:
+            evaluation = analysis.recommend_each(matrix, seed=seed, listener=listener)
+        except UserError as error:
+            missing["which"] = str(error)
+    return pages.ReportContents(
+        matrix=matrix,
+        traits=traits,
+        conditions=matrix.conditions,
+        evaluation=evaluation,
+        missing=MappingProxyType(missing),
     )
-    return pages.write_report(Path(path) if path is not None else folder / "report.html", contents)
+
+
+def _too_many(matrix: TransferMatrix) -> str:
+    return (
+        f"{matrix.values.size:,} pairs of sources and targets are more than the {MOST_PAIRS:,} for "
+        "which the report says it; `traitmap recommend` answers for one target, and `traitmap explain` "
+        "takes a part of the matrix as a CSV file."
+    )
 
 
 def report_contents(
@@ -113,12 +174,10 @@ def report_contents(
     traits = traits_if_any(matrix)
     listener(Progress("traits", 1, 1))
     if measured.values.size > MOST_PAIRS:
-        missing["why"] = missing["which"] = (
-            f"{measured.values.size:,} pairs of sources and targets are more than the {MOST_PAIRS:,} for "
-            "which the report says it; `traitmap recommend` answers for one target, and `traitmap explain` "
-            "takes a part of the matrix as a CSV file."
-        )
+        missing["why"] = missing["which"] = _too_many(measured)
         why = which = False
+    elif not np.isfinite(measured.gains).any() and np.isfinite(measured.values).any():
+        missing["which"], which = _NEEDS_BASE, False
     texts_profile = explanation = evaluation = features = details = None
     if why:
         texts_profile = part("profile", lambda: profile(run, parser=parser, seed=seed, listener=listener))

@@ -14,7 +14,6 @@ from traitmap.cli.app import (
     AsJson,
     MatrixOrRun,
     Reading,
-    RunFolder,
     app,
     figures_of_run,
     listed,
@@ -342,8 +341,9 @@ def recommend(
 
 
 @app.command()
+@takes_table
 def report(
-    run: RunFolder,
+    run: MatrixOrRun,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write it.")] = None,
     as_json: AsJson = False,
     fast: Annotated[
@@ -352,13 +352,18 @@ def report(
     parser: Annotated[
         str | None, typer.Option(help="A spaCy pipeline, by name or folder, for syntactic relations too.")
     ] = None,
+    reading: Reading = NO_READING,
 ) -> None:
     """Write the report: one HTML file that needs nothing else.
 
     Example: traitmap report runs/mini
+    Example: traitmap report scores.csv -o report.html
     """
+    subject = subject_of(run, reading)
     with shown_progress() as listener:
-        written = api.open_run(run).report(output, fast=fast, parser=parser, listener=listener)
+        written = api.write_report(
+            subject, output or api.report_path(run), fast=fast, parser=parser, listener=listener
+        )
     print_json({"report": str(written)}) if as_json else typer.echo(str(written))
 
 

@@ -360,7 +360,7 @@ def import_(
     if as_json:
         print_json(jsonable(done))
         return
-    known = f"base {done.base}" if done.base else "no base model (give --base)"
+    known = f"base {done.base!r}" if done.base else "no base (--base says which row or model it is)"
     size = f"{counted(len(done.sources), 'source')}, {counted(len(done.metrics), 'target')}"
     tell(
         f"{done.place}: {size}, {known}; "

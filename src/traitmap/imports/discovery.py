@@ -18,52 +18,51 @@ from traitmap.errors import MatrixError
 from traitmap.imports import every_eval_ever, helm, inspect_ai, lighteval, lm_eval, opencompass
 from traitmap.imports.reading import Evaluation, read_json
 from traitmap.matrix.io import read_matrix
+from traitmap.matrix.layouts import BASE_NAMES, given_cell
 from traitmap.matrix.tables import refuse_pointer
+from traitmap.matrix.targets import plain_name
 from traitmap.study.settings import BASELINE
 
-KIND = "table (CSV, TSV, Parquet)"
+KIND = "table of scores"
 
 
 def read_table(path: Path, reading: Mapping[str, Any], notes: list[str]) -> list[Evaluation]:
-    """Every cell of a table. reading: settings of ``read_matrix``; what it took for what is noted."""
+    """Every cell of a table. reading: settings of ``read_matrix``; what it took for what is noted.
+
+    Where the table has no base every source is a model of its own; else an adapter of the base, which is
+    called by its row's name, or ``base`` where that says no more.
+    """
     matrix = read_matrix(path, **reading)
     notes.append(f"{path} read as: {matrix.conditions['read_as']}")
-    base = str(matrix.conditions.get("base") or BASELINE)
-    higher = matrix.higher_is_better
-    evaluations = [
-        Evaluation(
-            place=f"{path}, {cell.source}, {cell.target}",
-            kind=KIND,
-            model=base,
-            adapter=None if cell.source == BASELINE else cell.source,
-            task=cell.target,
-            metric=cell.metric or "score",
-            filter="none",
-            value=cell.value,
-            stderr=cell.stderr,
-            n=cell.n,
-            higher_is_better=higher.get(cell.target),
-        )
-        for cell in matrix.cells
-        if cell.seed is None and not isnan(cell.value)
-    ]
-    known = {row.task for row in evaluations if row.adapter is None}
-    metrics = {row.task: row.metric for row in evaluations}
-    for target, value in zip(matrix.targets, matrix.baseline, strict=True):
-        if target not in known and not isnan(value):
-            evaluations.append(
-                Evaluation(
-                    place=f"{path}, {BASELINE}, {target}",
-                    kind=KIND,
-                    model=base,
-                    adapter=None,
-                    task=target,
-                    metric=metrics.get(target, "score"),
-                    filter="none",
-                    value=float(value),
-                    higher_is_better=higher.get(target),
-                )
+    base = str(matrix.conditions.get("base") or matrix.conditions.get("base_row") or "base")
+    base = "base" if plain_name(base) in BASE_NAMES else base
+    has_base = any(not isnan(value) for value in matrix.baseline)
+    base_cells = matrix.base_cells or tuple(
+        given_cell(BASELINE, target, None, {"value": float(value)})
+        for target, value in zip(matrix.targets, matrix.baseline, strict=True)
+    )
+    cells = (*base_cells, *(cell for cell in matrix.cells if cell.seed is None))
+    metrics = {cell.target: cell.metric for cell in cells if cell.metric}
+    evaluations = []
+    for cell in cells:
+        if isnan(cell.value):
+            continue
+        is_base = cell.source == BASELINE
+        evaluations.append(
+            Evaluation(
+                place=f"{path}, {base if is_base else cell.source}, {cell.target}",
+                kind=KIND,
+                model=base if has_base else cell.source,
+                adapter=cell.source if has_base and not is_base else None,
+                task=cell.target,
+                metric=cell.metric or metrics.get(cell.target, "score"),
+                filter="none",
+                value=cell.value,
+                stderr=cell.stderr,
+                n=cell.n,
+                higher_is_better=matrix.higher_is_better.get(cell.target),
             )
+        )
     return evaluations
 
 

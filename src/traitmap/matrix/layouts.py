@@ -26,7 +26,7 @@ from traitmap.study.settings import BASELINE
 from traitmap.wording import listed
 
 NUMBERS = ("stderr", "gain", "gain_low", "gain_high", "p", "q", "unparsed")
-_BASES = frozenset(
+BASE_NAMES = frozenset(
     {"base", "baseline", "base model", "the base", "the base model", "untuned", "not fine tuned"}
 )
 
@@ -104,11 +104,14 @@ def refuse_unknown(table: ParsedTable, names: Sequence[str], known: Sequence[str
         )
 
 
-def with_base(table: ParsedTable, sources: Sequence[str], base: str | None) -> tuple[str, ...]:
-    """The sources, of which the base is called ``__baseline__``."""
+def with_base(
+    table: ParsedTable, sources: Sequence[str], base: str | None
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The sources, the base called ``__baseline__``, and its name as a condition ``base_row``."""
     name = _base_name(table, sources, base)
     table.notes.append("no base row" if name is None else f"base row {name!r}")
-    return tuple(BASELINE if source == name else source for source in sources)
+    named = tuple(BASELINE if source == name else source for source in sources)
+    return named, {} if name is None else {"base_row": "base" if name == BASELINE else name}
 
 
 def _base_name(table: ParsedTable, sources: Sequence[str], base: str | None) -> str | None:
@@ -123,7 +126,7 @@ def _base_name(table: ParsedTable, sources: Sequence[str], base: str | None) -> 
         return base
     if BASELINE in sources:
         return BASELINE
-    called = [name for name in dict.fromkeys(sources) if plain_name(name) in _BASES]
+    called = [name for name in dict.fromkeys(sources) if plain_name(name) in BASE_NAMES]
     if len(called) > 1:
         raise MatrixError(
             f"{table.path}: {listed(list(map(repr, called)))} may each be the base model; "
@@ -228,7 +231,8 @@ def from_wide(
         "orientation": "columns" if turned else "rows",
         "ignored_columns": ignored,
     } | ({"left_out": reasons} if reasons else {})
-    return _given(with_base(table, sources, base), kept, values, stderrs, conditions)
+    named, base_row = with_base(table, sources, base)
+    return _given(named, kept, values, stderrs, conditions | base_row)
 
 
 def _label(table: ParsedTable, row_name: str | None) -> str:
@@ -453,10 +457,11 @@ def from_long(
 
     fields: of ``Cell`` -> column, as ``long_columns`` finds them. only: the targets to keep; empty for all.
     """
-    cells = _long_cells(table, fields, base_name)
+    sources, base_row = with_base(table, table.words(fields["source"]), base_name)
+    cells = _long_cells(table, fields, sources)
     refuse_unknown(table, only, list(dict.fromkeys(cell.target for cell in cells)), "target")
     cells = [cell for cell in cells if not only or cell.target in only]
-    sources = list(dict.fromkeys(cell.source for cell in cells if cell.source != BASELINE))
+    others = list(dict.fromkeys(cell.source for cell in cells if cell.source != BASELINE))
     targets = list(dict.fromkeys(cell.target for cell in cells))
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
@@ -465,31 +470,30 @@ def from_long(
     base = np.array([pooled[BASELINE, t].value if (BASELINE, t) in pooled else nan for t in targets])
     full = {
         (s, t): _with_gain(pooled.get((s, t)) or given_cell(s, t, None, {}), start)
-        for s in sources
+        for s in others
         for t, start in zip(targets, base, strict=True)
     }
     single = tuple(cell for cell in cells if cell.seed is not None and cell.source != BASELINE)
     return TransferMatrix(
-        sources=tuple(sources),
+        sources=tuple(others),
         targets=tuple(targets),
-        values=np.array([[full[s, t].value for t in targets] for s in sources]).reshape(
-            len(sources), len(targets)
+        values=np.array([[full[s, t].value for t in targets] for s in others]).reshape(
+            len(others), len(targets)
         ),
         baseline=base,
         cells=(*full.values(), *single),
         base_cells=tuple(pooled[BASELINE, t] for t in targets if (BASELINE, t) in pooled),
-        conditions={**table.conditions, "file": Path(table.path).name, "layout": "long"},
+        conditions={**table.conditions, "file": Path(table.path).name, "layout": "long"} | base_row,
     )
 
 
 def _long_cells(
     table: ParsedTable,
     fields: Mapping[str, str],
-    base_name: str | None,
+    sources: Sequence[str],
 ) -> list[Cell]:
-    """The rows of a long table as cells."""
+    """The rows of a long table as cells. sources: of its rows, with the base called ``__baseline__``."""
     lines = [f"{i + 2}" for i in range(len(table.rows))]
-    sources = with_base(table, table.words(fields["source"]), base_name)
     targets = table.words(fields["target"])
     known = [name for name in ("value", "n", "seed", *NUMBERS) if name in fields]
     for name in known:
@@ -520,6 +524,9 @@ def _long_cells(
             )
         seen.add((source, target, cell.seed))
         cells.append(cell)
+    seeds = {cell.seed for cell in cells if cell.seed is not None}
+    if seeds:
+        table.notes.append(f"means over {len(seeds)} seeds, but where a row has none")
     unlike = [name for name in ("source", "target", "value") if fields[name].lower() != name]
     if unlike:
         table.notes.append("long (" + ", ".join(f"{name} in {fields[name]!r}" for name in unlike) + ")")

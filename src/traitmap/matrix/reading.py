@@ -25,6 +25,7 @@ from traitmap.wording import UNKNOWN, interval, listed, plain, related, share, s
 SIGNIFICANT = 0.05
 # Marks behind a gain: its test items occur in the training data; predicted from other cells.
 MARK, PREDICTED = "!", "~"
+_DEEPEST_Z = 3.0  # standard deviations at which the colour of a score is deepest
 _NICE = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 
 
@@ -76,7 +77,8 @@ class TargetView:
     """How one target's numbers are shown.
 
     factor: from the matrix to what is shown (100 for shares of right answers: points).
-    unit: ``points``, or the metric's own name; targets of one unit share their colour limits.
+    unit: ``points``, or the metric's own name, or nothing where that is not known; targets of one unit share
+        their colour limits.
     better: +1 where higher is better, -1 where lower is.
     limit: the gain (in shown units) at which the colour is deepest, on either side of zero.
     low, high: shown values between which the absolute view is coloured.
@@ -133,6 +135,11 @@ class Reading:
     def is_predicted(self, source: int, target: int) -> bool:
         """Whether a cell is predicted from others, not measured."""
         return self.cells[source][target].status == "predicted"
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the base is known on some target. Where it is not there are scores and no gains."""
+        return any(isfinite(cell.value) for cell in self.base)
 
     @property
     def some_predicted(self) -> bool:
@@ -303,7 +310,7 @@ def _targets(
         for name, column in zip(names, known, strict=True)
     ]
     units = [
-        "points" if is_share else name.replace("_", " ") or "as given"
+        "points" if is_share else "" if name == "score" else name.replace("_", " ")
         for is_share, name in zip(shares, names, strict=True)
     ]
     better = _directions(matrix)
@@ -313,6 +320,8 @@ def _targets(
         values = np.concatenate([known[u] for u in same])
         factor = 100.0 if shares[t] else 1.0
         limit = nice_limit(factor * _largest_gain(matrix, same))
+        # without a base the size of the scores says how many digits they need
+        size = limit if np.isfinite(matrix.baseline).any() else 5 * float(np.abs(values).max(initial=0.0))
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
         views.append(
             TargetView(
@@ -320,7 +329,7 @@ def _targets(
                 metric=names[t],
                 factor=factor,
                 unit=units[t],
-                digits=1 if shares[t] or limit >= 100 else 2 if limit >= 0.5 else 3,
+                digits=1 if shares[t] or size >= 100 else 2 if size >= 0.5 else 3,
                 better=better[t],
                 limit=limit,
                 low=0.0 if shares[t] else low,
@@ -358,8 +367,11 @@ def _largest_gain(matrix: TransferMatrix, targets: list[int]) -> float:
 def matrix_table(reading: Reading) -> Table:
     """Base row of absolute values, then gains over the base with interval, ``*`` at q < .05.
 
-    Shares are in points; a colour is deepest at the limit of the target's unit.
+    Shares are in points; a colour is deepest at the limit of the target's unit. Where no base is known the
+    scores themselves, coloured by their place within their column.
     """
+    if not reading.has_base:
+        return _scores_table(reading)
     caption = (
         "Base: absolute value. Sources: gain over the base, * where q < .05; beneath it the 95 % "
         "interval and the adapter's own value."
@@ -378,6 +390,35 @@ def matrix_table(reading: Reading) -> Table:
     for s, source in enumerate(reading.sources):
         rows.append([source, *(_gain(reading, s, t) for t in range(len(reading.targets)))])
     return Table(caption, columns, rows, (_matrix_note(reading),))
+
+
+def _scores_table(reading: Reading) -> Table:
+    """The scores of every source, each with its standard error beneath it where that is known."""
+    columns = [
+        Column("source"),
+        *(Column(target.name, lower=target.better < 0) for target in reading.targets),
+    ]
+    rows: list[Row] = [
+        [source, *(_score(reading, s, t) for t in range(len(reading.targets)))]
+        for s, source in enumerate(reading.sources)
+    ]
+    return Table("Scores as they stand; no base is among them.", columns, rows, (_matrix_note(reading),))
+
+
+def _score(reading: Reading, s: int, t: int) -> Entry:
+    cell, target = reading.cells[s][t], reading.targets[t]
+    if not isfinite(cell.value):
+        return Entry(cell.status, cell.reason, style="faint")
+    error = f"± {plain(cell.stderr * target.factor, target.digits)}" if isfinite(cell.stderr) else ""
+    z = float(reading.z[s, t])
+    return Entry(
+        plain(cell.value * target.factor, target.digits),
+        error,
+        shade=z * target.better / _DEEPEST_Z if isfinite(z) else 0.0,
+        style="predicted" if reading.is_predicted(s, t) else "",
+        title=f"{cell.source} on {cell.target}" + (f", n = {cell.n}" if cell.n else ""),
+        value=cell.value,
+    )
 
 
 def _gain(reading: Reading, s: int, t: int) -> Entry:
@@ -415,12 +456,15 @@ def _gain(reading: Reading, s: int, t: int) -> Entry:
 
 def _matrix_note(reading: Reading) -> str:
     """What the reader of a terminal or a notebook must know of the numbers, in one sentence."""
-    units = sorted({target.unit for target in reading.targets if target.unit != "points"})
-    parts = ["base: absolute; below it gains over the base in points"]
-    if units:
-        parts[0] += f" ({', '.join(units)}: in their own unit)"
-    tested = any(isfinite(cell.q) for row in reading.cells for cell in row)
-    parts.append("* q < .05 over the matrix" if tested else "no item results, so no gain has a test")
+    units = sorted({target.unit for target in reading.targets} - {"points", ""})
+    own = f" ({', '.join(units)}: in their own unit)" if units else ""
+    points = " in points" if any(target.unit == "points" for target in reading.targets) else ""
+    if reading.has_base:
+        parts = [f"base: absolute; below it gains over the base{points}{own}"]
+        tested = any(isfinite(cell.q) for row in reading.cells for cell in row)
+        parts.append("* q < .05 over the matrix" if tested else "no item results, so no gain has a test")
+    else:
+        parts = [f"scores{points}{own}: no base is known, so there is nothing that they are held against"]
     if reading.some_predicted:
         parts.append(f"{PREDICTED} predicted from other cells, not measured")
     if reading.touched:

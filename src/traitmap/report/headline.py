@@ -212,7 +212,12 @@ def _holes(reading: Reading) -> list[str]:
         for target, base in zip(reading.targets, reading.base, strict=True)
         if not isfinite(base.value)
     ]
-    if unbased:
+    if not reading.has_base:
+        doubts.append(
+            "What a source changes: no base is among the scores, so nothing here is a gain. Say which row is "
+            "the base with --base ROW, if it is there."
+        )
+    elif unbased:
         doubts.append(f"The base is not known on {listed(unbased)}, so no gain is either.")
     material = {at: overlap for at, overlap in reading.touched.items() if overlap.material}
     if material:
@@ -240,7 +245,10 @@ def _uncertainty(reading: Reading, known: Sequence[tuple[int, int]]) -> list[str
         )
     if not any(isfinite(cell.q) for row in reading.cells for cell in row):
         doubts.append(
-            "Which gains are real: the table holds no item results, so no gain has an interval or a test."
+            "Which differences are real: the results hold no items, so none has an interval or a test."
+            if not reading.has_base
+            else "Which gains are real: the table holds no item results, so no gain has an interval or a "
+            "test."
         )
     elif len(reading.seeds) == 1:
         doubts.append(

@@ -1,5 +1,7 @@
 """The transfer matrix as a heat map: base row on top, diagonal outlined, unknown cells hatched.
 
+Where no base is known there are no gains: the map then shows scores, without a row for the base.
+
 ``layout`` says how large everything is, ``heatmap`` draws it, and a view says which step of colour and which
 words a cell has: its gain, its absolute value, or its place within its target's column.
 """
@@ -44,6 +46,7 @@ class Layout:
     numbers: bool
     columns: int
     rows: int
+    has_base: bool
     row_order: tuple[int, ...]
     column_order: tuple[int, ...]
 
@@ -69,7 +72,7 @@ class Layout:
 
     def row_y(self, place: int) -> float:
         """Top of the row that stands in a place; -1 is the base."""
-        gap = self.cell_height + _BASE_GAP if place >= 0 else 0.0
+        gap = self.cell_height + _BASE_GAP if place >= 0 and self.has_base else 0.0
         return self.top + gap + max(place, 0) * self.cell_height
 
     def label(self, name: str) -> str:
@@ -107,19 +110,23 @@ def layout(reading: Reading, order: tuple[tuple[int, ...], tuple[int, ...]] | No
         numbers=not dense,
         columns=len(targets),
         rows=len(sources),
+        has_base=reading.has_base,
         row_order=row_order,
         column_order=column_order,
     )
 
 
 def heatmap(reading: Reading, sizes: Layout | None = None, key: str = "matrix") -> Markup:
-    """The matrix of gains as SVG. Boxes stand in the file in the study's order and are moved to their places;
-    the page's script shows other views and orders.
+    """The matrix of gains, or of scores where no base is known, as SVG.
+
+    Boxes stand in the file in the study's order and are moved to their places; the page's script shows other
+    views and orders.
 
     key: of its ids. Places are told to the script as ``data-s`` (-1: the base) and ``data-t``.
     """
     sizes = sizes or layout(reading)
-    known = sum(isfinite(cell.gain) for row in reading.cells for cell in row)
+    numbers = "gain" if reading.has_base else "value"
+    known = sum(isfinite(getattr(cell, numbers)) for row in reading.cells for cell in row)
     style = "heatmap dense" if not sizes.numbers else "heatmap snug" if sizes.cell_width < 52 else "heatmap"
     hatches = []
     for name, size, stroke in (("unknown", 6, 2.5), ("predicted", 5, 1)):
@@ -129,8 +136,9 @@ def heatmap(reading: Reading, sizes: Layout | None = None, key: str = "matrix") 
     return Chart(
         title="Transfer matrix",
         alt=(
-            f"Heat map of gains over the base: {counted(len(reading.sources), 'source')} (rows) by "
-            f"{counted(len(reading.targets), 'target')} (columns), {known} gains known. "
+            f"Heat map of {'gains over the base' if reading.has_base else 'scores'}: "
+            f"{counted(len(reading.sources), 'source')} (rows) by "
+            f"{counted(len(reading.targets), 'target')} (columns), {known} {numbers}s known. "
             "The same numbers stand in the table below."
         ),
         content=join(
@@ -166,7 +174,8 @@ def _row_names(reading: Reading, sizes: Layout) -> Markup:
     """Names of the rows over a backdrop: the page keeps them in sight when a wide matrix is scrolled."""
     box = {"x": 0, "y": sizes.top - 1, "width": sizes.left - 3, "height": sizes.height}
     names = [element("rect", {"class": "backdrop", **box})]
-    for s, name in enumerate(("base", *reading.sources), start=-1):
+    start = -1 if sizes.has_base else 0
+    for s, name in enumerate(("base", *reading.sources)[start + 1 :], start=start):
         style = "name base-name" if s < 0 else "name variation" if s in reading.variations else "name"
         place = f"translate({sizes.left - 10:g} {sizes.y(s) + sizes.cell_height / 2 + 4:g})"
         attributes = {"transform": place, "class": style, "text-anchor": "end", "data-s": s}
@@ -191,23 +200,25 @@ def _box(sizes: Layout, row: int, column: int, style: str, words: str, hatch: st
 
 
 def _cells(reading: Reading, sizes: Layout, key: str) -> list[Markup]:
-    """The base's row of absolute values, then the gains, row by row."""
+    """The base's row of absolute values, then the gains, row by row; scores where there is no base."""
     boxes = []
-    for t in range(len(reading.targets)):
+    for t in range(len(reading.targets) if sizes.has_base else 0):
         step, words = absolute_view(reading, -1, t)
         if step is None:
             boxes.append(_box(sizes, -1, t, "cell base none", "", f"{key}-unknown"))
         else:
             boxes.append(_box(sizes, -1, t, "cell base", typeset(words), None))
     for s, row in enumerate(reading.cells):
-        for t, cell in enumerate(row):
-            step, words = gain_view(reading, s, t)
+        for t in range(len(row)):
+            view = gain_view if sizes.has_base else absolute_view
+            step, words = view(reading, s, t)
             significant, predicted = reading.significant(s, t), reading.is_predicted(s, t)
             hatch = "predicted" if predicted else "unknown" if step is None else ""
             words = typeset(words)
-            if isfinite(cell.gain):
+            if step is not None:
                 words += " ~" if predicted else " •" if significant else ""
-            style = f"cell {palette.diverging_class(step)}{' sig' if significant else ''}"
+            colour = palette.diverging_class(step) if sizes.has_base else palette.value_class(step)
+            style = f"cell {colour}{' sig' if significant else ''}"
             boxes.append(_box(sizes, s, t, style, words, f"{key}-{hatch}" if hatch else None))
     return boxes
 

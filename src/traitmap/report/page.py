@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields, is_dataclass
 from hashlib import sha256
-from math import isnan
+from math import isfinite, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ from traitmap.report.script_data import cell_parts, details_note, frame_data, la
 from traitmap.report.traits import traits_part
 from traitmap.report.which import which_part
 from traitmap.report.why import why_part
+from traitmap.runs.texts import IMPORTED
 from traitmap.table import to_html
 from traitmap.wording import clean, counted, in_time, plain, sentence, typeset
 
@@ -77,11 +78,22 @@ def render_report(contents: ReportContents) -> str:
     matrix, traits, cells = contents.matrix, contents.traits, contents.cells
     missing, conditions = contents.missing, contents.conditions
     reading = read(matrix)
+    elsewhere = measured_elsewhere(conditions)
+    if elsewhere:  # what such results cannot have is told once, and has no section
+        untold = [
+            f"{_UNTOLD[name]}: {sentence(reason)}" for name, reason in missing.items() if name in _UNTOLD
+        ]
+        missing = {}
     script = "".join(map(_file, SCRIPTS))
     page: dict[str, Any] = {
-        "title": find(conditions, "name", "study.name", "study") or "Transfer matrix",
+        "title": find(conditions, "name", "study.name", "study", "file") or "Transfer matrix",
         "facts": _facts(reading, conditions),
         "headline": headline(reading, traits, cells.reasons if cells else {}),
+        "lead": _lead(reading, elsewhere),
+        "based": reading.has_base,
+        "elsewhere": elsewhere,
+        "read_as": find(conditions, "read_as"),
+        "untold": untold if elsewhere else [],
         "findings": (),
         "style": Markup(themed("".join(map(_file, STYLES)))),
         "script": Markup(script),
@@ -98,6 +110,45 @@ def render_report(contents: ReportContents) -> str:
         findings = (*page["findings"], *part.get("findings", ()))
         page |= part | {"findings": findings}
     return _environment().get_template("report.html").render(page)
+
+
+# Sections that need more than scores, as what cannot be told without it.
+_UNTOLD = {"why": "Why the scores are what they are", "which": "Which source for a target that is not here"}
+
+
+def measured_elsewhere(conditions: Mapping[str, Any]) -> bool:
+    """Whether the numbers were read from a table, or imported from another harness."""
+    return "read_as" in conditions or find(conditions, "engine.engine") == IMPORTED
+
+
+def _lead(reading: Reading, elsewhere: bool) -> str:
+    """What the page is about, in one sentence."""
+    if not reading.has_base:
+        return (
+            "How every source does on every target, and what the targets have in common. These are scores, "
+            "not gains: no base model is among them."
+        )
+    if elsewhere:
+        return (
+            "What each source does to everything else: its scores on every target, which were measured "
+            "elsewhere, beside the base's."
+        )
+    return (
+        "What each fine-tune does to everything else: one LoRA adapter per source, each evaluated on every "
+        "target beside the untouched base."
+    )
+
+
+def _rows_and_columns(reading: Reading, elsewhere: bool) -> str:
+    """What stands in a row, in a column and in a cell of the matrix."""
+    row = "a source" if elsewhere else "an adapter, named after its source"
+    if not reading.has_base:
+        return "Each row is a source, each column a target, each cell a score; colours run within a column."
+    same = " on the same items" if any(isfinite(c.q) for cells in reading.cells for c in cells) else ""
+    return (
+        f"Each row is {row}; each column a target. The top row is the base in absolute values; below it "
+        f"stand gains over the base{same}."
+    )
 
 
 def _environment() -> Environment:
@@ -134,7 +185,7 @@ def _digest(script: str) -> str:
 
 def _facts(reading: Reading, conditions: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was run, as pairs of a name and a value."""
-    base = find(conditions, "model.path", "study.model.path", "model", "base")
+    base = find(conditions, "model.path", "study.model.path", "model", "base", "base_row")
     # A path by its last part; the conditions have it in full. Ids of a hub stay whole.
     base = Path(base).name if base.startswith((".", "/", "~")) or "\\" in base else base
     items = sum(cell.n for cell in reading.base) or sum(
@@ -146,7 +197,7 @@ def _facts(reading: Reading, conditions: Mapping[str, Any]) -> list[tuple[str, s
     if reading.variations:
         sources += f" + {counted(len(reading.variations), 'variation')}"
     facts = [
-        ("Base model", base),
+        ("Base row" if "base_row" in conditions else "Base model", base),
         ("Sources", sources),
         ("Targets", str(len(reading.targets))),
         ("Seeds", str(len(reading.seeds)) if reading.seeds else ""),
@@ -170,10 +221,17 @@ def _matrix_part(contents: ReportContents, reading: Reading) -> dict[str, Any]:
         "layers": matrices,
         "cell_parts": cell_parts(reading, cells),
         "cell_note": details_note(cells),
+        "rows_and_columns": _rows_and_columns(reading, measured_elsewhere(contents.conditions)),
+        "tested": any(isfinite(cell.q) for row in reading.cells for cell in row),
+        "diagonal": any(
+            reading.in_domain(s, t) for s, row in enumerate(reading.cells) for t in range(len(row))
+        ),
         "ordered": len(reading.sources) > 2 or len(reading.targets) > 2,
         "variations": len(reading.variations),
         "lower": [clean(target.name) for target in reading.targets if target.better < 0],
-        "own_units": [(clean(t.name), clean(t.unit)) for t in reading.targets if t.unit != "points"],
+        "own_units": [
+            (clean(t.name), clean(t.unit)) for t in reading.targets if t.unit not in ("points", "")
+        ],
         "touched": bool(reading.touched),
         "hatched": bool(statuses - {"measured", "given", "predicted"}),
         "predicted": reading.some_predicted,
@@ -186,7 +244,7 @@ def _legends(reading: Reading) -> tuple[dict[str, Any], ...]:
     shares = all(target.unit == "points" and target.better > 0 for target in reading.targets)
     limits = {target.unit: target.limit for target in reading.targets}
     spans = ", ".join(
-        f"{plain(limit, 1 if limit % 1 else 0)} {clean(unit)}" for unit, limit in limits.items()
+        f"{plain(limit, 1 if limit % 1 else 0)} {clean(unit)}".strip() for unit, limit in limits.items()
     )
     z = plain(Z_LIMIT, 0)
     legends = (
@@ -197,7 +255,7 @@ def _legends(reading: Reading) -> tuple[dict[str, Any], ...]:
             *(("0 %", "100 %") if shares else ("worst", "best")),
         ),
         ("z", diverging, f"worse: z = −{z}", f"better: z = +{z}"),
-    )
+    )[0 if reading.has_base else 1 :]
     return tuple(
         {"view": view, "classes": classes, "left": left, "right": right}
         for view, classes, left, right in legends

@@ -217,6 +217,7 @@ def frame_data(reading: Reading, sizes: Layout, matrices: Sequence[dict[str, Any
         "left": round(sizes.left, 2),
         "top": round(sizes.top, 2),
         "clustered": {"sources": list(sizes.row_order), "targets": list(sizes.column_order)},
+        "based": reading.has_base,
         "layers": [[layer["group"], layer["label"]] for layer in matrices],
     }
 

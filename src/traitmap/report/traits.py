@@ -16,6 +16,7 @@ from traitmap.analysis.tables import (
     component_name,
     effects_table,
     loadings_table,
+    resampled_in_words,
     scree_table,
     shown_components,
     stability_table,
@@ -284,9 +285,9 @@ def _choice_in_words(result: CrossValidation) -> str:
 
 
 def biplot(traits: Traits) -> Shown | None:
-    """Adapters and targets on the first two components.
+    """Sources and targets on the first two components.
 
-    None where the record has no plane. The description says which adapters stand apart from the average one.
+    None where the record has no plane. The description says which sources stand apart from the average one.
     """
     plane = traits.biplot
     if plane is None or not np.isfinite(plane.scores).any():
@@ -297,11 +298,11 @@ def biplot(traits: Traits) -> Shown | None:
         f"{name} ({share(float(ratio))})"
         for name, ratio in zip(names, traits.explained_variance_ratio[:2], strict=True)
     ]
-    adapters = counted(int(np.isfinite(plane.scores).all(axis=1).sum()), "adapter")
+    sources = counted(int(np.isfinite(plane.scores).all(axis=1).sum()), "source")
     measured = "items" in str(traits.conditions.get("bootstrap", ""))
     table: list[Sequence[Entry | str]] = []
     for kind, labels, points, covariances in (
-        ("adapter", traits.sources, plane.scores, plane.scores_covariance),
+        ("source", traits.sources, plane.scores, plane.scores_covariance),
         ("target", traits.targets, plane.loadings, plane.loadings_covariance),
     ):
         for name, point, covariance in zip(labels, points, covariances, strict=True):
@@ -313,45 +314,45 @@ def biplot(traits: Traits) -> Shown | None:
             table.append((name, kind, *entries))
     return Shown(
         name="biplot",
-        title="Adapters and targets",
+        title="Sources and targets",
         description=_plane_in_words(traits, plane, used),
         chart=plane_charts.biplot(
             plane,
             [clean(name) for name in traits.sources],
             [clean(name) for name in traits.targets],
-            "Adapters and targets on two components",
-            f"{adapters} and {counted(len(traits.targets), 'target')} with 95 % ellipses.",
+            "Sources and targets on two components",
+            f"{sources} and {counted(len(traits.targets), 'target')} with 95 % ellipses.",
             axes=(axes[0], axes[1]),
         ),
         table=Table(
-            "Scores of adapters and loadings of targets, with 1.96 standard errors beneath.",
+            "Scores of sources and loadings of targets, with 1.96 standard errors beneath.",
             ("name", "kind", *names),
             table,
         ),
         caveat=(
-            f"Ellipses hold resampled adapters{' and measurement noise' if measured else ''} "
+            f"Ellipses hold resampled sources{' and measurement noise' if measured else ''} "
             f"({plane.draws:,} draws). Long ones that lie across each other mean that the two components "
             "cannot be told apart. Arrows are stretched to the dots: compare their directions, not their "
             "lengths with dots."
         ),
-        legend=(("dot-solid", "adapter"), ("arrow", "target"), ("ellipse", "95 % of where it may lie")),
+        legend=(("dot-solid", "source"), ("arrow", "target"), ("ellipse", "95 % of where it may lie")),
         tag="" if used >= 2 else "not supported" if used == 0 else "second component not supported",
         wide=len(traits.sources) + len(traits.targets) > CROWDED,
     )
 
 
 def _plane_in_words(traits: Traits, plane: Biplot, used: int) -> str:
-    """Which adapters stand apart, and how far the plane can be trusted. used: supported components."""
+    """Which sources stand apart, and how far the plane can be trusted. used: supported components."""
     far = np.linalg.norm(plane.scores, axis=1)
     order = [int(at) for at in np.argsort(-np.where(np.isfinite(far), far, -1)) if isfinite(far[at])]
     apart = [at for at in order if leaves_out_origin(plane.scores[at], plane.scores_covariance[at])]
-    text = "Adapters (dots) and targets (arrows) on the first two components. "
+    text = "Sources (dots) and targets (arrows) on the first two components. "
     text += (
-        f"The ellipses of {len(apart)} of {counted(len(order), 'adapter')} leave out the middle, furthest "
+        f"The ellipses of {len(apart)} of {counted(len(order), 'source')} leave out the middle, furthest "
         f"{listed([clean(traits.sources[at]) for at in apart[:3]])}: these stand apart from the average "
-        "adapter."
+        "source."
         if apart
-        else "No adapter's ellipse leaves out the middle: none can be told from the average adapter."
+        else "No source's ellipse leaves out the middle: none can be told from the average source."
     )
     resampled = traits.stability.resamplings.get("adapters")
     loose = [
@@ -389,7 +390,7 @@ def stability(traits: Traits) -> Shown | None:
             beyond = isfinite(noise) and low > noise
             rows.append(
                 Row(
-                    f"{clean(resampling.kind).replace('_', ' ')} ({resampling.draws:,})",
+                    f"{resampled_in_words(resampling)} ({resampling.draws:,})",
                     mean,
                     low,
                     mean if isfinite(low) else nan,
@@ -401,9 +402,9 @@ def stability(traits: Traits) -> Shown | None:
             )
             if c < used and resampling.kind == "adapters":
                 firm.append(f"{name} keeps {plain(mean, 2)} (noise: {plain(noise, 2)})")
-    text = "How like itself each component stays when adapters, items or seeds are drawn again, or a source "
+    text = "How like itself each component stays when sources, items or seeds are drawn again, or a source "
     text += "or target is left out: 1 is the same component. "
-    text += f"Of the supported ones, {listed(firm)} over adapters." if firm else "No component is supported."
+    text += f"Of the supported ones, {listed(firm)} over sources." if firm else "No component is supported."
     return Shown(
         name="stability",
         title="How stable they are",

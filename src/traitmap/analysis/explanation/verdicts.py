@@ -250,7 +250,7 @@ def warnings_of(
                 "baseline_unknown",
                 "the base is not known on every target: values stand for gains, which changes nothing "
                 "between pairs, but odd cells, asymmetries and recipients are of values",
-                "add a row named __baseline__",
+                "say which row is the base with --base ROW, or add one named base",
             )
         )
     tasks = len(set(found.sources) | set(found.targets))

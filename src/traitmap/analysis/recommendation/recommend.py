@@ -156,6 +156,7 @@ def _conditions(problem: ColdStartProblem, probed: Sequence[int]) -> dict[str, A
         "setting": problem.model.setting,
         "chosen_by": "inner folds over other targets",
         "values": problem.values,
+        "based": problem.based,
         "other_targets": int((np.isfinite(problem.problem.effect).sum(axis=0) > 1).sum()),
         "features": len(problem.problem.feature_names),
         "probes": [problem.matrix.sources[s] for s in probed],

@@ -187,7 +187,7 @@ def one_row_axes(traits: Traits, examined: Iterable[int]) -> Iterator[TraitWarni
         top, both = leverage[order[0]], leverage[order[:2]].sum()
         action = "do not read it as a trait; add sources of that kind, or leave the source out and look again"
         if top >= ONE_ROW:
-            message = f"PC{c} is mostly the {first} adapter: leverage {top:.2f}"
+            message = f"PC{c} is mostly the source {first}: leverage {top:.2f}"
             yield TraitWarning("one_source_axis", message, action, (f"PC{c}", first))
         elif both >= TWO_ROWS:
             opposed = np.prod(np.sign(traits.scores_u[order[:2], c])) < 0
@@ -367,7 +367,7 @@ def unknown_base(prepared: PreparedTable) -> Iterator[TraitWarning]:
     yield TraitWarning(
         "baseline_unknown",
         "the base model is not known on every target: effects are against the mean of the sources",
-        "add a row named __baseline__",
+        "say which row is the base with --base ROW, or add one named base",
     )
 
 

@@ -183,7 +183,7 @@
     try { [source, target] = found.slice(1).map(decodeURIComponent); } catch { return; }
     const row = all.sources.indexOf(source);
     const column = all.targets.indexOf(target);
-    if (column >= 0 && (row >= 0 || source === "base")) traitmap.openCell(row, column);
+    if (column >= 0 && (row >= 0 || (source === "base" && all.based))) traitmap.openCell(row, column);
   };
 
   document.addEventListener("DOMContentLoaded", () => {

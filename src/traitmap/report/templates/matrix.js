@@ -14,12 +14,13 @@
     const places = new Map(boxes.map((box, index) => [box, index]));
     const cursor = draw("rect", { class: "cursor", rx: 3 });
     let layer = data("layer-0");
-    let view = "gain";
+    let view = all.based ? "gain" : "absolute";
+    const bases = all.based ? 1 : 0;  // rows above the first source
     let order = all.clustered;
     let at = -1;
 
-    // Boxes stand in the study's order, the base first: index -> row (base is -1) and column.
-    const place = (index) => [Math.floor(index / columns) - 1, index % columns];
+    // Boxes stand in the study's order, the base first, where one is known: index -> row (base is -1), column.
+    const place = (index) => [Math.floor(index / columns) - bases, index % columns];
     const text = (values, index) => (Array.isArray(values) ? values[index] : values) || "";
     const style = (kind, step) => {
       if (step === null) return "none";
@@ -42,7 +43,7 @@
     const paint = () => {
       boxes.forEach((box, index) => {
         const label = box.querySelector("text");
-        if (index < columns) {
+        if (index < bases * columns) {
           const step = layer.base.steps[index];
           const own = view === "absolute" && step !== null ? ` own ${style("absolute", step)}` : "";
           box.setAttribute("class", `cell base${own}${step === null ? " none" : ""}`);
@@ -50,7 +51,7 @@
           hatch(box, step === null ? "unknown" : "");
           return;
         }
-        const cell = index - columns;
+        const cell = index - bases * columns;
         const mark = layer.marks[cell];
         const step = layer.steps[view][cell];
         const marked = view === "gain" && mark === "*";
@@ -85,7 +86,7 @@
         ["Direction", target("direction")]];
       if (row < 0) return [["Base", base("value")], ["Base unparsed", base("unparsed")], ...last];
       const own = (name) => text(layer.facts[name], row * columns + column);
-      return [["Adapter", own("value")], ["Base", base("value")], ["p (paired)", own("p")], ["q (over the matrix)", own("q")],
+      return [[all.based ? "Adapter" : "Score", own("value")], ["Base", all.based ? base("value") : ""], ["p (paired)", own("p")], ["q (over the matrix)", own("q")],
         ["Items", own("n")], ["Unparsed", own("unparsed")], ["Base unparsed", base("unparsed")], ["Gain by seed", own("seeds")],
         ["Items in training texts", own("overlap")], ["Source", all.variations[row] ? `varied from ${all.variations[row]}` : ""], ...last];
     };
@@ -182,15 +183,15 @@
       if (key === "ArrowLeft") right -= 1;
       if (key === "ArrowDown") down += 1;
       if (key === "ArrowUp") down -= 1;
-      if (right < 0 || right >= columns || down < -1 || down >= all.sources.length) return at;
-      return ((down < 0 ? -1 : order.sources[down]) + 1) * columns + order.targets[right];
+      if (right < 0 || right >= columns || down < -bases || down >= all.sources.length) return at;
+      return ((down < 0 ? -1 : order.sources[down]) + bases) * columns + order.targets[right];
     };
     frame.addEventListener("keydown", (event) => {
       if (event.key === "Escape") leave();
       if (event.key === "Enter" && at >= 0) { event.preventDefault(); open(at); }
       if (!event.key.startsWith("Arrow")) return;
       event.preventDefault();
-      visit(at < 0 ? (order.sources[0] + 1) * columns + order.targets[0] : step(event.key), true);
+      visit(at < 0 ? (order.sources[0] + bases) * columns + order.targets[0] : step(event.key), true);
     });
     // The browser itself tells when a cell has been scrolled away from under the pointer.
     addEventListener("scroll", () => { if (at >= 0) settle(boxes[at]); }, { passive: true });
