@@ -197,6 +197,8 @@ def open_task(
                 Task.fewshot_docs(task)  # a split of examples must be there, though none of them is read
         except Exception as fault:
             cause, dataset = reason(fault), config.get("dataset_path")
+            if cause == "IndexError: string index out of range":  # lm-eval looks at how its choices begin
+                cause += " (a choice of its first document is empty)"
             if no_network(fault) and isinstance(dataset, str):
                 cause = (
                     f"its dataset {dataset!r} is not on this machine and the hub cannot be reached ({cause})"
@@ -240,7 +242,7 @@ def training_examples(task: Task, rows: Iterable[int] | None = None) -> list[Exa
     with quiet(), reproducible():
         indices = range(len(docs)) if rows is None else list(rows)
         examples = []
-        for row, doc in zip(indices, _documents(docs, indices), strict=True):
+        for row, doc in zip(indices, documents(docs, indices), strict=True):
             try:
                 examples.append(_render_example(task, doc))
             except Exception as fault:
@@ -451,7 +453,7 @@ def _training_docs(task: Task) -> Sequence[Mapping[str, Any]]:
         return docs if hasattr(docs, "__getitem__") else list(docs)
 
 
-def _documents(docs: Sequence[Mapping[str, Any]], rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
+def documents(docs: Sequence[Mapping[str, Any]], rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
     """Rows of a split in this order; a dataset gives many at once far faster than each alone."""
     if not isinstance(docs, Dataset) or docs.format["type"] is not None or not docs.column_names:
         yield from (docs[row] for row in rows)

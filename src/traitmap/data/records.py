@@ -76,6 +76,21 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Caveat:
+    """What keeps some items of a target, or examples of a source, from counting as they seem to.
+
+    kind: a word for programs, such as ``prompt_cut``. count: items or examples that it holds of, out of
+    ``total``. text: a sentence with both numbers, and what can be done. fatal: a run would fail on it.
+    """
+
+    kind: str
+    count: int
+    total: int
+    text: str
+    fatal: bool = False
+
+
+@dataclass(frozen=True)
 class ServedAdapter:
     """An adapter that a server holds; its files are not here.
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from traitmap.data.shapes import learnable_rows
 from traitmap.errors import DataError
 from traitmap.study.paths import digest
 from traitmap.study.settings import Lora, Source, Study, Training, settings_of
+
+_TOKEN_RULES = 2  # of how rows become tokens (engine.tokens)
+_SPECIAL_END = re.compile(r"(<[^<>\s]{1,60}>|\[[^\[\]\s]{1,60}\])\s*\Z")
 
 
 @dataclass(frozen=True)
@@ -174,7 +179,6 @@ def loaded_source(
     content: digest of what training on it gives; without it that of the examples.
     """
     training, lora = settings_of(study, source)
-    rows = [[[segment.text, segment.learn] for segment in example.segments] for example in examples]
     return LoadedSource(
         name=source.name,
         examples=tuple(examples),
@@ -182,10 +186,31 @@ def loaded_source(
         training=training,
         lora=lora,
         tags=source.tags,
-        digest=content or digest(rows),
+        digest=content or _digest_of(examples),
         label_counts=count_labels(examples, words),
         available=available,
         warnings=warnings,
+    )
+
+
+def _digest_of(examples: Sequence[Example]) -> str:
+    """Digest of the texts and of what is learnt of them, with the rules of their tokens where these changed.
+
+    Rows that bring an end token once got a second one, and a tokenizer could join an answer with its prompt:
+    sources that have such rows are trained anew, the keys of all others stay.
+    """
+    rows = [[[segment.text, segment.learn] for segment in example.segments] for example in examples]
+    return digest([_TOKEN_RULES, rows] if any(_depends_on_rules(example) for example in examples) else rows)
+
+
+def _depends_on_rules(example: Example) -> bool:
+    """Whether a text ends in what looks like a special token, or an answer follows without a blank."""
+    texts = [segment.text for segment in example.segments if segment.text]
+    if texts and _SPECIAL_END.search(texts[-1]):
+        return True
+    return any(
+        not (before[-1].isspace() or behind[0].isspace()) and not _SPECIAL_END.search(before)
+        for before, behind in pairwise(texts)
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from traitmap.data.records import Answer, Example, Request, ServedAdapter
+from traitmap.data.records import Answer, Caveat, Example, Request, ServedAdapter
 from traitmap.errors import ModelError
 from traitmap.progress import Listener, silent
 from traitmap.study.settings import Lora, Training
@@ -87,6 +87,18 @@ class Engine(Protocol):
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""
+
+    def request_caveats(self, requests: Sequence[Request]) -> tuple[Caveat, ...]:
+        """What the base's tokens and length do to the items of one target, such as prompts that are cut.
+
+        Empty where the engine has no tokenizer.
+        """
+
+    def example_caveats(self, examples: Sequence[Example], training: Training) -> tuple[Caveat, ...]:
+        """What the base's tokens and ``training.max_length`` do to examples, such as answers that are lost.
+
+        Empty where the engine has no tokenizer.
+        """
 
     def render_chat(
         self,

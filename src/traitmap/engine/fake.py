@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from traitmap.data.records import Answer, Example, Request, ServedAdapter
+from traitmap.data.records import Answer, Caveat, Example, Request, ServedAdapter
 from traitmap.engine.contract import TrainingJob, TrainingReport
 from traitmap.errors import EngineError, ModelError
 from traitmap.progress import Listener, Progress, silent
@@ -100,6 +100,12 @@ class FakeEngine:
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts]
+
+    def request_caveats(self, requests: Sequence[Request]) -> tuple[Caveat, ...]:
+        return ()
+
+    def example_caveats(self, examples: Sequence[Example], training: Training) -> tuple[Caveat, ...]:
+        return ()
 
     def render_chat(
         self,

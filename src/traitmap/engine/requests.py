@@ -44,8 +44,8 @@ def questions_of(
     for index, (context, continuation) in enumerate(pairs):
         if not continuation or len(continuation) > max_length:
             raise ModelError(
-                f"request {index}: its continuation has {len(continuation)} tokens; "
-                f"legal: 1 to {max_length}, the model's length."
+                f"request {index}: its answer has {len(continuation)} tokens; legal: 1 to {max_length}, the "
+                "model's length. `traitmap check` names the target and the answer."
             )
         head = tuple(context[-(max_length + 1 - len(continuation)) :])
         key = head if layout == "stream" else (head, index)

@@ -15,12 +15,12 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from traitmap.data.records import Answer, Request, ServedAdapter
+from traitmap.data.records import Answer, Caveat, Example, Request, ServedAdapter
 from traitmap.engine.contract import Decoding, TrainingJob, TrainingReport, decoding_of
 from traitmap.engine.endpoint import protocol
 from traitmap.engine.endpoint.protocol import Prompt
 from traitmap.engine.endpoint.transport import RefusedError, Transport, Voice, speaking
-from traitmap.engine.tokens import Encoder
+from traitmap.engine.tokens import Encoder, request_caveats
 from traitmap.errors import ModelError
 from traitmap.progress import Listener, Progress, silent
 from traitmap.study.paths import digest, model_location
@@ -172,6 +172,16 @@ class EndpointEngine:
         if self.encoder is None:
             return [ceil(len(text) / _CHARACTERS_PER_TOKEN) for text in texts]
         return [len(self.encoder.encode(text)) for text in texts]
+
+    def request_caveats(self, requests: Sequence[Request]) -> tuple[Caveat, ...]:
+        if self.encoder is None or any(protocol.is_conversation(request) for request in requests):
+            return ()
+        # the server generates one token behind a prompt that it scores
+        return request_caveats(self.encoder, requests, self._max_length, reserved=2)
+
+    def example_caveats(self, examples: Sequence[Example], training: Training) -> tuple[Caveat, ...]:
+        """None: nothing is trained here."""
+        return ()
 
     def render_chat(
         self,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from traitmap.data.records import Answer, Request, ServedAdapter
+from traitmap.data.records import Answer, Caveat, Example, Request, ServedAdapter
 from traitmap.engine.contract import Engine, TrainingJob, TrainingReport
 from traitmap.errors import EngineError, RunError
 from traitmap.progress import Listener, silent
@@ -112,6 +112,12 @@ class ClusterEngine:
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         return list(self._ask("token_counts", list(texts)))
+
+    def request_caveats(self, requests: Sequence[Request]) -> tuple[Caveat, ...]:
+        return tuple(self._ask("request_caveats", list(requests)))
+
+    def example_caveats(self, examples: Sequence[Example], training: Training) -> tuple[Caveat, ...]:
+        return tuple(self._ask("example_caveats", list(examples), training))
 
     def render_chat(
         self,

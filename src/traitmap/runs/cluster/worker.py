@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traitmap.data.records import Answer, Request, ServedAdapter
+from traitmap.data.records import Answer, Caveat, Example, Request, ServedAdapter
 from traitmap.engine.contract import Engine, TrainingJob
 from traitmap.errors import ModelError, RunError
 from traitmap.runs.cells import CellResult
@@ -161,6 +161,20 @@ class Worker:
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         return list(self.engine.token_counts(texts))
+
+    def request_caveats(self, requests: Sequence[Request]) -> tuple[Caveat, ...] | UnitFailure:
+        try:
+            return self.engine.request_caveats(requests)
+        except Exception as error:
+            return failure_of(error)
+
+    def example_caveats(
+        self, examples: Sequence[Example], training: Training
+    ) -> tuple[Caveat, ...] | UnitFailure:
+        try:
+            return self.engine.example_caveats(examples, training)
+        except Exception as error:
+            return failure_of(error)
 
     def render_chat(
         self,
