@@ -81,9 +81,9 @@ def first_directions(
 
     sources: examples and settings of training; targets: requests, and the text of every item with its gold
     answer. At most ``sample`` of each are used, drawn by ``seed``, which also draws A, the same for all.
-    A target's loss is minus the log-probability of the gold answer: among its choices where it has some, per
-    token where the answer is text. Items without a gold answer are left out; a task of which fewer than
-    ``parts`` lessons are left is absent from the result.
+    A target's loss is minus the log-probability of the gold answer: among its choices where it has some (see
+    ``lessons_of_items``), per token where the answer is text. Items without a gold answer are left out; a
+    task of which fewer than ``parts`` lessons are left is absent from the result.
     Reports the stage ``forecast`` in tasks.
     """
     base, draw = engine.base, np.random.default_rng(seed)
@@ -121,35 +121,56 @@ def lessons_of_examples(
 
 
 def lessons_of_items(
-    engine: LocalEngine, requests: Sequence[Request], texts: Sequence[TaskText], items: Sequence[int]
+    engine: LocalEngine, requests: Sequence[Request], texts: Sequence[TaskText], places: Sequence[int]
 ) -> list[Lesson]:
-    """The loss of some of a target's items: of the gold answer among the choices, or of its text.
+    """The loss of the items at some places: of the gold answer among the choices, or of its text.
 
     With choices the loss is -log softmax of their log-probabilities at the gold one, whose derivative by the
-    log-probability of choice c is p_c - [c is gold]; p comes from a pass of the base over the requests.
+    log-probability of choice c is p_c - [c is gold]; p comes from a pass of the base over the requests. Where
+    all items share their choices, p is taken with an offset of every choice by which each is expected as
+    often as it is right: how often it is said is learnt in a few steps of anything, and says nothing of
+    whether items are told apart.
     """
     by_item: dict[int, list[Request]] = {}
     for request in requests:
         by_item.setdefault(request.item, []).append(request)
-    asked = [(texts[i], by_item[i]) for i in items if i in by_item and texts[i].output]
-    with_choices = [
-        (text, choices) for text, choices in asked if len(choices) > 1 and text.output in text.choices
+    in_order = list(by_item.values())
+    asked = [(texts[place], in_order[place]) for place in places if texts[place].output]
+    free = [(text, of_item[0]) for text, of_item in asked if len(of_item) == 1]
+    chosen = [(text, of_item) for text, of_item in asked if len(of_item) > 1 and text.output in text.choices]
+    lessons = [
+        _lesson(engine.encoder, [_with_gold(request, text)], np.ones(1), per_token=True)
+        for text, request in free
     ]
-    flat = [request for _, choices in with_choices for request in choices]
-    answers = iter(engine.answer(flat) if flat else ())
-    lessons = []
-    for text, choices in asked:
-        if len(choices) == 1:
-            [request] = choices
-            lessons.append(_lesson(engine.encoder, [_with_gold(request, text)], np.ones(1), per_token=True))
-        elif text.output in text.choices:
-            gold = np.array([choice == text.output for choice in text.choices], dtype=float)
-            logprobs = np.array([next(answers).logprob for _ in choices])
-            shares = np.exp(logprobs - np.logaddexp.reduce(logprobs))
-            lessons.append(_lesson(engine.encoder, choices, gold / gold.sum() - shares, per_token=False))
-    return [
-        lesson for lesson in lessons if all(len(row.ids) <= engine.base.max_length for row in lesson.rows)
-    ]
+    if chosen:
+        answers = iter(engine.answer([request for _, of_item in chosen for request in of_item]))
+        logprobs = [np.array([next(answers).logprob for _ in of_item]) for _, of_item in chosen]
+        golds = [np.array([choice == text.output for choice in text.choices], float) for text, _ in chosen]
+        golds = [gold / gold.sum() for gold in golds]
+        if len({text.choices for text, _ in chosen}) == 1:
+            shares = list(_expected_as_often(np.stack(logprobs), np.stack(golds)))
+        else:
+            shares = [np.exp(scores - np.logaddexp.reduce(scores)) for scores in logprobs]
+        lessons += [
+            _lesson(engine.encoder, of_item, gold - share, per_token=False)
+            for (_, of_item), gold, share in zip(chosen, golds, shares, strict=True)
+        ]
+    longest = engine.base.max_length
+    return [lesson for lesson in lessons if all(len(row.ids) <= longest for row in lesson.rows)]
+
+
+def _expected_as_often(logprobs: NDArray[np.float64], gold: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(items, choices) softmax of log-probabilities with an offset of each choice by which the mean over the
+    items is that of ``gold``; a choice that is never right gets nothing."""
+    offset, wanted = np.zeros(logprobs.shape[1]), gold.mean(axis=0)
+    for _ in range(1000):
+        scores = logprobs + offset
+        shares = np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
+        step = np.log((wanted + 1e-12) / (shares.mean(axis=0) + 1e-12))
+        if np.abs(step).max() < 1e-9:
+            break
+        offset += step
+    return shares
 
 
 def _with_gold(request: Request, text: TaskText) -> Request:
