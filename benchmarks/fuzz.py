@@ -2,7 +2,8 @@
 
     python benchmarks/fuzz.py study --minutes 10 --seed 1
 
-TARGET is one of those in tests/fuzz/fuzz_targets.py: study, imports, matrix, run, adapter, template. Each
+TARGET is one of those in tests/fuzz/fuzz_targets.py: study, matrix (tables of scores in every form), imports
+(all results of harnesses) or one importer, such as imports/lm-eval. Each
 execution turns bytes into damaged files and reads them; a result and an error of traitmap's own tree are
 legal. Anything else is a fault, as is an execution of more than ten seconds: it is told once per place in the
 code, and its files are kept under tests/fuzz/seeds/TARGET/, which `make test` reads again from then on.
@@ -34,7 +35,7 @@ LONGEST = 1500  # bytes that drive one execution
 READ_BY = {  # modules whose code counts for the coverage of a target
     "study": ("study.load",),
     "imports": ("imports.discovery", "imports.columns", "imports.writing", "matrix"),
-    "matrix": ("matrix_io", "matrix_exports"),
+    "matrix": ("matrix.io", "matrix.layouts", "matrix.tables", "matrix.targets"),
 }
 _COVERAGE = re.compile(rb"cov: (\d+)")
 
@@ -43,9 +44,12 @@ class Fuzzing:
     """Executions of one target, its faults told once per place, and an end after so many seconds."""
 
     def __init__(self, target: str, seconds: float, keep: Path, told: Path) -> None:
-        from fuzz_targets import TARGETS
+        from fuzz_targets import EACH_IMPORTER, TARGETS
 
-        self.name, self.target = target, TARGETS[target]
+        targets = {**TARGETS, **EACH_IMPORTER}
+        if target not in targets:
+            raise SystemExit(f"{target}: no such target; there are {', '.join(targets)}")
+        self.name, self.target = target.split("/")[0], targets[target]
         self.seconds, self.keep, self.told = seconds, keep, told
         self.faults: dict[str, int] = {}
         self.executions, self.slowest = 0, 0.0
@@ -113,7 +117,7 @@ def _loop(arguments: argparse.Namespace) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["traitmap"]):
-        for module in READ_BY[arguments.target]:
+        for module in READ_BY[arguments.target.split("/")[0]]:
             importlib.import_module(f"traitmap.{module}")
     fuzzing = Fuzzing(*start)
     options = [f"-seed={arguments.seed}", f"-max_len={LONGEST}", "-len_control=10", "-rss_limit_mb=4096"]
@@ -132,7 +136,7 @@ def _has_atheris() -> bool:
 def main() -> int:
     """Run the loop in a process of its own and tell what came of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("target", choices=READ_BY)
+    parser.add_argument("target", metavar="TARGET", help="study, matrix, imports, or imports/FORMAT")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--engine", choices=("atheris", "random"))

@@ -189,8 +189,69 @@ def _inspect_eval(folder: Path, choices: Choices) -> None:
 
 def _lighteval(folder: Path, choices: Choices) -> None:
     general = {**results.lighteval()["config_general"], "model_config": {"base_model": "b"}}
-    summary = {"summary_tasks": {"lighteval|gsm8k|5": {"hashes": {"hash_full_prompts": "x"}}}}
-    _put(folder, "results_2026.json", {**results.lighteval(config_general=general), **summary}, choices)
+    content = {
+        **results.lighteval(config_general=general),
+        "summary_tasks": {"lighteval|gsm8k|5": {"hashes": {"hash_full_prompts": "x"}}},
+        "config_tasks": {
+            "lighteval|gsm8k": {
+                "effective_num_docs": 3,
+                "metric": [{"metric_name": "em", "higher_is_better": True}],
+            }
+        },
+    }
+    _put(folder, f"results_{results.STAMP}.json", content, choices)
+
+
+_DETAILS: tuple[dict[str, Any], ...] = (
+    {
+        "doc": {"query": "q", "choices": [" a", " b"], "gold_index": 1},
+        "model_response": {"text": ["a"], "logprobs": [-1.0, -2.0], "input": "q"},
+        "metric": {"em": 1.0},
+    },
+    {
+        "example": "q",
+        "predictions": [-1.0, -2.0],
+        "choices": [" a", " b"],
+        "gold_index": [1],
+        "gold": ["b"],
+        "metrics": {"em": 1},
+    },
+)
+
+
+def _lighteval_details(folder: Path, choices: Choices) -> None:
+    """Whole results beside damaged details of their items, in each of the layouts."""
+    _lighteval(folder, Choices(b""))
+    kind = choices.below(3)
+    drawn_rows = [changed_tree(_DETAILS[min(kind, 1)], choices, 3) for _ in range(3)]
+    rows = [row if isinstance(row, dict) else {"doc": row} for row in drawn_rows]
+    if kind == 2:
+        rows = [{key: _literal(value, choices) for key, value in row.items()} for row in rows]
+    content = _details_file(rows)
+    place = folder / f"details_lighteval|gsm8k|5_{results.STAMP}.parquet"
+    place.write_bytes(changed_bytes(content, choices))
+
+
+def _literal(value: Any, choices: Choices) -> str:
+    return changed_bytes(repr(value).encode("utf-8", "replace"), choices, 1).decode("utf-8", "replace")
+
+
+def _details_file(rows: list[dict[str, Any]]) -> bytes:
+    """The rows as Parquet; each cell that fits no column of Arrow's as text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {}
+    for name in dict.fromkeys(str(key).encode("utf-8", "replace").decode() for row in rows for key in row):
+        values = [row.get(name) for row in rows]
+        try:
+            columns[name] = pa.array(values)
+        except (pa.ArrowException, ValueError, TypeError, OverflowError, RecursionError):
+            columns[name] = pa.array([repr(value).encode("utf-8", "replace").decode() for value in values])
+    stored = io.BytesIO()
+    with suppress(pa.ArrowException):  # types that Parquet has not
+        pq.write_table(pa.table(columns), stored)
+    return stored.getvalue()
 
 
 _INSTANCE = {
@@ -225,15 +286,56 @@ def _helm(folder: Path, choices: Choices) -> None:
 
 
 def _opencompass(folder: Path, choices: Choices) -> None:
-    _put(folder, "summary.csv", results.OPENCOMPASS, choices)
+    rows = [row.split(",") for row in results.OPENCOMPASS.strip().splitlines()]
+    markdown = ["| " + " | ".join(row) + " |" for row in rows]
+    markdown.insert(1, "|---" * len(rows[0]) + "|")
+    laid_out = ["  ".join(cell.ljust(14) for cell in row) for row in rows]
+    laid_out.insert(1, "  ".join("-" * 14 for _ in rows[0]))
+    forms = (results.OPENCOMPASS, "\n".join(markdown), "\n".join(laid_out))
+    name = choices.of(["summary_20250101_000000.csv", "summary_20250101_000000.txt", "log.md"])
+    _put(folder, name, forms[0] if name.endswith(".csv") else choices.of(forms), choices)
 
 
-_IMPORTS = (_lm_eval, _inspect_json, _inspect_eval, _lighteval, _every_eval_ever, _helm, _opencompass)
+_PRINTED = """hf (pretrained=org/base,dtype=float), gen_kwargs: (None), limit: 20.0, num_fewshot: None
+| Tasks |Version|Filter|n-shot|Metric|   |Value |   |Stderr|
+|-------|------:|------|-----:|------|---|-----:|---|-----:|
+|mmlu   |      2|none  |     0|acc   |↑  |0.3000|±  |0.0100|
+| - law |      1|none  |     0|acc   |↑  |0.3100|±  |   N/A|
+|  - art|      1|none  |     0|acc   |↑  |0.2900|±  |0.0100|
+|wiki   |      2|none  |     0|ppl   |↓  |33.120|   |      |
+
+|Groups|Version|Filter|n-shot|Metric|   |Value|   |Stderr|
+|------|------:|------|-----:|------|---|----:|---|-----:|
+|mmlu  |      2|none  |     0|acc   |↑  |  0.3|±  |  0.01|
+
+hf ({'pretrained': 'org/base', 'peft': 'org/goat'}), gen_kwargs: ({}), limit: None, num_fewshot: 5
+| Task |Version|Metric|Value |   |Stderr|
+|------|------:|------|-----:|---|-----:|
+|wiki  |      2|ppl   |33.120|±  |0.0100|
+"""
+
+
+def _printed(folder: Path, choices: Choices) -> None:
+    name = choices.of(["run.log", "run.md", "run.txt"])
+    _put(folder, name, _PRINTED, choices)
+
+
+IMPORTERS: Mapping[str, Callable[[Path, Choices], None]] = {
+    "lm-eval": _lm_eval,
+    "inspect-json": _inspect_json,
+    "inspect-eval": _inspect_eval,
+    "lighteval": _lighteval,
+    "lighteval-details": _lighteval_details,
+    "every-eval-ever": _every_eval_ever,
+    "helm": _helm,
+    "opencompass": _opencompass,
+    "printed": _printed,
+}
 
 
 def _write_import(data: bytes, folder: Path) -> None:
     choices = Choices(data)
-    choices.of(_IMPORTS)(folder, choices)
+    choices.of(tuple(IMPORTERS.values()))(folder, choices)
 
 
 def _read_import(folder: Path) -> None:
@@ -263,12 +365,44 @@ _LONG = (
 )
 
 
+# what people's tables hold beside plain numbers
+_CELLS = (
+    *(
+        "38,5",
+        "1.234,5",
+        "1,234.5",
+        "12 345",
+        "45.1%",
+        "45,1 %",
+        "45.1 ± 1.2",
+        "45,1 ± 1,2 %",
+        "N/A",
+        "–",
+        "7B",
+    ),
+    *(
+        "2024-05-01",
+        "likes",
+        "Average",
+        "base",
+        "#Params (B)",
+        "± 1",
+        "%",
+        "**45.1**",
+        "\\textbf{45.1}",
+        "1e5",
+        "+",
+    ),
+)
+_FORMS = (".csv", ".parquet", ".tsv", ".csv.gz", ".xlsx", ".md", ".tex", ".txt", ".csv")
+
+
 def _table(choices: Choices) -> list[list[Any]]:
     rows: list[list[Any]] = list(csv.reader(io.StringIO(choices.of([_WIDE, _LONG]))))
     for _ in range(choices.below(5)):
         row = choices.of(rows)
         if row and choices.below(4):
-            row[choices.below(len(row))] = choices.of(VALUES)
+            row[choices.below(len(row))] = choices.of((*VALUES, *_CELLS))
         else:
             rows.insert(choices.below(len(rows) + 1), list(row))
     return rows
@@ -276,18 +410,58 @@ def _table(choices: Choices) -> list[list[Any]]:
 
 def _write_matrix(data: bytes, folder: Path) -> None:
     choices = Choices(data)
-    suffix = choices.of([".csv", ".parquet", ".tsv", ".csv.gz", ".csv"])
+    suffix = choices.of(_FORMS)
     rows = _table(choices)
-    file = folder / f"matrix{suffix}"
     if suffix == ".parquet":
         content = _parquet(rows, choices)
+    elif suffix == ".xlsx":
+        content = _workbook(rows, choices)
     else:
-        told = io.StringIO()
-        writer = csv.writer(told, delimiter="\t" if suffix == ".tsv" else choices.of([",", ";"]))
-        writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
-        content = told.getvalue().encode("utf-8", "surrogatepass")
+        text = _as_text([["" if cell is None else cell for cell in row] for row in rows], suffix, choices)
+        encoding = choices.of(["utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+        content = text.encode(encoding, "replace" if encoding == "cp1252" else "surrogatepass")
         content = gzip.compress(content, mtime=0) if suffix.endswith(".gz") else content
-    file.write_bytes(changed_bytes(content, choices))
+    (folder / f"matrix{suffix}").write_bytes(changed_bytes(content, choices))
+
+
+def _as_text(rows: list[list[Any]], suffix: str, choices: Choices) -> str:
+    if suffix == ".md":
+        lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+        lines.insert(1, "|---" * len(rows[0]) + "|")
+        return "Scores\n\n" + "\n".join(lines) + "\n\nMeans of three runs.\n"
+    if suffix == ".tex":
+        body = " \\\\\n".join(" & ".join(map(str, row)) for row in rows)
+        return "\\begin{tabular}{l" + "r" * len(rows[0]) + "}\n" + body + "\\\\\n\\end{tabular}\n"
+    told = io.StringIO()
+    writer = csv.writer(told, delimiter="\t" if suffix == ".tsv" else choices.of([",", ";", "|", "\t"]))
+    writer.writerows(rows)
+    return told.getvalue()
+
+
+def _workbook(rows: list[list[Any]], choices: Choices) -> bytes:
+    """An Excel file of the rows: numbers where they are some, percent formats, merged and empty cells."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    sheet = book.active
+    for at, row in enumerate(rows, start=1):
+        for column, cell in enumerate(row, start=1):
+            value: Any = cell
+            with suppress(TypeError, ValueError, OverflowError):
+                value = float(cell)
+            with suppress(ValueError, TypeError, OverflowError, AttributeError):  # what Excel does not hold
+                sheet.cell(at, column, value).number_format = choices.of(
+                    ["General", "0.0%", "yyyy-mm-dd", "[h]:mm"]
+                )
+    for _ in range(choices.below(3)):
+        with suppress(ValueError, AttributeError):
+            sheet.merge_cells(
+                start_row=1, end_row=1 + choices.below(3), start_column=1, end_column=1 + choices.below(3)
+            )
+    stored = io.BytesIO()
+    with suppress(ValueError, TypeError, OverflowError, AttributeError):
+        book.save(stored)
+    return stored.getvalue()
 
 
 def _parquet(rows: list[list[Any]], choices: Choices) -> bytes:
@@ -355,13 +529,27 @@ def _read_matrix(folder: Path) -> None:
     from traitmap.matrix.io import read_matrix
 
     (file,) = sorted(folder.iterdir())
-    for options in ({}, {"orientation": "columns"}, {"row_name": "goat"}, {"row_name": "senti"}):
+    for options in (
+        {},
+        {"orientation": "columns"},
+        {"row_name": "goat"},
+        {"row_name": "senti"},
+        {"base": "goat"},
+    ):
         with suppress(TraitmapError):
             read_matrix(file, **options).to_json()
+
+
+def _writes(importer: Callable[[Path, Choices], None]) -> Callable[[bytes, Path], None]:
+    return lambda data, folder: importer(folder, Choices(data))
 
 
 TARGETS: Mapping[str, FuzzTarget] = {
     "study": FuzzTarget(_write_study, _read_study),
     "imports": FuzzTarget(_write_import, _read_import),
     "matrix": FuzzTarget(_write_matrix, _read_matrix),
+}
+# Each importer by itself, for a fuzzer that has ten minutes for it; its faults are kept among those of all.
+EACH_IMPORTER: Mapping[str, FuzzTarget] = {
+    f"imports/{name}": FuzzTarget(_writes(importer), _read_import) for name, importer in IMPORTERS.items()
 }

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from fuzz_targets import TARGETS
+from fuzz_targets import EACH_IMPORTER, TARGETS
 from hostile_changes import Choices, changed_bytes, changed_tree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -46,11 +46,12 @@ def test_damaged_files_end_in_a_result_or_an_error_of_our_own(target: str) -> No
     run()
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", [*TARGETS, *EACH_IMPORTER])
 def test_the_undamaged_files_are_read(target: str, tmp_path: Path) -> None:
     # bytes that run out change nothing: if even these were refused, the fuzzer would try nothing
-    TARGETS[target].write(b"", tmp_path)
-    TARGETS[target].read(tmp_path)
+    fuzzed = {**TARGETS, **EACH_IMPORTER}[target]
+    fuzzed.write(b"", tmp_path)
+    fuzzed.read(tmp_path)
 
 
 def test_same_bytes_same_damage() -> None:

@@ -15,8 +15,16 @@ from types import MappingProxyType
 from typing import Any
 
 from traitmap.errors import MatrixError
-from traitmap.imports import every_eval_ever, helm, inspect_ai, lighteval, lm_eval, opencompass
-from traitmap.imports.reading import Evaluation, read_json
+from traitmap.imports import (
+    every_eval_ever,
+    helm,
+    inspect_ai,
+    lighteval,
+    lm_eval,
+    opencompass,
+    printed_tables,
+)
+from traitmap.imports.reading import Evaluation, parquet_columns, read_json
 from traitmap.matrix.io import read_matrix
 from traitmap.matrix.layouts import BASE_NAMES, given_cell
 from traitmap.matrix.tables import refuse_pointer
@@ -68,11 +76,12 @@ def read_table(path: Path, reading: Mapping[str, Any], notes: list[str]) -> list
 
 KINDS = (
     *(reader.KIND for reader in (lm_eval, inspect_ai, every_eval_ever, lighteval, helm, opencompass)),
+    printed_tables.KIND,
     KIND,
 )
 _TABLES = (".csv", ".tsv", ".parquet")
 _NAMED_TABLES = (*_TABLES, ".gz", ".xlsx", ".tex", ".txt", ".md")  # read where they are named themselves
-_TEXTS = (".txt", ".md")  # OpenCompass writes its summary in these too
+_TEXTS = (".txt", ".md", ".log", ".out")  # logs with a printed table; OpenCompass' summaries
 # JSON that harnesses write beside their results and that holds none itself
 _BESIDE = ("samples_", "scenario", "instances", "display_", "per_instance_stats", "stats", "run_spec")
 
@@ -99,7 +108,9 @@ def find_evaluations(paths: Iterable[str | Path], reading: Mapping[str, Any] = M
         if path.is_dir():
             _read_folder(path, results)
         elif path.is_file():
-            evaluations = _read_file(path)
+            evaluations = _read_file(path, results.notes)
+            if evaluations is None:
+                _refuse_items(path)
             if evaluations is None and path.suffix.lower() in _NAMED_TABLES and not _is_prose(path):
                 evaluations = read_table(path, reading, results.notes)
             if evaluations is None:
@@ -120,6 +131,12 @@ def _is_prose(path: Path) -> bool:
     return path.suffix in _TEXTS and not set("|&;,\t") & set(path.read_text("utf-8", "replace"))
 
 
+def _is_copy(path: Path) -> bool:
+    """Whether OpenCompass wrote the same summary in an earlier one of its three formats."""
+    before = {".txt": (".csv",), ".md": (".csv", ".txt")}.get(path.suffix, ())
+    return path.stem.startswith("summary") and any(path.with_suffix(suffix).is_file() for suffix in before)
+
+
 def _read_folder(folder: Path, results: Found) -> None:
     for path in _walk(folder):
         if path.is_dir():
@@ -132,7 +149,7 @@ def _read_folder(folder: Path, results: Found) -> None:
             if path.suffix in _TABLES and not opencompass.is_opencompass(_header(path)):
                 results.notes.append(f"left out: {path}, a table in a folder; name it itself to have it read")
                 continue
-            evaluations = _read_file(path)
+            evaluations = _read_file(path, results.notes)
         except MatrixError as error:
             results.notes.append(f"left out: {error}")
             continue
@@ -155,19 +172,38 @@ def _walk(folder: Path) -> Iterator[Path]:
             continue
         if path.is_dir():
             yield from _walk(path)
-        elif path.suffix in _TEXTS and path.with_suffix(".csv").is_file():
+        elif path.suffix in _TEXTS and _is_copy(path):
             continue  # the same summary once more
+        elif path.suffix == ".parquet" and path.name.startswith("details_"):
+            continue  # found by the results that they belong to
         elif path.suffix in (".json", ".eval", *_TABLES, *_TEXTS) and not path.name.startswith(_BESIDE):
             yield path
 
 
-def _read_file(path: Path) -> list[Evaluation] | None:
+def _refuse_items(path: Path) -> None:
+    """MatrixError where a file holds the items of results that lie in another file."""
+    if path.suffix == ".parquet" and lighteval.is_details(parquet_columns(path)):
+        raise MatrixError(
+            f"{path}: details of lighteval, which do not say of which model; give results_<time>.json of the "
+            "same time, or the folder that holds both"
+        )
+    if path.suffix == ".jsonl":
+        raise MatrixError(
+            f"{path}: samples, which do not say of which model; give results_<time>.json of the same time, "
+            "beside which they are found, or the folder that holds both"
+        )
+
+
+def _read_file(path: Path, notes: list[str]) -> list[Evaluation] | None:
     """The results of one file of a harness, or None where it is of no known kind."""
     if path.suffix == ".eval":
         return inspect_ai.read_inspect(path)
     if path.suffix in _TABLES:
         return opencompass.read_opencompass(path) if opencompass.is_opencompass(_header(path)) else None
     if path.suffix in _TEXTS:
+        printed = printed_tables.read_printed_tables(path, notes)
+        if printed is not None:
+            return printed
         rows = opencompass.summary_rows(path)
         return opencompass.read_opencompass(path) if rows and opencompass.is_opencompass(rows[0]) else None
     if path.suffix != ".json":

@@ -131,8 +131,9 @@ def _instances(path: Path, content: Mapping[str, Any]) -> dict[str, tuple[Outcom
         or not details.get("file_path")
     ):
         return {}
-    file = path.parent / Path(str(details["file_path"])).name
-    if not file.is_file():
+    name = Path(str(details["file_path"])).name  # of a file that may lie elsewhere now, or be no name at all
+    file = next((entry for entry in path.parent.iterdir() if entry.name == name and entry.is_file()), None)
+    if file is None:
         return {}
 
     def order(name: str) -> tuple[int, str]:

@@ -69,6 +69,7 @@ _COMPUTING = frozenset(
         "tp_size",
     ]
 )
+_LARGEST = 1 << 31  # bytes of a Parquet file in memory
 _DEEPEST = 100  # lists and objects inside one another; harnesses write about ten
 
 
@@ -136,6 +137,35 @@ def read_lines(path: Path) -> list[tuple[str, Any]]:
         if line.strip():
             place = f"{path}, line {number}"
             rows.append((place, parse_json(line, place)))
+    return rows
+
+
+def parquet_columns(path: Path) -> tuple[str, ...]:
+    """The columns of a Parquet file; none where it cannot be read as one."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return tuple(pq.ParquetFile(path).schema_arrow.names)
+    except (pa.ArrowException, OSError, ValueError):
+        return ()
+
+
+def parquet_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a Parquet file as plain values. MatrixError where it cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with path.open("rb") as stream:
+            refuse_pointer(stream.read(200).decode("utf-8", "replace"), path)
+        file = pq.ParquetFile(path)
+        size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+        if max(size, file.metadata.num_rows) > _LARGEST:
+            raise MatrixError(f"{path}: holds more than {_LARGEST:,} bytes; check the path")
+        rows: list[dict[str, Any]] = file.read().replace_schema_metadata(None).to_pylist()
+    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
+        raise MatrixError(f"{path}: cannot be read as Parquet ({error}); copy it again") from None
     return rows
 
 

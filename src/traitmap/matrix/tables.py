@@ -176,7 +176,7 @@ def load_table(path: Path) -> CellTable:
     elif suffix == ".xlsx":
         table = _load_excel(path)
     else:
-        text, encoding = _text_of(path)
+        text, encoding = text_of(path)
         form: tuple[str, ...]
         if suffix != ".csv" and re.search(r"\\begin\s*\{(tabular|longtable|array)|&.*\\\\", text):
             rows, form = _latex_rows(text), ("LaTeX",)
@@ -188,7 +188,27 @@ def load_table(path: Path) -> CellTable:
             rows, form = _delimited_rows(path, text, tab=suffix == ".tsv")
         parted = any(note.startswith("delimiter") for note in form)  # by something else than commas
         table = replace(_with_header(path, rows, (*form, *encoding)), decimal_comma_likely=parted)
+    _refuse_results(table)
     return replace(table, header=told_apart(table.header))
+
+
+OPENCOMPASS = ("dataset", "version", "metric", "mode")  # the first columns of its summaries
+
+
+def is_printed_table(header: Sequence[str]) -> bool:
+    """Whether a header is that of the table that lm-eval and lighteval print: results of one model."""
+    heads = [head.strip().lower() for head in header]
+    named = bool(heads) and heads[0] in ("tasks", "task", "groups", "group")
+    return named and {"version", "metric", "value", "stderr"} <= set(heads)
+
+
+def _refuse_results(table: CellTable) -> None:
+    """MatrixError where a table is the output of a harness, which `traitmap import` reads."""
+    if is_printed_table(table.header) or tuple(table.header[:4]) == OPENCOMPASS:
+        raise MatrixError(
+            f"{table.path}: holds results as a harness prints them, not a table of sources and targets; bring "
+            "the files of all models together with `traitmap import FILE... -o scores.csv`"
+        )
 
 
 def told_apart(names: Sequence[str]) -> tuple[str, ...]:
@@ -228,7 +248,7 @@ def _bytes_of(path: Path) -> bytes:
     return content
 
 
-def _text_of(path: Path) -> tuple[str, tuple[str, ...]]:
+def text_of(path: Path) -> tuple[str, tuple[str, ...]]:
     """The file's text, and its encoding where that is not UTF-8."""
     raw = _bytes_of(path)
     encoding = "utf-8-sig"
