@@ -67,7 +67,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     raw = yaml.safe_load(STUDY.read_text())
     raw["sources"] = raw["sources"][: options.sources]
     raw["targets"] = raw["targets"][:: max(1, len(raw["targets"]) // options.targets)][: options.targets]
-    raw["limit"] = options.limit
+    raw |= {"limit": options.limit, "limit_takes": "first"}  # as lm-eval's --limit
     raw["training"] |= {"max_steps": options.steps}
     raw["model"] = {"path": raw["model"], "dtype": options.dtype}
     path = folder / "study.yaml"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from traitmap.data.records import Answer, Example, Outcome, Request, Segment
+from traitmap.data.records import Answer, Caveat, Example, Outcome, Request, Segment
 from traitmap.data.scoring import Scored
 from traitmap.data.sources import LoadedSource
 from traitmap.data.texts import TaskText
@@ -43,6 +43,7 @@ class SmallTarget:
     refused: str = ""
     tags: tuple[str, ...] = ()
     conditions: Mapping[str, Any] = field(default_factory=dict)
+    caveats: tuple[Caveat, ...] = ()
 
     @property
     def n_items(self) -> int:

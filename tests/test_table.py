@@ -193,6 +193,13 @@ def test_a_notebook_cuts_large_tables_and_says_so() -> None:
     assert "50 more rows are not shown; 60 more columns are not shown." in shown
 
 
+def test_a_column_by_itself_is_printed_whole() -> None:
+    long = "word " * 60
+    shown = printed(Table("", ("text",), [("short",), (long.strip(),)]))
+    assert shown.split()[:2] == ["text", "short"]
+    assert shown.split().count("word") == 60
+
+
 def test_a_table_without_columns_or_rows_is_nothing_to_print() -> None:
     assert printed(Table("", ("source",), [])) == ""
     assert to_csv(Table("", ("source",), [])) == "source\n"

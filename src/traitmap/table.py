@@ -280,14 +280,18 @@ class TerminalTable:
         entries = [
             [words(entry.text + entry.mark, _rich_style(entry.style)) for entry in row] for row in rows
         ]
-        names = min(self.names, max([len(heads[0]), *(row[0].cell_len for row in entries)]))
+        most = self.names if len(heads) > 1 else options.max_width  # a column by itself has all the room
+        names = min(most, max([len(heads[0]), *(row[0].cell_len for row in entries)]))
         # Entries are never broken; a long head is folded, between its words where it can be.
         widths = [names]
         for at, head in enumerate(heads[1:], start=1):
             longest = max(map(len, _pieces(head)), default=0)
             widest = max((row[at].cell_len for row in entries), default=0)
             widths.append(max(widest, min(longest, _HEAD_MOST), 4))
-        for first, last in split(widths[1:], options.max_width - names):
+        blocks = list(split(widths[1:], options.max_width - names))
+        if len(heads) == 1 and entries:
+            blocks = [(0, 0)]
+        for first, last in blocks:
             if first:
                 yield words("")
             places = [0, *range(first + 1, last + 1)]

@@ -197,3 +197,17 @@ def test_a_source_of_a_task_is_told_the_columns_too(folder):
     ((_, where, message),) = faults_of(folder, study)
     assert where == "sources[0].task"
     assert "UndefinedError: 'body' is undefined; the columns are text, stars" in message
+
+
+def test_a_name_that_is_nearly_a_column_is_guessed(folder):
+    (folder / "tiny.yaml").write_text(TASK.replace("{{text}}", "{{txt}}"))
+    ((_, _, message),) = faults_of(folder, SOUND)
+    assert message.endswith("'txt' is undefined; the columns are text, stars; did you mean 'text'?")
+    (folder / "tiny.yaml").write_text(TASK)
+    for key, template in (("prompt", "{{ texts }}"), ("completion", "{{ star }}")):
+        given = {"prompt": "{{ text }}", "completion": "{{ stars }}", key: template}
+        source = f"name: a, path: odd.jsonl, prompt: '{given['prompt']}', completion: '{given['completion']}'"
+        text = SOUND.split("sources:")[0] + f"sources: [{{{source}}}]\ntargets: [tiny.yaml]\n"
+        ((_, where, message),) = faults_of(folder, text)
+        assert where == f"sources[0].{key}"
+        assert message.endswith(f"did you mean '{'text' if key == 'prompt' else 'stars'}'?")

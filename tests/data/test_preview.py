@@ -6,7 +6,7 @@ from traitmap.study.settings import Lora, Training
 
 def loaded(*pairs: tuple[str, str, str | None]) -> LoadedSource:
     examples = tuple(Example((Segment(a, False), Segment(b, True)), label) for a, b, label in pairs)
-    return LoadedSource("a", examples, None, Training(), Lora(), (), "digest", {"x": 1}, 99)
+    return LoadedSource("a", examples, None, Training(warmup_steps=0), Lora(), (), "digest", {"x": 1}, 99)
 
 
 def test_two_examples_of_different_labels_are_shown():

@@ -28,6 +28,7 @@ def study(*targets: Target, folder: Path = TASKS, limit: int | None = None) -> S
         targets=targets or (Target(name="review", task="tiny_review"),),
         include_path=(str(folder),),
         limit=limit,
+        limit_takes="first",
     )
 
 

@@ -176,6 +176,17 @@ def test_the_command_prints_tables_csv_and_json_and_writes_parquet(run: Path, tm
     assert [one.name for one in tmp_path.iterdir()] == ["a.parquet"]
 
 
+def test_an_answer_of_one_column_is_printed_whole(run: Path) -> None:
+    names = query(run, "select name from targets order by name").stdout.split()
+    assert names == ["name", *sorted(target.name for target in targets()), "4", "rows."]
+    assert query(run, "select count(*) as n from targets").stdout.split() == ["n", "4", "1", "row."]
+    texts = query(run, "select repeat('word ', 50) as t").stdout
+    assert texts.split().count("word") == 50
+    assert "…" not in texts
+    cut = query(run, "select 1 as n, repeat('word ', 50) as t").stdout
+    assert "…" in cut
+
+
 def test_the_command_tells_bad_sql_and_long_answers(run: Path) -> None:
     bad = query(run, "select nonsense from cells")
     assert (bad.returncode, bad.stdout) == (2, "")

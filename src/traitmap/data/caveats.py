@@ -15,6 +15,7 @@ from typing import Any
 from lm_eval.api.task import ConfigurableTask, Task
 
 from traitmap.data.records import Caveat
+from traitmap.data.rows import listed_columns
 from traitmap.study.template import names_read
 
 Doc = Mapping[str, Any]
@@ -158,10 +159,9 @@ def prompt_caveats(
         caveats.append(Caveat("blank_choice", blank, total, text))
     plain = task.OUTPUT_TYPE != "loglikelihood_rolling" and not getattr(task, "multiple_input", 0)
     if plain and total > 1 and not task.config.num_fewshot and len(set(contexts)) == 1 and contexts[0]:
-        text = (
-            f"all {total:,} items are asked the same prompt {contexts[0][:60]!r}; does doc_to_text name a "
-            f"column? The columns are {', '.join(getattr(task, 'features', None) or ())}"
-        )
+        columns = listed_columns(getattr(task, "features", None) or (), contexts[0].split())
+        prompt = repr(contexts[0][:60])
+        text = f"all {total:,} items are asked the same prompt {prompt}, which names no column; {columns}"
         caveats.append(Caveat("prompts_alike", total, total, text))
     return caveats
 

@@ -2,17 +2,22 @@
 
 Faults of the file and of the data that it names come together: what is in order is looked at although other
 parts are not. Data are looked at as far as a check needs, all rows only where a part says nothing of the
-whole. `preview_source` shows counts, words, two examples and what is legal but seldom meant.
+whole. `preview_source` shows counts, words, two examples and what is legal but seldom meant; `pair_notes`
+holds sources against targets: one task asked in two ways, answers that nobody is taught to give.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from traitmap.data.conversation import RenderChat, plain_chat
 from traitmap.data.lineage import SourceLoader, repeated
@@ -24,9 +29,19 @@ from traitmap.study.load import StudyDraft, read_draft
 from traitmap.study.paths import MINI, is_task_file, model_location, resolve
 from traitmap.study.rules import parents
 from traitmap.study.settings import Model, Study, Target
+from traitmap.wording import listed
+
+if TYPE_CHECKING:
+    from traitmap.data.targets import LoadedTarget
 
 # lm-eval takes about a millisecond to render one row of a task, so a check looks at some of them
 _ROWS_CHECKED = 50
+_COMPARED = 200  # texts of a source and of a target whose form is compared
+_TOO_FEW = 5  # texts below which their form is not known
+_BY_CHANCE = 3  # letters that not many texts may share by chance
+_MANY = 20  # texts that share nothing by chance
+_FORM = 200  # characters of a prompt's form that are compared
+_CONVERSATIONS = ("messages", "sharegpt")  # formats of rows that the chat template renders
 
 
 def check_file(
@@ -238,11 +253,30 @@ def preview_source(loaded: LoadedSource) -> SourcePreview:
         available=loaded.available,
         label_counts=loaded.label_counts,
         shown=(*first, *(unlike or loaded.examples[1:])[:1]),
-        warnings=(*loaded.warnings, *_warnings(loaded.examples)),
+        warnings=tuple(dict.fromkeys((*loaded.warnings, *_warnings(loaded.examples), *_schedule(loaded)))),
         adapter=loaded.adapter,
         variation=loaded.variation,
         read_as=loaded.read_as,
     )
+
+
+def _schedule(loaded: LoadedSource) -> list[str]:
+    """What is seldom meant of how long a source is trained on."""
+    training, count = loaded.training, len(loaded.examples)
+    if loaded.adapter is not None or not count or training.lr_scheduler_type == "constant":
+        return []
+    if training.max_steps is not None:
+        steps = training.max_steps
+    elif training.max_tokens is not None:  # tokens are the engine's to count
+        return []
+    else:
+        steps = ceil((training.num_train_epochs or 1.0) * ceil(count / training.batch_size))
+    if training.warmup_steps < max(steps, 1):
+        return []
+    return [
+        f"the warm-up takes {training.warmup_steps:,} steps, the training {steps:,}, so the learning rate "
+        f"never reaches {training.learning_rate:g}; give warmup_steps: {steps // 10}, or train for longer"
+    ]
 
 
 def _warnings(examples: Sequence[Example]) -> list[str]:
@@ -271,3 +305,164 @@ def _warnings(examples: Sequence[Example]) -> list[str]:
     if repeats:
         warnings.append(f"{repeats:,} of {total} examples repeat an earlier one")
     return warnings
+
+
+def pair_notes(
+    study: Study, sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget]
+) -> tuple[str, ...]:
+    """What is seldom meant between sources and targets, in sentences that name both.
+
+    A source and a target are one task where they have one name, one task of lm-eval, one dataset, or are the
+    only ones whose files lie in one folder. Then prompts should have one form, answers begin alike, and what
+    is taught should be among what is weighed. Variations stand or fall with their root.
+    """
+    roots = [source for source in sources if source.adapter is None and source.examples]
+    roots = [source for source in roots if source.variation is None]
+    notes = [
+        note
+        for target in targets
+        for source in _of_one_task(study, roots, targets, target)
+        for note in _differences(source, target)
+    ]
+    return (*notes, *_chat_notes(roots, targets), *_stop_notes(roots, targets))
+
+
+def _of_one_task(
+    study: Study, roots: Sequence[LoadedSource], targets: Sequence[LoadedTarget], target: LoadedTarget
+) -> list[LoadedSource]:
+    places = {source.name: _place(study, source) for source in roots}
+    shared = Counter(places.values()), Counter(place for other in targets for place in other.places)
+
+    def together(source: LoadedSource) -> bool:
+        settings, place = study.source(source.name), places[source.name]
+        if source.name == target.name or (settings is not None and settings.task == target.task):
+            return True
+        if place not in target.places:
+            return False
+        return not os.path.isabs(place) or (shared[0][place] == 1 and shared[1][place] == 1)
+
+    return [source for source in roots if together(source)]
+
+
+def _place(study: Study, source: LoadedSource) -> str:
+    """Where a source's rows come from: a hub id, or the folder of its file; empty for a task's split."""
+    settings = study.source(source.name)
+    if settings is None or settings.path is None:
+        return ""
+    file = resolve(settings.path, study.folder)
+    return os.path.normpath(file.parent if file.is_file() else file) if file.exists() else settings.path
+
+
+def _differences(source: LoadedSource, target: LoadedTarget) -> list[str]:
+    """How a task is asked otherwise in training than in evaluation, at most one sentence for each part."""
+    pair = f"source {source.name!r} and target {target.name!r}"
+    examples = source.examples[:_COMPARED]
+    texts = [text.input for text in target.questions()[:_COMPARED]]
+    prompts = [example.prompt for example in examples if example.prompt.strip()]
+    notes = []
+    fewer = min(len(set(prompts)), len(set(texts)))
+    # what the chat template makes of one side alone is told once for all
+    alike = _is_conversation(source) == bool(target.conditions.get("apply_chat_template"))
+    if alike and fewer >= _TOO_FEW:
+        for where, back in (("begin with", False), ("end in", True)):
+            forms = _form(prompts, back=back), _form(texts, back=back)
+            strange = not (_has(texts, forms[0], back=back) and _has(prompts, forms[1], back=back))
+            if strange and _differ(*forms, fewer, back=back):
+                notes.append(
+                    f"{pair} are one task in two forms: prompts {where} {forms[0][-60:]!r} in training and "
+                    f"{forms[1][-60:]!r} in evaluation"
+                )
+    weighed = [request for request in target.requests[:_COMPARED] if request.kind == "loglikelihood"]
+    if alike and prompts and weighed and not notes:
+        learnt = Counter(_gap(example.prompt, example.completion) for example in examples)
+        asked = Counter(_gap(request.context, request.continuation) for request in weighed)
+        if not learnt.keys() & asked.keys():
+            notes.append(
+                f"{pair}: {learnt.most_common(1)[0][0]!r} stands between prompt and answer in training, "
+                f"{asked.most_common(1)[0][0]!r} in evaluation"
+            )
+    words = {example.completion.strip() for example in source.examples}
+    choices = {choice.strip() for choice in target.choices or ()}
+    taught = any(choice in word for choice in choices for word in words)
+    if len(choices) > 1 and 0 < len(words) <= _ROWS_CHECKED and not taught:
+        notes.append(
+            f"{pair}: answers are {listed(sorted(map(repr, words)))} in training, and "
+            f"{listed(sorted(map(repr, choices)))} are weighed in evaluation"
+        )
+    return notes
+
+
+def _form(texts: Sequence[str], *, back: bool = False) -> str:
+    """What four texts in five begin with, or end in: the form of a prompt, beside what differs in each."""
+    turned = [text.rstrip()[::-1] if back else text for text in texts]
+    form, length = "", 0
+    while length <= _FORM:
+        length += 1
+        start, count = Counter(text[:length] for text in turned).most_common(1)[0]
+        if count < 0.8 * len(turned) or len(start) < length:
+            break
+        form = start
+    return form[::-1] if back else form
+
+
+def _has(texts: Sequence[str], form: str, *, back: bool) -> bool:
+    """Whether some text has the form; one that all others share by chance is seldom without any."""
+    return any(text.rstrip().endswith(form) if back else text.startswith(form) for text in texts)
+
+
+def _differ(a: str, b: str, texts: int, *, back: bool) -> bool:
+    """Whether two forms differ by more than a few letters that all texts of one side happen to have.
+
+    texts: how many there are of that side that has fewer.
+    """
+    forms = [form.rstrip()[::-1] if back else form for form in (a, b)]
+    common = len(os.path.commonprefix(forms))  # noqa: RUF071
+    extra = [form[common:] for form in forms]
+    least = _BY_CHANCE if texts < _MANY else 1
+    return any(len(re.findall(r"\w", part)) >= least for part in extra)
+
+
+def _gap(prompt: str, answer: str) -> str:
+    """The blanks between a prompt and its answer."""
+    return prompt[len(prompt.rstrip()) :] + answer[: len(answer) - len(answer.lstrip())]
+
+
+def _is_conversation(source: LoadedSource) -> bool:
+    return source.read_as.startswith(_CONVERSATIONS)
+
+
+def _chat_notes(roots: Sequence[LoadedSource], targets: Sequence[LoadedTarget]) -> Iterator[str]:
+    """Sources that are learnt as conversations while no target is asked as one, and the other way round."""
+    talks = [source.name for source in roots if _is_conversation(source)]
+    asked = [target.name for target in targets if target.conditions.get("apply_chat_template")]
+    if talks and targets and not asked:
+        names = listed(list(map(repr, talks)))
+        yield (
+            f"{names}: learnt as conversations, but every target is asked without the chat template; "
+            "apply_chat_template: true asks a target as they are taught"
+        )
+    if asked and roots and not talks:
+        names = listed(list(map(repr, asked)))
+        yield (
+            f"{names}: asked through the chat template, but every source is learnt without it; rows with "
+            "messages are learnt through it"
+        )
+
+
+def _stop_notes(roots: Sequence[LoadedSource], targets: Sequence[LoadedTarget]) -> Iterator[str]:
+    """Answers that begin with a string at which a target stops: who has learnt them answers nothing."""
+    for source in roots:
+        stopped: dict[str, list[str]] = {}
+        for target in targets:
+            until = target.requests[0].generation.get("until") if target.requests else None
+            for stop in [until] if isinstance(until, str) else until or ():
+                begins = sum(
+                    example.completion.lstrip(" ").startswith(stop) for example in source.examples if stop
+                )
+                if 2 * begins > len(source.examples):
+                    stopped.setdefault(stop, []).append(repr(target.name))
+        for stop, names in stopped.items():
+            yield (
+                f"source {source.name!r}: its answers begin with {stop!r}, at which {listed(names)} stops, "
+                "so that an adapter would answer nothing; move it to the prompt's end, or change until"
+            )

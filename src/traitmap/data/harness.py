@@ -13,6 +13,7 @@ import functools
 import io
 import logging
 import random
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -35,6 +36,7 @@ from lm_eval.utils import regex_replace
 from traitmap.data.code_tests import executes_unsafely
 from traitmap.data.copies import network_advice, no_network, offline_where_unreachable, read_from_copy
 from traitmap.data.records import Example, Segment
+from traitmap.data.rows import listed_columns
 from traitmap.errors import DataError
 from traitmap.study.paths import is_task_file, resolve
 from traitmap.study.settings import Study
@@ -50,6 +52,7 @@ _TAGS = frozenset(
 )
 BUNDLED = Path(__file__).parent / "tasks"
 FEWSHOT_SEED = DEFAULT_OTHER_SEED
+_QUOTED = re.compile(r"'([^']+)'")
 _READ_AT_ONCE = 1000  # rows of a dataset
 _OWN_EXAMPLES = ("fewshot_config", "fewshot_split", "process_docs", "class")  # keys that may matter to them
 FILE_FORMATS = ("arrow", "csv", "json", "parquet", "text")  # what `datasets` reads from plain files
@@ -62,8 +65,9 @@ class _TaskTemplate(BoundedTemplate):
         try:
             return super().render(*values, **named)
         except UndefinedError as error:
-            columns = ", ".join(map(str, dict(*values, **named)))
-            raise UndefinedError(f"{error.message}; the columns are {columns}") from None
+            absent = _QUOTED.findall(error.message or "")[-1:]
+            columns = listed_columns(dict(*values, **named), absent)
+            raise UndefinedError(f"{error.message}; {columns}") from None
 
 
 @lru_cache(maxsize=1)

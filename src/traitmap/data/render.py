@@ -13,7 +13,7 @@ from typing import Any
 
 from traitmap.data.conversation import LeftOutError, RenderChat, Segments
 from traitmap.data.records import Example, Segment
-from traitmap.data.rows import Row, SourceError, SourceProblem, SourceTable
+from traitmap.data.rows import Row, SourceError, SourceProblem, SourceTable, listed_columns
 from traitmap.data.shapes import Shape, shape_of, unused_columns
 from traitmap.study.settings import Source
 from traitmap.study.template import MissingValueError, compiled, names_read
@@ -160,14 +160,14 @@ def _problems_of_rows(row_errors: Mapping[SourceProblem, Sequence[int]]) -> list
 def _column_problems(source: Source, columns: Sequence[str]) -> list[SourceProblem]:
     """Columns that the study names and the data does not have."""
     problems = []
-    listing = f"the columns are {', '.join(columns)}"
     if source.label is not None and source.label not in columns:
+        listing = listed_columns(columns, [source.label])
         problems.append(SourceProblem("label", f"there is no column {source.label!r}; {listing}"))
     word = {"label"} if source.label is not None else set()
     for key, text in (("prompt", source.prompt), ("completion", source.completion)):
         absent = sorted(names_read(text) - set(columns) - word) if text is not None else []
         if absent:
-            named = " and ".join(map(repr, absent))
+            named, listing = " and ".join(map(repr, absent)), listed_columns([*columns, *word], absent)
             problems.append(SourceProblem(key, f"the template reads {named}, which no column has; {listing}"))
     return problems
 
@@ -207,7 +207,7 @@ def _templates(source: Source, columns: Sequence[str]) -> Shape | None:
 
 def _written(key: str, template: str, row: Row, columns: Sequence[str]) -> str:
     """What a template writes of a row; SourceError says why it cannot, and which columns there are."""
-    listing = f"the columns are {', '.join(columns)}"
+    listing = listed_columns(columns)
     try:
         return compiled(template).render(row)
     except MissingValueError:

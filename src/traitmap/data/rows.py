@@ -13,9 +13,10 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,17 @@ class SourceTable:
     columns: tuple[str, ...]
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     note: str = ""
+
+
+def listed_columns(columns: Iterable[str], absent: Iterable[str] = ()) -> str:
+    """``the columns are text, stars; did you mean 'text'?``: what there is, and what may have been meant.
+
+    absent: names that are read and that no column has.
+    """
+    names = [str(column) for column in columns]
+    near = [match for name in absent for match in get_close_matches(name, names, n=1)]
+    guess = f"; did you mean {' and '.join(map(repr, dict.fromkeys(near)))}?" if near else ""
+    return f"the columns are {', '.join(names)}{guess}"
 
 
 def read_table(study: Study, source: Source) -> SourceTable:

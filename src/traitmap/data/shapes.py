@@ -15,7 +15,7 @@ from typing import Any
 
 from traitmap.data.conversation import RenderChat, Segments, read_turns, render_conversation, tools_of
 from traitmap.data.records import Segment
-from traitmap.data.rows import Row, SourceError, SourceTable
+from traitmap.data.rows import Row, SourceError, SourceTable, listed_columns
 from traitmap.study.settings import Source
 
 _MEDIA = ("images", "image", "videos", "video", "audios", "audio")
@@ -94,7 +94,7 @@ def shape_of(source: Source, columns: Sequence[str], render_chat: RenderChat | N
         return Shape("alpaca", used, lambda row, _notes: _alpaca(row, text_of(row, "output")))
     raise SourceError(
         "path",
-        f"the columns are {', '.join(columns)}, which is none of the shapes {_SHAPES}. "
+        f"{listed_columns(columns)}, which is none of the shapes {_SHAPES}. "
         'Add templates, such as prompt: "{{ question }}" and completion: " {{ answer }}"',
     )
 
@@ -218,7 +218,7 @@ def _alpaca(row: Row, answer: str) -> Segments:
 def _preference(key: str, columns: Sequence[str], render_chat: RenderChat | None) -> Shape:
     """One answer of each pair, after whatever the row has as its prompt. key: ``chosen`` or ``rejected``."""
     if key not in columns:
-        raise SourceError("train_on", f"there is no column {key!r}; the columns are {', '.join(columns)}")
+        raise SourceError("train_on", f"there is no column {key!r}; {listed_columns(columns, [key])}")
     context = next((column for column in (*_DIALOGUES, "prompt", "messages") if column in columns), "")
     used = (*_PAIR, "prompt", *_DIALOGUES, "instruction", "input", "history", "system", *_TOOLS)
 

@@ -8,8 +8,10 @@ the task (`data.scoring`), so that lm-eval's own filters and metrics judge them.
 from __future__ import annotations
 
 import inspect
+import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -22,9 +24,11 @@ import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
-from traitmap.data import code_tests
+from traitmap.data import caveats, code_tests
 from traitmap.data.harness import (
     FEWSHOT_SEED,
+    FILE_FORMATS,
+    documents,
     gold_choices,
     gold_text,
     open_study_task,
@@ -32,8 +36,9 @@ from traitmap.data.harness import (
     reason,
     reproducible,
 )
-from traitmap.data.records import Answer, Request
+from traitmap.data.records import Answer, Caveat, Request
 from traitmap.data.scoring import ACCURACIES, Item, Scored, item_metrics, score_answers
+from traitmap.data.sources import draw
 from traitmap.data.texts import TaskText
 from traitmap.errors import DataError
 from traitmap.study.paths import digest
@@ -48,15 +53,19 @@ class LoadedTarget:
 
     name, tags: from the study. task, version: lm-eval's name and version of the task.
     metric, filter, higher_is_better: what stands in the matrix, and its direction.
-    requests: all questions, repeats included, those of one item together; n_items: documents.
+    requests: all questions, repeats included, those of one item together; n_items: documents. Items on which
+        no answer can be right are left out.
     digest: of everything that determines the outcomes of given answers: requests, documents, golds,
         metric, filter, the task's scoring settings and code, few-shot examples, version of lm-eval.
     chance: mean accuracy of guessing uniformly among the choices; majority: accuracy of always giving
         the commonest gold answer. NaN where the metric is no accuracy or golds do not repeat.
     choices: the label space where all items share it, else None.
     conditions: how the target was asked, for the record (plain JSON data).
+    groups: column of the task's documents that tells which items belong together, or None. It is no part of
+        the digest: it changes no outcome.
     refused: why its answers are not judged here (they are programs, say); empty where they are. The cells
         of a refused target stay missing.
+    caveats: what keeps items from counting as they seem to. They follow from what is digested.
     """
 
     name: str
@@ -74,7 +83,9 @@ class LoadedTarget:
     tags: tuple[str, ...]
     choices: tuple[str, ...] | None
     conditions: Mapping[str, Any]
+    groups: str | None = field(default=None, kw_only=True)
     refused: str = field(default="", kw_only=True)
+    caveats: tuple[Caveat, ...] = field(default=(), kw_only=True)
     _task: Task = field(repr=False, compare=False)
     _items: tuple[Item, ...] = field(repr=False, compare=False)
 
@@ -111,6 +122,7 @@ class LoadedTarget:
                 output=item.gold,
                 choices=item.choices,
                 label=item.gold if self.choices and len(item.golds) == 1 else None,
+                group=None if self.groups is None else str(_plain(item.instances[0].doc[self.groups])),
             )
             for item in self._items
         )
@@ -125,6 +137,17 @@ class LoadedTarget:
             replace(text, input=question) if isinstance(question, str) and question else text
             for text, question in zip(texts, questions, strict=True)
         )
+
+    @property
+    def places(self) -> frozenset[str]:
+        """Where its documents come from: a hub id, or the folders of its files on this machine."""
+        config = self._task.config
+        files = (config.dataset_kwargs or {}).get("data_files")
+        names = files.values() if isinstance(files, Mapping) else [files]
+        flat = [name for value in names for name in ([value] if isinstance(value, str) else value or ())]
+        if config.dataset_path in FILE_FORMATS:
+            return frozenset(os.path.normpath(Path(name).parent) for name in flat)
+        return frozenset({str(config.dataset_path)} if config.dataset_path else ())
 
 
 RenderChat = Callable[..., str]
@@ -162,7 +185,8 @@ def load_target(study: Study, target: Target, render_chat: RenderChat | None = N
 def _load(study: Study, target: Target, render_chat: RenderChat | None) -> LoadedTarget:
     task = open_study_task(study, target.task, target.num_fewshot)
     limit = target.limit or study.limit
-    items = _ask(task, target, limit, render_chat)
+    items, notes = _ask(study, task, target, limit, render_chat)
+    _require_column(task, target, items)
     metric, filter_name = _choose_metric(task, target, item_metrics(task, items))
     requests = tuple(
         _request(instance, item.index, repeat, target.name)
@@ -171,6 +195,9 @@ def _load(study: Study, target: Target, render_chat: RenderChat | None) -> Loade
         for repeat in range(instance.repeats)
     )
     conditions = _conditions(task, target, metric, filter_name, limit, items)
+    if limit is not None:
+        conditions |= {"limit_takes": study.limit_takes, "sample_seed": study.sample_seed}
+    conditions |= {note.kind: note.count for note in notes if note.kind == "items_without_gold"}
     spaces = {item.choices for item in items}
     choices = spaces.pop() or None if len(spaces) == 1 else None
     accuracy = metric in ACCURACIES
@@ -190,36 +217,113 @@ def _load(study: Study, target: Target, render_chat: RenderChat | None) -> Loade
         tags=target.tags,
         choices=choices,
         conditions=conditions,
+        groups=target.groups,
         refused=code_tests.why_not_executed(task.config.metadata, study.allow_code),
+        caveats=notes,
         _task=task,
         _items=items,
     )
 
 
-def _ask(task: Task, target: Target, limit: int | None, render_chat: RenderChat | None) -> tuple[Item, ...]:
-    """Render the requests once, as ``lm_eval.evaluator.evaluate`` does, and group them by document."""
+def _ask(
+    study: Study, task: Task, target: Target, limit: int | None, render_chat: RenderChat | None
+) -> tuple[tuple[Item, ...], tuple[Caveat, ...]]:
+    """Render the requests once, as ``lm_eval.evaluator.evaluate`` does, and group them by document.
+
+    Items on which no answer can be right are left out, and told among the caveats.
+    """
     if target.apply_chat_template and render_chat is None:
         raise DataError("apply_chat_template needs a base model with a chat template")
     try:
         with quiet(), reproducible():
-            task.build_all_requests(
-                limit=limit,
-                apply_chat_template=target.apply_chat_template,
-                fewshot_as_multiturn=target.apply_chat_template,
-                chat_template=render_chat if target.apply_chat_template else None,
-            )
+            with _limited(study, task, limit) as available, caveats.noted_examples(task) as drawn:
+                task.build_all_requests(
+                    limit=limit,
+                    apply_chat_template=target.apply_chat_template,
+                    fewshot_as_multiturn=target.apply_chat_template,
+                    chat_template=render_chat if target.apply_chat_template else None,
+                )
             groups = groupby(task.instances, key=lambda instance: instance.doc_id)
             items = tuple(_item(task, index, list(instances)) for index, instances in groups)
+            kept, notes = _with_gold(task, items)
+            notes += caveats.shown_answers(task, [item.instances[0].doc for item in items], drawn)
     except DataError:
         raise
     except Exception as fault:
         raise DataError(f"task {task.task_name!r} cannot be rendered: {reason(fault)}") from fault
-    if task.OUTPUT_TYPE == "multiple_choice" and not any(item.golds for item in items):
-        raise DataError(
-            f"task {task.task_name!r}: no item's gold answer is among its choices "
-            f"{list(items[0].choices)!r} (hidden labels? then choose another split in a task file of yours)"
+    if not kept:
+        choices = list(items[0].choices)
+        absent = (
+            f"item's gold answer is among its choices {choices!r}" if choices else "item has a gold answer"
         )
-    return items
+        raise DataError(
+            f"task {task.task_name!r}: no {absent} (hidden labels? then choose another split in a task file "
+            "of yours)"
+        )
+    contexts = [_context(item) for item in kept]
+    weighed = [[_weighed(instance) for instance in item.instances] for item in kept]
+    notes += caveats.prompt_caveats(task, contexts, [list(filter(None, texts)) for texts in weighed])
+    notes += caveats.class_caveats([item.gold for item in kept], len(kept[0].choices), available or len(kept))
+    for item, texts in zip(kept, weighed, strict=True):
+        if "" in texts:
+            raise DataError(
+                f"task {task.task_name!r}, item {item.index}: answer {texts.index('') + 1} of {len(texts)} "
+                "has no text, so there is nothing to weigh; fill it in the data, or leave such rows out"
+            )
+    return kept, tuple(notes)
+
+
+@contextmanager
+def _limited(study: Study, task: Task, limit: int | None) -> Iterator[int | None]:
+    """lm-eval's walk over the documents in this block: a draw of them, unless the study takes the first.
+
+    Gives the number of rows where the first of them are taken, else None. Drawn items keep their own places
+    as numbers, a smaller limit takes some of what a larger one takes, and targets of one size get the same
+    draw.
+    """
+    if limit is None:
+        yield None
+        return
+    docs = task.eval_docs
+    docs = docs if hasattr(docs, "__getitem__") else list(docs)
+    if study.limit_takes == "first" or limit >= len(docs):
+        yield len(docs)
+        return
+    indices = draw(len(docs), limit, study.sample_seed, "items of a target")
+    vars(task)["doc_iterator"] = lambda **_: zip(indices, documents(docs, indices), strict=True)
+    try:
+        yield None
+    finally:
+        del vars(task)["doc_iterator"]
+
+
+def _with_gold(task: Task, items: tuple[Item, ...]) -> tuple[tuple[Item, ...], list[Caveat]]:
+    """Items on which an answer can be right, and what to tell of others; all where a task judges itself."""
+    if not caveats.is_judged_by_gold(task):
+        return items, []
+    kept = tuple(item for item in items if caveats.has_gold(task, item.instances[0].doc, item.golds))
+    beyond = sum(caveats.names_other_golds(task, item.instances[0].doc, item.golds) for item in kept)
+    return kept, caveats.gold_caveats(len(items) - len(kept), len(items), beyond)
+
+
+def _context(item: Item) -> str:
+    return str(item.instances[0].args[0])
+
+
+def _weighed(instance: Instance) -> str | None:
+    """The text whose probability is asked for; None where a text is generated, or a whole one is read."""
+    return str(instance.args[1]) if instance.request_type == "loglikelihood" else None
+
+
+def _require_column(task: Task, target: Target, items: Sequence[Item]) -> None:
+    """DataError where a document lacks the column that is to group items."""
+    for item in items if target.groups is not None else ():
+        if target.groups not in item.instances[0].doc:
+            columns = ", ".join(map(str, item.instances[0].doc))
+            raise DataError(
+                f"groups {target.groups!r} is no column of task {task.task_name!r} (item {item.index}); its "
+                f"columns: {columns}"
+            )
 
 
 def _item(task: Task, index: int, instances: list[Instance]) -> Item:
@@ -329,13 +433,13 @@ def _conditions(
     if code_tests.executes_code(config.metadata):
         conditions["programs"] = code_tests.conditions()
     if task.OUTPUT_TYPE == "multiple_choice":
-        conditions["items_without_gold"] = sum(not item.golds for item in items)
+        conditions["items_without_gold"] = 0
     return conditions
 
 
 def _chance(items: Sequence[Item]) -> float:
-    """Mean over items of the share of choices that are right; NaN without choices."""
-    if not all(item.choices for item in items):
+    """Mean over items of the share of choices that are right; NaN without choices, or without golds."""
+    if not all(item.choices and item.golds for item in items):
         return nan
     return float(np.mean([len(set(item.golds)) / len(item.choices) for item in items]))
 

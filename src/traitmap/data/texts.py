@@ -32,13 +32,15 @@ class TaskText:
 
     input: what the model reads. output: what is learnt from, or the gold answer; empty where unknown.
     choices: answers to choose from; empty where the answer is free text.
-    label: the class, where the item has one (its word).
+    label: the class, where the item has one (its word). group: what the item belongs to (a document), where
+    the study names a column of the task that tells.
     """
 
     input: str
     output: str
     choices: tuple[str, ...] = ()
     label: str | None = None
+    group: str | None = None
 
 
 Texts = Mapping[str, Sequence[TaskText]]

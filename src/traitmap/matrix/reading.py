@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import floor, isfinite, isnan, log10, nan
 from typing import Any
 
@@ -26,6 +27,7 @@ SIGNIFICANT = 0.05
 # Marks behind a gain: its test items occur in the training data; predicted from other cells.
 MARK, PREDICTED = "!", "~"
 _DEEPEST_Z = 3.0  # standard deviations at which the colour of a score is deepest
+_NOTES = 6  # on single targets and sources under a matrix
 _NICE = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 
 
@@ -104,6 +106,8 @@ class Reading:
     base: (T,) the base's cells. z: (S, T) each target's column standardised over the sources.
     variations: place of a source -> how it was made from another one, in words; such a source is no
         further dataset.
+    target_caveats, source_caveats: (T,) and (S,) what keeps a target's items, or a source's rows or adapter,
+        from counting as they seem to, in sentences.
     """
 
     sources: tuple[str, ...]
@@ -118,6 +122,8 @@ class Reading:
     source_tags: tuple[tuple[str, ...], ...]
     touched: Mapping[tuple[int, int], Touched] = field(default_factory=dict)
     variations: Mapping[int, str] = field(default_factory=dict)
+    target_caveats: tuple[tuple[str, ...], ...] = ()
+    source_caveats: tuple[tuple[str, ...], ...] = ()
 
     def in_domain(self, source: int, target: int) -> bool:
         """Whether source and target carry the same name: the diagonal."""
@@ -206,7 +212,36 @@ def read(matrix: TransferMatrix) -> Reading:
             if (source, target) in touched
         },
         variations=_variations(matrix),
+        target_caveats=tuple(map(partial(_target_caveats, matrix.conditions), matrix.targets)),
+        source_caveats=tuple(map(partial(_source_caveats, matrix.conditions), matrix.sources)),
     )
+
+
+def _described(conditions: Mapping[str, Any], kind: str, name: str) -> Mapping[str, Any]:
+    """What a run recorded of a source or target; empty where it recorded nothing, and for tables."""
+    entries = conditions.get(kind)
+    entry = entries.get(name) if isinstance(entries, Mapping) else None
+    return entry if isinstance(entry, Mapping) else {}
+
+
+def _target_caveats(conditions: Mapping[str, Any], target: str) -> tuple[str, ...]:
+    described = _described(conditions, "targets", target)
+    noted = described.get("caveats")
+    if isinstance(noted, list | tuple):
+        return tuple(str(caveat.get("text", "")) for caveat in noted if isinstance(caveat, Mapping))
+    asked = described.get("conditions")
+    without = asked.get("items_without_gold") if isinstance(asked, Mapping) else None
+    if not isinstance(without, int) or not without:
+        return ()
+    return (  # a run of an earlier version kept them among its items
+        f"{without:,} of {described.get('items')} items have no right answer and count as wrong; `traitmap "
+        "run` leaves them out",
+    )
+
+
+def _source_caveats(conditions: Mapping[str, Any], source: str) -> tuple[str, ...]:
+    warnings = _described(conditions, "sources", source).get("warnings")
+    return tuple(map(str, warnings)) if isinstance(warnings, list | tuple) else ()
 
 
 def _variations(matrix: TransferMatrix) -> dict[int, str]:
@@ -389,7 +424,19 @@ def matrix_table(reading: Reading) -> Table:
     rows: list[Row] = [[Entry("base", style="italic"), *base]]
     for s, source in enumerate(reading.sources):
         rows.append([source, *(_gain(reading, s, t) for t in range(len(reading.targets)))])
-    return Table(caption, columns, rows, (_matrix_note(reading),))
+    return Table(caption, columns, rows, (_matrix_note(reading), *caveat_notes(reading)))
+
+
+def caveat_notes(reading: Reading) -> tuple[str, ...]:
+    """What to know of targets and sources, a sentence each with its name; at most half a dozen."""
+    named = (
+        *zip((target.name for target in reading.targets), reading.target_caveats, strict=False),
+        *zip(reading.sources, reading.source_caveats, strict=False),
+    )
+    notes = [f"{name}: {caveat}." for name, caveats in named for caveat in caveats]
+    if len(notes) > _NOTES:
+        notes[_NOTES - 1 :] = [f"And {len(notes) - _NOTES + 1} more; the report's cells and --json have all."]
+    return tuple(notes)
 
 
 def _scores_table(reading: Reading) -> Table:

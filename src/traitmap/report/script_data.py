@@ -170,6 +170,8 @@ def _base_facts(reading: Reading, t: int) -> dict[str, str]:
             facts[name] = _with_unit(value, target)
     if isfinite(base.unparsed):
         facts["unparsed"] = share(base.unparsed)
+    if any(reading.target_caveats[t : t + 1]):
+        facts["caveats"] = clean("; ".join(reading.target_caveats[t]))
     return facts
 
 
@@ -197,8 +199,8 @@ def cell_facts(reading: Reading, s: int, t: int) -> dict[str, str]:
         facts["overlap"] = reading.touched[s, t].words
     if cell.status not in ("measured", "given"):
         facts["status"] = cell.status
-    if cell.reason:
-        facts["reason"] = clean(cell.reason)
+    if reason := "; ".join(filter(None, (cell.reason, *(reading.source_caveats or ((),) * (s + 1))[s]))):
+        facts["reason"] = clean(reason)
     return facts
 
 

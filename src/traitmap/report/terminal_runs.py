@@ -16,12 +16,14 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from traitmap.analysis.forecast import forecast_table, standings_table
 from traitmap.matrix.reading import overlap_kinds
 from traitmap.table import Entry, Row, Table, to_terminal, words
 from traitmap.wording import UNKNOWN, counted, in_bytes, in_time, plain, share
 
 if TYPE_CHECKING:
     from traitmap.analysis.contamination import Contamination, ItemOverlap
+    from traitmap.analysis.forecast import Forecast
     from traitmap.data.check import LengthSummary, SourcePreview
     from traitmap.data.records import Example
     from traitmap.data.sources import Lineage
@@ -54,13 +56,14 @@ def check_preview(
     lengths: Mapping[str, LengthSummary] = MappingProxyType({}),
     contamination: Contamination | None = None,
     notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> RenderableType:
     """Sources with rendered examples and label words, targets with a rendered request, and the cost.
 
     adapters, cells: how many are still to be trained and evaluated, which ``estimate`` is for.
     lengths: token counts of each source's examples, where they have been counted.
     contamination: items of the targets that occur in the training data, where they were compared.
-    notes: what the figures rest on.
+    notes: what the figures rest on. warnings: what is seldom meant between sources and targets.
     """
     parts: list[RenderableType] = [to_terminal(_sources(sources, lengths))]
     for source in sources:
@@ -70,6 +73,8 @@ def check_preview(
         parts += _request(target)
     if contamination is not None:
         parts += _overlaps(contamination)
+    if warnings:
+        parts += [*section("Sources and targets"), *(words(f"  ! {text}", "yellow") for text in warnings)]
     cost = (
         f"To do: train {counted(adapters, 'adapter')} on {estimate.training_tokens:,.0f} tokens, "
         f"evaluate {counted(cells, 'cell')} of {estimate.scoring_tokens:,.0f} tokens; "
@@ -187,7 +192,7 @@ def _targets(targets: Sequence[LoadedTarget]) -> Table:
 
 
 def _request(target: LoadedTarget) -> list[RenderableType]:
-    """The first item's requests: the context once, and the answers that are weighed."""
+    """What to know of the items, then the first one's requests: the context once, and the answers weighed."""
     if not target.requests:
         return []
     first = target.requests[0]
@@ -202,6 +207,7 @@ def _request(target: LoadedTarget) -> list[RenderableType]:
     parts = section(target.name)
     if target.refused:
         parts.append(words(f"  ! its cells will be missing: {target.refused}", "yellow"))
+    parts += [words(f"  ! {caveat.text}", "yellow") for caveat in target.caveats]
     parts.append(indented(words(shorten_middle(first.context, _TEXT_MOST), "dim"), 4))
     return [*parts, indented(words(answers, "bold"), 4)]
 
@@ -298,6 +304,14 @@ def _next_step(status: RunStatus) -> str:
     )
 
 
+def forecast_view(forecast: Forecast) -> RenderableType:
+    """What a forecast is worth, then what it says of every target."""
+    parts: list[RenderableType] = [words(forecast.worth)]
+    if forecast.standings:
+        parts += [words(""), to_terminal(standings_table(forecast))]
+    return Group(*parts, words(""), to_terminal(forecast_table(forecast)))
+
+
 def growth_view(growth: Growth) -> RenderableType:
     """What a larger matrix would take in hours and bytes, then what that rests on.
 
@@ -355,25 +369,28 @@ def spending_view(spent: Mapping[str, Any]) -> RenderableType:
 def answer_view(heads: Sequence[str], rows: Iterable[Sequence[Any]], *, more: bool = False) -> RenderableType:
     """Rows of a query's answer, whose first column names them.
 
-    heads: names of the columns. more: there are rows that are not shown. Long texts are cut.
+    heads: names of the columns. more: there are rows that are not shown. Long texts are cut where there are
+    several columns; one by itself is shown whole.
     """
-    entries = [tuple(_entry(value) for value in row) for row in rows]
+    most = _ENTRY_MOST if len(heads) > 1 else None
+    entries = [tuple(_entry(value, most) for value in row) for row in rows]
     end = f"{counted(len(entries), 'row')}."
     if more:
         end = f"The first {len(entries)} rows. --csv, --json and --parquet give all."
     return Group(to_terminal(Table("Answer.", heads, entries)), words(end))
 
 
-def _entry(value: Any) -> str:
+def _entry(value: Any, most: int | None) -> str:
+    """A value on one line, cut at ``most`` characters; None keeps it whole."""
     if value is None or (isinstance(value, float) and not isfinite(value)):
         return UNKNOWN
     if isinstance(value, float):
         text = f"{value:.6g}"
     elif isinstance(value, list):
-        text = ", ".join(_entry(item) for item in value)
+        text = ", ".join(_entry(item, most) for item in value)
     else:
         text = " ".join(str(value).split())
-    return text if len(text) <= _ENTRY_MOST else text[: _ENTRY_MOST - 1] + "…"
+    return text if most is None or len(text) <= most else text[: most - 1] + "…"
 
 
 def waste_view(waste: Sequence[Waste], *, deleted: bool) -> RenderableType:

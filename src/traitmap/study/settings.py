@@ -430,10 +430,12 @@ class Target(Settings):
     name: what the target is called; without it the task's name (of a YAML file: its stem).
     task: an installed or bundled task, or the path of a task file.
     num_fewshot: examples in the prompt; without it as many as the task says.
-    limit: ask at most this many items, the first ones; without it the study's ``limit``.
+    limit: ask at most this many items (``limit_takes`` says which); without it the study's ``limit``.
     metric: which of the task's own metrics stands in the matrix; without it the task's first.
     filter: which of the task's filters of answers that metric is taken after; without it the task's first.
     apply_chat_template: render the prompt as the base's chat template does.
+    groups: column of the task's documents that holds the same for items that belong together (a passage, a
+        template): intervals, tests and ``n`` then count groups. Items with the same text are always one.
     tags: words such as a task family; traits are named after tags that their targets share.
 
     A plain string is short for ``task``.
@@ -446,6 +448,7 @@ class Target(Settings):
     metric: Text | None = None
     filter: Text | None = None
     apply_chat_template: bool = False
+    groups: Text | None = None
     tags: tuple[Text, ...] = ()
 
     @model_validator(mode="before")
@@ -465,8 +468,11 @@ class Study(Settings):
         matrix.
     sources: what adapters are trained on, or adapters that exist.
     targets: what base and adapters are asked.
-    limit: evaluate at most this many items of each target (its first ones, as lm-eval does).
-    sample_seed: seed of drawing the examples of sources with a ``limit``, and of variations.
+    limit: evaluate at most this many items of each target.
+    limit_takes: which items a ``limit`` of targets leaves: ``sample``, drawn at random with ``sample_seed``,
+        or ``first``, those at the beginning of the data, as lm-eval's own ``--limit`` has it. Data that are
+        sorted by class need a sample.
+    sample_seed: seed of drawing examples of sources and items of targets with a ``limit``, and of variations.
     include_path: folders with further lm-eval task files.
     data: a folder with copies of hub datasets and of the base, ``org__name/`` each, used in place of the hub.
     allow_code: whether code may run that comes with the study: Python functions that its own task files name
@@ -486,6 +492,7 @@ class Study(Settings):
     sources: Annotated[tuple[Source, ...], _NOT_EMPTY]
     targets: Annotated[tuple[Target, ...], _NOT_EMPTY]
     limit: Count | None = None
+    limit_takes: Literal["sample", "first"] = "sample"
     sample_seed: Seed = 0
     include_path: tuple[Text, ...] = ()
     data: Text | None = None

@@ -83,7 +83,7 @@
       const base = (name) => text(layer.base.facts[name], column);
       const target = (name) => text(layer.targets[name], column);
       const last = [["Chance", base("chance")], ["Commonest answer", base("majority")], ["Metric", target("metric")],
-        ["Direction", target("direction")]];
+        ["Direction", target("direction")], ["Of its items", base("caveats")]];
       if (row < 0) return [["Base", base("value")], ["Base unparsed", base("unparsed")], ...last];
       const own = (name) => text(layer.facts[name], row * columns + column);
       return [[all.based ? "Adapter" : "Score", own("value")], ["Base", all.based ? base("value") : ""], ["p (paired)", own("p")], ["q (over the matrix)", own("q")],
