@@ -71,3 +71,10 @@ class RunError(UserError):
 
 class EngineError(TraitmapError):
     """The engine failed on input that it should handle."""
+
+
+def whole_reason(error: BaseException, most: int = 6) -> str:
+    """An error of another library on one line: all that it says, of a long list the first ``most`` lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    more = f" (and {len(lines) - most} lines more)" if len(lines) > most else ""
+    return (" ".join(lines[:most]) or type(error).__name__) + more

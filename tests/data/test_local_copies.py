@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from pathlib import Path
 
+import datasets
 import pytest
 import yaml
+from huggingface_hub import constants
 
+import traitmap.mini
 from hub_layouts import LAYOUTS, write_copies
 from traitmap.data.check import check_file
-from traitmap.data.copies import copy_of, model_copy, no_network, read_from_copy
+from traitmap.data.copies import (
+    cache_problem,
+    copy_of,
+    hub_reason,
+    model_copy,
+    no_network,
+    read_from_copy,
+    tokenizer_copy,
+)
 from traitmap.data.lineage import load_sources
+from traitmap.engine.endpoint.engine import load_tokenizer
 from traitmap.engine.open import open_engine_if_present, with_local_copy
-from traitmap.errors import DataError, StudyError
+from traitmap.errors import DataError, ModelError, StudyError
 from traitmap.study.load import load_study
 from traitmap.study.settings import Model, Study
 
@@ -113,3 +127,60 @@ def test_a_hub_out_of_reach_is_told_from_other_faults() -> None:
     wrapped = ValueError("no data")
     wrapped.__cause__ = ConnectionError("away")
     assert no_network(wrapped)
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No folder can lie under a file, whoever asks: root may write everywhere else."""
+    (tmp_path / "file").write_text("")
+    error = NotADirectoryError(errno.ENOTDIR, "Not a directory")
+    assert cache_problem(error) == ""  # the caches are in order, something else is not
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+    told = cache_problem(error)
+    assert str(tmp_path / "file" / "hub") in told
+    assert "set HF_HOME" in told
+    wrapped = RuntimeError("of a library")
+    wrapped.__cause__ = error
+    assert hub_reason(wrapped) == told
+    assert cache_problem(ConnectionError("away")) == ""  # not what kept the file from coming
+    assert "ConnectionError: away. Check the name, the network" in hub_reason(ConnectionError("away."))
+
+
+def test_a_study_is_told_which_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = study(tmp_path)
+    assert asked.path is not None
+    (tmp_path / "copies").mkdir()
+    (tmp_path / "file").write_text("")
+    for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE"):
+        place = datasets.config if name == "HF_DATASETS_CACHE" else constants
+        monkeypatch.setattr(place, name, str(tmp_path / "file" / name))
+    (tmp_path / "own.yaml").write_text(
+        "task: own\ndataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\ntest_split: test\n"
+        'output_type: generate_until\ndoc_to_text: "{{a}}"\ndoc_to_target: "{{b}}"\n'
+    )
+    (tmp_path / "rows.jsonl").write_text(rows("1", "2"))
+    written = asked.path.read_text().replace("mini_reviews", "own.yaml")
+    written = written.replace("path: org/name", "path: rows.jsonl")
+    asked.path.write_text(written)
+    with pytest.raises(StudyError) as told:
+        check_file(asked.path)
+    (fault,) = told.value.faults
+    assert fault.where == "targets[0].task"
+    assert "cannot be written (Not a directory); set HF_HOME to a folder of yours" in fault.message
+
+
+def test_a_tokenizer_may_lie_among_the_copies_without_weights(tmp_path: Path) -> None:
+    place = tmp_path / "org__served"
+    place.mkdir()
+    base = Path(traitmap.mini.__file__).parent / "base"
+    assert tokenizer_copy("org/served", tmp_path) is None
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(base / name, place)
+    assert tokenizer_copy("org/served", tmp_path) == place
+    assert tokenizer_copy("org/served", None) is None
+    tokenizer, found = load_tokenizer("org/served", tmp_path, tmp_path)
+    own, _ = load_tokenizer("builtin:mini", tmp_path)
+    assert tokenizer.encode("Review: good") == own.encode("Review: good")
+    assert found == load_tokenizer(str(place), tmp_path)[1]
+    (place / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"model.endpoint.tokenizer 'org/served': cannot be loaded"):
+        load_tokenizer("org/served", tmp_path, tmp_path)

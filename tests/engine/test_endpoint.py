@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from traitmap.data.records import Request, ServedAdapter
 from traitmap.engine.contract import TrainingJob
 from traitmap.engine.endpoint.engine import EndpointEngine
 from traitmap.engine.local import LocalEngine
+from traitmap.engine.open import open_engine, open_engine_if_present
 from traitmap.errors import ModelError
 from traitmap.runs.cells import read_outcomes
 from traitmap.runs.ledger import read_ledger
@@ -196,6 +198,23 @@ def test_answers_equal_the_local_engines(local, server: Server, tokenizer, name)
     assert [one.text for one in found] == [one.text for one in expected]
     assert [one.tokens for one in found] == [one.tokens for one in expected]
     assert [one.stopped for one in found] == [one.stopped for one in expected]
+
+
+def test_the_tokenizer_of_a_served_base_may_lie_among_the_copies(local, server: Server, tmp_path) -> None:
+    """A hub id of which no copy is there cannot be had; with one the answers are the local engine's."""
+    base = Path(tm.__file__).parent / "mini" / "base"
+    (tmp_path / "org__served").mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(base / name, tmp_path / "org__served")
+    model = server.model(tokenizer="org/served")
+    for engine in (
+        open_engine(model, copies=tmp_path),
+        open_engine_if_present(model, tmp_path, copies=tmp_path)[0],
+    ):
+        found, expected = engine.answer(scoring()[:4]), local[1].answer(scoring()[:4])
+        assert np.allclose([one.logprob for one in found], [one.logprob for one in expected], rtol=1e-5)
+    with pytest.raises(ModelError, match="neither a local folder nor to be had from the hub"):
+        open_engine(server.model(tokenizer="org/absent"), copies=tmp_path)
 
 
 def test_whole_texts_and_long_contexts_equal_the_local_engines(local, server: Server) -> None:

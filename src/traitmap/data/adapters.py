@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from traitmap.data.copies import hub_reason
 from traitmap.study.paths import resolve
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -146,8 +147,5 @@ def _downloaded(name: str, revision: str | None) -> Path | str:
     try:
         place = snapshot_download(f"{organisation}/{repository}", revision=revision, allow_patterns=files)
     except (OSError, HfHubHTTPError, ValueError) as error:
-        return (
-            f"{name!r} is neither a local folder nor to be had from the hub ({type(error).__name__}); check "
-            "the name, the network, and `hf auth login` for gated repositories"
-        )
+        return f"{name!r} is neither a local folder nor to be had from the hub: {hub_reason(error)}"
     return Path(place) / part

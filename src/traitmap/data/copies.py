@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -11,10 +13,15 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from traitmap.errors import whole_reason
 from traitmap.study.paths import is_local_data
 
 _CARD = "README.md"
 _SPLIT_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+_NOT_WRITTEN = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
+)
 _PLAIN = ("arrow", "csv", "json", "parquet", "text")  # dataset_path of tasks over plain files
 
 
@@ -69,6 +76,46 @@ def model_copy(path: str, copies: Path | None) -> Path | None:
         return None
     folder = folder_of(path, copies)
     return folder if (folder / "config.json").is_file() else None
+
+
+def tokenizer_copy(name: str, copies: Path | None) -> Path | None:
+    """The folder that holds a copy of a tokenizer, with or without a model's weights, or None.
+
+    name: a hub id; copies: the study's ``data`` folder, or None.
+    """
+    if copies is None or is_local_data(name):
+        return None
+    folder = folder_of(name, copies)
+    return folder if any((folder / file).is_file() for file in _TOKENIZER) else None
+
+
+def hub_reason(error: BaseException) -> str:
+    """Why something cannot be had from the hub, and what to do: a cache that cannot be written is named."""
+    return cache_problem(error) or (
+        f"{type(error).__name__}: {whole_reason(error, 2).rstrip('.')}. Check the name, the network, and `hf "
+        "auth login` for gated repositories"
+    )
+
+
+def cache_problem(error: BaseException) -> str:
+    """Which folder under ``HF_HOME`` cannot be written, where an error came from that; empty where not."""
+    import datasets
+    from huggingface_hub import constants
+
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno in _NOT_WRITTEN):
+        cause = cause.__cause__ or cause.__context__
+    for cache in (constants.HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE) if cause else ():
+        try:
+            Path(cache).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=cache):
+                continue
+        except OSError as fault:
+            return (
+                f"the cache {cache} cannot be written ({fault.strerror or fault}); set HF_HOME to a folder "
+                "of yours, or make room on its disk"
+            )
+    return ""
 
 
 def no_network(fault: BaseException) -> bool:

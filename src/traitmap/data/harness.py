@@ -34,7 +34,13 @@ from lm_eval.tasks._yaml_loader import load_yaml  # no public way to read a task
 from lm_eval.utils import regex_replace
 
 from traitmap.data.code_tests import executes_unsafely
-from traitmap.data.copies import network_advice, no_network, offline_where_unreachable, read_from_copy
+from traitmap.data.copies import (
+    cache_problem,
+    network_advice,
+    no_network,
+    offline_where_unreachable,
+    read_from_copy,
+)
 from traitmap.data.records import Example, Segment
 from traitmap.data.rows import listed_columns
 from traitmap.errors import DataError
@@ -203,7 +209,9 @@ def open_task(
             cause, dataset = reason(fault), config.get("dataset_path")
             if cause == "IndexError: string index out of range":  # lm-eval looks at how its choices begin
                 cause += " (a choice of its first document is empty)"
-            if no_network(fault) and isinstance(dataset, str):
+            if problem := cache_problem(fault):
+                cause = problem
+            elif no_network(fault) and isinstance(dataset, str):
                 cause = (
                     f"its dataset {dataset!r} is not on this machine and the hub cannot be reached ({cause})"
                 )

@@ -20,7 +20,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from traitmap.data.copies import copy_of, network_advice, no_network, offline_where_unreachable
+from traitmap.data.copies import (
+    cache_problem,
+    copy_of,
+    network_advice,
+    no_network,
+    offline_where_unreachable,
+)
 from traitmap.study.paths import DATA_SUFFIXES, data_suffix, is_local_data, resolve
 from traitmap.study.settings import Source, Study
 
@@ -250,7 +256,9 @@ def _hub_error(path: str, source: Source, place: Path, error: Exception, *, loca
     key, kind = "path", "folder" if local else "hub dataset"
     fault = f"the {kind} {path!r} cannot be loaded: {type(error).__name__}: {reason}; "
     fault += f"if a file here is meant, its name must end in one of {_FORMATS}"
-    if no_network(error):
+    if problem := cache_problem(error):
+        fault = f"the {kind} {path!r} cannot be loaded: {problem}"
+    elif no_network(error):
         fault = f"the hub dataset {path!r} cannot be reached: {reason}; {network_advice(path)}"
         if "/" in path and os.path.isdir(place.parent):
             fault += f"; if a file is meant: {place.parent} is here, but holds no {place.name}"

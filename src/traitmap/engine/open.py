@@ -28,13 +28,13 @@ def open_engine(model: Model, folder: Path | None = None, *, copies: Path | None
 
     folder: where relative paths start from, the study file's (default: the current one).
     copies: a folder with local copies of hub models (a study's ``data``); one of them is loaded in the
-        hub's place, whatever the revision.
+        hub's place, whatever the revision; with an endpoint its tokenizer is.
     ModelError where the base cannot be loaded, or the server cannot be reached.
     """
     if model.endpoint is not None:
         from traitmap.engine.endpoint.engine import EndpointEngine
 
-        return EndpointEngine.open(model, folder)
+        return EndpointEngine.open(model, folder, copies=copies)
     # oneDNN keeps a compiled kernel for each shape of a product, 1,024 by default, a quarter of a megabyte
     # each. Products come in few shapes (``cpu.products``): with 256 nearly all are found again.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
@@ -55,7 +55,7 @@ def open_engine_if_present(
     used = with_local_copy(model, copies)
     location = model_location(used.path, folder)
     if isinstance(location, Path) or model.endpoint is not None:
-        return open_engine(used, folder), ""
+        return open_engine(used, folder, copies=copies), ""
     if not download:
         from huggingface_hub import try_to_load_from_cache
 

@@ -15,13 +15,14 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from traitmap.data.copies import hub_reason, tokenizer_copy
 from traitmap.data.records import Answer, Caveat, Example, Request, ServedAdapter
 from traitmap.engine.contract import Decoding, TrainingJob, TrainingReport, decoding_of
 from traitmap.engine.endpoint import protocol
 from traitmap.engine.endpoint.protocol import Prompt
 from traitmap.engine.endpoint.transport import RefusedError, Transport, Voice, speaking
 from traitmap.engine.tokens import Encoder, request_caveats
-from traitmap.errors import ModelError
+from traitmap.errors import ModelError, whole_reason
 from traitmap.progress import Listener, Progress, silent
 from traitmap.study.paths import digest, model_location
 from traitmap.study.settings import Lora, Model, Training
@@ -37,18 +38,19 @@ _FILES = (
 )
 
 
-def load_tokenizer(given: str, folder: Path) -> tuple[Any, str]:
+def load_tokenizer(given: str, folder: Path, copies: Path | None = None) -> tuple[Any, str]:
     """The tokenizer and a digest of its files. ModelError where it cannot be loaded.
 
-    folder: where relative paths start from, the study file's.
+    folder: where relative paths start from, the study file's. copies: a folder with local copies of hub
+    models (a study's ``data``); one of them is read in the hub's place, and needs no weights.
     """
     from transformers import AutoTokenizer  # takes seconds to import
 
-    place = _located(given, folder)
+    place = tokenizer_copy(given, copies) or _located(given, folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as error:
-        why = str(error).strip().splitlines()[0]
+        why = whole_reason(error)
         raise ModelError(f"model.endpoint.tokenizer {given!r}: cannot be loaded: {why}") from error
     files = sorted({path for pattern in _FILES for path in place.glob(pattern) if path.is_file()})
     return tokenizer, digest([[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in files])
@@ -67,8 +69,8 @@ def _located(given: str, folder: Path) -> Path:
         return Path(snapshot_download(given, allow_patterns=list(_FILES)))
     except (OSError, HfHubHTTPError, ValueError) as error:
         raise ModelError(
-            f"model.endpoint.tokenizer {given!r}: neither a local folder nor to be had from the hub "
-            f"({type(error).__name__}). Check the name, the network, and `hf auth login` for gated models."
+            f"model.endpoint.tokenizer {given!r}: neither a local folder nor to be had from the hub: "
+            f"{hub_reason(error)}"
         ) from error
 
 
@@ -97,16 +99,16 @@ class EndpointEngine:
             )
 
     @classmethod
-    def open(cls, model: Model, folder: Path | None = None) -> EndpointEngine:
+    def open(cls, model: Model, folder: Path | None = None, *, copies: Path | None = None) -> EndpointEngine:
         """Reach the server that ``model.endpoint`` names. ModelError where it cannot be used.
 
-        folder: where the path of a tokenizer starts from (default: here).
+        folder: where the path of a tokenizer starts from (default: here). copies: see `load_tokenizer`.
         """
         if model.endpoint is None:
             raise ModelError("model.endpoint is not given.")
         encoder, found = None, None
         if model.endpoint.tokenizer is not None:
-            tokenizer, found = load_tokenizer(model.endpoint.tokenizer, folder or Path.cwd())
+            tokenizer, found = load_tokenizer(model.endpoint.tokenizer, folder or Path.cwd(), copies)
             encoder = Encoder(tokenizer)
         return cls(model, Transport(model.endpoint), encoder, found)
 
