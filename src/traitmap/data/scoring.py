@@ -162,7 +162,10 @@ def _process_all(task: Task, items: Sequence[Item], filter_name: str) -> list[di
     are cores, since a crowded machine would let good programs run out of time."""
     if not executes_code(task.config.metadata):
         return [_process(task, item, filter_name) for item in items]
-    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+    # the cores of this process; only Linux tells them, and only Linux has the sandbox
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count()
+    with ThreadPoolExecutor(max_workers=cores) as pool:
         return list(pool.map(lambda item: _process(task, item, filter_name), items))
 
 

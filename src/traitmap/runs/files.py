@@ -106,8 +106,13 @@ def publish(partial: Path, path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Force a file's or folder's content to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Force a file's or folder's content to the disk; a folder's where the system does that for folders."""
+    try:
+        descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    except PermissionError:
+        if path.is_dir():  # Windows opens none
+            return
+        raise
     try:
         os.fsync(descriptor)
     finally:

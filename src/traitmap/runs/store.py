@@ -15,7 +15,6 @@ output/NAME/
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -27,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import yaml
 
 from traitmap.errors import ModelError, RunError
@@ -188,29 +188,39 @@ def held_lock(store: RunStore) -> Iterator[None]:
     """
     descriptor = os.open(store.lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        for _ in range(5):  # not once only: ``lock_holder`` of a reader holds it for an instant
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.05)
-            except OSError as error:
-                if error.errno in _NO_LOCKS:
-                    raise RunError(
-                        f"{store.folder}: its file system has no locks, so two runs could write it at once; "
-                        "give an output on a local disk."
-                    ) from error
-                raise
-        else:
+        try:
+            locked = _lock_soon(descriptor, attempts=5)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise RunError(
+                    f"{store.folder}: its file system has no locks, so two runs could write it at once; give "
+                    "an output on a local disk."
+                ) from error
+            raise
+        if not locked:
             raise RunError(
                 f"{store.folder}: {_holder(store)} is running this study; wait for it or stop it. "
                 "(A lock ends with its process.)"
             )
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
-        yield
+        # a blank first: Windows locks the first byte, which nobody else can read then
+        os.write(descriptor, f" {os.getpid()} {socket.gethostname()}\n".encode())
+        try:
+            yield
+        finally:
+            filelock.unlock_descriptor(descriptor)
     finally:
         os.close(descriptor)  # gives the lock back, as the end of the process does
+
+
+def _lock_soon(descriptor: int, attempts: int) -> bool:
+    """Whether the lock was had. Not tried once only: a reader that asks who has it has it for an instant."""
+    for attempt in range(attempts):
+        if filelock.lock_descriptor(descriptor, blocking=False):
+            return True
+        if attempt + 1 < attempts:
+            time.sleep(0.05)
+    return False
 
 
 def lock_holder(store: RunStore) -> Holder | None:
@@ -220,11 +230,11 @@ def lock_holder(store: RunStore) -> Holder | None:
     """
     try:
         with store.lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if not _lock_soon(file.fileno(), attempts=2):
+                return _holder(store)
+            filelock.unlock_descriptor(file.fileno())
     except FileNotFoundError:
         return None
-    except BlockingIOError:
-        return _holder(store)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
@@ -351,7 +361,13 @@ def record_faults(store: RunStore) -> dict[Path, str]:
 
 
 def _holder(store: RunStore) -> Holder:
-    words = store.lock.read_text(encoding="utf-8", errors="replace").split()
+    with store.lock.open("rb", buffering=0) as file:
+        try:
+            content = file.read()
+        except PermissionError:  # Windows, where the first byte is locked
+            file.seek(1)
+            content = file.read()
+    words = content.decode("utf-8", "replace").split()
     pid = int(words[0]) if words and words[0].isdecimal() else None
     return Holder(pid, words[1] if len(words) > 1 else "")
 

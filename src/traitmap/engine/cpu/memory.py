@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+
+import psutil
 
 from traitmap.progress import Listener, Progress
 
@@ -79,10 +79,8 @@ def giving_back(
 
 
 def held_bytes() -> int:
-    """Resident memory of this process; 0 where the system does not tell."""
-    with suppress(OSError):
-        return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
+    """Resident memory of this process."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def _trim() -> Callable[[], None] | None:

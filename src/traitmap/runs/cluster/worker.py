@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from traitmap.data.records import Answer, Caveat, Example, Request, ServedAdapter
 from traitmap.engine.contract import Engine, TrainingJob
 from traitmap.errors import ModelError, RunError
@@ -86,7 +88,7 @@ class Worker:
         place = Path(tempfile.gettempdir())
         for leftover in place.glob(_FOLDER + "*"):
             pid = leftover.name.removeprefix(_FOLDER)
-            if pid.isdecimal() and not _alive(int(pid)):
+            if pid.isdecimal() and not psutil.pid_exists(int(pid)):
                 shutil.rmtree(leftover, ignore_errors=True)
         self.folder = place / f"{_FOLDER}{os.getpid()}"
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -201,16 +203,6 @@ class Worker:
                 shutil.rmtree(self.adapters.popitem(last=False)[1], ignore_errors=True)
         self.adapters.move_to_end(adapter.digest)
         return self.adapters[adapter.digest]
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 _START_FAILURES = 3  # workers that cannot open the base, one after the other, before anybody can
