@@ -70,3 +70,45 @@ def test_another_base_and_another_kind_are_told(tmp_path: Path) -> None:
     first, second = adapter_warnings(place, "org/other")
     assert "names 'org/base' as its base, the study's is 'org/other'" in first
     assert "not a LoRA but IA3" in second
+
+
+@pytest.mark.parametrize(
+    ("named", "base", "told"),
+    [
+        ("org/base", "org/base", False),
+        ("Org/Base", "org/base", False),
+        ("other/base", "org/base", True),  # the same name of somebody else
+        ("org/base", "org/base-Instruct", True),
+        ("org/base", "copies/org__base", False),
+        ("org/base-Instruct", "copies/org__base", True),
+        ("/home/me/models/base/", "org/base", False),
+        ("C:\\models\\base", "org/base", False),
+        ("/home/me/models/other", "org/base", True),
+        ("", "org/base", True),
+        (None, "org/base", True),
+    ],
+)
+def test_a_base_that_is_named_and_is_not_the_studys_is_told(tmp_path: Path, named, base, told) -> None:
+    """Shapes say nothing of it: a base and its instruct version have the same ones."""
+    (tmp_path / "copies" / "org__base").mkdir(parents=True)
+    place = adapter(tmp_path / "one", config={"base_model_name_or_path": named})
+    assert bool(adapter_warnings(place, base, tmp_path)) is told
+
+
+def test_a_folder_is_known_by_where_it_is_and_by_its_configuration(tmp_path: Path) -> None:
+    for name in ("base", "elsewhere/base"):
+        (tmp_path / name).mkdir(parents=True)
+    place = adapter(tmp_path / "one", config={"base_model_name_or_path": str(tmp_path / "elsewhere/base")})
+    assert "names" in adapter_warnings(place, "base", tmp_path)[0]  # another folder of the same name
+    assert adapter_warnings(place, "elsewhere/base", tmp_path) == ()
+    place = adapter(tmp_path / "two", config={"base_model_name_or_path": "org/large"})
+    assert adapter_warnings(place, "base", tmp_path)
+    (tmp_path / "base" / "config.json").write_text('{"_name_or_path": "org/large"}')
+    assert adapter_warnings(place, "base", tmp_path) == ()
+
+
+def test_another_revision_of_the_base_is_told(tmp_path: Path) -> None:
+    place = adapter(tmp_path / "one", config={"revision": "v2"})
+    assert adapter_warnings(place, "org/base", tmp_path, "v2") == ()
+    assert adapter_warnings(place, "org/base", tmp_path) == ()  # the study says nothing
+    assert "names revision 'v2'" in adapter_warnings(place, "org/base", tmp_path, "v1")[0]

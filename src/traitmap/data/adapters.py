@@ -6,11 +6,12 @@ import json
 import os
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from traitmap.data.copies import hub_reason
-from traitmap.study.paths import resolve
+from traitmap.study.paths import model_location, resolve
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _HEADER = struct.Struct("<Q")
@@ -78,24 +79,60 @@ def lost_start(config: Mapping[str, Any]) -> str | None:
     )
 
 
-def adapter_warnings(place: Path, base: str) -> tuple[str, ...]:
+def adapter_warnings(
+    place: Path, base: str, folder: Path = Path(), revision: str | None = None
+) -> tuple[str, ...]:
     """What a user should know of an adapter that can be used all the same, in sentences.
 
-    base: the study's ``model.path``; place: a folder that `adapter_problem` finds nothing wrong with.
+    place: a folder that `adapter_problem` finds nothing wrong with. base, revision: the study's
+    ``model.path`` and ``model.revision``; folder: where a relative base starts from. That shapes fit says
+    nothing of which base it is: those of a base and its instruct version are the same.
     """
     config = json.loads((place / CONFIG).read_bytes())
     warnings = []
-    named = config.get("base_model_name_or_path")
-    if named and named.rstrip("/").split("/")[-1] != base.rstrip("/").split("/")[-1]:
+    named, named_revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(named, str) or not named:
+        warnings.append(f"it names no base: nothing tells that it was trained on {base!r}")
+    elif not _is_same_base(named, base, folder):
         warnings.append(
             f"it names {named!r} as its base, the study's is {base!r}: if these are not the same weights, "
             "its answers mean nothing"
+        )
+    elif named_revision and revision and named_revision != revision:
+        warnings.append(
+            f"it names revision {named_revision!r} of its base, the study's is {revision!r}: if these are "
+            "not the same weights, its answers mean nothing"
         )
     if config.get("peft_type") == "LORA" and has_no_effect(place):
         warnings.append("all its B matrices are zero: it answers exactly as the base does")
     elif config.get("peft_type") != "LORA":
         warnings.append(f"it is not a LoRA but {config['peft_type']}: evaluated through PEFT, slower")
     return tuple(warnings)
+
+
+def _is_same_base(named: str, base: str, folder: Path) -> bool:
+    """Whether an adapter's name for its base may mean the study's.
+
+    Two hub ids are compared whole. A folder is known by where it is, by the name in its configuration, or by
+    its last part, since adapters carry paths of other machines.
+    """
+    location = model_location(base, folder)
+    ids = {base.casefold()}
+    if isinstance(location, Path):
+        if os.path.isdir(named) and location.is_dir():
+            return os.path.samefile(named, location)
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            ids.add(str(json.loads((location / "config.json").read_bytes())["_name_or_path"]).casefold())
+    if named.casefold() in ids:
+        return True
+    if not isinstance(location, Path) and named.count("/") == 1 and not named.startswith((".", "~", "/")):
+        return False
+    return _last_part(named) == _last_part(str(location))
+
+
+def _last_part(name: str) -> str:
+    """The name of a model without its organisation or folder; of a copy (``org__name``) too."""
+    return name.replace("\\", "/").rstrip("/").split("/")[-1].split("__")[-1].casefold()
 
 
 def has_no_effect(place: Path) -> bool:

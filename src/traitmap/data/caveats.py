@@ -153,6 +153,16 @@ def prompt_caveats(
             "it from doc_to_text"
         )
         caveats.append(Caveat("prompt_ends_in_space", len(spaced), total, text))
+    thinking = sum(
+        bool(texts) and context.rstrip().endswith("<think>")
+        for context, texts in zip(contexts, continuations, strict=True)
+    )
+    if thinking:
+        text = (
+            f"in {thinking:,} of {total:,} items the chat template ends the prompt in <think>, so that "
+            "answers are weighed as the beginning of a thought"
+        )
+        caveats.append(Caveat("prompt_opens_thought", thinking, total, text))
     blank = sum(any(not text.strip() for text in texts) for texts in continuations)
     if blank:
         text = f"in {blank:,} of {total:,} items an answer that is weighed is blank"

@@ -93,9 +93,15 @@ def render_conversation(
     segments: list[Segment] = []
     written = ""
     for at in learnt:
-        whole = _chat(render_chat, turns[: at + 1], False, tools)
+        prompt = _chat(render_chat, turns[:at], True, tools)
+        whole = _without_next_head(render_chat, turns, at, prompt, tools)
         # a generation prompt may hold more than the turn's own head (an empty thought, say)
-        head = os.path.commonprefix([_chat(render_chat, turns[:at], True, tools), whole])  # noqa: RUF071
+        head = os.path.commonprefix([prompt, whole])  # noqa: RUF071
+        if opened := prompt[len(head) :].strip():
+            notes.add(
+                f"are learnt without {opened!r}, with which the chat template opens an answer: targets with "
+                "apply_chat_template ask otherwise"
+            )
         if not head.startswith(written):
             raise SourceError(
                 "path",
@@ -106,9 +112,35 @@ def render_conversation(
         written = whole
     whole = _chat(render_chat, turns, False, tools)
     _check_tools(render_chat, whole, turns, tools)
-    if whole.startswith(written):
+    if learnt[-1] < len(turns) - 1 and whole.startswith(written):
         segments.append(Segment(whole[len(written) :], False))
     return tuple(segment for segment in segments if segment.text)
+
+
+def _without_next_head(
+    render_chat: RenderChat, turns: Sequence[Turn], at: int, prompt: str, tools: Sequence[Mapping[str, Any]]
+) -> str:
+    """The conversation through turn ``at``, without the head of a next answer behind it.
+
+    Some templates begin the next answer behind every conversation, whatever ``add_generation_prompt`` says.
+    That shows by a user's turn, which then does not go on from what was written; what both begin with is the
+    conversation, but for the opening of a tag that two heads share (``<|im_start|>``).
+    """
+    whole = _chat(render_chat, turns[: at + 1], False, tools)
+    if _chat(render_chat, turns[:at], False, tools) != prompt:
+        return whole
+    try:
+        longer = _chat(render_chat, [*turns[: at + 1], {"role": "user", "content": "x"}], False, tools)
+    except SourceError:  # a template of its own order of turns
+        return whole
+    ended = os.path.commonprefix([whole, longer])  # noqa: RUF071
+    content = turns[at]["content"].strip()
+    if ended == whole or not content or content not in ended[len(prompt) :]:
+        return whole
+    tag = ended.rfind("<", len(prompt) + ended[len(prompt) :].rfind(content) + len(content))
+    if tag >= 0 and (">" not in ended[tag:] or prompt.endswith(whole[tag:])):
+        ended = ended[:tag]
+    return ended
 
 
 def read_turns(column: str, messages: Any, notes: set[str]) -> list[Turn]:

@@ -229,5 +229,5 @@ def _adapter(study: Study, source: Source) -> LoadedSource | list[SourceProblem]
     for name in (CONFIG, WEIGHTS):
         with (folder / name).open("rb") as stream:
             files[name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    warnings = adapter_warnings(folder, study.model.path)
+    warnings = adapter_warnings(folder, study.model.path, study.folder, study.model.revision)
     return loaded_source(study, source, (), 0, (), adapter=folder, content=digest(files), warnings=warnings)
