@@ -1,5 +1,7 @@
+from .analysis.answer import Answer as Answer
 from .analysis.explanation.design import Composite as Composite
 from .analysis.explanation.records import Explanation as Explanation
+from .analysis.forecast import Forecast as Forecast
 from .analysis.profiles.pairs import PairFeatures as PairFeatures
 from .analysis.profiles.record import Profile as Profile
 from .analysis.recommendation.completion import complete as complete
@@ -15,10 +17,13 @@ from .analysis.recommendation.records import Recommendation as Recommendation
 from .analysis.traits.decompose import decompose as decompose
 from .analysis.traits.naming import rename as rename
 from .analysis.traits.records import Traits as Traits
+from .analysis.verdicts import CellVerdict as CellVerdict
+from .analysis.verdicts import Verdicts as Verdicts
 from .api import Check as Check
 from .api import ImportReport as ImportReport
 from .api import Run as Run
 from .api import Viewing as Viewing
+from .api import answer as answer
 from .api import ask_names as ask_names
 from .api import check as check
 from .api import evaluate_recommenders as evaluate_recommenders
@@ -26,6 +31,7 @@ from .api import explain as explain
 from .api import export as export
 from .api import figure as figure
 from .api import figure_names as figure_names
+from .api import forecast as forecast
 from .api import gc as gc
 from .api import import_results as import_results
 from .api import open_run as open_run
@@ -39,6 +45,7 @@ from .api import run as run
 from .api import status as status
 from .api import streamed_query as streamed_query
 from .api import traits as traits
+from .api import verdicts as verdicts
 from .api import view as view
 from .api import write_profile as write_profile
 from .api import write_report as write_report

@@ -1,3 +1,5 @@
+from .answer import Answer as Answer
+from .answer import answer_of as answer_of
 from .cells import CellDetail as CellDetail
 from .cells import MetricTable as MetricTable
 from .cells import RunDetails as RunDetails
@@ -8,6 +10,9 @@ from .contamination import Contamination as Contamination
 from .contamination import ItemOverlap as ItemOverlap
 from .contamination import contamination_from_json as contamination_from_json
 from .contamination import find_contamination as find_contamination
+from .controls import Evidence as Evidence
+from .controls import cell_evidence as cell_evidence
+from .controls import format_controls as format_controls
 from .explanation.design import Composite as Composite
 from .explanation.design import Units as Units
 from .explanation.effects import merged as merged
@@ -20,6 +25,9 @@ from .explanation.families import doses_of as doses_of
 from .explanation.families import without_variations as without_variations
 from .explanation.pairs import Reasons as Reasons
 from .explanation.records import Explanation as Explanation
+from .forecast import Forecast as Forecast
+from .forecast import forecast_of as forecast_of
+from .forecast import judged as judged
 from .profiles.cells import CellProfiles as CellProfiles
 from .profiles.cells import cell_profiles as cell_profiles
 from .profiles.datasets import Sampling as Sampling
@@ -47,8 +55,13 @@ from .recommendation.recommend import measured_probes as measured_probes
 from .recommendation.recommend import recommend_sources as recommend_sources
 from .recommendation.recommend import with_top as with_top
 from .recommendation.records import Recommendation as Recommendation
+from .repeats import repeated_items as repeated_items
 from .traits.components import Rotation as Rotation
 from .traits.decompose import decompose as decompose
 from .traits.naming import rename as rename
 from .traits.records import Traits as Traits
 from .traits.scaling import Scale as Scale
+from .verdicts import CellVerdict as CellVerdict
+from .verdicts import Verdicts as Verdicts
+from .verdicts import cell_verdicts as cell_verdicts
+from .verdicts import cells_to_look_at as cells_to_look_at

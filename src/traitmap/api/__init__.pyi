@@ -1,8 +1,12 @@
+from .answers import answer as answer
+from .answers import date_of as date_of
+from .answers import verdicts as verdicts
 from .budget import Spent as Spent
 from .exchange import ImportReport as ImportReport
 from .exchange import export as export
 from .exchange import import_results as import_results
 from .explanation import explain as explain
+from .forecast import forecast as forecast
 from .naming import ask_names as ask_names
 from .profiles import profile as profile
 from .profiles import write_profile as write_profile

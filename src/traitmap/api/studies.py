@@ -7,22 +7,30 @@ pretrained from text.
 from __future__ import annotations
 
 import os
+import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from traitmap import analysis
-from traitmap.api.runs import Run, contamination_of, keep_contamination
-from traitmap.data.check import LengthSummary, SourcePreview, check_file, lengths_of, preview_source
+from traitmap.api.runs import Run, contamination_of, keep_contamination, keep_item_groups
+from traitmap.data.check import (
+    LengthSummary,
+    SourcePreview,
+    check_file,
+    lengths_of,
+    pair_notes,
+    preview_source,
+)
 from traitmap.data.conversation import plain_chat
 from traitmap.data.lineage import load_sources
 from traitmap.engine.cpu.memory import giving_back, passing_over, paused
 from traitmap.engine.open import notes_of, open_engine, open_engine_if_present, with_local_copy
-from traitmap.errors import DataError, RunError
+from traitmap.errors import DataError, EngineError, ModelError, RunError, StudyError
 from traitmap.jsonable import jsonable, outline
 from traitmap.progress import Listener, silent
 from traitmap.runs.cluster.engine import open_cluster
@@ -42,7 +50,7 @@ from traitmap.runs.ledger import describe_variation, read_ledger
 from traitmap.runs.plan import Plan, make_plan
 from traitmap.runs.status import kept_progress, pending_units
 from traitmap.runs.store import RunStore, run_folder
-from traitmap.study.load import load_study
+from traitmap.study.load import StudyDraft, load_study, read_draft
 from traitmap.study.paths import resolve
 from traitmap.study.settings import Study
 from traitmap.terminal import shows_progress
@@ -57,8 +65,9 @@ EXECUTORS = ("local", "ray")
 _PLAN = re.compile(r"(\d+)\s*[x×]\s*(\d+)")
 _OF_TARGET = (
     *("name", "task", "kind", "metric", "filter", "n_items"),
-    *("chance", "majority", "digest", "refused"),
+    *("chance", "majority", "digest", "refused", "caveats"),
 )
+_NOTES = 12  # that are told before a run
 
 
 def load_engine(study: Study) -> Engine:
@@ -116,6 +125,7 @@ class Check:
     contamination: items of the targets that occur in the training data.
     adapters_to_train, cells_to_evaluate: what of the plan the run folder does not hold yet.
     estimate: tokens, time and disk of that. notes: what these figures rest on, where nothing was measured.
+    warnings: what is seldom meant between sources and targets.
     """
 
     study: Study
@@ -128,6 +138,7 @@ class Check:
     cells_to_evaluate: int
     estimate: CostEstimate
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     __repr__ = outline
 
@@ -166,6 +177,7 @@ class Check:
             "cells_to_evaluate": self.cells_to_evaluate,
             "estimate": jsonable(asdict(self.estimate)),
             "notes": list(self.notes),
+            "warnings": list(self.warnings),
         }
 
 
@@ -185,13 +197,16 @@ def check(
 
     Raises StudyError with all faults.
     """
-    study = _in_order(study, data)
+    study = study_in_order(study, data)
     absent = ""
     if engine is None:
         engine, absent = open_engine_if_present(
             study.model, study.folder, copies=copies_of(study), download=measure
         )
-    sources, targets = _loaded(study, (lambda: engine) if engine else None)
+    sources, targets = loaded_data(study, (lambda: engine) if engine else None)
+    if engine is not None:
+        sources, targets = with_caveats(sources, targets, engine)
+        _require_possible(study, sources, targets, engine)
     digest = engine.base_digest if engine else ""
     token_counts = engine.token_counts if engine else rough_token_counts
     plan = make_plan(study=study, sources=sources, targets=targets, base_digest=digest)
@@ -230,7 +245,72 @@ def check(
             token_counts=token_counts,
             cost=cost,
         ),
-        notes=(*code_that_runs(study), *base_notes, *notes_of(engine, study.lora), *notes),
+        notes=(system_note(), *code_that_runs(study), *base_notes, *notes_of(engine, study.lora), *notes),
+        warnings=pair_notes(study, sources, targets),
+    )
+
+
+def with_caveats(
+    sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget], engine: Engine
+) -> tuple[list[LoadedSource], list[LoadedTarget]]:
+    """Sources and targets with what the base's tokens and length do to them, so that it is told and kept.
+
+    A source's ``warnings`` then also hold what its preview tells.
+    """
+    warned = []
+    for source in sources:
+        of_tokens = engine.example_caveats(source.examples, source.training) if source.examples else ()
+        told = (*preview_source(source).warnings, *(caveat.text for caveat in of_tokens))
+        warned.append(replace(source, warnings=told))
+    return warned, [
+        replace(target, caveats=(*target.caveats, *engine.request_caveats(target.requests)))
+        for target in targets
+    ]
+
+
+def _require_possible(
+    study: Study, sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget], engine: Engine
+) -> None:
+    """StudyError for what a run would fail on: adapters that do not fit, items that cannot be asked."""
+    places: list[tuple[tuple[str | int, ...], str]] = []
+    for at, source in enumerate(study.sources):
+        adapter = next((loaded.adapter for loaded in sources if loaded.name == source.name), None)
+        if isinstance(adapter, Path) and engine.conditions.get("engine") == "local":
+            try:
+                engine.answer((), adapter)
+            except (ModelError, EngineError) as error:
+                places.append((("sources", at, "adapter"), str(error)))
+    for at, target in enumerate(targets):
+        reasons = [caveat.text for caveat in target.caveats if caveat.fatal]
+        places += [(("targets", at, "task"), f"target {target.name!r}: {reason}") for reason in reasons]
+    if places:
+        file = study.path if study.path is not None and study.path.is_file() else None
+        draft = read_draft(file) if file else StudyDraft(Path(study.name), ())
+        raise StudyError(str(file or study.name), [draft.fault(place, reason) for place, reason in places])
+
+
+def told_before(
+    study: Study, sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget], engine: Engine
+) -> list[str]:
+    """What ``check`` would warn of, a line each, for whoever runs a study without it; at most a dozen."""
+    lines = [f"{source.name}: {warning}" for source in sources for warning in source.warnings]
+    lines += [f"{target.name}: {caveat.text}" for target in targets for caveat in target.caveats]
+    refused = (target for target in targets if target.refused)
+    lines += [f"{target.name}: its cells will be missing: {target.refused}" for target in refused]
+    lines += [*pair_notes(study, sources, targets), *code_that_runs(study), *notes_of(engine, study.lora)]
+    if len(lines) > _NOTES:
+        lines[_NOTES - 1 :] = [f"and {len(lines) - _NOTES + 1} more: see `traitmap check`."]
+    return lines
+
+
+def system_note() -> str:
+    """The system that this is, and whether traitmap is tested on it, in a sentence."""
+    system, python = platform.system() or "an unknown system", platform.python_version()
+    if system == "Linux":
+        return f"this system: Linux, Python {python}; traitmap is tested on Linux."
+    return (
+        f"this system: {system}, Python {python}; traitmap is tested on Linux alone. Programs that a model wrote are "
+        "not run here (the sandbox needs Linux); all else is meant to work."
     )
 
 
@@ -284,6 +364,7 @@ def run(
     workers: int | None = None,
     threads: int | None = None,
     group_size: int | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Run:
     """Train, evaluate and store whatever of a study is not done yet.
 
@@ -297,20 +378,26 @@ def run(
     executor: ``local``, or ``ray`` for workers on this machine or, with ``address``, on a cluster; workers:
         how many (default: one for each GPU, else as many as fit); threads: of each (docs/cluster.md).
     group_size: adapters trained together at most, for those that no earlier run has put into groups.
+    tell: gets what ``check`` would warn of, line by line, before the run begins; None tells nothing, and the
+        run keeps it all the same (``Run.matrix().conditions``).
 
     Raises StudyError with all faults of the study and its data, RunError where another process writes the
     run. An adapter or cell that fails does not raise: ``Run.status`` tells.
     """
-    study = _in_order(study, data)
+    study = study_in_order(study, data)
     if output is not None:
         study = study.model_copy(update={"output": str(output)})
     check_executor(executor, address, workers, threads, engine=engine is not None)
     if executor == "ray":
         with cluster_engine(study, address=address, workers=workers, threads=threads) as many:
-            return run(study, listener, many, budget=budget, seed=seed, group_size=group_size)
+            return run(study, listener, many, budget=budget, seed=seed, group_size=group_size, tell=tell)
     opened = cache(lambda: engine or load_engine(study))
-    sources, targets = _loaded(study, opened)
+    sources, targets = loaded_data(study, opened)
     base = opened()
+    sources, targets = with_caveats(sources, targets, base)
+    if tell is not None:
+        for line in told_before(study, sources, targets, base):
+            tell(line)
     with passing_over(), kept_progress(run_folder(study), giving_back(listener or silent)) as heard:
         if budget is not None:
             from traitmap.api.budget import run_on_budget  # scikit-learn: only here
@@ -318,6 +405,7 @@ def run(
             store, _ = run_on_budget(study, base, sources, targets, heard, share=budget, seed=seed)
         else:
             store = execute(study, base, sources, targets, heard, group_size=group_size)
+        keep_item_groups(store.folder, targets)
         keep_contamination(store.folder, sources, targets, heard)
     return Run(store.folder)
 
@@ -376,8 +464,8 @@ def pretrain(
     return pretraining.pretrain([Path(text) for text in texts], Path(folder), recipe, listener or silent)
 
 
-def _in_order(study: Study | str | Path, data: str | Path | None = None) -> Study:
-    """The study, its file and all folders that it names looked at; the rows are ``_loaded``'s."""
+def study_in_order(study: Study | str | Path, data: str | Path | None = None) -> Study:
+    """The study, its file and all folders that it names looked at; the rows are ``loaded_data``'s."""
     if not isinstance(study, Study):
         return check_file(study, data=data, rows=False)
     data = study.data if data is None else os.path.abspath(data)
@@ -386,7 +474,7 @@ def _in_order(study: Study | str | Path, data: str | Path | None = None) -> Stud
     return study.model_copy(update={"data": str(data)}) if data else study
 
 
-def _loaded(
+def loaded_data(
     study: Study, base: Callable[[], Engine] | None
 ) -> tuple[Sequence[LoadedSource], Sequence[LoadedTarget]]:
     """Sources and targets, rendered once. Where that fails, StudyError with every fault at its place."""

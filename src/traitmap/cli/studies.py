@@ -123,6 +123,7 @@ def check(
             lengths=found.lengths,
             contamination=found.contamination,
             notes=found.notes,
+            warnings=found.warnings,
         )
     )
 
@@ -158,12 +159,42 @@ def run(
         done = api.run(
             study, listener, output=output, budget=budget, seed=seed, data=data, executor=executor,
             address=address, workers=workers, threads=threads, group_size=group_size,
+            tell=lambda line: tell(f"! {line}"),
         )  # fmt: skip
     if budget is not None and not as_json:
         print_table(tables.spending_view(done.spent() or {}))
     if as_json:
         print_json({**done.status().to_json(), "spent": done.spent() if budget is not None else None})
     tell_end(done.status())
+
+
+@app.command()
+def forecast(
+    study: StudyFile,
+    measured: Annotated[
+        Path | None,
+        typer.Option("--run", help="A finished run, or a table of scores, on which the forecast is judged."),
+    ] = None,
+    data: Copies = None,
+    sample: Annotated[int, typer.Option(min=16, help="Texts and items of each source and target.")] = 128,
+    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
+    csv: Annotated[Path | None, typer.Option(help="Write one row for each pair.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a training step on each source would do to each target, from the base alone; nothing is trained.
+
+    Example: traitmap forecast my-study/study.yaml --run runs/my-study
+    """
+    with shown_progress() as listener:
+        found = api.forecast(study, data=data, run=measured, sample=sample, seed=seed, listener=listener)
+    if csv is not None:
+        found.to_frame().to_csv(csv, index=False)
+    if as_json:
+        print_json(found.to_json())
+    elif csv is None:
+        print_table(tables.forecast_view(found))
+    else:
+        tell(found.worth)
 
 
 def tell_end(status: RunStatus) -> None:

@@ -2,6 +2,7 @@ from .figure_files import FORMATS as FORMATS
 from .figure_files import figure_file as figure_file
 from .figure_files import figure_names as figure_names
 from .figure_files import figure_svg as figure_svg
+from .first_screen import first_screen_view as first_screen_view
 from .page import following_page as following_page
 from .page import following_policy as following_policy
 from .page import write_report as write_report
@@ -14,6 +15,7 @@ from .terminal import recommendation_view as recommendation_view
 from .terminal import traits_view as traits_view
 from .terminal_runs import answer_view as answer_view
 from .terminal_runs import check_preview as check_preview
+from .terminal_runs import forecast_view as forecast_view
 from .terminal_runs import growth_view as growth_view
 from .terminal_runs import spending_view as spending_view
 from .terminal_runs import status_view as status_view

@@ -1,0 +1,58 @@
+"""`traitmap forecast` on the embedded study: gradients of its base, and what they are worth on a table."""
+
+import json
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import traitmap as tm
+from traitmap.cli import app
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("forecast") / "mini"
+    tm.write_template(folder, "mini")
+    return folder / "study.yaml"
+
+
+def test_a_study_is_forecast_and_judged_on_a_table(study, tmp_path):
+    """The table holds the forecast's own order as gains, so what it is worth is known: all."""
+    runner = CliRunner()
+    pairs = tmp_path / "pairs.csv"
+    done = runner.invoke(app, ["forecast", str(study), "--sample", "16", "--csv", str(pairs)])
+    assert done.exit_code == 0, done.output
+    frame = pd.read_csv(pairs)
+    table = frame.assign(score=50 - frame["rank"]).pivot(index="source", columns="target", values="score")
+    table.loc["__baseline__"] = 45.0
+    table.to_csv(tmp_path / "table.csv")
+    judged = runner.invoke(
+        app,
+        ["forecast", str(study), "--sample", "16", "--run", str(tmp_path / "table.csv"), "--json"],
+    )
+    assert judged.exit_code == 0, judged.output
+    record = json.loads(judged.stdout)
+    own = next(one for one in record["standings"] if one["name"] == "forecast")
+    assert own["correlation"]["value"] == pytest.approx(1.0)
+    assert record["worth"].startswith("On table.csv it goes with measured gains by a rank correlation of +1")
+    again = frame.pivot(index="source", columns="target", values="gain")
+    expected = pd.DataFrame(record["gain"], index=record["sources"], columns=record["targets"])
+    pd.testing.assert_frame_equal(
+        again.sort_index().sort_index(axis=1),
+        expected.sort_index().sort_index(axis=1),
+        check_names=False,
+        rtol=1e-4,
+    )
+
+
+def test_a_server_gives_no_gradients(tmp_path):
+    served = tmp_path / "served.yaml"
+    served.write_text(
+        "name: served\n"
+        "model: {path: base, endpoint: {url: 'http://localhost:1/v1'}}\n"
+        "sources: [{name: a, served_as: a}]\n"
+        "targets: [mini_arithmetic]\n"
+    )
+    with pytest.raises(tm.ModelError, match="gives no gradients; forecast with a base on this machine"):
+        tm.forecast(served)
