@@ -309,8 +309,8 @@ def system_note() -> str:
     if system == "Linux":
         return f"this system: Linux, Python {python}; traitmap is tested on Linux."
     return (
-        f"this system: {system}, Python {python}; traitmap is tested on Linux alone. Programs that a model wrote are "
-        "not run here (the sandbox needs Linux); all else is meant to work."
+        f"this system: {system}, Python {python}; traitmap is tested on Linux alone. Programs that a model "
+        "wrote are not run here (the sandbox needs Linux); all else is meant to work."
     )
 
 
