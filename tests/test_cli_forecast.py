@@ -36,6 +36,10 @@ def test_a_study_is_forecast_and_judged_on_a_table(study, tmp_path):
     own = next(one for one in record["standings"] if one["name"] == "forecast")
     assert own["correlation"]["value"] == pytest.approx(1.0)
     assert record["worth"].startswith("On table.csv it goes with measured gains by a rank correlation of +1")
+    earlier = tmp_path / "earlier.json"
+    earlier.write_text(judged.stdout)
+    kept = tm.forecast(study, earlier=earlier, run=tmp_path / "table.csv")
+    assert json.loads(json.dumps(kept.to_json())) == record
     again = frame.pivot(index="source", columns="target", values="gain")
     expected = pd.DataFrame(record["gain"], index=record["sources"], columns=record["targets"])
     pd.testing.assert_frame_equal(
@@ -56,3 +60,20 @@ def test_a_server_gives_no_gradients(tmp_path):
     )
     with pytest.raises(tm.ModelError, match="gives no gradients; forecast with a base on this machine"):
         tm.forecast(served)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("{", "cannot be read as a forecast in JSON"),
+        ("{}", "not a forecast as `traitmap forecast --json` writes it: 'sources'"),
+        (
+            '{"sources": ["a"], "targets": ["b"], "gain": [[1, 2]], "stderr": [[1]], "conditions": {}}',
+            "1 sources, 1 targets, but gain \\(1, 2\\) and stderr \\(1, 1\\)",
+        ),
+    ],
+)
+def test_what_is_no_forecast_is_refused(study, tmp_path, text, fault):
+    (tmp_path / "f.json").write_text(text)
+    with pytest.raises(tm.DataError, match=fault):
+        tm.forecast(study, earlier=tmp_path / "f.json")

@@ -26,6 +26,7 @@ from .explanation.families import without_variations as without_variations
 from .explanation.pairs import Reasons as Reasons
 from .explanation.records import Explanation as Explanation
 from .forecast import Forecast as Forecast
+from .forecast import forecast_from_json as forecast_from_json
 from .forecast import forecast_of as forecast_of
 from .forecast import judged as judged
 from .profiles.cells import CellProfiles as CellProfiles

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from traitmap.errors import DataError
 from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import Interval, resampled_interval, unknown
@@ -133,6 +134,22 @@ def forecast_of(
                 if len(side) > 1
             )
             stderr[i, j] = np.sqrt(variance)
+    return Forecast(sources, targets, gain, stderr, conditions=conditions)
+
+
+def forecast_from_json(record: Mapping[str, Any]) -> Forecast:
+    """The forecast that ``to_json`` wrote, not judged. DataError where a part of it is missing or amiss."""
+    try:
+        sources, targets = tuple(map(str, record["sources"])), tuple(map(str, record["targets"]))
+        gain, stderr = (np.array(record[name], dtype=float) for name in ("gain", "stderr"))
+        conditions = MappingProxyType(dict(record["conditions"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"not a forecast as `traitmap forecast --json` writes it: {error}") from None
+    if not gain.shape == stderr.shape == (len(sources), len(targets)):
+        raise DataError(
+            f"not a forecast as `traitmap forecast --json` writes it: {len(sources)} sources, {len(targets)} "
+            f"targets, but gain {gain.shape} and stderr {stderr.shape}."
+        )
     return Forecast(sources, targets, gain, stderr, conditions=conditions)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from traitmap.terminal import shows_progress
 
 if TYPE_CHECKING:
     from traitmap.api.subject import MatrixLike
+    from traitmap.data.sources import LoadedSource
+    from traitmap.data.targets import LoadedTarget
     from traitmap.engine.contract import Engine
     from traitmap.study.settings import Study
 
@@ -29,6 +32,7 @@ def forecast(
     *,
     data: str | Path | None = None,
     run: MatrixLike | None = None,
+    earlier: analysis.Forecast | str | Path | None = None,
     engine: Engine | None = None,
     sample: int = SAMPLE,
     seed: int = 0,
@@ -38,7 +42,8 @@ def forecast(
 
     Nothing is trained. study: the record, or its file. data: a folder with copies of hub datasets and of the
         base. run: a finished run, or a table of its scores, on which the forecast is judged: sources and
-        targets are matched by name. engine: a base on this machine that is loaded already.
+        targets are matched by name. earlier: a forecast made before, or the JSON file of one, to be judged;
+        then nothing is computed and no base is loaded. engine: a base on this machine that is loaded already.
     sample: texts of every source and items of every target that are looked at, drawn by ``seed``. Items bring
         their gold answers.
     listener: see ``Progress``; None shows progress on a terminal or notebook.
@@ -53,24 +58,45 @@ def forecast(
         raise ModelError(
             "model.endpoint: a server gives no gradients; forecast with a base on this machine (model.path)."
         )
-    base = engine or load_engine(opened)
-    sources, targets = loaded_data(opened, lambda: base)
+    base = engine or load_engine(opened) if earlier is None else engine
+    sources, targets = loaded_data(opened, None if base is None else lambda: base)
     targets = [target for target in targets if not target.refused]
     trained = [source for source in sources if source.examples]
+    if earlier is None:
+        result = _computed(opened, base, trained, targets, sample, seed, listener or silent)
+    elif isinstance(earlier, analysis.Forecast):
+        result = earlier
+    else:
+        result = analysis.forecast_from_json(_json_in(Path(earlier)))
+    if measured is None:
+        return result
+    features = analysis.pair_features(texts_of_sources(trained), questions_of_targets(targets), seed=seed)
+    return analysis.judged(result, measured, features, measured_on=_name(run), seed=seed)
 
-    from traitmap.engine.gradients import PARTS, first_directions  # torch
+
+def _computed(
+    study: Study,
+    base: Engine | None,
+    sources: Sequence[LoadedSource],
+    targets: Sequence[LoadedTarget],
+    sample: int,
+    seed: int,
+    listener: Listener,
+) -> analysis.Forecast:
+    """The forecast of all pairs, which loads torch."""
+    from traitmap.engine.gradients import PARTS, first_directions
     from traitmap.engine.local import LocalEngine
 
     if not isinstance(base, LocalEngine):
         raise ModelError(f"{type(base).__name__} gives no gradients; forecast with a base on this machine.")
     found = first_directions(
         base,
-        {source.name: (source.examples, source.training) for source in trained},
+        {source.name: (source.examples, source.training) for source in sources},
         {target.name: (target.requests, target.texts()) for target in targets},
-        opened.lora,
+        study.lora,
         sample=sample,
         seed=seed,
-        listener=listener or silent,
+        listener=listener,
     )
     if not found.steps or not found.gradients:
         raise DataError(
@@ -78,19 +104,22 @@ def forecast(
             f"{len(found.steps)} sources and {len(found.gradients)} targets have as many."
         )
     conditions: Mapping[str, Any] = {
-        "base": opened.model.path,
+        "base": study.model.path,
         "base_digest": base.base_digest,
         "dtype": base.conditions["dtype"],
-        "lora": opened.lora.model_dump(),
+        "lora": study.lora.model_dump(),
         "sample": sample,
         "parts": PARTS,
         "seed": seed,
     }
-    result = analysis.forecast_of(found.steps, found.gradients, MappingProxyType(conditions))
-    if measured is None:
-        return result
-    features = analysis.pair_features(texts_of_sources(trained), questions_of_targets(targets), seed=seed)
-    return analysis.judged(result, measured, features, measured_on=_name(run), seed=seed)
+    return analysis.forecast_of(found.steps, found.gradients, MappingProxyType(conditions))
+
+
+def _json_in(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a forecast in JSON: {error}") from None
 
 
 def _name(run: MatrixLike | None) -> str:

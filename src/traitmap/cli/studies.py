@@ -175,6 +175,10 @@ def forecast(
         Path | None,
         typer.Option("--run", help="A finished run, or a table of scores, on which the forecast is judged."),
     ] = None,
+    earlier: Annotated[
+        Path | None,
+        typer.Option("--from", help="Judge a forecast that --json wrote; compute nothing."),
+    ] = None,
     data: Copies = None,
     sample: Annotated[int, typer.Option(min=16, help="Texts and items of each source and target.")] = 128,
     seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
@@ -186,7 +190,9 @@ def forecast(
     Example: traitmap forecast my-study/study.yaml --run runs/my-study
     """
     with shown_progress() as listener:
-        found = api.forecast(study, data=data, run=measured, sample=sample, seed=seed, listener=listener)
+        found = api.forecast(
+            study, data=data, run=measured, earlier=earlier, sample=sample, seed=seed, listener=listener
+        )
     if csv is not None:
         found.to_frame().to_csv(csv, index=False)
     if as_json:
