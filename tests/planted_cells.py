@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traitmap.analysis.controls import cell_evidence
-from traitmap.analysis.verdicts import Kind, Verdicts, cells_to_look_at, verdicts
+from traitmap.analysis.verdicts import Kind, Verdicts, cell_verdicts, cells_to_look_at
 from traitmap.data.records import Outcome
 from traitmap.matrix.record import Array, Cell, TransferMatrix
 from traitmap.matrix.statistics import benjamini_hochberg, paired_gain
@@ -57,7 +57,7 @@ class Planted:
         """By the package, as a run would have them."""
         wanted = cells_to_look_at(self.matrix).get("task", [])
         found = cell_evidence("task", self.outcomes, wanted, touched=self.touched, controls=self.controls)
-        return verdicts(self.matrix, {(source, "task"): evidence for source, evidence in found.items()})
+        return cell_verdicts(self.matrix, {(source, "task"): evidence for source, evidence in found.items()})
 
 
 def planted(

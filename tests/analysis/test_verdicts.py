@@ -10,7 +10,7 @@ import pytest
 
 from planted_cells import LEGAL, TRUTHS, Form, Planted, planted
 from traitmap.analysis.controls import answers_with_shares, cell_evidence
-from traitmap.analysis.verdicts import GLYPHS, UNCLEAN, cells_to_look_at, verdicts
+from traitmap.analysis.verdicts import GLYPHS, UNCLEAN, cell_verdicts, cells_to_look_at
 from traitmap.matrix.record import TransferMatrix
 
 UNEVEN = (0.12, 0.08, 0.8)
@@ -97,23 +97,23 @@ def test_what_was_not_compared_is_said() -> None:
     study = case("more skill")
     evidence = cell_evidence("task", study.outcomes, ["s2"])
     assert evidence["s2"].unchecked == ("overlap: its training data were not compared with the items",)
-    found = verdicts(study.matrix, {("s2", "task"): evidence["s2"]}).of("s2", "task")
+    found = cell_verdicts(study.matrix, {("s2", "task"): evidence["s2"]}).of("s2", "task")
     assert (found.kind, len(found.unchecked)) == ("clean gain", 1)
 
 
 def test_without_answers_the_interval_alone_speaks_and_says_so() -> None:
     study = case("more skill")
-    found = verdicts(study.matrix)
+    found = cell_verdicts(study.matrix)
     assert found.of("s2", "task").kind == "unchecked gain"
     assert found.of("s0", "task").kind == "within noise"
     lower = replace(study.matrix, conditions={"higher_is_better": {"task": False}})
-    assert verdicts(lower).of("s2", "task").kind == "unchecked loss"
+    assert cell_verdicts(lower).of("s2", "task").kind == "unchecked loss"
 
 
 def test_a_table_of_means_has_no_verdict_and_one_with_standard_errors_has() -> None:
     table = TransferMatrix(("a", "b"), ("t",), np.array([[0.5], [0.9]]), np.array([0.4]))
-    assert [cell.kind for cell in verdicts(table).cells] == ["unknown", "unknown"]
-    assert "no interval" in verdicts(table).of("b", "t").words
+    assert [cell.kind for cell in cell_verdicts(table).cells] == ["unknown", "unknown"]
+    assert "no interval" in cell_verdicts(table).of("b", "t").words
     study = case("more skill")
     given = {"status": "given", "gain_low": nan, "gain_high": nan, "p": nan, "q": nan, "stderr": 0.02}
     imported = replace(
@@ -121,7 +121,7 @@ def test_a_table_of_means_has_no_verdict_and_one_with_standard_errors_has() -> N
         cells=tuple(replace(cell, **given) for cell in study.matrix.cells),
         base_cells=tuple(replace(cell, stderr=0.02) for cell in study.matrix.base_cells),
     )
-    found = verdicts(imported).of("s2", "task")
+    found = cell_verdicts(imported).of("s2", "task")
     assert found.kind == "unchecked gain"
     # unpaired: two standard errors of 2 points each
     assert found.gain.high - found.gain.value == pytest.approx(1.959964 * 2 * np.sqrt(2), abs=1e-4)
@@ -138,7 +138,7 @@ def test_own_data_predictions_and_missing_cells_are_told_apart() -> None:
             "sources": {"s1": {"variation": {"parents": ["s2"], "changes": ["balance"], "kind": "x"}}}
         },
     )
-    found = verdicts(renamed)
+    found = cell_verdicts(renamed)
     assert found.of("s2", "s2").kind == found.of("s1", "s2").kind == "in-domain"
     assert found.variations == ("s1",)
     assert {cell.source for cell in found.transfers} == {"s0"}
@@ -147,7 +147,7 @@ def test_own_data_predictions_and_missing_cells_are_told_apart() -> None:
         cells = tuple(
             replace(cell, status=status, value=value, reason="loss became NaN") for cell in study.matrix.cells
         )
-        cell = verdicts(replace(study.matrix, cells=cells)).of("s2", "task")
+        cell = cell_verdicts(replace(study.matrix, cells=cells)).of("s2", "task")
         assert (cell.kind, words in cell.words) == ("unknown", True)
 
 

@@ -36,6 +36,7 @@ OTHERWISE = {
     "pretrain": {"output"},  # folder
 }
 RECORDS = {
+    *("Answer", "CellVerdict", "Verdicts"),
     *("Cell", "Check", "Composite", "Engine", "Explanation", "Fault", "Growth", "ImportReport", "Interval"),
     *("PairFeatures", "Probe", "Profile", "Progress", "Recommendation", "RecommenderEvaluation", "Run"),
     *("RunStatus", "Study", "TaskText", "Traits", "TransferMatrix", "Viewing", "Waste"),
@@ -46,7 +47,7 @@ ERRORS = {
 }
 BESIDES = {
     *("ask_names", "complete", "decompose", "evaluate_recommenders", "figure_names", "load_study"),
-    *("open_run", "plan_growth", "rename", "streamed_query", "write_profile"),
+    *("open_run", "plan_growth", "rename", "streamed_query", "verdicts", "write_profile"),
     *("auc", "mean_regret", "ndcg", "pearson", "regret", "spearman"),
 }
 FUNCTIONS = sorted(name for name in tm.__all__ if inspect.isfunction(getattr(tm, name)))

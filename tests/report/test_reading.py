@@ -1,4 +1,4 @@
-"""How numbers are read: units, direction, colours; and what the headline makes of them."""
+"""How numbers are read: units, direction, colours."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ import simulated
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traitmap.analysis.profiles.pairs import Reason
 from traitmap.matrix.reading import nice_limit, of_seed, read, standardised
 from traitmap.matrix.record import TransferMatrix
 from traitmap.report import chart as palette
 from traitmap.report.chart import element, shorten, text_width
-from traitmap.report.headline import headline
 from traitmap.report.heatmap import absolute_view, gain_view, layout, z_view
 from traitmap.wording import counted, interval, listed, plain, probability, related, share, signed, typeset
 
@@ -88,50 +86,6 @@ def test_lower_is_better_turns_the_colour_and_not_the_number(conditions: dict) -
     assert absolute_view(plain_reading, 0, 0)[0] == 0
 
 
-def test_headline_praises_what_lowers_a_loss() -> None:
-    whole = simulated.matrix(("a", "b", "c"), ("a", "b", "c"), items=100)
-    cells = [(c.source, c.target) for c in whole.cells if c.seed is None and c.source != c.target]
-    for source, target in cells:
-        whole = simulated.with_cell(whole, source, target, gain=0.0, q=0.9)
-    whole = simulated.with_cell(whole, "a", "b", gain=-0.2, q=0.001)
-    up = headline(read(whole), None)
-    assert (up.better, [one.target for one in up.worse]) == ((), ["b"])
-    down = headline(read(replace(whole, conditions={"higher_is_better": {"b": False}})), None)
-    assert ([one.target for one in down.better], down.worse) == (["b"], ())
-    assert down.better[0].gain == "−20.0"
-
-
-def test_headline_counts_what_the_records_say() -> None:
-    whole = simulated.failed(simulated.matrix(), "stars", "toxicity")
-    off = [c for c in whole.cells if c.seed is None and c.source != c.target and np.isfinite(c.gain)]
-    standing = [c for c in off if c.q < 0.05]
-    found = headline(read(whole), None)
-    assert (found.tested, found.significant) == (len(off), len(standing)) == (99, len(standing))
-    assert found.raised == sum(c.gain > 0 for c in standing)
-    assert found.lowered == sum(c.gain < 0 for c in standing)
-    best = max(standing, key=lambda c: c.gain)
-    assert (found.better[0].source, found.better[0].target) == (best.source, best.target)
-    assert found.better[0].gain == f"+{100 * best.gain:.1f}"
-    worst = min(standing, key=lambda c: c.gain)
-    assert (found.worse[0].source, found.worse[0].target) == (worst.source, worst.target)
-
-
-def test_untold_names_each_reason_for_doubt() -> None:
-    whole = simulated.failed(simulated.matrix(seeds=(0,)), "stars", "toxicity")
-    floor = whole.values[:, 3].max() + 0.1
-    whole = replace(whole, majority=np.where(np.arange(10) == 3, floor, whole.majority))
-    doubts = "\n".join(headline(read(whole), simulated.traits(whole, used=0)).doubts)
-    assert "1 cell of 110 is unknown (1 failed)" in doubts
-    assert "one seed was trained" in doubts
-    assert "Skill on inference" in doubts
-    assert "Form or skill on big_arithmetic (12 %)" in doubts
-    assert "Whether there are traits at all" in doubts
-    partly = simulated.with_cell(whole, "stars", "stars", reason="1 of 2 seeds; seed 1 failed")
-    assert "1 cell is known in part only" in "\n".join(headline(read(partly), None).doubts)
-    calm = "\n".join(headline(read(simulated.matrix()), simulated.traits(simulated.matrix())).doubts)
-    assert not re.search("unknown|one seed|Skill on inference|traits at all", calm)
-
-
 def test_standardised_columns_have_mean_zero_and_deviation_one() -> None:
     values = np.random.default_rng(0).normal(3, 2, size=(9, 4))
     values[2, 1] = nan
@@ -198,17 +152,10 @@ def with_variation() -> TransferMatrix:
     return replace(whole, conditions={"sources": {"stars_mislabelled": {"variation": made}, "stars": {}}})
 
 
-def test_variations_of_a_source_are_told_apart_and_not_counted() -> None:
+def test_variations_of_a_source_are_told_apart() -> None:
     whole = with_variation()
     reading = read(whole)
     assert reading.variations == {10: "stars, mislabel 1"}
-    # The strongest of all, but a variation.
-    loud = simulated.with_cell(whole, "stars_mislabelled", "toxicity", gain=0.9, value=0.99, q=1e-9)
-    plain_found, found = headline(read(replace(loud, conditions={})), None), headline(read(loud), None)
-    assert plain_found.better[0].source == "stars_mislabelled"
-    assert all(one.source != "stars_mislabelled" for one in (*found.better, *found.worse))
-    assert found.tested == plain_found.tested - 10
-    assert (plain_found.variations, found.variations[:12]) == ("", "Not counted ")
 
 
 def test_a_seed_is_shown_on_the_scales_of_the_mean() -> None:
@@ -219,18 +166,3 @@ def test_a_seed_is_shown_on_the_scales_of_the_mean() -> None:
     missing = of_seed(reading, 7)
     assert {cell.status for row in missing.cells for cell in row} == {"missing"}
     assert not np.isfinite(missing.z).any()
-
-
-def test_a_lift_by_one_answer_for_all_says_so() -> None:
-    whole = simulated.matrix()
-    first, second = headline(read(whole), None).better[:2]
-    said = Reason("collapse", "answers 'a' 10 % -> 100 %; collapsed", 0.9, True)
-    noise = replace(said, significant=False)
-    reasons = {(first.source, first.target): (said,), (second.source, second.target): (noise,)}
-    found = headline(read(whole), None, reasons).better
-    assert (found[0].caveat, found[0].warning) == (
-        "answers 'a' 10 % → 100 %; collapsed",
-        "one answer for all",
-    )
-    assert (found[1].caveat, found[1].warning) == ("", "")
-    assert found[0].link == f"#cell={first.source}/{first.target}"

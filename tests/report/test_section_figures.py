@@ -22,8 +22,7 @@ from traitmap.report import explanation_figures, profiles, traits, which
 from traitmap.report.figure_files import figure_names, figure_svg
 from traitmap.report.page import render_report
 from traitmap.report.records import ReportContents, Shown
-from traitmap.report.which import which_part
-from traitmap.report.why import why_groups, why_part
+from traitmap.report.why import why_groups
 
 NASTY = '<script>alert("x")</script>'
 
@@ -350,15 +349,3 @@ def test_levels_leave_out_what_is_unknown() -> None:
     assert [float(dot.get("cx", "nan")) for dot in dots(shown)] == pytest.approx([zero + 0.8 * one], abs=0.1)
     assert "only 9 sources" in shown.description
     assert explanation_figures.levels(replace(some.explanation(), levels=())) is None
-
-
-def test_the_headline_tells_what_was_found_or_that_nothing_can_be_told() -> None:
-    found = some.explanation()
-    card = why_part(simulated.matrix(), None, found)["findings"][0]
-    assert card.value == "output length"
-    assert "hidden properties explain 21 % (chance 4 %)" in card.words
-    dull = replace(found, joint=(some.effect("style", 0.1),))
-    assert why_part(simulated.matrix(), None, dull)["findings"][0].value == "nothing that can be told"
-    held = some.held_out()
-    assert which_part(held)["findings"][0].value.startswith("no better than popularity")
-    assert which_part(None) == {"which": None, "findings": ()}

@@ -230,7 +230,7 @@ def cells_to_look_at(matrix: TransferMatrix) -> dict[str, list[str]]:
     return wanted
 
 
-def verdicts(
+def cell_verdicts(
     matrix: TransferMatrix, evidence: Mapping[tuple[str, str], Evidence] = MappingProxyType({})
 ) -> Verdicts:
     """A verdict for every pooled cell of a matrix (S, T).

@@ -6,7 +6,7 @@ gives; then details of single cells, read from the run's outcomes; then single f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
@@ -16,6 +16,7 @@ import numpy as np
 from traitmap import analysis
 from traitmap import matrix as matrices
 from traitmap import report as pages
+from traitmap.api.answers import FROM_SCORES, NOT_ASKED, date_of, target_outcomes, verdicts
 from traitmap.api.explanation import explain, outcome_findings
 from traitmap.api.profiles import profile
 from traitmap.api.runs import Run, contamination_in, open_run, overlap_in_words, with_predictions
@@ -24,7 +25,7 @@ from traitmap.errors import RunError, UserError
 from traitmap.matrix.record import TransferMatrix
 from traitmap.metrics import CLASS_METRICS
 from traitmap.progress import Listener, Progress, silent
-from traitmap.runs.cells import read_aggregates, read_outcomes
+from traitmap.runs.cells import read_aggregates
 from traitmap.runs.ledger import Ledger, read_ledger
 from traitmap.runs.store import RunStore, open_store
 from traitmap.runs.texts import read_run_texts
@@ -33,7 +34,6 @@ from traitmap.terminal import shows_progress
 
 if TYPE_CHECKING:
     from traitmap.api.subject import MatrixLike
-    from traitmap.data.records import Outcome
 
 Part = TypeVar("Part")
 MOST_PAIRS = 4_000  # of sources and targets, for which the report says why and which
@@ -78,7 +78,9 @@ def write_report(
             folder, why=not fast, which=not fast, cells=True, parser=parser, listener=listener or silent
         )
     else:
-        contents = table_contents(read_matrix(run), which=not fast, listener=listener or silent)
+        contents = table_contents(
+            read_matrix(run), which=not fast, date=date_of(run), listener=listener or silent
+        )
     return pages.write_report(Path(path) if path is not None else report_path(run), contents)
 
 
@@ -93,12 +95,17 @@ def report_path(run: MatrixLike) -> Path:
 
 
 def table_contents(
-    matrix: TransferMatrix, *, which: bool = True, seed: int = 0, listener: Listener = silent
+    matrix: TransferMatrix,
+    *,
+    which: bool = True,
+    date: str = "",
+    seed: int = 0,
+    listener: Listener = silent,
 ) -> pages.ReportContents:
-    """What the report of a table of scores shows: traits, and what would have been recommended.
+    """What the report of a table of scores shows: the answer, traits, and what would have been recommended.
 
-    which: whether to compute the latter, for which gains must be known. ``missing`` says why a part is not
-    there.
+    which: whether to compute the latter, for which gains must be known. date: of the scores. ``missing`` says
+    why a part is not there.
     """
     listener(Progress("traits", 0, 1))
     traits = traits_if_any(matrix)
@@ -119,6 +126,9 @@ def table_contents(
         traits=traits,
         conditions=matrix.conditions,
         evaluation=evaluation,
+        answer=analysis.answer_of(
+            matrix, analysis.cell_verdicts(matrix), why_not=FROM_SCORES, traits=traits, date=date
+        ),
         missing=MappingProxyType(missing),
     )
 
@@ -204,6 +214,14 @@ def report_contents(
         explanation=explanation,
         evaluation=evaluation,
         cells=details,
+        answer=analysis.answer_of(
+            matrix,
+            verdicts(run, matrix=matrix),
+            explanation=explanation,
+            why_not=f"cannot be told: {missing['why']}" if "why" in missing else NOT_ASKED,
+            traits=traits,
+            date=date_of(run),
+        ),
         missing={name: reason for name, reason in missing.items() if name in ("why", "which", "profile")},
     )
 
@@ -290,7 +308,7 @@ def cell_details(
         if not sources:
             continue
         details = analysis.target_details(
-            target, _outcomes(store, ledger, target, sources), texts.get(target, ()), sources, seed=seed
+            target, target_outcomes(store, ledger, target, sources), texts.get(target, ()), sources, seed=seed
         )
         if details is not None:
             targets[target] = details[0]
@@ -308,25 +326,6 @@ def cell_details(
         metrics=tuple(_metrics(store, ledger, matrix, profile))[:MOST_METRICS],
         spent=MappingProxyType(_spent(ledger)),
     )
-
-
-def _outcomes(
-    store: RunStore, ledger: Ledger, target: str, sources: Sequence[str]
-) -> dict[tuple[str, int | None], Sequence[Outcome]]:
-    """(source, seed) -> outcomes of one target, of the base and some sources.
-
-    Cells without items are left out.
-    """
-    rows = {BASELINE, *sources}
-    done = [
-        cell
-        for cell in ledger.cells
-        if cell.target == target and cell.source in rows and cell.status == "done" and cell.key is not None
-    ]
-    outcomes: dict[tuple[str, int | None], Sequence[Outcome]] = {
-        (cell.source, cell.seed): read_outcomes(store.cell(cell.key or "")) for cell in done
-    }
-    return {key: items for key, items in outcomes.items() if items}
 
 
 def _metrics(

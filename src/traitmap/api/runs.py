@@ -81,6 +81,22 @@ class Run:
         """
         return self.matrix().conditions
 
+    def answer(
+        self,
+        *,
+        target: str | None = None,
+        texts: TextsLike | None = None,
+        why: bool = True,
+        date: str | None = None,
+        seed: int = 0,
+        listener: Listener | None = None,
+    ) -> analysis.Answer:
+        """What to pick, avoid and trust, why, and what is uncertain; settings as for ``traitmap.answer``.
+
+        MatrixError for a target that the run does not have.
+        """
+        return api.answer(self, target=target, texts=texts, why=why, date=date, seed=seed, listener=listener)
+
     def traits(
         self,
         *,

@@ -1,4 +1,4 @@
-"""Commands on a run or a table of scores: matrix, traits, profile, explain, recommend, report, figure."""
+"""Commands on a run or a table of scores: answer, matrix, traits, profile, explain, recommend, report, ..."""
 
 from __future__ import annotations
 
@@ -60,8 +60,11 @@ def matrix(
 
     Example: traitmap matrix runs/mini --csv matrix.csv
     """
+    subject, record = subject_of(run, reading), None
     with shown_wait("matrix"):
-        table = api.read_matrix(subject_of(run, reading), predicted=not measured_only)
+        table = api.read_matrix(subject, predicted=not measured_only)
+        if not as_json and csv is None and parquet is None:
+            record = api.answer(subject, why=False, date=api.date_of(run), listener=silent)
     if csv is not None:
         table.to_csv(csv)
         if table.predicted.any():
@@ -73,8 +76,32 @@ def matrix(
         table.to_parquet(parquet)
     if as_json:
         print_json(table.to_json())
-    elif csv is None and parquet is None:
-        print_table(tables.matrix_view(table))
+    elif record is not None:
+        print_table(tables.matrix_view(table, record))
+
+
+@app.command()
+@takes_table
+def answer(
+    run: MatrixOrRun,
+    as_json: AsJson = False,
+    target: Annotated[
+        str | None, typer.Option(help="Speak of one target alone.", autocompletion=targets_of_run)
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="JSONL rows of task, input, output, choices; a run has its own.")
+    ] = None,
+    reading: Reading = NO_READING,
+) -> None:
+    """What to pick, what to avoid, what can be trusted, why, and what is uncertain: one screen.
+
+    Example: traitmap answer runs/mini
+    Example: traitmap answer runs/mini --target reviews
+    """
+    subject = subject_of(run, reading)
+    with shown_wait("answer"):
+        record = api.answer(subject, target=target, texts=texts, date=api.date_of(run), listener=silent)
+    print_json(record.to_json()) if as_json else print_table(tables.first_screen_view(record))
 
 
 @app.command()

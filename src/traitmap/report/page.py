@@ -23,11 +23,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from traitmap import __version__
+from traitmap.analysis.answer import Answer, answer_of
 from traitmap.analysis.traits.scaling import clustered_order
+from traitmap.analysis.verdicts import cell_verdicts
 from traitmap.errors import UserError
 from traitmap.matrix.reading import Reading, matrix_table, read
 from traitmap.report.chart import STEPS, diverging_class, themed, value_class
-from traitmap.report.headline import headline
+from traitmap.report.first_screen import page_answer
 from traitmap.report.heatmap import Z_LIMIT, heatmap, layout
 from traitmap.report.records import ReportContents
 from traitmap.report.script_data import cell_parts, details_note, frame_data, layers
@@ -70,7 +72,7 @@ def write_report(path: Path, contents: ReportContents) -> Path:
 def render_report(contents: ReportContents) -> str:
     """The page as text; a part of the contents that is None has no section.
 
-    conditions: whatever the run recorded, shown as it is; the headline looks in it for the study's name
+    conditions: whatever the run recorded, shown as it is; the top looks in it for the study's name
     (``name``, ``study.name``), the base (``model.path``, ``study.model.path``, ``base``), ``reproduce``
     (commands, one per line) and ``study`` (all of it, shown as a file that runs again). missing: section
     (``why``, ``which``) -> why it could not be computed, which stands in its place.
@@ -85,16 +87,16 @@ def render_report(contents: ReportContents) -> str:
         ]
         missing = {}
     script = "".join(map(_file, SCRIPTS))
+    answer = contents.answer or _answer(contents)
     page: dict[str, Any] = {
         "title": find(conditions, "name", "study.name", "study", "file") or "Transfer matrix",
-        "facts": _facts(reading, conditions),
-        "headline": headline(reading, traits, cells.reasons if cells else {}),
+        "facts": [*_facts(reading, conditions), *([("Results of", answer.date)] if answer.date else [])],
+        "answer": page_answer(answer),
         "lead": _lead(reading, elsewhere),
         "based": reading.has_base,
         "elsewhere": elsewhere,
         "read_as": find(conditions, "read_as"),
         "untold": untold if elsewhere else [],
-        "findings": (),
         "style": Markup(themed("".join(map(_file, STYLES)))),
         "script": Markup(script),
         "script_digest": _digest(script),
@@ -107,9 +109,19 @@ def render_report(contents: ReportContents) -> str:
         _conditions_part(conditions, cells),
     )
     for part in parts:
-        findings = (*page["findings"], *part.get("findings", ()))
-        page |= part | {"findings": findings}
+        page |= part
     return _environment().get_template("report.html").render(page)
+
+
+def _answer(contents: ReportContents) -> Answer:
+    """The answer by the matrix alone, where nobody looked at answers of a run."""
+    return answer_of(
+        contents.matrix,
+        cell_verdicts(contents.matrix),
+        explanation=contents.explanation,
+        why_not="",
+        traits=contents.traits,
+    )
 
 
 # Sections that need more than scores, as what cannot be told without it.
@@ -201,7 +213,7 @@ def _facts(reading: Reading, conditions: Mapping[str, Any]) -> list[tuple[str, s
         ("Sources", sources),
         ("Targets", str(len(reading.targets))),
         ("Seeds", str(len(reading.seeds)) if reading.seeds else ""),
-        ("Test items", f"{items:,}".replace(",", "\u202f") if items else ""),
+        ("Test items", f"{items:,}" if items else ""),
         ("Cells known", f"{known} of {len(cells)}"),
     ]
     return [(name, value) for name, value in facts if value]

@@ -1,6 +1,6 @@
 """What the report is made of: all records of a run in one, and what a section shows of them.
 
-A section turns records into figures and findings; each figure carries the table of the same numbers.
+A section turns records into figures; each figure carries the table of the same numbers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from traitmap.report.chart import Chart
 from traitmap.table import Table
 
 if TYPE_CHECKING:
+    from traitmap.analysis.answer import Answer
     from traitmap.analysis.explanation.records import Explanation
     from traitmap.analysis.profiles.record import Profile
     from traitmap.analysis.recommendation.held_out import HeldOut
@@ -29,7 +30,8 @@ class ReportContents:
 
     profile: what texts and answers say. explanation: why gains are what they are. evaluation: what would have
     been recommended for each target, and what came of it. recommendation: for a target that the matrix does
-    not have. cells: details of single cells. missing: part -> why it is not there.
+    not have. cells: details of single cells. answer: what the top of the page says; None takes what the
+    matrix alone says. missing: part -> why it is not there.
     """
 
     matrix: TransferMatrix
@@ -40,6 +42,7 @@ class ReportContents:
     recommendation: Any = None
     evaluation: HeldOut | None = None
     cells: Any = None
+    answer: Answer | None = None
     missing: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -68,21 +71,3 @@ class Shown:
         """The chart under the figure's name; those who do not see it are told of the table."""
         alt = f"{self.chart.alt} The same numbers stand in the table."
         return replace(self.chart, alt=alt).svg(self.name)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A card of the headline: one finding that a section puts at the top of the page.
-
-    heading: what was asked; value: the answer, a number or a few words; words: its evidence, in sentences.
-    unit: stands small behind a number. side: ``better``, ``worse`` or nothing, for the colour.
-    wordy: ``value`` is words, not a number. link: id of the section that shows it in full.
-    """
-
-    heading: str
-    value: str
-    words: str
-    unit: str = ""
-    side: str = ""
-    wordy: bool = False
-    link: str = ""

@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 
+from traitmap.analysis.answer_words import traits_in_words
 from traitmap.analysis.tables import (
     asymmetries_table,
     components_table,
@@ -29,7 +30,7 @@ from traitmap.analysis.tables import (
 )
 from traitmap.matrix.reading import MARK, matrix_table, read
 from traitmap.matrix.record import TransferMatrix
-from traitmap.report.headline import traits_in_words
+from traitmap.report.first_screen import lines_view, verdict_table
 from traitmap.report.terminal_runs import indented, section
 from traitmap.table import Entry, Row, Table, to_terminal, words
 from traitmap.wording import (
@@ -45,6 +46,7 @@ from traitmap.wording import (
 )
 
 if TYPE_CHECKING:
+    from traitmap.analysis.answer import Answer
     from traitmap.analysis.explanation.records import Explanation, OddCell
     from traitmap.analysis.profiles.cell_classes import CellClasses
     from traitmap.analysis.profiles.cell_lengths import CellLengths
@@ -64,12 +66,18 @@ SHOWN_CELLS = 8
 SHOWN_PAIRS = 8
 
 
-def matrix_view(matrix: TransferMatrix) -> RenderableType:
-    """Base row of absolute values, gains in points beneath it, ``*`` at q < .05; in blocks that fit.
+def matrix_view(matrix: TransferMatrix, answer: Answer | None = None) -> RenderableType:
+    """Base row of absolute values, gains in points beneath it; in blocks that fit.
 
-    Metrics that are not shares stand in their own unit; what is not known says why in a word.
+    answer: of the same matrix, whose lines stand above it, and whose verdicts behind the gains in place of
+    ``*`` at q < .05. Metrics that are not shares stand in their own unit; what is not known says why.
     """
-    return to_terminal(matrix_table(read(matrix)))
+    reading = read(matrix)
+    if answer is None:
+        return to_terminal(matrix_table(reading))
+    lines = [(heading, text) for heading, text in answer.lines if heading != "WHY"]
+    table = to_terminal(verdict_table(reading, answer.verdicts))
+    return Group(words(answer.title, "bold"), lines_view(lines), words(""), table)
 
 
 def _warnings(warnings: Iterable[TraitWarning]) -> list[RenderableType]:
@@ -149,7 +157,8 @@ def recommendation_view(result: Recommendation) -> RenderableType:
 
     Beside them stand what popularity and a random draw would give, and what the prediction rests on.
     """
-    parts: list[RenderableType] = [words(f"Sources for {result.target}", "bold"), words(result.words)]
+    parts: list[RenderableType] = [words(f"Sources for {result.target}", "bold"), words(result.headline)]
+    parts += [words(result.words)] if result.headline != result.words else []
     parts += [words(""), to_terminal(ranking_table(result))]
     for place, advice in enumerate(result.ranked, start=1):
         parts += section(f"{place}. {advice.source}", *(indented(text) for text in _reasons(advice)))
@@ -261,6 +270,8 @@ def evaluation_view(result: RecommenderEvaluation) -> RenderableType:
         f"{conditions['averaged_over']}. --json has every metric with its interval."
     )
     return Group(
+        words(result.headline, "bold"),
+        words(""),
         words(models.caption, "bold"),
         to_terminal(models),
         *section(against.caption, to_terminal(against)),

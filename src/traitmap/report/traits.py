@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from traitmap.analysis.answer_words import traits_in_words
 from traitmap.analysis.tables import (
     component_name,
     effects_table,
@@ -27,7 +28,6 @@ from traitmap.matrix.reading import Reading, nice_limit, read
 from traitmap.matrix.record import TransferMatrix
 from traitmap.matrix.statistics import ROUNDED_Z, Interval
 from traitmap.report import plane_charts
-from traitmap.report.headline import traits_in_words
 from traitmap.report.heatmap import gain_text
 from traitmap.report.plane_charts import CROWDED, Curve, curve
 from traitmap.report.records import Shown

@@ -15,10 +15,10 @@ from traitmap.analysis.recommendation.records import Recommendation
 from traitmap.analysis.tables import ranking_table
 from traitmap.matrix.statistics import Interval
 from traitmap.report.plane_charts import against
-from traitmap.report.records import Finding, Shown
+from traitmap.report.records import Shown
 from traitmap.report.row_charts import Row, row_chart
 from traitmap.table import Table
-from traitmap.wording import UNKNOWN, clean, counted, estimate, interval, plain, signed, typeset
+from traitmap.wording import UNKNOWN, clean, counted, estimate, plain, signed, typeset
 
 MOST_SOURCES = 6
 _PICKS = (
@@ -321,14 +321,14 @@ def _ranking(recommendation: Recommendation, number: int, ends: tuple[float, flo
 
 
 def which_part(evaluation: HeldOut | None, missing: str = "") -> dict[str, Any]:
-    """What ``which.html`` shows (key ``which``; None: no section), and cards for the headline (``findings``).
+    """What ``which.html`` shows (key ``which``; None: no section).
 
     evaluation: what would have been recommended for each target, and what came of it. missing: why there is
     none, in a sentence.
     """
     if evaluation is None:
         section = {"missing": missing, "figures": (), "rankings": (), "impossible": (), "unsure": ""}
-        return {"which": section if missing else None, "findings": ()}
+        return {"which": section if missing else None}
     unsure = [one.target for one in evaluation.recommendations if one.verdict == "inconclusive"]
     count = counted(len(evaluation.recommendations), "target")
     if len(unsure) == len(evaluation.recommendations):
@@ -342,8 +342,7 @@ def which_part(evaluation: HeldOut | None, missing: str = "") -> dict[str, Any]:
             "rankings": rankings(evaluation),
             "impossible": tuple((clean(name), clean(why)) for name, why in evaluation.impossible.items()),
             "unsure": doubt if unsure else "",
-        },
-        "findings": (_card(evaluation),) if evaluation.targets > 1 else (),
+        }
     }
 
 
@@ -351,20 +350,3 @@ def which_figures(evaluation: HeldOut) -> tuple[Shown, ...]:
     """The figures over all targets."""
     figures = picks(evaluation), regret(evaluation), predicted(evaluation)
     return tuple(figure for figure in figures if figure is not None)
-
-
-def _card(evaluation: HeldOut) -> Finding:
-    """The headline's card: whether the recommender beats popularity here."""
-    saved = evaluation.saved
-    value = "better than popularity" if saved.value > 0 else "worse than popularity"
-    words = (
-        f"The recommender's first picks give {signed(saved.value)} points {interval(saved.low, saved.high)} "
-        f"against those of popularity, over {counted(evaluation.targets, 'hidden target')}."
-    )
-    return Finding(
-        heading="Which source",
-        value=value if saved.clear else "no better than popularity, as far as can be told",
-        words=typeset(words),
-        wordy=True,
-        link="which",
-    )

@@ -18,10 +18,10 @@ from traitmap.matrix.statistics import Interval
 from traitmap.report import explanation_figures, profiles
 from traitmap.report.explanation_figures import LEVEL
 from traitmap.report.plane_charts import Curve, curves
-from traitmap.report.records import Finding, Shown
+from traitmap.report.records import Shown
 from traitmap.report.row_charts import estimate_row, row_chart
 from traitmap.table import Entry, Table
-from traitmap.wording import clean, counted, estimate, listed, plain, probability, related, share, typeset
+from traitmap.wording import clean, counted, estimate, plain, probability, related, typeset
 
 if TYPE_CHECKING:
     from traitmap.analysis.profiles.record import Profile
@@ -233,12 +233,12 @@ def format_table(parts: Sequence[FormatPart]) -> Table:
 def why_part(
     matrix: TransferMatrix, profile: Profile | None, explanation: Explanation | None, missing: str = ""
 ) -> dict[str, Any]:
-    """What ``why.html`` shows (key ``why``; None: no section), and cards for the headline (``findings``).
+    """What ``why.html`` shows (key ``why``; None: no section).
 
     missing: why there is no explanation, in a sentence.
     """
     if profile is None and explanation is None and not missing:
-        return {"why": None, "findings": ()}
+        return {"why": None}
     return {
         "why": {
             "groups": why_groups(matrix, profile, explanation),
@@ -248,29 +248,8 @@ def why_part(
             "warnings": explanation.warnings if explanation else (),
             "notes": profile.all_notes() if profile else (),
             "relations": bool(profile and profile.relations),
-        },
-        "findings": (_card(explanation),) if explanation and explanation.joint else (),
+        }
     }
-
-
-def _card(explanation: Explanation) -> Finding:
-    """The headline's card: what goes with gains once everything else is held constant."""
-    clear = [clean(effect.name).replace("_", " ") for effect in explanation.joint if effect.stands]
-    shares = [
-        f"{group.group} properties explain {share(group.share)} (chance {share(group.null_mean)})"
-        for group in explanation.dominance.groups
-    ]
-    words = f"Of the variance between {counted(explanation.pairs, 'pair')}, {listed(shares)}; "
-    words += f"{share(explanation.dominance.unexplained)} is unexplained."
-    if clear:
-        words = f"{'Goes' if len(clear) == 1 else 'Go'} with how much a pair gains. {words}"
-    return Finding(
-        heading="Why",
-        value=listed(clear) if clear else "nothing that can be told",
-        words=words,
-        wordy=True,
-        link="why",
-    )
 
 
 def why_groups(

@@ -1,0 +1,158 @@
+"""The answer of a run or a table: what to pick, what to avoid, what can be trusted, why, what is uncertain.
+
+``verdicts`` calls every cell by what its answers show; ``answer`` ranks what the verdicts leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from traitmap import analysis
+from traitmap.api.explanation import explain
+from traitmap.api.runs import contamination_in
+from traitmap.api.subject import folder_of, read_matrix, traits_if_any
+from traitmap.errors import RunError, UserError
+from traitmap.matrix.record import TransferMatrix
+from traitmap.progress import Listener, silent
+from traitmap.runs.cells import read_outcomes
+from traitmap.runs.ledger import Ledger, read_ledger
+from traitmap.runs.store import RunStore, open_store
+from traitmap.runs.texts import read_run_texts
+from traitmap.study.settings import BASELINE
+from traitmap.terminal import shows_progress
+
+if TYPE_CHECKING:
+    from traitmap.api.subject import MatrixLike, TextsLike
+    from traitmap.data.records import Outcome
+    from traitmap.data.texts import Texts
+
+NOT_ASKED = "not asked here; traitmap explain says what goes with gains"
+FROM_SCORES = "cannot be told from scores alone; with texts of the tasks (--texts) it can"
+
+
+@shows_progress
+def answer(
+    subject: MatrixLike,
+    *,
+    target: str | None = None,
+    texts: TextsLike | None = None,
+    why: bool = True,
+    date: str | None = None,
+    seed: int = 0,
+    listener: Listener | None = None,
+) -> analysis.Answer:
+    """What to pick, what to avoid, what can be trusted, why, and what is uncertain: one record.
+
+    The twin of ``traitmap answer``. subject: a run or a table of scores, see ``read_matrix``. target: speak
+    of one target alone. texts: of every task, for a table that is to say why; a run has its own. why: whether
+    to look for what goes with gains and for traits, which takes some seconds. date: of the results, by
+    default when the run or the file was last written. seed: of everything random. listener: see
+    ``Progress``; None shows progress on a terminal or notebook.
+
+    Raises MatrixError for a target that the matrix does not have, RunError where a folder holds no run.
+    """
+    matrix = read_matrix(subject, predicted=True)
+    explanation, why_not, traits = None, NOT_ASKED, None
+    if why:
+        explanation, why_not = _explained(subject, texts, seed, listener or silent)
+        traits = traits_if_any(matrix)
+    return analysis.answer_of(
+        matrix,
+        verdicts(subject, matrix=matrix),
+        target=target,
+        explanation=explanation,
+        why_not=why_not,
+        traits=traits,
+        date=date_of(subject) if date is None else date,
+    )
+
+
+def _explained(
+    subject: MatrixLike, texts: TextsLike | None, seed: int, listener: Listener
+) -> tuple[analysis.Explanation | None, str]:
+    """The explanation, or why there is none in a few words."""
+    if folder_of(subject) is None and texts is None:
+        return None, FROM_SCORES
+    try:
+        return explain(subject, texts=texts, seed=seed, listener=listener), ""
+    except UserError as error:
+        reason = str(error).split(";")[0].split(": ")[-1].rstrip(".")
+        return None, f"cannot be told: {reason}"
+
+
+def date_of(subject: MatrixLike) -> str:
+    """The day on which a run or a file was last written, such as 2026-11-30; empty for what is no file."""
+    folder = folder_of(subject)
+    path = folder / "run.json" if folder is not None else subject
+    if not isinstance(path, str | Path) or not Path(path).is_file():
+        return ""
+    return datetime.fromtimestamp(Path(path).stat().st_mtime, UTC).date().isoformat()
+
+
+def verdicts(subject: MatrixLike, *, matrix: TransferMatrix | None = None) -> analysis.Verdicts:
+    """One verdict for every cell of a run or a table, by the rules of ``analysis.verdicts``.
+
+    matrix: of the subject, where it is read already. The answers of a run are read target by target, and of
+    cells beyond noise alone. RunError where a folder holds no run.
+    """
+    matrix = read_matrix(subject, predicted=True) if matrix is None else matrix
+    folder = folder_of(subject)
+    return analysis.cell_verdicts(matrix, {} if folder is None else _evidence(folder, matrix))
+
+
+def _evidence(folder: Path, matrix: TransferMatrix) -> dict[tuple[str, str], analysis.Evidence]:
+    """What the answers of all cells beyond noise show."""
+    store = open_store(folder)
+    ledger = read_ledger(store)
+    contamination = contamination_in(folder)
+    controls = analysis.format_controls(matrix)
+    texts: Texts = MappingProxyType({})
+    with suppress(RunError):  # an earlier version or somebody else made the run
+        texts = read_run_texts(store).targets
+    evidence: dict[tuple[str, str], analysis.Evidence] = {}
+    for target, sources in analysis.cells_to_look_at(matrix).items():
+        rows = {*sources, *(controls[source] for source in sources if source in controls)}
+        seen = analysis.cell_evidence(
+            target,
+            target_outcomes(store, ledger, target, rows),
+            sources,
+            texts=texts.get(target, ()),
+            touched=_touched(contamination, target),
+            controls=controls,
+        )
+        evidence |= {(source, target): cell for source, cell in seen.items()}
+    return evidence
+
+
+def _touched(contamination: analysis.Contamination | None, target: str) -> Mapping[str, Sequence[int]] | None:
+    """Source -> places of the target's items that its training texts hold, where they were compared."""
+    if contamination is None or not contamination.items.get(target):
+        return None
+    held = {
+        one.source: one.touched for one in contamination.overlaps if one.target == target and one.material
+    }
+    return {source: held.get(source, ()) for source in contamination.sources}
+
+
+def target_outcomes(
+    store: RunStore, ledger: Ledger, target: str, sources: Collection[str]
+) -> dict[tuple[str, int | None], Sequence[Outcome]]:
+    """(source, seed) -> outcomes of one target, of the base and some sources.
+
+    Cells without items, and damaged ones, are left out.
+    """
+    rows = {BASELINE, *sources}
+    outcomes: dict[tuple[str, int | None], Sequence[Outcome]] = {}
+    for cell in ledger.cells:
+        if cell.target != target or cell.source not in rows or cell.status != "done" or cell.key is None:
+            continue
+        try:
+            outcomes[cell.source, cell.seed] = read_outcomes(store.cell(cell.key))
+        except RunError:  # the matrix tells of it
+            continue
+    return {key: items for key, items in outcomes.items() if items}
