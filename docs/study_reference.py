@@ -14,7 +14,17 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from traitmap.study.load import legal_values
-from traitmap.study.settings import Endpoint, Lora, Mislabel, Model, Source, Study, Target, Training
+from traitmap.study.settings import (
+    Endpoint,
+    Lora,
+    Mislabel,
+    Model,
+    OwnTarget,
+    Source,
+    Study,
+    Target,
+    Training,
+)
 
 PAGE = Path(__file__).parent / "study-reference.md"
 # Where each record stands in a study file, in the order in which the page tells them.
@@ -26,6 +36,7 @@ RECORDS: dict[type[BaseModel], tuple[str, str]] = {
     Training: ("training", "training."),
     Source: ("sources", "sources[]."),
     Mislabel: ("sources[].mislabel", "sources[].mislabel."),
+    OwnTarget: ("sources[].target", "sources[].target."),
     Target: ("targets", "targets[]."),
 }
 SET_BY_US = {(Study, "path")}  # fields that no study file holds

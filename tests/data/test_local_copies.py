@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import shutil
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pytest
 import yaml
 from huggingface_hub import constants
+from pyarrow import feather, ipc, parquet
 
 import traitmap.mini
 from hub_layouts import LAYOUTS, write_copies
@@ -24,12 +27,14 @@ from traitmap.data.copies import (
     read_from_copy,
     tokenizer_copy,
 )
+from traitmap.data.harness import open_config
 from traitmap.data.lineage import load_sources
+from traitmap.data.targets import load_target
 from traitmap.engine.endpoint.engine import load_tokenizer
 from traitmap.engine.open import open_engine_if_present, with_local_copy
 from traitmap.errors import DataError, ModelError, StudyError
 from traitmap.study.load import load_study
-from traitmap.study.settings import Model, Study
+from traitmap.study.settings import Model, Study, Target
 
 
 def study(folder: Path, **source: object) -> Study:
@@ -127,6 +132,71 @@ def test_a_hub_out_of_reach_is_told_from_other_faults() -> None:
     wrapped = ValueError("no data")
     wrapped.__cause__ = ConnectionError("away")
     assert no_network(wrapped)
+
+
+TABLE = [{"a": "1", "b": "x"}, {"a": "2", "b": "y"}]
+
+
+def write_split(place: Path, ending: str) -> None:
+    """The split ``test`` of a copy in one of the forms that sources read."""
+    place.mkdir(parents=True)
+    file, lines = place / f"test{ending}", "".join(json.dumps(row) + "\n" for row in TABLE)
+    texts = {
+        ".jsonl": lines, ".ndjson": lines, ".json": json.dumps(TABLE, indent=1),
+        ".csv": "a,b\n1,x\n2,y\n", ".tsv": "a\tb\n1\tx\n2\ty\n",
+    }  # fmt: skip
+    plain = ending.removesuffix(".gz")
+    if plain == ".data.json":
+        file, plain = place / "test.json", ".json"
+        texts[".json"] = json.dumps({"version": 1, "data": TABLE})
+    if plain in texts:
+        content = texts[plain].encode()
+        file.write_bytes(gzip.compress(content) if ending.endswith(".gz") else content)
+    elif ending == ".parquet":
+        parquet.write_table(pa.Table.from_pylist(TABLE), file)
+    elif ending == ".feather":
+        feather.write_feather(pa.Table.from_pylist(TABLE), file)
+    else:
+        with ipc.new_file(file, pa.Table.from_pylist(TABLE).schema) as stream:
+            stream.write_table(pa.Table.from_pylist(TABLE))
+
+
+ENDINGS = [".jsonl", ".ndjson", ".json", ".data.json", ".csv", ".tsv", ".parquet", ".feather", ".arrow"]
+
+
+@pytest.mark.parametrize("ending", [*ENDINGS, ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz", ".tsv.gz"])
+def test_every_form_that_sources_read_is_a_copy_for_sources_tasks_and_targets(tmp_path, ending):
+    write_split(tmp_path / "copies" / "org__name", ending)
+    asked = study(tmp_path, split="test")
+    assert prompts(asked) == ["1:", "2:"]
+    config = {"task": "t", "dataset_path": "org/name", "output_type": "generate_until", "test_split": "test"}
+    task = open_config(
+        "t", config | {"doc_to_text": "{{a}}", "doc_to_target": "b"}, copies=tmp_path / "copies"
+    )
+    assert [str(doc["a"]) for doc in task.test_docs()] == ["1", "2"]
+    target = Target(path="org/name", prompt="{{ a }}:", answer="b")
+    assert [text.input for text in load_target(asked, target).texts()] == ["1:", "2:"]
+
+
+def test_splits_in_two_forms_are_told_and_read_one_by_one(tmp_path: Path) -> None:
+    place = tmp_path / "copies" / "org__name"
+    write_split(place, ".feather")
+    (place / "train.csv").write_text("a,b\n3,z\n")
+    assert prompts(study(tmp_path)) == ["3:"]
+    assert prompts(study(tmp_path, split="test")) == ["1:", "2:"]
+    with pytest.raises(DataError, match=r"several forms \(test.feather, train.csv\)"):
+        read_from_copy({"dataset_path": "org/name"}, tmp_path / "copies")
+    (place / "train.jsonl").write_text(rows("4"))
+    with pytest.raises(DataError, match=r"train.csv and train.jsonl are one split"):
+        prompts(study(tmp_path))
+
+
+def test_a_pointer_of_git_lfs_is_no_copy(tmp_path: Path) -> None:
+    place = tmp_path / "copies" / "org__name"
+    place.mkdir(parents=True)
+    (place / "train.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(DataError, match="git lfs pull"):
+        prompts(study(tmp_path))
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

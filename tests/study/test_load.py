@@ -170,7 +170,7 @@ EXPECTED = [
     (25, "sources[4].name", "'__baseline__' is reserved"),
     (28, "targets[1].name", "'gsm8k' is the name of targets[0] already; choose another name"),
     (28, "targets[1].num_fewshot", "-1 is not legal; give a whole number, at least 0"),
-    (29, "targets[2].task", "required, but not given; write task: gsm8k"),
+    (29, "targets[2]", "nothing is asked: give task (an lm-eval task or group) or path"),
     (30, "limit", "'ten' is not legal; give a whole number, at least 1"),
     (31, "limit", "the key stands twice (first on line 30)"),
     (32, "path", "unknown key 'path'"),

@@ -28,7 +28,7 @@ from traitmap.study.document import Place
 from traitmap.study.load import StudyDraft, read_draft
 from traitmap.study.paths import MINI, is_task_file, model_location, resolve
 from traitmap.study.rules import parents
-from traitmap.study.settings import Model, Study, Target
+from traitmap.study.settings import Model, Study, Target, target_of
 from traitmap.wording import listed
 
 if TYPE_CHECKING:
@@ -170,29 +170,50 @@ def _target_faults(
     draft: StudyDraft, study: Study, render_chat: RenderChat | None
 ) -> Iterator[tuple[Place, str]]:
     for at, target in draft.targets.items():
-        if is_task_file(target.task) and not os.path.isfile(file := resolve(target.task, study.folder)):
-            yield ("targets", at, "task"), f"there is no file {file}; check the path"
+        if target.task and is_task_file(target.task) and not os.path.isfile(_file(study, target.task)):
+            yield ("targets", at, "task"), f"there is no file {_file(study, target.task)}; check the path"
             continue
-        if not render_chat:  # where no base is at hand, all but the chat template can still be checked
-            target = target.model_copy(update={"apply_chat_template": False})
-        if message := _target_problem(study, target, render_chat):
-            yield ("targets", at, "task"), message.removeprefix(f"target {target.name!r}: ")
+        for key, message in _target_problems(study, target, render_chat):
+            yield ("targets", at, key), message
+    for at, source in draft.sources.items():
+        target_or_none = target_of(source)
+        if target_or_none is None or source.target is None:
+            continue
+        for key, message in _target_problems(study, target_or_none, render_chat):
+            elsewhere = source.target.path is not None or source.target.split is not None
+            if key in type(source.target).model_fields and (elsewhere or key != "path"):
+                yield ("sources", at, "target", key), message
+            elif elsewhere:  # what the source says, read on other rows than its own
+                yield ("sources", at, "target"), f"{target_or_none.path}: {key}: {message}"
+            # else the source itself has the same fault
 
 
-def _target_problem(study: Study, target: Target, render_chat: RenderChat | None) -> str | None:
-    from traitmap.data.targets import load_target  # lm-eval takes seconds to import
+def _file(study: Study, path: str) -> Path:
+    return resolve(path, study.folder)
 
+
+def _target_problems(study: Study, target: Target, render_chat: RenderChat | None) -> list[tuple[str, str]]:
+    """The setting to look at, and what is wrong, for each fault of a target and its data."""
+    from traitmap.data.file_targets import TargetError
+    from traitmap.data.targets import load_entry  # lm-eval takes seconds to import
+
+    if not render_chat:  # where no base is at hand, all but the chat template can still be checked
+        target = target.model_copy(update={"apply_chat_template": False})
     some = target.model_copy(update={"limit": _at_most(target.limit or study.limit)})
-    for part in (some, target):  # the first items may hide their gold answers while others show them
+    prefix = f"target {target.name!r}: "
+    # the first items of a task may hide their gold answers while others show them
+    for part in (some, target) if target.task else (target,):
         try:
-            load_target(study, part, render_chat)
+            load_entry(study, part, render_chat or plain_chat)
+        except TargetError as error:
+            return [(problem.key, problem.message.removeprefix(prefix)) for problem in error.problems]
         except DataError as error:
-            message = str(error)
+            message = str(error).removeprefix(prefix)
             if "gold" not in message:
-                return message
+                break
         else:
-            return None
-    return message
+            return []
+    return [("task" if target.task else "path", message)]
 
 
 def _at_most(limit: int | None) -> int:

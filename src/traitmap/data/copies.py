@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import errno
+import gzip
+import json
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from traitmap.errors import whole_reason
-from traitmap.study.paths import is_local_data
+from traitmap.errors import DataError, whole_reason
+from traitmap.study.paths import data_stem, data_suffix, is_local_data
 
 _CARD = "README.md"
-_SPLIT_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 _NOT_WRITTEN = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
 )
 _PLAIN = ("arrow", "csv", "json", "parquet", "text")  # dataset_path of tasks over plain files
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_BUILDERS = {  # what reads a file of each ending in `datasets`
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "json"),
+    **{".csv": "csv", ".tsv": "csv", ".txt": "text", ".parquet": "parquet"},
+    **dict.fromkeys((".arrow", ".feather"), "arrow"),
+}
 
 
 def folder_of(name: str, copies: Path) -> Path:
@@ -30,12 +37,16 @@ def folder_of(name: str, copies: Path) -> Path:
     return copies / name.replace("/", "__")
 
 
-def copy_of(name: str, subset: str | None, copies: Path | None) -> dict[str, Any] | None:
+def copy_of(
+    name: str, subset: str | None, copies: Path | None, split: str | None = None
+) -> dict[str, Any] | None:
     """Arguments of ``datasets.load_dataset`` for the copy of a hub dataset; None where the folder holds none.
 
     A copy is the hub's repository as it is (with a README.md that tells subsets and splits), or one file
-    for each split, ``org__name/SPLIT.jsonl`` (or .json, .csv, .tsv, .parquet), those of a subset in
-    ``org__name/SUBSET/`` where there is such a folder.
+    for each split, ``org__name/SPLIT.jsonl`` or in any other form that a source's ``path`` may have, those of
+    a subset in ``org__name/SUBSET/`` where there is such a folder.
+    split: the one that will be read, where the forms of others do not matter.
+    DataError where two files are one split, forms are mixed, or a file is not the data.
     """
     if copies is None or not folder_of(name, copies).is_dir():
         return None
@@ -44,10 +55,55 @@ def copy_of(name: str, subset: str | None, copies: Path | None) -> dict[str, Any
         return {"path": str(folder), "name": subset}
     if subset is not None and (folder / subset).is_dir():
         folder = folder / subset
-    files = {file.stem: file.name for file in sorted(folder.iterdir()) if file.suffix in _SPLIT_FILES}
+    files = _split_files(folder)
     if not files:
         return {"path": str(folder)}  # `datasets` knows more layouts, or says what it misses
-    return {"path": str(folder), "data_files": files}
+    named = {stem: file for stem, file in files.items() if split is not None and stem in split}
+    files = named or files
+    for file in files.values():
+        if is_lfs_pointer(file):
+            raise DataError(f"{file} is a Git LFS pointer, not the data; run: git lfs pull")
+    options = {_options(file) for file in files.values()}
+    if len(options) > 1 or len({_BUILDERS[data_suffix(file.name)] for file in files.values()}) > 1:
+        listing = ", ".join(file.name for file in files.values())
+        raise DataError(f"{folder} holds splits in several forms ({listing}); convert them to one")
+    ((builder, field),) = options
+    names = {stem: file.name if builder is None else str(file) for stem, file in files.items()}
+    copy = {"path": builder or str(folder), "data_files": names}
+    return copy | {"field": field} if field else copy
+
+
+def _split_files(folder: Path) -> dict[str, Path]:
+    """Files of a copy by the split that each is."""
+    files: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if data_suffix(file.name) and file.is_file():
+            stem = data_stem(file.name)
+            if stem in files:
+                raise DataError(
+                    f"{folder}: {files[stem].name} and {file.name} are one split; keep one of them"
+                )
+            files[stem] = file
+    return files
+
+
+def _options(file: Path) -> tuple[str | None, str | None]:
+    """The reader of `datasets`, where it does not find it itself, and the key of a file's rows."""
+    if data_suffix(file.name) == ".feather":
+        return "arrow", None
+    if data_suffix(file.name) == ".json":
+        content = file.read_bytes()
+        text = gzip.decompress(content) if file.name.lower().endswith(".gz") else content
+        with suppress(ValueError, RecursionError):  # objects line by line, which is read as it is
+            if text[:100].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and "data" in json.loads(text):
+                return "json", "data"
+    return None, None
+
+
+def is_lfs_pointer(file: Path) -> bool:
+    """Whether a file is what Git leaves in the place of a large one that was not fetched."""
+    with file.open("rb") as stream:
+        return stream.read(len(_LFS_POINTER)) == _LFS_POINTER
 
 
 def read_from_copy(config: dict[str, Any], copies: Path | None) -> dict[str, Any]:

@@ -51,7 +51,7 @@ from traitmap.study.template import BoundedEnvironment, BoundedTemplate, guarded
 # installed: as trusted as the programs themselves
 _TRUSTED = (Path(lm_eval.__file__).parent / "tasks", Path(__file__).parents[1])
 _TEMPLATES = 256  # compiled ones that are kept
-_JUDGE = "traitmap.data.code_tests."  # functions of ours that task files may name
+_JUDGES = ("traitmap.data.code_tests.", "traitmap.data.answer_metrics.")  # ours, that task files may name
 _TAGS = frozenset(
     f"tag:yaml.org,2002:{name}"
     for name in ("null", "bool", "int", "float", "str", "timestamp", "seq", "map", "merge", "value", "binary")
@@ -107,7 +107,7 @@ def _named(path: Path, seen: set[Path]) -> Iterator[str]:
         if node.tag not in _TAGS:
             name = str(node.value)
             beside = (path.parent / f"{name.rpartition('.')[0].replace('.', '/')}.py").exists()
-            if beside or not name.startswith(_JUDGE):  # a file beside it would be taken for ours
+            if beside or not name.startswith(_JUDGES):  # a file beside it would be taken for ours
                 yield name
     for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
         if key.value == "include":
@@ -189,8 +189,15 @@ def open_task(
     Raises DataError for groups and tags, unknown names, multimodal tasks, tasks that execute
     generated code outside the sandbox, code that is not allowed, and whatever keeps the task from loading.
     """
+    return open_config(name, _find_config(name, include_path, allow_code), num_fewshot, copies)
+
+
+def open_config(
+    name: str, config: dict[str, Any], num_fewshot: int | None = None, copies: Path | None = None
+) -> Task:
+    """An lm-eval Task of a configuration, as its task file would hold it; otherwise as `open_task`."""
     sandboxed_templates()
-    config = read_from_copy(_find_config(name, include_path, allow_code), copies)
+    config = read_from_copy(config, copies)
     require_plain_data(name, config)
     require_known_metrics(name, config)
     with quiet(), reproducible(), offline_where_unreachable():
@@ -334,32 +341,40 @@ def _find_config(name: str, include_path: Sequence[str | Path], allow_code: bool
         path = Path(name).expanduser()
         if not path.is_file():
             raise DataError(f"task file {name} does not exist")
-        return _read_config(path, allow_code)
-    for folder in include_path:
-        if not Path(folder).is_dir():
-            raise DataError(f"include_path {str(folder)!r} is not a folder")
-    with quiet():
-        folders = [str(BUNDLED), *(str(Path(folder)) for folder in include_path)]
-        near = TaskManager(include_path=folders, include_defaults=False).task_index
-        entry = near.get(name) or _installed().get(name)
+        return task_config(path, allow_code)
+    index = task_index(include_path)
+    entry = index.get(name) or installed_tasks().get(name)
     if entry is None:
-        alike = difflib.get_close_matches(name, [*near, *_installed()], n=5, cutoff=0.6)
-        advice = (
-            f"did you mean {', '.join(alike)}?" if alike else "`lm-eval ls tasks` lists the installed ones."
-        )
         raise DataError(
-            f"there is no task {name!r}: {advice} "
+            f"there is no task {name!r}: {alike(name, index)} "
             "A task file of yours is named by its path (ending in .yaml), or found through include_path."
         )
     if entry.kind.name in ("GROUP", "TAG"):
         raise DataError(
             _not_one_task(name, entry.kind.name.lower(), sorted(entry.tags) or _members(entry.cfg))
         )
-    return _read_config(Path(entry.yaml_path), allow_code)
+    return task_config(Path(entry.yaml_path), allow_code)
+
+
+def task_index(include_path: Sequence[str | Path]) -> dict[str, Any]:
+    """lm-eval's index (name -> Entry) of the bundled tasks and those of some folders, which win."""
+    for folder in include_path:
+        if not Path(folder).is_dir():
+            raise DataError(f"include_path {str(folder)!r} is not a folder")
+    folders = [str(BUNDLED), *(str(Path(folder)) for folder in include_path)]
+    with quiet():
+        index: dict[str, Any] = TaskManager(include_path=folders, include_defaults=False).task_index
+    return index
+
+
+def alike(name: str, index: Mapping[str, Any]) -> str:
+    """Advice for a task that is not there: names near to it, or where names are listed."""
+    near = difflib.get_close_matches(name, [*index, *installed_tasks()], n=5, cutoff=0.6)
+    return f"did you mean {', '.join(near)}?" if near else "`lm-eval ls tasks` lists the installed ones."
 
 
 @functools.cache
-def _installed() -> dict[str, Any]:
+def installed_tasks() -> dict[str, Any]:
     """lm-eval's built-in index: about 15,000 files to read, so only when it is needed, and once."""
     index = TaskManager().task_index
     return {
@@ -389,26 +404,38 @@ def _unsafe(name: str) -> str:
     )
 
 
-def _read_config(path: Path, allow_code: bool) -> dict[str, Any]:
+def task_config(path: Path, allow_code: bool) -> dict[str, Any]:
+    """The configuration of one task in a YAML file, what it includes put in, its data paths absolute."""
+    config = read_config(path, allow_code)
+    if is_group(config):
+        raise DataError(_not_one_task(str(config.get("group", path.name)), "group", _members(config)))
+    if not isinstance(config.get("task"), str):
+        raise DataError(f"task file {path} has no `task:` key with the task's name; add one")
+    return anchor_data(config, path.parent)
+
+
+def is_group(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration holds several tasks; ``group`` beside a whole task is an old word for a tag."""
+    whole = isinstance(config.get("task"), str) and "doc_to_text" in config
+    return isinstance(config.get("task"), list) or ("group" in config and not whole)
+
+
+def read_config(path: Path, allow_code: bool) -> dict[str, Any]:
+    """What a YAML file of a task or a group holds, with what it includes. DataError for code not allowed."""
     try:
         with quiet():
             # first without its functions: importing those of lm-eval's code tasks runs a program
             if executes_unsafely(load_yaml(path, resolve_func=False)):
                 raise DataError(_unsafe(path.stem))
             require_allowed(path, allow_code)
-            config = load_yaml(path)
+            return dict(load_yaml(path))
     except DataError:
         raise
     except Exception as fault:
         raise DataError(f"task file {path} cannot be read: {reason(fault)}") from fault
-    if "group" in config or isinstance(config.get("task"), list):
-        raise DataError(_not_one_task(str(config.get("group", path.name)), "group", _members(config)))
-    if not isinstance(config.get("task"), str):
-        raise DataError(f"task file {path} has no `task:` key with the task's name; add one")
-    return _anchor_data(config, path.parent)
 
 
-def _anchor_data(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+def anchor_data(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Make the paths of the task's data absolute; hub ids and files inside hub datasets stay as they are."""
     source = config.get("dataset_path")
     kwargs = dict(config.get("dataset_kwargs") or {})

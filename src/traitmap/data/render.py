@@ -37,6 +37,20 @@ def label_word(value: Any, words: Mapping[str, str] | None, names: Sequence[str]
     return next((words[spelling] for spelling in spellings if spelling in words), None)
 
 
+def with_numbered_words(source: Source, values: Iterable[Any]) -> Source:
+    """The source, where its ``labels`` are a list of words and the column holds their numbers, from 0.
+
+    values: of the label column. Otherwise the source as it is: what has no word is told by `label_problems`.
+    """
+    words = source.labels or {}
+    if not words or any(value != word for value, word in words.items()):
+        return source
+    held = {spellings[-1] for value in values if (spellings := _spellings(value, ()))}
+    if "0" not in held or held & set(words) or not held <= set(map(str, range(len(words)))):
+        return source
+    return source.model_copy(update={"labels": dict(zip(map(str, range(len(words))), words, strict=True))})
+
+
 def label_problems(source: Source, values: Iterable[Any], names: Sequence[str] = ()) -> list[SourceProblem]:
     """Values that have no word, all of them with their counts.
 
@@ -94,6 +108,7 @@ def _spellings(value: Any, names: Sequence[str]) -> list[str]:
 class RenderedRows:
     """Examples of some rows of a source, in order, and what there is to tell of them.
 
+    indices: of the rows that the examples are of; some rows may give none.
     problems: everything that stands against the rows; with any the examples are not to be used.
     warnings: what of the rows is not used or not learnt. read_as: the format that was recognised; empty where
     templates say what a row is.
@@ -103,6 +118,7 @@ class RenderedRows:
     problems: Sequence[SourceProblem] = ()
     warnings: Sequence[str] = ()
     read_as: str = ""
+    indices: Sequence[int] = ()
 
 
 def render_rows(
@@ -111,10 +127,12 @@ def render_rows(
     """Examples of the rows at ``indices``, in order, without those that say not to be learnt."""
     select = getattr(table.rows, "select", None)  # of a hub dataset, where single rows are slow
     rows = list(select(indices)) if select else [table.rows[index] for index in indices]
-    names = table.class_names.get(source.label or "", ())
+    label = source.label or ""
+    names = table.class_names.get(label, ())
     problems = _column_problems(source, table.columns)
-    if source.label in table.columns:
-        problems.extend(label_problems(source, (row[source.label] for row in rows), names))
+    if label in table.columns:
+        source = with_numbered_words(source, (row[label] for row in rows))
+        problems.extend(label_problems(source, (row[label] for row in rows), names))
     if problems:
         return RenderedRows(problems=problems)
     try:
@@ -122,6 +140,7 @@ def render_rows(
     except SourceError as error:
         return RenderedRows(problems=[error.problem])
     examples: list[Example] = []
+    learnt: list[int] = []
     row_errors: dict[SourceProblem, list[int]] = {}
     counts: Counter[str] = Counter()
     for index, row in zip(indices, rows, strict=True):
@@ -130,6 +149,7 @@ def render_rows(
         try:
             values = {**row, "label": word} if source.label is not None and not shape.name else row
             examples.append(Example(_encodable(shape.segments(values, notes)), word))
+            learnt.append(index)
         except SourceError as error:
             row_errors.setdefault(error.problem, []).append(index + 1)
         except LeftOutError:
@@ -141,7 +161,7 @@ def render_rows(
     warnings += unused_columns(shape.used, rows, [example.text for example in examples])
     note = f", {table.note}" if table.note else ""
     read_as = f"{shape.name}: {rows_in_words(len(table.rows))}{note}" if shape.name else ""
-    return RenderedRows(examples, _problems_of_rows(row_errors), warnings, read_as)
+    return RenderedRows(examples, _problems_of_rows(row_errors), warnings, read_as, learnt)
 
 
 def _problems_of_rows(row_errors: Mapping[SourceProblem, Sequence[int]]) -> list[SourceProblem]:
@@ -157,12 +177,18 @@ def _problems_of_rows(row_errors: Mapping[SourceProblem, Sequence[int]]) -> list
     return problems
 
 
+def column_problem(key: str, column: str, columns: Sequence[str]) -> SourceProblem | None:
+    """A column that the study names under ``key`` and the data does not have; None where it has it."""
+    if column in columns:
+        return None
+    return SourceProblem(key, f"there is no column {column!r}; {listed_columns(columns, [column])}")
+
+
 def _column_problems(source: Source, columns: Sequence[str]) -> list[SourceProblem]:
     """Columns that the study names and the data does not have."""
     problems = []
-    if source.label is not None and source.label not in columns:
-        listing = listed_columns(columns, [source.label])
-        problems.append(SourceProblem("label", f"there is no column {source.label!r}; {listing}"))
+    if source.label is not None and (problem := column_problem("label", source.label, columns)):
+        problems.append(problem)
     word = {"label"} if source.label is not None else set()
     for key, text in (("prompt", source.prompt), ("completion", source.completion)):
         absent = sorted(names_read(text) - set(columns) - word) if text is not None else []

@@ -23,16 +23,17 @@ from typing import Any
 from traitmap.data.copies import (
     cache_problem,
     copy_of,
+    is_lfs_pointer,
     network_advice,
     no_network,
     offline_where_unreachable,
 )
+from traitmap.errors import DataError
 from traitmap.study.paths import DATA_SUFFIXES, data_suffix, is_local_data, resolve
 from traitmap.study.settings import Source, Study
 
 Row = Mapping[str, Any]
 _LONGEST_CELL = 2**31 - 1
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _FORMATS = f"{', '.join(DATA_SUFFIXES)} (those of text also with .gz behind)"
 
 
@@ -110,9 +111,7 @@ def read_file(file: Path) -> SourceTable:
         fault = f"{file.name} is none of {_FORMATS}; convert it to one of them, or unpack it"
     else:
         try:
-            with file.open("rb") as stream:
-                pointer = stream.read(len(_LFS_POINTER)) == _LFS_POINTER
-            if pointer:
+            if is_lfs_pointer(file):
                 raise SourceError("path", f"{file} is a Git LFS pointer, not the data; run: git lfs pull")
             if suffix in (".parquet", ".arrow", ".feather"):
                 return _columnar(file, suffix)
@@ -230,7 +229,10 @@ def _dataset(path: str, source: Source, place: Path, copies: Path | None) -> Sou
     """A split of a hub dataset, of its copy, or of a folder beside the study that has its name."""
     import datasets
 
-    copy = copy_of(path, source.subset, copies)
+    try:
+        copy = copy_of(path, source.subset, copies, source.split)
+    except DataError as error:
+        raise SourceError("path", str(error)) from None
     if copy is None and os.path.isdir(place):
         _refuse_hub_settings(source, "folder", ("revision",))
         copy = {"path": str(place), "name": source.subset}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,12 +17,23 @@ import numpy as np
 from traitmap.data.adapters import CONFIG, WEIGHTS, adapter_problem, adapter_warnings, locate_adapter
 from traitmap.data.conversation import RenderChat
 from traitmap.data.records import Example, ServedAdapter
-from traitmap.data.render import render_rows
-from traitmap.data.rows import SourceError, SourceProblem, read_table
+from traitmap.data.render import render_rows, rows_in_words
+from traitmap.data.rows import SourceError, SourceProblem, SourceTable, read_table
 from traitmap.data.shapes import learnable_rows
 from traitmap.errors import DataError
-from traitmap.study.paths import digest
-from traitmap.study.settings import Lora, Source, Study, Training, settings_of
+from traitmap.study.paths import digest, is_local_data, resolve
+from traitmap.study.settings import (
+    RULES_APART,
+    Lora,
+    Source,
+    Study,
+    Target,
+    Training,
+    settings_of,
+    target_of,
+)
+
+HELD_OUT_SHARE = 0.2  # of the rows that sources and a target would share
 
 _TOKEN_RULES = 2  # of how rows become tokens (engine.tokens)
 _SPECIAL_END = re.compile(r"(<[^<>\s]{1,60}>|\[[^\[\]\s]{1,60}\])\s*\Z")
@@ -115,6 +127,9 @@ def examine_source(
     try:
         table = read_table(study, source)
         rows, notes = learnable_rows(source, table)
+        held_out = held_out_rows(study, source, table, render_chat)
+        if held_out:
+            rows = _learnt(source, rows, held_out)
     except SourceError as error:
         return [error.problem]
     drawn = draw(len(rows), source.limit, study.sample_seed, source.name)
@@ -126,11 +141,100 @@ def examine_source(
         study,
         source,
         rendered.examples,
-        len(table.rows),
+        len(table.rows) - len(held_out.rows if held_out else ()),
         (source.labels or {}).values(),
         warnings=(*notes, *rendered.warnings),
     )
-    return replace(loaded, read_as=rendered.read_as)
+    if held_out is None:
+        return replace(loaded, read_as=rendered.read_as)
+    read_as = rendered.read_as or f"templates: {rows_in_words(len(table.rows))}"
+    return replace(
+        loaded, read_as=f"{read_as}, {len(held_out.rows):,} of them held out for {held_out.target!r}"
+    )
+
+
+def _learnt(source: Source, rows: Sequence[int], held_out: HeldOut) -> list[int]:
+    left = [row for row in rows if row not in held_out.rows]
+    if not left:
+        message = f"all its rows are held out for the target {held_out.target!r}; give that a file of its own"
+        raise SourceError("path", message)
+    return left
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows of one file that a target asks, so that nothing learns them.
+
+    rows: their indices. target: the target by whose prompts the file is split. share: of the texts that was
+    to be held out.
+    """
+
+    rows: frozenset[int]
+    target: str
+    share: float
+
+
+def held_out_rows(
+    study: Study, reader: Source | Target, table: SourceTable, render_chat: RenderChat | None
+) -> HeldOut | None:
+    """Rows that a target asks of a file that sources learn from, too; None where nobody shares the file.
+
+    reader: whoever reads ``table``. The first target of the study over the same file decides: a row is held
+    out where a hash of its text as that target asks it, with ``sample_seed``, falls below ``held_out``. So
+    equal texts fall on one side (upper and lower case, and blanks, tell none apart), and further rows change
+    the side of no other. None, too, where rows cannot be rendered, which is a fault of that target.
+    """
+    place = data_place(study, reader)
+    asking = [target for target in all_targets(study) if place and data_place(study, target) == place]
+    learning = [source for source in study.sources if data_place(study, source) == place]
+    if not asking or not (learning or asking[0].held_out):
+        return None
+    share = asking[0].held_out or HELD_OUT_SHARE
+    rendered = render_rows(rows_of(asking[0]), table, range(len(table.rows)), render_chat)
+    if rendered.problems:
+        return None
+    rows = frozenset(
+        index
+        for index, example in zip(rendered.indices, rendered.examples, strict=True)
+        if _position(study.sample_seed, example.prompt or example.text) < share
+    )
+    return HeldOut(rows, asking[0].name, share)
+
+
+def _position(seed: int, text: str) -> float:
+    """Where a text stands between 0 and 1, evenly over texts."""
+    return int(digest([seed, " ".join(text.split()).casefold()], 12), 16) / 16.0**12
+
+
+def all_targets(study: Study) -> tuple[Target, ...]:
+    """Targets of a study in its order, then those that its sources bring."""
+    own = (target_of(source) for source in study.sources)
+    return (*study.targets, *(target for target in own if target is not None))
+
+
+def data_place(study: Study, reader: Source | Target) -> tuple[str, ...]:
+    """What tells one file, or one split of a hub dataset, from all others; empty without a ``path``."""
+    if reader.path is None:
+        return ()
+    file = resolve(reader.path, study.folder)
+    if is_local_data(reader.path) or os.path.isfile(file):
+        return (os.path.realpath(file),)
+    return (reader.path, reader.subset or "", reader.split, reader.revision or "")
+
+
+def rows_of(target: Target) -> Source:
+    """The rows of a target over plain data as a source would read and write them.
+
+    The completion of a class is its word after a space, where the prompt does not end in a blank; where an
+    ``answer`` is asked it is left empty here.
+    """
+    completion = target.completion
+    if completion is None and target.prompt is not None:
+        gap = "" if target.prompt[-1:].isspace() else " "
+        completion = f"{gap}{{{{ label }}}}" if target.label is not None else "{{ '' }}"
+    keys = ("name", "path", "subset", "split", "revision", "prompt", "label", "labels", "train_on")
+    given = {**{key: getattr(target, key) for key in keys}, "completion": completion}
+    return Source.model_validate(given, context=RULES_APART)
 
 
 def draw(count: int, limit: int | None, sample_seed: int, name: str) -> Sequence[int]:

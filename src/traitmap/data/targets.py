@@ -21,27 +21,32 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from datasets import Dataset, DatasetDict
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
-from traitmap.data import caveats, code_tests
+from traitmap.data import answer_metrics, caveats, code_tests
+from traitmap.data.file_targets import FileTask, TargetError, file_task
 from traitmap.data.harness import (
     FEWSHOT_SEED,
     FILE_FORMATS,
     documents,
     gold_choices,
     gold_text,
+    open_config,
     open_study_task,
     quiet,
     reason,
     reproducible,
 )
 from traitmap.data.records import Answer, Caveat, Request
+from traitmap.data.rows import SourceProblem
 from traitmap.data.scoring import ACCURACIES, Item, Scored, item_metrics, score_answers
-from traitmap.data.sources import draw
+from traitmap.data.sources import all_targets, draw
+from traitmap.data.task_groups import GroupTask, group_tasks
 from traitmap.data.texts import TaskText
 from traitmap.errors import DataError
-from traitmap.study.paths import digest
+from traitmap.study.paths import digest, resolve
 from traitmap.study.settings import Study, Target
 
 Kind = Literal["multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until"]
@@ -65,6 +70,7 @@ class LoadedTarget:
         the digest: it changes no outcome.
     refused: why its answers are not judged here (they are programs, say); empty where they are. The cells
         of a refused target stay missing.
+    read_as: what rows of plain data were taken for, and which of them are asked; empty for lm-eval tasks.
     caveats: what keeps items from counting as they seem to. They follow from what is digested.
     """
 
@@ -85,6 +91,7 @@ class LoadedTarget:
     conditions: Mapping[str, Any]
     groups: str | None = field(default=None, kw_only=True)
     refused: str = field(default="", kw_only=True)
+    read_as: str = field(default="", kw_only=True)
     caveats: tuple[Caveat, ...] = field(default=(), kw_only=True)
     _task: Task = field(repr=False, compare=False)
     _items: tuple[Item, ...] = field(repr=False, compare=False)
@@ -158,14 +165,49 @@ def load_targets(study: Study, render_chat: RenderChat | None = None) -> tuple[L
 
     render_chat: as for `load_target`.
     """
-    loaded, faults = [], []
-    for target in study.targets:
+    loaded: list[LoadedTarget] = []
+    faults = []
+    for target in all_targets(study):
         try:
-            loaded.append(load_target(study, target, render_chat))
+            loaded += load_entry(study, target, render_chat)
         except DataError as fault:
             faults.append(str(fault))
+    names = Counter(target.name.casefold() for target in loaded)
+    faults += [
+        f"target {target.name!r}: another target has this name; give one of the two entries another name"
+        for target in loaded
+        if names[target.name.casefold()] > 1
+    ]
     if faults:
         raise DataError("\n".join(faults))
+    return tuple(loaded)
+
+
+def load_entry(
+    study: Study, target: Target, render_chat: RenderChat | None = None
+) -> tuple[LoadedTarget, ...]:
+    """The targets of one entry of a study: one, or each task of a group or tag.
+
+    render_chat: as for `load_target`. Raises TargetError with the faults of all tasks of a group, each with
+    the file and line that names the task; else as `load_target`.
+    """
+    try:
+        group = group_tasks(study, target) if target.task is not None else None
+    except DataError as fault:
+        raise DataError(f"target {target.name!r}: {fault}") from fault
+    if group is None:
+        return (load_target(study, target, render_chat),)
+    members, faults = group
+    loaded, problems = [], [SourceProblem("task", fault) for fault in faults]
+    for member in members:
+        tags = tuple(dict.fromkeys((*target.tags, *(name.split("::")[-1] for name in member.groups))))
+        part = target.model_copy(update={"name": member.name, "tags": tags})
+        try:
+            loaded.append(_load(study, part, render_chat, member))
+        except DataError as fault:
+            problems.append(SourceProblem("task", f"{member.place}: {fault}"))
+    if problems:
+        raise TargetError(problems)
     return tuple(loaded)
 
 
@@ -178,13 +220,41 @@ def load_target(study: Study, target: Target, render_chat: RenderChat | None = N
     """
     try:
         return _load(study, target, render_chat)
+    except TargetError as fault:
+        raise TargetError(
+            [
+                SourceProblem(problem.key, f"target {target.name!r}: {problem.message}")
+                for problem in fault.problems
+            ]
+        ) from fault
     except DataError as fault:
         raise DataError(f"target {target.name!r}: {fault}") from fault
 
 
-def _load(study: Study, target: Target, render_chat: RenderChat | None) -> LoadedTarget:
-    task = open_study_task(study, target.task, target.num_fewshot)
+def _opened(
+    study: Study, target: Target, render_chat: RenderChat | None, member: GroupTask | None
+) -> tuple[Task, str, dict[str, Any]]:
+    """The task of a target, what it was read as, and what of that belongs to its conditions."""
+    if member is not None:
+        copies = resolve(study.data, study.folder) if study.data else None
+        task = open_config(member.task, dict(member.config), target.num_fewshot, copies)
+        where = " > ".join(member.groups)
+        score = f"; the group's own score: {member.aggregation}" if member.aggregation else ""
+        group = {"groups": list(member.groups), "aggregation": member.aggregation}
+        return task, f"a task of the group {where}{score}", {"group": group}
+    if target.task is not None:
+        return open_study_task(study, target.task, target.num_fewshot), "", {}
+    rows = file_task(study, target, render_chat)
+    name = Path(rows.dataset).name if os.path.isabs(rows.dataset) else rows.dataset
+    conditions = {"dataset": name, "read_as": rows.read_as}
+    return open_file_task(rows, target.num_fewshot), rows.read_as, conditions
+
+
+def _load(
+    study: Study, target: Target, render_chat: RenderChat | None, member: GroupTask | None = None
+) -> LoadedTarget:
     limit = target.limit or study.limit
+    task, read_as, origin = _opened(study, target, render_chat, member)
     items, notes = _ask(study, task, target, limit, render_chat)
     _require_column(task, target, items)
     metric, filter_name = _choose_metric(task, target, item_metrics(task, items))
@@ -198,6 +268,7 @@ def _load(study: Study, target: Target, render_chat: RenderChat | None) -> Loade
     if limit is not None:
         conditions |= {"limit_takes": study.limit_takes, "sample_seed": study.sample_seed}
     conditions |= {note.kind: note.count for note in notes if note.kind == "items_without_gold"}
+    conditions |= origin
     spaces = {item.choices for item in items}
     choices = spaces.pop() or None if len(spaces) == 1 else None
     accuracy = metric in ACCURACIES
@@ -219,10 +290,29 @@ def _load(study: Study, target: Target, render_chat: RenderChat | None) -> Loade
         conditions=conditions,
         groups=target.groups,
         refused=code_tests.why_not_executed(task.config.metadata, study.allow_code),
+        read_as=read_as,
         caveats=notes,
         _task=task,
         _items=items,
     )
+
+
+def open_file_task(rows: FileTask, num_fewshot: int | None = None) -> Task:
+    """The lm-eval Task of rows of plain data."""
+    function = rows.config.get("process_results")
+    config = {**rows.config, "custom_dataset": partial(_splits, rows.documents)}
+    if function is not None:
+        config["process_results"] = getattr(answer_metrics, function.rpartition(".")[2])
+    task = open_config(rows.config["task"], config, num_fewshot)
+    task.set_config(key="custom_dataset", value=None)  # read by now, and no part of a copy that is sent
+    file = os.path.isabs(rows.dataset)
+    task.set_config(key="dataset_path", value="json" if file else rows.dataset)
+    task.set_config(key="dataset_kwargs", value={"data_files": rows.dataset} if file else None)
+    return task
+
+
+def _splits(documents: Mapping[str, Sequence[Mapping[str, Any]]], **_: Any) -> DatasetDict:
+    return DatasetDict({split: Dataset.from_list(list(rows)) for split, rows in documents.items()})
 
 
 def _ask(

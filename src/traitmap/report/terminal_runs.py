@@ -205,6 +205,8 @@ def _request(target: LoadedTarget) -> list[RenderableType]:
     elif first.kind == "loglikelihood_rolling":
         answers = "‹probability of the whole text›"
     parts = section(target.name)
+    if target.read_as:
+        parts.append(words(f"  read as {target.read_as}"))
     if target.refused:
         parts.append(words(f"  ! its cells will be missing: {target.refused}", "yellow"))
     parts += [words(f"  ! {caveat.text}", "yellow") for caveat in target.caveats]

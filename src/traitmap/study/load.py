@@ -31,8 +31,6 @@ _EXAMPLES = {
     "name": "name: my-study",
     "model": "model: org/name, or model: builtin:mini",
     "sources": "sources: a list, each with name and one of path, task, adapter, served_as, from, concat",
-    "targets": "targets: a list of lm-eval tasks, such as - gsm8k",
-    "task": "task: gsm8k",
     "path": "path: org/name",
 }
 Record = TypeVar("Record", bound=Settings)
@@ -112,7 +110,7 @@ def read_draft(path: str | Path) -> StudyDraft:
         study=None if faults else study,
         model=model,
         sources=sources,
-        targets=dict(_items(Target, data)),
+        targets={at: target for at, target in _items(Target, data) if ("targets", at) not in broken},
         include_path=tuple(folder for folder in folders if isinstance(folder, str)),
         sample_seed=seed if type(seed) is int else 0,
         data=copies if isinstance(copies, str) and copies.strip() else None,
@@ -284,7 +282,7 @@ def _inner_annotation(annotation: Any, key: str | int) -> Any:
         return next((annotation for annotation in inner if annotation is not Any), Any)
     if origin is tuple and isinstance(key, int):
         return parts[0]
-    if origin is dict and isinstance(key, str):
+    if origin is dict:  # or a list in its place, as of labels
         return parts[1]
     for name, setting in annotation.model_fields.items() if _is_record(annotation) else ():
         if (setting.alias or name) == key:

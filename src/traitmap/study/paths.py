@@ -55,6 +55,13 @@ def task_stem(task: str) -> str:
     return PurePath(task).stem if is_task_file(task) else task
 
 
+def data_stem(path: str) -> str:
+    """The name that a target over plain data without one gets: ``trec`` of ``data/trec.jsonl.gz``."""
+    name = path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    ending = data_suffix(name) + (".gz" if name.lower().endswith(".gz") else "")
+    return name[: -len(ending)] if data_suffix(name) else name
+
+
 def model_location(path: str, folder: Path) -> str | Path:
     """Where a base model lies: a Path for a local folder (there or not), the hub id as it is otherwise.
 

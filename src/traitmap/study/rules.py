@@ -15,13 +15,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from traitmap.study.document import Place
-from traitmap.study.paths import is_local_data, task_stem
+from traitmap.study.paths import data_stem, is_local_data, task_stem
 
 LENGTHS = ("num_train_epochs", "max_steps", "max_tokens")
 ORIGINS = ("path", "task", "adapter", "served_as", "from", "concat")
 READY_MADE = ("adapter", "served_as")
 _OF_ROWS = ("prompt", "completion", "label", "labels", "train_on")
 _OF_HUB = ("subset", "split", "revision")
+_OF_DATA: tuple[str, ...] = (  # what a target over plain data has, and one with a task has not
+    *(*_OF_HUB, *_OF_ROWS, "answer", "choices"),
+    *("extract", "until", "max_gen_toks", "held_out"),
+)
+_WRITTEN = ("extract", "until", "max_gen_toks")  # what only an answer has that the model writes
 _WITHOUT_EFFECT = {
     "task": (*_OF_HUB, *_OF_ROWS),
     "adapter": ("subset", "split", *_OF_ROWS, "limit", "training", "lora"),
@@ -136,6 +141,7 @@ def source_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
             )
     if len(origins) == 1:
         yield from variation_conflicts(given, origins[0])
+    yield from _own_target_of(given)
 
 
 def _without_effect(given: Mapping[str, Any], origin: str) -> Iterator[Conflict]:
@@ -153,10 +159,89 @@ def _without_effect(given: Mapping[str, Any], origin: str) -> Iterator[Conflict]
                 yield (key,), f"{key} has no effect on a local file; remove it"
 
 
-def _is_set(given: Mapping[str, Any], key: str) -> bool:
-    """Whether a key says more than its absence would."""
+def _is_set(given: Mapping[str, Any], key: str, split: str = "train") -> bool:
+    """Whether a key says more than its absence would. split: the usual one."""
     value = given.get(key)
-    return value is not None and value != {} and (key, value) != ("split", "train")
+    return value is not None and value != {} and (key, value) != ("split", split)
+
+
+def target_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    """One origin of a target, one way to say what is right, and no setting that would silently do nothing."""
+    origins = [key for key in ("task", "path") if given.get(key) is not None]
+    if not origins:
+        yield (), "nothing is asked: give task (an lm-eval task or group) or path (a file or a hub dataset)"
+        return
+    if len(origins) > 1:
+        yield ("path",), "task and path are given together; keep one of them"
+        return
+    if origins == ["task"]:
+        for key in _OF_DATA:
+            if _is_set(given, key, "test"):
+                yield (key,), f"{key} has no effect on a target with task, which says it itself; remove it"
+        return
+    if given.get("filter") is not None:
+        yield ("filter",), "filter has no effect on rows of data; give extract: a regular expression"
+    path = given["path"]
+    if isinstance(path, str) and is_local_data(path):
+        for key in _OF_HUB:
+            if _is_set(given, key, "test"):
+                yield (key,), f"{key} has no effect on a local file; remove it"
+    yield from _answer_conflicts(given)
+
+
+def _answer_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    """What of a target over plain data does not go together in saying which answer is right."""
+    has = {key: given.get(key) is not None for key in _OF_DATA}
+    if has["label"] and (has["answer"] or has["choices"]):
+        key = "answer" if has["answer"] else "choices"
+        message = f"label and {key} are given together; keep label where all rows share their choices"
+        yield (key,), message
+    if has["labels"] and not has["label"]:
+        yield ("labels",), "labels are given without label; add label: the column that holds the class"
+    if has["choices"] and not has["answer"]:
+        yield ("choices",), "choices are given without answer; add answer: the column with the right one"
+    if has["choices"] and has["completion"]:
+        yield ("completion",), "completion has no effect on choices, which are asked as they are; remove it"
+    if has["completion"] and not has["prompt"]:
+        yield ("completion",), "completion is given without prompt; add prompt: what the model is given"
+    judged = [key for key in ("label", "answer", "completion") if has[key]]
+    if has["prompt"] and not judged:
+        yield ("prompt",), "nothing says what is right; add label or answer: the column that holds it"
+    if (has["label"] or has["answer"]) and not has["prompt"]:
+        yield (judged[0],), f"{judged[0]} is given without prompt; add prompt: what the model is given"
+    for key in _WRITTEN:
+        if has[key] and (has["label"] or has["choices"]):
+            yield (key,), f"{key} has no effect where the model chooses; remove it"
+
+
+def own_target_mapping(target: Any) -> Any:
+    """The target of a source as a mapping: ``true`` is one without keys, a text is its path."""
+    if target is True or (isinstance(target, str) and target.lower() == "true"):
+        return {}
+    return {"path": target} if isinstance(target, str) else target
+
+
+def own_target_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    """Settings of a source's own target that do nothing where other rows are asked than the source's."""
+    if given.get("held_out") is not None and (given.get("path") or given.get("split")) is not None:
+        yield ("held_out",), "held_out has no effect where other rows are asked; remove it, or path and split"
+
+
+def _own_target_of(source: Mapping[str, Any]) -> Iterator[Conflict]:
+    """Faults of ``target`` in one source as a mapping."""
+    target = own_target_mapping(source.get("target"))
+    if not isinstance(target, Mapping):
+        return
+    yield from _placed(("target",), own_target_conflicts(target))
+    if source.get("path") is None:
+        message = "target asks rows of data, so it is for a source with path; write a target under targets"
+        yield ("target",), message
+    for key in ("answer", *_WRITTEN):
+        if target.get(key) is not None and source.get("label") is not None:
+            yield ("target", key), f"{key} has no effect beside the source's label; remove it"
+    hub = isinstance(source.get("path"), str) and not is_local_data(source["path"])
+    if target.get("split") is not None and target.get("path") is None and not hub:
+        yield ("target", "split"), "split has no effect on a local file; give path: the file to be asked"
 
 
 def duplicate_names(names: Sequence[Any], part: str) -> Iterator[Conflict]:
@@ -275,6 +360,9 @@ def part_conflicts(study: Mapping[str, Any]) -> Iterator[Conflict]:
             yield from _placed(("sources", at), source_conflicts(source))
             if isinstance(source.get("training"), Mapping):
                 yield from _placed(("sources", at, "training"), training_conflicts(source["training"]))
+    for at, target in enumerate(map(target_mapping, _listed(study, "targets"))):
+        if isinstance(target, Mapping):
+            yield from _placed(("targets", at), target_conflicts(target))
     for key, conflicts in (("model", model_conflicts), ("training", training_conflicts)):
         part = study.get(key)
         if isinstance(part, Mapping):
@@ -284,6 +372,15 @@ def part_conflicts(study: Mapping[str, Any]) -> Iterator[Conflict]:
 def study_conflicts(study: Mapping[str, Any]) -> Iterator[Conflict]:
     """Conflicts between the parts of a study: origins of sources, the server, names that stand twice."""
     sources, model = _listed(study, "sources"), study.get("model")
+    asked = study.get("targets")
+    own = [source for source in sources if isinstance(source, Mapping) and source.get("target") is not None]
+    if not own and (asked is None or asked == [] or asked == ()):
+        message = (
+            "no target: write targets: a list of lm-eval tasks (such as - gsm8k) or of data files, or "
+            "target: under a source"
+        )
+        yield ("targets",), message
+    yield from _own_target_names(study)
     yield from lineage_conflicts(sources)
     yield from endpoint_conflicts(model.get("endpoint") if isinstance(model, Mapping) else None, sources)
     for part in ("sources", "targets"):
@@ -292,12 +389,35 @@ def study_conflicts(study: Mapping[str, Any]) -> Iterator[Conflict]:
         yield from duplicate_names(names, part)
 
 
+def _own_target_names(study: Mapping[str, Any]) -> Iterator[Conflict]:
+    """Each target of a source whose name another target has already."""
+    listed = map(target_mapping, _listed(study, "targets"))
+    first = {
+        target["name"].casefold(): f"targets[{at}]"
+        for at, target in enumerate(listed)
+        if isinstance(target, Mapping) and isinstance(target.get("name"), str)
+    }
+    for at, source in enumerate(_listed(study, "sources")):
+        target = own_target_mapping(source.get("target")) if isinstance(source, Mapping) else None
+        name = (target.get("name") or source.get("name")) if isinstance(target, Mapping) else None
+        if not isinstance(name, str):
+            continue
+        earlier = first.setdefault(name.casefold(), f"sources[{at}].target")
+        if earlier != f"sources[{at}].target":
+            message = f"{name!r} is the name of {earlier} already; give target a name: of its own"
+            yield ("sources", at, "target"), message
+
+
 def target_mapping(target: Any) -> Any:
-    """A target as a mapping with a name where its task gives one; anything else as it is."""
+    """A target as a mapping with a name where its task or file gives one; anything else as it is."""
     if isinstance(target, str):
         target = {"task": target}
-    if isinstance(target, Mapping) and target.get("name") is None and isinstance(target.get("task"), str):
+    if not isinstance(target, Mapping) or target.get("name") is not None:
+        return target
+    if isinstance(target.get("task"), str):
         return {**target, "name": task_stem(target["task"])}
+    if isinstance(target.get("path"), str):
+        return {**target, "name": data_stem(target["path"])}
     return target
 
 

@@ -1,199 +1,63 @@
 """The study file as plain frozen settings; defaults are the paper's where it has them.
 
 Each class below is one mapping of the file: a setting's type says what it may be, its line in the docstring
-what it means (docs/study-reference.md is read off both). First the checks that one value allows, with the
-words of their faults, then the types made of them, then the mappings from the inside out, last what follows
-from several of them. Rules that need more than one setting stand in `study.rules`.
+what it means (docs/study-reference.md is read off both). What one value may be stands in `study.values`. Here
+are the mappings from the inside out, last what follows from several of them. Rules that need more than one
+setting stand in `study.rules`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import AfterValidator, Field, model_validator
 
 from traitmap.study.rules import (
     LENGTHS,
     Conflict,
     model_conflicts,
+    own_target_conflicts,
+    own_target_mapping,
     source_conflicts,
     study_conflicts,
+    target_conflicts,
     target_mapping,
     training_conflicts,
-    url_fault,
 )
-from traitmap.study.template import syntax_fault
-
-# Context of a validation whose caller runs the rules by itself, over all parts of a file.
-RULES_APART = {"rules": "apart"}
-BASELINE = "__baseline__"
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
-_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # of Windows
-
-
-def _fault(message: str) -> PydanticCustomError:
-    """A fault in words of ours, which the reader of a study file hands on as they are."""
-    return PydanticCustomError("fault", "{message}", {"message": message})
-
-
-class Settings(BaseModel):
-    """One mapping of a study file: frozen, and no key that is not known.
-
-    Whatever is built in Python is checked against the rules too, once its values are legal. Who reads a file
-    gives the context ``RULES_APART`` and runs them over the whole file, also where a value is not legal.
-    """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, validate_by_name=True, serialize_by_alias=True
-    )
-
-    _short: ClassVar[str] = ""  # the key that a plain text is short for
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_short_form(cls, value: Any) -> Any:
-        return {cls._short: value} if cls._short and isinstance(value, str) else value
-
-    def conflicts(self) -> Iterable[Conflict]:
-        """Settings of this mapping that do not go together: the places in it, and what to do there.
-
-        Nothing where no rule is about this kind of mapping.
-        """
-        return ()
-
-    @model_validator(mode="after")
-    def _keep_rules(self, info: ValidationInfo) -> Self:
-        conflicts = () if info.context == RULES_APART else self.conflicts()
-        faults = [
-            InitErrorDetails(type=_fault(message), loc=place, input=None) for place, message in conflicts
-        ]
-        if faults:
-            raise ValidationError.from_exception_data(type(self).__name__, faults)
-        return self
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads ``5e-5`` as text and ``yes`` as 1; to us the first is a number, the second is not."""
-    if isinstance(value, bool):
-        raise ValueError("true and false are not numbers")
-    if not isinstance(value, str):
-        return value
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return value
-
-
-def _safe_name(name: str) -> str:
-    if name == BASELINE:
-        raise _fault(f"{name!r} is reserved for the base model; choose another name")
-    if not _NAME.fullmatch(name):
-        raise _fault(
-            f"{name!r} cannot be a name, since names become file names: use letters a-z and A-Z, digits and "
-            ". _ - (at most 100, no dot in front)"
-        )
-    if _DEVICE.fullmatch(name):
-        raise _fault(f"{name!r} is a device on Windows, so no file there can have this name; choose another")
-    return name
-
-
-def _require(legal: Callable[[Any], Any], message: str) -> AfterValidator:
-    """A check of one value whose type is right: ``legal(value)`` must hold, else the fault is ``message``."""
-
-    def check(value: Any) -> Any:
-        if not legal(value):
-            raise _fault(message)
-        return value
-
-    return AfterValidator(check)
-
-
-def _server_url(text: str) -> str:
-    if message := url_fault(text):
-        raise _fault(message)
-    return text.rstrip("/")
-
-
-def _template(text: str) -> str:
-    if not text:
-        raise _fault("the template is empty; write it or remove the key")
-    fault = syntax_fault(text)
-    if fault:
-        raise _fault(f"not a Jinja template: {fault}; columns are written as {{{{ column }}}}")
-    return text
-
-
-def _label_words(labels: dict[str, str]) -> dict[str, str]:
-    if not labels:
-        raise _fault("no words are given; write one line per value, such as 1: positive")
-    for value, word in labels.items():
-        if not word.strip():
-            raise _fault(f"the value {value!r} has an empty word; give one")
-    return labels
-
-
-def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-    if repeated:
-        raise _fault(
-            f"{', '.join(map(str, repeated))} stands more than once; the same seed gives the same adapter"
-        )
-    return seeds
-
-
-def _override(record: type[BaseModel], settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-    """Settings of one source, checked as the study's own are; only the keys that it gives."""
-    checked = record.model_validate(settings, context=info.context)
-    return {key: getattr(checked, key) for key in settings}
-
-
-Name = Annotated[str, AfterValidator(_safe_name)]
-Text = Annotated[str, _require(str.strip, "it is empty; give text or remove the key")]
-# not pydantic's min_length, which calls a list empty when all its items are at fault
-_NOT_EMPTY = _require(len, "the list is empty; give at least one")
-Url = Annotated[str, AfterValidator(_server_url)]
-TemplateText = Annotated[str, AfterValidator(_template)]
-Number = Annotated[float, BeforeValidator(_number)]
-Whole = Annotated[int, BeforeValidator(_number)]
-Positive = Annotated[Number, Field(gt=0)]
-Share = Annotated[Number, Field(ge=0, lt=1)]
-Count = Annotated[Whole, Field(ge=1)]
-Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
-Rate = Annotated[Number, Field(gt=0, le=1)]
-Quantile = Annotated[Number, Field(ge=0, le=1)]
-Weight = Annotated[Number, Field(ge=0)]
-ShareOrCount = Annotated[
-    Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)], BeforeValidator(_number)
-]
-_CLASS_WEIGHTS = _require(
-    lambda weights: any(weights.values()),
-    "no class has a weight above 0; give each label word its weight, such as positive: 4",
+from traitmap.study.values import BASELINE as BASELINE
+from traitmap.study.values import (
+    CLASS_WEIGHTS,
+    MIXTURE,
+    NOT_EMPTY,
+    QUANTILES,
+    ColumnOrColumns,
+    Count,
+    CountOrName,
+    LabelWords,
+    Name,
+    Number,
+    Part,
+    Pattern,
+    Positive,
+    Quantile,
+    Rate,
+    Seed,
+    Share,
+    ShareOrCount,
+    Stops,
+    TemplateText,
+    Text,
+    Url,
+    Weight,
+    Whole,
+    distinct_seeds,
+    override,
 )
-_MIXTURE = _require(
-    lambda weights: len(weights) > 1,
-    "a mixture needs at least two sources; give each name its weight, such as {a: 1, b: 3}",
-)
-_QUANTILES = _require(
-    lambda limits: len(limits) == 2 and limits[0] < limits[1],
-    "give two shares, the lower one first, such as [0, 0.5] for the shorter half",
-)
-CountOrName = Annotated[Count | Name, BeforeValidator(_number)]
+from traitmap.study.values import RULES_APART as RULES_APART
+from traitmap.study.values import Settings as Settings
 
 
 class Endpoint(Settings):
@@ -270,7 +134,7 @@ class Lora(Settings):
     r: Count = 64
     lora_alpha: Positive = 32
     lora_dropout: Share = 0.0
-    target_modules: Literal["all-linear"] | Annotated[tuple[Text, ...], _NOT_EMPTY] = "all-linear"
+    target_modules: Literal["all-linear"] | Annotated[tuple[Text, ...], NOT_EMPTY] = "all-linear"
     use_rslora: bool = False
 
 
@@ -333,6 +197,53 @@ class Mislabel(Settings):
         return {"rate": value} if isinstance(value, int | float | str) else value
 
 
+class OwnTarget(Settings):
+    """A target that asks what its source teaches, by the source's own templates, format and labels.
+
+    ``target: test.jsonl`` asks the rows of that file; ``target: true`` holds a part of the source's own rows
+    out and asks it.
+
+    name: what the target is called; without it as the source.
+    path: the file or hub dataset that is asked; without it (and ``split``) a part of the source's own rows.
+    split: the split of the hub dataset that is asked.
+    held_out: share of the source's rows that is held out, where they are asked.
+    answer: as in a target, for a source without ``label``: what the model must write, where the completion
+        holds more than that, such as its reasoning.
+    extract: as in a target.
+    until: as in a target.
+    max_gen_toks: as in a target.
+    num_fewshot: as in a target; the examples are rows that the source learns.
+    limit: as in a target.
+    metric: as in a target.
+    apply_chat_template: as in a target.
+    tags: as in a target; without any the source's.
+
+    A plain string is short for ``path``.
+    """
+
+    name: Name | None = None
+    path: Text | None = None
+    split: Text | None = None
+    held_out: Part | None = None
+    answer: TemplateText | None = None
+    extract: Pattern | None = None
+    until: Stops | None = None
+    max_gen_toks: Count | None = None
+    num_fewshot: Annotated[Whole, Field(ge=0)] | None = None
+    limit: Count | None = None
+    metric: Text | None = None
+    apply_chat_template: bool = False
+    tags: tuple[Text, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_short_form(cls, value: Any) -> Any:
+        return own_target_mapping(value)
+
+    def conflicts(self) -> Iterable[Conflict]:
+        return own_target_conflicts(self.model_dump())
+
+
 class Source(Settings):
     """A training set, or an adapter that exists already.
 
@@ -361,11 +272,13 @@ class Source(Settings):
     prompt: sandboxed Jinja template over a row's columns: what the model is given.
     completion: sandboxed Jinja template: what it learns to write. Without ``prompt`` it is learnt whole.
     label: the column that holds the class.
-    labels: the word of each of its values, seen by the templates as ``{{ label }}``.
+    labels: the word of each of its values, seen by the templates as ``{{ label }}``, or a list of the words.
     train_on: the answer of preference pairs that is learnt, ``chosen`` or ``rejected``.
     limit: use at most this many examples, drawn at random with the study's ``sample_seed``.
     training: settings of ``training`` that differ for this source only.
     lora: settings of ``lora`` that differ for this source only.
+    target: a file that is asked as this source teaches (a target of its own, see below), or ``true`` for a
+        part of the source's own rows, which is then not learnt.
     tags: words such as a task family; traits are named after tags that their targets share.
     train: false for a source that only serves others as material.
     balance: as many rows of every class as the rarest has.
@@ -391,7 +304,7 @@ class Source(Settings):
     adapter: Text | None = None
     served_as: Text | None = None
     from_: Name | None = Field(default=None, alias="from")
-    concat: Annotated[dict[str, Positive], _MIXTURE] | None = None
+    concat: Annotated[dict[str, Positive], MIXTURE] | None = None
     subset: Text | None = None
     split: Text = "train"
     revision: Text | None = None
@@ -399,17 +312,18 @@ class Source(Settings):
     completion: TemplateText | None = None
     label: Text | None = None
     train_on: Literal["chosen", "rejected"] | None = None
-    labels: Annotated[dict[str, str], AfterValidator(_label_words)] | None = None
+    labels: LabelWords | None = None
     limit: Count | None = None
-    training: Annotated[dict[str, Any], AfterValidator(partial(_override, Training))] = Field(
+    training: Annotated[dict[str, Any], AfterValidator(partial(override, Training))] = Field(
         default_factory=dict
     )
-    lora: Annotated[dict[str, Any], AfterValidator(partial(_override, Lora))] = Field(default_factory=dict)
+    lora: Annotated[dict[str, Any], AfterValidator(partial(override, Lora))] = Field(default_factory=dict)
+    target: OwnTarget | None = None
     tags: tuple[Text, ...] = ()
     train: bool = True
     balance: bool | None = None
-    class_weights: Annotated[dict[str, Weight], _CLASS_WEIGHTS] | None = None
-    output_length_quantile: Annotated[tuple[Quantile, ...], _QUANTILES] | None = None
+    class_weights: Annotated[dict[str, Weight], CLASS_WEIGHTS] | None = None
+    output_length_quantile: Annotated[tuple[Quantile, ...], QUANTILES] | None = None
     subsample: ShareOrCount | None = None
     mislabel: Mislabel | None = None
     format_only: bool | None = None
@@ -425,13 +339,45 @@ class Source(Settings):
 
 
 class Target(Settings):
-    """An evaluation task of lm-evaluation-harness: an installed or bundled name, or a YAML file.
+    """What base and adapters are asked: a task of lm-evaluation-harness, or rows of plain data.
 
-    name: what the target is called; without it the task's name (of a YAML file: its stem).
-    task: an installed or bundled task, or the path of a task file.
-    num_fewshot: examples in the prompt; without it as many as the task says.
+    Exactly one of ``task`` and ``path``. Rows of data are asked as they would be learnt, by the templates and
+    formats that sources have: with ``label`` the likeliest of the label words is the answer, with ``answer``
+    and ``choices`` the likeliest of each row's own choices, with ``answer`` alone the model writes it.
+    The keys from ``path`` to ``held_out`` are for rows of data, ``filter`` is for tasks.
+
+    name: what the target is called; without it the task's name (of a file: its stem). Tasks of a group are
+        called ``name.task``.
+    task: an installed or bundled task, group or tag, or the path of a YAML file of a task or group; a group
+        is asked all its tasks, each a target.
+    path: a data file beside the study or a hub dataset, as in a source.
+    subset: configuration of a hub dataset that has several.
+    split: split of a hub dataset.
+    revision: branch, tag or commit of a dataset on the hub.
+    prompt: sandboxed Jinja template over a row's columns: what the model is given.
+    completion: sandboxed Jinja template: the answer as it is scored, or as few-shot examples show it; without
+        it a space and the label word, or the answer. With neither ``label`` nor ``answer`` the text whose
+        probability is asked for, or, where all are short lines, which the model must write.
+    label: the column that holds the class.
+    labels: the word of each of its values, or a list of words; without it the words are read from the data.
+    answer: the column, or a Jinja template, that holds the right answer, or several of them.
+    choices: the column with each row's list of choices, or a list of columns with a choice each; ``answer``
+        is then the right one's text, number or letter.
+    train_on: the answer of preference pairs that is asked for, ``chosen`` or ``rejected``.
+    extract: a regular expression; its last match (its group, where it has one) in what the model writes is
+        the answer. An ``answer`` that it matches is cut down alike.
+    until: what ends the answer that the model writes; without it a line break, or a blank line where answers
+        have several lines.
+    max_gen_toks: tokens that the model writes at most; without it as many as the longest answer can have.
+    held_out: share of the rows that is asked where sources learn from the same file; they leave these rows
+        out. Which rows these are follows from their text and the study's ``sample_seed``.
+    num_fewshot: examples in the prompt; without it as many as the task says. For rows of data they come from
+        those that the source learns, without a source from the target's own other rows.
     limit: ask at most this many items (``limit_takes`` says which); without it the study's ``limit``.
-    metric: which of the task's own metrics stands in the matrix; without it the task's first.
+    metric: which of the task's own metrics stands in the matrix; without it the task's first. For rows of
+        data: ``acc``, ``acc_norm``, ``acc_bytes``, ``acc_mutual_info`` or ``exact_match`` among choices;
+        ``exact_match``, ``f1``, ``precision``, ``recall``, ``rouge``, ``bleu``, ``chrf``, ``ter`` or
+        ``bits_per_byte`` for an answer.
     filter: which of the task's filters of answers that metric is taken after; without it the task's first.
     apply_chat_template: render the prompt as the base's chat template does.
     groups: column of the task's documents that holds the same for items that belong together (a passage, a
@@ -442,7 +388,22 @@ class Target(Settings):
     """
 
     name: Name
-    task: Text
+    task: Text | None = None
+    path: Text | None = None
+    subset: Text | None = None
+    split: Text = "test"
+    revision: Text | None = None
+    prompt: TemplateText | None = None
+    completion: TemplateText | None = None
+    label: Text | None = None
+    labels: LabelWords | None = None
+    answer: TemplateText | None = None
+    choices: ColumnOrColumns | None = None
+    train_on: Literal["chosen", "rejected"] | None = None
+    extract: Pattern | None = None
+    until: Stops | None = None
+    max_gen_toks: Count | None = None
+    held_out: Part | None = None
     num_fewshot: Annotated[Whole, Field(ge=0)] | None = None
     limit: Count | None = None
     metric: Text | None = None
@@ -456,6 +417,9 @@ class Target(Settings):
     def _named_as_its_task(cls, value: Any) -> Any:
         return target_mapping(value)
 
+    def conflicts(self) -> Iterable[Conflict]:
+        return target_conflicts(self.model_dump())
+
 
 class Study(Settings):
     """One study: a base, sources, targets, and how.
@@ -467,7 +431,7 @@ class Study(Settings):
     seeds: an adapter of every source is trained for each seed; several show how far the seed moves the
         matrix.
     sources: what adapters are trained on, or adapters that exist.
-    targets: what base and adapters are asked.
+    targets: what base and adapters are asked, beside the targets of the sources themselves.
     limit: evaluate at most this many items of each target.
     limit_takes: which items a ``limit`` of targets leaves: ``sample``, drawn at random with ``sample_seed``,
         or ``first``, those at the beginning of the data, as lm-eval's own ``--limit`` has it. Data that are
@@ -488,9 +452,9 @@ class Study(Settings):
     model: Model
     lora: Lora = Lora()
     training: Training = Training()
-    seeds: Annotated[tuple[Seed, ...], _NOT_EMPTY, AfterValidator(_distinct_seeds)] = (0,)
-    sources: Annotated[tuple[Source, ...], _NOT_EMPTY]
-    targets: Annotated[tuple[Target, ...], _NOT_EMPTY]
+    seeds: Annotated[tuple[Seed, ...], NOT_EMPTY, AfterValidator(distinct_seeds)] = (0,)
+    sources: Annotated[tuple[Source, ...], NOT_EMPTY]
+    targets: tuple[Target, ...] = ()
     limit: Count | None = None
     limit_takes: Literal["sample", "first"] = "sample"
     sample_seed: Seed = 0
@@ -512,6 +476,25 @@ class Study(Settings):
     def folder(self) -> Path:
         """The folder that relative paths start from: the study file's, without a file the current one."""
         return self.path.parent if self.path else Path.cwd()
+
+
+def target_of(source: Source) -> Target | None:
+    """The target that a source brings itself, with the source's own templates and labels; None without."""
+    own = source.target
+    if own is None or source.path is None:
+        return None
+    elsewhere = {} if own.path else {"subset": source.subset, "revision": source.revision}
+    shared = ("prompt", "completion", "label", "labels", "train_on")
+    given = {
+        **own.model_dump(),
+        **{key: getattr(source, key) for key in shared},
+        **elsewhere,
+        "name": own.name or source.name,
+        "path": own.path or source.path,
+        "split": own.split or ("test" if own.path else source.split),
+        "tags": own.tags or source.tags,
+    }
+    return Target.model_validate(given, context=RULES_APART)  # a format needs no prompt beside its answer
 
 
 def settings_of(study: Study, source: Source) -> tuple[Training, Lora]:
