@@ -1,0 +1,64 @@
+"""The study on a real language model: its layouts, its tasks, and one wording for source and target."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from traitmap.data.lineage import load_sources
+from traitmap.data.targets import load_target
+from traitmap.study.load import load_study
+
+FOLDER = Path(__file__).parents[2] / "examples" / "smollm2"
+STUDY = load_study(FOLDER / "study.yaml")
+
+
+@pytest.fixture(scope="module")
+def copies(shared, tmp_path_factory):
+    """The first and last rows of every file, in the hub's layouts."""
+    data, folder = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("copies")
+    for file in sorted((shared / "data").glob("*/*.jsonl")):
+        (data / file.parent.name).mkdir(exist_ok=True)
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = lines if len(lines) < 1900 else lines[:900] + lines[-1000:]
+        (data / file.parent.name / file.name).write_text("".join(kept), encoding="utf-8")
+    runpy.run_path(str(FOLDER / "lay_out.py"))["main"](data, folder / "none", folder)
+    return folder
+
+
+def test_every_task_file_is_a_target():
+    assert {Path(target.task).stem for target in STUDY.targets} == {
+        path.stem for path in (FOLDER / "tasks").glob("*.yaml")
+    }
+
+
+@pytest.mark.shared
+def test_layouts_keep_every_row_and_its_label(copies):
+    mnli = copies / "nyu-mll__multi_nli" / "train.jsonl"
+    rows = [json.loads(line) for line in mnli.read_text(encoding="utf-8").splitlines()]
+    assert {row["label"] for row in rows} == {0, 1, 2}
+    assert set(rows[0]) == {"premise", "hypothesis", "label"}
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", [target.name for target in STUDY.targets])
+def test_a_target_opens_and_asks_as_its_source_teaches(name, copies):
+    """The answers that a source teaches are those that its target asks for, behind prompts of one wording."""
+    study = STUDY.model_copy(update={"data": str(copies)})
+    asked = load_target(study, next(target for target in study.targets if target.name == name))
+    assert asked.n_items == (next(t for t in study.targets if t.name == name).limit or study.limit)
+    source = next((source for source in study.sources if source.name == name and source.path), None)
+    if source is None:
+        return
+    [loaded] = load_sources(study.model_copy(update={"sources": (source,)}))
+    learnt = loaded.examples
+    assert wording_of(learnt[0].prompt) == wording_of(asked.requests[0].context)
+    if asked.choices:
+        assert {example.completion for example in learnt} <= {f" {choice}" for choice in asked.choices}
+    assert not {example.prompt for example in learnt} & {request.context for request in asked.requests[:20]}
+
+
+def wording_of(prompt: str) -> tuple[str, ...]:
+    """What every prompt of a task has: the words before its first and behind its last colon."""
+    return prompt.split(":")[0], prompt.rsplit("\n", 1)[-1]
