@@ -7,19 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isfinite
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 
-from traitmap.analysis.answer_words import targets_table, unclean_table
-from traitmap.analysis.verdicts import GLYPHS, Verdicts
-from traitmap.matrix.reading import PREDICTED, Reading, matrix_table
+from traitmap.analysis.answer_words import (
+    NAMED,
+    targets_table,
+    trait_count,
+    traits_in_words,
+    unclean_table,
+    why,
+)
+from traitmap.analysis.tables import component_name
+from traitmap.analysis.verdicts import GLYPHS, UNCLEAN, Verdicts
+from traitmap.matrix.reading import PREDICTED, SIGNIFICANT, Reading, matrix_table
 from traitmap.table import Entry, Row, Table, to_terminal, words
-from traitmap.wording import clean, typeset
+from traitmap.wording import clean, counted, plain, share, signed, typeset
 
 if TYPE_CHECKING:
     from traitmap.analysis.answer import Answer
+    from traitmap.analysis.explanation.records import Explanation, GroupShare
+    from traitmap.analysis.traits.records import Traits
 
 MOST_UNCLEAN = 40  # rows of the page's list of gains and losses that are something else
 
@@ -79,3 +91,95 @@ def verdict_table(reading: Reading, verdicts: Verdicts) -> Table:
     )
     first = f"{note}; {key}." if key else f"{note}."
     return replace(table, rows=rows, notes=(first, *table.notes[1:]))
+
+
+# How other views open: at most five lines, details below.
+
+
+def explanation_lines(explanation: Explanation, verdicts: Verdicts | None) -> list[tuple[str, str]]:
+    """What goes with gains, how much of them, the oddest and the most asymmetric clean pairs, what is unseen.
+
+    verdicts: pairs whose gain is something else than skill are counted apart; None where nobody looked.
+    """
+    lines = [("WHY", why(explanation))]
+    groups = explanation.dominance.groups
+    if groups:
+        shares = [f"{group.group} properties {share(group.share)} ({_by_chance(group)})" for group in groups]
+        unexplained = f"{share(explanation.dominance.unexplained)} is unexplained"
+        lines.append(("SHARES", f"of the variance between pairs: {', '.join(shares)}; {unexplained}"))
+    lines.append(("ODD", _odd_line(explanation, verdicts)))
+    if explanation.asymmetry.pairs:
+        lines.append(("ASYMMETRY", _asymmetry_line(explanation, verdicts)))
+    seen = [effect.detectable for effect in explanation.joint if isfinite(effect.detectable)]
+    unseen = f"effects under {plain(median(seen), 2)} SD mostly go unseen" if seen else ""
+    tasks = len({*explanation.sources, *explanation.targets})
+    lines.append(
+        ("UNCERTAIN", "; ".join(filter(None, (unseen, f"{counted(tasks, 'task')} are a small sample"))))
+    )
+    return lines
+
+
+def _by_chance(group: GroupShare) -> str:
+    return f"chance {share(group.null_mean)}, {group.verdict}"
+
+
+def is_clean(verdicts: Verdicts | None, *places: tuple[str, str]) -> bool:
+    """Whether no one of some cells is something else than skill, as far as it is known."""
+    if verdicts is None:
+        return True
+    known = {(cell.source, cell.target): cell.kind for cell in verdicts.cells}
+    return not any(known.get(place) in UNCLEAN for place in places)
+
+
+def _odd_line(explanation: Explanation, verdicts: Verdicts | None) -> str:
+    odd = explanation.odd
+    clear = [cell for cell in odd.odd if is_clean(verdicts, (cell.source, cell.target))]
+    text = f"{len(odd.odd)} of {counted(odd.tested, 'pair')} depart from what surface similarity predicts"
+    if len(clear) < len(odd.odd):
+        text += f", {len(odd.odd) - len(clear)} of them by something else than skill"
+    if clear:
+        first = clear[0]
+        text += f"; most of all {first.source} -> {first.target} ({signed(first.gain)}, "
+        text += f"predicted {signed(first.predicted)})"
+    return text
+
+
+def _asymmetry_line(explanation: Explanation, verdicts: Verdicts | None) -> str:
+    pairs = explanation.asymmetry.pairs
+    if explanation.asymmetry.reason:
+        return f"which of {counted(len(pairs), 'pair')} are asymmetric cannot be told"
+    beyond = [pair for pair in pairs if pair.q < SIGNIFICANT]
+    clear = [
+        pair for pair in beyond if is_clean(verdicts, (pair.first, pair.second), (pair.second, pair.first))
+    ]
+    text = f"{len(beyond)} of {counted(len(pairs), 'pair')} of tasks are asymmetric beyond noise"
+    if len(clear) < len(beyond):
+        text += f", {len(beyond) - len(clear)} of them by something else than skill"
+    if clear:
+        first = clear[0]
+        text += f"; most of all {first.first} -> {first.second} "
+        text += f"({signed(first.forward)}, back {signed(first.backward)})"
+    return text
+
+
+def traits_lines(traits: Traits) -> list[tuple[str, str]]:
+    """How many traits, what the first one is, whether they stay, and what to be warned of."""
+    used = traits.n_components.get("used") or 0
+    verdict, evidence = traits_in_words(traits)
+    lines = [("TRAITS", f"{verdict}: {evidence[:1].lower()}{evidence[1:]}".rstrip(".: "))]
+    if used:
+        order = sorted(range(len(traits.targets)), key=lambda t: -abs(_known(traits.loadings[t, 0])))
+        loaded = [f"{traits.targets[t]} {signed(float(traits.loadings[t, 0]), 2)}" for t in order[:NAMED]]
+        lines.append(("FIRST", f"{component_name(traits, 0)}: loads on {', '.join(loaded)}"))
+        moved = sorted(range(len(traits.sources)), key=lambda s: -abs(_known(traits.effects[s, 0])))
+        named = [f"{traits.sources[s]} {signed(float(traits.effects[s, 0]))}" for s in moved[:NAMED]]
+        lines.append(("MOVED BY", f"{', '.join(named)} points"))
+        lines.append(("TRUST", trait_count(traits)))
+    if traits.warnings:
+        first = traits.warnings[0].message.rstrip(".")
+        lines.append(("UNCERTAIN", f"{counted(len(traits.warnings), 'warning')} below, first: {first}"))
+    return lines
+
+
+def _known(value: float) -> float:
+    return float(value) if isfinite(value) else 0.0

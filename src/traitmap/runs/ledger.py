@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 FORMAT = 1
+ITEM_GROUPS = "item_groups.json"
 Status = Literal["done", "failed", "missing"]
 
 
@@ -91,9 +92,11 @@ def describe_source(source: LoadedSource) -> dict[str, Any]:
     """A source as the ledger keeps it.
 
     Counts of examples: ``examples`` as they are used, ``available`` before any limit. ``variation`` is there
-    only where the source was made from another one.
+    only where the source was made from another one, ``warnings`` only where there are any.
     """
-    made = {"variation": describe_variation(source.variation)} if source.variation else {}
+    made: dict[str, Any] = {"variation": describe_variation(source.variation)} if source.variation else {}
+    if source.warnings:
+        made["warnings"] = list(source.warnings)
     return {
         "name": source.name,
         "digest": source.digest,
@@ -123,7 +126,11 @@ def describe_variation(variation: Lineage) -> dict[str, Any]:
 
 
 def describe_target(target: LoadedTarget) -> dict[str, Any]:
-    """A target as the ledger keeps it; unknown chance and majority rates are null."""
+    """A target as the ledger keeps it; unknown chance and majority rates are null.
+
+    ``caveats`` is there only where there are any: kind, count, total and text of each.
+    """
+    noted = {"caveats": [asdict(caveat) for caveat in target.caveats]} if target.caveats else {}
     return {
         "name": target.name,
         "task": target.task,
@@ -139,6 +146,7 @@ def describe_target(target: LoadedTarget) -> dict[str, Any]:
         "majority": target.majority if isfinite(target.majority) else None,
         "tags": list(target.tags),
         "conditions": dict(target.conditions),
+        **noted,
     }
 
 
@@ -318,6 +326,27 @@ def read_contamination(store: RunStore) -> dict[str, Any] | None:
     if not isinstance(comparison.get("overlaps"), list):
         raise RunError(f"{path}: holds no overlaps; remove it, and `traitmap run` compares again.")
     return comparison
+
+
+def write_item_groups(store: RunStore, comparison: Mapping[str, Any], key: str) -> None:
+    """Keep which items of the targets repeat (see ``analysis.repeats``). Needs the lock."""
+    write_sealed_json(store.folder / ITEM_GROUPS, {"key": key, **comparison})
+
+
+def read_item_groups(store: RunStore) -> dict[str, Any] | None:
+    """Which items repeat, with the ``key`` of the texts that were compared; None where none were.
+
+    ``targets``: name -> by (what makes a group), codes (the group of each item). ``shared``: pairs of targets
+    with items in common. RunError where the file is damaged.
+    """
+    path = store.folder / ITEM_GROUPS
+    try:
+        record = read_record(path, dict, advice="`traitmap run` compares again")
+    except FileNotFoundError:
+        return None
+    if not isinstance(record.get("targets"), dict) or not isinstance(record.get("shared"), list):
+        raise RunError(f"{path}: holds no groups of items; remove it, and `traitmap run` compares again.")
+    return record
 
 
 def contamination_overlaps(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
