@@ -11,14 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simulated
+import simulated_why as some
 from rich.console import Console, RenderableType
 
 from traitmap.analysis.recommendation.protocol import evaluate
+from traitmap.analysis.verdicts import CellVerdict, Verdicts
 from traitmap.data.check import SourcePreview
 from traitmap.data.records import Example, Request, Segment
 from traitmap.data.targets import LoadedTarget
 from traitmap.matrix.record import TransferMatrix
-from traitmap.report.terminal import evaluation_view, matrix_view, traits_view
+from traitmap.matrix.statistics import Interval
+from traitmap.report.first_screen import explanation_lines, traits_lines
+from traitmap.report.terminal import evaluation_view, explanation_view, matrix_view, traits_view
 from traitmap.report.terminal_runs import check_preview, growth_view, spending_view, status_view
 from traitmap.runs.cost import CostEstimate
 from traitmap.runs.growth import Growth
@@ -108,7 +112,12 @@ def test_traits_show_number_noise_intervals_and_warnings() -> None:
     traits = simulated.traits(whole)
     text = printed(traits_view(traits))
     assert all(len(line) <= 80 for line in text.splitlines())
-    assert text.startswith("2 traits\nCross-validation supports 2 components, parallel analysis 1.")
+    assert flat(text).startswith(
+        "TRAITS 2 traits: cross-validation supports 2 components, parallel analysis 1."
+    )
+    assert len(traits_lines(traits)) <= 5
+    best = whole.targets[int(np.argmax(np.abs(traits.loadings[:, 0])))]
+    assert f": loads on {best}" in flat(text)
     t = whole.targets.index("stars")
     loading = (
         f"{traits.loadings[t, 0]:+.2f} [{traits.loadings_low[t, 0]:+.2f}, {traits.loadings_high[t, 0]:+.2f}]"
@@ -121,8 +130,39 @@ def test_traits_show_number_noise_intervals_and_warnings() -> None:
     assert "! PC1 is mostly one adapter: inference carries .71 of it.\n" in text
     assert "  Read it as a description of that adapter" in text
     none = printed(traits_view(simulated.traits(whole, used=0)))
-    assert none.startswith("No trait above noise\n")
+    assert none.startswith("TRAITS     no trait above noise")
+    assert "MOVED BY" not in none
     assert "effect in points" not in none
+
+
+def test_an_explanation_opens_with_what_is_clean_and_names_what_is_not() -> None:
+    found = some.explanation()
+    odd = found.odd.odd[0]
+    place = {
+        "gain": Interval(odd.gain, -20, -5),
+        "improvement": odd.gain,
+        "unit": "points",
+        "q": 0.01,
+        "n": 9,
+    }
+    collapse = CellVerdict(odd.source, odd.target, "collapse", words="answers 'a'", **place)  # type: ignore
+    known, unknown = (flat(printed(explanation_view(found, one))) for one in (Verdicts((collapse,)), None))
+    opening = unknown.split(" - ")[0]
+    assert len(explanation_lines(found, None)) <= 5
+    assert "WHY pairs alike in output length gain more" in opening
+    assert (
+        "ODD 1 of 6 pairs depart from what surface similarity predicts; most of all sums -> reviews"
+        in opening
+    )
+    assert "1 of 2 pairs of tasks are asymmetric beyond noise; most of all reviews -> sums" in opening
+    assert "predicts, 1 of them by something else than skill ASYMMETRY" in known
+    assert (
+        "sums -> reviews: -12.5, predicted +1.5; departs by -14.0 [-16.0, -12.0], q .004; ■ collapse" in known
+    )
+    reverse = replace(collapse, source="sums", target="reviews")
+    assert "asymmetric beyond noise, 1 of them" in flat(
+        printed(explanation_view(found, Verdicts((reverse,))))
+    )
 
 
 def status(**changes: object) -> RunStatus:

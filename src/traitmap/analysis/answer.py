@@ -248,7 +248,7 @@ def answer_of(
         pick=answer_words.pick(record),
         avoid=answer_words.avoid(record),
         trust=answer_words.trust(record),
-        why=answer_words.why(record, explanation, why_not),
+        why=answer_words.why(explanation, why_not),
         uncertain=answer_words.uncertain(record, traits),
     )
 

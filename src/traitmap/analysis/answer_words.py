@@ -282,7 +282,7 @@ def _trust_of_target(answer: Answer, row: TargetAnswer) -> str:
 # WHY.
 
 
-def why(answer: Answer, explanation: Explanation | None, why_not: str) -> str:
+def why(explanation: Explanation | None, why_not: str = "") -> str:
     """What goes with gains once source and target are held constant; or why nobody knows."""
     if explanation is None:
         return why_not
@@ -325,7 +325,7 @@ def uncertain(answer: Answer, traits: Traits | None) -> str:
     if answer.by_target and not answer.target and len(answer.sources) > 1 and tested:
         parts.append(f"the best of {len(answer.sources)} is flattered by the choice")
     if traits is not None and not answer.target:
-        parts.append(_traits(traits))
+        parts.append(trait_count(traits))
     return "; ".join(filter(None, parts))
 
 
@@ -340,7 +340,7 @@ def _unchecked(verdicts: Verdicts) -> str:
     return f"{listed(sorted(lacking))} could not be checked everywhere" if lacking else ""
 
 
-def _traits(traits: Traits) -> str:
+def trait_count(traits: Traits) -> str:
     """How many traits count, and how many of them stay when sources are drawn again."""
     used, stable = traits.n_components.get("used") or 0, traits.n_components.get("stable")
     if not used:

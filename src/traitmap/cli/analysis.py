@@ -230,9 +230,10 @@ def explain(
 
     Example: traitmap explain runs/mini
     """
+    subject = subject_of(run, reading)
     with shown_progress() as listener:
         result = api.explain(
-            subject_of(run, reading),
+            subject,
             texts=texts,
             parser=parser,
             perplexity=perplexity,
@@ -242,7 +243,10 @@ def explain(
             n_permutations=permutations,
             seed=seed,
         )
-    print_json(result.to_json()) if as_json else print_table(tables.explanation_view(result))
+    if as_json:
+        print_json(result.to_json())
+    else:
+        print_table(tables.explanation_view(result, api.verdicts(subject)))
 
 
 def pairs_of(texts: list[str]) -> tuple[tuple[str, str], ...]:

@@ -112,11 +112,9 @@ def explanation_lines(explanation: Explanation, verdicts: Verdicts | None) -> li
         lines.append(("ASYMMETRY", _asymmetry_line(explanation, verdicts)))
     seen = [effect.detectable for effect in explanation.joint if isfinite(effect.detectable)]
     unseen = f"effects under {plain(median(seen), 2)} SD mostly go unseen" if seen else ""
-    tasks = len({*explanation.sources, *explanation.targets})
-    lines.append(
-        ("UNCERTAIN", "; ".join(filter(None, (unseen, f"{counted(tasks, 'task')} are a small sample"))))
-    )
-    return lines
+    tasks = counted(len({*explanation.sources, *explanation.targets}), "task")
+    parts = (unseen, f"all of it rests on {tasks}")
+    return [*lines, ("UNCERTAIN", "; ".join(filter(None, parts)))]
 
 
 def _by_chance(group: GroupShare) -> str:

@@ -16,7 +16,6 @@ import numpy as np
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 
-from traitmap.analysis.answer_words import traits_in_words
 from traitmap.analysis.tables import (
     asymmetries_table,
     components_table,
@@ -30,7 +29,13 @@ from traitmap.analysis.tables import (
 )
 from traitmap.matrix.reading import MARK, matrix_table, read
 from traitmap.matrix.record import TransferMatrix
-from traitmap.report.first_screen import lines_view, verdict_table
+from traitmap.report.first_screen import (
+    explanation_lines,
+    is_clean,
+    lines_view,
+    traits_lines,
+    verdict_table,
+)
 from traitmap.report.terminal_runs import indented, section
 from traitmap.table import Entry, Row, Table, to_terminal, words
 from traitmap.wording import (
@@ -57,6 +62,7 @@ if TYPE_CHECKING:
     from traitmap.analysis.recommendation.protocol import RecommenderEvaluation
     from traitmap.analysis.recommendation.records import Advice, Recommendation
     from traitmap.analysis.traits.records import Traits, TraitWarning
+    from traitmap.analysis.verdicts import Verdicts
     from traitmap.matrix.statistics import Interval
 
     CellRecord = TypeVar("CellRecord", CellClasses, CellLengths)
@@ -90,12 +96,11 @@ def _warnings(warnings: Iterable[TraitWarning]) -> list[RenderableType]:
 
 
 def traits_view(traits: Traits) -> RenderableType:
-    """The number of traits with its evidence, loadings, effects of the adapters, and every warning."""
-    verdict, evidence = traits_in_words(traits)
+    """Five lines at most, then loadings, effects of the adapters, and every warning."""
     used = traits.n_components.get("used") or 0
     tables = [components_table(traits), loadings_table(traits, range(shown_components(traits)))]
     tables += [effects_table(traits, used)] if used else []
-    parts: list[RenderableType] = [words(f"{verdict[:1].upper()}{verdict[1:]}", "bold"), words(evidence)]
+    parts: list[RenderableType] = [lines_view(traits_lines(traits))]
     for table in tables:
         parts += [words(""), to_terminal(table)]
     return Group(*parts, *_warnings(traits.warnings))
@@ -104,14 +109,16 @@ def traits_view(traits: Traits) -> RenderableType:
 # Explanation.
 
 
-def explanation_view(explanation: Explanation) -> RenderableType:
-    """Everything that a person reads of an explanation: verdicts, effects, shares, odd pairs, strengths.
+def explanation_view(explanation: Explanation, verdicts: Verdicts | None = None) -> RenderableType:
+    """Five lines at most, then verdicts, effects, shares, odd pairs, strengths.
 
-    The other numbers are in the record and its JSON.
+    verdicts: on the cells; pairs that are something else than skill then stand behind the others, with what
+    they are. The other numbers are in the record and its JSON.
     """
-    parts: list[RenderableType] = [Padding(words(f"- {text}"), 0) for text in explanation.words]
+    told: list[RenderableType] = [Padding(words(f"- {text}"), 0) for text in explanation.words]
     if not explanation.pairs:
-        return Group(*parts)
+        return Group(*told)
+    parts: list[RenderableType] = [lines_view(explanation_lines(explanation, verdicts)), words(""), *told]
     no_effects = words("no feature of pairs is left after source and target effects")
     for title, effects, detectable in (
         ("Composites beside each other (effects in SD)", explanation.joint, True),
@@ -120,17 +127,23 @@ def explanation_view(explanation: Explanation) -> RenderableType:
         table = to_terminal(feature_effects_table(effects, detectable=detectable)) if effects else no_effects
         parts += section(title, table)
     parts += section("Shares of the variance between pairs", to_terminal(shares_table(explanation.dominance)))
-    parts += section("Odd pairs: gain against what surface similarity predicts", *_odd(explanation.odd.odd))
-    if explanation.asymmetry.pairs:
-        pairs = to_terminal(asymmetries_table(explanation.asymmetry.pairs[:SHOWN_PAIRS]))
-        parts += section("Largest asymmetries", pairs)
+    odd = sorted(explanation.odd.odd, key=lambda cell: not is_clean(verdicts, (cell.source, cell.target)))
+    parts += section("Odd pairs: gain against what surface similarity predicts", *_odd(odd, verdicts))
+    if clear := [
+        pair
+        for pair in explanation.asymmetry.pairs
+        if is_clean(verdicts, (pair.first, pair.second), (pair.second, pair.first))
+    ]:
+        left = len(explanation.asymmetry.pairs) - len(clear)
+        title = "Largest asymmetries" + (f" ({left} more are something else than skill)" if left else "")
+        parts += section(title, to_terminal(asymmetries_table(clear[:SHOWN_PAIRS])))
     parts += section("Donors", to_terminal(strengths_table(explanation.donors, "source")))
     parts += section("Recipients", to_terminal(strengths_table(explanation.recipients, "target")))
     return Group(*parts, *_warnings(explanation.warnings))
 
 
-def _odd(cells: Sequence[OddCell]) -> list[RenderableType]:
-    """Each odd pair in a line, with its reasons beneath."""
+def _odd(cells: Sequence[OddCell], verdicts: Verdicts | None) -> list[RenderableType]:
+    """Each odd pair in a line, with its reasons beneath; what is something else than skill is called so."""
     if not cells:
         return [words("none")]
     parts: list[RenderableType] = []
@@ -140,6 +153,7 @@ def _odd(cells: Sequence[OddCell]) -> list[RenderableType]:
             words(
                 f"{cell.source} -> {cell.target}: {signed(cell.gain)}, predicted {signed(cell.predicted)}; "
                 f"departs by {estimate(cell.departure, 1, UNKNOWN)}, q {probability(q)}"
+                f"{_label(cell, verdicts)}"
             )
         )
         reasons = [sentence(reason.words) for reason in cell.reasons[:3]] or ["No reason found."]
@@ -147,6 +161,11 @@ def _odd(cells: Sequence[OddCell]) -> list[RenderableType]:
     if len(cells) > SHOWN_CELLS:
         parts.append(words(f"and {len(cells) - SHOWN_CELLS} more (--json shows all)"))
     return parts
+
+
+def _label(cell: OddCell, verdicts: Verdicts | None) -> str:
+    place = (cell.source, cell.target)
+    return "" if verdicts is None or is_clean(verdicts, place) else f"; {verdicts.of(*place).label}"
 
 
 # Recommendation.
