@@ -177,10 +177,10 @@ def test_files_that_are_not_tables(tmp_path):
         read_matrix(written(tmp_path, WIDE, "table.ods"))
     with pytest.raises(MatrixError, match="Parquet"):
         read_matrix(written(tmp_path, WIDE, "table.parquet"))
-    latin = tmp_path / "latin.csv"
-    latin.write_bytes("source,a\nfü,1\n".encode("latin-1"))
+    binary = tmp_path / "binary.csv"
+    binary.write_bytes(b"source,a\nf\x00\xfc,1\n")
     with pytest.raises(MatrixError, match="UTF-8"):
-        read_matrix(latin)
+        read_matrix(binary)
 
 
 @pytest.mark.shared

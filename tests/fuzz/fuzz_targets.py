@@ -441,6 +441,7 @@ def _as_text(rows: list[list[Any]], suffix: str, choices: Choices) -> str:
 def _workbook(rows: list[list[Any]], choices: Choices) -> bytes:
     """An Excel file of the rows: numbers where they are some, percent formats, merged and empty cells."""
     import openpyxl
+    from openpyxl.utils.exceptions import IllegalCharacterError
 
     book = openpyxl.Workbook()
     sheet = book.active
@@ -449,7 +450,8 @@ def _workbook(rows: list[list[Any]], choices: Choices) -> bytes:
             value: Any = cell
             with suppress(TypeError, ValueError, OverflowError):
                 value = float(cell)
-            with suppress(ValueError, TypeError, OverflowError, AttributeError):  # what Excel does not hold
+            # what Excel does not hold
+            with suppress(ValueError, TypeError, OverflowError, AttributeError, IllegalCharacterError):
                 sheet.cell(at, column, value).number_format = choices.of(
                     ["General", "0.0%", "yyyy-mm-dd", "[h]:mm"]
                 )

@@ -32,6 +32,7 @@ from traitmap.imports.reading import (
     read_json,
     sortable_date,
     text,
+    whole_characters,
 )
 
 KIND = "lighteval"
@@ -250,7 +251,7 @@ def _literal(value: Any) -> Any:
     if not isinstance(value, str) or not value or value[0] not in "[{(" or len(value) > _LONGEST:
         return value
     try:
-        return ast.literal_eval(value)
+        return whole_characters(ast.literal_eval(value))
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return value
 

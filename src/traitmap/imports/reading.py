@@ -100,7 +100,7 @@ def parse_json(content: bytes | str, place: str) -> Any:
         raise MatrixError(
             f"{place}: lists and objects are nested more than {_DEEPEST} deep; no harness writes that"
         )
-    return _characters(data) if "\\ud" in text.lower() else data
+    return whole_characters(data) if "\\ud" in text.lower() else data
 
 
 def _depth(data: Any) -> int:
@@ -116,13 +116,13 @@ def _depth(data: Any) -> int:
     return depth
 
 
-def _characters(data: Any) -> Any:
+def whole_characters(data: Any) -> Any:
     """The same data with whole characters only."""
     if isinstance(data, str):
         return data.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(data, dict):
-        return {_characters(key): _characters(value) for key, value in data.items()}
-    return [_characters(item) for item in data] if isinstance(data, list) else data
+        return {whole_characters(key): whole_characters(value) for key, value in data.items()}
+    return [whole_characters(item) for item in data] if isinstance(data, list) else data
 
 
 def read_lines(path: Path) -> list[tuple[str, Any]]:

@@ -17,9 +17,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from traitmap.errors import MatrixError
-from traitmap.matrix.layouts import from_long, from_wide, long_columns, parsed_table
+from traitmap.matrix.layouts import from_long, long_columns, parsed_table
 from traitmap.matrix.record import TransferMatrix
 from traitmap.matrix.tables import CellTable, load_table, without_index
+from traitmap.matrix.wide_tables import from_wide
 from traitmap.wording import counted, listed
 
 

@@ -1,14 +1,11 @@
-"""Wide and long tables: which rows, columns and cells are what, and the matrix that they make.
+"""A table whose cells are read as numbers, who is the base in it, and the matrix of a long one.
 
-What both share stands first: a table whose cells are read as numbers, from the base row to the cells of a
-matrix. A wide table has one row per source and one column per target, or the reverse. A long table has one
-row per cell, per seed or pooled, and columns that play parts: source, target, value, number of items,
-error.
+A long table has one row per cell, per seed or pooled, and columns that play parts: source, target, value,
+number of items, error. Wide tables have a chapter of their own.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite, isnan, nan
@@ -18,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from traitmap.errors import MatrixError
-from traitmap.matrix.record import Array, Cell, TransferMatrix
-from traitmap.matrix.tables import CellNumber, CellTable, has_decimal_commas, parsed_number, told_apart
+from traitmap.matrix.numbers import FAILED, CellNumber, has_decimal_commas, parsed_number
+from traitmap.matrix.record import Cell, TransferMatrix
+from traitmap.matrix.tables import CellTable
 from traitmap.matrix.targets import no_targets, plain_name
 from traitmap.metrics import direction
 from traitmap.study.settings import BASELINE
@@ -41,6 +39,7 @@ class ParsedTable:
     conditions: Mapping[str, Any]
     columns: Mapping[str, Sequence[CellNumber | None]]
     notes: list[str] = field(default_factory=list)
+    lower: tuple[str, ...] = ()
 
     def words(self, column: str) -> list[str]:
         """A column as text, without space around it."""
@@ -63,6 +62,18 @@ class ParsedTable:
                     f"{self.path}: row {name!r}, column {column!r} holds {row[at]!r}, which is not a finite "
                     "number; leave the cell empty if it is unknown, or leave the column out (drop)"
                 )
+
+    def note_asides(self, columns: Sequence[str]) -> None:
+        """Note what was left out of numbers, and words that were taken for missing results."""
+        asides = {
+            number.aside for name in columns for number in self.columns[name] if number and number.aside
+        }
+        self.notes += [f"{aside} behind numbers left out" for aside in sorted(asides)]
+        places = [self.header.index(name) for name in columns]
+        words = {str(row[at]).strip() for row in self.rows for at in places if isinstance(row[at], str)}
+        failed = sorted(word for word in words if word.lower() in FAILED)
+        if failed:
+            self.notes.append(f"read as missing: {listed(failed, 6)}")
 
     def numbers(self, column: str) -> tuple[list[float], list[float]]:
         """A column's values and standard errors, NaN where unknown or text.
@@ -91,7 +102,7 @@ def parsed_table(table: CellTable) -> ParsedTable:
         for at, name in enumerate(table.header)
     }
     notes = [*table.notes, *(["decimal commas"] if commas else [])]
-    return ParsedTable(table.path, table.header, table.rows, table.conditions, columns, notes)
+    return ParsedTable(table.path, table.header, table.rows, table.conditions, columns, notes, table.lower)
 
 
 def refuse_unknown(table: ParsedTable, names: Sequence[str], known: Sequence[str], what: str) -> None:
@@ -164,93 +175,6 @@ TARGET_NAMES = frozenset({
     "benchmark", "eval", "evaluated on", "test task", "eval task", "eval dataset", "test",
 })  # fmt: skip
 _ROW_NAMES = SOURCE_NAMES | {"name", "checkpoint", "method", "system", "experiment"}
-_BENCHMARKS = re.compile(
-    r"(gsm8?k|boolq|mmlu|arc( |$)|hella ?swag|truthful ?qa|wino ?grande|piqa|(open)?bookqa|obqa|humaneval"
-    r"|mbpp|bbh|gpqa|ifeval|imdb|sst ?2|mnli|qnli|rte|mrpc|cola|qqp|squad|trivia ?qa|nq( |$)|drop|copa|wic"
-    r"|wsc|xnli|lambada|logiqa|sciq|race|cmmlu|ceval|agieval|musr|cnn dailymail|xsum|snli|anli"
-    r"|commonsense ?qa|social ?iqa).*"
-)
-
-
-def from_wide(
-    table: ParsedTable,
-    orientation: str,
-    row_name: str | None,
-    only: tuple[str, ...],
-    base: str | None,
-) -> TransferMatrix:
-    """The matrix of a table of one row per source (or per target: it is turned)."""
-    label = _label(table, row_name)
-    rows = _names(table, label)
-    numeric = tuple(name for name in table.header if name != label and not table.is_text(name))
-    ignored = [name for name in table.header if name != label and name not in numeric]
-    if not numeric:
-        raise MatrixError(
-            f"{table.path}: no column holds numbers; a wide table has one row per source and one column per "
-            "target, a long one the columns source, target, value"
-        )
-    turned = orientation == "columns"
-    if turned:
-        table.notes.append("sources in columns")
-    elif orientation == "auto":
-        _refuse_benchmarks_in_rows(table, label, rows, numeric)
-    numbers = [table.numbers(name) for name in numeric]
-    values, stderrs = (np.array([pair[i] for pair in numbers], dtype=float).T for i in (0, 1))
-    sources, targets = (numeric, rows) if turned else (rows, numeric)
-    if turned:
-        values, stderrs = values.T, stderrs.T
-    refuse_unknown(table, only, targets, "target")
-    reasons = {} if only else no_targets(targets, values)
-    kept = [name for name in targets if (name in only if only else name not in reasons)]
-    if not kept:
-        listing = ", ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        raise MatrixError(
-            f"{table.path}: no column is left as a target ({listing}); name the targets with --only"
-        )
-    for name in numeric:
-        if turned or name in kept:
-            table.refuse_text(name, rows)
-    places = [targets.index(name) for name in kept]
-    values, stderrs = values[:, places], stderrs[:, places]
-    percent = [
-        name
-        for name in numeric
-        if (turned or name in kept) and any(number and number.percent for number in table.columns[name])
-    ]
-    if percent:
-        everywhere = len(percent) == (len(numeric) if turned else len(kept))
-        table.notes.append("percent" if everywhere else f"percent in {listed(percent)}")
-    if np.isfinite(stderrs).any():
-        table.notes.append("± as standard errors")
-    if not only:
-        _refuse_two_scales(table, sources, kept, values)
-    conditions: dict[str, Any] = {
-        "renamed": [name for name, word in zip(rows, table.words(label), strict=True) if name != word],
-        "file": Path(table.path).name,
-        "layout": "wide",
-        "orientation": "columns" if turned else "rows",
-        "ignored_columns": ignored,
-    } | ({"left_out": reasons} if reasons else {})
-    named, base_row = with_base(table, sources, base)
-    return _given(named, kept, values, stderrs, conditions | base_row)
-
-
-def _label(table: ParsedTable, row_name: str | None) -> str:
-    """The column that names the rows: the one that is given, that holds names, or else the first."""
-    if row_name is not None and row_name not in table.header:
-        raise MatrixError(
-            f"{table.path}: no column named {row_name!r} to name the rows; "
-            f"its columns are {', '.join(table.header)}"
-        )
-    if row_name is not None:
-        return row_name
-    first = table.header[0]
-    label = row_names(table, unique=True) or row_names(table, unique=False)
-    if label is None or (not table.is_text(first) and any(number is None for number in table.columns[first])):
-        return first  # names of which some look like numbers
-    if label != first:
-        table.notes.append(f"rows named by {label!r}")
-    return label
 
 
 def row_names(table: ParsedTable, *, unique: bool) -> str | None:
@@ -263,108 +187,6 @@ def row_names(table: ParsedTable, *, unique: bool) -> str | None:
         texts = [name for name in texts if len(set(table.words(name))) == len(table.rows)]
     called = [name for name in texts if plain_name(name) in _ROW_NAMES]
     return next(iter(called or texts), None)
-
-
-def _names(table: ParsedTable, column: str) -> tuple[str, ...]:
-    """Names in a column, which must be there; repeated ones are told apart, but there is only one base."""
-    names = table.words(column)
-    if "" in names:
-        raise MatrixError(
-            f"{table.path}: row {names.index('') + 2} has no name in column {column!r}; name every row"
-        )
-    if names.count(BASELINE) > 1:
-        raise MatrixError(
-            f"{table.path}: {names.count(BASELINE)} rows are named {BASELINE}; keep one base model"
-        )
-    return told_apart(names)
-
-
-def _refuse_benchmarks_in_rows(
-    table: ParsedTable, label: str, rows: Sequence[str], columns: Sequence[str]
-) -> None:
-    """MatrixError where the rows are benchmarks and the columns are not: models then stand in columns."""
-    in_rows = [name for name in rows if _BENCHMARKS.fullmatch(plain_name(name))]
-    in_columns = [name for name in columns if _BENCHMARKS.fullmatch(plain_name(name))]
-    headed = plain_name(label) in TARGET_NAMES and plain_name(label) not in SOURCE_NAMES
-    if (len(in_rows) < 2 or 3 * len(in_rows) < len(rows)) and not (headed and in_rows):
-        return
-    if not in_columns:
-        raise MatrixError(
-            f"{table.path}: its rows look like benchmarks ({listed(in_rows)}) and its columns like models "
-            f"({listed(list(columns))}); say --orientation columns if the models are columns, "
-            "--orientation rows if the rows are"
-        )
-
-
-def _refuse_two_scales(
-    table: ParsedTable, sources: Sequence[str], targets: Sequence[str], values: Array
-) -> None:
-    """MatrixError where shares of 1 and numbers up to 100 meet in one column.
-
-    Only where shares times a hundred lie among the others: a model near 0 is no share.
-    """
-    known = np.isfinite(values) & (values != 0)
-    size = np.abs(values)
-    for j, target in enumerate(targets):
-        small = known[:, j] & (size[:, j] <= 1)
-        large = known[:, j] & ~small
-        if not small.any() or large.sum() < 2:
-            continue
-        low, high = size[large, j].min(), size[large, j].max()
-        shares = size[small, j]
-        gap = low >= 10 * shares.max() and high <= 100
-        among = (100 * shares >= 0.5 * low).all() and (100 * shares <= min(100, 1.5 * high)).all()
-        # of a single number it takes the whole row to tell a share from a failure
-        rows = np.flatnonzero(small)
-        whole = all((size[i][known[i]] <= 1).all() and known[i].sum() > 1 for i in rows)
-        many = small.sum() > 2 and large.sum() > 2 and shares.min() >= 0.1
-        if gap and among and (whole or many):
-            share, number = int(rows[0]), int(np.flatnonzero(large)[0])
-            raise MatrixError(
-                f"{table.path}: column {target!r} holds shares of 1 ({sources[share]}: {values[share, j]:g}) "
-                f"beside numbers up to 100 ({sources[number]}: {values[number, j]:g}); bring them to one "
-                "scale, put percent signs, "
-                "or say that they are one with --only"
-            )
-
-
-def _given(
-    sources: Sequence[str],
-    targets: Sequence[str],
-    values: Array,
-    stderrs: Array,
-    conditions: Mapping[str, Any],
-) -> TransferMatrix:
-    """The matrix of a wide table (sources with the base among them)."""
-    at = {name: i for i, name in enumerate(sources)}
-    base = values[at[BASELINE]] if BASELINE in at else np.full(len(targets), nan)
-    base_stderrs = stderrs[at[BASELINE]] if BASELINE in at else base
-    others = [name for name in sources if name != BASELINE]
-    places = [at[name] for name in others]
-    kept = values[places]
-    cells = tuple(
-        given_cell(
-            source,
-            target,
-            None,
-            {"value": float(value), "stderr": float(stderr), "gain": float(value - start)},
-        )
-        for source, row, row_stderrs in zip(others, kept, stderrs[places], strict=True)
-        for target, value, stderr, start in zip(targets, row, row_stderrs, base, strict=True)
-    )
-    base_cells = tuple(
-        given_cell(BASELINE, target, None, {"value": float(value), "stderr": float(stderr)})
-        for target, value, stderr in zip(targets, base, base_stderrs, strict=True)
-    )
-    return TransferMatrix(
-        sources=tuple(others),
-        targets=tuple(targets),
-        values=kept,
-        baseline=base,
-        cells=cells,
-        base_cells=base_cells if BASELINE in at else (),
-        conditions=dict(conditions),
-    )
 
 
 LONG = ("source", "target", "value")
@@ -462,7 +284,7 @@ def from_long(
     refuse_unknown(table, only, list(dict.fromkeys(cell.target for cell in cells)), "target")
     cells = [cell for cell in cells if not only or cell.target in only]
     others = list(dict.fromkeys(cell.source for cell in cells if cell.source != BASELINE))
-    targets = list(dict.fromkeys(cell.target for cell in cells))
+    targets, left_out = _without_averages(cells, only)
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.source, cell.target), []).append(cell)
@@ -483,8 +305,23 @@ def from_long(
         baseline=base,
         cells=(*full.values(), *single),
         base_cells=tuple(pooled[BASELINE, t] for t in targets if (BASELINE, t) in pooled),
-        conditions={**table.conditions, "file": Path(table.path).name, "layout": "long"} | base_row,
+        conditions={**table.conditions, "file": Path(table.path).name, "layout": "long", **left_out}
+        | base_row,
     )
+
+
+def _without_averages(cells: Sequence[Cell], only: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """The targets without averages over the others, and these as the condition ``left_out``."""
+    targets = list(dict.fromkeys(cell.target for cell in cells))
+    rows = list(dict.fromkeys((cell.source, cell.seed) for cell in cells))
+    values = np.full((len(rows), len(targets)), nan)
+    for cell in cells:
+        values[rows.index((cell.source, cell.seed)), targets.index(cell.target)] = cell.value
+    found = {} if only else no_targets(targets, values)
+    averages = {name: reason for name, reason in found.items() if "mean" in reason or "average" in reason}
+    if not averages or len(averages) == len(targets):
+        return targets, {}
+    return [name for name in targets if name not in averages], {"left_out": averages}
 
 
 def _long_cells(
@@ -498,6 +335,7 @@ def _long_cells(
     known = [name for name in ("value", "n", "seed", *NUMBERS) if name in fields]
     for name in known:
         table.refuse_text(fields[name], lines)
+    table.note_asides([fields["value"]])
     numbers = {name: table.numbers(fields[name])[0] for name in known}
     if "stderr" not in numbers:
         stderrs = table.numbers(fields["value"])[1]

@@ -1,8 +1,7 @@
-"""Any file of a table -> cells of text, and a cell of text -> a number.
+"""Any file of a table -> its header and its cells.
 
-Delimiters, encodings, title lines and index columns are recognised; Excel, Markdown and LaTeX tables are read
-too. A cell may hold percent signs, ``45.1 ± 1.2``, thousands, decimal commas or a word for what is missing.
-Whether a comma is a decimal mark or parts thousands is a matter of the whole table: ``has_decimal_commas``.
+Delimiters, encodings, lines above and below the table, headers of two lines and index columns are recognised;
+Excel, Markdown, LaTeX and printed tables are read too.
 """
 
 from __future__ import annotations
@@ -15,119 +14,27 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isfinite, isinf, nan
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from traitmap.errors import MatrixError
-
-MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "-", "--", "—", "–", "<na>"})
-_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
-_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
-_GROUPS_OF_DOTS = re.compile(r"[-+]?[1-9]\d{0,2}(\.\d{3})+(,\d+)?")
-_GROUPS_OF_COMMAS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
-_SPACES = re.compile(r"(?<=\d)[\s\u00a0\u202f\u2009'’](?=\d{3}(?:\D|$))")
-_PLUS_MINUS = re.compile(r"\s*(?:±|\+/-|\+-|\\pm)\s*")
-
-
-class CellNumber(NamedTuple):
-    """A cell's number (NaN where it is missing), its standard error (NaN where unknown), and whether it has a
-    percent sign."""
-
-    value: float
-    stderr: float = nan
-    percent: bool = False
-
-
-_UNKNOWN = CellNumber(nan)
-
-
-def parsed_number(cell: Any, *, decimal_comma: bool = False) -> CellNumber | None:
-    """A cell as a number; None for text, infinity and truth values.
-
-    decimal_comma: read ``45,1`` as 45.1 and ``1.234,5`` as 1234.5.
-    """
-    if cell is None or type(cell).__name__ == "NAType":
-        return _UNKNOWN
-    if isinstance(cell, bool):
-        return None
-    if not (decimal_comma and isinstance(cell, str) and "." in cell):
-        try:
-            number = float(cell)
-        except (TypeError, ValueError, OverflowError):
-            pass
-        else:
-            return None if isinf(number) else CellNumber(number)
-    if not isinstance(cell, str):
-        return None
-    text = cell.strip()
-    if text.lower() in MISSING:
-        return _UNKNOWN
-    if not text[-1:].isdigit() and text[-1] not in "%.":
-        return None
-    percent = "%" in text
-    if percent:
-        text = re.sub(r"\s*%", "", text)
-    pieces = _PLUS_MINUS.split(text)
-    if len(pieces) > 2:
-        return None
-    numbers = [_plain_number(piece.strip(), decimal_comma) for piece in pieces]
-    if any(number is None or not isfinite(number) for number in numbers):
-        return None
-    known = [number for number in numbers if number is not None]
-    return CellNumber(known[0], known[1] if len(known) == 2 else nan, percent)
-
-
-def _plain_number(text: str, decimal_comma: bool) -> float | None:
-    """Digits with their marks; None for anything else."""
-    text = _SPACES.sub("", text.replace("−", "-"))
-    if decimal_comma:
-        if _GROUPS_OF_DOTS.fullmatch(text):
-            text = text.replace(".", "")
-        text = text.replace(",", ".") if text.count(",") == 1 else text
-    elif _GROUPS_OF_COMMAS.fullmatch(text):
-        text = text.replace(",", "")
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def has_decimal_commas(cells: Iterable[Any], *, likely: bool) -> bool:
-    """Whether commas in the numbers of a table are decimal marks.
-
-    One ``45,1`` or ``0,451`` shows that they are, one ``45.1`` that they are not. Where all that have a comma
-    could be thousands, they are taken for decimals if ``likely`` (where commas do not part the columns).
-    """
-    thousands = points = False
-    for cell in cells:
-        if not isinstance(cell, str) or not cell:
-            continue
-        if "," in cell:
-            for piece in _PLUS_MINUS.split(cell.replace("%", "").replace("−", "-").strip()):
-                piece = _SPACES.sub("", piece.strip())
-                if _GROUPS_OF_DOTS.fullmatch(piece) and "," in piece:
-                    return True
-                if _THOUSANDS.fullmatch(piece):
-                    thousands = True
-                elif _DECIMAL_COMMA.fullmatch(piece):
-                    return True
-                elif _GROUPS_OF_COMMAS.fullmatch(piece):
-                    points = True
-        elif not points and "." in cell and parsed_number(cell) is not None:
-            points = True
-    return thousands and not points and likely
-
+from traitmap.matrix.numbers import is_missing, parsed_number
+from traitmap.metrics import direction
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".xlsx", ".md", ".tex", ".txt")
 _LFS = "version https://git-lfs.github.com/spec/"
 _NO_NAME = re.compile(r"__index_level_\d+__")  # of an index that pandas wrote and nobody named
 _LARGEST = 1 << 28  # bytes of an unpacked table; a thousand models on a thousand tasks are 20 MB
+_REMARK = re.compile(r"(notes?|sources?|remarks?|legend|caption)\b|[*†‡§(\[]|\d+\)|https?:", re.IGNORECASE)
 _DELIMITERS = {",": ",", ";": ";", "\t": "tab", "|": "|"}
 _SAMPLE = 60  # lines that are looked at to find the delimiter
 _RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*")
+_CONTROLS = frozenset(range(32)) - {9, 10, 11, 12, 13, 27}  # bytes that no text has
+_CORNERS = frozenset("+┌┐└┘├┤┬┴┼╭╮╰╯╔╗╚╝╠╣╦╩╬╞╡╪")
+_FRAME = _CORNERS | frozenset("-=|:─━═│┃║ \t")
+_BARS = str.maketrans("│┃║", "|||")
 _LATEX_RULES = re.compile(
     r"\\(toprule|midrule|bottomrule|hline)(\[[^]]*\])?|\\(cmidrule|cline)(\([^)]*\))?\{[^}]*\}(\([^)]*\))?"
 )
@@ -142,6 +49,7 @@ class CellTable:
 
     conditions: stored with the table by ``to_parquet``. notes: what was found out of the file's form.
     decimal_comma_likely: whether ``1,234`` in it is rather 1.234 than one thousand.
+    lower: columns of which a second line of the header says that lower is better.
     """
 
     path: str
@@ -150,6 +58,7 @@ class CellTable:
     conditions: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     decimal_comma_likely: bool = False
+    lower: tuple[str, ...] = ()
 
     def column(self, name: str) -> list[Any]:
         """The values of one column."""
@@ -177,19 +86,22 @@ def load_table(path: Path) -> CellTable:
         table = _load_excel(path)
     else:
         text, encoding = text_of(path)
-        form: tuple[str, ...]
-        if suffix != ".csv" and re.search(r"\\begin\s*\{(tabular|longtable|array)|&.*\\\\", text):
-            rows, form = _latex_rows(text), ("LaTeX",)
-        elif suffix not in (".csv", ".tsv") and any(
-            "|" in line and _RULE.fullmatch(line) for line in text.splitlines()
-        ):
-            rows, form = _markdown_rows(text), ("Markdown",)
-        else:
-            rows, form = _delimited_rows(path, text, tab=suffix == ".tsv")
+        rows, form = _rows_of_text(path, text, suffix)
         parted = any(note.startswith("delimiter") for note in form)  # by something else than commas
         table = replace(_with_header(path, rows, (*form, *encoding)), decimal_comma_likely=parted)
     _refuse_results(table)
     return replace(table, header=told_apart(table.header))
+
+
+def _rows_of_text(path: Path, text: str, suffix: str) -> tuple[list[list[str]], tuple[str, ...]]:
+    """The rows of a table in text, and the form that it has where that is not plain CSV."""
+    if suffix != ".csv" and re.search(r"\\begin\s*\{(tabular|longtable|array)|&.*\\\\", text):
+        return _latex_rows(text), ("LaTeX",)
+    if suffix not in (".csv", ".tsv") and any(
+        "|" in line and _RULE.fullmatch(line) for line in text.splitlines()
+    ):
+        return _markdown_rows(text), ("Markdown",)
+    return _delimited_rows(path, _without_boxes(text), tab=suffix == ".tsv")
 
 
 OPENCOMPASS = ("dataset", "version", "metric", "mode")  # the first columns of its summaries
@@ -206,8 +118,8 @@ def _refuse_results(table: CellTable) -> None:
     """MatrixError where a table is the output of a harness, which `traitmap import` reads."""
     if is_printed_table(table.header) or tuple(table.header[:4]) == OPENCOMPASS:
         raise MatrixError(
-            f"{table.path}: holds results as a harness prints them, not a table of sources and targets; bring "
-            "the files of all models together with `traitmap import FILE... -o scores.csv`"
+            f"{table.path}: holds results as a harness prints them, not a table of sources and targets; "
+            "bring the files of all models together with `traitmap import FILE... -o scores.csv`"
         )
 
 
@@ -259,27 +171,54 @@ def text_of(path: Path) -> tuple[str, tuple[str, ...]]:
     try:
         return raw.decode(encoding), ("UTF-16",) if encoding.startswith("utf-16") else ()
     except UnicodeDecodeError as error:
+        if not encoding.startswith("utf-16") and not _CONTROLS & set(raw):
+            try:
+                return raw.decode("cp1252"), ("Windows-1252",)
+            except UnicodeDecodeError:
+                pass
         raise MatrixError(
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from None
 
 
+def _without_boxes(text: str) -> str:
+    """Text of a table in a frame of ``+--+`` or line-drawing signs, without the frame."""
+    lines = text.splitlines()
+    rules = [set(line) <= _FRAME and len(set(line) & _CORNERS) > 0 and len(line) > 3 for line in lines]
+    if not any(rules):
+        return text
+    inner = [line.strip().translate(_BARS) for line, is_rule in zip(lines, rules, strict=True) if not is_rule]
+    return "\n".join(line.removeprefix("|").removesuffix("|") for line in inner)
+
+
 def _delimited_rows(path: Path, text: str, *, tab: bool) -> tuple[list[list[str]], tuple[str, ...]]:
     """Rows of delimited text, and the delimiter unless it is the one that the suffix promises."""
     usual = "\t" if tab else ","
-    delimiter = _delimiter(text, usual)
+    stated = re.match(r"\s*\"?sep=([,;|\t])\"?[\t,;|]*\r?\n", text)  # what Excel writes and reads
+    delimiter = stated.group(1) if stated else _delimiter(text, usual)
+    if delimiter is None:
+        return _spaced_rows(text), ("delimiter spaces",)
     try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        body = text[stated.end() :] if stated else text
+        rows = list(csv.reader(io.StringIO(body, newline=""), delimiter=delimiter))
     except csv.Error as error:
         raise MatrixError(f"{path} cannot be read as a table: {error}; check its quotes") from None
     return rows, () if delimiter == usual == "," else (f"delimiter {_DELIMITERS[delimiter]}",)
 
 
-def _delimiter(text: str, usual: str) -> str:
+def _spaced_rows(text: str) -> list[list[str]]:
+    """Rows whose cells are parted by two spaces or more, as pandas prints them: its index has no name."""
+    rows = [re.split(r"\s{2,}|\t", line.strip()) for line in text.splitlines() if line.strip()]
+    if len(rows) > 1 and len(rows[0]) + 1 == len(rows[1]):
+        rows[0] = ["", *rows[0]]
+    return rows
+
+
+def _delimiter(text: str, usual: str) -> str | None:
     """The delimiter by which most lines have one and the same number of cells; ``usual`` where two are level.
 
     Lines that are as wide as the widest common line count; of two that are level there the one counts that
-    leaves more numbers.
+    leaves more numbers. None where nothing parts the lines but spaces.
     """
     lines = [line for line in text[: 1 << 20].splitlines() if line.strip()][:_SAMPLE]
     best, best_score = usual, (0.0, 0.0)
@@ -299,39 +238,129 @@ def _delimiter(text: str, usual: str) -> str:
         score = (count / len(rows), numbers / len(cells))
         if score > best_score:
             best, best_score = delimiter, score
-    return best
+    spaced = _spaced_rows("\n".join(lines)) if best_score == (0.0, 0.0) else []
+    return None if spaced and len(spaced[0]) > 1 and len({len(row) for row in spaced}) == 1 else best
 
 
 def _with_header(path: Path, rows: Sequence[Sequence[Any]], notes: tuple[str, ...]) -> CellTable:
-    """The table below its title lines. Rows must be as long as the header, but for empty cells at the end."""
-    lines = [row for row in rows if any(not _is_empty(cell) for cell in row)]
+    """The table between what stands above and below it.
+
+    Rows must be as long as the header, but for empty cells at the end.
+    """
+    filled = [any(not _is_empty(cell) for cell in row) for row in rows]
+    lines = [row for row, is_filled in zip(rows, filled, strict=True) if is_filled]
+    apart = [i > 0 and not filled[i - 1] for i, is_filled in enumerate(filled) if is_filled]
     titles = 0
     while len(lines) - titles > 2 and _is_title(lines[titles], lines[titles + 1], lines[titles + 2]):
         titles += 1
-    if len(lines) - titles < 2:
+    width = _width(lines[titles:])
+    below = 0
+    while len(lines) - below - titles > 2 and _is_remark(lines[-1 - below], width, apart[-1 - below]):
+        below += 1
+    lines = lines[titles : len(lines) - below]
+    if len(lines) < 2:
         raise MatrixError(f"{path} has no rows; a table needs a header and at least one row")
-    width = len(lines[titles])
-    trailing = [row for row in lines[titles:] if len(row) > width and all(map(_is_empty, row[width:]))]
-    while (
-        width
-        and _is_empty(lines[titles][width - 1])
-        and all(len(row) < width or _is_empty(row[width - 1]) for row in lines[titles:])
-    ):
-        width -= 1
-    header = tuple("" if cell is None else str(cell).strip() for cell in lines[titles][:width])
+    header = ["" if cell is None else str(cell).strip() for cell in lines[0][:width]]
+    lower: tuple[str, ...] = ()
+    doubled = len(lines) > 2 and _has_second_header(lines)
+    if doubled:
+        header, lower = _joined_header(header, lines[1][:width])
+    _refuse_no_header(path, header)
     body = []
-    for number, row in enumerate(lines[titles + 1 :], start=titles + 2):
-        if len(row) > width and (row in trailing or all(map(_is_empty, row[width:]))):
+    for number, row in enumerate(lines[1 + doubled :], start=titles + 2 + doubled):
+        if len(row) > width and all(map(_is_empty, row[width:])):
             row = row[:width]
         if len(row) != width:
             raise MatrixError(
                 f"{path}: row {number} has {len(row)} cells, but the header has {width}; "
                 "quote names that hold the separator"
             )
-        body.append(tuple(row))
-    if titles:
-        notes = (*notes, f"{titles} title {'line' if titles == 1 else 'lines'} above the header")
-    return CellTable(str(path), header, tuple(body), {}, notes)
+        if [str(cell).strip() for cell in row] != header:  # the header once more, where files were joined
+            body.append(tuple(row))
+    said = [
+        *([f"{titles} title {'line' if titles == 1 else 'lines'} above the header"] if titles else []),
+        *(["2 header lines"] if doubled else []),
+        *([f"{below} {'line' if below == 1 else 'lines'} below the table left out"] if below else []),
+    ]
+    return CellTable(str(path), tuple(header), tuple(body), {}, (*notes, *said), lower=lower)
+
+
+def _width(lines: Sequence[Sequence[Any]]) -> int:
+    """Columns of a table: those of its header but for empty ones at the end."""
+    width = len(lines[0]) if lines else 0
+    while (
+        width
+        and _is_empty(lines[0][width - 1])
+        and all(len(row) < width or _is_empty(row[width - 1]) for row in lines)
+    ):
+        width -= 1
+    return width
+
+
+def _is_remark(row: Sequence[Any], width: int, apart: bool) -> bool:
+    """Whether a line at the end is no row: text in its first cell alone. apart: below an empty line."""
+    filled = [cell for cell in row if not _is_empty(cell)]
+    if len(filled) != 1 or _is_empty(row[0]) or width < 2 or parsed_number(row[0]) is not None:
+        return False
+    words = str(row[0]).strip()
+    return apart or len(row) < width or len(words.split()) > 4 or bool(_REMARK.match(words))
+
+
+def _has_second_header(lines: Sequence[Sequence[Any]]) -> bool:
+    """Whether the second line belongs to the header: words where rows below have numbers.
+
+    The first cells of both are empty or part of one name, or a name of the first runs over several columns.
+    """
+    first, second, rows = lines[0], lines[1], lines[2:]
+    if not (_is_empty(first[0]) or _is_empty(second[0]) or any(map(_is_empty, first[1:]))):
+        return False
+    words = [at for at, cell in enumerate(second[1:], start=1) if not is_missing(cell)]
+    if not words or any(map(_is_number, (*first[1:], *second[1:]))):
+        return False
+    numbers = [any(_is_number(row[at]) for row in rows if len(row) > at) for at in words]
+    return all(numbers) and len(words) * 2 > len(first) - 1
+
+
+def _is_number(cell: Any) -> bool:
+    return not is_missing(cell) and any(
+        parsed_number(cell, decimal_comma=commas) is not None for commas in (False, True)
+    )
+
+
+def _joined_header(first: Sequence[str], second: Sequence[Any]) -> tuple[list[str], tuple[str, ...]]:
+    """Names out of two lines, and those of which the second says that lower is better.
+
+    The first line's where it names every column, else the second's where these differ, else both. An empty
+    cell of the first is part of the cell to its left, as in a merged one.
+    """
+    tops: list[str] = []
+    for top in first:
+        tops.append(top or (tops[-1] if len(tops) > 1 else ""))
+    below = ["" if cell is None else str(cell).strip() for cell in second]
+    label = first[0] or below[0]
+    if all(first[1:]) and len(set(first[1:])) == len(first) - 1:
+        names = list(first[1:])
+    elif all(below[1:]) and len(set(below[1:])) == len(below) - 1:
+        names = below[1:]
+    else:
+        names = [f"{top} {sub}".strip() for top, sub in zip(tops[1:], below[1:], strict=True)]
+    lower = [
+        name
+        for name, sub in zip(names, below[1:], strict=True)
+        if "↓" in sub or direction(sub.lower()) == (False, "known")
+    ]
+    return [label, *names], tuple(lower)
+
+
+def _refuse_no_header(path: Path, header: Sequence[str]) -> None:
+    """MatrixError where the first line holds numbers with decimals, which no column is called by."""
+    numbers = [parsed_number(name, decimal_comma=True) for name in header[1:] if name]
+    decimals = [name for name in header[1:] if re.fullmatch(r"[-+]?\d*[.,]\d+\s*%?", name)]
+    if decimals and all(number is not None for number in numbers):
+        raise MatrixError(
+            f"{path} has no header: its first line holds numbers ({', '.join(decimals[:3])}); write the "
+            "names of the columns above it"
+        )
 
 
 def _is_empty(cell: Any) -> bool:
@@ -381,6 +410,8 @@ def _latex_rows(text: str) -> list[list[str]]:
             while (plain := _LATEX_FONT.sub(r"\1", cell)) != cell:
                 cell = plain
             cell = re.sub(r"\\pm\b", "±", cell).replace("~", " ").replace("$", "")
+            cell = re.sub(r"[_^]\s*\{\s*(±[^{}]*)\}", r" \1", cell)
+            cell = re.sub(r"(?<=\d)\s*_\s*\{([^{}]*)\}", r" (\1)", cell)
             cell = re.sub(r"\\([%&_#{}])", r"\1", cell).replace("--", "-")
             cells += [cell.strip().removeprefix("{").removesuffix("}").strip()]
             cells += [""] * (int(span.group(1)) - 1 if span else 0)
@@ -411,10 +442,33 @@ def _load_excel(path: Path) -> CellTable:
     if not filled:
         raise MatrixError(f"{path} has no rows; a table needs a header and at least one row")
     name, rows = next(iter(filled.items()))
+    _refuse_formulas(path, content, name, rows)
     others = [other for other in filled if other != name]
     notes = (f"sheet {name!r}" + (f" (not {', '.join(map(repr, others))})" if others else ""),)
     width = max(len(row) for row in rows)
     return _with_header(path, [row + [None] * (width - len(row)) for row in rows], notes)
+
+
+def _refuse_formulas(path: Path, content: bytes, sheet: str, rows: Sequence[Sequence[Any]]) -> None:
+    """MatrixError where a cell holds a formula of which no program has saved the result."""
+    import openpyxl
+
+    if all(cell is not None for row in rows for cell in row):
+        return
+    book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=False)
+    pending = [
+        cell.coordinate
+        for cells, row in zip(book[sheet].iter_rows(), rows, strict=False)
+        for cell, value in zip(cells, row, strict=False)
+        if value is None and isinstance(cell.value, str) and cell.value.startswith("=")
+    ]
+    if pending:
+        shown = ", ".join(pending[:5]) + (f" and {len(pending) - 5} more" if len(pending) > 5 else "")
+        hold = "holds a formula" if len(pending) == 1 else "hold formulas"
+        raise MatrixError(
+            f"{path}: {shown} {hold} without a result; "
+            "open the file in a spreadsheet program and save it, or save the sheet as CSV"
+        )
 
 
 def _excel_cell(cell: Any) -> Any:
@@ -471,16 +525,17 @@ def _places(metadata: Mapping[bytes, bytes], columns: Sequence[str]) -> list[int
 
 
 def without_index(table: CellTable) -> CellTable:
-    """The table without the column in which pandas numbered the rows, where another one can name them."""
+    """The table without the column that numbers the rows from 0 or 1, where another one can name them."""
     if table.header[0] not in ("", "Unnamed: 0", "index") or len(table.header) < 3:
         return table
-    numbers = [str(value).strip() for value in table.column(table.header[0])]
+    numbers = [str(value).strip().removesuffix(".0") for value in table.column(table.header[0])]
     texts = [
         name
         for name in table.header[1:]
-        if all(parsed_number(value) is None and value not in MISSING for value in table.column(name))
+        if all(parsed_number(value) is None and not is_missing(value) for value in table.column(name))
     ]
-    if not texts or numbers != [str(i) for i in range(len(numbers))]:
+    counted = [[str(i + start) for i in range(len(numbers))] for start in (0, 1)]
+    if not texts or numbers not in counted:
         return table
     return replace(
         table,

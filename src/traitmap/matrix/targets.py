@@ -18,11 +18,12 @@ _AVERAGE = re.compile(
     r"( (score|acc|accuracy|performance|all))?"
     r"|overall( score)?"
 )
+_UNITS = r"( (b|m|k|bn|billions?|millions?|in b|in billions?|gb|tb|t|s|kg|usd))?"
 _BY_NAME: Mapping[str, re.Pattern[str]] = {
     "a size": re.compile(
-        r"(model |pretraining |training |total |active |num |number of |no of |n )?"
+        r"(model |pretraining |training |total |active |trainable |num |number of |no of |n )*"
         r"(params?|parameters|param count|(data |model |file )size|tokens|flops|layers|context (length|size)"
-        r"|hidden size|vram|memory|max memory)|size"
+        r"|hidden size|vram|memory|max memory)" + _UNITS + "|size" + _UNITS
     ),
     "a date": re.compile(
         r"((upload( to hub)?|submission|release|evaluation|created|updated|last modified) )?(date|timestamp)"
@@ -30,10 +31,34 @@ _BY_NAME: Mapping[str, re.Pattern[str]] = {
     ),
     "a link": re.compile(r"url|link|href|paper|homepage|(hf |model |github )?(url|link)"),
     "a count": re.compile(
-        r"(hub )?(likes|downloads|votes|stars)|#|rank|position|index|n|count|n eval|n items|n samples|samples"
-        r"|num (samples|items|examples)|number of (samples|items|examples)|seed"
+        r"(hub )?(likes|downloads|votes|stars|citations)( last month)?|#|rank|position|index|id|idx|nr|no|row"
+        r"|n|count|n eval|n items|n samples|samples|seed"
+        r"|(num|number of) (samples|items|examples)"
+    ),
+    "a cost": re.compile(
+        r"(training |train |inference |eval |evaluation |total |wall |gpu )*"
+        r"(time|runtime|wall clock|latency|duration|throughput|price|cost|energy|hours"
+        r"|co2( cost| emissions?)?)" + _UNITS
+    ),
+    "a setting": re.compile(
+        r"lr|learning rate|epochs?|(num |max |training |train )?(steps|epochs)|batch size|weight decay"
+        r"|dropout|lora (r|rank|alpha)|temperature|top p|(num )?(few )?shots?|num fewshot|few shot"
     ),
 }
+# Columns that say something of another column: words of their names, and what they hold.
+_ATTACHED: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("error", re.compile(r"\b(std ?err(or)?|stderr|standard errors?|se|sem)\b")),
+    (
+        "spread",
+        re.compile(r"\b(std( dev)?|stdev|sd|standard deviation|variance|var|iqr|ci( ?95)?( low| high)?)\b"),
+    ),
+    ("count", re.compile(r"\b(n|count|support|(n|num) (samples|items|examples))\b")),
+)
+_SUMMARIES = re.compile(
+    r"(overall |macro |micro |grand |column )?(average|avg|mean|median|min|minimum|max|maximum|total|sum)"
+    r"( (score|of all.*))?"
+)
+_SPREADS = re.compile(r"std( dev(iation)?)?|stdev|standard deviation|sd|variance|std err(or)?|stderr|count")
 _FEWEST_ROWS = 5  # fewer agree by accident
 _LARGEST_TABLE = 120  # columns among which combinations are looked for
 
@@ -62,11 +87,109 @@ def no_targets(names: Sequence[str], values: Array) -> dict[str, str]:
             others = [other for other in rest if other != name]
             close = _is_mean(values[:, at[name]], values[:, [at[other] for other in others]])
             reasons[name] = f"mean of the {_word(len(others))}" if close else "an average by its name"
-    for find in (_copies, _means, _combinations):
+    for i, name in enumerate(names):
+        if name not in reasons and (kind := _by_numbers(name, values[:, i])):
+            reasons[name] = kind
+    for find in (_same, _copies, _means, _combinations):
         rest = sorted(name for name in names if name not in reasons)
         if rest:
             reasons |= find(rest, values[:, [at[name] for name in rest]])
     return {name: reasons[name] for name in names if name in reasons}
+
+
+def _by_numbers(name: str, column: Array) -> str:
+    """What a column is by its numbers, or by having no name at all."""
+    if not name.strip():
+        return "no name"
+    known = column[np.isfinite(column)]
+    if known.size < 3 or not np.array_equal(known, np.round(known)):
+        return ""
+    if (known >= 1990).all() and (known <= 2035).all():
+        return "a year"
+    return "a date" if (known >= 1e9).all() and (known < 1e10).all() else ""
+
+
+def attached_columns(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Columns that hold the standard error, the spread or the number of items of another one.
+
+    Returns name -> (``error``, ``spread`` or ``count``, the other column). ``gsm8k_stderr`` belongs to
+    ``gsm8k``, or to the only column that has one word more (``gsm8k acc``).
+    """
+    plain = {name: plain_name(name) for name in names}
+    attached = {}
+    for name in names:
+        for kind, pattern in _ATTACHED:
+            rest = " ".join(pattern.sub(" ", plain[name], count=1).split())
+            if rest == plain[name] or not rest:
+                continue
+            others = [other for other in names if other != name and plain[other] == rest] or [
+                other
+                for other in names
+                if other != name and _is_one_word_more(plain[other].split(), rest.split())
+            ]
+            if len(others) == 1:
+                attached[name] = (kind, others[0])
+                break
+    return {name: (kind, of) for name, (kind, of) in attached.items() if of not in attached}
+
+
+def _is_one_word_more(words: Sequence[str], fewer: Sequence[str]) -> bool:
+    """Whether one list of words is the other and a word more, which marks no column of another kind."""
+    return len(words) == len(fewer) + 1 and any(
+        [*words[:i], *words[i + 1 :]] == list(fewer)
+        and not any(pattern.fullmatch(words[i]) for _, pattern in _ATTACHED)
+        for i in range(len(words))
+    )
+
+
+def summary_rows(names: Sequence[str], values: Array) -> list[str]:
+    """Rows that sum up the others: spreads by their names, averages and the like where the numbers agree.
+
+    names: of the rows; values: (rows, columns). A row called ``average`` that is no average is a model of
+    that name.
+    """
+    spreads = [name for name in names if _SPREADS.fullmatch(plain_name(name))]
+    called = [name for name in names if _SUMMARIES.fullmatch(plain_name(name)) and name not in spreads]
+    others = values[[i for i, name in enumerate(names) if name not in called and name not in spreads]]
+    if len(others) < 2:
+        return []
+    return spreads + [name for name in called if _sums_up(name, values[list(names).index(name)], others)]
+
+
+def _sums_up(name: str, row: Array, others: Array) -> bool:
+    """Whether a row holds what its name says of all other rows, within rounding."""
+    words = plain_name(name).split()
+    known = np.isfinite(row) & np.isfinite(others).any(axis=0)
+    if not known.any():
+        return False
+    columns = others[:, known]
+    whole: Array
+    if "median" in words:
+        whole = np.nanmedian(columns, axis=0)
+    elif {"min", "minimum"} & set(words):
+        whole = np.nanmin(columns, axis=0)
+    elif {"max", "maximum"} & set(words):
+        whole = np.nanmax(columns, axis=0)
+    else:
+        whole = np.nanmean(columns, axis=0)
+    sums = np.nansum(columns, axis=0)
+    places = [_unit(np.append(column, value)) for column, value in zip(columns.T, row[known], strict=True)]
+    rounding = 0.51 * np.array(places)
+    totals = bool({"total", "sum"} & set(words)) and bool(
+        (np.abs(row[known] - sums) <= len(others) * rounding).all()
+    )
+    return totals or bool((np.abs(row[known] - whole) <= 2 * rounding).all())
+
+
+def _same(names: Sequence[str], values: Array) -> dict[str, str]:
+    """Columns that are another one once more, number for number."""
+    first: dict[bytes, str] = {}
+    reasons: dict[str, str] = {}
+    for name, column in zip(names, values.T, strict=True):
+        other = first.setdefault(np.where(np.isfinite(column), column, np.nan).tobytes(), name)
+        if other != name and _tells(column):
+            reasons[name] = f"the same as {other}"
+    return reasons
 
 
 def _word(count: int) -> str:
