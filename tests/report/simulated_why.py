@@ -243,6 +243,7 @@ def recommendation(
         "ranked": ranked,
         "set_aside": (SetAside(target, "own", "the target's own training set", unknown("")),),
         "verdict": "inconclusive",
+        "headline": "",
         "words": "Cannot tell: the best three are within noise.",
         "smallest": 5.0,
         "popular": (popular,),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,9 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traitmap import analysis
+from traitmap.analysis.recommendation.prior import align, text_profile
+from traitmap.api.atlas import read_priors
 from traitmap.api.runs import contamination_in, overlap_in_words
 from traitmap.api.subject import as_file, folder_of, read_matrix, texts_of, trait_names
-from traitmap.data.texts import read_embeddings, read_examples, read_groups, read_probes
+from traitmap.data.texts import (
+    read_embeddings,
+    read_examples,
+    read_groups,
+    read_probes,
+    read_similarity,
+)
 from traitmap.errors import DataError, MatrixError
 from traitmap.matrix.record import TransferMatrix
 from traitmap.progress import Listener, silent
@@ -26,6 +35,7 @@ from traitmap.terminal import shows_progress
 if TYPE_CHECKING:
     import pandas as pd
 
+    from traitmap.analysis.profiles.semantics import Embed
     from traitmap.api.subject import MatrixLike, TextsLike
     from traitmap.data.texts import TaskText, Texts
 
@@ -40,6 +50,10 @@ def recommend(
     target: str | None = None,
     examples: Sequence[TaskText] | pd.DataFrame | str | Path | None = None,
     texts: TextsLike | None = None,
+    encoder: str | Path | None = None,
+    embeddings: Mapping[str, NDArray[np.float64]] | str | Path | None = None,
+    similarity: Mapping[str, Mapping[tuple[str, str], float]] | str | Path | None = None,
+    prior: Sequence[MatrixLike] = (),
     labels: bool = False,
     probe: Sequence[analysis.Probe] | pd.DataFrame | str | Path | None = None,
     care: Sequence[str] = (),
@@ -56,6 +70,12 @@ def recommend(
         outputs are looked at with ``labels`` only.
     texts: of every task by name, or a JSONL file or frame of them; a run brings its own. Without texts every
         target gets the order that the other targets suggest.
+    encoder: of the texts' meaning in place of TF-IDF: a sentence-transformers folder or name, or ``minilm``.
+    embeddings: by task, a vector (D,) or several (n, D), or an NPZ file of them.
+    similarity: anybody's scores of how alike two tasks are, name -> (source, target) -> number, or a CSV file
+        with the columns source, target and one for each measure.
+    prior: other people's matrices: runs, tables of scores, atlases or files of one. What they say is used
+        as far as it holds on targets that are held out, here and in the priors themselves.
     probe: measured gains of some sources on the target (``Probe`` records, or a CSV file or frame with
         columns source, gain, and stderr or n, in the matrix's own unit), or ``measured``: those of the
         matrix itself.
@@ -71,7 +91,10 @@ def recommend(
     name, new_texts = _target(matrix, target, examples, labels)
     columns = dict(rendered.targets) | ({name: new_texts} if new_texts is not None else {})
     overlaps, notes = _overlaps(folder_of(subject), rendered, columns, name, listener or silent)
-    features, lacking = _features(matrix, rendered, columns, name)
+    embed = None if encoder is None else analysis.load_encoder(encoder)
+    features, lacking = _features(matrix, rendered, columns, name, embed)
+    priors = read_priors(prior)
+    profile = text_profile({**rendered.sources, **columns}) if priors else {}
     traits = None  # needed where the user names something that is no target
     if not set(care) <= set(matrix.targets):
         names = trait_names(matrix)
@@ -80,6 +103,9 @@ def recommend(
         matrix,
         name,
         features=features,
+        similarity=_similarity(similarity),
+        embeddings=_embeddings(embeddings),
+        prior=partial(align, priors, profile=profile) if priors else None,
         contaminated={overlap.source: overlap_in_words(overlap) for overlap in overlaps if overlap.material},
         touched={overlap.source: overlap_in_words(overlap) for overlap in overlaps if not overlap.material},
         probes=_probes(matrix, name, probe),
@@ -145,7 +171,7 @@ def _overlaps(
 
 
 def _features(
-    matrix: TransferMatrix, rendered: RunTexts, columns: Texts, name: str
+    matrix: TransferMatrix, rendered: RunTexts, columns: Texts, name: str, embed: Embed | None
 ) -> tuple[analysis.PairFeatures | None, list[str]]:
     """Features of all pairs that have texts, and what to say where there are none for this target."""
     rows = {source: rendered.sources[source] for source in matrix.sources if rendered.sources.get(source)}
@@ -155,7 +181,20 @@ def _features(
         return None, [f"No texts of {name!r} are given."] if rows and name not in targets else []
     lacking = [source for source in matrix.sources if source not in rows]
     notes = [f"No texts of {', '.join(lacking[:5])}: nothing is known of what these sources teach."]
-    return analysis.pair_features(rows, targets, sizes=rendered.totals), notes if lacking else []
+    features = analysis.pair_features(rows, targets, sizes=rendered.totals, embed=embed)
+    return features, notes if lacking else []
+
+
+def _similarity(
+    given: Mapping[str, Mapping[tuple[str, str], float]] | str | Path | None,
+) -> Mapping[str, Mapping[tuple[str, str], float]] | None:
+    return read_similarity(given) if isinstance(given, str | Path) else given
+
+
+def _embeddings(
+    given: Mapping[str, NDArray[np.float64]] | str | Path | None,
+) -> Mapping[str, NDArray[np.float64]] | None:
+    return read_embeddings(given) if isinstance(given, str | Path) else given
 
 
 def _probes(
@@ -176,7 +215,10 @@ def evaluate_recommenders(
     matrix: MatrixLike,
     *,
     texts: TextsLike | None = None,
+    encoder: str | Path | None = None,
     embeddings: Mapping[str, NDArray[np.float64]] | str | Path | None = None,
+    similarity: Mapping[str, Mapping[tuple[str, str], float]] | str | Path | None = None,
+    prior: Sequence[MatrixLike] = (),
     holdout: pd.DataFrame | str | Path | Mapping[str, str] = "target",
     attributes: Mapping[str, Mapping[str, str]] | None = None,
     values: Literal["score", "relchange"] = "score",
@@ -187,7 +229,8 @@ def evaluate_recommenders(
 
     matrix: a run or a table of scores, see ``read_matrix``. texts: by task, or a JSONL file or frame of rows
         {task, input, output, choices}; those of a run are not taken by themselves.
-    embeddings: by task, a vector (D,) or several (n, D), or an NPZ file of them.
+    encoder, embeddings, similarity, prior: see ``recommend``. Cells that are held out here stay visible in
+        the priors, which are other measurements.
     holdout: ``target``, ``source``, ``cell``, or groups of targets held out together: a mapping, or a CSV
         file or frame with columns target and group (further columns are attributes of the target).
     attributes: name -> task -> value, in which two tasks are alike or not. values: gains in the score, or
@@ -207,7 +250,10 @@ def evaluate_recommenders(
     return analysis.evaluate(
         read_matrix(matrix),
         texts=texts,
-        embeddings=read_embeddings(embeddings) if isinstance(embeddings, str | Path) else embeddings,
+        encoder=None if encoder is None else analysis.load_encoder(encoder),
+        embeddings=_embeddings(embeddings),
+        similarity=_similarity(similarity),
+        prior=read_priors(prior),
         attributes=attributes,
         holdout=holdout if isinstance(holdout, Mapping) else str(holdout),
         values=values,

@@ -252,6 +252,56 @@ def _probe(path: Path, line: int, row: dict[str, str | None]) -> tuple[str, floa
     return source, gain, stderr, int(n) if isfinite(n) else 0
 
 
+def read_similarity(path: str | Path) -> dict[str, dict[tuple[str, str], float]]:
+    """Measures of how alike tasks are, from a CSV: name -> (source, target) -> number, higher is more alike.
+
+    A long table has the columns source and target and one column for each measure; any other is taken as one
+    measure, named after the file, with sources in its first column and a column for each target. Empty cells
+    are unknown. Raises DataError with every line that holds anything but numbers (at most twenty).
+    """
+    path = Path(path)
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
+            header, *lines = [row for row in csv.reader(stream) if any(cell.strip() for cell in row)] or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a CSV of similarities: {error}") from error
+    names = [cell.strip() for cell in header]
+    long = {"source", "target"} <= set(names)
+    measures = (
+        [name for name in names if name not in ("source", "target")] if long else [path.name.split(".")[0]]
+    )
+    if not lines or not measures or len(names) < 2:
+        raise DataError(
+            f"{path} holds no similarities; give the columns source, target and one or more of numbers, or a "
+            "table with sources in its first column and a column for each target"
+        )
+    found: dict[str, dict[tuple[str, str], float]] = {measure: {} for measure in measures}
+    faults = []
+    for number, line in enumerate(lines, start=2):
+        row = dict(zip(names, (cell.strip() for cell in line), strict=False))
+        source = row.get("source", "") if long else line[0].strip()
+        for name in names if long else names[1:]:
+            text = row.get(name, "")
+            if not text or name in ("source", "target"):
+                continue
+            try:
+                value = float(text)
+            except ValueError:
+                value = inf
+            if not isfinite(value):
+                faults.append(f"{path}, row {number}: {name} is {text!r}; give a number, or leave it empty")
+                continue
+            if long:
+                found[name][source, row.get("target", "")] = value
+            else:
+                found[measures[0]][source, name] = value
+    if faults:
+        more = f"\n... and {len(faults) - 20} more" if len(faults) > 20 else ""
+        raise DataError("\n".join(faults[:20]) + more)
+    return {measure: values for measure, values in found.items() if values}
+
+
 def read_embeddings(path: str | Path) -> dict[str, NDArray[np.float64]]:
     """Arrays by task: a vector (D,) or several (n, D), as float64.
 

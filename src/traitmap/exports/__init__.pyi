@@ -1,3 +1,7 @@
+from . import atlas as atlas
+from .atlas import atlas_files as atlas_files
+from .atlas import read_atlas_entry as read_atlas_entry
+from .atlas import write_atlas_entry as write_atlas_entry
 from .every_eval_ever import export_every_eval_ever as export_every_eval_ever
 from .lm_eval import export_lm_eval as export_lm_eval
 from .model_card import card_section as card_section

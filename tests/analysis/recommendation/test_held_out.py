@@ -38,6 +38,7 @@ def told(predicted: list[float], measured: list[float], popular: int, unit: str 
         (),
         "inconclusive",
         "",
+        "",
         1.0,
         (names[popular],),
         0.0,

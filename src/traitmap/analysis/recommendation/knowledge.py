@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from traitmap.analysis.profiles.pairs import Feature, PairFeatures, pair_features
+from traitmap.analysis.profiles.semantics import Embed
 from traitmap.analysis.profiles.style import cosine_matrix
+from traitmap.analysis.recommendation.prior import Prior
 from traitmap.analysis.recommendation.problem import (
     Blocks,
     EffectTable,
@@ -30,6 +32,7 @@ from traitmap.matrix.record import Array
 
 Embeddings = Mapping[str, ArrayLike]
 Attributes = Mapping[str, Mapping[str, str]]
+Similarity = Mapping[str, Mapping[tuple[str, str], float]]
 Names = tuple[str, ...]
 Column = tuple[str, str, Array]  # name, words, (S, T) values of one feature of pairs
 Known = tuple[list[Column], list[Likeness], list[Likeness]]  # features; who is alike: targets, sources
@@ -43,6 +46,9 @@ def make_problem(
     texts: Texts | None = None,
     embeddings: Embeddings | None = None,
     attributes: Attributes | None = None,
+    similarity: Similarity | None = None,
+    encoder: Embed | None = None,
+    prior: Prior | None = None,
     new_target: str | None = None,
     holdout: Holdout = "target",
     blocks: Blocks | None = None,
@@ -54,6 +60,9 @@ def make_problem(
         source and target has one entry for both.
     embeddings: by task, one vector (D,) or several (n, D), e.g. a trained prompt or texts.
     attributes: name -> task -> value, of targets or of both.
+    similarity: name -> (source, target) -> how alike two tasks are, by anybody's measure, higher is more.
+    encoder: texts to vectors of their meaning, in place of TF-IDF, where ``texts`` are given.
+    prior: other people's matrices, laid over these sources and targets (the new one included).
     new_target: a further column, of which no effect is known; it is the last.
     holdout, blocks: what is held out together, see ``Problem``; by default one target at a time.
     Raises DataError where no source or no target has texts or embeddings, or these do not fit each other.
@@ -67,12 +76,16 @@ def make_problem(
         rows = {name: texts[name] for name in sources if texts.get(name)}
         columns = {name: texts[name] for name in targets if texts.get(name)}
         _require(rows, columns, sources, targets, texts, "texts")
-        features = pair_features(rows, columns, sizes={})  # of samples, so that sizes stay unknown
+        features = pair_features(
+            rows, columns, sizes={}, embed=encoder
+        )  # of samples, so that sizes stay unknown
     parts = [] if features is None else [_of_features(features, sources, targets)]
     if embeddings is not None:
         parts.append(_of_embeddings(sources, targets, embeddings))
     if attributes:
         parts.append(_of_attributes(sources, targets, attributes))
+    if similarity:
+        parts.append(_of_similarity(sources, targets, similarity))
     known = [column for part in parts for column in part[0]]
     features_array = np.empty((*shape, len(known)))
     for at, (_, _, values) in enumerate(known):
@@ -88,6 +101,7 @@ def make_problem(
         blocks=np.broadcast_to(np.arange(shape[1]), shape) if blocks is None else blocks,
         own=same_names(sources, targets),
         seed=seed,
+        prior=prior,
     )
 
 
@@ -226,6 +240,35 @@ def _embedding_tables(arrays: Sequence[Array]) -> list[Column]:
         whole = np.array([array.ravel() for array in arrays])
         tables.append(("embedding_whole_cosine", "embeddings alike vector by vector", cosine_matrix(whole)))
     return tables
+
+
+def _of_similarity(sources: Names, targets: Names, given: Similarity) -> Known:
+    """Each measure is a feature of pairs; tasks that it compares with each other are alike as it says."""
+    features: list[Column] = []
+    targets_alike: list[Likeness] = []
+    sources_alike: list[Likeness] = []
+
+    def over(values: Mapping[tuple[str, str], float], rows: Names, columns: Names) -> Array:
+        return np.array([[values.get((row, column), np.nan) for column in columns] for row in rows])
+
+    for name, values in given.items():
+        table = over(values, sources, targets)
+        if not np.isfinite(table).any():
+            known = ", ".join(f"{a} -> {b}" for a, b in list(values)[:3])
+            raise DataError(
+                f"the similarity {name!r} knows no pair of the matrix; it has {known}, ..., the matrix "
+                f"{sources[0]} -> {targets[0]}; name tasks alike in both"
+            )
+        words = f"alike by {name}"
+        features.append((f"similarity_{name}", words, table))
+        for axis, found in ((targets, targets_alike), (sources, sources_alike)):
+            both = np.stack([over(values, axis, axis), over(values, axis, axis).T])
+            count = np.isfinite(both).sum(axis=0)
+            alike = np.where(count > 0, np.nansum(both, axis=0) / np.maximum(count, 1), np.nan)
+            np.fill_diagonal(alike, np.nan)
+            if np.isfinite(alike).any():
+                found.append(Likeness(f"similarity {name}", name, alike))
+    return features, targets_alike, sources_alike
 
 
 def _of_attributes(sources: Names, targets: Names, given: Attributes) -> Known:

@@ -1,9 +1,9 @@
 """The models that a recommender chooses from: each takes known effects and features, and fills the table.
 
-A model is a function of a ``Problem`` and its ``PairDesign``. It gives standardised effects z (S, T) for
-every pair, known or not, and can tell what a prediction is made of. Models come in families that differ in
-their hyper-parameters alone (``FAMILIES``); the inner folds of ``select`` pick one candidate of each. The
-catalogue stands at the end; a new model is one function and one line there.
+A model is a function of a ``Problem`` and its ``PairDesign``. It learns the merits of sources on targets
+and gives one for every pair, z (S, T), known or not, and can tell what a prediction is made of. Models come
+in families that differ in their hyper-parameters alone (``FAMILIES``); the inner folds of ``select`` pick one
+candidate of each. The catalogue stands at the end; a new model is one function and one line there.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
-from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor
+from scipy import linalg
 
+from traitmap.analysis.recommendation.prior import COLUMNS, columns_of, pooled_weights
 from traitmap.analysis.recommendation.problem import (
     FLAT,
     Likeness,
@@ -28,15 +29,15 @@ from traitmap.analysis.traits.components import complete
 from traitmap.matrix.record import Array
 
 Parts = Mapping[str, float]
-Needs = Literal["", "features", "several features", "likeness"]
+Needs = Literal["", "features", "several features", "likeness", "prior"]
 BASELINES = ("random", "popularity", "additive")
-LEARNERS = ("ridge", "two-way", "forest", "boosting")
-TREES = 100
+PRIOR_RIDGE = 30.0
+LEARNERS = ("ridge", "two-way", "smooth")
 
 
 @dataclass(frozen=True)
 class ModelFit:
-    """Predicted z (S, T), and for a pair (source, target) what its z is made of, by feature name."""
+    """Predicted merits z (S, T), and for a pair (source, target) what its z is made of, by feature name."""
 
     z: Array
     parts: Callable[[int, int], Parts]
@@ -49,8 +50,8 @@ Model = Callable[[Problem, PairDesign], ModelFit]
 class Candidate:
     """A model with its hyper-parameters. Of each family the inner folds pick one candidate.
 
-    needs: ``features`` of pairs (``several features``: at least 3), ``likeness`` of tasks, or nothing
-        beside the known cells.
+    needs: ``features`` of pairs (``several features``: at least 3), ``likeness`` of tasks, other
+        people's matrices (``prior``), or nothing beside the known cells.
     """
 
     family: str
@@ -60,6 +61,8 @@ class Candidate:
 
     def possible(self, problem: Problem) -> bool:
         """Whether a problem holds what the model needs."""
+        if self.needs == "prior":
+            return problem.prior is not None and problem.holdout == "target"
         if self.needs in ("features", "several features"):
             return problem.features.shape[-1] >= (1 if self.needs == "features" else 3)
         alike = problem.sources_alike if problem.holdout == "source" else problem.targets_alike
@@ -108,7 +111,7 @@ def additive(problem: Problem, design: PairDesign) -> ModelFit:
 
     Found by alternating means; a target without known cells has the column effect 0.
     """
-    known, z = problem.known, np.nan_to_num(design.z)
+    known, z = problem.known, np.nan_to_num(design.merit)
     rows, columns = np.zeros(len(z)), np.zeros(z.shape[1])
     for _ in range(50):
         rows = (np.where(known, z - columns[None, :], 0.0)).sum(axis=1) / (known.sum(axis=1) + 1)
@@ -125,7 +128,7 @@ def low_rank(rank: int) -> Model:
 
     def fit(problem: Problem, design: PairDesign) -> ModelFit:
         start = additive(problem, design)
-        residual = design.z - start.z
+        residual = design.merit - start.z
         rows, columns = problem.known.any(axis=1), problem.known.any(axis=0)
         filled = np.zeros_like(residual)
         if rows.sum() > rank + 2 and columns.sum() > rank + 2:
@@ -154,7 +157,7 @@ def nearest(sharpness: float) -> Model:
     """
 
     def fit(problem: Problem, design: PairDesign) -> ModelFit:
-        known, z = problem.known, np.nan_to_num(design.z)
+        known, z = problem.known, np.nan_to_num(design.merit)
         parts: dict[str, Array] = {}
         if problem.holdout != "source":
             for alike in problem.targets_alike:
@@ -182,7 +185,7 @@ def one_feature(problem: Problem, design: PairDesign) -> ModelFit:
     """
     pair = design.pair - design.pair.mean(axis=0, keepdims=True)
     known = problem.known
-    x, y = pair[known], design.z[known]
+    x, y = pair[known], design.merit[known]
     if not len(y) or not x.shape[1]:
         return additive(problem, design)
     power = (x**2).sum(axis=0)
@@ -213,7 +216,7 @@ def ridge(alpha: float, use: Literal["pair", "context", "both"]) -> Model:
         }[use]
         known = problem.known
         used, learnt = (table - table.mean(axis=0, keepdims=True) for table in (used, learnt))
-        x, y = learnt[known], design.z[known]
+        x, y = learnt[known], design.merit[known]
         if not len(y) or not x.shape[1]:
             return additive(problem, design)
         spread = x.std(axis=0)
@@ -248,7 +251,7 @@ def two_way(
 
     def fit(problem: Problem, design: PairDesign) -> ModelFit:
         rows, columns = np.nonzero(problem.known)
-        y = design.z[rows, columns]
+        y = design.merit[rows, columns]
         size = design.z.shape
         sources, targets = (
             kernel_of(problem.sources_alike, size[0]),
@@ -272,7 +275,7 @@ def two_way(
             if variance:
                 covariance += variance * of_sources[np.ix_(rows, rows)] * of_targets[np.ix_(columns, columns)]
         solved = np.zeros(size)
-        solved[rows, columns] = np.linalg.solve(covariance, y) if len(y) else 0.0
+        solved[rows, columns] = _solve(covariance, y)
         parts = {
             name: variance * of_sources @ solved @ of_targets
             for name, (variance, of_sources, of_targets) in products.items()
@@ -293,65 +296,88 @@ def two_way(
 
 
 def kernel_of(alike: Sequence[Likeness], size: int) -> Array:
-    """(n, n) covariance of tasks: e to the minus unlikeness, the mean over likenesses, positive definite.
-
-    Unlikeness is the distance from the greatest likeness of two different tasks, in standard deviations of
-    a likeness over pairs; tasks of which nothing is known are like none.
-    """
-    kernels = []
-    for likeness in alike:
-        off = ~np.eye(size, dtype=bool) & np.isfinite(likeness.values)
-        if not off.any():
-            continue
-        spread = likeness.values[off].std()
-        unlike = (likeness.values[off].max() - likeness.values) / (spread if spread > 1e-12 else 1.0)
-        kernel = np.where(off, np.exp(-np.where(off, unlike, 0.0)), 0.0)
-        kernel = (kernel + kernel.T) / 2
-        np.fill_diagonal(kernel, 1.0)
-        values, vectors = np.linalg.eigh(kernel)
-        kernels.append((vectors * np.maximum(values, 0.0)) @ vectors.T)
+    """(n, n) covariance of tasks, the mean of those of their likenesses; tasks of which nothing is known are
+    like none."""
+    kernels = [likeness.kernel for likeness in alike if likeness.tells]
     return np.asarray(np.mean(kernels, axis=0)) if kernels else np.eye(size)
 
 
-def trees(kind: Literal["forest", "boosting"]) -> Model:
-    """Extremely randomised trees (Geurts, Ernst & Wehenkel 2006) or boosted ones over the pair's features.
+def smooth(length: float, *, popularity: float, nearness: float = 0.5, noise: float = 0.5) -> Model:
+    """A Gaussian process over pairs whose effects change smoothly with the features: sees what no line can.
 
+    Prior variances of z: popularity, a source's own level; nearness, a squared exponential in the features of
+    the pair, F of them, of length ``length`` x sqrt(F) standard deviations; noise, what neither explains.
     What a prediction is made of is found by occlusion: the prediction less the one with that number set to
     its mean over the target's sources.
     """
 
     def fit(problem: Problem, design: PairDesign) -> ModelFit:
-        known, shape = problem.known, design.z.shape
-        if not known.any():
-            return additive(problem, design)
-        pair = design.pair
-        grown = _trees(kind, problem.seed).fit(pair[known], design.z[known])
-        z = grown.predict(pair.reshape(-1, pair.shape[-1])).reshape(shape)
+        shape = design.z.shape
+        rows, columns = np.nonzero(problem.known)
+        pair = design.pair / (length * np.sqrt(2 * max(design.pair.shape[-1], 1)))
+        known = pair[rows, columns]
+        near = _squared_exponential(known, known)
+        covariance = nearness * near + popularity * (rows[:, None] == rows[None, :])
+        covariance[np.diag_indices(len(rows))] += noise
+        solved = _solve(covariance, design.merit[rows, columns])
+        level = popularity * np.bincount(rows, weights=solved, minlength=shape[0])
+        every = nearness * _squared_exponential(pair.reshape(-1, pair.shape[-1]), known) @ solved
+        by_features = every.reshape(shape)
 
         def parts(source: int, target: int) -> Parts:
             row = pair[source, target]
             occluded = np.repeat(row[None, :], len(row), axis=0)
             np.fill_diagonal(occluded, pair[:, target].mean(axis=0))
-            lost = z[source, target] - grown.predict(occluded)
-            return dict(zip(problem.feature_names, lost.tolist(), strict=True))
+            lost = by_features[source, target] - nearness * _squared_exponential(occluded, known) @ solved
+            whole = dict(zip(problem.feature_names, lost.tolist(), strict=True))
+            return {"popularity": float(level[source]), **whole}
 
-        return ModelFit(z, parts)
+        return ModelFit(level[:, None] + by_features, parts)
 
     return fit
 
 
-def _trees(kind: str, seed: int) -> ExtraTreesRegressor | GradientBoostingRegressor:
-    if kind == "forest":
-        return ExtraTreesRegressor(TREES, min_samples_leaf=3, max_features=0.5, random_state=seed, n_jobs=1)
-    return GradientBoostingRegressor(
-        n_estimators=60,
-        learning_rate=0.1,
-        max_depth=3,
-        subsample=0.7,
-        max_features=0.2,
-        min_samples_leaf=5,
-        random_state=seed,
-    )
+def with_prior(pull: float) -> Model:
+    """Popularity here, what priors say of the cell, and popularity there: a line whose weights are learnt.
+
+    Learnt on the priors, each held against the others, and drawn from there to what the known cells of this
+    matrix say; these also tell which priors are more like this matrix than others. pull: cells of this
+    matrix that the priors' weights count for (``prior.columns_of``).
+    """
+
+    def fit(problem: Problem, design: PairDesign) -> ModelFit:
+        assert problem.prior is not None
+        blocks, count = problem.blocks[0], len(problem.prior.merit)
+        single = np.moveaxis(np.nan_to_num(problem.prior.merit), 0, -1)
+        x = np.concatenate(
+            [columns_of(problem.prior, design.merit, blocks), single - single.mean(axis=0)], axis=-1
+        )
+        known = problem.known
+        there = np.append(pooled_weights(problem.prior, blocks, PRIOR_RIDGE), np.zeros(count))
+        y = design.merit[known] - x[known] @ there
+        weights = there + np.linalg.solve(x[known].T @ x[known] + pull * np.eye(3 + count), x[known].T @ y)
+
+        def parts(source: int, target: int) -> Parts:
+            given = x[source, target] * weights
+            given[1] += given[3:].sum()  # what single priors add to what all say
+            return dict(zip(COLUMNS, given[:3].tolist(), strict=True))
+
+        return ModelFit(x @ weights, parts)
+
+    return fit
+
+
+def _squared_exponential(one: Array, other: Array) -> Array:
+    """(n, m) e to the minus squared distance of the rows of (n, F) and (m, F)."""
+    squared = (one**2).sum(axis=1)[:, None] + (other**2).sum(axis=1)[None, :] - 2 * one @ other.T
+    return np.asarray(np.exp(-np.maximum(squared, 0.0)))
+
+
+def _solve(covariance: Array, y: Array) -> Array:
+    """covariance^-1 y of a positive definite (N, N)."""
+    if not len(y):
+        return y
+    return np.asarray(linalg.cho_solve(linalg.cho_factor(covariance, lower=True, overwrite_a=True), y))
 
 
 _RIDGE: tuple[tuple[Literal["pair", "context", "both"], Needs], ...] = (
@@ -395,8 +421,20 @@ _CANDIDATES = (
         for use, needs in _RIDGE
     ),
     *(Candidate("two-way", setting, model, needs) for setting, model, needs in _TWO_WAY),
-    Candidate("forest", f"{TREES} trees", trees("forest"), "several features"),
-    Candidate("boosting", "60 trees", trees("boosting"), "several features"),
+    *(
+        Candidate(
+            "smooth",
+            f"length {length:g}, level {level:g}",
+            smooth(length, popularity=level),
+            "several features",
+        )
+        for length in (1.0, 2.0)
+        for level in (0.05, 0.2)
+    ),
+    *(
+        Candidate("prior", f"priors' weights for {pull:g} cells", with_prior(pull), "prior")
+        for pull in (30.0, 100.0, 300.0)
+    ),
 )
 FAMILIES: Mapping[str, tuple[Candidate, ...]] = MappingProxyType(
     {

@@ -16,7 +16,8 @@ that a problem hides.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ from traitmap import metrics as catalogue
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.metrics import SHARE
+
+if TYPE_CHECKING:
+    from traitmap.analysis.recommendation.prior import Prior
 
 Holdout = Literal["target", "source", "cell"]
 Values = Literal["score", "relchange"]
@@ -179,6 +183,27 @@ class Likeness:
     words: str
     values: Array
 
+    @property
+    def tells(self) -> bool:
+        """Whether the likeness of any two tasks is known."""
+        return bool((~np.eye(len(self.values), dtype=bool) & np.isfinite(self.values)).any())
+
+    @cached_property
+    def kernel(self) -> Array:
+        """(n, n) covariance of tasks: e to the minus unlikeness, made positive definite.
+
+        Unlikeness is the distance from the greatest likeness of two different tasks, in standard deviations
+        over pairs; tasks of which nothing is known are like none.
+        """
+        off = ~np.eye(len(self.values), dtype=bool) & np.isfinite(self.values)
+        spread = self.values[off].std()
+        unlike = (self.values[off].max() - self.values) / (spread if spread > 1e-12 else 1.0)
+        kernel = np.where(off, np.exp(-np.where(off, unlike, 0.0)), 0.0)
+        kernel = (kernel + kernel.T) / 2
+        np.fill_diagonal(kernel, 1.0)
+        values, vectors = np.linalg.eigh(kernel)
+        return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T)
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -188,6 +213,7 @@ class Problem:
     their names and words. targets_alike, sources_alike: similarities along either axis.
     holdout: what is new where a prediction is wanted; blocks: (S, T) cells of one number are held out
     together. own: (S, T) whether source and target are the same task. seed: of whatever is random.
+    prior: other people's matrices, laid over this one.
     """
 
     effect: Array
@@ -200,6 +226,7 @@ class Problem:
     blocks: Blocks
     own: NDArray[np.bool_]
     seed: int = 0
+    prior: Prior | None = None
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -258,6 +285,27 @@ def folds_of(problem: Problem, count: int, seed: int) -> list[NDArray[np.bool_]]
     return [mask for mask in masks if mask.any()]
 
 
+def remoteness(problem: Problem) -> Array:
+    """(T, L) how far each target lies from the nearest other one that has known effects, in every likeness.
+
+    In standard deviations of the likeness over pairs, NaN where unknown. Targets that are held out together
+    are not neighbours of each other.
+    """
+    size = problem.effect.shape[1]
+    block = problem.blocks[0] if problem.holdout == "target" else np.arange(size)
+    apart = np.not_equal.outer(block, block) & np.asarray(problem.known.any(axis=0))
+    table = np.full((size, len(problem.targets_alike)), np.nan)
+    for column, likeness in zip(table.T, problem.targets_alike, strict=True):
+        off = ~np.eye(size, dtype=bool) & np.isfinite(likeness.values)
+        if not off.any():
+            continue
+        nearest = np.where(off & apart, likeness.values, -np.inf).max(axis=1)
+        spread = likeness.values[off].std()
+        distance = (likeness.values[off].max() - nearest) / (spread if spread > 1e-12 else 1.0)
+        column[:] = np.where(np.isfinite(nearest), distance, np.nan)
+    return table
+
+
 @dataclass(frozen=True)
 class PairDesign:
     """Numbers for every pair, and what is to be learnt.
@@ -265,7 +313,7 @@ class PairDesign:
     pair (S, T, F): the features given, centred and scaled, unknown ones 0. context (S, T, C): what the
     known cells of other targets and sources say; ``trained`` is the same for the known cells, each
     computed without the cells that are held out together with it. z (S, T): standardised effects, NaN
-    where unknown; centre, spread (T,) restore them.
+    where unknown; centre, spread (T,) restore them. merit (S, T): what models learn, see ``merits``.
     """
 
     pair: Array
@@ -274,6 +322,7 @@ class PairDesign:
     context_names: tuple[str, ...]
     context_words: tuple[str, ...]
     z: Array
+    merit: Array
     centre: Array
     spread: Array
 
@@ -298,9 +347,39 @@ def design_of(problem: Problem) -> PairDesign:
         context_names=names,
         context_words=words,
         z=(problem.effect - centre) / spread,
+        merit=merits(problem.effect),
         centre=centre,
         spread=spread,
     )
+
+
+def merits(effect: Array) -> Array:
+    """(S, T) what a source's place on a target is worth: Savage scores, standardised within each target.
+
+    The source at place i of n, counted from the worst, gets the sum of 1/n + 1/(n-1) + ... of i terms, the
+    expected i-th of n waiting times: the first places lie far apart and the last ones close together, as
+    whoever picks sees them, and no single collapsed source decides what is learnt (I. R. Savage, Annals of
+    Mathematical Statistics 27:590-615, 1956). Tied effects (S, T) share their mean; unknown ones are NaN.
+    """
+    table = np.full(effect.shape, np.nan)
+    for t in range(effect.shape[1]):
+        known = np.isfinite(effect[:, t])
+        count = int(known.sum())
+        if not count:
+            continue
+        values = effect[known, t]
+        order = np.argsort(values, kind="stable")
+        apart = np.diff(values[order]) > FLAT * np.abs(values).max()
+        group = np.append(0, np.cumsum(apart))  # of every place, counted from the worst
+        ties = np.bincount(group)
+        score = np.cumsum(1 / np.arange(count, 0, -1.0))
+        first = np.cumsum(ties) - ties
+        total = np.append(0.0, np.cumsum(score))
+        mean = np.empty(count)
+        mean[order] = ((total[first + ties] - total[first]) / ties)[group]
+        spread = mean.std(ddof=1) if len(ties) > 1 else 1.0
+        table[known, t] = (mean - mean.mean()) / spread
+    return table
 
 
 def scaled(features: Array) -> Array:

@@ -13,7 +13,7 @@ among them are found within the remaining cells only, and every model stands bes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import comb
@@ -24,7 +24,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from traitmap.analysis.recommendation.knowledge import Attributes, Embeddings, make_problem
+from traitmap.analysis.profiles.semantics import Embed
+from traitmap.analysis.recommendation.knowledge import Attributes, Embeddings, Similarity, make_problem
+from traitmap.analysis.recommendation.prior import Prior, PriorMatrix, align, text_profile
 from traitmap.analysis.recommendation.problem import (
     CELL_FOLDS,
     Blocks,
@@ -42,6 +44,7 @@ from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import Interval, unknown
 from traitmap.progress import Listener, Progress, silent
+from traitmap.wording import estimate
 
 RankingMetric = Callable[[Array, Array], float]
 
@@ -191,6 +194,7 @@ def _relative_gap(best: float, reached: float) -> float:
 
 NESTED = "nested"
 RESAMPLES = 2000
+SHOWN_SOURCES = 5
 METRICS = (*RANKING_METRICS, "auc", "coverage")
 
 
@@ -204,7 +208,8 @@ class RecommenderEvaluation:
     chosen: the entry of ``models`` that a recommender will use, ``nested``. picks: outer fold -> the family
         that its inner folds picked, and its setting.
     per_target: name -> metric -> (T,), NaN where not defined. predicted, low, high: name -> (S, T) in
-        the unit of ``effects``, each cell predicted while it was held out, with a 90 % interval.
+        the unit of ``effects``, each cell predicted while it was held out, with a 90 % interval, NaN on
+        targets so unlike all others that there is none (``conditions["no_interval"]`` names them).
     """
 
     models: Mapping[str, Mapping[str, Interval]]
@@ -217,6 +222,32 @@ class RecommenderEvaluation:
     high: Mapping[str, Array]
     effects: EffectTable
     conditions: Mapping[str, Any]
+
+    @property
+    def headline(self) -> str:
+        """One sentence: whether anything beats popularity here, or even chance, and what to follow.
+
+        Judged by the NDCG, whose 95 % intervals over targets are those of the paired differences.
+        """
+        gained, chance = self.differences[self.chosen]["ndcg"], self.differences["random"]["ndcg"]
+        values = {name: self.models[name]["ndcg"].value for name in (self.chosen, "popularity", "random")}
+        if gained.clear and gained.value > 0:
+            return (
+                f"Recommendations beat popularity here: NDCG {values[self.chosen]:.1f} against "
+                f"{values['popularity']:.1f}, a difference of {estimate(gained)}."
+            )
+        known = np.isfinite(self.effects.effect)
+        mean = np.where(known, self.effects.effect, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        ranked = np.argsort(-np.where(known.any(axis=1), mean, -np.inf), kind="stable")
+        first = ", ".join(self.effects.sources[s] for s in ranked[:SHOWN_SOURCES])
+        order = f"popularity's order is {first}{', ...' if len(ranked) > SHOWN_SOURCES else ''}."
+        if not (chance.clear and chance.value < 0):
+            return (
+                f"Nothing beats chance here, popularity does not either (NDCG {values['popularity']:.1f} "
+                f"against {values['random']:.1f} by chance): any source may be the best; {order}"
+            )
+        which = "Popularity beats what was recommended" if gained.clear else "Nothing beats popularity"
+        return f"{which} here (a difference in NDCG of {estimate(gained)}): {order}"
 
     __repr__ = outline
 
@@ -240,6 +271,9 @@ def evaluate(
     texts: Texts | None = None,
     embeddings: Embeddings | None = None,
     attributes: Attributes | None = None,
+    similarity: Similarity | None = None,
+    encoder: Embed | None = None,
+    prior: Sequence[PriorMatrix] = (),
     holdout: str | Mapping[str, str] = "target",
     values: Values = "score",
     seed: int = 0,
@@ -253,6 +287,8 @@ def evaluate(
     within the remaining cells only, by holding out in the same way again.
     texts, embeddings: by task name, for features of pairs. attributes: name -> task -> value, known
     properties of targets, or of both (two with the same value are alike). values: see ``effects_of``.
+    similarity: name -> (source, target) -> how alike, by anybody's measure. encoder: of texts, in place of
+    TF-IDF. prior: other people's matrices; those cells of them that are held out here stay visible there.
     Raises MatrixError or DataError where the input does not fit together.
     """
     effects = effects_of(matrix, values)
@@ -262,6 +298,9 @@ def evaluate(
         texts=texts,
         embeddings=embeddings,
         attributes=attributes,
+        similarity=similarity,
+        encoder=encoder,
+        prior=laid_over(prior, effects, texts, holdout) if prior else None,
         holdout=axis,
         blocks=blocks,
         seed=seed,
@@ -271,15 +310,19 @@ def evaluate(
     shape = effects.effect.shape
     filled: dict[str, Array] = {}  # (3, S, T): effect, low, high
     picks = {}
+    declined: list[str] = []
     for done, held in enumerate(outer):
         fold = _fold_name(effects, axis, held)
         listener(Progress("hold out", done, len(outer), fold))
         chosen, families = select(problem.without(held))
         picks[fold] = (chosen, families[chosen].setting)
+        without = held & families[chosen].declined
+        declined += [effects.targets[t] for t in np.flatnonzero(without.any(axis=0))]
         for name, family in {**families, NESTED: families[chosen]}.items():
             tables = filled.setdefault(name, np.full((3, *shape), np.nan))
             for table, predictions in zip(tables, (family.effect, family.low, family.high), strict=True):
                 table[held] = predictions[held]
+            tables[1:, without] = np.nan
     listener(Progress("hold out", len(outer), len(outer)))
     per_target = {name: _scores(effects, *tables) for name, tables in filled.items()}
     # (B, U) how often each unit is drawn in each bootstrap sample
@@ -301,8 +344,20 @@ def evaluate(
         low={name: tables[1] for name, tables in filled.items()},
         high={name: tables[2] for name, tables in filled.items()},
         effects=effects,
-        conditions=_conditions(effects, problem, holdout, values, seed, len(outer)),
+        conditions={
+            **_conditions(effects, problem, holdout, values, seed, len(outer)),
+            "no_interval": list(dict.fromkeys(declined)),
+        },
     )
+
+
+def laid_over(
+    prior: Sequence[PriorMatrix], effects: EffectTable, texts: Texts | None, holdout: str | Mapping[str, str]
+) -> Prior:
+    """Priors laid over the sources and targets of a matrix, by name, texts and the groups held out."""
+    groups = {} if isinstance(holdout, str) else holdout
+    profile = text_profile(texts) if texts else {}
+    return align(prior, effects.sources, effects.targets, profile=profile, groups=groups)
 
 
 def _conditions(
@@ -324,6 +379,7 @@ def _conditions(
         "values": values,
         "unit": effects.unit,
         "features": list(problem.feature_names),
+        "prior": [] if problem.prior is None else list(problem.prior.words),
         "likenesses": [one.name for one in problem.targets_alike],
         "averaged_over": "targets" if isinstance(holdout, str) else "groups, then targets within",
         "interval": f"95 %, bootstrap over what is averaged over, {RESAMPLES} draws",
@@ -379,7 +435,8 @@ def _scores(effects: EffectTable, predicted: Array, low: Array, high: Array) -> 
         effect = effects.effect[seen, at]
         if np.isfinite(effects.zero[at]):
             scores["auc"][at] = auc(effect > effects.zero[at], guess)
-        scores["coverage"][at] = 100 * ((effect >= low[seen, at]) & (effect <= high[seen, at])).mean()
+        if np.isfinite(low[seen, at]).all():  # else there is no interval
+            scores["coverage"][at] = 100 * ((effect >= low[seen, at]) & (effect <= high[seen, at])).mean()
     return scores
 
 

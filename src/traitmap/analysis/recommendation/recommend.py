@@ -9,8 +9,7 @@ once they are multiplied by the problem's ``factor``.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from scipy import stats
 
 from traitmap.analysis.profiles.pairs import PairFeatures, Reason
+from traitmap.analysis.recommendation.knowledge import Embeddings, Similarity
 from traitmap.analysis.recommendation.models import Parts
 from traitmap.analysis.recommendation.posterior import (
     NINETY,
@@ -31,7 +31,9 @@ from traitmap.analysis.recommendation.posterior import (
     predictive_posterior,
     smallest_difference,
 )
+from traitmap.analysis.recommendation.prior import Prior
 from traitmap.analysis.recommendation.problem import AS_GIVEN, Values, factor_of, unit_for, units_of
+from traitmap.analysis.recommendation.reasons import reasons_of
 from traitmap.analysis.recommendation.records import (
     Advice,
     Recommendation,
@@ -40,18 +42,17 @@ from traitmap.analysis.recommendation.records import (
     Suggestion,
     Verdict,
 )
-from traitmap.analysis.recommendation.selection import ColdStartProblem, hold_out_target, with_base
+from traitmap.analysis.recommendation.selection import ColdStartProblem, hold_out_target, in_errors, with_base
 from traitmap.analysis.traits.records import Traits
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, Cell, TransferMatrix
-from traitmap.matrix.statistics import Interval, error_of_width, unknown
+from traitmap.matrix.statistics import Interval, error_of_width, unknown, z_value
 from traitmap.metrics import SHARE
-from traitmap.wording import listed
+from traitmap.wording import counted, listed
 
 _DOUBT = 0.1  # probability of being better from which a rival cannot be told apart
+SHOWN_SOURCES = 5
 _ITEMS = 200  # of a probe, where nothing says how many
-_MOST_REASONS = 4
-_LEAST_REASON = 0.1  # of the strongest
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ def recommend_sources(
     target: str,
     *,
     features: PairFeatures | None = None,
+    similarity: Similarity | None = None,
+    embeddings: Embeddings | None = None,
+    prior: Callable[[Sequence[str], Sequence[str]], Prior] | None = None,
     contaminated: Mapping[str, str] | None = None,
     touched: Mapping[str, str] | None = None,
     probes: Sequence[Probe] = (),
@@ -85,6 +89,8 @@ def recommend_sources(
 
     target: a column, which is hidden from the prediction (as the source of that name is); or any other
         name, which ``features`` alone describe. features: of all (source, target), this target included.
+    similarity, embeddings: more of what is known of the tasks, see ``make_problem``. prior: lays other
+        people's matrices over sources and targets, the new one included (``prior.align``).
     contaminated: source -> how many of the target's items its training texts hold; these are set aside.
     touched: the same where it is too little to matter. probes: measured gains of some sources.
     care: targets, and traits of ``traits`` by name, whose change stands beside; without any it is the
@@ -94,7 +100,16 @@ def recommend_sources(
     places = _trait_places(traits)
     _check_names(matrix, target, care, places, probes)
     new, (matrix, without_base) = target not in matrix.targets, with_base(matrix, values)
-    problem = hold_out_target(matrix, target, features=features, values=values, seed=seed)
+    problem = hold_out_target(
+        matrix,
+        target,
+        features=features,
+        similarity=similarity,
+        embeddings=embeddings,
+        prior=prior,
+        values=values,
+        seed=seed,
+    )
     own = _own_cells(problem)
     aside = _set_aside(problem, contaminated or {}, own)
     names_aside = {source.source for source in aside}
@@ -112,6 +127,10 @@ def recommend_sources(
     by_popularity = sorted(rows, key=lambda s: (-popular[s], s))
     ordered = posterior.only(order)
     verdict, words, smallest = _verdict(problem, ordered, [matrix.sources[s] for s in order])
+    names = [matrix.sources[s] for s in order]
+    lost = bool(problem.model.declined[problem.at]) and not probed
+    if lost:
+        verdict, words = "inconclusive", f"Cannot tell: {target} is unlike any target measured here."
     parts = [problem.model.fit.parts(s, problem.at) for s in range(len(matrix.sources))]
     ranked = []
     for s, best in zip(order, chance_best(ordered, seed).tolist(), strict=True):
@@ -138,6 +157,7 @@ def recommend_sources(
         ranked=tuple(ranked),
         set_aside=aside,
         verdict=verdict,
+        headline=_headline(problem, names, words, lost, probed),
         words=words,
         smallest=smallest,
         popular=tuple(matrix.sources[s] for s in by_popularity),
@@ -147,6 +167,29 @@ def recommend_sources(
         notes=(*notes, *_resemblance(problem), *without_base, *_notes(problem, probes, names_aside)),
         conditions={**_conditions(problem, probed), "seed": seed},
     )
+
+
+def _headline(
+    problem: ColdStartProblem, names: Sequence[str], words: str, lost: bool, probed: Sequence[int]
+) -> str:
+    """The first sentence: whether anything was found that beats popularity, or chance; else the verdict.
+
+    names: sources in their order, which is popularity's where that is what was chosen. Chance is beaten where
+    the mean score of held-out targets lies 1.64 standard errors above 0, what a random order scores.
+    """
+    first = f"{', '.join(names[:SHOWN_SOURCES])}{', ...' if len(names) > SHOWN_SOURCES else ''}"
+    if lost:
+        return f"{words} The order is a guess, and there is no interval: {first}."
+    if problem.chosen != "popularity" or probed or len(names) < 2:
+        return words
+    scores = problem.model.scores
+    count = counted(int(np.isfinite(scores).sum()), "other target")
+    if not in_errors(scores) > z_value(0.9):
+        return (
+            f"Nothing beats chance on the {count}, popularity does not either: any source may be the best; "
+            f"popularity's order is {first}."
+        )
+    return f"Nothing beats popularity on the {count}, so this is popularity's order: {first}."
 
 
 def _conditions(problem: ColdStartProblem, probed: Sequence[int]) -> dict[str, Any]:
@@ -308,6 +351,8 @@ def _gain_and_harm(
     if probed:
         low, high = mean - NINETY * deviation, mean + NINETY * deviation
     factor = problem.factor
+    if problem.model.declined[problem.at] and not probed:
+        return Interval(factor * mean, reason="unlike any target measured here: no interval"), nan
     gain = Interval(factor * mean, factor * low, factor * high)
     if not problem.based:
         return gain, nan
@@ -430,8 +475,13 @@ def _suggestions(
 
 def _notes(problem: ColdStartProblem, probes: Sequence[Probe], aside: set[str]) -> list[str]:
     """What else to know of this prediction, in sentences."""
-    notes = []
-    if not problem.problem.feature_names:
+    notes = [] if problem.problem.prior is None else list(problem.problem.prior.words)
+    if problem.problem.prior is not None:
+        used = (
+            "are used" if problem.chosen == "prior" else "do no better on held-out targets, and are not used"
+        )
+        notes.append(f"Priors {used}.")
+    elif not problem.problem.feature_names:
         notes.append(
             "Without texts of sources and target every target gets the order that other targets suggest; "
             "give texts (--texts FILE.jsonl) so that the prediction looks at this target."
@@ -456,9 +506,9 @@ def _notes(problem: ColdStartProblem, probes: Sequence[Probe], aside: set[str]) 
 
 
 def _resemblance(problem: ColdStartProblem) -> list[str]:
-    """Which targets are most like this one; a warning where none is as like as others have one."""
+    """Which targets are most like this one."""
     targets, at = problem.targets, problem.at
-    nearest, far = [], []
+    nearest = []
     for likeness in problem.problem.targets_alike:
         alike = np.where(np.eye(len(targets), dtype=bool), np.nan, likeness.values)
         known = np.asarray(np.isfinite(alike).any(axis=1))
@@ -466,15 +516,9 @@ def _resemblance(problem: ColdStartProblem) -> list[str]:
             continue
         first = np.argsort(-np.nan_to_num(alike[at], nan=-np.inf), kind="stable")[:2]
         nearest.append(f"in {likeness.words} {' and '.join(targets[t] for t in first)}")
-        far.append(float(np.nanmax(alike[at])) <= float(np.nanmax(alike[known], axis=1).min()))
     if not nearest:
         return []
-    notes = [f"Most like it are, {'; '.join(nearest)}."]
-    if all(far):
-        notes.append(
-            "No other target is so unlike all others as this one: the prediction goes beyond what was seen."
-        )
-    return notes
+    return [f"Most like it are, {'; '.join(nearest)}."]
 
 
 def measured_probes(matrix: TransferMatrix, target: str) -> list[Probe]:
@@ -497,79 +541,3 @@ def measured_probes(matrix: TransferMatrix, target: str) -> list[Probe]:
 def with_top(recommendation: Recommendation, top: int) -> Recommendation:
     """The recommendation with its first ``top`` sources only; everything else stays as it is."""
     return replace(recommendation, ranked=recommendation.ranked[:top])
-
-
-_REMARK = re.compile(r" \([^)]*\)$")
-# Features that say nearly the same share a contribution at random between them; only their sum means much.
-_GROUPS = (
-    ("lengths", "lengths of outputs and inputs", r"(source|target)_(out|in)put_|(out|in)put_length"),
-    ("classes", "classes and labels", r"((source|target)_)?(class|majority|choices|label_|prior_)"),
-    (
-        "form",
-        "form of questions and answers",
-        r"((source|target)_)?(answer_form|question_form|format|closed|polar|copied|pairing|containment|segments)",
-    ),
-    ("surface", "meaning, style and words", r"style_|semantic_|mmd|vocabulary_"),
-    ("size", "size and richness", r"(source|target)_(size|tokens|richness|perplexity)"),
-    ("embeddings", "embeddings", r"embedding_"),
-    ("alike_targets", "it helps targets like this one", r"alike targets"),
-    ("alike_sources", "sources like it help other targets", r"popularity of alike sources"),
-    ("popularity", "it helps other targets", r"popularity$"),
-    ("traits", "its traits suit the target", r"traits$"),
-)
-_PATTERNS = tuple((kind, words, re.compile(pattern)) for kind, words, pattern in _GROUPS)
-
-
-def reasons_of(
-    parts: Sequence[Parts],
-    place: int,
-    words: Mapping[str, str],
-    features: Mapping[str, Array],
-    unit: float,
-) -> tuple[Reason, ...]:
-    """The strongest contributions to one source's predicted gain, relative to the mean of all sources.
-
-    parts: of every source, standardised; place: of the source. Contributions of features that say nearly
-    the same are added up, and the strongest of them is named. features: (S,) values of the features of
-    pairs, by name, to tell where a source stands among all. unit: gain of one standard deviation.
-    """
-    groups: dict[tuple[str, str], dict[str, float]] = {}
-    for name, value in parts[place].items():
-        usual = float(np.mean([part.get(name, 0.0) for part in parts]))
-        group = next(
-            ((kind, title) for kind, title, pattern in _PATTERNS if pattern.match(name)),
-            (name, _plain_words(name, words)),
-        )
-        groups.setdefault(group, {})[name] = (value - usual) * unit
-    reasons = []
-    for (kind, title), members in groups.items():
-        total = sum(members.values())
-        if not total:
-            continue
-        text = f"{title} {total:+.1f}"
-        # the member that speaks loudest in the same sense, with the source's place among all
-        agreeing = [name for name in members if name in features and members[name] * total > 0]
-        if agreeing:
-            loudest = max(agreeing, key=lambda name: abs(members[name]))
-            text += f" ({_plain_words(loudest, words)}: {_rank(loudest, features[loudest], place)})"
-        reasons.append(Reason(kind, text, total))
-    reasons.sort(key=lambda reason: (-abs(reason.strength), reason.kind))
-    least = max(0.05, _LEAST_REASON * abs(reasons[0].strength)) if reasons else 0.0
-    return tuple(reason for reason in reasons if abs(reason.strength) >= least)[:_MOST_REASONS]
-
-
-def _plain_words(name: str, words: Mapping[str, str]) -> str:
-    """What a feature says, without the remark in brackets."""
-    return _REMARK.sub("", words.get(name, name))
-
-
-def _rank(name: str, values: Array, place: int) -> str:
-    """Where a source stands: first is nearest to the target, of distances, else highest."""
-    if not np.isfinite(values[place]):
-        return "unknown"
-    known = values[np.isfinite(values)]
-    apart = name.endswith(("_distance", "_difference")) or name == "mmd"
-    before = int((known < values[place]).sum() if apart else (known > values[place]).sum())
-    ordinal = before + 1
-    suffix = "th" if ordinal % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(ordinal % 10, "th")
-    return f"{ordinal}{suffix} of {len(known)}"

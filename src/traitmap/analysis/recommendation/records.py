@@ -89,6 +89,8 @@ class Recommendation:
     new: the target is no column of the matrix; else its column was hidden from the prediction.
     verdict: ``clear`` where one source stands out, ``tie`` where two cannot be separated, ``inconclusive``
         where the best three are within noise.
+    headline: the first sentence to read: whether anything told the sources apart better than popularity, or
+        than chance, did; else what the verdict says (``words``).
     smallest: the difference between two sources that could have been seen. popular: sources by their mean
     effect on other targets. random: expected gain of a source drawn at random. notes: what else to know,
     in sentences. measured: what the picks of the model, of popularity and of chance turned out to give,
@@ -101,6 +103,7 @@ class Recommendation:
     ranked: tuple[Advice, ...]
     set_aside: tuple[SetAside, ...]
     verdict: Verdict
+    headline: str
     words: str
     smallest: float
     popular: tuple[str, ...]
@@ -148,7 +151,7 @@ class Recommendation:
         return recommendation_html(self)
 
     def __str__(self) -> str:
-        lines = [f"Sources for {self.target} ({self.unit}): {self.words}"]
+        lines = [f"Sources for {self.target} ({self.unit}): {self.headline}"]
         for place, advice in enumerate(self.ranked, start=1):
             gain, low, high = (
                 f"{value:+.1f}" if isfinite(value) else "?"
