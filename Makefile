@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test test-cluster lint docs audit mini-base bench bench-recommend bench-explain bench-budget clean
+.PHONY: demo test test-cluster test-architectures lint docs audit mini-base bench bench-recommend bench-explain bench-budget clean
 
 demo: $(STAMP)
 	$(BIN)/traitmap run src/traitmap/mini/study.yaml --output runs
@@ -19,6 +19,10 @@ test: $(DEV) lint
 # On a cluster of two nodes that is started on this machine.
 test-cluster: $(DEV)
 	$(BIN)/python -m pytest -m cluster tests/cluster
+
+# The whole catalogue of architectures (tests/tiny_architectures.py), of which `make test` walks a third.
+test-architectures: $(DEV)
+	$(BIN)/python -m pytest -m "architectures or not architectures" tests/architectures
 
 lint: $(DEV)
 	$(BIN)/ruff check src tests docs benchmarks

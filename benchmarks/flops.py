@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from traitmap.engine.lora import linear_modules
+from traitmap.engine.adapted_modules import linear_modules
 from traitmap.study.settings import Lora
 
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices whose product is timed

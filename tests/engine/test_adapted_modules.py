@@ -1,42 +1,30 @@
-"""Which modules get an adapter: those that PEFT would adapt, or a word; what is saved loads with PEFT."""
+"""Which modules get an adapter: those that PEFT would adapt, or a word, and whose tokens each sees.
+
+What is saved is loaded with PEFT in tests/architectures, for every architecture.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import peft
+import numpy as np
 import pytest
 import torch
-import transformers
-from test_layouts import GROUPED, LLAMA4, MAMBA2, TOKENS, WIDTHS
 from test_train import jobs
-from transformers import AutoModelForCausalLM
 
-from conftest import make_tokenizer
+from plain_peft import logprob_alone, with_adapter
+from tiny_architectures import save_tiny
 from traitmap.data.records import Request
+from traitmap.engine.adapted_modules import is_linear, linear_modules
+from traitmap.engine.attention import NAME, attending
+from traitmap.engine.contract import TrainingJob
 from traitmap.engine.local import LocalEngine
-from traitmap.engine.lora import linear_modules
+from traitmap.engine.lora import new_adapter, resident
+from traitmap.engine.passes import Row, read_logits
 from traitmap.errors import ModelError
 from traitmap.study.settings import Lora, Model
-
-TOWER = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2,
-         "image_size": 28, "patch_size": 14}  # fmt: skip
-EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
-KINDS: dict[str, Callable[[], Any]] = {
-    "mamba": lambda: transformers.MambaConfig(**TOKENS, **WIDTHS, state_size=8),
-    "mamba2": lambda: transformers.Mamba2Config(**TOKENS, **WIDTHS, **MAMBA2),
-    "phimoe": lambda: transformers.PhimoeConfig(**GROUPED, num_local_experts=4),
-    "llama4": lambda: transformers.Llama4TextConfig(**GROUPED, **LLAMA4),
-    "qwen3_moe": lambda: transformers.Qwen3MoeConfig(**GROUPED, **EXPERTS, head_dim=8),
-    "mixtral": lambda: transformers.MixtralConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2),
-    "gemma3": lambda: transformers.Gemma3Config(
-        text_config=GROUPED | {"head_dim": 8, "sliding_window": 16}, vision_config=TOWER,
-        mm_tokens_per_image=4, image_token_index=383, boi_token_index=382, eoi_token_index=381,
-    ),
-    "qwen2": lambda: transformers.Qwen2Config(**GROUPED),
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -46,41 +34,18 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LocalEng
 
     def open_kind(kind: str) -> LocalEngine:
         if kind not in engines:
-            torch.manual_seed(0)
-            model = AutoModelForCausalLM.from_config(KINDS[kind]())
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.add_(torch.randn_like(parameter) * 0.1)
-            folder: Path = tmp_path_factory.mktemp(kind)
-            model.save_pretrained(folder)
-            make_tokenizer().save_pretrained(folder)
+            folder = tmp_path_factory.mktemp(kind)
+            save_tiny(kind, folder)
             engines[kind] = LocalEngine.open(Model(path=str(folder), device="cpu", dtype="float32"))
         return engines[kind]
 
     return open_kind
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_trained_loads_with_peft(
-    kind: str, opened: Callable[[str], LocalEngine], tmp_path: Path
-) -> None:
-    engine = opened(kind)
+def short_job() -> TrainingJob:
+    """Of two steps."""
     (job, *_) = jobs()
-    reports = engine.train([job], [tmp_path])
-    assert reports[0].failure is None
-    request = Request("loglikelihood", "Review: great phone. Sentiment:", " positive")
-    context, choice = engine.encoder.continuation(request)
-    model = AutoModelForCausalLM.from_pretrained(engine.base.path)
-    model = peft.PeftModel.from_pretrained(model, tmp_path).eval()
-    assert {name.removeprefix("base_model.model.") for name in model.base_model.targeted_module_names} == set(
-        linear_modules(engine.base.model, job.lora.target_modules)
-    )
-    with torch.no_grad():
-        logits = model(input_ids=torch.tensor([context + choice]), use_cache=False).logits[0].log_softmax(-1)
-    right = sum(logits[len(context) - 1 + i, token].item() for i, token in enumerate(choice))
-    (found,), (base,) = engine.answer([request], tmp_path), engine.answer([request])
-    assert found.logprob == pytest.approx(right, abs=1e-4)
-    assert found.logprob != pytest.approx(base.logprob, abs=1e-4)
+    return replace(job, training=job.training.model_copy(update={"max_steps": 2, "warmup_steps": 0}))
 
 
 @pytest.mark.parametrize(
@@ -116,10 +81,82 @@ def test_a_usual_base_has_no_notes(opened: Callable[[str], LocalEngine]) -> None
 
 
 def test_a_tower_beside_the_language_part_gets_no_adapter(opened: Callable[[str], LocalEngine]) -> None:
-    engine = opened("gemma3")
+    engine = opened("gemma3_images")
     assert engine.base.max_length == 256
     for targets in ("all-linear", ["q_proj"]):
         assert all("language_model" in name for name in linear_modules(engine.base.model, targets))
     with pytest.raises(ModelError, match="no module has that name"):
         linear_modules(engine.base.model, ["fc1"])
     assert any("embeddings.patch_embedding" in note for note in engine.notes(Lora()))
+
+
+def test_modules_of_shared_experts_that_peft_would_take_for_experts_get_no_adapter(
+    opened: Callable[[str], LocalEngine],
+) -> None:
+    engine = opened("dots1")
+    assert {name.rsplit(".", 1)[-1] for name in linear_modules(engine.base.model, "all-linear")} == {
+        "q_proj", "k_proj", "v_proj", "o_proj",
+    }  # fmt: skip
+    (note,) = engine.notes(Lora())
+    assert "mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight" in note
+    with pytest.raises(ModelError, match="PEFT adapts no down_proj of a dots1 model"):
+        linear_modules(engine.base.model, ["q_proj", "down_proj"])
+
+
+def test_a_linear_subclass_that_multiplies_is_adapted(opened: Callable[[str], LocalEngine]) -> None:
+    model = opened("falcon").base.model
+    names = {name.rsplit(".", 1)[-1] for name in linear_modules(model, "all-linear")}
+    assert names == {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}
+    module = model.transformer.h[0].self_attention.dense
+    assert type(module).forward is not torch.nn.Linear.forward
+    assert is_linear(module)
+
+
+@pytest.mark.parametrize("long", [True, False])
+def test_every_token_is_its_own_adapters_whatever_a_module_sees(
+    long: bool, opened: Callable[[str], LocalEngine]
+) -> None:
+    """Modules behind the choice of tokens see those alone, and there may be nearly as many as tokens."""
+    model = opened("modernbert_decoder").base.model
+    draw = np.random.default_rng(0)
+    sizes, reads = ((500, 500), 499) if long else ((30, 20), 5)
+    rows = [Row(ids=draw.integers(2, 380, n), reads=np.arange(reads), owner=i) for i, n in enumerate(sizes)]
+    modules = linear_modules(model, "all-linear")
+    assert "lm_head.dense" in modules
+    adapters = [new_adapter(modules, Lora(r=2), torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    with torch.no_grad(), attending(model, NAME):
+        for adapter in adapters:
+            for b in adapter.b.values():
+                b.normal_(generator=torch.Generator().manual_seed(2))
+        alone = []
+        for row, adapter in zip(rows, adapters, strict=True):
+            with resident(model, [adapter]) as one:
+                alone.append(read_logits(model, "stream", [replace(row, owner=0)], one))
+        with resident(model, adapters) as both:
+            together = read_logits(model, "stream", rows, both)
+    assert (torch.cat(alone) - together).abs().max() < 1e-4
+
+
+def test_an_adapter_on_one_of_two_modules_with_one_matrix_changes_that_alone(
+    opened: Callable[[str], LocalEngine], tmp_path: Path
+) -> None:
+    engine, job = opened("zamba"), short_job()
+    assert engine.train([job], [tmp_path])[0].failure is None
+    request = Request("loglikelihood", "Review: great phone. Sentiment:", " positive")
+    right = logprob_alone(with_adapter(Path(engine.base.path), tmp_path), engine, request)
+    assert engine.answer([request], tmp_path)[0].logprob == pytest.approx(right, abs=1e-4)
+
+
+def test_dropout_of_a_base_is_off_and_told(tmp_path: Path) -> None:
+    """As PEFT has it on a base as ``from_pretrained`` gives it, in evaluation mode."""
+    losses = []
+    for share in (0.0, 0.5):
+        folder = tmp_path / str(share)
+        save_tiny("opt", folder, settings={"dropout": share, "attention_dropout": share})
+        engine = LocalEngine.open(Model(path=str(folder), device="cpu", dtype="float32"))
+        losses.append(engine.train([short_job()], [tmp_path / f"adapter{share}"])[0].losses)
+        notes = [note for note in engine.notes(Lora()) if "dropout" in note]
+        assert bool(notes) == bool(share)
+    assert losses[0] == losses[1]
+    assert "(dropout 0.5, attention_dropout 0.5)" in notes[0]
+    assert "Trainer would turn it on" in notes[0]

@@ -22,15 +22,16 @@ from peft import PEFT_TYPE_TO_CONFIG_MAPPING, LoraConfig, PeftConfig, PeftModel
 from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import nn
 
 from traitmap.data.adapters import lost_start
-from traitmap.engine.base import Base, whole_reason
+from traitmap.engine.adapted_modules import is_linear
+from traitmap.engine.base import Base
 from traitmap.engine.device import fetch, send
 from traitmap.engine.layouts import choose_layout, vocabulary_of
-from traitmap.engine.lora import AdapterWeights, is_linear
-from traitmap.errors import EngineError, ModelError
+from traitmap.engine.lora import AdapterWeights
+from traitmap.errors import EngineError, ModelError, whole_reason
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -119,7 +120,7 @@ def load_adapter(folder: Path, modules: dict[str, nn.Linear]) -> AdapterWeights:
     weights = folder / WEIGHTS
     a: dict[str, torch.Tensor] = {}
     b: dict[str, torch.Tensor] = {}
-    for key, tensor in load_file(weights).items():
+    for key, tensor in load(weights.read_bytes()).items():
         pair = _split_key(key)
         if pair is None:
             raise ModelError(f"{weights}: tensor {key!r} is no lora_A or lora_B weight of a linear module.")
@@ -268,7 +269,7 @@ def peft_applied(base: Base, folder: Path) -> Iterator[Base]:
             # an adapter may change the attention itself, so the stream may be wrong with it
             layout, reason = base.layout, base.reason
             if layout == "stream":
-                layout, reason = choose_layout(base.model)
+                layout, reason = choose_layout(base.model, shared=False)
             yield replace(base, layout=layout, reason=reason)
     finally:
         before.restore()

@@ -15,22 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from traitmap.data.copies import hub_reason
+from traitmap.engine.adapted_modules import linear_modules
 from traitmap.engine.cpu.fast_decoder import FastDecoder
 from traitmap.engine.device import device_of, memory_of
 from traitmap.engine.forward_paths import ForwardPaths
 from traitmap.engine.layouts import choose_layout, rope_switch
-from traitmap.engine.lora import Resident, linear_modules
+from traitmap.engine.lora import Resident
 from traitmap.engine.requests import RequestCache
 from traitmap.engine.tokens import Encoder
 from traitmap.engine.training_blocks import layers_of
-from traitmap.errors import ModelError
+from traitmap.errors import ModelError, whole_reason
 from traitmap.study.paths import model_location
 from traitmap.study.settings import Lora, Model, Training
 
 _FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt")
+_OTHER_HEADS = ("classifier", "summary")
 _NOT_THE_MODEL = ("recipe.json", "loss_curve.csv")
 
 
@@ -91,6 +94,12 @@ def load_base(settings: Model, study_folder: Path) -> Base:
     transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(config, "auto_map", None):
+            raise ModelError(
+                f"model.path {settings.path!r}: transformers has no causal language model of the type "
+                f"{config.model_type!r}, so lm-eval's HFLM cannot read it either; of a base with images or "
+                "sound give the language part, saved as a model of its own."
+            )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, trust_remote_code=trust, use_safetensors=True, **quantised
@@ -122,13 +131,6 @@ def load_base(settings: Model, study_folder: Path) -> Base:
     )
 
 
-def whole_reason(error: BaseException, most: int = 6) -> str:
-    """An error of another library on one line: all that it says, of a long list the first ``most`` lines."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    more = f" (and {len(lines) - most} lines more)" if len(lines) > most else ""
-    return (" ".join(lines[:most]) or type(error).__name__) + more
-
-
 def locate(settings: Model, folder: Path) -> Path:
     """The local folder of a base model; hub ids are downloaded (safetensors and tokenizer only).
 
@@ -146,9 +148,23 @@ def locate(settings: Model, folder: Path) -> Path:
         return Path(snapshot_download(settings.path, revision=settings.revision, allow_patterns=list(_FILES)))
     except (OSError, HfHubHTTPError, ValueError) as error:
         raise ModelError(
-            f"model.path {settings.path!r}: neither a local folder nor to be had from the hub "
-            f"({type(error).__name__}). Check the name, the network, and `hf auth login` for gated models."
+            f"model.path {settings.path!r}: neither a local folder nor to be had from the hub: "
+            f"{hub_reason(error)}"
         ) from error
+
+
+def base_dropout(config: Any) -> dict[str, float]:
+    """The dropout that a base's own configuration asks for while it is trained: setting -> share.
+
+    The base is frozen and computed as it is evaluated, without it, as PEFT has it after ``from_pretrained``.
+    Not that of heads that a language model does not have.
+    """
+    settings = config.get_text_config().to_dict()
+    return {
+        name: value
+        for name, value in settings.items()
+        if isinstance(value, float) and value > 0 and "drop" in name and not name.startswith(_OTHER_HEADS)
+    }
 
 
 def _four_bits(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:

@@ -9,7 +9,7 @@ the arithmetic of attention, or ignores the interface is found out, whatever its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -31,9 +31,10 @@ from traitmap.engine.cached_attention import (
 )
 from traitmap.engine.cpu.fast_decoder import FastDecoder, Rectangles, plan_rectangles
 from traitmap.engine.cpu.products import pad_to_bucket
-from traitmap.engine.device import fetch, send
+from traitmap.engine.device import send
 from traitmap.engine.lora import EVERYTHING, Resident
 from traitmap.engine.passes import Row, compute_at_positions, read_logits, read_positions, read_stream
+from traitmap.engine.trials import Trial
 
 
 def read_rectangles(
@@ -195,40 +196,37 @@ def find_forward_paths(model: Any) -> ForwardPaths:
     draws = [generator.integers(0, model.config.get_text_config().vocab_size, size) for size in (5, 9, 6)]
     head, *tails = draws
     rows = [Row(ids=np.concatenate([head, tail]), reads=np.array([7, 8, 9])) for tail in tails]
-    with torch.no_grad():
+    decoders: dict[torch.dtype, FastDecoder | None] = {}
+
+    def fast() -> Any:
+        if model.dtype not in decoders:  # which a trial on a float32 copy changes
+            decoders[model.dtype] = FastDecoder.of(model)
+        return decoders[model.dtype]
+
+    def stream() -> torch.Tensor:
         with attending(model, attention.NAME):
-            expected = read_logits(model, "stream", rows).float()
-            matches = partial(agrees, expected=expected, dtype=model.dtype)
-            last_mlp = _last_mlp(model)
-            if last_mlp is not None and not matches(lambda: read_stream(model, rows, None, last_mlp)[:6]):
-                last_mlp = None
-        cached = matches(lambda: _by_cache(model, head, tails, None)) and _branches_agree(model, head, tails)
+            return read_logits(model, "stream", rows)
+
+    with torch.no_grad():
+        trial = Trial(model)
+        expected, last_mlp = trial.expected(stream), _last_mlp(model)
+        if last_mlp is not None:
+            with attending(model, attention.NAME):
+                same = trial.agrees(lambda: read_stream(model, rows, None, last_mlp)[:6], expected)
+            last_mlp = last_mlp if same else None
+        cached = trial.agrees(lambda: _by_cache(model, head, tails, None), expected)
+        cached = cached and _branches_agree(trial, head, tails)
         with narrowed(model) as windows:
             if cached and windows:
-                with attending(model, attention.NAME):
-                    beyond = read_logits(model, "stream", rows).float()
-                cached = agrees(lambda: _by_cache(model, head, tails, None), beyond, model.dtype)
-                cached = cached and _branches_agree(model, head, tails)
-        fast = FastDecoder.of(model) if cached else None
+                cached = trial.agrees(lambda: _by_cache(model, head, tails, None), trial.expected(stream))
+                cached = cached and _branches_agree(trial, head, tails)
         valid = (
-            fast is not None
-            and matches(lambda: read_rectangles(fast, plan_rectangles(rows)))
-            and matches(lambda: _by_cache(model, head, tails, fast))
+            cached
+            and fast() is not None
+            and trial.agrees(lambda: read_rectangles(fast(), plan_rectangles(rows)), expected)
+            and trial.agrees(lambda: _by_cache(model, head, tails, fast()), expected)
         )
     return ForwardPaths(cached, last_mlp, valid)
-
-
-def agrees(compute: Callable[[], torch.Tensor], expected: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether a forward path runs and gives the expected logits within the rounding of the model's dtype."""
-    try:
-        logits = compute().float()
-    except (ValueError, TypeError, RuntimeError, AttributeError, IndexError, KeyError, AssertionError):
-        return False
-    if logits.shape != expected.shape:
-        return False
-    tolerance = 1e-4 if dtype in (torch.float32, torch.float64) else 5e-2
-    apart, largest = fetch(torch.stack([(logits - expected).abs().max(), expected.abs().max()]))
-    return bool(apart <= tolerance * largest)
 
 
 def _by_cache(
@@ -246,20 +244,23 @@ def _by_cache(
     return torch.stack([first, *steps], dim=1).flatten(0, 1)
 
 
-def _branches_agree(model: Any, head: np.ndarray, tails: Sequence[np.ndarray]) -> bool:
+def _branches_agree(trial: Trial, head: np.ndarray, tails: Sequence[np.ndarray]) -> bool:
     """Whether branches behind a cached prefix get the logits that they have in a stream."""
+    model = trial.model
     ids = np.concatenate([head, tails[0][:4], tails[1][:3]])
     branches = np.repeat([0, 1, 2], [len(head) + 2, 2, 3])
-    with attending(model, attention.NAME):
-        whole = Row(ids=ids, reads=np.arange(len(head), len(ids)), branches=branches)
-        expected = read_logits(model, "stream", [whole]).float()
+
+    def stream() -> torch.Tensor:
+        row = Row(ids=ids, reads=np.arange(len(head), len(ids)), branches=branches)
+        with attending(model, attention.NAME):
+            return read_logits(model, "stream", [row])
 
     def behind() -> torch.Tensor:
         row = Row(ids=ids[len(head) :], reads=np.arange(len(ids) - len(head)), branches=branches[len(head) :])
         with attending(model, cached_attention.NAME):
             return read_behind(model, [row], compute_prefixes(model, [(head.tolist(), None)]))[0]
 
-    return agrees(behind, expected, model.dtype)
+    return trial.agrees(behind, trial.expected(stream))
 
 
 def _last_mlp(model: Any) -> nn.Module | None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from traitmap.data.records import Answer, Request, ServedAdapter
+from traitmap.data.records import Answer, Caveat, Example, Request, ServedAdapter
+from traitmap.engine.adapted_modules import is_linear, left_out, tied_parameters
 from traitmap.engine.adapters import (
     is_plain,
     load_adapter,
@@ -23,17 +24,17 @@ from traitmap.engine.adapters import (
     swapped,
 )
 from traitmap.engine.attention import layout_attention
-from traitmap.engine.base import ActiveModel, Base, largest_group, load_base
+from traitmap.engine.base import ActiveModel, Base, base_dropout, largest_group, load_base
 from traitmap.engine.contract import TrainingJob, TrainingReport
 from traitmap.engine.cpu.fast_decoder import FastDecoder, is_known
 from traitmap.engine.cpu.products import widest_products
 from traitmap.engine.forward_paths import ForwardPaths, find_forward_paths
 from traitmap.engine.generate import generate
 from traitmap.engine.layouts import choose_decoding
-from traitmap.engine.lora import AdapterWeights, Resident, is_linear, left_out, resident
+from traitmap.engine.lora import AdapterWeights, Resident, resident
 from traitmap.engine.requests import RequestCache
 from traitmap.engine.score import loglikelihoods, rolling_loglikelihoods
-from traitmap.engine.tokens import Encoder
+from traitmap.engine.tokens import Encoder, example_caveats, request_caveats
 from traitmap.engine.train import train_group
 from traitmap.errors import ModelError
 from traitmap.progress import Listener, silent
@@ -132,6 +133,13 @@ class LocalEngine:
                 f"this base turns positions otherwise beyond {self.base.switch} tokens (LongRoPE): rows on "
                 "both sides share no pass, and texts that cross it are generated without a cache."
             )
+        dropout = base_dropout(self.base.model.config)
+        if dropout:
+            listed = ", ".join(f"{name} {share:g}" for name, share in dropout.items())
+            notes.append(
+                f"this base's configuration has dropout ({listed}): adapters are trained without it, as "
+                "PEFT trains on a base in evaluation mode; transformers' Trainer would turn it on."
+            )
         return tuple(note for note in (*notes, left_out(self.base.model, lora.target_modules)) if note)
 
     def largest_group(self, lora: Lora, training: Training) -> int:
@@ -161,6 +169,13 @@ class LocalEngine:
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         return [len(self.encoder.encode(text)) for text in texts]
 
+    def request_caveats(self, requests: Sequence[Request]) -> tuple[Caveat, ...]:
+        return request_caveats(self.encoder, requests, self.base.max_length)
+
+    def example_caveats(self, examples: Sequence[Example], training: Training) -> tuple[Caveat, ...]:
+        limit = min(training.max_length, self.base.max_length)
+        return example_caveats(self.encoder, examples, training.model_copy(update={"max_length": limit}))
+
     def render_chat(
         self,
         messages: Sequence[Mapping[str, Any]],
@@ -185,7 +200,8 @@ class LocalEngine:
         """The base with an adapter at work: merged where that is exact to rounding, else hooked on.
 
         What is not plain LoRA (DoRA, whole modules beside it, other kinds) is put in by PEFT. A matrix that
-        is the input embedding too is not merged into, since that would change both, nor are 4-bit weights.
+        several modules have (the input embedding and the head, shared blocks) is not merged into, since that
+        would change them all, nor are 4-bit weights.
         """
         model = self.base.model
         if adapter is None:
@@ -203,9 +219,9 @@ class LocalEngine:
         if self._latest is None or self._latest[0] != state:
             self._latest = None  # before the next is made: memory holds one
             weights = load_adapter(adapter, self.modules)
-            embedding = model.get_input_embeddings().weight
             matrices = [self.modules[name].weight for name in weights.a]
-            fixed = any(matrix is embedding or not matrix.is_floating_point() for matrix in matrices)
+            shared = tied_parameters(model)
+            fixed = any(matrix in shared or not matrix.is_floating_point() for matrix in matrices)
             merged = None if fixed else merged_weights(self.modules, weights)
             self._latest = state, weights if merged is None else merged
         prepared = self._latest[1]

@@ -14,14 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import nn
 
 from traitmap.engine.cpu.products import pad_to_bucket, product
 from traitmap.engine.device import send
-from traitmap.errors import ModelError
 from traitmap.study.settings import Lora
 
 # Modules that read the very same input, by their usual names
@@ -62,105 +61,6 @@ class AdapterWeights:
     settings: dict[str, Any] = field(default_factory=dict)
     flat: torch.Tensor | None = None
     gradient: torch.Tensor | None = None
-
-
-def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether a module is an ``nn.Linear`` that computes what one does: a plain one, or a quantised one.
-
-    Routers of some mixtures of experts are subclasses with another forward, whose output is a tuple.
-    """
-    kind = type(module)
-    quantised = kind.__module__.startswith("bitsandbytes.")
-    return isinstance(module, nn.Linear) and (quantised or kind.forward is nn.Linear.forward)
-
-
-# PEFT refuses adapters on these modules of these models, which read the weight itself and not the output
-_STATE_SPACE = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
-_READ_DIRECTLY = {"out_proj", "conv1d"}
-
-
-def _language_part(model: Any) -> tuple[str, nn.Module]:
-    """(name within the model, module) of what reads text: the whole model, but for a tower beside it."""
-    if model.config.get_text_config() is model.config:
-        return "", model
-    decoder = model.get_decoder()
-    name = next((name for name, module in model.named_modules() if module is decoder), "")
-    return name, decoder if name else model
-
-
-def linear_modules(model: nn.Module, target_modules: str | Sequence[str]) -> dict[str, nn.Linear]:
-    """The ``nn.Linear`` modules of the language part that PEFT would adapt, by full name, in model order.
-
-    ``all-linear`` means every one but the output head, without what PEFT refuses to adapt. A list matches
-    whole names or their endings, as PEFT does. ModelError where a name matches nothing, something that is
-    not ``nn.Linear``, or what PEFT refuses.
-    """
-    head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
-    prefix, part = _language_part(model)
-    names = [name for name, _ in part.named_modules(prefix=prefix)]
-    if head is not None and prefix:
-        names += [name for name, module in model.named_modules() if module is head]
-    modules = dict(model.named_modules())
-    linear = {name: module for name in names if is_linear(module := modules[name])}
-    refused = _READ_DIRECTLY if getattr(model.config, "model_type", None) in _STATE_SPACE else set[str]()
-    if target_modules == "all-linear":
-        adapted = {
-            name: module
-            for name, module in linear.items()
-            if module is not head and name.rsplit(".", 1)[-1] not in refused
-        }
-        if not adapted:
-            raise ModelError(
-                f"{type(model).__name__} has no torch.nn.Linear outside its output head; traitmap adapts "
-                "nn.Linear only (Conv1D as in GPT-2 is not supported). Use another base model."
-            )
-        return adapted
-    targets: dict[str, nn.Linear] = {}
-    for target in target_modules:
-        matches = [name for name in names if name == target or name.endswith("." + target)]
-        wrong = [name for name in matches if name not in linear]
-        kept = [name for name in matches if name.rsplit(".", 1)[-1] in refused]
-        if not matches or wrong or kept:
-            endings = sorted({name.rsplit(".", 1)[-1] for name in linear} - refused)
-            what = f"{wrong[0]} is no torch.nn.Linear" if wrong else "no module has that name"
-            if wrong and isinstance(modules[wrong[0]], nn.Linear):
-                what = f"{wrong[0]} is a {type(modules[wrong[0]]).__name__}, whose output is no plain product"
-            elif kept:
-                what = f"PEFT adapts no {target} of a {model.config.model_type} model"  # type: ignore[union-attr]
-            raise ModelError(
-                f"target_modules: {target!r}: {what}; {type(model).__name__} offers {', '.join(endings)}, "
-                "or all-linear."
-            )
-        targets.update({name: linear[name] for name in matches})
-    return {name: module for name, module in linear.items() if name in targets}
-
-
-def left_out(model: nn.Module, target_modules: str | Sequence[str]) -> str:
-    """A sentence on the matrices of the model that ``all-linear`` gives no adapter, or nothing.
-
-    Embeddings and the output head, which it never means, are not counted among them; convolutions are.
-    """
-    if target_modules != "all-linear":
-        return ""
-    adapted, head = linear_modules(model, target_modules), model.get_output_embeddings()  # type: ignore[operator]
-    names, numbers = dict[str, None](), 0
-    for name, module in model.named_modules():
-        if name in adapted or module is head or isinstance(module, nn.Embedding):
-            continue
-        for part, parameter in module.named_parameters(recurse=False):
-            if parameter.dim() > 1:
-                steps = [step for step in (*name.split("."), part) if not step.isdigit()]
-                names[".".join(steps[-3:])] = None
-                numbers += parameter.numel()
-    if not names:
-        return ""
-    share = numbers / sum(parameter.numel() for parameter in model.parameters())
-    listed = ", ".join(list(names)[:4]) + (f" and {len(names) - 4} others" if len(names) > 4 else "")
-    experts = "; PEFT would adapt experts too, by target_parameters" if "experts" in " ".join(names) else ""
-    return (
-        f"all-linear adapts nn.Linear modules of the language part: {listed}, {share:.0%} of the base's "
-        f"parameters, get no adapter here{experts}."
-    )
 
 
 def new_adapter(modules: dict[str, nn.Linear], lora: Lora, generator: torch.Generator) -> AdapterWeights:
@@ -443,7 +343,8 @@ class Resident:
 
     siblings: module -> all modules that may read the very same input, itself among them. The first that
     is called computes for all; the others find their output waiting. exact: no product reads a token that
-    is not its adapter's, as numbers that are not finite would go from one to the other.
+    is not its adapter's, as numbers that are not finite would go from one to the other. called: the modules
+    that the model has called; it may read the weight of others itself, or not use them.
     """
 
     def __init__(
@@ -454,6 +355,7 @@ class Resident:
         self.adapters = list(adapters)
         self.training = False
         self.exact = False
+        self.called: set[str] = set()
         self._slices: tuple[Slice, ...] = ()
         self._read: tuple[Slice, ...] = ()
         self._siblings = siblings or {}
@@ -488,6 +390,7 @@ class Resident:
 
     def add_to(self, name: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """y plus every owner's low-rank product of x at module ``name``."""
+        self.called.add(name)
         pieces = self._pieces((name,), x)
         if not pieces:
             return y
@@ -496,6 +399,7 @@ class Resident:
 
     def product(self, name: str, module: nn.Linear, x: torch.Tensor) -> torch.Tensor:
         """The module's output for x with every owner's low-rank product added."""
+        self.called.add(name)
         for_input, output = self._waiting.pop(name, (None, None))
         if output is not None and for_input is x:
             return output
@@ -528,6 +432,8 @@ class Resident:
         """Who owns what of an input of so many tokens, and how far each one's products reach."""
         if tokens not in self._ranges:
             slices = self._read if self._read and tokens == self._read[-1].stop else self._slices
+            if slices[-1].stop not in (tokens, EVERYTHING.stop):
+                slices = _of_one_owner(self._slices, tokens)
             exact = self.exact or (self.training and any(adapter.dropout for adapter in self.adapters))
             self._ranges[tokens] = []
             for piece in slices:
@@ -539,6 +445,17 @@ class Resident:
                 reach = _Range(slice(start, stop), piece.start - start, stop - piece.stop, piece)
                 self._ranges[tokens].append(reach)
         return self._ranges[tokens]
+
+
+def _of_one_owner(slices: Sequence[Slice], tokens: int) -> tuple[Slice]:
+    """All tokens of a module that sees others than the pass has, such as an expert its own.
+
+    ValueError where several adapters share the pass: whose they are cannot be told.
+    """
+    owners = {piece.owner for piece in slices}
+    if len(owners) > 1:
+        raise ValueError(f"{len(owners)} adapters share a pass, and a module sees {tokens} tokens of it")
+    return (Slice(slices[0].owner, 0, tokens, ((slices[0].rows[0][0], tokens),) if slices[0].rows else ()),)
 
 
 @contextmanager

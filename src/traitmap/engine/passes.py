@@ -96,30 +96,29 @@ def read_stream(
     """
     device, lengths = model.device, [len(row.ids) for row in rows]
     reads = read_positions(rows)
+    size, taken = pad_to_bucket(sum(lengths), 16), pad_to_bucket(len(reads), 16)
+    if taken == size:  # what sees the reads alone is told by how many tokens it sees
+        taken = pad_to_bucket(size + 1, 16)
     if adapters is not None:
-        adapters.route(
-            _slices(rows, lengths, padded=True),
-            () if last_mlp is None else _slices(rows, [len(row.reads) for row in rows], padded=True),
-        )
-    size = pad_to_bucket(sum(lengths), 16)
+        adapters.route(_slices(rows, lengths, size), _slices(rows, [len(row.reads) for row in rows], taken))
     positions = [row.positions for row in rows]
     plan = attention.plan_stream(lengths, positions, [row.branches for row in rows], device, size)
     ids = padded_to(np.concatenate([row.ids for row in rows]), size)
-    with attention.planned(plan), compute_at_positions(last_mlp, reads, device):
+    with attention.planned(plan), compute_at_positions(last_mlp, reads, device, taken):
         output = model(
             input_ids=send(ids, device)[None],
             position_ids=send(padded_to(np.concatenate(positions), size), device)[None],
-            logits_to_keep=send(padded_to(reads, pad_to_bucket(len(reads), 16)), device),
+            logits_to_keep=send(padded_to(reads, taken), device),
             use_cache=False,
         )
     logits: torch.Tensor = output.logits[0]
     return logits
 
 
-def _slices(rows: Sequence[Row], widths: Sequence[int], *, padded: bool = False) -> list[Slice]:
-    """One slice per run of rows with the same owner. padded: the last takes in the stream's padding."""
+def _slices(rows: Sequence[Row], widths: Sequence[int], size: int | None = None) -> list[Slice]:
+    """One slice per run of rows with the same owner. size: of all; the last has the padding at the end."""
     slices, start, total = list[Slice](), 0, sum(widths)
-    padding = pad_to_bucket(total, 16) - total if padded else 0
+    padding = 0 if size is None else size - total
     for owner, run in groupby(zip(rows, widths, strict=True), key=lambda pair: pair[0].owner):
         keys = tuple((row.key, width) for row, width in run)
         stop = start + sum(width for _, width in keys)
@@ -177,16 +176,17 @@ class _Put(torch.autograd.Function):
 
 @contextmanager
 def compute_at_positions(
-    block: torch.nn.Module | None, positions: Ids, device: torch.device
+    block: torch.nn.Module | None, positions: Ids, device: torch.device, size: int | None = None
 ) -> Iterator[None]:
     """Compute a block at these positions of the stream alone, each named once; elsewhere it gives zeros.
 
-    A block of None changes nothing. device: that of the stream.
+    A block of None changes nothing. device: that of the stream. size: positions that are computed, the last
+    again and again.
     """
     if block is None:
         yield
         return
-    taken = send(padded_to(positions, pad_to_bucket(len(positions), 16)), device)
+    taken = send(padded_to(positions, size or pad_to_bucket(len(positions), 16)), device)
     tokens = [0]
 
     def take(_module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

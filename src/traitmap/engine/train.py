@@ -274,7 +274,17 @@ def _step(
             state.failure = (
                 f"diverged at step {step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}; lower learning_rate"
             )
+    # as in a loop over parameters, what the model never calls has no gradient and is left alone
+    idle = [
+        (matrix, matrix.detach().clone())
+        for state in states
+        for name, matrix in state.adapter.a.items()
+        if name not in adapters.called
+    ]
     optimizer.step()
+    with torch.no_grad():
+        for matrix, value in idle:
+            matrix.copy_(value)
     for state in states:
         state.adapter.flat.grad = None  # type: ignore[union-attr]
     adapters.refresh()

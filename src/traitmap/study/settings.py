@@ -125,8 +125,9 @@ class Lora(Settings):
     r: rank of the adapters' matrices.
     lora_alpha: scale; an adapter's part of a layer is multiplied by ``lora_alpha / r``.
     lora_dropout: share of a layer's inputs that the adapter does not see while it is trained.
-    target_modules: names of the layers that get an adapter, or ``all-linear``: every linear layer but the
-        output head.
+    target_modules: names of the layers that get an adapter, or ``all-linear``: every ``nn.Linear`` of the
+        language part but the output head and what PEFT would load no adapter on. ``check`` lists what of a
+        base gets none (experts that are one parameter, routers, ``out_proj`` of Mamba, vision towers).
     use_rslora: scale by ``lora_alpha`` over the square root of ``r`` (rank-stabilised LoRA, Kalajdzievski
         2023), so that large ranks learn too.
     """
