@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from traitmap import exports, imports
 from traitmap import matrix as matrices
+from traitmap.api.studies import write_task_files
 from traitmap.api.subject import folder_of, read_matrix, traits_if_any
 from traitmap.errors import MatrixError, RunError
 from traitmap.imports.discovery import KIND
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from traitmap.api.subject import MatrixLike
 
 TABLES = (".csv", ".parquet")
-FORMATS = ("lm-eval", "every-eval-ever", "csv", "parquet", "model-card", "mlflow", "trackio")
+FORMATS = ("lm-eval", "lm-eval-task", "every-eval-ever", "csv", "parquet", "model-card", "mlflow", "trackio")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def export(
 ) -> tuple[Path, ...]:
     """Write a run, or (but for lm-eval and every-eval-ever, which need items) any matrix, in a format.
 
-    place: a run or a table of scores, see ``read_matrix``. format: one of ``FORMATS``.
+    place: a run or a table of scores, see ``read_matrix``; for lm-eval-task a study (the record or its file),
+    whose targets over plain data become task files, with nothing run. format: one of ``FORMATS``.
     output: a file for csv and parquet, a folder for the others: of results, of ``SOURCE/README.md`` cards
     (a card that is there keeps everything but our section), or the local store of a tracker (for MLflow
     also a tracking URI). sources: which cards; all by default.
@@ -112,6 +114,8 @@ def export(
     """
     if format not in FORMATS:
         raise MatrixError(f"{format!r} is no format; legal: {', '.join(FORMATS)}")
+    if format == "lm-eval-task":
+        return write_task_files(place, output)
     if format in ("lm-eval", "every-eval-ever"):
         return _items(place, Path(output), format)
     matrix = read_matrix(place)

@@ -16,7 +16,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from traitmap import analysis
+from traitmap import analysis, exports
 from traitmap.api.runs import Run, contamination_of, keep_contamination, keep_item_groups
 from traitmap.data.check import (
     LengthSummary,
@@ -65,7 +65,7 @@ EXECUTORS = ("local", "ray")
 _PLAN = re.compile(r"(\d+)\s*[x×]\s*(\d+)")
 _OF_TARGET = (
     *("name", "task", "kind", "metric", "filter", "n_items"),
-    *("chance", "majority", "digest", "refused", "caveats"),
+    *("chance", "majority", "digest", "refused", "read_as", "caveats"),
 )
 _NOTES = 12  # that are told before a run
 
@@ -484,6 +484,24 @@ def loaded_data(
         if study.path is not None and study.path.is_file():
             check_file(study.path, data=copies_of(study))
         raise
+
+
+def write_task_files(study: Any, folder: str | Path) -> tuple[Path, ...]:
+    """Targets over plain data as task files of lm-eval, with the documents that they ask; returns the files.
+
+    study: the record, or its file. The base is loaded only where rows are conversations. RunError where it is
+    something else, DataError where no target of it is over plain data, or one cannot be loaded.
+    """
+    if not isinstance(study, Study):
+        if not isinstance(study, str | Path) or not Path(study).is_file():
+            raise RunError(f"{study}: task files are written from a study; give its file (YAML)")
+        study = load_study(study)
+    engine = cache(lambda: load_engine(study))
+
+    def render_chat(messages: Any, add_generation_prompt: bool, tools: Any = ()) -> str:
+        return engine().render_chat(messages, add_generation_prompt, tools)
+
+    return exports.export_task_files(study, folder, render_chat)
 
 
 def check_executor(

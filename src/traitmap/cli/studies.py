@@ -60,12 +60,25 @@ Copies = Annotated[
 def init(
     folder: Annotated[Path, typer.Argument(help="A new folder for the study.")],
     template: Annotated[str, typer.Option(help="mini, variations, paper or local-data.")] = "local-data",
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FOLDER", help="Data files of yours, to write a study over."),
+    ] = None,
 ) -> None:
     """Write a commented study.yaml to edit.
 
+    With --from, a study over the data files in a folder: what each is, guessed, with sources, targets and
+    prompts; what was left out stands at its end, with the reason.
+
     Example: traitmap init my-study
     """
-    path = write_template(folder, template)
+    if from_ is not None:
+        from traitmap.data.folder_study import write_study_of_folder  # reads data: only here
+
+        with shown_wait("init"):
+            path = write_study_of_folder(folder, from_)
+    else:
+        path = write_template(folder, template)
     typer.echo(f"Wrote {path}. Next: traitmap check {path}")
 
 
@@ -422,7 +435,8 @@ def export(
     format_: Annotated[
         str,
         typer.Option(
-            "--format", help="lm-eval, every-eval-ever, csv, parquet, model-card, mlflow or trackio."
+            "--format",
+            help="lm-eval, every-eval-ever, csv, parquet, model-card, mlflow or trackio; or lm-eval-task.",
         ),
     ] = "lm-eval",
     source: Annotated[
@@ -432,6 +446,8 @@ def export(
     reading: Reading = NO_READING,
 ) -> None:
     """A run as lm-eval results, Every Eval Ever records, tables, model cards, or in a tracker's local store.
+
+    Of a study file, --format lm-eval-task writes its targets over plain data as task files of lm-eval.
 
     Example: traitmap export runs/mini --format model-card -o cards
     """

@@ -121,6 +121,10 @@ class LoadedTarget:
             _items=part,
         )
 
+    def documents(self) -> tuple[Mapping[str, Any], ...]:
+        """The task's own document of every item, in their order."""
+        return tuple(item.instances[0].doc for item in self._items)
+
     def texts(self) -> tuple[TaskText, ...]:
         """Every item as text: what the model reads, the gold answer, the choices."""
         return tuple(

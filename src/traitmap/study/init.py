@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from traitmap.errors import Fault, StudyError
@@ -32,15 +33,30 @@ def write_template(folder: str | Path, template: str = "local-data") -> Path:
         legal = "; ".join(f"{name}: {what}" for name, what in TEMPLATES.items())
         raise _error(place, "template", f"there is no template {template!r}; choose one of {legal}")
     contents = _files(template)
+    study = Path("study.yaml")
+    contents[study] = _NAME.sub(f"name: {name_of(place)}", contents[study].decode("utf-8"), count=1).encode(
+        "utf-8"
+    )
+    return _write(place, contents)
+
+
+def name_of(place: Path) -> str:
+    """The name of the study in a folder: the folder's, as far as that can be a name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", place.name).strip("-.")[:100] or "study"
+
+
+def write_study(place: Path, text: str) -> Path:
+    """Write one study file into a folder, made where it is absent; StudyError where one is there already."""
+    return _write(place, {Path("study.yaml"): text.encode("utf-8")})
+
+
+def _write(place: Path, contents: Mapping[Path, bytes]) -> Path:
     present = [str(name) for name in contents if os.path.lexists(place / name)]
     if present:
         files = ", ".join(present)
         message = f"{files} is there already and is not overwritten; give another folder or remove it"
         raise _error(place, "folder", message)
     study = Path("study.yaml")
-    # under the folder's name, as far as that can be a name
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", place.name).strip("-.")[:100] or "study"
-    contents[study] = _NAME.sub(f"name: {name}", contents[study].decode("utf-8"), count=1).encode("utf-8")
     try:
         for file, content in sorted(contents.items(), key=lambda item: item[0] == study):
             (place / file).parent.mkdir(parents=True, exist_ok=True)
