@@ -280,9 +280,12 @@ def _require_possible(
                 engine.answer((), adapter)
             except (ModelError, EngineError) as error:
                 places.append((("sources", at, "adapter"), str(error)))
-    for at, target in enumerate(targets):
+    for target in targets:
         reasons = [caveat.text for caveat in target.caveats if caveat.fatal]
-        places += [(("targets", at, "task"), f"target {target.name!r}: {reason}") for reason in reasons]
+        for at, given in enumerate(study.targets) if reasons else ():
+            if target.name == given.name or target.name.startswith(f"{given.name}."):  # of a group
+                key = "path" if given.task is None else "task"
+                places += [(("targets", at, key), f"target {target.name!r}: {reason}") for reason in reasons]
     if places:
         file = study.path if study.path is not None and study.path.is_file() else None
         draft = read_draft(file) if file else StudyDraft(Path(study.name), ())
