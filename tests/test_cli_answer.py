@@ -208,3 +208,19 @@ def test_the_matrix_opens_with_the_answer_and_marks_each_verdict(prepared_run: P
     glyphs = {cell["glyph"] for cell in data["verdicts"]["cells"] if cell["kind"] == "in-domain"}
     assert glyphs <= set(printed)
     assert "WHY" not in printed
+
+
+def test_recommend_opens_with_what_was_measured_in_the_words_of_the_answer(prepared_run: Path) -> None:
+    done = CliRunner().invoke(app, ["recommend", str(prepared_run), "--target", "stars"])
+    assert done.exit_code == 0, done.output
+    data = json.loads(
+        CliRunner().invoke(app, ["answer", str(prepared_run), "--target", "stars", "--json"]).stdout
+    )
+    opening = flat(done.stdout).split("by is")[0]
+    assert f"MEASURED {data['lines']['PICK']}" in opening
+    assert "PICK" in opening
+    assert "LEFT OUT stars (the target's own training set" in opening
+    told = CliRunner().invoke(app, ["recommend", "--evaluate", str(prepared_run)])
+    assert told.exit_code == 0, told.output
+    assert flat(told.stdout).startswith("TRUST ")
+    assert "FIRST PICK loses against the best source there was" in flat(told.stdout)

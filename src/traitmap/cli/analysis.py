@@ -340,9 +340,10 @@ def recommend(
     if unit in ("scores", "gains"):
         reading, unit = {**reading, "values": unit}, "score"
     if run is not None:
+        subject, record = subject_of(run, reading), None
         with shown_wait("recommend"):
             ranked = api.recommend(
-                subject_of(run, reading),
+                subject,
                 target=target,
                 examples=examples,
                 texts=texts,
@@ -354,7 +355,9 @@ def recommend(
                 seed=seed,
                 listener=silent,
             )
-        print_json(ranked.to_json()) if as_json else print_table(tables.recommendation_view(ranked))
+            if target is not None and not as_json:
+                record = api.answer(subject, target=target, why=False, listener=silent)
+        print_json(ranked.to_json()) if as_json else print_table(tables.recommendation_view(ranked, record))
         return
 
     assert evaluate is not None

@@ -26,11 +26,13 @@ from traitmap.analysis.tables import component_name
 from traitmap.analysis.verdicts import GLYPHS, UNCLEAN, Verdicts
 from traitmap.matrix.reading import PREDICTED, SIGNIFICANT, Reading, matrix_table
 from traitmap.table import Entry, Row, Table, to_terminal, words
-from traitmap.wording import clean, counted, plain, share, signed, typeset
+from traitmap.wording import clean, counted, listed, plain, share, signed, typeset
 
 if TYPE_CHECKING:
     from traitmap.analysis.answer import Answer
     from traitmap.analysis.explanation.records import Explanation, GroupShare
+    from traitmap.analysis.recommendation.protocol import RecommenderEvaluation
+    from traitmap.analysis.recommendation.records import Recommendation
     from traitmap.analysis.traits.records import Traits
 
 MOST_UNCLEAN = 40  # rows of the page's list of gains and losses that are something else
@@ -177,6 +179,46 @@ def traits_lines(traits: Traits) -> list[tuple[str, str]]:
         first = traits.warnings[0].message.rstrip(".")
         lines.append(("UNCERTAIN", f"{counted(len(traits.warnings), 'warning')} below, first: {first}"))
     return lines
+
+
+def recommendation_lines(result: Recommendation, answer: Answer | None) -> list[tuple[str, str]]:
+    """Which source, what was measured of it, what was left out, why, and what cannot be told.
+
+    answer: for the same target, where it is in the matrix: what its measured column says, which the
+    prediction has not seen.
+    """
+    lines = [("PICK", result.headline.removesuffix("."))]
+    if answer is not None and answer.has_base:
+        lines.append(("MEASURED", answer.pick))
+    aside = [f"{one.source} ({one.words})" for one in result.set_aside]
+    if aside:
+        lines.append(("LEFT OUT", listed(aside, NAMED)))
+    if result.ranked and result.ranked[0].reasons:
+        first = result.ranked[0]
+        lines.append(("WHY", f"{first.source}: {'; '.join(reason.words for reason in first.reasons[:2])}"))
+    doubts = []
+    if isfinite(result.smallest):
+        doubts.append(f"differences under {plain(result.smallest)} {result.unit} cannot be told")
+    if result.next_probes:
+        doubts.append(f"measure {result.next_probes[0].source} on a few items next")
+    return [*lines, ("UNCERTAIN", "; ".join(doubts))] if doubts else lines
+
+
+def evaluation_lines(result: RecommenderEvaluation) -> list[tuple[str, str]]:
+    """Whether anything beats popularity here, what a first pick loses, and how far intervals hold."""
+    lines = [("TRUST", result.headline.removesuffix("."))]
+    lost = [
+        f"{name} {plain(result.models[name]['regret@1'].value)} %"
+        for name in dict.fromkeys((result.chosen, "popularity", "random"))
+        if result.models[name]["regret@1"].known
+    ]
+    if lost:
+        lines.append(("FIRST PICK", f"loses against the best source there was: {', '.join(lost)}"))
+    covered = result.models[result.chosen].get("coverage")
+    if covered is not None and covered.known:
+        lines.append(("INTERVALS", f"90 % intervals hold {plain(covered.value)} % of what was measured"))
+    targets = counted(int(result.conditions["n_targets"]), "target")
+    return [*lines, ("UNCERTAIN", f"judged over {targets}; a target of another kind may differ")]
 
 
 def _known(value: float) -> float:

@@ -30,9 +30,11 @@ from traitmap.analysis.tables import (
 from traitmap.matrix.reading import MARK, matrix_table, read
 from traitmap.matrix.record import TransferMatrix
 from traitmap.report.first_screen import (
+    evaluation_lines,
     explanation_lines,
     is_clean,
     lines_view,
+    recommendation_lines,
     traits_lines,
     verdict_table,
 )
@@ -171,14 +173,16 @@ def _label(cell: OddCell, verdicts: Verdicts | None) -> str:
 # Recommendation.
 
 
-def recommendation_view(result: Recommendation) -> RenderableType:
-    """Verdict, table of the ranked sources, reasons of each, what was set aside, and what to measure next.
+def recommendation_view(result: Recommendation, answer: Answer | None = None) -> RenderableType:
+    """Five lines at most, ranked sources, reasons of each, what was set aside, and what to measure next.
 
-    Beside them stand what popularity and a random draw would give, and what the prediction rests on.
+    answer: for the same target, where it was measured. Beside the ranking stand what popularity and a random
+    draw would give, and what the prediction rests on.
     """
-    parts: list[RenderableType] = [words(f"Sources for {result.target}", "bold"), words(result.headline)]
-    parts += [words(result.words)] if result.headline != result.words else []
-    parts += [words(""), to_terminal(ranking_table(result))]
+    parts: list[RenderableType] = [words(f"Sources for {result.target}", "bold")]
+    parts += [lines_view(recommendation_lines(result, answer)), words("")]
+    parts += [words(result.words), words("")] if result.headline != result.words else []
+    parts += [to_terminal(ranking_table(result))]
     for place, advice in enumerate(result.ranked, start=1):
         parts += section(f"{place}. {advice.source}", *(indented(text) for text in _reasons(advice)))
     if result.set_aside:
@@ -289,7 +293,7 @@ def evaluation_view(result: RecommenderEvaluation) -> RenderableType:
         f"{conditions['averaged_over']}. --json has every metric with its interval."
     )
     return Group(
-        words(result.headline, "bold"),
+        lines_view(evaluation_lines(result)),
         words(""),
         words(models.caption, "bold"),
         to_terminal(models),
