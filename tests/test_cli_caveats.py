@@ -105,6 +105,18 @@ def test_they_are_kept_and_stand_beside_the_numbers(ran: tuple[Path, str]) -> No
     assert matrix_table(read(matrix)).notes[1:] == notes
 
 
+def test_texts_and_outcomes_number_items_alike(ran: tuple[Path, str]) -> None:
+    """Items 5 and 6 of the data are left out, so that places and numbers differ behind them."""
+    joined = tm.query(
+        ran[0],
+        "select o.item, t.input, o.gold = t.output as same from outcomes o join texts t on t.item = o.item "
+        "and t.name = o.target and t.role = 'target' where o.source = '__baseline__' order by o.item",
+    )
+    assert list(joined["item"]) == [0, 1, 2, 3, 4, 7, 8, 9, 10, 11]
+    assert joined["same"].all()
+    assert joined["input"].iloc[-1] == "Question: item 11\nAnswer:"
+
+
 def test_the_report_shows_them_in_the_cell(ran: tuple[Path, str], tmp_path: Path) -> None:
     folder, _ = ran
     page = tm.Run(folder).report(tmp_path / "report.html").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from pyarrow.fs import LocalFileSystem
 from traitmap.errors import RunError, UserError
 from traitmap.runs.cells import SCHEMA
 from traitmap.runs.files import partial_path, removed_on_failure
-from traitmap.runs.ledger import CellEntry, read_ledger
+from traitmap.runs.ledger import CellEntry, Ledger, read_ledger
 from traitmap.runs.status import cell_faults
 from traitmap.runs.store import RunStore
 from traitmap.runs.texts import read_run_texts
@@ -110,7 +110,7 @@ def _register(connection: duckdb.DuckDBPyConnection, store: RunStore, sql: str) 
     connection.register("sources", _flat(ledger.sources))
     connection.register("targets", _flat(ledger.targets))
     if _NAMES_TEXTS.search(sql):
-        connection.register("texts", _texts(store))
+        connection.register("texts", _texts(store, ledger))
     if not _NAMES_OUTCOMES.search(sql):
         return {}
     done = [cell for cell in ledger.cells if cell.status == "done" and cell.key is not None]
@@ -132,8 +132,11 @@ def _outcomes(store: RunStore, cells: Iterable[CellEntry]) -> ds.Dataset:
     return ds.FileSystemDataset(pieces, _OUTCOMES, layout, disk)
 
 
-def _texts(store: RunStore) -> pa.Table:
-    """Texts of sources and targets where the run has kept them; empty where not."""
+def _texts(store: RunStore, ledger: Ledger) -> pa.Table:
+    """Texts of sources and targets where the run has kept them; empty where not.
+
+    Items of targets are numbered as in the outcomes: by their place in the data, where a limit leaves some.
+    """
     try:
         run_texts = read_run_texts(store)
     except RunError as error:
@@ -143,9 +146,26 @@ def _texts(store: RunStore) -> pa.Table:
         {"role": role, "name": name, "item": item, **vars(text), "choices": list(text.choices)}
         for role, named in (("source", run_texts.sources), ("target", run_texts.targets))
         for name, texts in named.items()
-        for item, text in enumerate(texts)
+        for item, text in zip(
+            _numbers(store, ledger, name, len(texts)) if role == "target" else range(len(texts)),
+            texts,
+            strict=True,
+        )
     ]
     return pa.Table.from_pylist(rows, _TEXTS)
+
+
+def _numbers(store: RunStore, ledger: Ledger, target: str, count: int) -> Sequence[int]:
+    """Numbers of a target's items, as one of its cells has them; from 0 on where none is whole."""
+    for cell in ledger.cells:
+        if cell.target == target and cell.status == "done" and cell.key is not None:
+            try:
+                numbers = pq.read_table(store.cell(cell.key), columns=["item"])["item"].to_pylist()
+            except (OSError, pa.ArrowException):
+                continue
+            if len(numbers) == count:
+                return [int(number) for number in numbers]
+    return range(count)
 
 
 def _flat(records: Iterable[Mapping[str, Any]]) -> pa.Table:
