@@ -33,6 +33,8 @@ LONGROPE = {"original_max_position_embeddings": 32, "rope_parameters": {
     "rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 1.0,
     "original_max_position_embeddings": 32, "long_factor": [1.5, 3.0, 6.0, 12.0], "short_factor": [1.0] * 4,
 }}  # fmt: skip
+LLAMA4 = HEADS | {"intermediate_size_mlp": 48, "attention_chunk_size": 16, "num_local_experts": 2,
+                  "interleave_moe_layer_step": 1}  # fmt: skip
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 SHARED_EXPERT = EXPERTS | {"shared_expert_intermediate_size": 24}
 LOCAL = {"num_local_experts": 4, "num_experts_per_tok": 2}
@@ -55,6 +57,9 @@ TOWER = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "nu
          "image_size": 28, "patch_size": 14}  # fmt: skip
 GEMMA3_IMAGES = {"vision_config": TOWER, "mm_tokens_per_image": 4, "image_token_index": 383,
                  "boi_token_index": 382, "eoi_token_index": 381}  # fmt: skip
+GEMMA4_IMAGES = {"image_token_id": 383, "boi_token_id": 382, "eoi_token_id": 381, "audio_token_id": 380,
+                 "boa_token_id": 379, "eoa_token_index": 378, "video_token_id": 377, "vision_config": TOWER
+                 | {"head_dim": 8, "num_key_value_heads": 2, "position_embedding_size": 64}}  # fmt: skip
 QWEN_TOWER = {"depth": 1, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "out_hidden_size": 32,
               "patch_size": 14, "num_position_embeddings": 16}  # fmt: skip
 QWEN_IMAGES = {"image_token_id": 383, "video_token_id": 382, "vision_start_token_id": 381,
@@ -88,9 +93,10 @@ A = Architecture
 CATALOGUE: dict[str, Architecture] = {
     "llama": A("Llama 2, SmolLM2, TinyLlama, Yi", "LlamaConfig", GROUPED),
     "llama3": A("Llama 3", "LlamaConfig", GROUPED | LLAMA3),
-    "llama4": A("Llama 4 (text)", "Llama4TextConfig", HEADS | {"intermediate_size_mlp": 48,
-                "attention_chunk_size": 16, "num_local_experts": 2, "interleave_moe_layer_step": 1},
-                PADDED, ("router",)),
+    "llama4": A("Llama 4 (text)", "Llama4TextConfig", LLAMA4, PADDED, ("router",)),
+    "llama4_images": A("Llama 4 with vision", "Llama4Config", {"text_config": LLAMA4, "vision_config": TOWER
+                       | {"intermediate_size": 64, "vision_output_dim": 32, "projector_input_dim": 16,
+                       "projector_output_dim": 16}}, PADDED, ("router",)),
     "mistral": A("Mistral 7B", "MistralConfig", GROUPED | WINDOW),
     "mixtral": A("Mixtral", "MixtralConfig", GROUPED | LOCAL, peft_only=FUSED),
     "ministral": A("Ministral 8B", "MinistralConfig", HEADS | MIXED),
@@ -119,6 +125,8 @@ CATALOGUE: dict[str, Architecture] = {
     "gemma4": A("Gemma 4 (text)", "Gemma4TextConfig", HEADS | MIXED | PER_LAYER),
     "gemma4_moe": A("Gemma 4 MoE (text)", "Gemma4TextConfig", HEADS | MIXED | EXPERTS | {"top_k_experts": 2,
                     "hidden_size_per_layer_input": 0, "enable_moe_block": True}),
+    "gemma4_images": A("Gemma 4", "Gemma4Config", {"text_config": HEADS | MIXED | PER_LAYER} | GEMMA4_IMAGES,
+                       peft_only=("embedding_projection", "input_proj", "linear")),
     "vaultgemma": A("VaultGemma", "VaultGemmaConfig", HEADS | MIXED, PADDED),
     "recurrent_gemma": A("RecurrentGemma", "RecurrentGemmaConfig", HEADS | {"attention_window_size": 16,
                          "lru_width": 32, "block_types": ["recurrent", "attention"]}, ANEW),

@@ -120,7 +120,7 @@ def test_all_linear_is_pefts(opened: Opened) -> None:
     assert modules <= expected
     missing = {name.removesuffix(".base_layer").rsplit(".", 1)[-1] for name in expected - modules}
     assert sorted(missing) == sorted(CATALOGUE[opened.name].peft_only)
-    assert all(name in note for name in missing if name not in ("out_proj", "fc1", "fc2"))
+    assert not missing or "get no adapter here" in note
 
 
 def jobs() -> list[TrainingJob]:

@@ -92,22 +92,23 @@ def load_base(settings: Model, study_folder: Path) -> Base:
     quantised = _four_bits(device, dtype) if settings.load_in_4bit else {}
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
+    config = None
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(config, "auto_map", None):
-            raise ModelError(
-                f"model.path {settings.path!r}: transformers has no causal language model of the type "
-                f"{config.model_type!r}, so lm-eval's HFLM cannot read it either; of a base with images or "
-                "sound give the language part, saved as a model of its own."
-            )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, trust_remote_code=trust, use_safetensors=True, **quantised
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
+        reason = whole_reason(error)
+        if config is not None and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            reason = (
+                f"transformers has no causal language model of the type {config.model_type!r}, so lm-eval's "
+                "HFLM cannot read it either; of a base with images or sound give the language part, saved as "
+                "a model of its own."
+            )
         raise ModelError(
-            f"model.path {settings.path!r}: cannot be loaded as a causal language model: "
-            f"{whole_reason(error)}"
+            f"model.path {settings.path!r}: cannot be loaded as a causal language model: {reason}"
         ) from error
     finally:
         if bars:
