@@ -73,8 +73,13 @@ class EngineError(TraitmapError):
     """The engine failed on input that it should handle."""
 
 
-def whole_reason(error: BaseException, most: int = 6) -> str:
-    """An error of another library on one line: all that it says, of a long list the first ``most`` lines."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    more = f" (and {len(lines) - most} lines more)" if len(lines) > most else ""
-    return (" ".join(lines[:most]) or type(error).__name__) + more
+def whole_reason(error: BaseException, most: int = 12, longest: int = 2000) -> str:
+    """An error of another library on one line: all that it says, since its cause may stand last.
+
+    Of a long list the first ``most`` lines, of a long line ``longest`` characters, with a count of the rest.
+    """
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[:most]) or type(error).__name__
+    if len(lines) > most:
+        text += f" (and {len(lines) - most:,} lines more)"
+    return text if len(text) <= longest else f"{text[:longest]} (and {len(text) - longest:,} characters more)"

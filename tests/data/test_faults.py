@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from traitmap.data.check import check_file, data_faults
-from traitmap.errors import StudyError
+from traitmap.data.harness import reason
+from traitmap.errors import StudyError, whole_reason
 from traitmap.study.load import load_study, read_draft
 from traitmap.study.settings import Study
 
@@ -211,3 +212,21 @@ def test_a_name_that_is_nearly_a_column_is_guessed(folder):
         ((_, where, message),) = faults_of(folder, text)
         assert where == f"sources[0].{key}"
         assert message.endswith(f"did you mean '{'text' if key == 'prompt' else 'stars'}'?")
+
+
+def test_a_cause_of_another_library_is_told_whole():
+    """What is wrong often stands last, as in torch's list of shapes that do not fit."""
+    listing = [
+        "Error(s) in loading state_dict:",
+        *(f"\tsize mismatch for layer {n}" for n in range(8)),
+        "the end",
+    ]
+    told = whole_reason(RuntimeError("\n".join(listing)))
+    assert told.startswith("Error(s) in loading state_dict: size mismatch for layer 0 ")
+    assert told.endswith("the end")
+    assert whole_reason(RuntimeError("\n".join(map(str, range(500))))).endswith("(and 488 lines more)")
+    assert whole_reason(RuntimeError("x" * 2500)).endswith("x (and 500 characters more)")
+    assert whole_reason(KeyError()) == "KeyError"
+    wrapped = RuntimeError("wrapped")
+    wrapped.__cause__ = ValueError("word " * 100 + "the cause")
+    assert reason(wrapped).endswith("the cause")

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from traitmap.data.records import Segment
 from traitmap.data.rows import Row, SourceError
+from traitmap.errors import whole_reason
 
 Segments = tuple[Segment, ...]
 Turn = dict[str, Any]
@@ -299,7 +300,7 @@ def _chat(
             return render_chat(messages, add_generation_prompt, tools)
         return render_chat(messages, add_generation_prompt)
     except Exception as error:  # the base's template is a program of somebody else
-        reason = " ".join(str(error).split())[:200]
+        reason = whole_reason(error)
         raise SourceError(
             "path", f"the base's chat template cannot render the conversation: {reason}"
         ) from None

@@ -43,7 +43,7 @@ from traitmap.data.copies import (
 )
 from traitmap.data.records import Example, Segment
 from traitmap.data.rows import listed_columns
-from traitmap.errors import DataError
+from traitmap.errors import DataError, whole_reason
 from traitmap.study.paths import is_task_file, resolve
 from traitmap.study.settings import Study
 from traitmap.study.template import BoundedEnvironment, BoundedTemplate, guarded, paid
@@ -296,14 +296,12 @@ def gold_text(task: Task, doc: Mapping[str, Any]) -> str:
 
 
 def reason(fault: BaseException) -> str:
-    """The first cause of an exception in one line.
-
-    ``ErrorType: message``, blanks joined, at most 300 characters of the message.
-    """
+    """The first cause of an exception in one line, ``ErrorType: message``; the message is whole."""
     while fault.__cause__ is not None:
         fault = fault.__cause__
-    text = " ".join(str(fault).split())
-    return f"{type(fault).__name__}: {text[:300]}" if text else type(fault).__name__
+    text = whole_reason(fault)
+    name = type(fault).__name__
+    return name if text == name else f"{name}: {text}"
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from traitmap.data.conversation import LeftOutError, RenderChat, Segments
 from traitmap.data.records import Example, Segment
 from traitmap.data.rows import Row, SourceError, SourceProblem, SourceTable, listed_columns
 from traitmap.data.shapes import Shape, shape_of, unused_columns
+from traitmap.errors import whole_reason
 from traitmap.study.settings import Source
 from traitmap.study.template import MissingValueError, compiled, names_read
 
@@ -246,6 +247,6 @@ def _written(key: str, template: str, row: Row, columns: Sequence[str]) -> str:
             message += f"it; fill or remove such rows, or write {{{{ {empty[0]} or '' }}}}"
         raise SourceError(key, message) from None
     except Exception as error:  # a template is a small program, and may fail as any program
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = f"{type(error).__name__}: {whole_reason(error)}"
         message = f"the template fails: {reason}; correct it or the row ({listing})"
         raise SourceError(key, message) from None

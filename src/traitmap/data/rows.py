@@ -28,7 +28,7 @@ from traitmap.data.copies import (
     no_network,
     offline_where_unreachable,
 )
-from traitmap.errors import DataError
+from traitmap.errors import DataError, whole_reason
 from traitmap.study.paths import DATA_SUFFIXES, data_suffix, is_local_data, resolve
 from traitmap.study.settings import Source, Study
 
@@ -254,7 +254,7 @@ def _dataset(path: str, source: Source, place: Path, copies: Path | None) -> Sou
 
 
 def _hub_error(path: str, source: Source, place: Path, error: Exception, *, local: bool) -> SourceError:
-    reason = " ".join(str(error).split())[:300]
+    reason = whole_reason(error)
     key, kind = "path", "folder" if local else "hub dataset"
     fault = f"the {kind} {path!r} cannot be loaded: {type(error).__name__}: {reason}; "
     fault += f"if a file here is meant, its name must end in one of {_FORMATS}"
