@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import pickle
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from traitmap.data.records import Answer
 from traitmap.data.targets import load_targets
 from traitmap.errors import DataError, StudyError
 from traitmap.metrics import metric
+from traitmap.runs.cluster.portable import portable
 from traitmap.study.settings import Source, Study, Target
 
 WORDS = ("neg", "neu", "pos")
@@ -269,6 +271,20 @@ def test_the_content_of_a_file_is_in_the_key_and_its_place_is_not(tmp_path):
     keys = {key("a.jsonl", ROWS), key("a.jsonl", changed), key("a.jsonl", ROWS[:-1])}
     keys |= {key("a.jsonl", ROWS, metric="acc_norm"), key("a.jsonl", ROWS, num_fewshot=1)}
     assert len(keys) == 5
+
+
+def test_rows_may_be_grouped_by_a_column_and_sent_to_another_machine(tmp_path):
+    path = written(tmp_path, "t.jsonl", [{**row, "gold": 1} for row in ROWS])
+    settings = {"path": path, "prompt": PROMPT, "label": "word"}
+    (target,) = asked(Target(**settings, groups="stars"))
+    assert [text.group for text in target.texts()[:4]] == ["0", "1", "2", "0"]
+    with pytest.raises(DataError, match="rename the column"):
+        asked(Target(**settings, groups="gold"))
+    far = pickle.loads(pickle.dumps(portable(target)))
+    answers = [Answer(logprob=-float(n % 5), is_greedy=False) for n in range(len(target.requests))]
+    assert far.score(answers).outcomes == target.score(answers).outcomes
+    f1 = asked(Target(path=path, prompt="{{ text }}", answer="word", metric="f1"))[0]
+    assert pickle.loads(pickle.dumps(portable(f1))).score([Answer(text="neg")] * 60)
 
 
 def write_forms(folder: Path) -> list[Path]:

@@ -154,6 +154,9 @@ def _form(
     group = target.groups
     if group is None:
         return form
+    if any(group in document for document in form.documents):
+        message = f"{group!r} is a name that documents have for a text of their own; rename the column"
+        raise TargetError([SourceProblem("groups", message)])
     documents = [{**document, group: row[group]} for document, row in zip(form.documents, used, strict=True)]
     return replace(form, documents=documents)
 
