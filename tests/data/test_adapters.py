@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from traitmap.data.adapters import adapter_problem, adapter_warnings, has_no_effect, locate_adapter
+from traitmap.data.adapters import CONFIG, adapter_problem, adapter_warnings, has_no_effect, locate_adapter
 
 A, B = "base_model.model.q.lora_A.weight", "base_model.model.q.lora_B.weight"
 
@@ -112,3 +114,44 @@ def test_another_revision_of_the_base_is_told(tmp_path: Path) -> None:
     assert adapter_warnings(place, "org/base", tmp_path, "v2") == ()
     assert adapter_warnings(place, "org/base", tmp_path) == ()  # the study says nothing
     assert "names revision 'v2'" in adapter_warnings(place, "org/base", tmp_path, "v1")[0]
+
+
+def test_the_command_for_pickled_weights_makes_them_usable(tmp_path):
+    torch = pytest.importorskip("torch")
+    folder = tmp_path / "an adapter's folder"
+    folder.mkdir()
+    (folder / CONFIG).write_text('{"peft_type": "LORA"}')
+    shared = torch.arange(12.0).reshape(3, 4)
+    weights = {"base_model.model.q.lora_A.weight": shared.T, "base_model.model.q.lora_B.weight": shared}
+    torch.save(weights, folder / "adapter_model.bin")
+    problem = adapter_problem(folder)
+    assert problem is not None
+    command = problem.partition("tensors alone: python ")[2]
+    subprocess.run(f"{sys.executable} {command}", shell=True, check=True)  # as a person pastes it
+    assert adapter_problem(folder) is None
+    from safetensors.torch import load_file
+
+    converted = load_file(folder / "adapter_model.safetensors")
+    assert {name: tensor.tolist() for name, tensor in converted.items()} == {
+        name: tensor.tolist() for name, tensor in weights.items()
+    }
+
+
+def test_adapters_of_other_programs_are_refused_by_name(tmp_path):
+    mlx = tmp_path / "mlx"
+    mlx.mkdir()
+    config = {"fine_tune_type": "lora", "num_layers": 16, "lora_parameters": {"rank": 8, "scale": 20.0}}
+    (mlx / CONFIG).write_text(json.dumps(config))
+    (mlx / "adapters.safetensors").write_bytes(b"")
+    (mlx / "0000100_adapters.safetensors").write_bytes(b"")
+    problem = adapter_problem(mlx)
+    assert problem is not None
+    assert "MLX" in problem
+    assert f"mlx_lm.fuse --model BASE --adapter-path {mlx}" in problem
+    gguf = tmp_path / "gguf"
+    gguf.mkdir()
+    (gguf / "goat-lora-f16.gguf").write_bytes(b"GGUF")
+    for problem in (adapter_problem(gguf), locate_adapter("gguf/goat-lora-f16.gguf", tmp_path)):
+        assert isinstance(problem, str)
+        assert "goat-lora-f16.gguf is a GGUF file" in problem
+        assert "convert_lora_to_gguf.py" in problem

@@ -368,7 +368,7 @@ def test_an_adapter_is_used_as_it_is(tmp_path):
     ("settings", "words"),
     [
         ({"weights": None}, "has no adapter_model.safetensors"),
-        ({"weights": "adapter_model.bin"}, "safe_serialization=True"),
+        ({"weights": "adapter_model.bin"}, "adapter_model.bin, a pickle"),
         ({"config": "{"}, "is not valid JSON"),
         ({"config": '{"r": 4}'}, 'names no "peft_type"'),
     ],

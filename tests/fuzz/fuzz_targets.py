@@ -228,7 +228,7 @@ def _lighteval_details(folder: Path, choices: Choices) -> None:
     if kind == 2:
         rows = [{key: _literal(value, choices) for key, value in row.items()} for row in rows]
     content = _details_file(rows)
-    place = folder / f"details_lighteval|gsm8k|5_{results.STAMP}.parquet"
+    place = folder / f"details_lighteval_gsm8k_5_{results.STAMP}.parquet"
     place.write_bytes(changed_bytes(content, choices))
 
 

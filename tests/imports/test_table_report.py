@@ -117,7 +117,7 @@ def test_a_base_row_is_never_shown_by_the_name_of_the_record(tmp_path, name):
     table = with_base(tmp_path / "t.csv", name)
     done = CliRunner().invoke(app, ["import", str(table), "-o", str(tmp_path / "run")])
     assert done.exit_code == 0, done.output
-    assert "base 'base'" in done.stderr
+    assert "a base row" in done.stderr
     assert "base __baseline__" not in done.stderr
     for subject in (table, tmp_path / "run"):
         page = write_report(subject, tmp_path / "page.html").read_text()

@@ -410,7 +410,8 @@ def import_(
     if as_json:
         print_json(jsonable(done))
         return
-    known = f"base {done.base!r}" if done.base else "no base (--base says which row or model it is)"
+    named = "a base row" if done.base == "base" else f"base {done.base}"
+    known = named if done.base else "no base (--base says which row or model it is)"
     size = f"{counted(len(done.sources), 'source')}, {counted(len(done.metrics), 'target')}"
     tell(
         f"{done.place}: {size}, {known}; "
@@ -436,7 +437,8 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="lm-eval, every-eval-ever, csv, parquet, model-card, mlflow or trackio; or lm-eval-task.",
+            help="lm-eval, every-eval-ever, csv, parquet, atlas, model-card, mlflow or trackio; of a study "
+            "lm-eval-task.",
         ),
     ] = "lm-eval",
     source: Annotated[

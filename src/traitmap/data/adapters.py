@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,6 +15,11 @@ from traitmap.data.copies import hub_reason
 from traitmap.study.paths import model_location, resolve
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PICKLED = "adapter_model.bin"
+_GGUF = (
+    "{place} is a GGUF file, an adapter for llama.cpp, which nothing turns back into a PEFT adapter; give "
+    "the PEFT directory that convert_lora_to_gguf.py made it from"
+)
 _HEADER = struct.Struct("<Q")
 
 
@@ -25,6 +31,8 @@ def locate_adapter(name: str, folder: Path, revision: str | None = None) -> Path
     """
     place = resolve(name, folder)
     parts = name.split("/")
+    if name.lower().endswith(".gguf"):
+        return _GGUF.format(place=place)
     if not place.exists() and len(parts) >= 2 and all(parts) and not name.startswith((".", "~", "/")):
         return _downloaded(name, revision)
     if not os.path.isdir(place):
@@ -37,6 +45,9 @@ def adapter_problem(place: Path) -> str | None:
 
     Looks at names, the configuration and the header of the weights; no tensor is read, nothing is unpickled.
     """
+    foreign = _foreign_format(place)
+    if foreign is not None:
+        return foreign
     if not (place / CONFIG).is_file():
         inside = sorted(path.parent.name for path in place.glob(f"*/{CONFIG}"))
         if inside:
@@ -46,9 +57,12 @@ def adapter_problem(place: Path) -> str | None:
             )
     for name in (CONFIG, WEIGHTS):
         if not (place / name).is_file():
-            old = (place / "adapter_model.bin").exists() and name == WEIGHTS
-            how = "again with safe_serialization=True" if old else "with model.save_pretrained()"
-            return f"{place} has no {name}, so it is not a PEFT adapter that can be used; save it {how}"
+            if name == WEIGHTS and (place / PICKLED).is_file():
+                return _pickled(place)
+            return (
+                f"{place} has no {name}, so it is not a PEFT adapter that can be used; save it with "
+                "model.save_pretrained()"
+            )
     try:
         config = json.loads((place / CONFIG).read_bytes())
     except ValueError as error:
@@ -61,6 +75,35 @@ def adapter_problem(place: Path) -> str | None:
     if _read_header(place / WEIGHTS) is None:
         return f"{place / WEIGHTS} is not a whole safetensors file; copy or save it again"
     return None
+
+
+def _foreign_format(place: Path) -> str | None:
+    """Why an adapter of another program than PEFT cannot be used, and what to do, or None."""
+    if not (place / WEIGHTS).is_file() and any(place.glob("*adapters.safetensors")):
+        return (
+            f"{place} is an adapter of MLX (adapters.safetensors), whose layout PEFT does not read; "
+            "train it with PEFT, or fuse it with `mlx_lm.fuse --model BASE --adapter-path "
+            f"{shlex.quote(str(place))} --save-path fused --dequantize`, evaluate the folder `fused` as a "
+            "model with lm-eval, and bring the results in with `traitmap import`"
+        )
+    gguf = sorted(place.glob("*.gguf"))
+    if gguf and not (place / CONFIG).is_file():
+        return _GGUF.format(place=gguf[0])
+    return None
+
+
+def _pickled(place: Path) -> str:
+    """What to do with weights that are pickled: a command that unpickles tensors alone."""
+    old, new = str(place / PICKLED), str(place / WEIGHTS)
+    program = (
+        "import torch; from safetensors.torch import save_file; "
+        f"w = torch.load({old!r}, map_location='cpu', weights_only=True); "
+        f"save_file({{k: v.clone().contiguous() for k, v in w.items()}}, {new!r})"
+    )
+    return (
+        f"{place} has its weights in {PICKLED}, a pickle, which could run anything when it is read; convert "
+        f"it once, to tensors alone: python -c {shlex.quote(program)}"
+    )
 
 
 def lost_start(config: Mapping[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from hashlib import sha256
 from math import isfinite, isnan
 from pathlib import Path
@@ -25,14 +26,13 @@ from traitmap.runs.ledger import Ledger
 from traitmap.runs.store import RunStore
 from traitmap.study.settings import BASELINE
 
-_STAMP = "1970-01-01T00-00-00.000000"  # a run has no one time; what a harness adds to a name must be there
-
 
 def export_lm_eval(store: RunStore, folder: str | Path) -> tuple[Path, ...]:
     """Write one folder per model with ``results_*.json`` and ``samples_*.jsonl``; returns the results files.
 
-    ``model_args.peft`` names the adapter, so that whoever reads the files tells adapters from the base.
-    Only the metric of the matrix has values; texts are those that the run kept.
+    ``model_args.peft`` names the adapter, so that whoever reads the files tells adapters from the base. The
+    date, in the content and in the names, is that of the model's newest cell. Only the metric of the matrix
+    has values; texts are those that the run kept.
     """
     ledger = ledger_of(store)
     texts = target_texts(store)
@@ -47,6 +47,9 @@ def _write_model(
     store: RunStore, ledger: Ledger, row: ModelRow, texts: Mapping[str, Sequence[TaskText]], folder: Path
 ) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
+    keys = [entry.key for entry in row.cells.values() if entry.key is not None]
+    date = datetime.fromtimestamp(max(store.cell(key).stat().st_mtime for key in keys), UTC)
+    stamp = date.strftime("%Y-%m-%dT%H-%M-%S.%f")  # as lm-eval writes it into names
     content: dict[str, Any] = {
         "results": {},
         "group_subtasks": {},
@@ -56,6 +59,7 @@ def _write_model(
         "higher_is_better": {},
         "n-samples": {},
         "config": _config(store, ledger, row),
+        "date": date.timestamp(),
         "lm_eval_version": (ledger.conditions.get("versions") or {}).get("lm_eval"),
         "model_source": "hf",
         "model_name": row.name if row.source != BASELINE else str(ledger.model.get("path")),
@@ -64,9 +68,9 @@ def _write_model(
         _add_target(content, target, cell, outcomes)
         if outcomes:
             lines = _samples(target, outcomes, texts.get(target["name"], ()))
-            place = folder / f"samples_{target['name']}_{_STAMP}.jsonl"
+            place = folder / f"samples_{target['name']}_{stamp}.jsonl"
             place.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    place = folder / f"results_{_STAMP}.json"
+    place = folder / f"results_{stamp}.json"
     place.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")
     return place
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from traitmap.data.records import Outcome
+from traitmap.data.texts import TaskText
 from traitmap.errors import MatrixError
 from traitmap.imports.reading import (
     Evaluation,
@@ -67,7 +68,7 @@ def _evaluation(
     index: int,
     result: Mapping[str, Any],
     content: Mapping[str, Any],
-    instances: Mapping[str, tuple[Outcome, ...]],
+    instances: Mapping[str, tuple[tuple[Outcome, TaskText], ...]],
 ) -> Evaluation:
     place = f"{path}, evaluation_results[{index}]"
     config = mapping(result.get("metric_config"), f"{place}.metric_config")
@@ -94,7 +95,8 @@ def _evaluation(
         n=count(uncertainty.get("num_samples"), f"{where}.num_samples"),
         higher_is_better=not lower if isinstance(lower, bool) else None,
         setting=_setting(result, more, content, place),
-        outcomes=instances.get(task, ()),
+        outcomes=tuple(outcome for outcome, _ in instances.get(task, ())),
+        texts=tuple(item for _, item in instances.get(task, ())),
         date=sortable_date(content.get("evaluation_timestamp") or content.get("retrieved_timestamp")),
         variant=model_variant(
             {key: about[key] for key in _IDENTITY if about.get(key)} if isinstance(about, Mapping) else {}
@@ -122,8 +124,8 @@ def _setting(
     )
 
 
-def _instances(path: Path, content: Mapping[str, Any]) -> dict[str, tuple[Outcome, ...]]:
-    """task -> outcomes, in the order of sample_id, from the JSONL file that the record names."""
+def _instances(path: Path, content: Mapping[str, Any]) -> dict[str, tuple[tuple[Outcome, TaskText], ...]]:
+    """task -> outcomes with their texts, by sample_id, from the JSONL file that the record names."""
     details = content.get("detailed_evaluation_results")
     if (
         not isinstance(details, Mapping)
@@ -139,16 +141,27 @@ def _instances(path: Path, content: Mapping[str, Any]) -> dict[str, tuple[Outcom
     def order(name: str) -> tuple[int, str]:
         return (int(name), "") if name.isdigit() else (-1, name)
 
-    by_task: dict[str, dict[str, Outcome]] = {}
+    by_task: dict[str, dict[str, tuple[Outcome, TaskText]]] = {}
     for place, row in read_lines(file):
         row = mapping(row, place)
         name = text(row.get("evaluation_name"), f"{place}, evaluation_name")
         sample = text(row.get("sample_id"), f"{place}, sample_id")
-        by_task.setdefault(name, {})[sample] = _outcome(place, row, sample)
+        outcome = _outcome(place, row, sample)
+        by_task.setdefault(name, {})[sample] = outcome, _text(place, row, outcome.gold)
     return {
-        name: tuple(replace(outcomes[key], item=i) for i, key in enumerate(sorted(outcomes, key=order)))
-        for name, outcomes in by_task.items()
+        name: tuple(
+            (replace(items[key][0], item=i), items[key][1]) for i, key in enumerate(sorted(items, key=order))
+        )
+        for name, items in by_task.items()
     }
+
+
+def _text(place: str, row: Mapping[str, Any], gold: str) -> TaskText:
+    """What the item says."""
+    question = mapping(row.get("input"), f"{place}, input")
+    choices = tuple(str(choice) for choice in listing(question.get("choices"), f"{place}, input.choices"))
+    raw = question.get("raw")
+    return TaskText("" if raw is None else str(raw), gold, choices, gold if choices else None)
 
 
 def _outcome(place: str, row: Mapping[str, Any], sample: str) -> Outcome:
