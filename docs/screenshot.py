@@ -72,8 +72,8 @@ def sections(page: Page) -> list[str]:
 
 
 def open_cell(page: Page) -> None:
-    """Open the cell that the headline names first, else the first marked one, else the first."""
-    for selector in ("#findings .route a", ".cell.sig", ".cell:not(.base)"):
+    """Open the first marked cell, else the first."""
+    for selector in (".cell.sig", ".cell:not(.base)"):
         found = page.locator(selector)
         if found.count():
             found.first.click()

@@ -89,7 +89,7 @@ def test_matrix_terminal_and_report_are_marked(finished: RunStore) -> None:
     page = render_report(ReportContents(matrix, None, matrix.conditions))
     assert page.count('class="touched') == len(told)
     assert "A folded corner marks cells" in page
-    assert "Skill or recall in" in page
+    assert "How much is recall in" in page
 
 
 def test_a_run_without_overlap_has_no_marks(tmp_path: Path) -> None:

@@ -429,8 +429,9 @@ def _holes(reading: Reading) -> list[str]:
     if material:
         (s, t), most = max(material.items(), key=lambda at: at[1].touched / at[1].items)
         found.append(
-            f"Skill or recall in {counted(len(material), 'cell')}: test items occur in the training data, "
-            f"most of all {clean(reading.targets[t].name)}'s in {clean(reading.sources[s])} ({most.words})."
+            f"How much is recall in {counted(len(material), 'cell')}: test items occur in the training data, "
+            f"most of all {clean(reading.targets[t].name)}'s in {clean(reading.sources[s])} ({most.words}). "
+            "Verdicts test a gain without them."
         )
     return found
 

@@ -61,7 +61,10 @@ def first_screen_view(answer: Answer) -> RenderableType:
 def page_answer(answer: Answer) -> dict[str, Any]:
     """What the top of the page shows: the lines, the table, and what is something else."""
     return {
-        "lines": [(heading.capitalize(), typeset(clean(f"{text}."))) for heading, text in answer.lines],
+        "lines": [
+            (heading.capitalize(), typeset(clean(f"{text}.")).replace(" -> ", " → "))
+            for heading, text in answer.lines
+        ],
         "table": targets_table(answer),
         "unclean": len(answer.unclean),
         "unclean_table": unclean_table(answer, MOST_UNCLEAN),
