@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import traitmap as tm
 from small_study import sources, study, targets
 from traitmap.api.runs import keep_contamination
-from traitmap.data.texts import TaskText, read_examples, read_probes
+from traitmap.cli import app
+from traitmap.data.texts import TaskText, read_examples, read_probes, read_similarity
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import DataError, MatrixError
 from traitmap.runs.execute import execute
@@ -173,3 +175,54 @@ def test_a_run_brings_its_texts_and_its_contamination(tmp_path: Path) -> None:
     assert found.conditions["features"] > 0
     with pytest.raises(MatrixError, match="no target 'absent'"):
         tm.recommend(store.folder, target="absent")
+
+
+def test_an_atlas_is_filled_checked_and_used_as_a_prior(tmp_path: Path) -> None:
+    """A table of another base goes into an atlas; the command says what of it matched and was used."""
+    rows = ["source,t1,t2,t3,t4,t5", "__baseline__,50,50,50,50,50"]
+    rows += [f"s{i},{50 + 3 * i},{50 + 2 * i},{54 - i},{50 + i},{52 + i % 2}" for i in range(6)]
+    (tmp_path / "here.csv").write_text("\n".join(rows))
+    (tmp_path / "there.csv").write_text("\n".join(rows).replace("t5", "T-5"))
+    run = CliRunner()
+    done = run.invoke(app, ["atlas", "add", str(tmp_path / "atlas"), str(tmp_path / "there.csv")])
+    assert done.exit_code == 0, done.output
+    assert run.invoke(app, ["atlas", "list", str(tmp_path / "atlas")]).exit_code == 0
+    told = run.invoke(
+        app,
+        [
+            "recommend",
+            str(tmp_path / "here.csv"),
+            "--target",
+            "t3",
+            "--prior",
+            str(tmp_path / "atlas"),
+            "--json",
+        ],
+    )
+    assert told.exit_code == 0, told.output
+    notes = json.loads(told.stdout)["notes"]
+    assert any(
+        "6 of 6 sources matched (6 by name), 5 of 5 targets matched (5 by name)" in note for note in notes
+    )
+    assert any(note.startswith("Priors ") for note in notes)
+    (tmp_path / "atlas" / "there.atlas.json").write_text("{}")
+    broken = run.invoke(app, ["atlas", "check", str(tmp_path / "atlas")])
+    assert broken.exit_code == 2
+    assert "is no file of an atlas" in " ".join(broken.output.split())
+
+
+def test_similarity_files_are_read_or_refused(tmp_path: Path) -> None:
+    (tmp_path / "long.csv").write_text("source,target,a,b\nx,y,0.5,\nx,z,1,2\n")
+    assert read_similarity(tmp_path / "long.csv") == {
+        "a": {("x", "y"): 0.5, ("x", "z"): 1.0},
+        "b": {("x", "z"): 2.0},
+    }
+    (tmp_path / "wide.csv").write_text("task,y,z\nx,0.5,1\n")
+    assert read_similarity(tmp_path / "wide.csv") == {"wide": {("x", "y"): 0.5, ("x", "z"): 1.0}}
+    (tmp_path / "bad.csv").write_text("source,target,a\nx,y,much\nx,z,inf\n")
+    with pytest.raises(DataError) as faults:
+        read_similarity(tmp_path / "bad.csv")
+    assert str(faults.value).count("give a number") == 2
+    (tmp_path / "empty.csv").write_text("source,target\nx,y\n")
+    with pytest.raises(DataError, match="holds no similarities"):
+        read_similarity(tmp_path / "empty.csv")

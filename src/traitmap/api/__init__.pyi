@@ -1,6 +1,8 @@
 from .answers import answer as answer
 from .answers import date_of as date_of
 from .answers import verdicts as verdicts
+from .atlas import atlas_add as atlas_add
+from .atlas import atlas_report as atlas_report
 from .budget import Spent as Spent
 from .exchange import ImportReport as ImportReport
 from .exchange import export as export

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,22 +10,9 @@ from traitmap import exports
 from traitmap.analysis.recommendation.prior import PriorMatrix, text_profile
 from traitmap.api.subject import read_matrix, texts_of
 from traitmap.errors import MatrixError
-from traitmap.jsonable import outline
 
 if TYPE_CHECKING:
     from traitmap.api.subject import MatrixLike, TextsLike
-    from traitmap.exports.atlas import AtlasEntry
-
-
-@dataclass(frozen=True)
-class AtlasReport:
-    """What is in an atlas. entries: its matrices, by name. faults: what stands against files of it."""
-
-    folder: Path
-    entries: tuple[AtlasEntry, ...]
-    faults: tuple[str, ...]
-
-    __repr__ = outline
 
 
 def atlas_add(
@@ -50,31 +36,12 @@ def atlas_add(
     )
 
 
-def atlas_report(folder: str | Path) -> AtlasReport:
+def atlas_report(folder: str | Path) -> exports.atlas.AtlasReport:
     """Read every file of an atlas; what is damaged, or stands there twice, is a fault.
 
     MatrixError where the folder is none, or holds no file of an atlas.
     """
-    folder = Path(folder)
-    files = exports.atlas_files(folder)
-    if not files:
-        raise MatrixError(
-            f"{folder} holds no {exports.atlas.SUFFIX} file; add a matrix with traitmap atlas add"
-        )
-    entries: list[AtlasEntry] = []
-    faults = []
-    for file in files:
-        try:
-            entry = exports.read_atlas_entry(file)
-        except MatrixError as error:
-            faults.append(str(error))
-            continue
-        twin = next((other for other in entries if other.digest == entry.digest), None)
-        if twin is not None:
-            faults.append(f"{file} holds the same as {twin.path.name}; as a prior it would count twice")
-        else:
-            entries.append(entry)
-    return AtlasReport(folder, tuple(entries), tuple(faults))
+    return exports.read_atlas(folder)
 
 
 def read_priors(given: Sequence[MatrixLike]) -> list[PriorMatrix]:
@@ -85,10 +52,10 @@ def read_priors(given: Sequence[MatrixLike]) -> list[PriorMatrix]:
     priors = []
     for subject in given:
         if isinstance(subject, str | Path) and Path(subject).is_dir() and exports.atlas_files(subject):
-            report = atlas_report(subject)
+            report = exports.read_atlas(subject)
             if report.faults:
                 raise MatrixError("\n".join(report.faults))
-            entries: Sequence[AtlasEntry] = report.entries
+            entries: Sequence[exports.atlas.AtlasEntry] = report.entries
         elif isinstance(subject, str | Path) and str(subject).endswith(exports.atlas.SUFFIX):
             entries = (exports.read_atlas_entry(subject),)
         else:

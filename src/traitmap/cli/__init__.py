@@ -20,8 +20,8 @@ __all__ = ["analysis", "app", "main", "studies"]
 
 # The order of `traitmap --help` is the order of the work, not of the imports.
 _ORDER = (
-    *("init", "check", "run", "status", "matrix", "traits", "profile", "explain", "recommend", "report"),
-    *("figure", "view", "import_", "export", "query", "gc"),
+    *("init", "check", "run", "status", "matrix", "traits", "profile", "explain", "recommend", "atlas"),
+    *("report", "figure", "view", "import_", "export", "query", "gc"),
 )
 app.registered_commands.sort(
     key=lambda command: (

@@ -305,8 +305,25 @@ def recommend(
     texts: Annotated[
         Path | None, typer.Option(help="JSONL rows {task, input, output, choices} of sources and targets.")
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="A sentence encoder of the texts, by folder or name; minilm is one in a package."),
+    ] = None,
     embeddings: Annotated[
         Path | None, typer.Option(help="NPZ file with a vector, or several, under each task's name.")
+    ] = None,
+    similarity: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv", help="How alike tasks are by anybody's measure: source, target, numbers."
+        ),
+    ] = None,
+    prior: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="MATRIX_OR_ATLAS",
+            help="What others measured: a run, a table of scores or an atlas; may be given again.",
+        ),
     ] = None,
     holdout: Annotated[
         str,
@@ -330,6 +347,7 @@ def recommend(
 
     Example: traitmap recommend runs/mini --examples my-task.jsonl
     Example: traitmap recommend --evaluate matrix.csv --texts texts.jsonl
+    Example: traitmap recommend runs/mini --target stars --prior other/runs/mini --prior atlas
     """
     if (run is None) == (evaluate is None):
         raise typer.BadParameter(
@@ -347,6 +365,10 @@ def recommend(
                 target=target,
                 examples=examples,
                 texts=texts,
+                encoder=encoder,
+                embeddings=embeddings,
+                similarity=similarity,
+                prior=prior or (),
                 labels=labels,
                 probe=probe,
                 care=listed(care),
@@ -365,13 +387,60 @@ def recommend(
         judged = api.evaluate_recommenders(
             subject_of(evaluate, reading),
             texts=texts,
+            encoder=encoder,
             embeddings=embeddings,
+            similarity=similarity,
+            prior=prior or (),
             holdout=holdout,
             values=unit,
             seed=seed,
             listener=listener,
         )
     print_json(judged.to_json()) if as_json else print_table(tables.evaluation_view(judged))
+
+
+@app.command()
+@takes_table
+def atlas(
+    action: Annotated[str, typer.Argument(metavar="add|list|check", help="What to do with it.")],
+    folder: Annotated[Path, typer.Argument(help="The atlas, a folder of matrices.")],
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN_OR_MATRIX",
+            help="What to add: a run folder, or a table of scores.",
+            autocompletion=run_folders,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the matrix (default: the run's or file's).")
+    ] = None,
+    texts: Annotated[
+        Path | None,
+        typer.Option(help="JSONL rows {task, input, output} of a table's tasks, for its profile."),
+    ] = None,
+    reading: Reading = NO_READING,
+) -> None:
+    """A folder of matrices that serve as a prior for recommendations: add one, list them, check them all.
+
+    Of texts only a profile is kept, of which no text can be read.
+
+    Example: traitmap atlas add atlas runs/mini
+    Example: traitmap atlas list atlas
+    """
+    if action not in ("add", "list", "check"):
+        raise typer.BadParameter(f"{action!r}; legal: add, list, check", param_hint="ACTION")
+    if (run is None) == (action == "add"):
+        raise typer.BadParameter("add takes a run or matrix, list and check none", param_hint="RUN_OR_MATRIX")
+    if run is not None:
+        written = str(api.atlas_add(folder, subject_of(run, reading), name=name or (run.name if run.is_dir() else run.stem), texts=texts))
+        print_json(written) if as_json else typer.echo(written)
+        return
+    found = api.atlas_report(folder)
+    print_json(found.to_json()) if as_json else print_table(tables.atlas_view(found))
+    if found.faults:
+        raise typer.Exit(2)
 
 
 @app.command()

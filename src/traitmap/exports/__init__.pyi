@@ -1,5 +1,6 @@
 from . import atlas as atlas
 from .atlas import atlas_files as atlas_files
+from .atlas import read_atlas as read_atlas
 from .atlas import read_atlas_entry as read_atlas_entry
 from .atlas import write_atlas_entry as write_atlas_entry
 from .every_eval_ever import export_every_eval_ever as export_every_eval_ever

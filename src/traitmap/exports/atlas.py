@@ -46,6 +46,33 @@ class AtlasEntry:
     __repr__ = outline
 
 
+@dataclass(frozen=True)
+class AtlasReport:
+    """What is in an atlas. entries: its matrices, by name. faults: what stands against files of it."""
+
+    folder: Path
+    entries: tuple[AtlasEntry, ...]
+    faults: tuple[str, ...]
+
+    __repr__ = outline
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data: what is known of every matrix beside its numbers."""
+        entries = [
+            {
+                "name": entry.name,
+                "file": entry.path.name,
+                "sources": list(entry.matrix.sources),
+                "targets": list(entry.matrix.targets),
+                "texts": sorted(entry.profile),
+                "conditions": jsonable(entry.conditions),
+                "digest": entry.digest,
+            }
+            for entry in self.entries
+        ]
+        return {"entries": entries, "faults": list(self.faults)}
+
+
 def write_atlas_entry(
     matrix: TransferMatrix, place: str | Path, *, name: str, profile: Profile | None = None
 ) -> Path:
@@ -116,6 +143,30 @@ def read_atlas_entry(path: str | Path) -> AtlasEntry:
 def atlas_files(folder: str | Path) -> tuple[Path, ...]:
     """The files of an atlas, by name."""
     return tuple(sorted(Path(folder).glob(f"*{SUFFIX}")))
+
+
+def read_atlas(folder: str | Path) -> AtlasReport:
+    """Every file of an atlas; what is damaged, or stands there twice, is a fault.
+
+    MatrixError where the folder is none, or holds no file of an atlas.
+    """
+    files = atlas_files(folder)
+    if not files:
+        raise MatrixError(f"{folder} holds no {SUFFIX} file; add a matrix with traitmap atlas add")
+    entries: list[AtlasEntry] = []
+    faults = []
+    for file in files:
+        try:
+            entry = read_atlas_entry(file)
+        except MatrixError as error:
+            faults.append(str(error))
+            continue
+        twin = next((other for other in entries if other.digest == entry.digest), None)
+        if twin is not None:
+            faults.append(f"{file} holds the same as {twin.path.name}; as a prior it would count twice")
+        else:
+            entries.append(entry)
+    return AtlasReport(Path(folder), tuple(entries), tuple(faults))
 
 
 def _entry(content: Mapping[str, Any], path: Path, found: str) -> AtlasEntry:

@@ -7,6 +7,7 @@ from .page import following_page as following_page
 from .page import following_policy as following_policy
 from .page import write_report as write_report
 from .records import ReportContents as ReportContents
+from .terminal import atlas_view as atlas_view
 from .terminal import evaluation_view as evaluation_view
 from .terminal import explanation_view as explanation_view
 from .terminal import matrix_view as matrix_view

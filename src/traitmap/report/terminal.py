@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from traitmap.analysis.recommendation.records import Advice, Recommendation
     from traitmap.analysis.traits.records import Traits, TraitWarning
     from traitmap.analysis.verdicts import Verdicts
+    from traitmap.exports.atlas import AtlasReport
     from traitmap.matrix.statistics import Interval
 
     CellRecord = TypeVar("CellRecord", CellClasses, CellLengths)
@@ -233,6 +234,28 @@ def _beside(result: Recommendation) -> str:
             f"best {signed(gains['best'])}."
         )
     return text
+
+
+def atlas_view(report: AtlasReport) -> RenderableType:
+    """The matrices of an atlas, and whatever stands against files of it."""
+    rows = [
+        (
+            entry.name,
+            str(len(entry.matrix.sources)),
+            str(len(entry.matrix.targets)),
+            str(entry.conditions.get("base_model") or UNKNOWN),
+            str(len(entry.profile)),
+            entry.digest[:8],
+        )
+        for entry in report.entries
+    ]
+    columns = ("matrix", "sources", "targets", "base model", "tasks with texts", "digest")
+    table = Table(f"{counted(len(rows), 'matrix', 'matrices')} to be used as a prior", columns, rows)
+    return Group(
+        words(table.caption, "bold"),
+        to_terminal(table),
+        *(words(f"! {fault}", "yellow") for fault in report.faults),
+    )
 
 
 EVALUATION_METRICS = {

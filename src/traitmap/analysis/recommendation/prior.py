@@ -170,12 +170,7 @@ def _in_words(how: Mapping[str, int], count: int, what: str) -> str:
     return f"{sum(how.values())} of {counted(count, what)} matched" + (f" ({ways})" if ways else "")
 
 
-COLUMNS = ("popularity", "prior_gain", "prior_popularity")
-WORDS = (
-    "helps other targets",
-    "what it did to this target elsewhere (priors)",
-    "helps other targets elsewhere (priors)",
-)
+COLUMNS = ("popularity", "elsewhere_gain", "elsewhere_popularity")
 
 
 def columns_of(

@@ -240,7 +240,7 @@ class RecommenderEvaluation:
         mean = np.where(known, self.effects.effect, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
         ranked = np.argsort(-np.where(known.any(axis=1), mean, -np.inf), kind="stable")
         first = ", ".join(self.effects.sources[s] for s in ranked[:SHOWN_SOURCES])
-        order = f"popularity's order is {first}{', ...' if len(ranked) > SHOWN_SOURCES else ''}."
+        order = f"popularity's order is {first}{' and so on' if len(ranked) > SHOWN_SOURCES else ''}."
         if not (chance.clear and chance.value < 0):
             return (
                 f"Nothing beats chance here, popularity does not either (NDCG {values['popularity']:.1f} "
@@ -256,6 +256,7 @@ class RecommenderEvaluation:
         picks = {fold: {"model": name, "setting": setting} for fold, (name, setting) in self.picks.items()}
         return {
             "models": jsonable(self.models),
+            "headline": self.headline,
             "chosen": self.chosen,
             "n_targets": self.conditions["n_targets"],
             "n_sources": self.conditions["n_sources"],

@@ -29,7 +29,7 @@ _GROUPS = (
     ("alike_targets", "it helps targets like this one", r"alike targets"),
     ("alike_sources", "sources like it help other targets", r"popularity of alike sources"),
     ("popularity", "it helps other targets", r"popularity$"),
-    ("prior", "what it did elsewhere", r"prior_"),
+    ("prior", "what it did elsewhere", r"elsewhere_"),
     ("similarity", "similarity given", r"similarity_"),
     ("weights", "weights of the adapters", r"weights_"),
     ("traits", "its traits suit the target", r"traits$"),

@@ -177,7 +177,7 @@ def _headline(
     names: sources in their order, which is popularity's where that is what was chosen. Chance is beaten where
     the mean score of held-out targets lies 1.64 standard errors above 0, what a random order scores.
     """
-    first = f"{', '.join(names[:SHOWN_SOURCES])}{', ...' if len(names) > SHOWN_SOURCES else ''}"
+    first = f"{', '.join(names[:SHOWN_SOURCES])}{' and so on' if len(names) > SHOWN_SOURCES else ''}"
     if lost:
         return f"{words} The order is a guess, and there is no interval: {first}."
     if problem.chosen != "popularity" or probed or len(names) < 2:
