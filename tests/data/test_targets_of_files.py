@@ -126,7 +126,7 @@ def test_choices_may_be_columns_and_answers_count_from_one(tmp_path):
 def test_choices_of_two_readings_are_refused(tmp_path):
     rows = [{"q": "x", "c": ["red", "green"], "gold": n} for n in ("red", 0)]
     path = written(tmp_path, "t.jsonl", rows)
-    with pytest.raises(DataError, match="neither texts of choices nor all their letters or numbers: row 2"):
+    with pytest.raises(DataError, match="neither texts of choices nor all their letters or numbers: row 2 "):
         asked(Target(path=path, prompt="{{ q }}", choices="c", answer="gold"))
 
 
@@ -144,6 +144,23 @@ def test_a_written_answer_is_judged_whole_or_by_its_last_match(tmp_path):
     scored = cut.score(answers)
     assert scored.aggregates["exact_match,extract"] == 0.8
     assert [outcome.parsed for outcome in scored.outcomes] == [True] * 4 + [False]
+
+
+def test_examples_show_the_reasoning_and_a_model_that_reasons_may_write_it(tmp_path):
+    rows = [{"q": f"{n} + 1?", "a": f"so\n#### {n + 1}", "final": str(n + 1)} for n in range(9)]
+    path = written(tmp_path, "t.jsonl", rows)
+    settings = {"path": path, "prompt": "{{ q }}", "extract": "#### (.+)"}
+    shown, bare = asked(
+        Target(name="shown", answer="a", num_fewshot=1, **settings),
+        Target(name="bare", answer="final", **settings),
+    )
+    assert "so\n#### " in shown.requests[0].context
+    assert {text.output for text in shown.texts()} == {str(n + 1) for n in range(9)}
+    for target in (shown, bare):
+        assert target.requests[0].generation["until"] == ["\n\n"]
+    assert bare.requests[0].generation["max_gen_toks"] == 256
+    with pytest.raises(DataError, match="9 examples are asked for, and there are 8 rows to show"):
+        asked(Target(name="many", answer="a", num_fewshot=9, **settings))
 
 
 def test_any_of_several_answers_is_right(tmp_path):

@@ -97,6 +97,10 @@ def file_task(study: Study, target: Target, render_chat: RenderChat | None) -> F
         examples = _examples(study, target, rows, table, held_out, render_chat)
         config["fewshot_split"] = "train" if examples else "test"
         documents |= {"train": examples} if examples else {}
+        available = len(examples) if examples else len(form.documents) - 1
+        if available < target.num_fewshot:
+            message = f"{target.num_fewshot} examples are asked for, and there are {rows_in_words(available)}"
+            raise TargetError([SourceProblem("num_fewshot", f"{message} to show; give fewer")])
     place = data_place(study, target)
     return FileTask(config, documents, _read_as(study, target, table, indices, form), place[0])
 
@@ -119,7 +123,8 @@ def _examples(
     """Documents for few-shot examples: rows that the target's source learns; none where it has no source."""
     origin = _origin(study, target)
     if held_out is None and origin is not None and data_place(study, origin) != data_place(study, target):
-        reader = rows.model_copy(update={"path": origin.path, "split": origin.split, "subset": origin.subset})
+        places = {key: getattr(origin, key) for key in ("path", "split", "subset", "revision")}
+        reader = rows.model_copy(update=places)
         try:
             table = read_table(study, reader)
             held_out = held_out_rows(study, origin, table, render_chat)
@@ -149,7 +154,7 @@ def _form(
     problems += _metric_problem(target.metric, legal)
     if problems:
         raise TargetError(problems)
-    used = [table.rows[index] for index in rendered.indices]
+    used = {index + 1: table.rows[index] for index in rendered.indices}
     form = _form_of_rows(study, target, rows, table, used, rendered.examples)
     group = target.groups
     if group is None:
@@ -157,7 +162,9 @@ def _form(
     if any(group in document for document in form.documents):
         message = f"{group!r} is a name that documents have for a text of their own; rename the column"
         raise TargetError([SourceProblem("groups", message)])
-    documents = [{**document, group: row[group]} for document, row in zip(form.documents, used, strict=True)]
+    documents = [
+        {**document, group: row[group]} for document, row in zip(form.documents, used.values(), strict=True)
+    ]
     return replace(form, documents=documents)
 
 
@@ -166,11 +173,12 @@ def _form_of_rows(
     target: Target,
     rows: Source,
     table: SourceTable,
-    used: Sequence[Row],
+    used: Mapping[int, Row],
     examples: Sequence[Example],
 ) -> _Form:
+    """The form of some rows. used: by their numbers in the file, from 1."""
     if target.label is not None:
-        return _of_labels(target, rows, _label_words(study, target, rows, table), used, examples)
+        return _of_labels(target, rows, _label_words(study, target, rows, table), [*used.values()], examples)
     if target.choices is not None:
         return _of_choices(target, used, examples)
     if target.answer is not None:
@@ -292,21 +300,21 @@ def _chosen(
     return _Form(config, documents, phrase)
 
 
-def _of_choices(target: Target, used: Sequence[Row], examples: Sequence[Example]) -> _Form:
+def _of_choices(target: Target, used: Mapping[int, Row], examples: Sequence[Example]) -> _Form:
     """The likeliest of each row's own choices."""
     problems: list[SourceProblem] = []
     sets: list[list[str]] = []
     marks: list[list[str]] = []
-    for at, row in enumerate(used):
+    for number, row in used.items():
         texts, names, fault = _choices_of(target, row)
         if fault:
-            problems.append(SourceProblem("choices", f"row {at + 1}: {fault}"))
+            problems.append(SourceProblem("choices", f"row {number}: {fault}"))
         sets.append(texts)
         marks.append(names)
     if problems:
         raise TargetError(problems[:_SHOWN])
-    answers = [_values(target.answer or "", row) for row in used]
-    golds, phrase = _gold_indices(answers, sets, marks)
+    answers = [_values(target.answer or "", row) for row in used.values()]
+    golds, phrase = _gold_indices(answers, sets, marks, list(used))
     prompts = [example.prompt for example in examples]
     gap = "" if all(prompt[-1:].isspace() for prompt in prompts) else " "
     written = [[f"{gap}{text}" for text in texts] for texts in sets]
@@ -347,7 +355,10 @@ def _parsed_list(text: str) -> Any:
 
 
 def _gold_indices(
-    answers: Sequence[Any], sets: Sequence[Sequence[str]], marks: Sequence[Sequence[str]]
+    answers: Sequence[Any],
+    sets: Sequence[Sequence[str]],
+    marks: Sequence[Sequence[str]],
+    rows: Sequence[int],
 ) -> tuple[list[int], str]:
     """Which choice is right in each row, and how that was read.
 
@@ -384,7 +395,7 @@ def _gold_indices(
             return [gold for gold in golds if gold is not None], phrase
     wrong = next((at for at in range(len(answers)) if text(at) is None and mark(at) is None), 0)
     message = (
-        f"the answers are neither texts of choices nor all their letters or numbers: row {wrong + 1} has "
+        f"the answers are neither texts of choices nor all their letters or numbers: row {rows[wrong]} has "
         f"{answers[wrong]!r} for {list(sets[wrong])!r}"
     )
     raise TargetError([SourceProblem("answer", message)])
@@ -406,18 +417,20 @@ def _values(answer: str, row: Row) -> Any:
         raise TargetError([SourceProblem("answer", message)]) from None
 
 
-def _of_answers(target: Target, used: Sequence[Row], examples: Sequence[Example]) -> _Form:
+def _of_answers(target: Target, used: Mapping[int, Row], examples: Sequence[Example]) -> _Form:
     """The right answers of each row, and the completion that few-shot examples show."""
-    answers = [_answer_texts(_values(target.answer or "", row)) for row in used]
+    answers = [_answer_texts(_values(target.answer or "", row)) for row in used.values()]
     golds = [[_extracted(target, text) for text in texts] for texts in answers]
-    empty = [at + 1 for at, texts in enumerate(golds) if not all(texts) or not texts]
+    empty = [row for row, texts in zip(used, golds, strict=True) if not all(texts) or not texts]
     if empty:
         more = f" (and {rows_in_words(len(empty) - 1)} more)" if len(empty) > 1 else ""
         message = f"row {empty[0]}{more}: there is no answer; fill or remove such rows"
         raise TargetError([SourceProblem("answer", message)])
     prompts = [example.prompt for example in examples]
     gap = "" if all(prompt[-1:].isspace() for prompt in prompts) else " "
-    shown = [example.completion or f"{gap}{texts[0]}" for example, texts in zip(examples, golds, strict=True)]
+    shown = [
+        example.completion or f"{gap}{texts[0]}" for example, texts in zip(examples, answers, strict=True)
+    ]
     return _written(target, prompts, golds, shown)
 
 
@@ -426,7 +439,10 @@ def _answer_texts(value: Any) -> list[str]:
     if isinstance(value, Mapping):
         value = value.get("text")
     values = value if isinstance(value, list | tuple) else [value]
-    return [text for item in values if item is not None and (text := str(item).strip())]
+    texts = [text for item in values if item is not None and (text := str(item).strip())]
+    return [
+        text.encode("utf-8", "replace").decode("utf-8") for text in texts
+    ]  # half a surrogate pair is none
 
 
 def _extracted(target: Target, text: str) -> str:
