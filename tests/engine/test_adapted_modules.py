@@ -14,7 +14,7 @@ import pytest
 import torch
 from test_train import jobs
 
-from plain_peft import logprob_alone, with_adapter
+from plain_peft import logprob_alone, weights_of, with_adapter
 from tiny_architectures import save_tiny
 from traitmap.data.records import Request
 from traitmap.engine.adapted_modules import is_linear, linear_modules
@@ -23,7 +23,9 @@ from traitmap.engine.contract import TrainingJob
 from traitmap.engine.local import LocalEngine
 from traitmap.engine.lora import new_adapter, resident
 from traitmap.engine.passes import Row, read_logits
+from traitmap.engine.train import new_training_state, train_group
 from traitmap.errors import ModelError
+from traitmap.progress import silent
 from traitmap.study.settings import Lora, Model
 
 
@@ -160,3 +162,14 @@ def test_dropout_of_a_base_is_off_and_told(tmp_path: Path) -> None:
     assert losses[0] == losses[1]
     assert "(dropout 0.5, attention_dropout 0.5)" in notes[0]
     assert "Trainer would turn it on" in notes[0]
+
+
+def test_a_module_that_the_model_never_calls_keeps_its_start(opened: Callable[[str], LocalEngine]) -> None:
+    """Jamba reads the weight of dt_proj itself: no gradient, and so, as in PEFT, no weight decay either."""
+    engine = opened("jamba")
+    job = short_job()
+    start = weights_of(new_training_state(engine.base, engine.encoder, job))
+    (state,) = train_group(engine.base, engine.encoder, [job], 1000, silent)
+    moved = {name for name, value in weights_of(state).items() if not torch.equal(value, start[name])}
+    assert job.training.weight_decay > 0
+    assert {name for name in start if name not in moved} == {name for name in start if ".dt_proj." in name}
