@@ -15,7 +15,7 @@ from traitmap.analysis.answer_words import targets_table, unclean_table
 from traitmap.analysis.controls import cell_evidence
 from traitmap.analysis.verdicts import UNCLEAN, cell_verdicts, cells_to_look_at
 from traitmap.errors import MatrixError
-from traitmap.matrix.record import TransferMatrix
+from traitmap.matrix.record import Cell, TransferMatrix
 from traitmap.matrix.statistics import paired_gain
 
 TRUTHS = ("more skill", "one answer, a loss", "items learnt by heart", "nothing", "more skill")
@@ -149,3 +149,64 @@ def test_the_list_of_what_is_something_else_counts_what_it_leaves_out(study: Ans
     assert {cell["kind"] for cell in data["unclean"]} == {"overlap", "collapse"}
     assert "2026-11-30" in study._repr_html_()
     assert list(study.to_frame()["best"]) == [study.by_target[0].best.source]  # type: ignore[union-attr]
+
+
+def told(gains: list[list[float]], *, lower: bool = False) -> Answer:
+    """An answer by intervals alone: gains (S, T) in points, those of 5 and more beyond noise."""
+    table = np.array(gains) / 100
+    sources, targets = (
+        tuple(f"{letter}{i}" for i in range(n)) for letter, n in zip("st", table.shape, strict=True)
+    )
+    cells = [
+        Cell(
+            source,
+            target,
+            None,
+            "acc",
+            0.5 + gain,
+            100,
+            0.01,
+            gain,
+            gain - 0.02,
+            gain + 0.02,
+            q,
+            q,
+            0,
+            "measured",
+        )
+        for source, row in zip(sources, table.tolist(), strict=True)
+        for target, gain in zip(targets, row, strict=True)
+        for q in (0.001 if abs(gain) >= 0.05 else 0.5,)
+    ]
+    base = tuple(
+        Cell("__baseline__", t, None, "acc", 0.5, 100, 0.01, 0.0, nan, nan, nan, nan, 0.0, "measured")
+        for t in targets
+    )
+    matrix = TransferMatrix(
+        sources,
+        targets,
+        0.5 + table,
+        np.full(len(targets), 0.5),
+        cells=tuple(cells),
+        base_cells=base,
+        conditions={"higher_is_better": dict.fromkeys(targets, not lower)},
+    )
+    return answer_of(matrix, cell_verdicts(matrix))
+
+
+def test_who_helps_and_hurts_comes_behind_who_helps_alone() -> None:
+    found = told([[40, 30, -10, -10], [6, 6, 0, 0], [6, 0, 0, 0]])
+    assert [source.source for source in found.by_source] == ["s1", "s2", "s0"]
+    assert found.pick.startswith("s1: helps 2 of 4 targets")
+    assert found.avoid.startswith("s0: hurts 2 of 4 targets (t2 -10.0: unchecked loss)")
+    both = told([[6, 6, 0], [8, 8, 0]])
+    assert both.pick.startswith("s1: ")
+    assert both.pick.endswith("; s0 helps and hurts as many")
+
+
+def test_the_best_of_a_cost_is_the_lowest() -> None:
+    (row,) = told([[-6.0], [-20.0], [8.0]], lower=True).by_target
+    assert row.best
+    assert row.runner_up
+    assert [row.best.source, row.runner_up.source] == ["s1", "s0"]
+    assert [pick.source for pick in row.hurt_by] == ["s2"]

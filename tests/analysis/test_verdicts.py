@@ -185,3 +185,12 @@ def test_a_verdict_is_data_with_one_sign_for_each_kind() -> None:
     assert data["words"].startswith("answers '")
     assert found.counts(-1)["collapse"] == 1
     assert list(found.to_frame().columns[:4]) == ["source", "target", "kind", "gain"]
+
+
+@pytest.mark.parametrize("form", ["choices", "labels"])
+def test_a_base_that_is_worse_than_chance_makes_blind_answers_a_gain_and_no_skill(form: Form) -> None:
+    study = case("less skill", form, skill=-1.0)  # an adapter of no skill beside a base that errs on purpose
+    found = study.verdicts().of("s2", "task")
+    assert found.improvement > 10
+    assert found.kind == "class shares"
+    assert "beyond blind answers" in found.words
