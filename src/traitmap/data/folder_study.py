@@ -107,7 +107,8 @@ def study_of_folder(data: str | Path, study_folder: str | Path, name: str, model
 
 def _files(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     """Data files in order, and files that are none with the reason, a line for each ending."""
-    files, others = [], {}
+    files: list[Path] = []
+    others: dict[str, list[Path]] = {}
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(entry for entry in folders if not entry.startswith((".", "__")))
         for name in sorted(names):
@@ -208,9 +209,9 @@ def _is_conversation(source: Source, table: SourceTable) -> bool:
     """Whether the rows go through the base's chat template."""
     rendered: list[str] = []
 
-    def render_chat(*arguments: Any) -> str:
+    def render_chat(*arguments: Any, **named: Any) -> str:
         rendered.append("")
-        return plain_chat(*arguments)
+        return plain_chat(*arguments, **named)
 
     render_rows(source, table, range(1), render_chat)
     return bool(rendered)
@@ -347,7 +348,7 @@ def _inputs(texts: Mapping[str, Sequence[str]], label: str | None) -> list[str]:
     for first, second in _PAIRS:
         if first in free and second in free:
             return [first, second]
-    usual = [name for name in ("text", "sentence", "review", "content", "body", "tweet") if name in free]
+    usual: list[str] = [name for name in ("text", "sentence", "review", "content", "body", "tweet") if name in free]
     return usual[:1] or [max(free, key=lambda column: _mean(free[column]))]
 
 
