@@ -210,3 +210,17 @@ def test_the_best_of_a_cost_is_the_lowest() -> None:
     assert row.runner_up
     assert [row.best.source, row.runner_up.source] == ["s1", "s0"]
     assert [pick.source for pick in row.hurt_by] == ["s2"]
+
+
+def test_seeds_of_imported_results_are_not_made_up() -> None:
+    made = planted(("more skill", "nothing"), items=300, seed=3)
+    one = tuple(replace(cell, seed=0) for cell in made.matrix.cells)
+    ours = replace(made.matrix, cells=(*made.matrix.cells, *one))
+    imported = replace(ours, conditions={"engine": {"engine": "imported"}})
+    told_ours, told_imported = (answer_of(matrix, made.verdicts()) for matrix in (ours, imported))
+    assert "1 seed" in told_ours.title
+    assert told_ours.uncertain.startswith("1 seed: training noise is in no interval")
+    assert "one seed was trained" in told_ours.doubts[0]
+    assert "seed" not in told_imported.title
+    assert told_imported.uncertain.startswith("seeds are not told: training noise is in no interval")
+    assert "nobody tells how many seeds" in told_imported.doubts[0]

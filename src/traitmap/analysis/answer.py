@@ -25,6 +25,7 @@ from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.reading import Reading, TargetView, read
 from traitmap.matrix.record import TransferMatrix
 from traitmap.matrix.statistics import Interval, detectable, error_of_width, paired_gain, unknown
+from traitmap.runs.texts import IMPORTED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +99,8 @@ class SourceAnswer:
 class Answer:
     """The first screen as data.
 
-    name, base, date: of the study, empty where unknown. sources, variations, seeds, cells, known: how many.
+    name, base, date: of the study, empty where unknown. sources, variations, targets: names.
+        seeds: how many were trained, 0 where nobody tells (a table, imported results). cells, known: numbers.
         has_base: else there are scores and no gains. answers: whether answers were looked at.
     pick, avoid, trust, why, uncertain: one line each, in plain English. target: what was asked for, or empty.
     by_target: in the order of the matrix. by_source: the ones that help most and hurt least first.
@@ -211,6 +213,9 @@ def answer_of(
     conditions = matrix.conditions
     study = conditions.get("study")
     named = conditions.get("name") or (study.get("name") if isinstance(study, Mapping) else "")
+    engine = conditions.get("engine")
+    imported = isinstance(engine, Mapping) and engine.get("engine") == IMPORTED
+    seeds = 0 if imported else len(reading.seeds)
     by_target = tuple(_of_target(matrix, reading, verdicts, t) for t in range(len(matrix.targets)))
     beyond = [cell for cell in verdicts.transfers if cell.beyond_noise]
     strength = {view.name: view.limit for view in reading.targets}
@@ -223,7 +228,7 @@ def answer_of(
         sources=tuple(source for source in matrix.sources if source not in verdicts.variations),
         variations=verdicts.variations,
         targets=matrix.targets,
-        seeds=len(reading.seeds),
+        seeds=seeds,
         cells=matrix.values.size,
         known=int(np.isfinite(np.where(matrix.predicted, nan, matrix.values)).sum()),
         has_base=reading.has_base,
@@ -240,7 +245,7 @@ def answer_of(
         unclean=tuple(cell for cell in ranked if cell.kind in UNCLEAN),
         smallest=_smallest(verdicts),
         verdicts=verdicts,
-        doubts=answer_words.doubts(reading, verdicts, traits),
+        doubts=answer_words.doubts(reading, verdicts, traits, seeds),
         conditions=conditions,
     )
     return replace(

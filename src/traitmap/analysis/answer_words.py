@@ -311,8 +311,9 @@ def uncertain(answer: Answer, traits: Traits | None) -> str:
     """What the numbers leave out: seeds, small effects, unknown cells, traits."""
     parts = []
     tested = any(isfinite(cell.q) for cell in answer.verdicts.cells)
-    if answer.seeds == 1 and tested:
-        parts.append("1 seed: training noise is in no interval")
+    if answer.seeds < 2 and tested:
+        seeds = "1 seed" if answer.seeds else "seeds are not told"
+        parts.append(f"{seeds}: training noise is in no interval")
     if isfinite(answer.smallest):
         parts.append(f"gains under {plain(answer.smallest)} points mostly go unseen")
     if answer.known < answer.cells:
@@ -383,9 +384,12 @@ def traits_in_words(traits: Traits | None) -> tuple[str, str]:
 # What cannot be told, in full sentences.
 
 
-def doubts(reading: Reading, verdicts: Verdicts, traits: Traits | None) -> tuple[str, ...]:
-    """What a matrix cannot tell, most serious first. traits: None where they were not computed."""
-    found = [*_holes(reading), *_uncertainty(reading, verdicts), *_targets(reading)]
+def doubts(reading: Reading, verdicts: Verdicts, traits: Traits | None, seeds: int) -> tuple[str, ...]:
+    """What a matrix cannot tell, most serious first.
+
+    traits: None where they were not computed. seeds: how many were trained, 0 where nobody tells.
+    """
+    found = [*_holes(reading), *_uncertainty(reading, verdicts, seeds), *_targets(reading)]
     if traits is not None and not traits.n_components.get("used"):
         found.append(
             "Whether there are traits at all: no component stands out from noise of this shape, so loadings "
@@ -436,8 +440,8 @@ def _holes(reading: Reading) -> list[str]:
     return found
 
 
-def _uncertainty(reading: Reading, verdicts: Verdicts) -> list[str]:
-    """What intervals leave out, and what verdicts could not tell."""
+def _uncertainty(reading: Reading, verdicts: Verdicts, seeds: int) -> list[str]:
+    """What intervals leave out, and what verdicts could not tell. seeds: how many were trained, 0 unknown."""
     found = []
     if not any(isfinite(cell.q) for row in reading.cells for cell in row):
         found.append(
@@ -445,10 +449,11 @@ def _uncertainty(reading: Reading, verdicts: Verdicts) -> list[str]:
             if not reading.has_base
             else "Which gains are real: the results hold no items, so no gain has a test."
         )
-    elif len(reading.seeds) == 1:
+    elif seeds < 2:
+        trained = "one seed was trained" if seeds else "nobody tells how many seeds were trained"
         found.append(
-            "How much a second training would differ: one seed was trained, and the intervals cover the "
-            "choice of test items only."
+            f"How much a second training would differ: {trained}, and the intervals cover the choice of test "
+            "items only."
         )
     if open_ := [cell for cell in verdicts.transfers if cell.kind == "unknown" and cell.controls]:
         first = open_[0]
