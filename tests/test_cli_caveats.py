@@ -77,6 +77,20 @@ def test_check_counts_them(tmp_path: Path) -> None:
     assert "indexing errors" not in shown
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"limit": 4}, "4 of 12 items, drawn at random with sample_seed 0"),
+        ({"limit": 4, "limit_takes": "first"}, "the first 4 of 12 items"),
+        ({"limit": 12}, ""),
+    ],
+)
+def test_check_says_which_items_a_limit_leaves(tmp_path: Path, changes: dict[str, object], told: str) -> None:
+    shown = " ".join(traitmap("check", write(tmp_path, **changes), "--no-measure").out.split())
+    assert told in shown
+    assert bool(told) is ("of 12 items, drawn" in shown or "the first 4" in shown)
+
+
 def test_a_run_tells_them_once_before_it_begins(ran: tuple[Path, str]) -> None:
     _, told = ran
     lines = [line for line in told.splitlines() if line.startswith("! ")]

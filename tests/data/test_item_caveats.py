@@ -267,7 +267,8 @@ def test_a_limit_draws_items_from_all_of_them_and_keeps_their_places(tmp_path):
     assert max(places) > 50 > min(places)
     for place, text in zip(places, target.texts(), strict=True):
         assert text.input == rows[place]["q"]
-    assert (target.conditions["limit"], target.conditions["limit_takes"]) == (20, "sample")
+    asked = target.conditions
+    assert (asked["limit"], asked["limit_takes"], asked["available"]) == (20, "sample", 100)
     smaller = load(tmp_path, CHOICE, rows, limit=7)
     assert {request.item for request in smaller.requests} < set(places)
     first = load(tmp_path, CHOICE, rows, limit=20, takes="first")

@@ -259,7 +259,7 @@ def _load(
 ) -> LoadedTarget:
     limit = target.limit or study.limit
     task, read_as, origin = _opened(study, target, render_chat, member)
-    items, notes = _ask(study, task, target, limit, render_chat)
+    items, notes, available = _ask(study, task, target, limit, render_chat)
     _require_column(task, target, items)
     metric, filter_name = _choose_metric(task, target, item_metrics(task, items))
     requests = tuple(
@@ -270,7 +270,8 @@ def _load(
     )
     conditions = _conditions(task, target, metric, filter_name, limit, items)
     if limit is not None:
-        conditions |= {"limit_takes": study.limit_takes, "sample_seed": study.sample_seed}
+        drawn = {"limit_takes": study.limit_takes, "sample_seed": study.sample_seed}
+        conditions |= {"available": available, **drawn}
     conditions |= {note.kind: note.count for note in notes if note.kind == "items_without_gold"}
     conditions |= origin
     spaces = {item.choices for item in items}
@@ -321,10 +322,11 @@ def _splits(documents: Mapping[str, Sequence[Mapping[str, Any]]], **_: Any) -> D
 
 def _ask(
     study: Study, task: Task, target: Target, limit: int | None, render_chat: RenderChat | None
-) -> tuple[tuple[Item, ...], tuple[Caveat, ...]]:
+) -> tuple[tuple[Item, ...], tuple[Caveat, ...], int]:
     """Render the requests once, as ``lm_eval.evaluator.evaluate`` does, and group them by document.
 
-    Items on which no answer can be right are left out, and told among the caveats.
+    Items on which no answer can be right are left out, and told among the caveats. The number is that of the
+    documents before a limit.
     """
     if target.apply_chat_template and render_chat is None:
         raise DataError("apply_chat_template needs a base model with a chat template")
@@ -357,23 +359,23 @@ def _ask(
     contexts = [_context(item) for item in kept]
     weighed = [[_weighed(instance) for instance in item.instances] for item in kept]
     notes += caveats.prompt_caveats(task, contexts, [list(filter(None, texts)) for texts in weighed])
-    notes += caveats.class_caveats([item.gold for item in kept], len(kept[0].choices), available or len(kept))
+    first = available if study.limit_takes == "first" else len(kept)
+    notes += caveats.class_caveats([item.gold for item in kept], len(kept[0].choices), first or len(kept))
     for item, texts in zip(kept, weighed, strict=True):
         if "" in texts:
             raise DataError(
                 f"task {task.task_name!r}, item {item.index}: answer {texts.index('') + 1} of {len(texts)} "
                 "has no text, so there is nothing to weigh; fill it in the data, or leave such rows out"
             )
-    return kept, tuple(notes)
+    return kept, tuple(notes), available or len(items)
 
 
 @contextmanager
 def _limited(study: Study, task: Task, limit: int | None) -> Iterator[int | None]:
     """lm-eval's walk over the documents in this block: a draw of them, unless the study takes the first.
 
-    Gives the number of rows where the first of them are taken, else None. Drawn items keep their own places
-    as numbers, a smaller limit takes some of what a larger one takes, and targets of one size get the same
-    draw.
+    Gives the number of all documents, None without a limit. Drawn items keep their own places as numbers, a
+    smaller limit takes some of what a larger one takes, and targets of one size get the same draw.
     """
     if limit is None:
         yield None
@@ -386,7 +388,7 @@ def _limited(study: Study, task: Task, limit: int | None) -> Iterator[int | None
     indices = draw(len(docs), limit, study.sample_seed, "items of a target")
     vars(task)["doc_iterator"] = lambda **_: zip(indices, documents(docs, indices), strict=True)
     try:
-        yield None
+        yield len(docs)
     finally:
         del vars(task)["doc_iterator"]
 

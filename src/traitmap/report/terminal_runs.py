@@ -207,11 +207,25 @@ def _request(target: LoadedTarget) -> list[RenderableType]:
     parts = section(target.name)
     if target.read_as:
         parts.append(words(f"  read as {target.read_as}"))
+    if limited := _limited(target):
+        parts.append(words(f"  {limited}"))
     if target.refused:
         parts.append(words(f"  ! its cells will be missing: {target.refused}", "yellow"))
     parts += [words(f"  ! {caveat.text}", "yellow") for caveat in target.caveats]
     parts.append(indented(words(shorten_middle(first.context, _TEXT_MOST), "dim"), 4))
     return [*parts, indented(words(answers, "bold"), 4)]
+
+
+def _limited(target: LoadedTarget) -> str:
+    """Which items a limit left; empty where it left them all."""
+    asked, limit = target.conditions, target.conditions.get("limit")
+    if limit is None or asked.get("available", 0) <= limit:
+        return ""
+    if asked["limit_takes"] == "first":
+        return f"the first {limit:,} of {asked['available']:,} items"
+    return (
+        f"{limit:,} of {asked['available']:,} items, drawn at random with sample_seed {asked['sample_seed']}"
+    )
 
 
 def _overlaps(contamination: Contamination) -> list[RenderableType]:
