@@ -407,9 +407,9 @@ def test_reported_cases(shared):
 @given(
     data=st.data(),
     scores=st.lists(st.lists(st.integers(0, 99999), min_size=3, max_size=3), min_size=5, max_size=8),
-    form=st.sampled_from([",", ";", "\t"]),
+    form=st.sampled_from([",", ";", "\t", "|"]),
     mark=st.sampled_from([".", ","]),
-    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"]),
     percent=st.booleans(),
 )
 def test_no_form_of_the_file_changes_the_matrix(tmp_path, data, scores, form, mark, encoding, percent):
@@ -428,7 +428,8 @@ def test_no_form_of_the_file_changes_the_matrix(tmp_path, data, scores, form, ma
     except MatrixError:  # scales that meet, in any form
         expected = None
     order = data.draw(st.permutations(list(columns)))
-    table = [order, *zip(*(columns[name] for name in order), strict=True)]
+    rows = data.draw(st.permutations(list(zip(*(columns[name] for name in order), strict=True))))
+    table = [order, *rows]
     lines = []
     for number, row in enumerate(table):
         cells = []

@@ -80,6 +80,9 @@ def with_spread(text: str) -> str:
     return text.replace("45.1", "45.1 ± 1.2").replace("38.5", "38.5 ±0.9")
 
 
+SWAPPED = "\n".join(
+    ",".join([b, a, *others]) for a, b, *others in (row.split(",") for row in PLAIN.splitlines())
+)
 FRAME = "+-------+------+-------+---------+\n"
 MARKDOWN = joined("| ", " | ", " |\n").replace("\n", "\n|---|---|---|---|\n", 1)
 LATEX = joined("", " & ", " \\\\\n")
@@ -89,7 +92,7 @@ FORMS: list[tuple[str, str | bytes, str]] = [
     # the nine that every office has; models in columns have a test of their own
     ("t.csv", lines(suffix="%"), "percent"),
     ("t.csv", lines(";", ","), "delimiter ;, decimal commas"),
-    ("t.csv", PLAIN.encode("utf-8-sig"), "base row 'base'"),
+    ("t.csv", SWAPPED.encode("utf-8-sig"), "base row 'base'"),  # its mark would belong to a target
     ("t.csv", lines("\t"), "delimiter tab"),
     ("t.csv", with_spread(PLAIN), "± as standard errors"),
     ("t.csv", "Results of May,,,\n,,,\n" + PLAIN, "1 title line above the header"),
