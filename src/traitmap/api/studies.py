@@ -22,7 +22,7 @@ from traitmap.data.check import (
     LengthSummary,
     SourcePreview,
     check_file,
-    lengths_of,
+    lengths_by_source,
     pair_notes,
     preview_source,
 )
@@ -220,18 +220,10 @@ def check(
     adapters, cells = pending_units(
         plan=plan, folder=run_folder(study), base_digest=digest, sources=sources, targets=targets
     )
-    lengths = {
-        source.name: lengths_of(
-            [round(count) for count in token_counts([example.text for example in source.examples])],
-            source.training.max_length,
-        )
-        for source in sources
-        if source.adapter is None
-    }
     return Check(
         study=study,
         sources=tuple(preview_source(source) for source in sources),
-        lengths=lengths,
+        lengths=lengths_by_source(sources, token_counts),
         targets=tuple(targets),
         plan=plan,
         contamination=contamination_of(sources, targets),

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -256,12 +256,17 @@ class LengthSummary:
     cut: int
 
 
-def lengths_of(counts: Sequence[int], max_length: int) -> LengthSummary:
-    """Summary of the token counts of a source's examples (at least one).
-
-    counts: tokens of each example, prompt and completion together; max_length: ``training.max_length``.
-    """
-    return LengthSummary(int(median(counts)), max(counts), sum(count > max_length for count in counts))
+def lengths_by_source(
+    sources: Sequence[LoadedSource], token_counts: Callable[[Sequence[str]], Sequence[float]]
+) -> dict[str, LengthSummary]:
+    """Name -> token counts of the sources that are trained on, in short; adapters have none."""
+    lengths = {}
+    for source in sources:
+        if source.adapter is None:
+            counts = [round(count) for count in token_counts([example.text for example in source.examples])]
+            cut = sum(count > source.training.max_length for count in counts)
+            lengths[source.name] = LengthSummary(int(median(counts)), max(counts), cut)
+    return lengths
 
 
 def preview_source(loaded: LoadedSource) -> SourcePreview:
