@@ -348,7 +348,9 @@ def _inputs(texts: Mapping[str, Sequence[str]], label: str | None) -> list[str]:
     for first, second in _PAIRS:
         if first in free and second in free:
             return [first, second]
-    usual: list[str] = [name for name in ("text", "sentence", "review", "content", "body", "tweet") if name in free]
+    usual: list[str] = [
+        name for name in ("text", "sentence", "review", "content", "body", "tweet") if name in free
+    ]
     return usual[:1] or [max(free, key=lambda column: _mean(free[column]))]
 
 
