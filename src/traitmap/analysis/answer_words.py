@@ -389,13 +389,13 @@ def doubts(reading: Reading, verdicts: Verdicts, traits: Traits | None, seeds: i
 
     traits: None where they were not computed. seeds: how many were trained, 0 where nobody tells.
     """
-    found = [*_holes(reading), *_uncertainty(reading, verdicts, seeds), *_targets(reading)]
+    sentences = [*_holes(reading), *_uncertainty(reading, verdicts, seeds), *_targets(reading)]
     if traits is not None and not traits.n_components.get("used"):
-        found.append(
+        sentences.append(
             "Whether there are traits at all: no component stands out from noise of this shape, so loadings "
             "describe this matrix and nothing beyond it."
         )
-    return tuple(found)
+    return tuple(sentences)
 
 
 def _holes(reading: Reading) -> list[str]:
@@ -403,17 +403,17 @@ def _holes(reading: Reading) -> list[str]:
     cells = [cell for row in reading.cells for cell in row]
     failed = sum(cell.status == "failed" for cell in cells)
     missing = sum(not isfinite(cell.value) and cell.status != "failed" for cell in cells)
-    found = []
+    sentences = []
     if failed or missing:
         parts = [f"{count} {word}" for count, word in ((failed, "failed"), (missing, "missing")) if count]
-        found.append(
+        sentences.append(
             f"{counted(failed + missing, 'cell')} of {len(cells)} "
             f"{'are' if failed + missing != 1 else 'is'} unknown ({', '.join(parts)}): no number here "
             "includes them."
         )
     partly = sum(cell.status == "measured" and bool(cell.reason) for cell in cells)
     if partly:
-        found.append(
+        sentences.append(
             f"{counted(partly, 'cell')} {'are' if partly != 1 else 'is'} known in part only (a seed is "
             "missing, or there is no interval): the details of the cell say why."
         )
@@ -423,46 +423,46 @@ def _holes(reading: Reading) -> list[str]:
         if not isfinite(base.value)
     ]
     if not reading.has_base:
-        found.append(
+        sentences.append(
             "What a source changes: no base is among the scores, so nothing here is a gain. Say which row is "
             "the base with --base ROW, if it is there."
         )
     elif unbased:
-        found.append(f"The base is not known on {listed(unbased)}, so no gain is either.")
+        sentences.append(f"The base is not known on {listed(unbased)}, so no gain is either.")
     material = {at: overlap for at, overlap in reading.touched.items() if overlap.material}
     if material:
         (s, t), most = max(material.items(), key=lambda at: at[1].touched / at[1].items)
-        found.append(
+        sentences.append(
             f"How much is recall in {counted(len(material), 'cell')}: test items occur in the training data, "
             f"most of all {clean(reading.targets[t].name)}'s in {clean(reading.sources[s])} ({most.words}). "
             "Verdicts test a gain without them."
         )
-    return found
+    return sentences
 
 
 def _uncertainty(reading: Reading, verdicts: Verdicts, seeds: int) -> list[str]:
     """What intervals leave out, and what verdicts could not tell. seeds: how many were trained, 0 unknown."""
-    found = []
+    sentences = []
     if not any(isfinite(cell.q) for row in reading.cells for cell in row):
-        found.append(
+        sentences.append(
             "Which differences are real: the results hold no items, so none has an interval or a test."
             if not reading.has_base
             else "Which gains are real: the results hold no items, so no gain has a test."
         )
     elif seeds < 2:
         trained = "one seed was trained" if seeds else "nobody tells how many seeds were trained"
-        found.append(
+        sentences.append(
             f"How much a second training would differ: {trained}, and the intervals cover the choice of test "
             "items only."
         )
     if open_ := [cell for cell in verdicts.transfers if cell.kind == "unknown" and cell.controls]:
         first = open_[0]
-        found.append(
+        sentences.append(
             f"What {counted(len(open_), 'gain or loss', 'gains or losses')} beyond noise "
             f"{'is' if len(open_) == 1 else 'are'}, such as {clean(first.source)} on {clean(first.target)}: "
             f"{first.words}."
         )
-    return found
+    return sentences
 
 
 def _targets(reading: Reading) -> list[str]:
@@ -475,18 +475,18 @@ def _targets(reading: Reading) -> list[str]:
             guessing.append(clean(target.name))
         if reading.base[t].unparsed > UNPARSED:
             unparsed.append(f"{clean(target.name)} ({share(reading.base[t].unparsed)})")
-    found = []
+    sentences = []
     if guessing:
-        found.append(
+        sentences.append(
             f"Skill on {listed(guessing)}: neither the base nor any adapter beats giving always the "
             "commonest answer, so differences there are of bias, not of skill."
         )
     if unparsed:
-        found.append(
+        sentences.append(
             f"Form or skill on {listed(unparsed)}: that share of the base's answers could not be parsed, "
             "so a gain may be learning the form of the answer."
         )
-    return found
+    return sentences
 
 
 # The table.

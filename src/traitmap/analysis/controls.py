@@ -98,7 +98,7 @@ def cell_evidence(
     keys = list(used)
     scores = np.array([[outcome.score for outcome in used[key]] for key in keys], dtype=float)
     choices = None if items is None or not items.labels else _choice_shifts(used, items)
-    found = {}
+    evidence = {}
     for source in sources:
         rows = [place for place, key in enumerate(keys) if key[0] == source]
         if not rows or not np.isfinite(scores[[keys.index((BASELINE, None)), *rows]]).all():
@@ -112,12 +112,12 @@ def cell_evidence(
             unchecked.append("overlap: its training data were not compared with the items")
         elif touched[source]:
             left += _untouched(cell, touched[source])
-        found[source] = replace(
+        evidence[source] = replace(
             _commonest(cell, [used[keys[row]] for row in rows], base),
             controls=tuple(left),
             unchecked=tuple(unchecked),
         )
-    return found
+    return evidence
 
 
 @dataclass(frozen=True)

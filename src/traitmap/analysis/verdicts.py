@@ -239,7 +239,7 @@ def cell_verdicts(
     """
     reading = read(matrix)
     questions = [
-        (place, control) for place, found in evidence.items() for control in found.controls
+        (place, control) for place, cell in evidence.items() for control in cell.controls
     ]  # of every control of the matrix: is anything left, and is half of it?
     q_left = benjamini_hochberg(np.array([control.left.p for _, control in questions], dtype=float))
     q_most = benjamini_hochberg(np.array([control.most.p for _, control in questions], dtype=float))
@@ -358,25 +358,25 @@ def _beyond_noise(cell: Cell, base: Cell) -> bool:
 
 
 def _control(
-    found: Left, q_left: float, q_most: float, gain: float, view: TargetView, evidence: Evidence | None
+    control: Left, q_left: float, q_most: float, gain: float, view: TargetView, evidence: Evidence | None
 ) -> Control:
     """A control with its answer and its words. gain: of the cell, in the matrix's unit."""
     sign = 1.0 if gain > 0 else -1.0
-    stands = sign * found.left.value > 0 and q_left < SIGNIFICANT
-    most_gone = sign * found.most.value < 0 and q_most < SIGNIFICANT
+    stands = sign * control.left.value > 0 and q_left < SIGNIFICANT
+    most_gone = sign * control.most.value < 0 and q_most < SIGNIFICANT
     answer: Literal["stands", "gone", "cannot tell"] = "cannot tell"
-    if stands and not (found.blank or (found.modelled and most_gone)):
+    if stands and not (control.blank or (control.modelled and most_gone)):
         answer = "stands"
     elif most_gone and not stands:
         answer = "gone"
-    plain = found.left.interval()
+    plain = control.left.interval()
     left = Interval(
         plain.value * view.factor, plain.low * view.factor, plain.high * view.factor, plain.reason
     )
-    words = f"{estimate(left, view.digits)} {_WORDS[found.rule]}"
+    words = f"{estimate(left, view.digits)} {_WORDS[control.rule]}"
     if not left.known:
-        words = f"fewer than {FEWEST} items are left {_WORDS[found.rule]}"
-    return Control(found.rule, answer, left, q_left, q_most, words)
+        words = f"fewer than {FEWEST} items are left {_WORDS[control.rule]}"
+    return Control(control.rule, answer, left, q_left, q_most, words)
 
 
 _WORDS: Mapping[Rule, str] = {  # behind the number that is left
