@@ -267,9 +267,7 @@ def _verdict(
     """The rules, in their order."""
     cell, view = reading.cells[s][t], reading.targets[t]
     gain = _interval(cell, reading.base[t], view)
-    controls = tuple(
-        _control(left, q_left, q_most, cell.gain, view, evidence) for left, q_left, q_most in answered
-    )
+    controls = tuple(_control(left, q_left, q_most, cell.gain, view) for left, q_left, q_most in answered)
     record = CellVerdict(
         source=cell.source,
         target=view.name,
@@ -357,9 +355,7 @@ def _beyond_noise(cell: Cell, base: Cell) -> bool:
     return bool(cell.status == "given" and isfinite(half) and abs(cell.gain) > half)
 
 
-def _control(
-    control: Left, q_left: float, q_most: float, gain: float, view: TargetView, evidence: Evidence | None
-) -> Control:
+def _control(control: Left, q_left: float, q_most: float, gain: float, view: TargetView) -> Control:
     """A control with its answer and its words. gain: of the cell, in the matrix's unit."""
     sign = 1.0 if gain > 0 else -1.0
     stands = sign * control.left.value > 0 and q_left < SIGNIFICANT
