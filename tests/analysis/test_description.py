@@ -18,7 +18,7 @@ def supported():
 def test_noise_is_said_to_support_nothing():
     traits = decompose(matrix_of(noise(10, 10, 0)), **QUICK)
     words = " ".join(describe(traits))
-    assert "No trait is supported" in words
+    assert "No component fits" in words
     assert "10 x 10" in words
     assert "the explained variance is not above its null" in words
     assert f"{traits.null_cumulative_mean[3]:.1%}" in words
@@ -27,7 +27,8 @@ def test_noise_is_said_to_support_nothing():
 
 def test_supported_traits_are_told_with_their_numbers(supported):
     words = " ".join(describe(supported))
-    assert words.startswith("2 traits are supported in this 25 x 10 table")
+    assert words.startswith("2 components fit this 25 x 10 table: they predict held-out cells")
+    assert "both count as traits" in words
     assert f"{supported.explained_variance_ratio[:2].sum():.1%}" in words
     assert "is above its null" in words
     peak = int(np.argmax(supported.loadings[:, 0]))
@@ -47,7 +48,8 @@ def test_effects_have_points_and_intervals(supported):
 def test_one_trait_is_told_in_the_singular():
     traits = decompose(matrix_of(planted(25, 10, 1, 0.9, 1)[0]), **QUICK)
     words = describe(traits)
-    assert words[0].startswith("1 trait is supported")
+    assert words[0].startswith("1 component fits")
+    assert words[0].endswith("it counts as a trait, stable enough to name.")
     assert words[1].startswith("The first component explains")
 
 

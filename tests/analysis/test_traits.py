@@ -258,7 +258,7 @@ def test_json_holds_every_number_by_name():
     matrix = scores_matrix()
     traits = decompose(matrix, names=("first",), **QUICK)
     data = json.loads(json.dumps(traits.to_json(), allow_nan=False))
-    assert set(data["n_components"]) == {"cv", "parallel", "permutation", "used"}
+    assert set(data["n_components"]) == {"cv", "parallel", "permutation", "used", "stable"}
     assert set(data["null_explained_variance_ratio"]) == {"mean", "p05", "p95"}
     assert set(data["loadings"]) == set(matrix.targets)
     assert set(data["scores"]) == set(data["leverage"]) == set(matrix.sources)

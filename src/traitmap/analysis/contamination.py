@@ -173,7 +173,7 @@ def find_contamination(
     items as they are asked, without the examples that may be shown before them. Takes time in proportion to
     the words of all texts. Reports progress in stage ``contamination`` (sources).
     """
-    items = {name: _item_wordings(texts) for name, texts in targets.items()}
+    items = {name: item_wordings(texts) for name, texts in targets.items()}
     index = ItemIndex(list(items.values()), smallest=SHORT)
     item_keys: dict[str, dict[str, list[int]]] = {name: {} for name in items}
     for name, wordings in items.items():
@@ -196,7 +196,7 @@ def find_contamination(
     return Contamination(with_texts, tuple(targets), compared, tuple(overlaps))
 
 
-def _item_wordings(texts: Sequence[TaskText]) -> list[Wording]:
+def item_wordings(texts: Sequence[TaskText]) -> list[Wording]:
     """Items without their template; one that says nothing else is known by a long enough answer."""
     inputs = [words_of(text.input) for text in texts]
     template = find_template(inputs)
@@ -245,6 +245,14 @@ def _equal(
                 if item not in matches[target] or first[key] < matches[target][item][0]:
                     matches[target][item] = (first[key], "exact", 1.0)
     return matches
+
+
+def item_holds(item: Wording, words: Words, prompt: Wording) -> Kind | None:
+    """How another text holds an item (``contained`` or ``near``), or None where it does not.
+
+    words: of the other text; prompt: of it without its task's template.
+    """
+    return _compare(item, words, prompt)[0]
 
 
 def _add_near(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from traitmap import exports, imports
+from traitmap import analysis, exports, imports
 from traitmap import matrix as matrices
+from traitmap.api.atlas import atlas_add
 from traitmap.api.studies import write_task_files
 from traitmap.api.subject import folder_of, read_matrix, traits_if_any
 from traitmap.errors import MatrixError, RunError
@@ -18,13 +19,20 @@ from traitmap.imports.discovery import KIND
 from traitmap.jsonable import outline
 from traitmap.matrix.record import TransferMatrix
 from traitmap.matrix.tables import SUFFIXES
-from traitmap.runs.store import open_store
+from traitmap.runs.ledger import write_item_groups
+from traitmap.runs.store import locked_store, open_store
+from traitmap.study.paths import digest
 
 if TYPE_CHECKING:
     from traitmap.api.subject import MatrixLike
+    from traitmap.imports.columns import Imported
+    from traitmap.runs.store import RunStore
 
 TABLES = (".csv", ".parquet")
-FORMATS = ("lm-eval", "lm-eval-task", "every-eval-ever", "csv", "parquet", "model-card", "mlflow", "trackio")
+FORMATS = (
+    *("lm-eval", "lm-eval-task", "every-eval-ever", "csv", "parquet", "atlas"),
+    *("model-card", "mlflow", "trackio"),
+)
 
 
 @dataclass(frozen=True)
@@ -77,14 +85,15 @@ def import_results(
         reading = {**reading, "base": base}
     search = imports.find_evaluations(files, reading)
     if tables_alone and all(evaluation.kind == KIND for evaluation in search.evaluations):
-        base = None  # it is named __baseline__ already
+        base = None  # it is the row that the table was read with
     arranged = imports.arrange(search.evaluations, base=base, metrics=metrics, allow=allow)
     if output.suffix in TABLES:
         with TemporaryDirectory(prefix="traitmap-import-") as folder:
             store = imports.write_imported(arranged, Path(folder) / output.stem)
+            _keep_item_groups(store, arranged)
             _write_table(matrices.build_matrix(store), output)
     else:
-        imports.write_imported(arranged, output)
+        _keep_item_groups(imports.write_imported(arranged, output), arranged)
     rows = [row for column in arranged.columns for row in column.rows.values()]
     return ImportReport(
         place=output,
@@ -98,6 +107,20 @@ def import_results(
     )
 
 
+def _keep_item_groups(store: RunStore, arranged: Imported) -> None:
+    """Which items of imported targets repeat, by their texts and by the digests that their files tell."""
+    texts = {}
+    for column in arranged.columns:
+        told = next((result for result in column.rows.values() if result.texts), None)
+        if told is not None and column.paired:
+            texts[column.target] = [
+                replace(text, group=outcome.item_digest)
+                for text, outcome in zip(told.texts, told.outcomes, strict=True)
+            ]
+    with locked_store(store.folder) as locked:
+        write_item_groups(locked, analysis.repeated_items(texts, {}), digest(sorted(texts)))
+
+
 def export(
     place: MatrixLike, output: str | Path, *, format: str, sources: Iterable[str] = ()
 ) -> tuple[Path, ...]:
@@ -105,7 +128,7 @@ def export(
 
     place: a run or a table of scores, see ``read_matrix``; for lm-eval-task a study (the record or its file),
     whose targets over plain data become task files, with nothing run. format: one of ``FORMATS``.
-    output: a file for csv and parquet, a folder for the others: of results, of ``SOURCE/README.md`` cards
+    output: a file for csv and parquet, a folder for the others: an atlas, results, ``SOURCE/README.md`` cards
     (a card that is there keeps everything but our section), or the local store of a tracker (for MLflow
     also a tracking URI). sources: which cards; all by default.
 
@@ -118,6 +141,8 @@ def export(
         return write_task_files(place, output)
     if format in ("lm-eval", "every-eval-ever"):
         return _items(place, Path(output), format)
+    if format == "atlas":
+        return (atlas_add(output, place),)
     matrix = read_matrix(place)
     if format == "model-card":
         return _cards(matrix, Path(output), tuple(sources))

@@ -113,11 +113,18 @@ def outcome_findings(
     curves: list[analysis.AnsweredCurve] = []
     for (_, _, meaning), by_dose in analysis.doses_of(matrix).items():
         doses = {source: dose for dose, source in by_dose.items()}
-        curves += analysis.answered_curves(outcomes, doses, dose=meaning, texts=rendered.targets)
+        curves += analysis.answered_curves(
+            outcomes, doses, dose=meaning, texts=rendered.targets, item_groups=matrix.item_groups
+        )
     changed = analysis.relabelled(matrix, rendered.sources)
     if not reasons:
         return tuple(curves), changed
-    cells = analysis.cell_profiles(outcomes, source_texts=rendered.sources, target_texts=rendered.targets)
+    cells = analysis.cell_profiles(
+        outcomes,
+        source_texts=rendered.sources,
+        target_texts=rendered.targets,
+        item_groups=matrix.item_groups,
+    )
     return tuple(curves), analysis.merged(changed, cells.reasons)
 
 

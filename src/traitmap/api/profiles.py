@@ -243,7 +243,9 @@ def profile(
         comparison=comparison,
         relations=relations,
         perplexity=surprise,
-        cells=_cells(datasets, datasets.store, engine, seed) if datasets.store is not None else None,
+        cells=_cells(datasets, datasets.store, matrix, engine, seed)
+        if datasets.store is not None and matrix is not None
+        else None,
         matrix=matrix,
         effects=_effects(matrix, datasets, relations, seed) if matrix is not None and relations else None,
         notes=(note,) if other_base else (),
@@ -280,7 +282,9 @@ def _relations(
     return analysis.parse_relations(parser, inputs, max_texts=most, seed=seed, listener=listener)
 
 
-def _cells(datasets: Datasets, store: RunStore, engine: Engine | None, seed: int) -> analysis.CellProfiles:
+def _cells(
+    datasets: Datasets, store: RunStore, matrix: TransferMatrix, engine: Engine | None, seed: int
+) -> analysis.CellProfiles:
     """What the outcomes of a run show. Lengths are in tokens where there is an engine to count them."""
     sources, targets = datasets.of_role("source"), datasets.of_role("target")
     source_tokens = gold_tokens = None
@@ -299,6 +303,7 @@ def _cells(datasets: Datasets, store: RunStore, engine: Engine | None, seed: int
         label_counts=datasets.label_counts,
         source_tokens=source_tokens,
         gold_tokens=gold_tokens,
+        item_groups=matrix.item_groups,
         seed=seed,
     )
 

@@ -22,9 +22,16 @@ from traitmap.errors import RunError
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.progress import Listener, silent
 from traitmap.runs.files import read_sealed_json
-from traitmap.runs.ledger import contamination_key, read_contamination, write_contamination
+from traitmap.runs.ledger import (
+    contamination_key,
+    read_contamination,
+    read_item_groups,
+    write_contamination,
+    write_item_groups,
+)
 from traitmap.runs.status import RunStatus, Waste, find_waste, remove_waste, run_status
 from traitmap.runs.store import locked_store, open_store
+from traitmap.study.paths import digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -388,6 +395,23 @@ def keep_contamination(
             before = None
         if before is None or before.get("key") != key:
             write_contamination(store, contamination_of(sources, targets, listener).to_json(), key)
+
+
+def keep_item_groups(folder: str | Path, targets: Sequence[LoadedTarget]) -> None:
+    """Write ``item_groups.json`` into a run folder, unless it is there for these very items.
+
+    RunError where another process writes the run.
+    """
+    columns = {target.name: target.groups for target in targets if target.groups is not None}
+    key = digest([[target.name, target.digest, target.groups] for target in targets])
+    with locked_store(folder) as store:
+        try:
+            before = read_item_groups(store)
+        except RunError:
+            before = None
+        if before is None or before.get("key") != key:
+            found = analysis.repeated_items(questions_of_targets(targets), columns)
+            write_item_groups(store, found, key)
 
 
 def contamination_in(folder: str | Path) -> analysis.Contamination | None:

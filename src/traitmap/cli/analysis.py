@@ -115,6 +115,15 @@ def traits(
     mask_diagonal: Annotated[
         str, typer.Option(help="auto, yes or no: leave out cells of a source on its own target.")
     ] = "auto",
+    variations: Annotated[
+        bool, typer.Option("--variations", help="Let sources that are made from others take part.")
+    ] = False,
+    near_copies: Annotated[
+        bool, typer.Option("--near-copies", help="Let sources take part that agree with others beyond noise.")
+    ] = False,
+    least_share: Annotated[
+        float, typer.Option(help="Share of the variance that a component must take away to count as a trait.")
+    ] = 0.02,
     claimed_share: Annotated[
         float | None, typer.Option(help="A share of variance that somebody claims, to be held against noise.")
     ] = None,
@@ -134,6 +143,9 @@ def traits(
         ),
         "rotate": one_of("rotate", rotate, ROTATIONS),
         "mask_diagonal": MASKS[one_of("mask-diagonal", mask_diagonal, tuple(MASKS))],
+        "variations": variations,
+        "near_copies": near_copies,
+        "least_share": least_share,
     }
     with shown_wait("traits"):
         result = api.traits(subject_of(run, reading), claimed_share=claimed_share, seed=seed, **settings)
@@ -318,6 +330,12 @@ def recommend(
             metavar="FILE.csv", help="How alike tasks are by anybody's measure: source, target, numbers."
         ),
     ] = None,
+    adapters: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with each source's LoRA (a PEFT directory under its name): weights compared."
+        ),
+    ] = None,
     prior: Annotated[
         list[Path] | None,
         typer.Option(
@@ -368,6 +386,7 @@ def recommend(
                 encoder=encoder,
                 embeddings=embeddings,
                 similarity=similarity,
+                adapters=adapters,
                 prior=prior or (),
                 labels=labels,
                 probe=probe,
@@ -390,6 +409,7 @@ def recommend(
             encoder=encoder,
             embeddings=embeddings,
             similarity=similarity,
+            adapters=adapters,
             prior=prior or (),
             holdout=holdout,
             values=unit,
@@ -434,7 +454,14 @@ def atlas(
     if (run is None) == (action == "add"):
         raise typer.BadParameter("add takes a run or matrix, list and check none", param_hint="RUN_OR_MATRIX")
     if run is not None:
-        written = str(api.atlas_add(folder, subject_of(run, reading), name=name or (run.name if run.is_dir() else run.stem), texts=texts))
+        written = str(
+            api.atlas_add(
+                folder,
+                subject_of(run, reading),
+                name=name or (run.name if run.is_dir() else run.stem),
+                texts=texts,
+            )
+        )
         print_json(written) if as_json else typer.echo(written)
         return
     found = api.atlas_report(folder)

@@ -4,8 +4,8 @@ First whole cells, one target at a time: each adapter alone, then pooled over it
 of an existing adapter, or of a run with one seed speaks for that very adapter: its uncertainty is that of
 the items. A cell pooled over several seeds speaks for the source: seeds and items both count. Then partial
 cells, of which only some items were asked, in the places of whole ones that are missing. All numbers come
-from ``statistics.paired_gain``. Only metrics that are the mean of item scores have uncertainty; for any
-other the harness' own value stands, and the rest is NaN with the reason.
+from ``statistics.paired_gain``, and items that repeat count once. Only metrics that are the mean of item
+scores have uncertainty; for any other the harness' own value stands, and the rest is NaN with the reason.
 """
 
 from __future__ import annotations
@@ -21,14 +21,23 @@ from numpy.typing import NDArray
 
 from traitmap.errors import MatrixError, RunError
 from traitmap.matrix.record import Array, Cell, TransferMatrix
-from traitmap.matrix.statistics import benjamini_hochberg, paired_gain, pooled_error, standard_error
-from traitmap.runs.cells import GIVEN, CellScores, read_scores
+from traitmap.matrix.statistics import (
+    Groups,
+    benjamini_hochberg,
+    grouped,
+    numbered_groups,
+    paired_gain,
+    pooled_error,
+    standard_error,
+)
+from traitmap.runs.cells import GIVEN, CellScores, read_item_digests, read_scores
 from traitmap.runs.ledger import (
     CellEntry,
     Ledger,
     Parts,
     contamination_overlaps,
     read_contamination,
+    read_item_groups,
     read_ledger,
     read_parts,
 )
@@ -49,8 +58,9 @@ _METHODS = {
 class Measured:
     """One adapter (or the base) on one target, measured or not.
 
-    scores: (n,) on the items that have a score, or None. items: which of all items those are. means: whether
-    the mean of the scores is the metric's value. stderr: where results were imported without items.
+    n: items, those of a group counted once. scores: on the items that have a score, or None. items: which of
+    all items those are; groups: of those items. means: whether the mean of the scores is the metric's value.
+    stderr: where results were imported without items.
     """
 
     status: str
@@ -63,6 +73,7 @@ class Measured:
     binary: bool = False
     means: bool = False
     stderr: float = nan
+    groups: Groups | None = None
 
 
 def build_matrix(run: RunStore | str | Path) -> TransferMatrix:
@@ -75,7 +86,10 @@ def build_matrix(run: RunStore | str | Path) -> TransferMatrix:
     store = run if isinstance(run, RunStore) else open_store(run)
     ledger = read_ledger(store)
     entries = {(entry.source, entry.seed, entry.target): entry for entry in ledger.cells}
-    columns = [_column(store, ledger, target, entries) for target in ledger.targets]
+    groups = _item_groups(store, ledger)
+    columns = [
+        _column(store, ledger, target, entries, groups.get(target["name"])) for target in ledger.targets
+    ]
     names = tuple(target["name"] for target in ledger.targets)
     base_cells = tuple(base for base, _, _ in columns)
     by_group = [
@@ -98,8 +112,38 @@ def build_matrix(run: RunStore | str | Path) -> TransferMatrix:
         source_tags={source["name"]: tuple(source["tags"]) for source in ledger.sources},
         target_tags={target["name"]: tuple(target["tags"]) for target in ledger.targets},
         conditions=_conditions(store, ledger),
+        item_groups=groups,
     )
     return with_parts(whole, store)
+
+
+def _item_groups(store: RunStore, ledger: Ledger) -> dict[str, Groups]:
+    """Groups of the items of every target where some repeat or belong together; others have none.
+
+    As the run compared their texts; where it did not, by the digests of items, of which equal ones repeat.
+    """
+    record = read_item_groups(store)
+    groups = {}
+    for target in ledger.targets:
+        codes = (
+            record["targets"].get(target["name"], {}).get("codes")
+            if record
+            else _digests(store, ledger, target)
+        )
+        if (numbered := numbered_groups(codes)) is not None:
+            groups[target["name"]] = numbered
+    return groups
+
+
+def _digests(store: RunStore, ledger: Ledger, target: Mapping[str, Any]) -> list[str] | None:
+    """The digest of every item of a target, from the first of its cells that can be read."""
+    for entry in ledger.cells:
+        if entry.target == target["name"] and entry.status == "done" and entry.key is not None:
+            try:
+                return read_item_digests(store.cell(entry.key))
+            except RunError:
+                continue
+    return None
 
 
 def _column(
@@ -107,16 +151,19 @@ def _column(
     ledger: Ledger,
     target: Mapping[str, Any],
     entries: Mapping[tuple[str, int | None, str], CellEntry],
+    item_groups: Groups | None,
 ) -> tuple[Cell, list[list[Cell]], Array | None]:
     """One target: the base's cell, all pooled cells and then each seed's, the scores of all items."""
     name, seeds = target["name"], ledger.seeds
-    base = _measured(store, entries[BASELINE, None, name], target)
+    base = _measured(store, entries[BASELINE, None, name], target, item_groups)
     adapters: list[Measured] = []  # sources x seeds; an existing adapter once for all seeds
     places: list[tuple[int, ...]] = []  # of each source among ``adapters``, by seed
     for source in ledger.sources:
         trained: tuple[int | None, ...] = (None,) if source["adapter"] else seeds
         start = len(adapters)
-        adapters += [_measured(store, entries[source["name"], seed, name], target) for seed in trained]
+        adapters += [
+            _measured(store, entries[source["name"], seed, name], target, item_groups) for seed in trained
+        ]
         places.append(tuple(start + (0 if source["adapter"] else s) for s in range(len(seeds))))
     singles = _single_cells(base, adapters, target)
     groups: list[list[Cell]] = [[] for _ in range(1 + len(seeds))]
@@ -129,11 +176,13 @@ def _column(
             group.append(replace(cell, source=source["name"], seed=seed))
     base_cell = _cell(base, target)
     if base.scores is not None:
-        base_cell = replace(base_cell, stderr=float(standard_error(base.scores)))
+        base_cell = replace(base_cell, stderr=float(standard_error(base.scores, base.groups)))
     return base_cell, groups, _item_scores(base, adapters, places, len(seeds))
 
 
-def _measured(store: RunStore, entry: CellEntry, target: Mapping[str, Any]) -> Measured:
+def _measured(
+    store: RunStore, entry: CellEntry, target: Mapping[str, Any], groups: Groups | None
+) -> Measured:
     """What one cell's file says, or why there is none."""
     if entry.status != "done" or entry.key is None:
         return Measured(entry.status, entry.reason)
@@ -153,6 +202,8 @@ def _measured(store: RunStore, entry: CellEntry, target: Mapping[str, Any]) -> M
         )
     items = np.isfinite(cell.scores)
     scores = cell.scores[items]
+    groups = numbered_groups(groups[items]) if groups is not None and len(groups) == len(items) else None
+    count = int(scores.size) if groups is None else int(groups.max()) + 1
     mean = float(scores.mean()) if scores.size else nan
     reported = cell.aggregates.get(key, mean)
     means = bool(abs(reported - mean) <= _AGREES * max(1.0, abs(mean)))
@@ -160,12 +211,13 @@ def _measured(store: RunStore, entry: CellEntry, target: Mapping[str, Any]) -> M
         status="measured",
         reason="" if means else f"{target['metric']} is not the mean of item scores: no interval and no test",
         value=mean if means else reported,
-        n=int(scores.size) if means else len(cell.scores),
+        n=count if means else len(cell.scores),
         unparsed=float(1 - cell.parsed.mean()) if len(cell.parsed) else nan,
         scores=scores if means else None,
         items=items,
         binary=cell.binary,
         means=means,
+        groups=groups,
     )
 
 
@@ -174,13 +226,13 @@ def _single_cells(base: Measured, adapters: Sequence[Measured], target: Mapping[
     cells = [_against(base, _cell(adapter, target), adapter) for adapter in adapters]
     for i, adapter in enumerate(adapters):
         if adapter.scores is not None:
-            cells[i] = replace(cells[i], stderr=float(standard_error(adapter.scores)))
+            cells[i] = replace(cells[i], stderr=float(standard_error(adapter.scores, adapter.groups)))
     paired = [i for i, adapter in enumerate(adapters) if _pairs(base, adapter)]
     for binary in (True, False):
         alike = [i for i in paired if (base.binary and adapters[i].binary) == binary]
         if alike:
             differences = np.array([adapters[i].scores for i in alike]) - base.scores
-            _, *tested = paired_gain(differences[:, None], binary=binary)
+            _, *tested = paired_gain(differences[:, None], binary=binary, groups=base.groups)
             for i, low, high, p in zip(alike, *tested, strict=True):
                 cells[i] = _with_interval(cells[i], low, high, p)
     return cells
@@ -223,11 +275,12 @@ def _pooled_cell(
     if not mean.means:
         return cell
     scores = np.array([adapter.scores for adapter in measured])
-    cell = replace(cell, stderr=float(pooled_error(scores[None])[0]))
+    groups = measured[0].groups
+    cell = replace(cell, stderr=float(pooled_error(grouped(scores, groups)[None])[0]))
     if not _pairs(base, mean):
         return cell
     binary = base.binary and all(adapter.binary for adapter in measured)
-    _, low, high, p = paired_gain((scores - base.scores)[None], binary=binary)
+    _, low, high, p = paired_gain((scores - base.scores)[None], binary=binary, groups=groups)
     return _with_interval(cell, low[0], high[0], p[0])
 
 
@@ -315,6 +368,7 @@ def _numbers(ledger: Ledger, name: str) -> Array:
 def _conditions(store: RunStore, ledger: Ledger) -> dict[str, Any]:
     """The study's settings, the engine's conditions and the statistics, as the matrix carries them."""
     contamination = read_contamination(store)
+    repeats = read_item_groups(store) or {"targets": {}, "shared": []}
     return {
         "name": ledger.name,
         "base": ledger.model.get("path"),
@@ -326,6 +380,12 @@ def _conditions(store: RunStore, ledger: Ledger) -> dict[str, Any]:
         "targets": _by_name(ledger.targets),
         "statistics": _METHODS,
         "contamination": None if contamination is None else contamination_overlaps(contamination),
+        "repeated_items": {
+            name: {"items": len(found["codes"]), "groups": len(set(found["codes"])), "by": found["by"]}
+            for name, found in repeats["targets"].items()
+            if found["codes"]
+        },
+        "shared_items": repeats["shared"],
         "study_digest": ledger.study,
         "study": read_study(store),
     }
@@ -374,8 +434,9 @@ def _with_base(matrix: TransferMatrix, store: RunStore, parts: Parts, target: st
     baseline = matrix.baseline.copy()
     baseline[at] = part.scores.mean()
     total = _total(matrix, target)
+    groups = _part_groups(matrix, target, list(parts.items[target]))
     base_cells = tuple(
-        _part_cell(cell, part, float(baseline[at]), total) if cell.target == target else cell
+        _part_cell(cell, part, float(baseline[at]), total, groups) if cell.target == target else cell
         for cell in matrix.base_cells
     )
     n_seeds = max(len(matrix.conditions.get("seeds") or ()), 1)
@@ -405,12 +466,14 @@ def _with_part(matrix: TransferMatrix, store: RunStore, parts: Parts, entry: Cel
     scores[1 + row, place] = nan
     scores[1 + row][place, items] = part.scores
     binary = part.binary and bool(np.isin(base, (0.0, 1.0)).all())
-    gain, low, high, p = (float(v[0]) for v in paired_gain((part.scores - base)[None, None], binary=binary))
+    groups = _part_groups(matrix, entry.target, items)
+    tested = paired_gain((part.scores - base)[None, None], binary=binary, groups=groups)
+    gain, low, high, p = (float(values[0]) for values in tested)
     values = matrix.values.copy()
     values[row, column] = matrix.baseline[column] + gain
     cells = tuple(
         replace(
-            _part_cell(cell, part, float(values[row, column]), total),
+            _part_cell(cell, part, float(values[row, column]), total, groups),
             gain=gain,
             gain_low=low,
             gain_high=high,
@@ -424,13 +487,19 @@ def _with_part(matrix: TransferMatrix, store: RunStore, parts: Parts, entry: Cel
     return replace(matrix, values=values, cells=cells, item_scores=item_scores)
 
 
-def _part_cell(cell: Cell, part: CellScores, value: float, total: int) -> Cell:
+def _part_groups(matrix: TransferMatrix, target: str, items: list[int]) -> Groups | None:
+    """Groups of some of a target's items."""
+    groups = matrix.item_groups.get(target)
+    return None if groups is None else numbered_groups(groups[items])
+
+
+def _part_cell(cell: Cell, part: CellScores, value: float, total: int, groups: Groups | None) -> Cell:
     """The cell, measured on some of all items."""
     return replace(
         cell,
         value=value,
-        n=len(part.scores),
-        stderr=float(standard_error(part.scores)),
+        n=len(part.scores) if groups is None else int(groups.max()) + 1,
+        stderr=float(standard_error(part.scores, groups)),
         unparsed=float(1 - part.parsed.mean()),
         status="measured",
         reason=f"{len(part.scores)} of {total} items",

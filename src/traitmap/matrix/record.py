@@ -35,8 +35,8 @@ class Cell:
     """One (source, target) of the matrix, for one seed or pooled over seeds (seed None).
 
     value, stderr: mean score of the adapter on the items of the target, and its standard error.
-    n: items. gain: adapter minus base on the same items, with a 95 % interval; p against no gain
-    (paired); q after Benjamini-Hochberg over the matrix (pooled cells).
+    n: items, those that repeat or belong together counted once. gain: adapter minus base on the same items,
+    with a 95 % interval; p against no gain (paired); q after Benjamini-Hochberg over the matrix (pooled cells).
     unparsed: share of answers that the task could not parse.
     Unknown numbers are NaN; status says why: ``measured``, ``missing`` (not there yet),
     ``failed`` (reason tells), ``given`` (read from a table without items), ``predicted``
@@ -70,6 +70,8 @@ class TransferMatrix:
     item_scores: target -> (1 + S, seeds, items); row 0 is the base (the same for all seeds);
         NaN where not measured. Empty for tables without items. An adapter that existed before has no
         seed: its scores stand in every seed's place.
+    item_groups: target -> (items,) number of the group that each item is in, where some repeat or belong
+        together (a document); such items are no sample of their own, and ``n`` counts groups.
     chance, majority: (T,) accuracy of guessing uniformly and of the commonest gold answer, NaN if unknown.
     source_tags, target_tags: name -> tags (task family, output form ...).
     conditions: how the numbers came about. ``higher_is_better`` in it is {target: bool}; a gain is
@@ -88,6 +90,7 @@ class TransferMatrix:
     source_tags: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     target_tags: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     conditions: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    item_groups: Mapping[str, NDArray[np.int64]] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def gains(self) -> Array:
@@ -138,15 +141,16 @@ class TransferMatrix:
     def to_csv(self, path: str | Path) -> None:
         """Wide table of values, a column per target: the row ``__baseline__``, then a row per source.
 
-        The first column is ``source``; unknown values are empty, and so are predicted ones: a wide table has
-        no place to mark them. ``to_frame`` has, by ``status``.
+        Where no target has a base the row ``__baseline__`` is left out. The first column is ``source``;
+        unknown values are empty, and so are predicted ones: a wide table has no place to mark them.
+        ``to_frame`` has, by ``status``.
         """
         import pandas as pd
 
         measured = np.where(self.predicted, np.nan, self.values)
-        values = np.vstack([self.baseline[None, :], measured])
-        frame = pd.DataFrame(values, columns=list(self.targets))
-        frame.insert(0, "source", [BASELINE, *self.sources], allow_duplicates=True)
+        base = self.baseline[None, :][: int(np.isfinite(self.baseline).any())]
+        frame = pd.DataFrame(np.vstack([base, measured]), columns=list(self.targets))
+        frame.insert(0, "source", [*[BASELINE] * len(base), *self.sources], allow_duplicates=True)
         _folder_of(path)
         frame.to_csv(path, index=False)
 

@@ -4,8 +4,10 @@ From small to large: a number with its interval; quantiles; the paired core ``pa
 the base on the same items; contrasts of several adapters or targets; shares, ratios and resampled statistics.
 
 Scores are (adapters, seeds, items) or a part of that. With one seed a number speaks for that very adapter and
-only items are a sample; with several it speaks for the source, and seeds and items both count. Intervals are
-95 %, tests two-sided. Nothing is random that is not seeded, so that equal scores give equal bits.
+only items are a sample; with several it speaks for the source, and seeds and items both count. Items that
+repeat, or belong to one document, are a group (``Groups``): groups are then the sample, and every number
+stays the mean over items. Intervals are 95 %, tests two-sided. Nothing is random that is not seeded, so that
+equal scores give equal bits.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ ROUNDED_Z = 1.96  # of a 95 % interval, as it is printed
 BOOTSTRAP_DRAWS = 2_000
 SIGN_FLIP_DRAWS = 9_999  # 2,000 could not reach q < .05 for a lone finding among 400 cells
 STILL = "no resampled table differs"
+Groups = NDArray[np.int64]  # (n,) the group of each item, numbered 0, 1, ... without gaps
 UNBOUNDED = "the interval of the ratio has no end: its denominator cannot be told from zero"
 _BLOCK = 1_000  # draws at a time, to bound memory
 
@@ -92,8 +95,9 @@ def error_of_width(width: float, z: float = ROUNDED_Z) -> float:
     return width / (2 * z)
 
 
-def standard_error(scores: Array) -> Array:
-    """(K,) standard error of the mean of scores (K, n): s / sqrt(n), NaN for a single item."""
+def standard_error(scores: Array, groups: Groups | None = None) -> Array:
+    """(K,) standard error of the mean of scores (K, n): s / sqrt(n), NaN for a single item (or group)."""
+    scores = grouped(scores, groups)
     n = scores.shape[-1]
     if n < 2:
         return np.full(scores.shape[:-1], np.nan)
@@ -111,22 +115,81 @@ def mcnemar(wins: Array, losses: Array) -> Array:
     return np.asarray(np.minimum(1.0, 2.0 * stats.binom.cdf(smaller, total, 0.5)))
 
 
-def paired_interval(wins: Array, losses: Array, n: int) -> tuple[Array, Array]:
+def numbered_groups(codes: ArrayLike | None) -> Groups | None:
+    """Groups of items, by codes (n,) of any kind, numbered without gaps; None where none has two items."""
+    if codes is None:
+        return None
+    groups = np.unique(np.asarray(codes), return_inverse=True)[1].astype(np.int64)
+    return groups if len(groups) and int(groups.max()) + 1 < len(groups) else None
+
+
+def grouped(values: Array, groups: Groups | None) -> Array:
+    """(..., G) what each group of items adds to the mean of values (..., n); the values where groups is None.
+
+    The mean over groups is that over items, whatever the sizes of the groups, and its variance that of the
+    ratio estimator with groups as the sample (W. Cochran, Sampling Techniques, 3rd edition, 1977, section
+    9A): mean + G / n sum (value - mean) over the group. For groups of one size it is the group's mean.
+    """
+    if groups is None:
+        return values
+    mean = values.mean(axis=-1, keepdims=True)
+    return np.asarray(mean + _sums(values - mean, groups))
+
+
+def group_scores(scores: Array, groups: Groups | None) -> Array:
+    """(R, S, G) item scores (R, S, n) of one target by group, see ``grouped``; as they are without groups.
+
+    Of the items that every measured row has; rows that were not measured stay NaN.
+    """
+    if groups is None:
+        return scores
+    measured = np.isfinite(scores).any(axis=-1, keepdims=True)
+    known = (np.isfinite(scores) | ~measured).all(axis=(0, 1))
+    by_group = grouped(np.where(measured, scores, 0.0)[..., known], numbered_groups(groups[known]))
+    return np.where(measured, by_group, np.nan)
+
+
+def _sums(values: Array, groups: Groups) -> Array:
+    """(..., G) sums over groups of values (..., n), times G / n: their mean is that of the items."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    return np.asarray(np.add.reduceat(values[..., order], starts, axis=-1) * (len(starts) / len(groups)))
+
+
+def design_effect(differences: Array, groups: Groups) -> Array:
+    """(K,) by how much groups raise the variance of mean differences (K, n) of 0/1 scores; at least 1.
+
+    J. Rao and A. Scott, JASA 76:221-230, 1981. One more difference that its whole group shares is counted
+    with those that are seen: where few items differ, or none, they cannot tell how alike a group is.
+    """
+    n, count = len(groups), int(groups.max()) + 1
+    centred = differences - differences.mean(axis=1, keepdims=True)
+    together = ((_sums(centred, groups) * (n / count)) ** 2).sum(axis=1) * count / max(count - 1, 1)
+    apart = (centred**2).sum(axis=1) * n / max(n - 1, 1)
+    alike = float((np.bincount(groups) ** 2).sum()) / n
+    return np.asarray(np.maximum((together + alike) / (apart + 1), 1.0))
+
+
+def paired_interval(wins: Array, losses: Array, n: ArrayLike, z: float | None = None) -> tuple[Array, Array]:
     """(K,), (K,) Tango's score interval of a difference of two paired proportions, (wins - losses) / n.
+
+    n: items, or as many as they count for (then wins and losses are such numbers too). z: half the width in
+    standard errors, by default that of a normal 95 % interval.
 
     Inverts the score test with the nuisance parameter at its constrained maximum likelihood (T. Tango,
     Statistics in Medicine 17:891-908, 1998). Holds its level at small n and at no discordant item, where
     it is +- z^2 / (n + z^2). As exact McNemar is conservative, the interval may leave out 0 where p is a
     little above .05.
     """
-    z = z_value()
+    z = z_value() if z is None else z
+    n = np.asarray(n, dtype=float)
     center = (wins - losses) / n
     low = _score_limit(wins, losses, n, z, np.full(center.shape, -1.0), center)
     high = -_score_limit(losses, wins, n, z, np.full(center.shape, -1.0), -center)
     return low, high
 
 
-def _score_limit(wins: Array, losses: Array, n: int, z: float, low: Array, high: Array) -> Array:
+def _score_limit(wins: Array, losses: Array, n: Array, z: float, low: Array, high: Array) -> Array:
     """The difference in [low, high] at which the score statistic, falling in it, is z. Bisection."""
     for _ in range(60):
         middle = (low + high) / 2
@@ -135,7 +198,7 @@ def _score_limit(wins: Array, losses: Array, n: int, z: float, low: Array, high:
     return np.asarray((low + high) / 2)
 
 
-def _score_statistic(wins: Array, losses: Array, n: int, difference: Array) -> Array:
+def _score_statistic(wins: Array, losses: Array, n: Array, difference: Array) -> Array:
     a = 2.0 * n
     b = -wins - losses + (2.0 * n - wins + losses) * difference
     c = -losses * difference * (1 - difference)
@@ -199,6 +262,13 @@ def item_weights(n: int, draws: int, seed: int) -> NDArray[np.uint16]:
         row[:] = np.bincount(generator.integers(0, n, n), minlength=n)
     weights.setflags(write=False)
     return weights
+
+
+def drawn_weights(n: int, groups: Groups | None, draws: int, seed: int) -> NDArray[np.uint16]:
+    """(draws, n) how often each item counts as groups are drawn again; of ``item_weights`` without groups."""
+    if groups is None:
+        return item_weights(n, draws, seed)
+    return item_weights(int(groups.max()) + 1, draws, seed)[:, groups]
 
 
 @lru_cache(maxsize=2)
@@ -266,24 +336,34 @@ def _mean_squares(scores: Array, *, pseudo: bool) -> tuple[Array, Array, Array]:
         return mean, total * seeds / np.float64(n_seeds - 1), n_seeds * items / np.float64(total - 1)
 
 
-def paired_gain(differences: Array, *, binary: bool) -> tuple[Array, Array, Array, Array]:
+def paired_gain(
+    differences: Array, *, binary: bool, groups: Groups | None = None
+) -> tuple[Array, Array, Array, Array]:
     """Gain of K adapters over the base on the same items: (K,) means, low and high limits, p-values.
 
     differences: (K, S, n) score of the adapter less that of the base, for S seeds and n items, none NaN; of
         whole cells, of parts of them, or of anything that is derived item by item.
-    binary: whether they are differences of 0/1 scores.
+    binary: whether they are differences of 0/1 scores. groups: (n,) of items that are no sample of their own.
 
     One seed: Tango's interval and exact McNemar for 0/1 scores, else paired bootstrap and sign-flip test.
-    Several seeds: min F' over seeds and items (``pooled_test``). Limits are NaN where nothing varies.
+    With groups that are not alike throughout, 0/1 scores have Tango's interval on as many items as they
+    count for (``design_effect``), and the signs of whole groups are flipped. Several seeds: min F' over
+    seeds and groups (``pooled_test``). Limits are NaN where nothing varies.
     """
     gains = differences.mean(axis=(1, 2))
     if differences.shape[1] > 1:
-        return gains, *pooled_test(differences, binary=binary)
+        return gains, *pooled_test(grouped(differences, groups), binary=binary)
     alone = differences[:, 0]
-    if not binary:
-        return gains, *bootstrap_interval(alone), sign_flip(alone)
-    wins, losses = (alone > 0).sum(axis=1).astype(float), (alone < 0).sum(axis=1).astype(float)
-    return gains, *paired_interval(wins, losses, alone.shape[1]), mcnemar(wins, losses)
+    totals = alone if groups is None else _sums(alone, groups)
+    if binary and np.isin(totals, (-1.0, 0.0, 1.0)).all():  # items, or groups of one size that are like one
+        wins, losses = (totals > 0).sum(axis=1).astype(float), (totals < 0).sum(axis=1).astype(float)
+        return gains, *paired_interval(wins, losses, totals.shape[1]), mcnemar(wins, losses)
+    if binary and groups is not None:
+        effect = design_effect(alone, groups)
+        wins, losses = (alone > 0).sum(axis=1) / effect, (alone < 0).sum(axis=1) / effect
+        z = float(t_value(max(totals.shape[1] - 1, 1)))
+        return gains, *paired_interval(wins, losses, alone.shape[1] / effect, z), sign_flip(totals)
+    return gains, *bootstrap_interval(grouped(alone, groups)), sign_flip(totals)
 
 
 @dataclass(frozen=True)
@@ -300,10 +380,13 @@ class Change:
 NO_CHANGE_KNOWN = Change(unknown("not measured for both"), nan)
 
 
-def paired_changes(differences: Sequence[Array], *, binary: bool) -> list[Change]:
+def paired_changes(
+    differences: Sequence[Array], *, binary: bool, groups: Groups | None = None
+) -> list[Change]:
     """Mean of each of several arrays (S, n) of differences on the n items of one target.
 
-    binary: of 0/1 values. Interval and test as in ``paired_gain``; the arrays may differ in their seeds.
+    binary: of 0/1 values. groups: (n,) of the items. Interval and test as in ``paired_gain``; the arrays may
+    differ in their seeds.
     Unknown where there is no item or one of them is NaN.
     """
     found: list[Change] = [NO_CHANGE_KNOWN] * len(differences)
@@ -312,7 +395,7 @@ def paired_changes(differences: Sequence[Array], *, binary: bool) -> list[Change
         if values.size and np.isfinite(values).all():
             by_seeds.setdefault(len(values), []).append(place)
     for places in by_seeds.values():
-        tested = paired_gain(np.stack([differences[place] for place in places]), binary=binary)
+        tested = paired_gain(np.stack([differences[place] for place in places]), binary=binary, groups=groups)
         for place, gain, low, high, p in zip(places, *map(np.ndarray.tolist, tested), strict=True):
             reason = "" if isfinite(low) else "nothing varies, so that no interval can be had"
             found[place] = Change(Interval(gain, low, high, reason), p)
@@ -360,7 +443,8 @@ class Estimate:
 class VarianceTerm:
     """One adapter's scores on one target, and the weight of their mean in a contrast.
 
-    scores: (S, n) or (n,). Terms of one target must have the same items, those of one adapter the same seeds.
+    scores: (S, n) or (n,); of items in groups, what ``grouped`` makes of them. Terms of one target must have
+    the same items, those of one adapter the same seeds.
     """
 
     adapter: str
@@ -453,18 +537,20 @@ def wilson(successes: float, n: float, *, quantile: float | None = None) -> Inte
     return Interval(share, min(max(center - half, 0.0), share), max(min(center + half, 1.0), share))
 
 
-def share_interval(hits: ArrayLike) -> Interval:
-    """Share of hits (S, n) or (n,) with Wilson's interval.
+def share_interval(hits: ArrayLike, groups: Groups | None = None) -> Interval:
+    """Share of hits (S, n) or (n,) with Wilson's interval. groups: (n,) of the items.
 
-    With several seeds n is what it would have to be for independent answers to vary as much over seeds and
-    items as these do (the design effect of L. Kish, Survey Sampling, 1965), and the quantile is Student's.
+    With several seeds, or with groups, n is what it would have to be for independent answers to vary as much
+    over seeds and items as these do (the design effect of L. Kish, Survey Sampling, 1965), and the quantile
+    is Student's.
     """
     hits = np.atleast_2d(np.asarray(hits, dtype=float))
     n_seeds, n = hits.shape
-    if n_seeds == 1 or n < 2:
+    if n < 2 or (n_seeds == 1 and groups is None):
         return wilson(float(hits.mean(axis=0).sum()), n)
-    estimate = crossed_mean(hits)
+    estimate = crossed_mean(grouped(hits, groups))
     if not estimate.error > 0:
+        n = n if groups is None else int(groups.max()) + 1
         return wilson(estimate.value * n, n)
     size = min(estimate.value * (1 - estimate.value) / estimate.error**2, float(n_seeds * n))
     return wilson(estimate.value * size, size, quantile=estimate.quantile)

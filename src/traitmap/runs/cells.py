@@ -152,6 +152,11 @@ def read_scores(path: Path) -> CellScores:
     )
 
 
+def read_item_digests(path: Path) -> list[str]:
+    """The digest of every item of a cell, in the order of the items. RunError where the file is damaged."""
+    return [str(value) for value in _read(path, ["item_digest"])["item_digest"].to_pylist()]
+
+
 def read_aggregates(path: Path) -> dict[str, float]:
     """The harness' own values of a cell (``CellScores.aggregates``). RunError where the file is damaged.
 

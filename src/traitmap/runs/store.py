@@ -7,6 +7,7 @@ output/NAME/
   groups/<key>.json        one per training pass, written after all its adapters
   cells/<key>.parquet      outcomes of one adapter (or the base) on one target
   contamination.json       items of the targets that stand in the training texts
+  item_groups.json         items of the targets that repeat or belong together
   studies/<digest>.json    studies that this run was asked before
   quarantine/              damaged files, each with its reason; what they held is computed anew
   run.lock                 held by the one process that may write: its number and its machine
@@ -48,7 +49,15 @@ from traitmap.study.settings import Study
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-_RECORDS = ("run.json", "study.json", "parts.json", "contamination.json", "budget.json", "completion.json")
+_RECORDS = (
+    "run.json",
+    "study.json",
+    "parts.json",
+    "contamination.json",
+    "item_groups.json",
+    "budget.json",
+    "completion.json",
+)
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 

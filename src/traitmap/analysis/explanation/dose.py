@@ -31,6 +31,7 @@ from traitmap.matrix.statistics import (
     benjamini_hochberg,
     crossed_contrast,
     crossed_mean,
+    group_scores,
     ratio_interval,
     share_interval,
     unknown,
@@ -410,7 +411,7 @@ def subtract_format(matrix: TransferMatrix, control: str | Mapping[str, str]) ->
             name = controls.get(target)
             if name is None or name == source or target not in matrix.item_scores:
                 continue
-            scores = matrix.item_scores[target]
+            scores = group_scores(matrix.item_scores[target], matrix.item_groups.get(target))
             measured = [_measured_seeds(scores[1 + row]) for row in (at, matrix.sources.index(name))]
             if all(len(seeds) for seeds in measured) and np.isfinite(scores[0]).any():
                 part = format_part(

@@ -198,7 +198,7 @@ def _least_without(design: Design, feature: Array, others: Array) -> tuple[list[
 
     def correlation(removed: Array) -> Array:
         xx, xy, yy = whole[:, None] - removed
-        return np.asarray(sign * xy / np.sqrt(np.maximum(xx, 1e-300) * np.maximum(yy, 1e-300)))
+        return np.asarray(sign * xy / np.sqrt(np.maximum(xx, 1e-150) * np.maximum(yy, 1e-150)))
 
     rows, _ = design.cells
     by_source = products @ np.eye(len(design.sources))[rows]

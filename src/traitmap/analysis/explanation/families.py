@@ -28,7 +28,7 @@ from traitmap.data.records import Outcome
 from traitmap.data.texts import Texts
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
-from traitmap.matrix.statistics import benjamini_hochberg
+from traitmap.matrix.statistics import Groups, benjamini_hochberg, group_scores, grouped
 
 Outcomes = Mapping[tuple[str, int | None, str], Sequence[Outcome]]
 
@@ -227,10 +227,11 @@ def _balanced(matrix: TransferMatrix, made: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _scores(matrix: TransferMatrix, source: str, target: str) -> Array | None:
-    """(seeds, items) scores of an adapter that has been measured with every seed, else None."""
+    """(seeds, items or groups) scores of an adapter that has been measured with every seed, else None."""
     if target not in matrix.item_scores:
         return None
-    scores = matrix.item_scores[target][1 + matrix.sources.index(source)]
+    scores = group_scores(matrix.item_scores[target], matrix.item_groups.get(target))
+    scores = scores[1 + matrix.sources.index(source)]
     return scores if np.isfinite(scores).any(axis=1).all() else None
 
 
@@ -253,21 +254,28 @@ def item_measures(items: TargetItems, rows: Sequence[int]) -> dict[str, Array]:
 
 
 def answered_curves(
-    outcomes: Outcomes, doses: Mapping[str, float], *, dose: str = "the dose", texts: Texts | None = None
+    outcomes: Outcomes,
+    doses: Mapping[str, float],
+    *,
+    dose: str = "the dose",
+    texts: Texts | None = None,
+    item_groups: Mapping[str, Groups] | None = None,
 ) -> tuple[AnsweredCurve, ...]:
     """Every measure of every target over a family of sources that differ in one thing by degrees.
 
     outcomes: (source, seed, target) -> outcomes, as in ``cell_profiles``. doses: of each source of the
-    family, one source for a dose. texts: of the targets. Sources that lack a seed that others have are left
-    out of a target's curves, and a target with fewer than two doses has none. Measures that are the same for
-    every answer of every source are left out.
+    family, one source for a dose. texts: of the targets. item_groups: of their items that repeat. Sources
+    that lack a seed that others have are left out of a target's curves, and a target with fewer than two
+    doses has none. Measures that are the same for every answer of every source are left out.
     """
     by_target: dict[str, dict[tuple[str, int | None], Sequence[Outcome]]] = {}
     for (source, seed, target), answers in outcomes.items():
         by_target.setdefault(target, {})[source, seed] = answers
     curves = []
     for target, answers_of in by_target.items():
-        items = target_items(target, answers_of, (texts or {}).get(target, ()))
+        items = target_items(
+            target, answers_of, (texts or {}).get(target, ()), (item_groups or {}).get(target)
+        )
         if items is None:
             continue
         rows = {source: at for source, seed, at in items.groups if seed is None and source in doses}
@@ -282,7 +290,7 @@ def answered_curves(
                 of_class = f"the share of {name.removeprefix('answers ')!r} among the answers"
                 response = dose_response(
                     [doses[source] for source in family],
-                    values,
+                    grouped(values, items.item_groups),
                     measure=f"{_SUBJECTS.get(name, of_class)} on {target}",
                     dose=dose,
                 )

@@ -8,20 +8,22 @@ the number of tasks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import atanh, sqrt, tanh
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
-from traitmap.analysis.explanation.design import Mask
+from traitmap.analysis.explanation.design import Mask, effect_basis, residual
 from traitmap.analysis.explanation.permutation import LEVEL
 from traitmap.analysis.explanation.records import LevelEffect, Strength, Verdict
+from traitmap.analysis.explanation.scatter import drawn_scatter
 from traitmap.analysis.profiles.pairs import Feature
 from traitmap.matrix.record import Array
-from traitmap.matrix.statistics import Interval, benjamini_hochberg, detectable, t_value, unknown, z_value
+from traitmap.matrix.statistics import Interval, benjamini_hochberg, detectable, unknown, z_value
 
 LEAST_TASKS = 5
+RATIO_DRAWS = 1_999
 NEGLIGIBLE = 0.2  # |effect| in standard deviations: 4 % of the variance
 
 
@@ -111,19 +113,15 @@ def row_strengths(
 ) -> tuple[Strength, ...]:
     """Row effects of the additive fit of gains (R, C), summing to 0: sources as they are, targets transposed.
 
-    Interval, p and q: jackknife over columns with Student's t (J. Tukey 1958), what other columns of the same
-    kind would give; a row whose gains scatter more than those of others is not called for that. Null band:
-    gains permuted among the rows of each column, so that no row is better than another.
+    Interval, p and q: effect over its jackknife error over columns (J. Tukey 1958), what other columns of the
+    same kind would give, held against the same ratio in drawn tables where no row is better and rows and
+    columns scatter as unlike as here (``drawn_scatter``); Student's t calls too seldom where columns do. Null
+    band: gains permuted among the rows of each column, so that no row is better than another.
     """
     operator = _effect_operator(used)
     effects = operator @ gains[used]
-    left_out = []  # the effects with one column left out at a time
-    for column in range(used.shape[1]):
-        others = used.copy()
-        others[:, column] = False
-        left_out.append(_effect_operator(others) @ gains[others])
-    deviations = np.array(left_out) - np.mean(left_out, axis=0)
-    errors = np.sqrt((used.shape[1] - 1) / used.shape[1] * (deviations**2).sum(axis=0))
+    ratio_of = _jackknife_ratios(used, operator)
+    errors = ratio_of(gains[used][None])[1][0]
     generator = np.random.default_rng([seed, 3])
     permuted = np.zeros((draws, *used.shape))
     for column in range(used.shape[1]):
@@ -135,17 +133,20 @@ def row_strengths(
     floor = 1e-12 * max(float(np.abs(gains[used]).max()), 1e-300)
     testable = (counts >= 3) & np.isfinite(errors)
     ratio = np.abs(effects) / np.maximum(np.where(testable, errors, 1.0), floor)
-    p = np.where(testable, 2 * stats.t.sf(ratio, np.maximum(counts - 1, 1)), np.nan)
+    basis = effect_basis(used)
+    noise = drawn_scatter(residual(gains[used], basis), basis, used, RATIO_DRAWS, generator, exact=False)
+    drawn = np.abs(ratio_of(noise)[0])
+    p = np.where(testable, (1 + (drawn >= ratio).sum(axis=0)) / (1 + RATIO_DRAWS), np.nan)
+    critical = np.quantile(drawn, 1 - LEVEL, axis=0)
     q = benjamini_hochberg(p)
     bands = np.quantile(null, [0.025, 0.975], axis=0)
     intervals = []
-    for effect, error, count, tested in zip(
-        effects.tolist(), errors.tolist(), counts.tolist(), testable.tolist(), strict=True
+    for effect, half, count, tested in zip(
+        effects.tolist(), (critical * errors).tolist(), counts.tolist(), testable.tolist(), strict=True
     ):
         if not tested:
             intervals.append(unknown(f"only {count} pairs"))
         else:
-            half = float(t_value(count - 1)) * error
             intervals.append(Interval(effect, effect - half, effect + half))
     return tuple(
         Strength(
@@ -158,6 +159,31 @@ def row_strengths(
         )
         for i, name in enumerate(names)
     )
+
+
+def _jackknife_ratios(used: Mask, operator: Array) -> Callable[[Array], tuple[Array, Array]]:
+    """From values (B, n) of the used pairs to row effects over their errors, and the errors, each (B, R).
+
+    Errors are jackknifed over columns. operator: (R, n) of the effects.
+    """
+    place = np.full(used.shape, -1)
+    place[used] = np.arange(int(used.sum()))
+    without = []
+    for column in range(used.shape[1]):
+        others = used.copy()
+        others[:, column] = False
+        part = np.zeros_like(operator)
+        part[:, place[others]] = _effect_operator(others)
+        without.append(part)
+    apart = np.stack(without) - np.mean(without, axis=0)
+    scale = (used.shape[1] - 1) / used.shape[1]
+
+    def ratios(values: Array) -> tuple[Array, Array]:
+        squares = sum((values @ part.T) ** 2 for part in apart)
+        errors = np.sqrt(scale * squares)
+        return values @ operator.T / np.maximum(errors, 1e-300), np.asarray(errors)
+
+    return ratios
 
 
 def _effect_operator(used: Mask) -> Array:

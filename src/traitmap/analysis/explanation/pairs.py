@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import hypot, isfinite, nan, sqrt
+from math import hypot, isfinite, nan
 
 import numpy as np
 from scipy import stats
@@ -17,6 +17,7 @@ from scipy import stats
 from traitmap.analysis.explanation.design import Design, Mask, effect_basis, residual, with_features
 from traitmap.analysis.explanation.permutation import LEVEL, POWER
 from traitmap.analysis.explanation.records import AsymmetricPair, Asymmetry, OddCell, OddCells
+from traitmap.analysis.explanation.scatter import drawn_scatter
 from traitmap.analysis.profiles.pairs import Reason
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import Interval, benjamini_hochberg, unknown, z_value
@@ -59,54 +60,40 @@ def asymmetry(design: Design, *, draws: int, seed: int) -> Asymmetry:
 def _reciprocity(design: Design, draws: int, seed: int) -> tuple[Interval, float, float]:
     """Correlation of a pair's two gains after effects, its p, and the smallest found with 80 % power.
 
-    Where one direction says nothing of the other, the product of the two is as often negative as positive,
-    so each pair of tasks, counted once, gets a random sign. That holds however unlike the spreads of sources
-    and targets are. (To permute the tasks of one direction is no null: a permuted table is not its own
-    mirror image, so that each pair would count twice in the correlation and once in its null.) The effects
-    that were taken out leave fewer degrees of freedom than pairs; the signed sums are widened for that.
-
-    The interval holds every rho that the test does not reject. For rho the sum of the two gains is divided
-    by the root of 1 + rho and their difference by that of 1 - rho, after which neither says anything of
-    the other.
+    The null are drawn tables in which one direction says nothing of the other (``drawn_scatter``), with the
+    same effects taken out. (To permute the tasks of one direction is no null: a permuted table is not its own
+    mirror image, so that each pair would count twice in the correlation and once in its null.) The interval
+    is as wide as that null in Fisher's units.
     """
-    within = np.full(design.used.shape, np.nan)
     basis = effect_basis(design.used)
-    within[design.used] = residual(design.y, basis)
-    square = within[np.ix_(design.shared[:, 0], design.shared[:, 1])]
+    rows = design.cells[0]
+    place = np.full(design.used.shape, -1)
+    place[design.used] = np.arange(len(rows))
+    square = place[np.ix_(design.shared[:, 0], design.shared[:, 1])]
     first, second = np.triu_indices(len(square), 1)
     forward, backward = square[first, second], square[second, first]
-    known = np.isfinite(forward) & np.isfinite(backward)
+    known = (forward >= 0) & (backward >= 0)
     forward, backward = forward[known], backward[known]
-    size = float((forward**2 + backward**2).sum())
-    if len(forward) < 3 or size <= 0:
+    within = residual(design.y, basis)
+
+    def correlation(values: Array) -> Array:
+        """(...,) of values (..., n) of the used pairs."""
+        there, back = values[..., forward], values[..., backward]
+        size = (there**2 + back**2).sum(axis=-1) / 2
+        return np.clip((there * back).sum(axis=-1) / np.maximum(size, 1e-300), -1 + 1e-9, 1 - 1e-9)
+
+    if len(forward) < 3 or not (within[forward] ** 2 + within[backward] ** 2).sum() > 0:
         return unknown("too few pairs are known in both directions"), nan, nan
-    n = len(design.y)
-    widened = sqrt(n / (n - basis.shape[1]))
-    signs = np.random.default_rng([seed, 7]).choice([-1.0, 1.0], size=(draws, len(forward)))
-    sums, differences = (forward + backward) ** 2, (forward - backward) ** 2
-    a, b = float(sums.sum()), float(differences.sum())
-    signed_a, signed_b = widened * (signs @ sums), widened * (signs @ differences)
-
-    def p_of(rho: float) -> float:
-        """Two-sided p of a true correlation rho."""
-        observed = abs(a * (1 - rho) - b * (1 + rho))
-        signed = np.abs(signed_a * (1 - rho) - signed_b * (1 + rho))
-        return float((1 + (signed >= observed - 1e-9 * size).sum()) / (1 + draws))
-
-    def limit(outside: float, inside: float) -> float:
-        """Where between a rejected correlation and the estimate the test begins not to reject."""
-        if p_of(outside) > LEVEL:
-            return outside
-        for _ in range(40):
-            middle = (outside + inside) / 2
-            outside, inside = (outside, middle) if p_of(middle) > LEVEL else (middle, inside)
-        return inside
-
-    r = (a - b) / (a + b)
-    null = np.clip((signed_a - signed_b) / (2 * size), -1 + 1e-9, 1 - 1e-9)
-    critical = np.arctanh(np.quantile(np.abs(null), 1 - LEVEL))
-    smallest = float(np.tanh(np.quantile(critical - np.arctanh(null), POWER)))
-    return Interval(r, limit(-1.0, r), limit(1.0, r)), p_of(0.0), smallest
+    noise = drawn_scatter(within, basis, design.used, draws, np.random.default_rng([seed, 7]))
+    null = np.arctanh(correlation(noise - (noise @ basis) @ basis.T))
+    r = float(correlation(within))
+    null = null - null.mean()  # effects that are taken out leave a correlation of their own
+    observed = abs(np.arctanh(r))
+    p = float((1 + (np.abs(null) >= observed - 1e-9).sum()) / (1 + draws))
+    critical = float(np.quantile(np.abs(null), 1 - LEVEL))
+    smallest = float(np.tanh(np.quantile(critical - null, POWER)))
+    low, high = np.tanh(np.arctanh(r) + critical * np.array([-1.0, 1.0]))
+    return Interval(r, float(low), float(high)), p, smallest
 
 
 def _pair(design: Design, a: int, b: int) -> AsymmetricPair:
@@ -142,10 +129,10 @@ def odd_cells(design: Design, surface: Array, reasons: Reasons) -> OddCells:
     sound = left > _DETERMINED
     departure = np.where(sound, outside / np.where(sound, left, 1.0), np.nan)
     studentised = _scatter(outside, left, sound, basis.shape[1])
-    p_scatter = _outlier_p(outside, left, sound, basis, design.used)
+    q_scatter = _outlier_p(outside, left, sound, basis, design.used)
     errors = _noise_errors(design.noise[design.used], basis, left, sound)
     p_noise = 2 * stats.norm.sf(np.abs(departure) / errors)
-    q_noise, q_scatter = benjamini_hochberg(p_noise), benjamini_hochberg(p_scatter)
+    q_noise = benjamini_hochberg(p_noise)
     scatter = np.abs(departure / np.where(studentised == 0, np.nan, studentised))
     half = np.where(np.isfinite(errors), errors, scatter) * z_value()
     rows, columns = design.cells
@@ -226,12 +213,12 @@ def _scatter(outside: Array, left: Array, sound: np.ndarray, parameters: int) ->
 
 
 def _outlier_p(outside: Array, left: Array, sound: np.ndarray, basis: Array, used: Mask) -> Array:
-    """(n,) p of a residual so large among all pairs, where sources and targets may scatter unlike.
+    """(n,) p of a residual so large as the largest of all, where sources and targets may scatter unlike.
 
     The scatter of a pair is the product of its source's and its target's, each found without the pair and
-    drawn to the common one by ``USUAL_SCATTER`` pairs. How large such a ratio is by chance is drawn: normal
-    scatter, the same effects taken out, the same ratios. Student's t for one common scatter calls some pair
-    in most studies of which one source scatters twice as much as another.
+    drawn to the common one by ``USUAL_SCATTER`` pairs. How large such a ratio is by chance is drawn
+    (``drawn_scatter``): the same effects taken out, the same ratios, the largest of them. Student's t for one
+    common scatter calls some pair in most studies of which one source scatters twice as much as another.
     """
     n = len(outside)
     spread = float(np.sqrt((outside**2).mean()))
@@ -260,10 +247,10 @@ def _outlier_p(outside: Array, left: Array, sound: np.ndarray, basis: Array, use
         return np.asarray(np.sqrt(squares / expected)[:, used])
 
     draws = int(np.clip(4_000_000 // n, 50, 400))
-    noise = np.random.default_rng(11).normal(size=(draws, n))
-    null = np.sort(ratios(noise - (noise @ basis) @ basis.T)[:, sound].ravel())
-    above = len(null) - np.searchsorted(null, ratios(outside[None] / spread)[0] * (1 - 1e-9))
-    return np.where(sound, (1 + above) / (1 + len(null)), np.nan)
+    noise = drawn_scatter(outside, basis, used, draws, np.random.default_rng(11))
+    largest = np.sort(ratios(noise - (noise @ basis) @ basis.T)[:, sound].max(axis=1))
+    above = draws - np.searchsorted(largest, ratios(outside[None] / spread)[0] * (1 - 1e-9))
+    return np.where(sound, (1 + above) / (1 + draws), np.nan)
 
 
 def _noise_errors(noise: Array, basis: Array, left: Array, sound: np.ndarray) -> Array:

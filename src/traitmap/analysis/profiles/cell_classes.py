@@ -29,10 +29,11 @@ from traitmap.matrix.statistics import (
     NO_CHANGE_KNOWN,
     SIGN_FLIP_DRAWS,
     Change,
+    Groups,
     Interval,
     crossed,
+    drawn_weights,
     item_signs,
-    item_weights,
     paired_changes,
     resampled_interval,
     unknown,
@@ -109,12 +110,15 @@ def cell_classes(
     """
     if not items.labels:
         return []
-    weights = item_weights(items.n, draws, seed)
+    weights = drawn_weights(items.n, items.item_groups, draws, seed)
 
     def metrics_of(rows: Sequence[int]) -> tuple[ClassMetrics, dict[str, Array]]:
         answers = items.predicted[list(rows)]
         resampled = resampled_metrics(items.gold, answers, len(items.labels), weights)
-        return class_metrics(items.gold, answers, items.labels, resampled=resampled), resampled
+        metrics = class_metrics(
+            items.gold, answers, items.labels, resampled=resampled, item_groups=items.item_groups
+        )
+        return metrics, resampled
 
     base = None if items.base is None else metrics_of([items.base])
     groups = items.groups
@@ -161,7 +165,7 @@ def _gains(
         by_seed = adapter[name] - base[name]
         value = float(by_seed.mean())
         gains[name] = (
-            resampled_interval(value, resampled[name] - of_base[name], n=items.n, by_seed=by_seed)
+            resampled_interval(value, resampled[name] - of_base[name], n=items.sample, by_seed=by_seed)
             if np.isfinite(value)
             else unknown("undefined for the base or the adapter: one answer for everything")
         )
@@ -175,7 +179,7 @@ def _commonest_changes(items: TargetItems, adapters: Sequence[ClassMetrics]) -> 
     for (_, _, rows), metrics in zip(items.groups, adapters, strict=True):
         hits = (items.predicted == metrics.columns.index(metrics.commonest)).astype(float)
         differences.append(hits[list(rows)] - hits[items.base])
-    return paired_changes(differences, binary=True)
+    return paired_changes(differences, binary=True, groups=items.item_groups)
 
 
 def prior_over(labels: Sequence[str], label_counts: Mapping[str, int]) -> tuple[Array | None, str]:
@@ -220,15 +224,16 @@ def share_distances(
     gold = np.bincount(items.gold, minlength=n_classes) / items.n
     base = None if items.base is None else _answers(items, (items.base,), weights)
     answers = [_answers(items, rows, weights) for _, _, rows in items.groups]
-    shifts = _shifts(answers, base, seed)
+    shifts = _shifts(answers, base, items.item_groups, seed)
     distances = []
     for (source, _, _), adapter, shift in zip(items.groups, answers, shifts, strict=True):
         prior, reason = prior_over(items.labels, label_counts.get(source, {}))
         fields: dict[str, Any] = {"prior": prior, "prior_reason": reason}
         for name, to in (("prior", prior), ("gold", gold)):
-            fields[f"to_{name}"] = _distance(adapter, to, reason)
-            fields[f"base_to_{name}"] = _distance(base, to, reason) if base else unknown("no base")
-            fields[f"toward_{name}"] = _toward(adapter, base, to, shift)
+            fields[f"to_{name}"] = _distance(adapter, to, reason, items.sample)
+            of_base = _distance(base, to, reason, items.sample) if base else unknown("no base")
+            fields[f"base_to_{name}"] = of_base
+            fields[f"toward_{name}"] = _toward(adapter, base, to, shift, items.sample)
         distances.append(fields)
     return distances
 
@@ -241,20 +246,25 @@ def _answers(items: TargetItems, rows: tuple[int, ...], weights: NDArray[np.uint
     return indicators, _normalised(indicators.sum(axis=1)), resampled
 
 
-def _distance(answers: Answers, to: Array | None, reason: str) -> Interval:
-    """Distance of a group's marginal from shares (K,); ``reason`` says why they are unknown."""
+def _distance(answers: Answers, to: Array | None, reason: str, sample: int) -> Interval:
+    """Distance of a group's marginal from shares (K,); ``reason`` says why they are unknown.
+
+    sample: items, those that repeat counted once.
+    """
     if to is None:
         return unknown(reason)
-    indicators, marginals, resampled = answers
+    _, marginals, resampled = answers
     by_seed = total_variation(marginals, to)
     value = float(by_seed.mean())
     if not np.isfinite(value):
         return unknown("no answer is one of the classes")
     draws = total_variation(resampled, to).mean(axis=0)
-    return resampled_interval(value, draws, n=indicators.shape[1], by_seed=by_seed, low=0.0, high=1.0)
+    return resampled_interval(value, draws, n=sample, by_seed=by_seed, low=0.0, high=1.0)
 
 
-def _toward(adapter: Answers, base: Answers | None, to: Array | None, shift: Array | None) -> Change:
+def _toward(
+    adapter: Answers, base: Answers | None, to: Array | None, shift: Array | None, sample: int
+) -> Change:
     """How far the distance fell. One seed: base and adapter change places on items (exact); several: t.
 
     A plain comparison of the adapter with the direction from base to prior would find movement where there
@@ -263,13 +273,12 @@ def _toward(adapter: Answers, base: Answers | None, to: Array | None, shift: Arr
     if to is None or base is None:
         return NO_CHANGE_KNOWN
     (indicators, marginals, resampled), (base_indicators, base_marginals, base_resampled) = adapter, base
-    n = indicators.shape[1]
     by_seed = total_variation(base_marginals, to)[0] - total_variation(marginals, to)
     value = float(by_seed.mean())
     if not np.isfinite(value):
         return Change(unknown("no answer is one of the classes"), nan)
     draws = total_variation(base_resampled[0], to) - total_variation(resampled, to).mean(axis=0)
-    interval = resampled_interval(value, draws, n=n, by_seed=by_seed, low=-1.0, high=1.0)
+    interval = resampled_interval(value, draws, n=sample, by_seed=by_seed, low=-1.0, high=1.0)
     if shift is not None:
         first, second = indicators[0], base_indicators[0]
         if not (first != second).any():
@@ -279,13 +288,15 @@ def _toward(adapter: Answers, base: Answers | None, to: Array | None, shift: Arr
         fall = before - total_variation(_normalised(middle + shift), to)
         return Change(interval, float((1 + (np.abs(fall) >= abs(value) - 1e-6).sum()) / (1 + len(fall))))
     spread = float(np.nanvar(draws, ddof=1)) if np.ptp(draws) > 0 else 0.0
-    return Change(interval, crossed(value, items=spread, freedom=n - 1, by_seed=by_seed).p)
+    return Change(interval, crossed(value, items=spread, freedom=sample - 1, by_seed=by_seed).p)
 
 
-def _shifts(answers: Sequence[Answers], base: Answers | None, seed: int) -> list[Array | None]:
+def _shifts(
+    answers: Sequence[Answers], base: Answers | None, groups: Groups | None, seed: int
+) -> list[Array | None]:
     """(draws, K) half of what exchanging base and adapter moves; None where seeds answer differently.
 
-    Seeds that answer alike count as one.
+    Seeds that answer alike count as one. groups: (n,) of items whose answers change places together.
     """
     shifts: list[Array | None] = [None] * len(answers)
     alike = [place for place, (indicators, *_) in enumerate(answers) if (indicators == indicators[:1]).all()]
@@ -293,7 +304,9 @@ def _shifts(answers: Sequence[Answers], base: Answers | None, seed: int) -> list
         return shifts
     base_answers = base[0][0]
     moved = np.concatenate([answers[place][0][0] - base_answers for place in alike], axis=1)
-    drawn = item_signs(len(base_answers), SIGN_FLIP_DRAWS, seed) @ (moved / 2)
+    if groups is not None:
+        moved = np.stack([np.bincount(groups, column) for column in moved.T], axis=1)
+    drawn = item_signs(len(moved), SIGN_FLIP_DRAWS, seed) @ (moved / 2)
     for place, shift in zip(alike, np.split(drawn, len(alike), axis=1), strict=True):
         shifts[place] = shift
     return shifts

@@ -16,7 +16,7 @@ from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array
-from traitmap.matrix.statistics import NO_CHANGE_KNOWN, Change, paired_changes
+from traitmap.matrix.statistics import NO_CHANGE_KNOWN, Change, Groups, paired_changes
 from traitmap.study.settings import BASELINE
 
 MOST_CLASSES = 20
@@ -37,6 +37,7 @@ class TargetItems:
     parsed: (A, n). tokens: (A, n) of the output or the chosen answer. characters: (A, n) of the output
         without surrounding blanks, NaN where nothing was generated. stopped: (A, n) 1 or 0, NaN where
         unknown. gold_characters: (n,). generated: whether answers are free text.
+    item_groups: (n,) of items that repeat or belong together, see ``matrix.statistics``.
     """
 
     target: str
@@ -50,10 +51,16 @@ class TargetItems:
     stopped: Array
     gold_characters: Array
     generated: bool
+    item_groups: Groups | None = None
 
     @property
     def n(self) -> int:
         return self.parsed.shape[1]
+
+    @property
+    def sample(self) -> int:
+        """How many items are a sample: those of one group count once."""
+        return self.n if self.item_groups is None else int(self.item_groups.max()) + 1
 
     @property
     def base(self) -> int | None:
@@ -87,7 +94,8 @@ class TargetItems:
         if self.base is None:
             return [NO_CHANGE_KNOWN] * len(self.groups)
         zero = values[self.base]
-        return paired_changes([values[list(rows)] - zero for _, _, rows in self.groups], binary=binary)
+        differences = [values[list(rows)] - zero for _, _, rows in self.groups]
+        return paired_changes(differences, binary=binary, groups=self.item_groups)
 
     @property
     def single_seeds(self) -> dict[str, int]:
@@ -98,11 +106,15 @@ class TargetItems:
 
 
 def target_items(
-    target: str, outcomes: Mapping[Key, Sequence[Outcome]], texts: Sequence[TaskText] = ()
+    target: str,
+    outcomes: Mapping[Key, Sequence[Outcome]],
+    texts: Sequence[TaskText] = (),
+    item_groups: Groups | None = None,
 ) -> TargetItems | None:
     """Arrays of one target; None where there is neither a class nor a length to speak of.
 
-    outcomes: by (source, seed). texts: the target's items, whose choices then name the classes.
+    outcomes: by (source, seed). texts: the target's items, whose choices then name the classes. item_groups:
+    (n,) of items that repeat; without effect where they are of another number of items.
     MatrixError where adapters did not answer the same items.
     """
     outcomes = {key: outcomes[key] for key in outcomes if len(outcomes[key])}
@@ -139,6 +151,7 @@ def target_items(
         ),
         gold_characters=np.array([len(outcome.gold.strip()) for outcome in rows[0]], dtype=float),
         generated=generated,
+        item_groups=item_groups if item_groups is not None and len(item_groups) == len(digests) else None,
     )
 
 

@@ -26,10 +26,12 @@ from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import (
     UNBOUNDED,
     Change,
+    Groups,
     Interval,
     VarianceTerm,
     crossed_contrast,
     crossed_mean,
+    grouped,
     ratio_interval,
     share_interval,
     unknown,
@@ -131,11 +133,15 @@ def cell_lengths(
             written="generated" if items.generated else "chosen",
             tokens=tokens[place],
             characters=characters[place],
-            endless=_endless(endless[list(rows)]),
-            base_endless=unknown("no base") if items.base is None else _endless(endless[[items.base]]),
+            endless=_endless(endless[list(rows)], items.item_groups),
+            base_endless=unknown("no base")
+            if items.base is None
+            else _endless(endless[[items.base]], items.item_groups),
             endless_change=endless_change,
-            unparsed=share_interval(unparsed[list(rows)]),
-            base_unparsed=unknown("no base") if items.base is None else share_interval(unparsed[items.base]),
+            unparsed=share_interval(unparsed[list(rows)], items.item_groups),
+            base_unparsed=unknown("no base")
+            if items.base is None
+            else share_interval(unparsed[items.base], items.item_groups),
             unparsed_change=unparsed_change,
         )
         for place, ((source, cell_seed, rows), endless_change, unparsed_change) in enumerate(
@@ -209,14 +215,16 @@ def _comparisons(
                 base=of_base,
                 gold=of_gold,
                 source=known[source][0],
-                mean=crossed_mean(adapter).interval(low=0.0),
+                mean=crossed_mean(grouped(adapter, items.item_groups)).interval(low=0.0),
                 change=change,
                 to_base=_paired(adapter, base, seed),
                 to_gold=_paired(adapter, gold, seed),
                 to_source=sample_distance(adapter, outputs, seed=seed),
                 base_to_gold=base_to_gold,
                 base_to_source=known[source][1],
-                interpolation=interpolation(adapter, base, outputs)
+                interpolation=interpolation(
+                    grouped(adapter, items.item_groups), grouped(base, items.item_groups), outputs
+                )
                 if base is not None and len(outputs)
                 else unknown(known[source][0].reason or of_base.reason),
             )
@@ -230,8 +238,8 @@ def _paired(adapter: Array | None, reference: Array | None, seed: int) -> Length
     return paired_distance(np.atleast_2d(adapter), reference, seed=seed)
 
 
-def _endless(endless: Array) -> Interval:
+def _endless(endless: Array, item_groups: Groups | None) -> Interval:
     """Share that never stopped among the answers of which it is known."""
     if not np.isfinite(endless).all():
         return unknown("it was not recorded whether outputs stopped")
-    return share_interval(endless)
+    return share_interval(endless, item_groups)

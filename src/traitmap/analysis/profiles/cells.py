@@ -27,7 +27,7 @@ from traitmap.data.records import Outcome
 from traitmap.data.texts import Texts
 from traitmap.jsonable import jsonable
 from traitmap.matrix.record import Array
-from traitmap.matrix.statistics import Interval, benjamini_hochberg, detectable
+from traitmap.matrix.statistics import Groups, Interval, benjamini_hochberg, detectable
 from traitmap.wording import related
 
 Reasons = Mapping[tuple[str, str], tuple[Reason, ...]]
@@ -127,6 +127,7 @@ def cell_profiles(
     label_counts: Mapping[str, Mapping[str, int]] | None = None,
     source_tokens: Mapping[str, Sequence[int]] | None = None,
     gold_tokens: Mapping[str, Sequence[int]] | None = None,
+    item_groups: Mapping[str, Groups] | None = None,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> CellProfiles:
@@ -139,6 +140,7 @@ def cell_profiles(
         (source -> label word -> examples) are given. target_texts: items by target; choices name classes.
     source_tokens, gold_tokens: tokens of source outputs and of gold answers where somebody counted them;
         without them, lengths are compared with the source's in characters.
+    item_groups: target -> (n,) group of each item, where some repeat: groups are then the sample.
     draws: resampled sets of items for each interval. MatrixError where adapters answered different items.
     """
     texts, tokens = source_texts or {}, source_tokens or {}
@@ -158,7 +160,9 @@ def cell_profiles(
     classes: list[CellClasses] = []
     lengths: list[CellLengths] = []
     for target, answers_of in by_target.items():
-        items = target_items(target, answers_of, (target_texts or {}).get(target, ()))
+        items = target_items(
+            target, answers_of, (target_texts or {}).get(target, ()), (item_groups or {}).get(target)
+        )
         if items is None:
             continue
         single = items.single_seeds

@@ -30,9 +30,12 @@ from traitmap.jsonable import jsonable
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import (
     Estimate,
+    Groups,
     Interval,
     crossed_mean,
-    item_weights,
+    drawn_weights,
+    grouped,
+    numbered_groups,
     resampled_interval,
     share_interval,
     unknown,
@@ -333,30 +336,34 @@ def class_metrics(
     draws: int = DRAWS,
     seed: int = 0,
     resampled: Mapping[str, Array] | None = None,
+    item_groups: Groups | None = None,
 ) -> ClassMetrics:
     """Metrics of answers on items, with intervals over items (and seeds).
 
     gold: (n,) codes of the K labels. predicted: (S, n) or (n,) codes; K is unparsed, K + 1 another answer.
-    draws, seed: of resampled items, where ``resampled`` (of ``resampled_metrics``) is not given.
+    draws, seed: of resampled items, where ``resampled`` (of ``resampled_metrics``) is not given. item_groups:
+    (n,) of items that repeat or belong together, which are then drawn as one.
     """
     gold, predicted = np.asarray(gold, dtype=np.int64), np.atleast_2d(np.asarray(predicted, dtype=np.int64))
     n_classes, n = len(labels), len(gold)
     by_seed = np.array([confusion_counts(gold, row, n_classes) for row in predicted])
     values = seed_metrics(by_seed)
     if resampled is None:
-        resampled = resampled_metrics(gold, predicted, n_classes, item_weights(n, draws, seed))
+        weights = drawn_weights(n, item_groups, draws, seed)
+        resampled = resampled_metrics(gold, predicted, n_classes, weights)
+    sample = n if item_groups is None else int(item_groups.max()) + 1
     intervals = {}
     for name in (*METRICS, "collapse"):
         numbers = values[name]
         value = float(np.mean(numbers))
         intervals[name] = (
             resampled_interval(
-                value, resampled[name], n=n, by_seed=numbers, low=LOWEST.get(name, -np.inf), high=1.0
+                value, resampled[name], n=sample, by_seed=numbers, low=LOWEST.get(name, -np.inf), high=1.0
             )
             if isfinite(value)
             else unknown("all answers, or all gold answers, are of one class")
         )
-    marginal = tuple(share_interval(predicted == code) for code in range(n_classes + 2))
+    marginal = tuple(share_interval(predicted == code, item_groups) for code in range(n_classes + 2))
     shares = np.array([interval.value for interval in marginal])
     top = int(shares.argmax())
     gold_shares = np.bincount(gold, minlength=n_classes) / n
@@ -369,14 +376,17 @@ def class_metrics(
         items=n,
         seeds=len(predicted),
         **{name: intervals[name] for name in METRICS if name != "accuracy"},
-        accuracy=share_interval(predicted == gold),
+        accuracy=share_interval(predicted == gold, item_groups),
         recall=tuple(
-            share_interval(predicted[:, gold == code] == code)
+            share_interval(
+                predicted[:, gold == code] == code,
+                None if item_groups is None else numbered_groups(item_groups[gold == code]),
+            )
             if (gold == code).any()
             else unknown("the class is never gold")
             for code in range(n_classes)
         ),
-        precision=tuple(_precision(gold, predicted, code) for code in range(n_classes)),
+        precision=tuple(_precision(gold, predicted, code, item_groups) for code in range(n_classes)),
         marginal=marginal,
         gold=gold_shares,
         majority=float(gold_shares.max()),
@@ -477,14 +487,15 @@ def resampled_metrics(
     return sums
 
 
-def _precision(gold: Codes, predicted: Codes, code: int) -> Interval:
+def _precision(gold: Codes, predicted: Codes, code: int, item_groups: Groups | None) -> Interval:
     """Wilson's interval over the answers of the class; over several seeds that of a ratio, linearised."""
     answered = predicted == code
     if not answered.any():
         return unknown("the class is never answered")
     if len(answered) == 1:
-        return share_interval((gold == code)[answered[0]])
+        groups = None if item_groups is None else numbered_groups(item_groups[answered[0]])
+        return share_interval((gold == code)[answered[0]], groups)
     share = float((answered & (gold == code)).sum() / answered.sum())
     residuals = answered * ((gold == code) - share) / answered.mean()
-    spread = crossed_mean(residuals)
+    spread = crossed_mean(grouped(residuals, item_groups))
     return Estimate(share, spread.error, spread.freedom).interval(0.0, 1.0)

@@ -418,12 +418,16 @@ def _effects_on(
     """Effects of every relation on the cells of one target, on the items that base and adapter answered."""
     scores = matrix.item_scores[target][:, :, relations.texts]
     strata = _strata(relations, classes)
+    first = np.ones(len(relations.texts), dtype=bool)
+    if (groups := matrix.item_groups.get(target)) is not None:  # of items that repeat the first counts
+        first[:] = False
+        first[np.unique(groups[relations.texts], return_index=True)[1]] = True
     for source in sources:
         row = scores[1 + matrix.sources.index(source)]
         measured = row[np.isfinite(row).any(axis=1)]
         if not len(measured):
             continue
-        both = np.isfinite(scores[0, 0]) & np.isfinite(measured).all(axis=0)
+        both = first & np.isfinite(scores[0, 0]) & np.isfinite(measured).all(axis=0)
         if both.any():
             effects = _effects_of_cell(
                 relations.present[both],

@@ -10,13 +10,14 @@ record is brought into the matrix's own order at the end.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from traitmap.analysis.explanation.families import variations_of
 from traitmap.analysis.traits.components import (
     Components,
     Rotation,
@@ -28,6 +29,8 @@ from traitmap.analysis.traits.components import (
     rotate_components,
     standardise,
 )
+from traitmap.analysis.traits.copies import Clusters, source_clusters, target_clusters
+from traitmap.analysis.traits.description import listed
 from traitmap.analysis.traits.dimension import (
     above_null,
     cross_validate,
@@ -38,12 +41,13 @@ from traitmap.analysis.traits.dimension import (
 from traitmap.analysis.traits.findings import all_findings
 from traitmap.analysis.traits.measurement import RemeasuredTable, measure, noise_summary, seed_reliability
 from traitmap.analysis.traits.naming import name_components
-from traitmap.analysis.traits.records import Stability, Traits
+from traitmap.analysis.traits.records import CrossValidation, Stability, Traits
 from traitmap.analysis.traits.scaling import PreparedTable, Scale, prepare, scale_slope, untransform
-from traitmap.analysis.traits.stability import ResampledTable, assess
+from traitmap.analysis.traits.stability import ResampledTable, assess, nameable
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
 
+LEAST_SOURCES = 3  # below which near copies are left in
 LARGE = 20_000  # cells from which fewer folds and draws are used, unless they are asked for
 
 
@@ -55,6 +59,9 @@ def decompose(
     rotate: Rotation = "none",
     mask_diagonal: bool | Literal["auto"] = "auto",
     diagonal: Sequence[tuple[str, str]] = (),
+    variations: bool = False,
+    near_copies: bool = False,
+    least_share: float = 0.02,
     names: Sequence[str] = (),
     majority_share: Array | None = None,
     claimed_share: float | None = None,
@@ -68,10 +75,15 @@ def decompose(
     scale: ``standard`` z-scores targets, ``center`` keeps their spread, ``gain`` subtracts the base
         first (the same components as ``center``), ``logit`` takes log-odds of proportions, ``double``
         subtracts source means too, so that only the pattern of a source over targets is left.
-    components: ``auto`` uses as many as cross-validation supports (none is possible), or a number.
+    components: ``auto`` uses those that count as traits (none is possible), or a number. A component counts
+        where cross-validation supports it, it takes away at least ``least_share`` of the variance, and more
+        than the 95th percentile of tables without structure.
     rotate: rotation of the used components: ``none``, ``varimax``, ``oblimin``.
     mask_diagonal: leave out cells whose source and target have the same name (``auto``, True), with
         the further pairs in ``diagonal``; False keeps all but those pairs.
+    variations: let sources that are made from others take part. near_copies: likewise sources whose rows
+        agree with another's beyond their noise, of which otherwise one stands for all. What takes no part
+        is projected on the components.
     names: names of the first components. majority_share: (S, T) share of an adapter's predictions that
         are its commonest one, to find collapsed sources from predictions rather than scores.
     claimed_share: share of variance that was published for the used components, to hold against its
@@ -83,7 +95,8 @@ def decompose(
     """
     if rotate not in get_args(Rotation):
         raise MatrixError(f"rotate {rotate!r} is unknown; use one of {', '.join(get_args(Rotation))}")
-    prepared = prepare(matrix, scale=scale, mask_diagonal=mask_diagonal, diagonal=diagonal)
+    if not 0 <= least_share < 1:
+        raise MatrixError(f"least_share={least_share!r} is not a share; give a number from 0 to below 1")
     if claimed_share is not None and not 0 <= claimed_share <= 1:
         raise MatrixError(f"claimed_share={claimed_share!r} is not a share; give a number from 0 to 1")
     share = None if majority_share is None else np.asarray(majority_share, dtype=float)
@@ -92,19 +105,24 @@ def decompose(
             f"majority_share has shape {share.shape}, but the matrix has {matrix.values.shape} (sources, "
             "targets); give one share for each cell, NaN where unknown"
         )
-    if share is not None:
-        share = share[np.ix_(prepared.row_order, prepared.column_order)]
-    effort = _effort(prepared.table.size, n_bootstrap, n_permutations, cv_seeds)
+    effort = _effort(matrix.values.size, n_bootstrap, n_permutations, cv_seeds)
     settings = {
         "components": components,
         "mask_diagonal": mask_diagonal,
+        "variations": variations,
+        "near_copies": near_copies,
+        "least_share": least_share,
         "claimed_share": claimed_share,
         "seed": seed,
     }
     # Small matrices gain nothing from more threads, and one thread gives the same bits on every machine.
     with threadpool_limits(limits=1, user_api="blas"):
-        traits = _decomposed(matrix, prepared, scale, rotate, tuple(names), effort, settings)
-        traits = _in_matrix_order(traits, matrix, prepared)
+        examined = _examined(matrix, scale, tuple(diagonal), effort, settings)
+        prepared = examined.prepared
+        if share is not None:
+            share = share[np.ix_((*prepared.row_order, *prepared.aside_rows), prepared.column_order)]
+        traits = _decomposed(matrix, examined, scale, rotate, tuple(names), effort, settings)
+        traits = _in_matrix_order(traits, matrix, prepared, _projected(traits, prepared, scale))
         return replace(traits, warnings=all_findings(matrix, prepared, traits, share))
 
 
@@ -144,17 +162,53 @@ def _effort(
     return {**draws, "folds": 5 if large else 10, "noise_tables": noise_tables}
 
 
-def _decomposed(
+@dataclass(frozen=True)
+class _Examined:
+    """The table that is decomposed, how many components fit it, and what of it says the same.
+
+    filled: (S', T') its completion. blocks: (T',) of targets that say the same; None where none do.
+    """
+
+    prepared: PreparedTable
+    validation: CrossValidation
+    filled: Array
+    blocks: Clusters | None
+
+
+def _examined(
     matrix: TransferMatrix,
-    prepared: PreparedTable,
     scale: Scale,
-    rotate: Rotation,
-    names: tuple[str, ...],
+    diagonal: tuple[tuple[str, str], ...],
     effort: Mapping[str, int],
     settings: Mapping[str, Any],
-) -> Traits:
-    """The whole analysis over the S' sources and T' targets that are decomposed, in canonical order."""
-    table, observed, metric, seed = prepared.table, prepared.observed, prepared.metric, settings["seed"]
+) -> _Examined:
+    """The table without variations and near copies, cross-validated with targets that say the same as one."""
+    made = {} if settings["variations"] else variations_of(matrix)
+    aside = {name: f"made from {listed(tuple(how['parents']))}" for name, how in made.items()}
+    while True:
+        prepared = prepare(
+            matrix,
+            scale=scale,
+            mask_diagonal=settings["mask_diagonal"],
+            diagonal=diagonal,
+            aside=aside,
+        )
+        validation, filled = _fitted(prepared, None, effort, settings["seed"])
+        copies = {} if settings["near_copies"] else _near_copies(prepared, filled, validation.chosen)
+        if not copies or len(prepared.sources) - len(copies) < LEAST_SOURCES:
+            break
+        aside = {**aside, **copies}
+    blocks = target_clusters(prepared.targets, matrix.conditions.get("shared_items") or ())
+    if len(np.unique(blocks)) == len(blocks):
+        return _Examined(prepared, validation, filled, None)
+    return _Examined(prepared, *_fitted(prepared, blocks, effort, settings["seed"]), blocks)
+
+
+def _fitted(
+    prepared: PreparedTable, blocks: Clusters | None, effort: Mapping[str, int], seed: int
+) -> tuple[CrossValidation, Array]:
+    """How many components fit, and the table completed by as many."""
+    table, observed, metric = prepared.table, prepared.observed, prepared.metric
     validation = cross_validate(
         table,
         observed,
@@ -163,24 +217,63 @@ def _decomposed(
         seeds=effort["cv_seeds"],
         folds=effort["folds"],
         seed=seed,
+        blocks=blocks,
     )
     rank = validation.chosen
-    filled = complete_tables(table[None], observed[None], rank, metric, tolerance=1e-10, limit=5000)[0]
+    return validation, complete_tables(
+        table[None], observed[None], rank, metric, tolerance=1e-10, limit=5000
+    )[0]
+
+
+def _near_copies(prepared: PreparedTable, filled: Array, rank: int) -> dict[str, str]:
+    """Sources for which another one stands: of each cluster the one with most values, the first by name."""
+    clusters = source_clusters(prepared.table, prepared.observed, filled, rank, prepared.metric)
+    copies = {}
+    for cluster in np.unique(clusters):
+        members = np.flatnonzero(clusters == cluster)
+        first = members[np.argmax(prepared.observed[members].sum(axis=1))]
+        for member in members[members != first]:
+            copies[prepared.sources[member]] = f"agrees with {prepared.sources[first]} beyond noise"
+    return copies
+
+
+def _decomposed(
+    matrix: TransferMatrix,
+    examined_table: _Examined,
+    scale: Scale,
+    rotate: Rotation,
+    names: tuple[str, ...],
+    effort: Mapping[str, int],
+    settings: Mapping[str, Any],
+) -> Traits:
+    """The whole analysis over the S' sources and T' targets that are decomposed, in canonical order."""
+    prepared, filled = examined_table.prepared, examined_table.filled
+    table, observed, metric, seed = prepared.table, prepared.observed, prepared.metric, settings["seed"]
+    rank = examined_table.validation.chosen
     unrotated = components_of(filled, metric)
-    used = _checked_count(settings["components"], rank, len(unrotated.singular), table.shape)
+    nulls = _nulls(examined_table, unrotated, effort, seed)
+    count = counted(unrotated.ratios[:rank], nulls["null_p95"], settings["least_share"])
+    used = _checked_count(settings["components"], count, len(unrotated.singular), table.shape)
     rotated, transform, ratios = rotate_components(unrotated, used, rotate)
     examined = rotated.v[:, : min(max(used, 4), len(unrotated.singular))]
-    subject = ResampledTable(table, filled, observed, examined, rank, metric, rotate, used)
-    evidence = name_components(
-        rotated.v, prepared.targets, matrix.target_tags, names, supported=used, seed=int(seed)
+    subject = ResampledTable(
+        table, filled, observed, examined, rank, metric, rotate, used, examined_table.blocks
     )
     slope = scale_slope(prepared.values, observed, scale)
     measured = measure(matrix, prepared, filled, rank, slope, draws=effort["n_bootstrap"], seed=seed)
+    resampled = _resampled(prepared, subject, rotated.v, measured, effort, seed)
+    firm = nameable(resampled["stability"], used) if effort["n_bootstrap"] else tuple(range(used))
+    evidence = name_components(
+        rotated.v, prepared.targets, matrix.target_tags, names, supported=used, stable=firm, seed=int(seed)
+    )
+    nulls["n_components"] = MappingProxyType(
+        {**nulls["n_components"], "used": used, "stable": len(firm) if effort["n_bootstrap"] else 0}
+    )
     return Traits(
         sources=prepared.sources,
         targets=prepared.targets,
         explained_variance_ratio=unrotated.ratios,
-        **_against_nulls(subject, unrotated, effort, seed),
+        **nulls,
         loadings=rotated.v,
         scores_u=rotated.u,
         scores=rotated.u * rotated.singular,
@@ -192,8 +285,8 @@ def _decomposed(
         divisors=unrotated.divisor,
         completed=untransform(filled, prepared.baseline, scale),
         masked=prepared.masked,
-        cross_validation=validation,
-        **_resampled(prepared, subject, rotated.v, measured, effort, seed),
+        cross_validation=examined_table.validation,
+        **resampled,
         noise=noise_summary(
             unrotated,
             len(prepared.sources),
@@ -207,6 +300,7 @@ def _decomposed(
         naming=evidence,
         warnings=(),
         conditions=_conditions(prepared, subject, measured, scale, effort, settings),
+        aside=prepared.aside,
         rotation=transform,
         factor_correlation=None if transform is None else transform.T @ transform,
         rotated_variance_ratio=ratios,
@@ -225,32 +319,47 @@ def _checked_count(components: int | str, supported: int, existing: int, shape: 
     return components
 
 
-def _against_nulls(
-    subject: ResampledTable, unrotated: Components, effort: Mapping[str, int], seed: int
+def _nulls(
+    examined: _Examined, unrotated: Components, effort: Mapping[str, int], seed: int
 ) -> dict[str, Any]:
-    """Fields on the number of components and on the permutation null.
+    """Fields on the permutation null, and ``n_components`` by each criterion alone.
 
     Permuted and Gaussian tables (Horn) pass through the same masking, completion and scaling.
     """
-    metric, observed, rank = subject.metric, subject.observed, subject.rank
-    z = standardise(subject.filled[None], metric)[0][0]
+    observed, metric = examined.prepared.observed, examined.prepared.metric
+    rank, z = examined.validation.chosen, standardise(examined.filled[None], metric)[0][0]
     spread = np.ones(z.shape[1]) if metric == "standard" else z.std(axis=0)
     options = {"draws": effort["n_permutations"], "count": len(unrotated.singular), "seed": seed}
-    permuted = permutation_null(z, observed, rank, metric, **options)
-    gaussian = gaussian_null(observed, spread, rank, metric, **options)
+    blocks, correlation = examined.blocks, None
+    if blocks is not None:
+        correlation = np.where(blocks[:, None] == blocks, np.corrcoef(z.T), 0.0)
+    permuted = permutation_null(z, observed, rank, metric, blocks=blocks, **options)
+    gaussian = gaussian_null(observed, spread, rank, metric, correlation=correlation, **options)
     band, running = spectrum_band(permuted), spectrum_band(np.cumsum(permuted, axis=1))
     counts = {
         "cv": rank,
         "parallel": above_null(unrotated.ratios, spectrum_band(gaussian)[2]),
         "permutation": above_null(unrotated.ratios, band[2]),
-        "used": subject.used,
     }
     names = ("mean", "p05", "p95")
     return {
-        "n_components": MappingProxyType(counts),
+        "n_components": counts,
         **{f"null_{name}": values for name, values in zip(names, band, strict=True)},
         **{f"null_cumulative_{name}": values for name, values in zip(names, running, strict=True)},
     }
+
+
+def counted(ratios: Array, null_p95: Array, least_share: float) -> int:
+    """How many of the components that fit count as traits: those before the first that takes away too little.
+
+    ratios: (k,) explained variance of the components that cross-validation supports. null_p95: (C,) of tables
+    without structure, NaN where none were drawn: then it is not asked for.
+    """
+    enough = ratios >= least_share
+    if np.isfinite(null_p95).all():
+        enough &= ratios > null_p95[: len(ratios)] + 1e-12
+    below = np.flatnonzero(~enough)
+    return int(below[0]) if below.size else len(ratios)
 
 
 def _base_scores(prepared: PreparedTable, found: Components, loadings: Array, scale: Scale) -> Array:
@@ -314,6 +423,32 @@ def _resampled(
     return {"stability": stability, "loadings_low": low, "loadings_high": high, "biplot": plane}
 
 
+def _projected(traits: Traits, prepared: PreparedTable, scale: Scale) -> dict[str, Array]:
+    """(E, C) scores and effects of sources that take no part, and their values (E, T') completed.
+
+    Unknown cells are as the supported components fit the known ones.
+    """
+    z = (prepared.aside_table - traits.centers) / traits.divisors
+    if prepared.metric == "double":
+        z = z - np.nanmean(z, axis=1, keepdims=True)
+    loadings = traits.loadings[:, : traits.n_components["cv"]]
+    for row in z:
+        unknown = ~np.isfinite(row)
+        row[unknown] = loadings[unknown] @ np.linalg.lstsq(loadings[~unknown], row[~unknown], rcond=None)[0]
+    scores = z @ np.linalg.pinv(traits.loadings).T
+    size = np.linalg.norm(traits.scores, axis=0)
+    values = untransform(z * traits.divisors + traits.centers, prepared.baseline, scale)
+    known = np.isfinite(prepared.baseline).all()
+    reference = prepared.baseline if known else traits.completed.mean(axis=0)
+    known_values = prepared.aside_values
+    return {
+        "completed": np.where(np.isfinite(known_values), known_values, values),
+        "scores": scores,
+        "scores_u": scores / np.where(size > 0, size, 1.0),
+        "effects": effects_in_points(values, reference, effect_weights(traits.loadings), prepared.points),
+    }
+
+
 def _conditions(
     prepared: PreparedTable,
     subject: ResampledTable,
@@ -339,6 +474,11 @@ def _conditions(
         "rotate": subject.rotation,
         **settings,
         "masked_cells": [[prepared.sources[i], prepared.targets[j]] for i, j in np.argwhere(prepared.masked)],
+        "targets_alike": [
+            [prepared.targets[j] for j in np.flatnonzero(subject.blocks == block)]
+            for block in (() if subject.blocks is None else np.unique(subject.blocks))
+            if (subject.blocks == block).sum() > 1
+        ],
         "missing_cells": int((~prepared.observed & ~prepared.masked).sum()),
         "completion": f"regularised iterative PCA with {subject.rank} components",
         "cross_validation": f"element-wise, {effort['folds']} folds, {effort['cv_seeds']} seeds, one SE",
@@ -358,8 +498,13 @@ def _conditions(
     }
 
 
-def _in_matrix_order(traits: Traits, matrix: TransferMatrix, prepared: PreparedTable) -> Traits:
-    """The traits over all sources and targets of the matrix, in its own order; NaN where left out."""
+def _in_matrix_order(
+    traits: Traits, matrix: TransferMatrix, prepared: PreparedTable, projected: Mapping[str, Array]
+) -> Traits:
+    """The traits over all sources and targets of the matrix, in its own order; NaN where left out.
+
+    projected: scores and effects of sources that take no part.
+    """
 
     def by_source(part: Array) -> Array:
         whole = np.full((len(matrix.sources), *part.shape[1:]), np.nan)
@@ -377,16 +522,22 @@ def _in_matrix_order(traits: Traits, matrix: TransferMatrix, prepared: PreparedT
     placed: dict[str, Any] = {}
     for field in ("scores_u", "scores", "effects", "effects_low", "effects_high", "leverage"):
         placed[field] = by_source(getattr(traits, field))
+        if field in projected:
+            placed[field][list(prepared.aside_rows)] = projected[field]
+    completed = by_cell(traits.completed)
+    completed[np.ix_(prepared.aside_rows, prepared.column_order)] = projected["completed"]
     for field in ("loadings", "loadings_low", "loadings_high", "centers", "divisors"):
         placed[field] = by_target(getattr(traits, field))
+    masked = by_cell(traits.masked.astype(float)) == 1
+    masked[np.ix_(prepared.aside_rows, prepared.column_order)] = prepared.aside_masked
     noise, plane = traits.noise, traits.biplot
     return replace(
         traits,
         sources=matrix.sources,
         targets=matrix.targets,
         **placed,
-        completed=by_cell(traits.completed),
-        masked=by_cell(traits.masked.astype(float)) == 1,
+        completed=completed,
+        masked=masked,
         noise=replace(
             noise,
             variance=by_target(noise.variance),
@@ -396,7 +547,7 @@ def _in_matrix_order(traits: Traits, matrix: TransferMatrix, prepared: PreparedT
         biplot=plane
         and replace(
             plane,
-            scores=by_source(plane.scores),
+            scores=placed["scores"][:, : plane.scores.shape[1]],
             loadings=by_target(plane.loadings),
             scores_covariance=by_source(plane.scores_covariance),
             loadings_covariance=by_target(plane.loadings_covariance),

@@ -53,7 +53,7 @@ def listed(names: Sequence[str], most: int = 6) -> str:
 def describe(traits: Traits) -> list[str]:
     """One sentence or two per line, each with its numbers.
 
-    How many components the data support; their share of variance beside its null; each used component with
+    How many components fit, count and can be named; their share of variance and its null; each used one with
     what loads on it and which sources it moves; stability; measurement noise; what cannot be told.
     """
     used = traits.n_components["used"]
@@ -69,23 +69,49 @@ def describe(traits: Traits) -> list[str]:
 
 
 def _support(traits: Traits) -> str:
-    """How many components, and by which criterion."""
+    """How many components fit, how many of them count as traits, and whether any is stable enough to name."""
     counts, shape = traits.n_components, f"{traits.conditions['rows']} x {traits.conditions['columns']}"
-    errors = traits.cross_validation.errors
-    if counts["cv"] == 0:
-        support = f"No trait is supported: in this {shape} table a target's mean predicts held-out cells best"
-    else:
-        gain = 1 - errors[counts["cv"]] / errors[0] if errors[0] > 0 else float("nan")
-        subject, pronoun = ("1 trait is", "it predicts") if counts["cv"] == 1 else (
-            f"{counts['cv']} traits are", "they predict"
-        )  # fmt: skip
-        support = (
-            f"{subject} supported in this {shape} table: {pronoun} held-out cells {gain:.0%} better than "
-            "the target's mean"
-        )
+    errors, fit = traits.cross_validation.errors, counts["cv"]
     others = f"parallel analysis says {counts['parallel']}, the permutation null {counts['permutation']}"
-    by_hand = f"; {counts['used']} used, as asked" if counts["used"] != counts["cv"] else ""
-    return f"{support} ({others}{by_hand})."
+    if fit == 0:
+        by_hand = f"; {counts['used']} used, as asked" if counts["used"] else ""
+        return (
+            f"No component fits: in this {shape} table a target's mean predicts held-out cells best "
+            f"({others}{by_hand})."
+        )
+    gain = 1 - errors[fit] / errors[0] if errors[0] > 0 else float("nan")
+    subject, pronoun = ("1 component fits", "it predicts") if fit == 1 else (
+        f"{fit} components fit", "they predict"
+    )  # fmt: skip
+    head = f"{subject} this {shape} table: {pronoun} held-out cells {gain:.0%} better than the target's mean"
+    return f"{head} ({others}); {_counting(traits)}{_naming(traits)}."
+
+
+def _counting(traits: Traits) -> str:
+    """How many of the components that fit count as traits."""
+    fit, used = traits.n_components["cv"], traits.n_components["used"]
+    least = traits.conditions.get("least_share", 0.0)
+    if traits.conditions.get("components", "auto") != "auto":
+        return f"{used} used, as asked"
+    rest = f"takes away less than {least:.0%} of the variance, or no more than noise does"
+    if used == fit:
+        return "it counts as a trait" if fit == 1 else f"{'both' if fit == 2 else 'all'} count as traits"
+    if used == 0:
+        return f"none counts as a trait: the first {rest}"
+    return f"{used} of them {'counts as a trait' if used == 1 else 'count as traits'}: the next {rest}"
+
+
+def _naming(traits: Traits) -> str:
+    """Whether traits are stable enough to be named; nothing where nothing was resampled, or none counts."""
+    used, stable = traits.n_components["used"], traits.n_components.get("stable", 0)
+    if not used or "adapters" not in traits.stability.resamplings:
+        return ""
+    if stable == used:
+        return ", stable enough to name" if used == 1 else "; each is stable enough to name"
+    if stable:
+        return f"; {stable} of them {'is' if stable == 1 else 'are'} stable enough to name"
+    none = {1: "it is not", 2: "neither is"}.get(used, "none is")
+    return f"; {none} stable enough to name"
 
 
 def _against_null(traits: Traits) -> str:
@@ -127,7 +153,7 @@ def _component(traits: Traits, c: int) -> str:
     ends = known[np.argsort(-np.abs(effects[known]), kind="stable")][:2]
     moved = listed([effect(s) for s in ends])
     against = "the base" if traits.conditions["effects_against"] == "base" else "the mean of the sources"
-    name = f"PC{c} ({traits.names[c]})"
+    name = f"PC{c}" + (f" ({traits.names[c]})" if traits.names[c] else "")
     return f"{name} loads most on {strongest}. Against {against}, it moves most: {moved}."
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from traitmap.analysis.traits.components import Centring, Mask, complete_tables, standardise
+from traitmap.analysis.traits.copies import Clusters
 from traitmap.analysis.traits.records import CrossValidation
 from traitmap.matrix.record import Array
 
@@ -35,13 +36,21 @@ def spectrum_ratios(tables: Array, metric: Centring, count: int) -> Array:
     return eigenvalues[:, :count] / np.maximum(eigenvalues.sum(axis=1, keepdims=True), 1e-300)
 
 
-def permute_columns(table: Array, observed: Mask, draws: int, generator: np.random.Generator) -> Array:
+def permute_columns(
+    table: Array,
+    observed: Mask,
+    draws: int,
+    generator: np.random.Generator,
+    blocks: Clusters | None = None,
+) -> Array:
     """(draws, S, T): the observed cells of each column shuffled among their places; unobserved stay 0.
 
     table, observed: (S, T). Each column is shuffled by itself, so that its values stay and what columns
-    have in common goes.
+    have in common goes; those of one block (T,), which are no two targets, keep it and are shuffled alike.
     """
     keys = generator.random((draws, *table.shape))
+    if blocks is not None:
+        keys = keys[:, :, _first_of(blocks)]
     keys[:, ~observed] = np.inf
     origin = np.argsort(keys, axis=1)
     place = np.argsort(~observed, axis=0, kind="stable")
@@ -63,16 +72,27 @@ def above_null(ratios: Array, null_p95: Array) -> int:
     return int(below[0]) if below.size else len(ratios)
 
 
-def fold_masks(observed: Mask, folds: int, generator: np.random.Generator) -> Mask:
+def _first_of(blocks: Clusters) -> Clusters:
+    """(T,) of each column the first one of its block."""
+    return np.asarray(np.unique(blocks, return_index=True)[1][np.unique(blocks, return_inverse=True)[1]])
+
+
+def fold_masks(
+    observed: Mask, folds: int, generator: np.random.Generator, blocks: Clusters | None = None
+) -> Mask:
     """(folds, S, T) True at the cells each fold holds out: observed cells assigned column by column.
 
-    Assignment down the columns keeps every column's share of held-out cells nearly equal.
+    Assignment down the columns keeps every column's share of held-out cells nearly equal. Of the columns of
+    one block (T,) the same rows are held out: a column is not to be predicted by its copy.
     """
     columns = observed.shape[1]
     keys = generator.random(observed.shape)
+    if blocks is not None:
+        keys = keys[:, _first_of(blocks)]
     keys[~observed] = np.inf
     rank = np.argsort(np.argsort(keys, axis=0), axis=0)
-    fold = (rank + generator.integers(0, folds, size=(1, columns))) % folds
+    start = generator.integers(0, folds, size=(1, columns))
+    fold = (rank + (start if blocks is None else start[:, _first_of(blocks)])) % folds
     return (fold[None] == np.arange(folds)[:, None, None]) & observed[None]
 
 
@@ -86,17 +106,19 @@ def cross_validate(
     folds: int = 10,
     seed: int = 0,
     patience: int = 2,
+    blocks: Clusters | None = None,
 ) -> CrossValidation:
     """Element-wise cross-validation of regularised iterative PCA with 0..maximum components.
 
     Every observed cell is held out once per seed; its squared error is taken in units of its column's
     standard deviation (with ``standard``). The fewest components whose error is within one
-    standard error of the least are chosen; zero is allowed. Stops early after ``patience`` successive
+    standard error of the least are chosen; zero is allowed. blocks: (T,) of columns
+    whose cells are held out together. Stops early after ``patience`` successive
     numbers of components that are worse than the best so far.
     """
     rows, columns = table.shape
     generator = np.random.default_rng([seed, 0])
-    held = np.concatenate([fold_masks(observed, folds, generator) for _ in range(seeds)])
+    held = np.concatenate([fold_masks(observed, folds, generator, blocks) for _ in range(seeds)])
     enough: Mask = (observed[None] & ~held).sum(axis=1, keepdims=True) >= 2
     held = held & enough
     train = observed[None] & ~held
@@ -166,27 +188,48 @@ def _stderr(difference: Array, weights: Array, *, axis: int) -> Array:
 
 
 def gaussian_null(
-    observed: Mask, spread: Array, rank: int, metric: Centring, *, draws: int, count: int, seed: int
+    observed: Mask,
+    spread: Array,
+    rank: int,
+    metric: Centring,
+    *,
+    draws: int,
+    count: int,
+    seed: int,
+    correlation: Array | None = None,
 ) -> Array:
     """(draws, count) explained variance ratios of independent Gaussian tables with the columns' spread (T,).
 
     Horn's parallel analysis (Psychometrika 1965). The tables pass through the same masking, completion (of
-    the same rank) and scaling as the data.
+    the same rank) and scaling as the data. correlation: (T, T) of columns that are no two targets; by
+    default none are correlated.
     """
     generator = np.random.default_rng([seed, 2])
-    tables = generator.normal(size=(draws, *observed.shape)) * spread
-    return _spectra(tables, observed, rank, metric, count)
+    tables = generator.normal(size=(draws, *observed.shape))
+    if correlation is not None:
+        values, vectors = np.linalg.eigh(correlation)
+        tables = tables @ (vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T)
+    return _spectra(tables * spread, observed, rank, metric, count)
 
 
 def permutation_null(
-    z: Array, observed: Mask, rank: int, metric: Centring, *, draws: int, count: int, seed: int
+    z: Array,
+    observed: Mask,
+    rank: int,
+    metric: Centring,
+    *,
+    draws: int,
+    count: int,
+    seed: int,
+    blocks: Clusters | None = None,
 ) -> Array:
     """(draws, count) explained variance ratios of the table z (S, T), its columns permuted independently.
 
     The data's own values without structure, through the same completion and scaling.
     """
     generator = np.random.default_rng([seed, 1])
-    return _spectra(permute_columns(z, observed, draws, generator), observed, rank, metric, count)
+    tables = permute_columns(z, observed, draws, generator, blocks)
+    return _spectra(tables, observed, rank, metric, count)
 
 
 def _spectra(tables: Array, observed: Mask, rank: int, metric: Centring, count: int) -> Array:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from traitmap.analysis.traits.components import correlations
+from traitmap.analysis.traits.copies import near_duplicates
 from traitmap.analysis.traits.description import exact_rank, listed, read_count, used_share
 from traitmap.analysis.traits.records import Traits, TraitWarning
 from traitmap.analysis.traits.scaling import PreparedTable
@@ -20,7 +20,6 @@ from traitmap.matrix.record import Array, TransferMatrix
 ONE_ROW = 0.5  # leverage at which a component is mostly one source
 TWO_ROWS = 0.75  # leverage at which it is mostly two
 ONE_COLUMN = 0.5  # squared loading at which it is mostly one target
-NEAR_DUPLICATE = 0.98  # correlation at which two targets measure one thing
 COLLAPSED = -2.0  # median robust z-score at which a source has fallen through the floor
 MOST_WARNINGS = 25
 ONE_ANSWER = 0.9  # share of one answer at which predictions count as collapsed
@@ -47,6 +46,57 @@ def left_out(prepared: PreparedTable) -> Iterator[TraitWarning]:
         )
 
 
+def taken_as_one(matrix: TransferMatrix, prepared: PreparedTable, traits: Traits) -> Iterator[TraitWarning]:
+    """Sources that take no part since another one stands for them, targets and items that say the same.
+
+    Codes ``variations_aside``, ``near_copies``, ``targets_alike`` (moved together in every null and fold),
+    ``shared_items`` and ``repeated_items``.
+    """
+    for code, start, why, action in (
+        (
+            "variations_aside",
+            "made",
+            "made from other sources, and take no part",
+            "variations=True lets them; a trait may then be what a family of variations has in common",
+        ),
+        (
+            "near_copies",
+            "agrees",
+            "agree with another source beyond noise; one of each kind takes part",
+            "near_copies=True lets all of them; check that they are not one adapter under several names",
+        ),
+    ):
+        names = tuple(name for name, reason in prepared.aside.items() if reason.startswith(start))
+        if names:
+            told = [f"{name} ({prepared.aside[name]})" for name in names]
+            yield TraitWarning(code, f"{listed(told)}: {why}", action, names)
+    for names in traits.conditions["targets_alike"]:
+        yield TraitWarning(
+            "targets_alike",
+            f"targets {listed(names)} share many items: folds and nulls take them as one",
+            "keep one of them, or hold out by family of targets rather than by target",
+            tuple(names),
+        )
+    for pair in matrix.conditions.get("shared_items") or ():
+        if {pair["first"], pair["second"]} <= set(prepared.targets):
+            yield TraitWarning(
+                "shared_items",
+                f"targets {pair['first']} and {pair['second']} have {pair['items']:,} items in common, "
+                f"{pair['share']:.0%} of the smaller one's",
+                "read what they have in common as one finding",
+                (pair["first"], pair["second"]),
+            )
+    for name, found in (matrix.conditions.get("repeated_items") or {}).items():
+        if name in prepared.targets:
+            yield TraitWarning(
+                "repeated_items",
+                f"of {found['items']:,} items of {name} {found['groups']:,} are apart (by {found['by']}): "
+                "intervals, tests and n count these",
+                "nothing: it is counted; more items that differ make intervals shorter",
+                (name,),
+            )
+
+
 def incomplete(prepared: PreparedTable) -> Iterator[TraitWarning]:
     """A table with many cells to fill.
 
@@ -70,8 +120,9 @@ def duplicated_sources(prepared: PreparedTable) -> Iterator[TraitWarning]:
 
     Code ``duplicated_sources``: two targets or more in common, equal to nine digits on all of them.
     """
-    observed = prepared.observed
-    values = np.where(observed, prepared.values, 0.0)
+    sources, values = prepared.every_source
+    observed = np.isfinite(values)
+    values = np.where(observed, values, 0.0)
     size = np.abs(values).max(axis=0) + 1e-300
     groups: list[list[int]] = []
     for row in range(len(values)):
@@ -83,7 +134,7 @@ def duplicated_sources(prepared: PreparedTable) -> Iterator[TraitWarning]:
             groups[int(same[0])].append(row)
         else:
             groups.append([row])
-    for names in (tuple(prepared.sources[i] for i in group) for group in groups if len(group) > 1):
+    for names in (tuple(sources[i] for i in group) for group in groups if len(group) > 1):
         yield TraitWarning(
             "duplicated_sources",
             f"sources {listed(names)} have the same values on every target: they count as {len(names)} "
@@ -98,13 +149,8 @@ def near_duplicate_targets(prepared: PreparedTable) -> Iterator[TraitWarning]:
 
     Code ``near_duplicate_targets``: |r| of at least .98 over five sources or more, highest first.
     """
-    r = correlations(np.where(prepared.observed, prepared.values, np.nan), least=5)
-    pairs = [
-        (abs(r[first, second]), r[first, second], prepared.targets[first], prepared.targets[second])
-        for first, second in zip(*np.triu_indices(len(r), 1), strict=True)
-        if abs(r[first, second]) >= NEAR_DUPLICATE
-    ]
-    for _, r, first, second in sorted(pairs, reverse=True):
+    for first_at, second_at, r in near_duplicates(np.where(prepared.observed, prepared.values, np.nan)):
+        first, second = prepared.targets[first_at], prepared.targets[second_at]
         yield TraitWarning(
             "near_duplicate_targets",
             f"targets {first} and {second} correlate at {r:.3f}: they weigh one ability twice",
@@ -116,7 +162,7 @@ def near_duplicate_targets(prepared: PreparedTable) -> Iterator[TraitWarning]:
 def collapsed_sources(prepared: PreparedTable, majority_share: Array | None) -> Iterator[TraitWarning]:
     """Sources that give one answer to everything, seen from predictions if known, else from the scores.
 
-    majority_share: (S', T') share of predictions that are the commonest one, NaN where unknown. A source
+    majority_share: (S' + E, T') share of predictions that are the commonest one, NaN where unknown. A source
     is collapsed when that is at least .9 on a third of the targets on which other sources vary.
     From scores: the median over targets of (score - median) / (1.4826 MAD) is below -2 and at least
     half of the scores lie within a quarter of the way from the target's lowest score to its median.
@@ -124,7 +170,7 @@ def collapsed_sources(prepared: PreparedTable, majority_share: Array | None) -> 
     if majority_share is not None and np.isfinite(majority_share).any():
         yield from _collapsed_from_predictions(prepared, majority_share)
         return
-    values = np.where(prepared.observed, prepared.values, np.nan)
+    sources, values = prepared.every_source
     median = np.nanmedian(values, axis=0)
     deviation = 1.4826 * np.nanmedian(np.abs(values - median), axis=0)
     usable = deviation > 0
@@ -133,7 +179,7 @@ def collapsed_sources(prepared: PreparedTable, majority_share: Array | None) -> 
     z = ((values - median) / np.where(usable, deviation, np.nan))[:, usable]
     floor = np.nanmin(values, axis=0)
     depth = ((values - floor) / np.where(median > floor, median - floor, np.nan))[:, usable]
-    for row, name in enumerate(prepared.sources):
+    for row, name in enumerate(sources):
         seen = np.isfinite(z[row])
         if seen.sum() < 3:
             continue
@@ -150,7 +196,7 @@ def collapsed_sources(prepared: PreparedTable, majority_share: Array | None) -> 
 
 
 def _collapsed_from_predictions(prepared: PreparedTable, majority_share: Array) -> Iterator[TraitWarning]:
-    """Collapsed sources from the share of their commonest prediction (S', T')."""
+    """Collapsed sources from the share of their commonest prediction (S' + E, T')."""
     known = np.isfinite(majority_share)
     typical = np.array(
         [
@@ -160,7 +206,7 @@ def _collapsed_from_predictions(prepared: PreparedTable, majority_share: Array) 
     )
     telling = known & (typical < ONE_ANSWER)[None, :]
     constant = telling & (np.where(known, majority_share, 0.0) >= ONE_ANSWER)
-    for row, name in enumerate(prepared.sources):
+    for row, name in enumerate(prepared.every_source[0]):
         count, total = int(constant[row].sum()), int(telling[row].sum())
         if total >= 3 and count / total >= 1 / 3:
             yield TraitWarning(
@@ -446,6 +492,7 @@ def all_findings(
             *general_component(traits, range(traits.n_components["used"])),
             *near_duplicate_targets(prepared),
             *left_out(prepared),
+            *taken_as_one(matrix, prepared, traits),
             *table_as_read(matrix, prepared),
             *incomplete(prepared),
             *noisy(traits),

@@ -24,9 +24,10 @@ from traitmap.analysis.traits.components import (
 from traitmap.analysis.traits.records import Noise
 from traitmap.analysis.traits.scaling import PreparedTable
 from traitmap.matrix.record import Array, Cell, TransferMatrix
-from traitmap.matrix.statistics import ROUNDED_Z
+from traitmap.matrix.statistics import ROUNDED_Z, group_scores
 
-ItemScores = Sequence[Array | None]  # per target (1 + S, seeds, items), row 0 the base; None where unknown
+# per target (1 + S, seeds, items or groups), row 0 the base; None where unknown
+ItemScores = Sequence[Array | None]
 
 
 def item_scores(
@@ -34,13 +35,15 @@ def item_scores(
 ) -> list[Array | None]:
     """Item scores of the given sources and targets (indices into the matrix), in their order.
 
-    One array (1 + S, seeds, items) per target, row 0 the base; None where the items are not known.
+    One array (1 + S, seeds, items) per target, row 0 the base; None where the items are not known. Items that
+    repeat or belong together are one.
     """
     pick = [0, *(row + 1 for row in rows)]
     parts: list[Array | None] = []
     for column in columns:
         scores = matrix.item_scores.get(matrix.targets[column])
-        parts.append(None if scores is None else np.asarray(scores, dtype=float)[pick])
+        groups = matrix.item_groups.get(matrix.targets[column])
+        parts.append(None if scores is None else group_scores(np.asarray(scores, dtype=float)[pick], groups))
     return parts
 
 

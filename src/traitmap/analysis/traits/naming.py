@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array
 
 NOTHING_STANDS_OUT = "no common property"
+UNSTABLE = "not stable enough to name"
 
 
 def name_component(
@@ -85,11 +86,13 @@ def name_components(
     names: Sequence[str],
     *,
     supported: int,
+    stable: Collection[int],
     seed: int,
 ) -> tuple[NameEvidence, ...]:
     """Names of all C components with loadings (T, C), each with its evidence.
 
-    names: the user's, for the first components. The other supported ones are named by ``name_component``.
+    names: the user's, for the first components. stable: which of the supported ones are stable enough to be
+    named, by ``name_component``.
     MatrixError where there are more names than components.
     """
     count = loadings.shape[1]
@@ -98,6 +101,9 @@ def name_components(
     for c in range(count):
         if c < len(names):
             evidence.append(NameEvidence(names[c], "user"))
+        elif c < supported and c not in stable:
+            reason = "it changes with the choice of sources, or cannot be told from another one"
+            evidence.append(NameEvidence(UNSTABLE, "none", reason=reason))
         elif c < supported:
             evidence.append(name_component(loadings[:, c], targets, tags, seed=seed + c))
         else:

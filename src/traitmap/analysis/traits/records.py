@@ -153,8 +153,9 @@ class Traits:
     All C components that exist are given (for the scree); only the first ``n_components["used"]``
     are supported, and that may be none.
 
-    n_components: ``cv`` by cross-validation, ``parallel`` by Horn's parallel analysis, ``permutation``
-        by the permutation null, ``used``.
+    n_components: ``cv`` by cross-validation: as many fit. ``parallel`` by Horn's parallel analysis,
+        ``permutation`` by the permutation null. ``used``: those that count as traits, or as many as were
+        asked for. ``stable``: of these, stable enough to be named; 0 where nothing was resampled.
     explained_variance_ratio: (C,). null_mean, null_p05, null_p95: (C,) the same for tables whose
         columns were permuted; null_cumulative_*: (C,) of the running sum.
     loadings: (T, C) unit-norm columns, largest magnitude positive; loadings_low, loadings_high:
@@ -171,6 +172,8 @@ class Traits:
     rotated_variance_ratio: (k,) shares of variance after rotation, weighted by factor correlation.
     names: (C,). naming: why. conditions: what was asked and how it was done.
     biplot: the first two components as a plane with the scatter of each point; None without a bootstrap.
+    aside: sources that took no part, and why: made from others, or near copies. They have scores and effects
+        by projection, and no leverage.
     """
 
     sources: tuple[str, ...]
@@ -209,6 +212,7 @@ class Traits:
     factor_correlation: Array | None = None
     rotated_variance_ratio: Array | None = None
     biplot: Biplot | None = None
+    aside: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def to_frame(self) -> pd.DataFrame:
         """Loadings as a long table: a row for each target and component, in that order.
@@ -272,7 +276,7 @@ class Traits:
             },
             **plainly("rotation", "factor_correlation", "rotated_variance_ratio", "names", "naming"),
             "words": describe(self),
-            **plainly("warnings", "conditions"),
+            **plainly("warnings", "conditions", "aside"),
         }
 
     def _repr_html_(self) -> str:

@@ -7,8 +7,9 @@ together, and targets likewise; it is for showing the matrix and changes nothing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, get_args
 
 import numpy as np
@@ -34,7 +35,10 @@ class PreparedTable:
     row_order, column_order: indices into the matrix, of the kept sources and targets.
     values: (S', T') raw values of the kept part; baseline: (T',). table: the same after the scale's
     transformation, 0 where unobserved. observed, masked: (S', T'); masked cells are unobserved.
-    points: (T',) points per unit of each target. dropped_rows, dropped_columns: names left out.
+    points: (T',) points per unit of each target. dropped_rows, dropped_columns: names left out for lack of
+    values. aside: why further sources take no part, by name; aside_rows: where they are in the matrix, and
+    aside_values, aside_table: (E, T') what they are, NaN where unknown, before and after the transformation:
+    they are projected on the components. aside_masked: (E, T') of these.
     """
 
     row_order: tuple[int, ...]
@@ -51,6 +55,18 @@ class PreparedTable:
     items: Array
     dropped_rows: tuple[str, ...]
     dropped_columns: tuple[str, ...]
+    aside: Mapping[str, str]
+    aside_rows: tuple[int, ...]
+    aside_names: tuple[str, ...]
+    aside_values: Array
+    aside_table: Array
+    aside_masked: Mask
+
+    @property
+    def every_source(self) -> tuple[tuple[str, ...], Array]:
+        """Names and raw values (S' + E, T'), NaN where unknown, of all sources: those aside come last."""
+        values = np.where(self.observed, self.values, np.nan)
+        return (*self.sources, *self.aside_names), np.vstack([values, self.aside_values])
 
 
 def in_domain_mask(
@@ -175,11 +191,13 @@ def prepare(
     scale: Scale = "standard",
     mask_diagonal: bool | Literal["auto"] = "auto",
     diagonal: Sequence[tuple[str, str]] = (),
+    aside: Mapping[str, str] = MappingProxyType({}),
 ) -> PreparedTable:
     """Sort, mask, transform, leave out what cannot be decomposed: empty rows, empty or constant columns.
 
-    mask_diagonal, diagonal: as in ``in_domain_mask``. Predicted cells count as missing. Raises MatrixError
-    where the scale is unknown, values are infinite, or fewer than three sources and two targets are left.
+    mask_diagonal, diagonal: as in ``in_domain_mask``. aside: sources that take no part, and why. Predicted
+    cells count as missing. Raises MatrixError where the scale is unknown, values are infinite, or fewer than
+    three sources and two targets are left.
     """
     if scale not in get_args(Scale):
         raise MatrixError(f"scale {scale!r} is unknown; use one of {', '.join(get_args(Scale))}")
@@ -187,16 +205,23 @@ def prepare(
     if np.isinf(matrix.values).any():
         raise MatrixError("the matrix holds infinite values; leave those cells empty")
     usable = np.isfinite(matrix.values) & ~mask & ~matrix.predicted  # a predicted cell is no datum
+    known, takes_part = usable, np.array([name not in aside for name in matrix.sources], dtype=bool)
+    usable = usable & takes_part[:, None]
     keep_columns = usable.sum(axis=0) >= 2
     keep_columns &= _varies(matrix.values, usable)
     keep_rows = usable[:, keep_columns].sum(axis=1) >= 1
     rows = sorted(np.flatnonzero(keep_rows), key=lambda i: matrix.sources[i])
     columns = sorted(np.flatnonzero(keep_columns), key=lambda j: matrix.targets[j])
     if len(rows) < 3 or len(columns) < 2:
+        advice = "add sources or targets, or use mask_diagonal=False"
+        if aside:
+            advice = (
+                f"{len(aside)} sources are made from others and take no part; variations=True has them in"
+            )
         raise MatrixError(
             f"traits need at least 3 sources and 2 targets with values that vary; of {len(matrix.sources)} x "
             f"{len(matrix.targets)} only {len(rows)} x {len(columns)} are left after leaving out empty rows, "
-            "empty or constant columns and masked cells; add sources or targets, or use mask_diagonal=False"
+            f"empty or constant columns and masked cells; {advice}"
         )
     grid = np.ix_(rows, columns)
     targets = tuple(matrix.targets[j] for j in columns)
@@ -204,6 +229,9 @@ def prepare(
     baseline = np.asarray(matrix.baseline, dtype=float)[columns]
     observed = usable[grid]
     table = transform(values, baseline, scale, items, targets)
+    aside_rows = tuple(int(i) for i in np.flatnonzero(~takes_part & known[:, columns].any(axis=1)))
+    others = np.ix_(np.array(aside_rows, dtype=np.intp), columns)
+    aside_table = transform(matrix.values[others], baseline, scale, item_counts(matrix)[others], targets)
     return PreparedTable(
         row_order=tuple(int(i) for i in rows),
         column_order=tuple(int(j) for j in columns),
@@ -217,8 +245,16 @@ def prepare(
         metric=scale if scale in ("standard", "double") else "center",
         points=points_per_unit(values),
         items=items,
-        dropped_rows=tuple(s for s, keep in zip(matrix.sources, keep_rows, strict=True) if not keep),
+        dropped_rows=tuple(
+            s for s, keep in zip(matrix.sources, keep_rows, strict=True) if not keep and s not in aside
+        ),
         dropped_columns=tuple(t for t, keep in zip(matrix.targets, keep_columns, strict=True) if not keep),
+        aside=aside,
+        aside_rows=aside_rows,
+        aside_names=tuple(matrix.sources[i] for i in aside_rows),
+        aside_values=np.where(known[others], matrix.values[others], np.nan),
+        aside_table=np.where(known[others], aside_table, np.nan),
+        aside_masked=mask[others],
     )
 
 

@@ -30,11 +30,13 @@ from traitmap.analysis.traits.components import (
     rotate_loadings,
     standardise,
 )
+from traitmap.analysis.traits.copies import Clusters
 from traitmap.analysis.traits.dimension import CHUNK, permute_columns
 from traitmap.analysis.traits.records import Resampling, Stability
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import ROUNDED_Z
 
+SIMILAR = 0.85  # congruence from which two components are called alike (Lorenzo-Seva, ten Berge 2006)
 OMITTED = 60  # of more sources or targets than this, only the heaviest are left out in turn
 
 
@@ -44,6 +46,7 @@ class ResampledTable:
 
     table, filled, observed: (S, T). loadings: (T, M) its own, of the components examined.
     rank: of the completion. metric: how columns are centred and scaled. rotation: of the first ``used``.
+    blocks: (T,) of targets that say the same, which permuted tables keep together.
     """
 
     table: Array
@@ -54,6 +57,7 @@ class ResampledTable:
     metric: Centring
     rotation: Rotation
     used: int
+    blocks: Clusters | None = None
 
     @property
     def examined(self) -> int:
@@ -225,6 +229,25 @@ def overlapping_groups(eigenvalues: Array, rows: int) -> list[tuple[int, ...]]:
     return [tuple(group) for group in groups if len(group) > 1]
 
 
+def nameable(stability: Stability, used: int) -> tuple[int, ...]:
+    """Which of the used components come back when sources are drawn again, and can be told from the others.
+
+    Congruence is at least ``SIMILAR`` at the 5th percentile, above its noise level on average, and the
+    component's eigenvalue overlaps with no neighbour's. None where nothing was resampled.
+    """
+    rows = stability.resamplings.get("adapters")
+    if rows is None:
+        return ()
+    mixed = {c for components, _, _ in stability.overlaps for c in components}
+    return tuple(
+        c
+        for c in range(min(used, stability.examined))
+        if rows.congruence_p05[c] >= SIMILAR
+        and not rows.congruence_mean[c] <= rows.noise_p95[c]
+        and c not in mixed
+    )
+
+
 def noise_congruence(
     subject: ResampledTable, tables: int, generator: np.random.Generator
 ) -> Mapping[str, Array]:
@@ -238,7 +261,8 @@ def noise_congruence(
     step = max(1, CHUNK // subject.table.size)
     parts: dict[str, list[Array]] = {}
     for first in range(0, tables, step):
-        permuted = permute_columns(z, subject.observed, min(step, tables - first), generator)
+        count = min(step, tables - first)
+        permuted = permute_columns(z, subject.observed, count, generator, subject.blocks)
         mask = np.broadcast_to(subject.observed, permuted.shape)
         filled = _complete(permuted, mask, None, subject)
         reference = leading(filled, subject)[0][:, :, : subject.examined]
