@@ -52,7 +52,7 @@ from traitmap.runs.status import kept_progress, pending_units
 from traitmap.runs.store import RunStore, run_folder
 from traitmap.study.load import StudyDraft, load_study, read_draft
 from traitmap.study.paths import resolve
-from traitmap.study.settings import Study
+from traitmap.study.settings import Study, target_of
 from traitmap.terminal import shows_progress
 
 if TYPE_CHECKING:
@@ -278,6 +278,10 @@ def _require_possible(
             if target.name == given.name or target.name.startswith(f"{given.name}."):  # of a group
                 key = "path" if given.task is None else "task"
                 places += [(("targets", at, key), f"target {target.name!r}: {reason}") for reason in reasons]
+        for at, source in enumerate(study.sources) if reasons else ():
+            if (own := target_of(source)) is not None and own.name == target.name:
+                text = f"target {target.name!r}"
+                places += [(("sources", at, "target"), f"{text}: {reason}") for reason in reasons]
     if places:
         file = study.path if study.path is not None and study.path.is_file() else None
         draft = read_draft(file) if file else StudyDraft(Path(study.name), ())
