@@ -5,8 +5,8 @@
     python benchmarks/explain_calibration.py zero items --out benchmarks/results
 
 ``zero`` and ``items`` take every verdict that a user can read where there is nothing to be called, with equal
-and with unequal spreads; ``--out`` keeps their rates, and docs/calibration_table.py makes the tables of
-docs/explanation.md from them. Studies come from tests/planted_pairs.py; each has its own fixed seed.
+and with unequal spreads; ``--studies`` takes the first so many of each, ``--out`` keeps their rates. Studies
+come from tests/planted_pairs.py; each has its own fixed seed.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ LEVEL_STUDIES = 1000  # 400 leave the rate of false positives uncertain by two p
 ZERO_STUDIES = 500  # for each shape, spread and kind of scatter
 ZERO_PERMUTATIONS = 199
 ITEM_STUDIES = 200
+COUNTS = {"zero": ZERO_STUDIES, "items": ITEM_STUDIES}
 ITEMS, ADAPTERS, DOSES = 120, 8, (0.0, 0.25, 0.5, 0.75, 1.0)
 PERMUTATIONS = 999
 SHAPES = (
@@ -212,7 +213,7 @@ def zero() -> dict[str, dict[str, str]]:
         for spread in (0.0, 0.7):
             for together in (False, True):
                 rates: Rates = {}
-                for seed in range(ZERO_STUDIES):
+                for seed in range(COUNTS["zero"]):
                     for name, value in _at_zero(shape, spread, together, seed).items():
                         rates.setdefault(name, []).append(float(value))
                 spreads = f"{'unequal' if spread else 'equal'} spreads{', by task' if together else ''}"
@@ -313,7 +314,7 @@ def items() -> dict[str, dict[str, str]]:
         for unequal in (False, True):
             for repeats in (1, 3):
                 rates: Rates = {}
-                for seed in range(ITEM_STUDIES):
+                for seed in range(COUNTS["items"]):
                     for name, value in _answers_at_zero(seeds, unequal, repeats, seed).items():
                         rates.setdefault(name, []).append(float(value))
                 name = f"{seeds} seed{'s' * (seeds > 1)}, {'unequal' if unequal else 'equal'} spreads"
@@ -465,7 +466,12 @@ def _lengths_at_zero(
     lengths = (20 * np.exp(topic + own + 0.2 * rows))[:, again]
     nothing = np.zeros(lengths.shape, dtype=np.int64)
     items = _items_of(groups, (), nothing, nothing[0], lengths)
-    changes = items.changes(lengths, binary=False)
+    groups_of = [seed for _, seed, _ in items.groups]
+    changes = [
+        change
+        for change, seed in zip(items.changes(lengths, binary=False), groups_of, strict=True)
+        if seed is None
+    ]
     pooled = {name: lengths[list(rows)].mean() for name, seed, rows in items.groups if seed is None}
     longest = generator.permutation(ADAPTERS)  # how long each source's own outputs are, by rank
     trend = length_trends(
@@ -497,8 +503,11 @@ def main() -> None:
     """Run the parts that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all without any")
+    parser.add_argument("--studies", type=int, help="of each row of zero and items")
     parser.add_argument("--out", type=Path, help="folder of results files")
     asked = parser.parse_args()
+    if asked.studies:
+        COUNTS.update(zero=asked.studies, items=asked.studies)
     machine = f"Python {platform.python_version()}, numpy {np.__version__}, {platform.machine()}"
     studies = f"{STUDIES} studies for each figure, {LEVEL_STUDIES} for level, {ZERO_STUDIES} for zero, "
     print(f"{machine}; {studies}{ITEM_STUDIES} for items, {PERMUTATIONS} permutations")
@@ -507,7 +516,7 @@ def main() -> None:
         for name, rates in (rows or {}).items():
             print(f"{part}, {name}: {'; '.join(f'{verdict} {rate} %' for verdict, rate in rates.items())}")
         if rows and asked.out is not None:
-            studied = {"zero": ZERO_STUDIES, "items": ITEM_STUDIES}[part]
+            studied = COUNTS[part]
             place = asked.out / f"{datetime.now(UTC):%Y-%m-%d}-calibration-{part}.json"
             record.save(place, {**record.conditions(), "studies": studied, "rows": rows})
 

@@ -34,7 +34,7 @@ from traitmap.analysis.explanation.families import (
     variations_of,
     without_variations,
 )
-from traitmap.analysis.explanation.levels import level_effects, row_strengths
+from traitmap.analysis.explanation.levels import corrected_together, level_effects, row_strengths
 from traitmap.analysis.explanation.pairs import Reasons, asymmetry, odd_cells, with_reasons
 from traitmap.analysis.explanation.records import Asymmetry, Dominance, Explanation, OddCells
 from traitmap.analysis.explanation.verdicts import in_words, warnings_of
@@ -193,9 +193,11 @@ def _explained(
         permutations=draws,
         joint=effects,
         alone=feature_effects(question),
-        levels=(
-            *level_effects(question.features, "source", donors, draws=draws, seed=seed),
-            *level_effects(question.features, "target", recipients, draws=draws, seed=seed),
+        levels=corrected_together(
+            (
+                *level_effects(question.features, "source", donors, draws=draws, seed=seed),
+                *level_effects(question.features, "target", recipients, draws=draws, seed=seed),
+            )
         ),
         dominance=group_dominance(design, joint, question.moves()),
         odd=with_reasons(odd, fitted_reasons(beside, joint, effects, odd)),

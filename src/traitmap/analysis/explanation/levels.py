@@ -8,7 +8,8 @@ the number of tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import atanh, sqrt, tanh
 from typing import Literal
 
@@ -66,6 +67,15 @@ def level_effects(
             verdict=verdict(float(q[i]), r),
         )
         for i, (feature, (r, _, n)) in enumerate(zip(on_side, tested, strict=True))
+    )
+
+
+def corrected_together(levels: Sequence[LevelEffect]) -> tuple[LevelEffect, ...]:
+    """The same with q-values and verdicts corrected over properties of sources and of targets together."""
+    q = benjamini_hochberg(np.array([level.p for level in levels], dtype=float))
+    return tuple(
+        replace(level, q=float(value), verdict=verdict(float(value), level.r))
+        for level, value in zip(levels, q, strict=True)
     )
 
 
