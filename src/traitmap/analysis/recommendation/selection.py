@@ -40,6 +40,7 @@ from traitmap.analysis.recommendation.problem import (
     remoteness,
     unit_for,
 )
+from traitmap.data.fingerprints import Fingerprints
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import z_value
@@ -296,7 +297,7 @@ def _widths(errors: Array, remote: Array) -> Callable[[Array], Array]:
     al., Journal of the American Statistical Association 113:1094-1111, 2018).
     """
     known = np.isfinite(errors)
-    at, size = _mean_known(remote), np.where(known, np.abs(errors), 0.0).sum(axis=0)
+    at, size = mean_known(remote), np.where(known, np.abs(errors), 0.0).sum(axis=0)
     seen = np.isfinite(at) & known.any(axis=0)
     slope, middle = 0.0, 0.0
     if seen.sum() > LEAST_TARGETS:
@@ -309,13 +310,13 @@ def _widths(errors: Array, remote: Array) -> Callable[[Array], Array]:
         slope = max(line.slope - line.stderr, 0.0) / usual if line is not None and usual > 0 else 0.0
 
     def width(distance: Array) -> Array:
-        far = _mean_known(distance) - middle
+        far = mean_known(distance) - middle
         return 1 + slope * np.where(np.isfinite(far), np.maximum(far, 0.0), 0.0)
 
     return width
 
 
-def _mean_known(distance: Array) -> Array:
+def mean_known(distance: Array) -> Array:
     """(T,) means over the known distances of each target; NaN where none is."""
     known = np.isfinite(distance)
     count = known.sum(axis=1)
@@ -325,16 +326,19 @@ def _mean_known(distance: Array) -> Array:
 def beyond(remote: Array, seen_from: Array) -> NDArray[np.bool_]:
     """(T,) targets that lie further from all others than any that was predicted here, by a margin.
 
-    remote: (T, L) their distances in each likeness, of which any may tell; seen_from: (T, L) those at which
-    predictions were tried. The margin is that of Tukey's fences, so that the furthest of targets that are all
-    alike is no outlier for being it.
+    remote: (T, L) their distances in each likeness; seen_from: (T, L) those at which predictions were tried.
+    The margin is that of Tukey's fences, so that the furthest of targets that are all alike is no outlier for
+    being it: the inner one (1.5 interquartile ranges) for the mean over likenesses, the outer one (3) for a
+    single likeness, of which there are several.
     """
     far = np.zeros(len(remote), dtype=bool)
-    for distance, tried in zip(remote.T, seen_from.T, strict=True):
+    columns = [(mean_known(remote), mean_known(seen_from), 1.5)]
+    columns += [(distance, tried, 3.0) for distance, tried in zip(remote.T, seen_from.T, strict=True)]
+    for distance, tried, width in columns:
         known = tried[np.isfinite(tried)]
         if len(known) >= LEAST_TARGETS:
             low, high = np.quantile(known, [0.25, 0.75])
-            fence = max(float(known.max()), float(high + 1.5 * (high - low)))
+            fence = max(float(known.max()), float(high + width * (high - low)))
             far |= np.isfinite(distance) & (distance > fence + 1e-9 * abs(fence))
     return far
 
@@ -394,6 +398,7 @@ def hold_out_target(
     features: PairFeatures | None = None,
     similarity: Similarity | None = None,
     embeddings: Embeddings | None = None,
+    weights: Fingerprints | None = None,
     prior: Callable[[Sequence[str], Sequence[str]], Prior] | None = None,
     values: Values = "score",
     seed: int = 0,
@@ -421,6 +426,7 @@ def hold_out_target(
         features=features,
         similarity=similarity,
         embeddings=embeddings,
+        weights=weights,
         prior=prior and prior(effects.sources, (*effects.targets, target)),
         new_target=target,
         seed=seed,
