@@ -1,5 +1,7 @@
 """The words say what is supported and what cannot be told, with the numbers of the record."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -75,3 +77,28 @@ def test_a_claim_is_held_against_chance():
     words = describe(decompose(matrix, components=4, claimed_share=0.75, **QUICK))[1]
     assert words.startswith("The claimed 75% of the variance does not exceed chance at 11 x 10")
     assert "by construction" in describe(decompose(matrix, components=4, **QUICK))[1]
+
+
+def hostile(kind):
+    values = noise(12, 9, 3)
+    if kind == "constant":
+        values[:, ::2] = 0.5
+    elif kind == "nearly constant":
+        values[:, 1] = 0.5 + 1e-9 * values[:, 1]
+    elif kind == "copies":
+        values[3:] = values[:1]
+    elif kind == "holes":
+        values[np.random.default_rng(0).random(values.shape) < 0.4] = np.nan
+    elif kind == "huge":
+        values *= 1e12
+    return values
+
+
+@pytest.mark.parametrize("kind", ["plain", "constant", "nearly constant", "copies", "holes", "huge"])
+@pytest.mark.parametrize("base", [0.0, np.nan])
+def test_no_sentence_of_a_hostile_table_holds_an_unknown_number_or_a_cause(kind, base):
+    traits = decompose(matrix_of(hostile(kind), baseline=np.full(9, base)), **QUICK)
+    told = [*describe(traits), *(warning.message for warning in traits.warnings)]
+    assert len(traits.warnings) <= 25
+    assert not re.search(r"\b(nan|inf|causes?|raises?)\b", " ".join(told))
+    assert np.isnan(base) or "mean of the sources" not in " ".join(told)

@@ -87,13 +87,13 @@ def _reciprocity(design: Design, draws: int, seed: int) -> tuple[Interval, float
     noise = drawn_scatter(within, basis, design.used, draws, np.random.default_rng([seed, 7]))
     null = np.arctanh(correlation(noise - (noise @ basis) @ basis.T))
     r = float(correlation(within))
-    null = null - null.mean()  # effects that are taken out leave a correlation of their own
-    observed = abs(np.arctanh(r))
-    p = float((1 + (np.abs(null) >= observed - 1e-9).sum()) / (1 + draws))
+    own = float(null.mean())  # effects that are taken out leave a correlation of their own
+    null, z = null - own, float(np.arctanh(r)) - own
+    p = float((1 + (np.abs(null) >= abs(z) - 1e-9).sum()) / (1 + draws))
     critical = float(np.quantile(np.abs(null), 1 - LEVEL))
     smallest = float(np.tanh(np.quantile(critical - null, POWER)))
-    low, high = np.tanh(np.arctanh(r) + critical * np.array([-1.0, 1.0]))
-    return Interval(r, float(low), float(high)), p, smallest
+    low, high = np.tanh(z + critical * np.array([-1.0, 1.0]))
+    return Interval(r, min(float(low), r), max(float(high), r)), p, smallest
 
 
 def _pair(design: Design, a: int, b: int) -> AsymmetricPair:
