@@ -210,7 +210,8 @@ def test_scoring_waits_once_a_pass(
             assert all(answer.logprob == cuda.number * answer.tokens for answer in answers)
             before = 2 if prefixed and layout == "stream" else 0  # of two prefixes, one behind the other
             assert cuda.fetches == {"requests.answers_from": len(passes) - before}
-    assert not cuda.foreign
+    # the caches of transformers, which are tried where a base may be decoded with them, wait by themselves
+    assert not cuda.foreign.keys() - {"transformers.cache_utils.lazy_initialization"}
 
 
 def test_an_adapter_is_trained_saved_and_merged_with_one_wait(on: Open, tmp_path: Path) -> None:
@@ -256,7 +257,8 @@ def test_generation_waits_once_a_token(on: Open, architecture: str, draw: str, d
         cuda.fetches.clear()
         passes.clear()
         answers = engine.answer(requests)
-    assert len({answer.tokens for answer in answers}) > 2 or draw == "sampled"  # they leave at unlike times
+    if draw == "greedy":
+        assert len({answer.tokens for answer in answers}) > 2  # they leave at unlike times
     passes_read = len(passes) - (decoding == "continuous")  # not that over the prefix
     waits = cuda.fetches["generate.next_tokens"]
     assert passes_read <= waits <= (2 if draw == "both" else 1) * passes_read

@@ -225,6 +225,7 @@ class LocalEngine:
             merged = None if fixed else merged_weights(self.modules, weights)
             self._latest = state, weights if merged is None else merged
         prepared = self._latest[1]
+        self._paths_on(self.base)  # tried before an adapter is hooked on
         if isinstance(prepared, AdapterWeights):
             with torch.no_grad(), resident(model, [prepared]) as adapters:
                 yield self._activated(self.base, adapters)
