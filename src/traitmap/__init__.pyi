@@ -25,6 +25,8 @@ from .api import Run as Run
 from .api import Viewing as Viewing
 from .api import answer as answer
 from .api import ask_names as ask_names
+from .api import atlas_add as atlas_add
+from .api import atlas_report as atlas_report
 from .api import check as check
 from .api import evaluate_recommenders as evaluate_recommenders
 from .api import explain as explain
@@ -50,6 +52,7 @@ from .api import view as view
 from .api import write_profile as write_profile
 from .api import write_report as write_report
 from .data.texts import TaskText as TaskText
+from .data.folder_study import write_study_of_folder as write_study_of_folder
 from .engine.contract import Engine as Engine
 from .errors import DataError as DataError
 from .errors import EngineError as EngineError

@@ -21,22 +21,23 @@ from traitmap.cli import app
 # `matrix` and `report` are packages too, whose names a function must not take
 TWINS = {
     **{"init": "write_template", "matrix": "read_matrix"},
-    **{"report": "write_report", "import": "import_results"},
+    **{"report": "write_report", "import": "import_results", "atlas": "atlas_add"},
 }
 # options that say how an answer is shown or written, or that have another word from Python
 SHOWN = {"as_json", "as_csv", "csv", "parquet", "list_", "open_"}
 OTHERWISE = {
+    "init": {"from_"},  # write_study_of_folder
     "check": {"plan", "model_shape", "gpus", "items", "group_size"},  # plan_growth
     "matrix": {"measured_only"},  # predicted
     "explain": {"permutations"},  # n_permutations
-    "recommend": {"evaluate", "embeddings", "holdout"},  # evaluate_recommenders
+    "recommend": {"evaluate", "holdout"},  # evaluate_recommenders
     "report": {"output"},  # path
     "import": {"metric"},  # metrics
     "export": {"format_", "source"},  # format, sources
     "pretrain": {"output"},  # folder
 }
 RECORDS = {
-    *("Answer", "CellVerdict", "Verdicts"),
+    *("Answer", "CellVerdict", "Forecast", "Verdicts"),
     *("Cell", "Check", "Composite", "Engine", "Explanation", "Fault", "Growth", "ImportReport", "Interval"),
     *("PairFeatures", "Probe", "Profile", "Progress", "Recommendation", "RecommenderEvaluation", "Run"),
     *("RunStatus", "Study", "TaskText", "Traits", "TransferMatrix", "Viewing", "Waste"),
@@ -48,6 +49,7 @@ ERRORS = {
 BESIDES = {
     *("ask_names", "complete", "decompose", "evaluate_recommenders", "figure_names", "load_study"),
     *("open_run", "plan_growth", "rename", "streamed_query", "verdicts", "write_profile"),
+    *("atlas_report", "write_study_of_folder"),
     *("auc", "mean_regret", "ndcg", "pearson", "regret", "spearman"),
 }
 FUNCTIONS = sorted(name for name in tm.__all__ if inspect.isfunction(getattr(tm, name)))

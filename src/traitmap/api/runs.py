@@ -36,7 +36,7 @@ from traitmap.study.paths import digest
 if TYPE_CHECKING:
     import pandas as pd
 
-    from traitmap.api.subject import TextsLike
+    from traitmap.api.subject import MatrixLike, TextsLike
     from traitmap.data.sources import LoadedSource
     from traitmap.data.targets import LoadedTarget
     from traitmap.data.texts import TaskText
@@ -112,6 +112,9 @@ class Run:
         rotate: analysis.Rotation = "none",
         mask_diagonal: bool | Literal["auto"] = "auto",
         diagonal: Sequence[tuple[str, str]] = (),
+        variations: bool = False,
+        near_copies: bool = False,
+        least_share: float = 0.02,
         names: Sequence[str] | None = None,
         majority_share: Array | None = None,
         claimed_share: float | None = None,
@@ -132,6 +135,9 @@ class Run:
             rotate=rotate,
             mask_diagonal=mask_diagonal,
             diagonal=diagonal,
+            variations=variations,
+            near_copies=near_copies,
+            least_share=least_share,
             names=names,
             majority_share=majority_share,
             claimed_share=claimed_share,
@@ -215,6 +221,11 @@ class Run:
         target: str | None = None,
         examples: Sequence[TaskText] | pd.DataFrame | str | Path | None = None,
         texts: TextsLike | None = None,
+        encoder: str | Path | None = None,
+        embeddings: Mapping[str, Array] | str | Path | None = None,
+        similarity: Mapping[str, Mapping[tuple[str, str], float]] | str | Path | None = None,
+        adapters: str | Path | None = None,
+        prior: Sequence[MatrixLike] = (),
         labels: bool = False,
         probe: Sequence[analysis.Probe] | pd.DataFrame | str | Path | None = None,
         care: Sequence[str] = (),
@@ -232,6 +243,11 @@ class Run:
             target=target,
             examples=examples,
             texts=texts,
+            encoder=encoder,
+            embeddings=embeddings,
+            similarity=similarity,
+            adapters=adapters,
+            prior=prior,
             labels=labels,
             probe=probe,
             care=care,

@@ -184,9 +184,9 @@ def run(
 @app.command()
 def forecast(
     study: StudyFile,
-    measured: Annotated[
+    run: Annotated[
         Path | None,
-        typer.Option("--run", help="A finished run, or a table of scores, on which the forecast is judged."),
+        typer.Option(help="A finished run, or a table of scores, on which the forecast is judged."),
     ] = None,
     earlier: Annotated[
         Path | None,
@@ -204,7 +204,7 @@ def forecast(
     """
     with shown_progress() as listener:
         found = api.forecast(
-            study, data=data, run=measured, earlier=earlier, sample=sample, seed=seed, listener=listener
+            study, data=data, run=run, earlier=earlier, sample=sample, seed=seed, listener=listener
         )
     if csv is not None:
         found.to_frame().to_csv(csv, index=False)
