@@ -41,6 +41,7 @@ class SmallTarget:
     chance: float = nan
     majority: float = nan
     refused: str = ""
+    groups: str | None = None
     read_as: str = ""
     tags: tuple[str, ...] = ()
     conditions: Mapping[str, Any] = field(default_factory=dict)
