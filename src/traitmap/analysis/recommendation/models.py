@@ -117,8 +117,11 @@ def additive(problem: Problem, design: PairDesign) -> ModelFit:
     known, z = problem.known, np.nan_to_num(design.merit)
     rows, columns = np.zeros(len(z)), np.zeros(z.shape[1])
     for _ in range(50):
+        before = rows
         rows = (np.where(known, z - columns[None, :], 0.0)).sum(axis=1) / (known.sum(axis=1) + 1)
         columns = (np.where(known, z - rows[:, None], 0.0)).sum(axis=0) / (known.sum(axis=0) + 1)
+        if np.abs(rows - before).max(initial=0.0) < 1e-12:
+            break
     columns = np.where(known.any(axis=0), columns, 0.0)
     return ModelFit(
         rows[:, None] + columns[None, :],
@@ -319,13 +322,13 @@ def smooth(length: float, *, popularity: float, nearness: float = 0.5, noise: fl
         rows, columns = np.nonzero(problem.known)
         pair = design.pair / (length * np.sqrt(2 * max(design.pair.shape[-1], 1)))
         known = pair[rows, columns]
-        near = _squared_exponential(known, known)
+        every = _squared_exponential(pair.reshape(-1, pair.shape[-1]), known)
+        near = every[rows * shape[1] + columns]
         covariance = nearness * near + popularity * (rows[:, None] == rows[None, :])
         covariance[np.diag_indices(len(rows))] += noise
         solved = _solve(covariance, design.merit[rows, columns])
         level = popularity * np.bincount(rows, weights=solved, minlength=shape[0])
-        every = nearness * _squared_exponential(pair.reshape(-1, pair.shape[-1]), known) @ solved
-        by_features = every.reshape(shape)
+        by_features = nearness * (every @ solved).reshape(shape)
 
         def parts(source: int, target: int) -> Parts:
             row = pair[source, target]
