@@ -194,3 +194,21 @@ def test_a_base_that_is_worse_than_chance_makes_blind_answers_a_gain_and_no_skil
     assert found.improvement > 10
     assert found.kind == "class shares"
     assert "beyond blind answers" in found.words
+
+
+def test_items_asked_twice_count_once_in_every_control() -> None:
+    study = case("more skill")
+    items = len(study.outcomes["s2", 0])
+    twice = {key: rows + rows for key, rows in study.outcomes.items()}
+    groups = np.tile(np.arange(items), 2)
+
+    def left(outcomes: object, **settings: object) -> list[tuple[float, float]]:
+        found = cell_evidence("task", outcomes, ["s2"], **settings)["s2"].controls  # type: ignore[arg-type]
+        assert found
+        return [(control.left.value, control.left.error) for control in found]
+
+    once = left(study.outcomes)
+    assert np.array(left(twice, item_groups=groups)) == pytest.approx(np.array(once))
+    assert all(
+        error < 0.75 * alone for (_, error), (_, alone) in zip(left(twice), once, strict=True)
+    )  # as if there were twice as many

@@ -327,7 +327,9 @@ def _apart(matrix: TransferMatrix, view: TargetView, best: Sequence[int]) -> Int
     if np.ptp(scores[1 + best[0]] - scores[1 + best[0]][:1]) == 0:  # an adapter without seeds of its own
         difference = difference[:, :1] if np.ptp(difference, axis=1).max() == 0 else difference
     binary = bool(np.isin(scores[[1 + s for s in best]], (0.0, 1.0)).all())
-    gain, low, high, _ = (float(part[0]) * view.factor for part in paired_gain(difference, binary=binary))
+    groups = matrix.item_groups.get(view.name)
+    parts = paired_gain(difference, binary=binary, groups=groups)
+    gain, low, high = (float(part[0]) * view.factor for part in parts[:3])
     return Interval(gain, low, high)
 
 

@@ -21,7 +21,7 @@ from traitmap.analysis.profiles.classes import COLLAPSED
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.matrix.record import Array, TransferMatrix
-from traitmap.matrix.statistics import Estimate, crossed_mean, share_interval
+from traitmap.matrix.statistics import Estimate, Groups, crossed_mean, grouped, share_interval
 from traitmap.study.settings import BASELINE
 
 Rule = Literal["prior", "blind", "parsing", "format control", "overlap"]
@@ -81,13 +81,15 @@ def cell_evidence(
     texts: Sequence[TaskText] = (),
     touched: Mapping[str, Collection[int]] | None = None,
     controls: Mapping[str, str] | None = None,
+    item_groups: Groups | None = None,
 ) -> dict[str, Evidence]:
     """What the answers of some sources on one target show, by source.
 
     outcomes: by (source, seed) on the same items, the base under ``("__baseline__", None)``. texts: of the
         items, whose choices name the classes. touched: source -> places of the items that its training data
         hold; sources without such data are not in it, and None says that nothing was compared.
-    controls: source -> its format-only variation; its outcomes are among ``outcomes``.
+    controls: source -> its format-only variation; its outcomes are among ``outcomes``. item_groups: (n,) of
+        items that repeat or belong together, which count once (``matrix.statistics.grouped``).
     Empty where base or adapters have items without a score. MatrixError where they answered other items.
     """
     base = outcomes.get((BASELINE, None))
@@ -103,7 +105,8 @@ def cell_evidence(
         rows = [place for place, key in enumerate(keys) if key[0] == source]
         if not rows or not np.isfinite(scores[[keys.index((BASELINE, None)), *rows]]).all():
             continue
-        cell = _CellScores(items, scores, keys.index((BASELINE, None)), rows, choices)
+        groups = item_groups if item_groups is not None and len(item_groups) == scores.shape[1] else None
+        cell = _CellScores(items, scores, keys.index((BASELINE, None)), rows, choices, groups)
         left = [*_parsing(cell), *_classes(cell)]
         unchecked = []
         if (control := (controls or {}).get(source)) is not None:
@@ -125,7 +128,8 @@ class _CellScores:
     """The rows of one cell among all of its target.
 
     scores: (A, n) of every adapter. base, rows: places of the base and of the cell's adapters (one for each
-    seed). choices: (logits (n, K), gold (n,), chosen (A, n)) of the base's choices, or None.
+    seed). choices: (logits (n, K), gold (n,), chosen (A, n)) of the base's choices, or None. groups: (n,) of
+    items that are no sample of their own, or None.
     """
 
     items: TargetItems | None
@@ -133,6 +137,7 @@ class _CellScores:
     base: int
     rows: list[int]
     choices: tuple[Array, NDArray[np.int64], NDArray[np.int64]] | None
+    groups: Groups | None = None
 
     @property
     def change(self) -> Array:
@@ -147,8 +152,8 @@ class _CellScores:
     def left(self, rule: Rule, values: Array) -> Left:
         """A control by its values (S, n), whose mean is what is left."""
         reach = 1.0 if self.binary else 0.0
-        most = crossed_mean(values - self.change / 2, reach=reach)
-        return Left(rule, crossed_mean(values, reach=reach), most)
+        left, most = (grouped(part, self.groups) for part in (values, values - self.change / 2))
+        return Left(rule, crossed_mean(left, reach=reach), crossed_mean(most, reach=reach))
 
     def mean_over(self, rule: Rule, weights: Array, groups: NDArray[np.int64]) -> Left:
         """What is left as a weighted mean of groups' mean changes.

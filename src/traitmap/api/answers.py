@@ -124,6 +124,7 @@ def _evidence(folder: Path, matrix: TransferMatrix) -> dict[tuple[str, str], ana
             texts=texts.get(target, ()),
             touched=_touched(contamination, target),
             controls=controls,
+            item_groups=matrix.item_groups.get(target),
         )
         evidence |= {(source, target): cell for source, cell in seen.items()}
     return evidence
