@@ -62,3 +62,11 @@ def test_a_target_opens_and_asks_as_its_source_teaches(name, copies):
 def wording_of(prompt: str) -> tuple[str, ...]:
     """What every prompt of a task has: the words before its first and behind its last colon."""
     return prompt.split(":")[0], prompt.rsplit("\n", 1)[-1]
+
+
+@pytest.mark.shared
+def test_the_first_items_of_the_balanced_target_are_balanced(copies):
+    study = STUDY.model_copy(update={"data": str(copies)})
+    target = next(target for target in study.targets if target.name == "flipkart_balanced")
+    golds = [text.output for text in load_target(study, target).texts()]
+    assert all(0.2 < golds.count(word) / len(golds) < 0.47 for word in ("negative", "neutral", "positive"))
