@@ -15,6 +15,7 @@ from planted_pairs import Shape, simulated
 from traitmap.analysis.explanation.explain import explain
 from traitmap.analysis.recommendation.completion import complete
 from traitmap.analysis.recommendation.recommend import recommend_sources
+from traitmap.analysis.traits.decompose import decompose
 from traitmap.matrix.record import TransferMatrix
 
 SOURCES, TARGETS = 10, 7
@@ -101,3 +102,16 @@ def test_explanations_do_not_depend_on_the_unit(scale: float) -> None:
     for first, second in zip(one.donors, other.donors, strict=True):
         if isfinite(first.q):
             assert first.q == pytest.approx(second.q, abs=1e-9)
+
+
+@pytest.mark.parametrize("pattern", [["varies"] * TARGETS, HALF, ["varies", "constant"] * 3 + ["varies"]])
+def test_traits_do_not_depend_on_scale_and_shift_of_any_column(pattern: list[str]) -> None:
+    """A trait is a direction among standardised columns, so each column may have a unit of its own."""
+    matrix, generator = table(pattern, 3), np.random.default_rng(1)
+    scale, shift = 10.0 ** generator.integers(-3, 4, TARGETS), 10 * generator.normal(size=TARGETS)
+    other = replace(matrix, values=matrix.values * scale + shift, baseline=matrix.baseline * scale + shift)
+    one, two = (decompose(subject, n_bootstrap=50, n_permutations=50) for subject in (matrix, other))
+    assert one.n_components == two.n_components
+    assert one.targets == two.targets
+    np.testing.assert_allclose(one.loadings, two.loadings, atol=1e-6)
+    np.testing.assert_allclose(one.explained_variance_ratio, two.explained_variance_ratio, atol=1e-9)
