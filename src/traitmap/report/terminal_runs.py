@@ -75,10 +75,11 @@ def check_preview(
         parts += _overlaps(contamination)
     if warnings:
         parts += [*section("Sources and targets"), *(words(f"  ! {text}", "yellow") for text in warnings)]
+    room = f" and {in_bytes(estimate.bytes)}" if isfinite(estimate.bytes) else ""
     cost = (
         f"To do: train {counted(adapters, 'adapter')} on {estimate.training_tokens:,.0f} tokens, "
         f"evaluate {counted(cells, 'cell')} of {estimate.scoring_tokens:,.0f} tokens; "
-        f"about {in_time(estimate.seconds)} and {in_bytes(estimate.bytes)} "
+        f"about {in_time(estimate.seconds)}{room} "
         f"({'measured on this machine' if estimate.measured else 'a guess: nothing was measured'})."
     )
     parts += section(cost)
