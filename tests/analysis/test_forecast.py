@@ -2,6 +2,7 @@
 
 import json
 from math import isnan, nan
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +10,14 @@ import pytest
 from traitmap.analysis.forecast import (
     Forecast,
     correlations,
+    forecast_from_json,
     forecast_of,
     forecast_table,
     judged,
     popularity,
     standings_table,
 )
+from traitmap.api import read_matrix
 from traitmap.matrix.record import TransferMatrix
 from traitmap.table import to_csv
 
@@ -119,3 +122,16 @@ def test_too_little_to_judge_is_not_judged():
     few = measured(np.where(np.arange(10)[:, None] < 3, gains, nan))
     assert judged(good, few).standings == ()
     assert judged(good, few).worth.startswith("Nobody has measured")
+
+
+def test_the_figures_of_the_docs_are_those_of_the_files():
+    root = Path(__file__).parents[2]
+    results = root / "examples" / "smollm2" / "results"
+    forecast = forecast_from_json(json.loads((results / "forecast.json").read_text()))
+    found = judged(forecast, read_matrix(results / "matrix.csv"))
+    page = (root / "docs" / "forecast.md").read_text()
+    by_name = {standing.name: standing for standing in found.standings}
+    for name in ("forecast", "popularity", "popularity + forecast", "forecast - popularity"):
+        value = by_name[name].correlation
+        assert f"{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}]" in page, name
+    assert by_name["forecast"].targets == 11
