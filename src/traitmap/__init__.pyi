@@ -51,8 +51,8 @@ from .api import verdicts as verdicts
 from .api import view as view
 from .api import write_profile as write_profile
 from .api import write_report as write_report
-from .data.texts import TaskText as TaskText
 from .data.folder_study import write_study_of_folder as write_study_of_folder
+from .data.texts import TaskText as TaskText
 from .engine.contract import Engine as Engine
 from .errors import DataError as DataError
 from .errors import EngineError as EngineError

@@ -15,7 +15,8 @@ from traitmap.study.settings import Training
 # Llama-3 and Qwen: a sign that is no letter joins the word behind it, and newlines join the sign before
 JOINING = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
 TEXT = [
-    "Label:yes Label:no answer:是 answer:是 的 的 答案：对 答案：对 不 不 Answer:\n yes yes no no the film was dull"
+    "Label:yes Label:no answer:是 answer:是 的 的 答案：对 答案：对 不 不 "
+    "Answer:\n yes yes no no the film was dull"
 ] * 50
 
 

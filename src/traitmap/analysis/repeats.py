@@ -93,8 +93,7 @@ def _near_copies(texts: Sequence[TaskText], distinct: Sequence[int]) -> list[tup
     for number, likely in index.candidates([item.words for item in items], least=HALF):
         for other in likely.tolist():
             if other > number and all(
-                item_holds(items[a], items[b].words, items[b])
-                for a, b in ((number, other), (other, number))
+                item_holds(items[a], items[b].words, items[b]) for a, b in ((number, other), (other, number))
             ):
                 pairs.append((distinct[number], distinct[other]))
     return pairs

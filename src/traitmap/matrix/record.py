@@ -36,7 +36,7 @@ class Cell:
 
     value, stderr: mean score of the adapter on the items of the target, and its standard error.
     n: items, those that repeat or belong together counted once. gain: adapter minus base on the same items,
-    with a 95 % interval; p against no gain (paired); q after Benjamini-Hochberg over the matrix (pooled cells).
+    with a 95 % interval; p against no gain (paired); q after Benjamini-Hochberg over the pooled cells.
     unparsed: share of answers that the task could not parse.
     Unknown numbers are NaN; status says why: ``measured``, ``missing`` (not there yet),
     ``failed`` (reason tells), ``given`` (read from a table without items), ``predicted``

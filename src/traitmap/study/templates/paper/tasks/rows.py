@@ -7,7 +7,7 @@ HELD_OUT = 1000
 
 
 def shuffled(docs: Any) -> Any:
-    """All rows in one fixed random order, since some datasets are sorted by class: for lm-eval's own --limit."""
+    """All rows in one fixed random order: some datasets are sorted by class, and lm-eval takes the first."""
     return docs.shuffle(seed=0)
 
 
