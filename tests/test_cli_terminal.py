@@ -30,6 +30,9 @@ NOT_RUN = {
     "traitmap view runs/mini --open": "a server that waits; tests/api/test_viewing.py drives it",
     "traitmap pretrain corpus.txt -o my-base --steps 2000": "it trains for minutes",
     "traitmap profile texts.jsonl --parser en_core_web_sm --csv profiles.csv": "a parser to be downloaded",
+    "traitmap recommend runs/mini --target stars --prior other/runs/mini --prior atlas": (
+        "other runs; test_cli_recommend.py has priors"
+    ),
     "traitmap recommend --evaluate matrix.csv --texts texts.jsonl": "the docs run it",
     "traitmap run my-study/study.yaml --budget 0.25": "it trains; tests/api/test_budget.py runs budgets",
 }

@@ -78,8 +78,8 @@ def test_the_matrix_has_every_gain_in_points(records: dict[str, Any]) -> None:
     assert [row[0] for row in rows] == list(matrix.sources)
     for s, row in enumerate(rows):
         for t, text in enumerate(row[1:]):
-            assert float(text.rstrip("*")) == pytest.approx(100 * matrix.gains[s, t], abs=0.051)
-    starred = sum(text.endswith("*") for row in rows for text in row)
+            assert float(text.rstrip("*!")) == pytest.approx(100 * matrix.gains[s, t], abs=0.051)
+    starred = sum("*" in text for row in rows for text in row)
     assert starred == sum(cell.seed is None and cell.q < 0.05 for cell in matrix.cells)
 
 
@@ -143,6 +143,6 @@ def test_names_are_text_and_large_tables_are_cut() -> None:
 
 def test_a_matrix_of_one_number_and_none_are_shown() -> None:
     one = tm.TransferMatrix(("a",), ("t",), np.array([[np.nan]]), np.array([np.nan]))
-    assert Tags(one._repr_html_()).rows[1:] == [["base", "–"], ["a", "missing"]]
+    assert Tags(one._repr_html_()).rows[1:] == [["a", "missing"]]
     none = tm.TransferMatrix((), (), np.zeros((0, 0)), np.zeros(0))
     assert "0 sources" in none._repr_html_()

@@ -81,8 +81,12 @@ def _explained(
     try:
         return explain(subject, texts=texts, seed=seed, listener=listener), ""
     except UserError as error:
-        reason = str(error).split(";")[0].split(": ")[-1].rstrip(".")
-        return None, f"cannot be told: {reason}"
+        return None, untold(str(error))
+
+
+def untold(reason: str) -> str:
+    """Why nothing goes with gains, in one line: the first clause of a reason."""
+    return f"cannot be told: {reason.split(';')[0].split(': ')[-1].rstrip('.')}"
 
 
 def date_of(subject: MatrixLike) -> str:

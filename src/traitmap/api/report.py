@@ -16,7 +16,7 @@ import numpy as np
 from traitmap import analysis
 from traitmap import matrix as matrices
 from traitmap import report as pages
-from traitmap.api.answers import FROM_SCORES, NOT_ASKED, date_of, target_outcomes, verdicts
+from traitmap.api.answers import FROM_SCORES, NOT_ASKED, date_of, target_outcomes, untold, verdicts
 from traitmap.api.explanation import explain, outcome_findings
 from traitmap.api.profiles import profile
 from traitmap.api.runs import Run, contamination_in, open_run, overlap_in_words, with_predictions
@@ -218,7 +218,7 @@ def report_contents(
             matrix,
             verdicts(run, matrix=matrix),
             explanation=explanation,
-            why_not=f"cannot be told: {missing['why']}" if "why" in missing else NOT_ASKED,
+            why_not=untold(missing["why"]) if "why" in missing else NOT_ASKED,
             traits=traits,
             date=date_of(run),
         ),

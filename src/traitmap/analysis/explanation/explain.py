@@ -160,10 +160,11 @@ def features_from_texts(
     sources = {name: texts[name] for name in matrix.sources if texts.get(name)}
     targets = {name: of_targets[name] for name in matrix.targets if of_targets.get(name)}
     if len(sources) < 3 or len(targets) < 3:
+        tasks = ", ".join(sorted({*texts, *of_targets})[:12])
+        named = f". Tasks in the texts: {tasks}; name them as in the matrix" if tasks else ""
         raise MatrixError(
             f"the texts hold {len(sources)} of {len(matrix.sources)} sources and {len(targets)} of "
-            f"{len(matrix.targets)} targets of the matrix; at least 3 of each are needed. Tasks in the "
-            f"texts: {', '.join(sorted(texts)[:12])}; name them as in the matrix"
+            f"{len(matrix.targets)} targets of the matrix; at least 3 of each are needed{named}"
         )
     return pair_features(sources, targets, **settings)
 
