@@ -13,8 +13,9 @@ demo: $(STAMP)
 	$(BIN)/traitmap traits runs/mini
 	$(BIN)/traitmap report runs/mini
 
+# Two processes of one thread each: with two threads each they would wait for each other.
 test: $(DEV) lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # On a cluster of two nodes that is started on this machine.
 test-cluster: $(DEV)
