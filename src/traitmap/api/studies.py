@@ -304,7 +304,7 @@ def told_before(
 
 def system_note() -> str:
     """The system that this is, and whether traitmap is tested on it, in a sentence."""
-    system, python = platform.uname().system or "an unknown system", platform.python_version()
+    system, python = platform.system() or "an unknown system", platform.python_version()
     if system == "Linux":
         return f"this system: Linux, Python {python}; traitmap is tested on Linux."
     return (
