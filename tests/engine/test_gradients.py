@@ -20,6 +20,7 @@ from traitmap.engine.gradients import (
 from traitmap.engine.local import LocalEngine
 from traitmap.engine.lora import new_adapter, resident
 from traitmap.engine.passes import Row, read_logits
+from traitmap.progress import Progress
 from traitmap.study.settings import Lora, Model, Training
 
 LORA = Lora(r=4, lora_alpha=8)
@@ -123,14 +124,16 @@ def test_the_gradient_of_text_is_that_of_its_mean_loss_per_token(engine):
 
 
 def test_sources_step_by_adam_and_what_has_too_few_lessons_is_left_out(engine):
-    requests, texts = items(16)
+    (requests, texts), heard = items(16), list[Progress]()
     found = first_directions(
         engine,
         {"one": (examples(16), Training()), "short": (examples(3), Training())},
         {"dogs": (requests, texts), "gold unknown": (requests, [TaskText(t.input, "") for t in texts])},
         LORA,
         parts=4,
+        listener=heard.append,
     )
+    assert [(report.done, report.total) for report in heard] == [(n, 4) for n in (1, 2, 3, 4)]
     assert isinstance(found, Directions)
     assert set(found.steps) == {"one"}
     assert set(found.gradients) == {"dogs"}

@@ -89,20 +89,20 @@ def first_directions(
     base, draw = engine.base, np.random.default_rng(seed)
     steps, gradients = dict[str, NDArray[np.float32]](), dict[str, NDArray[np.float32]]()
     total = len(sources) + len(targets)
-    for name, (examples, training) in sources.items():
+    for done, (name, (examples, training)) in enumerate(sources.items(), start=1):
         drawn = [examples[i] for i in _drawn(draw, len(examples), sample)]
         lessons = lessons_of_examples(engine.encoder, drawn, training, base.max_length)
         if len(lessons) >= parts:
             by_part = _gradients(engine, lessons, lora, parts, seed)
             spread = torch.stack([part.square() for part in by_part]).mean(0).sqrt_().add_(_EPSILON)
             steps[name] = np.stack([_projected(part / spread, width, seed) for part in by_part])
-        listener(Progress("forecast", len(steps), total, name))
-    for name, (requests, texts) in targets.items():
+        listener(Progress("forecast", done, total, name))
+    for done, (name, (requests, texts)) in enumerate(targets.items(), start=len(sources) + 1):
         lessons = lessons_of_items(engine, requests, texts, _drawn(draw, len(texts), sample))
         if len(lessons) >= parts:
             by_part = _gradients(engine, lessons, lora, parts, seed)
             gradients[name] = np.stack([_projected(part, width, seed) for part in by_part])
-        listener(Progress("forecast", len(steps) + len(gradients), total, name))
+        listener(Progress("forecast", done, total, name))
     return Directions(steps, gradients)
 
 
