@@ -1,6 +1,7 @@
 """Forecasts: products of directions, and what a ranking is worth on measured gains."""
 
 import json
+from dataclasses import replace
 from math import isnan, nan
 from pathlib import Path
 
@@ -103,6 +104,12 @@ def test_own_targets_take_no_part():
     table = TransferMatrix(renamed.sources, TARGETS, 50 + spoilt, np.full(8, 50.0))
     clean = TransferMatrix(renamed.sources, TARGETS, 50 + gains, np.full(8, 50.0))
     assert judged(renamed, table).standings[0] == judged(renamed, clean).standings[0]
+    # and the target of the source that one is a variation of
+    spoilt[8, 0] = 1000.0
+    made = {"sources": {renamed.sources[8]: {"variation": {"parents": ["t0"]}}}}
+    with_variation = replace(table, values=50 + spoilt, conditions=made)
+    without = replace(clean, conditions=made)
+    assert judged(renamed, with_variation).standings[0] == judged(renamed, without).standings[0]
 
 
 def test_tables_and_json_say_the_worth_first():

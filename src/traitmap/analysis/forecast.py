@@ -4,7 +4,8 @@ The forecast of a pair is the product of two directions (``engine.gradients``): 
 source goes, and where the target's loss falls. Only its order within a target means something. Whether it
 means anything on a base is measured on pairs whose gains are known: the rank correlation of forecast and gain
 within each target, averaged over targets, beside that of popularity (the source's mean gain on the other
-targets, standardised) and of the likeness of words. A source's own target takes no part.
+targets, standardised) and of the likeness of words. A source's own target takes no part, nor does that of the
+source that it is a variation of.
 
 How far the mean correlation may be chance is told twice: by an interval over resampled targets, and by a
 permutation of the sources, which leaves alone what the columns have in common.
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from traitmap.analysis.explanation.families import variations_of
 from traitmap.errors import DataError
 from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.record import Array, TransferMatrix
@@ -181,7 +183,10 @@ def standings(
     columns = [matrix.targets.index(name) for name in targets]
     upwards = np.array([1.0 if matrix.higher_is_better.get(name, True) else -1.0 for name in targets])
     gains = matrix.gains[np.ix_(rows, columns)] * upwards if rows and columns else np.empty((0, 0))
-    gains = np.where(np.equal.outer(sources, targets), np.nan, gains) if gains.size else gains
+    made = variations_of(matrix)
+    for i, source in enumerate(sources):
+        own = {source, *(made[source]["parents"] if source in made else ())}
+        gains[i, [j for j, target in enumerate(targets) if target in own]] = np.nan
     used = [
         j
         for j in range(len(targets))
