@@ -1,8 +1,12 @@
 """Items that repeat or belong together are no sample of their own: laws of groups, and texts as groups."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from planted import matrix_of
+from traitmap.analysis.recommendation.completion import gain_noise
 from traitmap.analysis.repeats import item_groups, repeated_items
 from traitmap.data.texts import TaskText
 from traitmap.matrix import statistics as st
@@ -142,3 +146,21 @@ def test_targets_with_items_in_common_are_named():
     record = repeated_items({"a": first, "b": second, "c": third}, {})
     assert record["shared"] == [{"first": "a", "second": "b", "items": 10, "share": 0.25}]
     assert all(not target["codes"] for target in record["targets"].values())
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_the_noise_of_a_gain_counts_groups(binary):
+    """Every item four times is as noisy as every item once."""
+    differences = pairs_of_answers(60, 4)
+    if not binary:
+        differences = differences + 0.1 * np.random.default_rng(2).normal(size=differences.shape)
+    groups = np.repeat(np.arange(60), 4)
+
+    def noise(scores, item_groups):
+        scores = np.vstack([np.zeros((1, scores.shape[1])), scores])[:, None]
+        matrix = matrix_of(scores[1:, 0].mean(axis=1, keepdims=True), item_scores={"target000": scores})
+        return gain_noise(replace(matrix, item_groups=item_groups))
+
+    once = noise(differences, {})
+    np.testing.assert_allclose(noise(differences[:, groups], {"target000": groups}), once)
+    assert (noise(differences[:, groups], {}) < 0.3 * once).all()

@@ -36,7 +36,7 @@ from traitmap.analysis.recommendation.gaussian import (
 from traitmap.data.texts import Texts
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, Cell, TransferMatrix
-from traitmap.matrix.statistics import error_of_width, z_value
+from traitmap.matrix.statistics import error_of_width, group_scores, z_value
 
 Aim = Literal["all", "best"]
 
@@ -167,8 +167,9 @@ def read_table(matrix: TransferMatrix, features: PairFeatures | None = None) -> 
 def gain_noise(matrix: TransferMatrix) -> Array:
     """(S, T) variance of each measured gain by its items; NaN where unknown.
 
-    From the items where these are there: the variance of the paired differences over their number. Else
-    from the interval of the gain, else from the standard error of the value.
+    From the items where these are there: the variance of the paired differences over their number (of items
+    that repeat, or belong together, the number of groups). Else from the interval of the gain, else from the
+    standard error of the value.
     """
     noise = np.full(matrix.values.shape, nan)
     at = (
@@ -185,7 +186,7 @@ def gain_noise(matrix: TransferMatrix) -> Array:
     for j, target in enumerate(matrix.targets):
         if target not in matrix.item_scores:
             continue
-        scores = matrix.item_scores[target]
+        scores = group_scores(matrix.item_scores[target], matrix.item_groups.get(target))
         difference = scores[1:] - scores[:1]
         for i, by_seed in enumerate(difference):
             seeds = by_seed[np.isfinite(by_seed).any(axis=1)]
