@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from traitmap.data.conversation import RenderChat, plain_chat
 from traitmap.data.lineage import SourceLoader, repeated
-from traitmap.data.records import Example, ServedAdapter
+from traitmap.data.records import AdapterPlace, Example
 from traitmap.data.sources import Lineage, LoadedSource, examine_source
 from traitmap.errors import DataError, Fault, StudyError
 from traitmap.study.document import Place
@@ -228,7 +228,7 @@ class SourcePreview:
     label_counts: examples of each label word (empty without labels).
     shown: two examples, of two different labels where there are labels.
     warnings: what is legal but seldom meant.
-    adapter: the PEFT directory, or the adapter on a server, that is used instead of training, or None.
+    adapter: the PEFT directory, adapter on a server or whole model that is used instead of training, or None.
     variation: what was changed in which source, with a row before and after, or None.
     read_as: the format of the rows that was recognised, with their number; empty under templates.
     """
@@ -239,7 +239,7 @@ class SourcePreview:
     label_counts: Mapping[str, int]
     shown: tuple[Example, ...]
     warnings: tuple[str, ...]
-    adapter: Path | ServedAdapter | None
+    adapter: AdapterPlace | None
     variation: Lineage | None = None
     read_as: str = ""
 

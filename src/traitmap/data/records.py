@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import nan
+from pathlib import Path
 from typing import Any, Literal
+
+from traitmap.study.settings import Model
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,25 @@ class ServedAdapter:
 
     def __str__(self) -> str:
         return f"served as {self.name}"
+
+
+@dataclass(frozen=True)
+class WholeModel:
+    """A model that stands beside the base as a row of its own: merged, fully fine-tuned, quantised or served.
+
+    settings: as ``model`` of a study has them. folder: where a relative path starts from. digest: of its
+    files and arithmetic; of a served one of its address, its name and the user's word for its weights.
+    """
+
+    settings: Model
+    folder: Path
+    digest: str
+
+    def __str__(self) -> str:
+        return f"model {self.settings.path}"
+
+
+AdapterPlace = Path | ServedAdapter | WholeModel  # what stands in an adapter's place: who answers a row
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from traitmap.data.adapters import CONFIG, WEIGHTS, adapter_problem, adapter_warnings, locate_adapter
 from traitmap.data.conversation import RenderChat
-from traitmap.data.records import Example, ServedAdapter
+from traitmap.data.records import AdapterPlace, Example, ServedAdapter
 from traitmap.data.render import render_rows, rows_in_words
 from traitmap.data.rows import SourceError, SourceProblem, SourceTable, read_table
 from traitmap.data.shapes import learnable_rows
-from traitmap.errors import DataError
+from traitmap.data.whole_models import whole_model
+from traitmap.errors import DataError, ModelError
 from traitmap.study.paths import digest, is_local_data, resolve
 from traitmap.study.settings import (
     RULES_APART,
@@ -73,7 +73,7 @@ class LoadedSource:
     """A source ready to be trained on, or the adapter that takes its place.
 
     examples: rendered, in the order of the data; empty for an adapter.
-    adapter: the PEFT directory, or the adapter that a server holds, or None.
+    adapter: the PEFT directory, the adapter that a server holds, a whole model in its place, or None.
     training, lora: the study's settings with this source's own over them.
     digest: of the texts and what of them is learnt (of an adapter: of its two files, or of its name
         where a server holds it); names, tags
@@ -88,7 +88,7 @@ class LoadedSource:
 
     name: str
     examples: tuple[Example, ...]
-    adapter: Path | ServedAdapter | None
+    adapter: AdapterPlace | None
     training: Training
     lora: Lora
     tags: tuple[str, ...]
@@ -122,6 +122,13 @@ def examine_source(
         return loaded_source(study, source, (), 0, (), adapter=served, content=known)
     if source.adapter is not None:
         return _adapter(study, source)
+    if source.model is not None:
+        copies = resolve(study.data, study.folder) if study.data else None
+        try:
+            model = whole_model(source.model, study.folder, copies)
+        except ModelError as error:
+            return [SourceProblem("model", str(error))]
+        return loaded_source(study, source, (), 0, (), adapter=model, content=model.digest)
     if source.task is not None:
         return _task(study, source)
     try:
@@ -273,7 +280,7 @@ def loaded_source(
     available: int,
     words: Iterable[str],
     *,
-    adapter: Path | ServedAdapter | None = None,
+    adapter: AdapterPlace | None = None,
     content: str = "",
     warnings: tuple[str, ...] = (),
 ) -> LoadedSource:

@@ -7,9 +7,7 @@ laid out alike each time. Where it is wrong, the trainer halves its passes when 
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from traitmap.data.copies import hub_reason
+from traitmap.data.whole_models import located, model_digest
 from traitmap.engine.adapted_modules import linear_modules
 from traitmap.engine.cpu.fast_decoder import FastDecoder
 from traitmap.engine.device import device_of, memory_of
@@ -32,9 +30,7 @@ from traitmap.errors import ModelError, whole_reason
 from traitmap.study.paths import model_location
 from traitmap.study.settings import Lora, Model, Training
 
-_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt")
 _OTHER_HEADS = ("classifier", "summary")
-_NOT_THE_MODEL = ("recipe.json", "loss_curve.csv")
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ class ActiveModel:
 
 def load_base(settings: Model, study_folder: Path) -> Base:
     """Load model and tokenizer. ModelError says what is wrong with them."""
-    folder = locate(settings, study_folder)
+    folder = located(settings, study_folder)
     device = device_of(settings.device)
     usual = torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype: torch.dtype = usual if settings.dtype == "auto" else getattr(torch, settings.dtype)
@@ -125,33 +121,11 @@ def load_base(settings: Model, study_folder: Path) -> Base:
         else settings.path,
         revision=settings.revision,
         layout=layout,
-        digest=_digest(folder, f"{dtype} nf4" if quantised else str(dtype)),
+        digest=model_digest(folder, f"{dtype} nf4" if quantised else str(dtype)),
         max_length=max_length(model.config, tokenizer),
         reason=reason,
         switch=rope_switch(model.config),
     )
-
-
-def locate(settings: Model, folder: Path) -> Path:
-    """The local folder of a base model; hub ids are downloaded (safetensors and tokenizer only).
-
-    folder: where relative paths start from, the study file's.
-    """
-    location = model_location(settings.path, folder)
-    if isinstance(location, Path):
-        if not location.is_dir():
-            raise ModelError(f"model.path {settings.path!r}: there is no folder {location}.")
-        return location
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(snapshot_download(settings.path, revision=settings.revision, allow_patterns=list(_FILES)))
-    except (OSError, HfHubHTTPError, ValueError) as error:
-        raise ModelError(
-            f"model.path {settings.path!r}: neither a local folder nor to be had from the hub: "
-            f"{hub_reason(error)}"
-        ) from error
 
 
 def base_dropout(config: Any) -> dict[str, float]:
@@ -198,18 +172,6 @@ def max_length(config: Any, tokenizer: Any) -> int:
             return int(getattr(text, attribute))
     length = int(tokenizer.model_max_length)
     return length if length < 10**9 else 2048
-
-
-def _digest(folder: Path, arithmetic: str) -> str:
-    """SHA-256 over names and bytes of all files that make the model, and the arithmetic it runs in."""
-    total = hashlib.sha256(arithmetic.encode())
-    files = sorted(
-        {path for pattern in _FILES for path in folder.glob(pattern)} - {folder / n for n in _NOT_THE_MODEL}
-    )
-    for path in files:
-        with path.open("rb") as stream:
-            total.update(json.dumps([path.name, hashlib.file_digest(stream, "sha256").hexdigest()]).encode())
-    return total.hexdigest()[:32]
 
 
 LARGEST = 64  # adapters of one group: beyond it nothing is gained

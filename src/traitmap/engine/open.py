@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from traitmap.data.copies import model_copy, offline_where_unreachable
 from traitmap.engine.cpu.memory import paused
+from traitmap.engine.rows import RowsEngine
 from traitmap.errors import ModelError
 from traitmap.study.paths import model_location
-from traitmap.study.settings import Lora, Model
+from traitmap.study.settings import Lora, Model, Study
 
 if TYPE_CHECKING:
     from traitmap.engine.contract import Engine
@@ -42,6 +43,20 @@ def open_engine(model: Model, folder: Path | None = None, *, copies: Path | None
         from traitmap.engine.local import LocalEngine
 
     return LocalEngine.open(with_local_copy(model, copies), folder)
+
+
+def open_rows(study: Study, copies: Path | None = None) -> Engine:
+    """The engine of a study: that of its base, and where sources are whole models, one that opens these too.
+
+    copies: a folder with local copies of hub models. ModelError as for ``open_engine``.
+    """
+
+    def opened(model: Model, folder: Path) -> Engine:
+        return open_engine(model, folder, copies=copies)
+
+    if all(source.model is None for source in study.sources):
+        return opened(study.model, study.folder)
+    return RowsEngine(opened, study.model, study.folder)
 
 
 def open_engine_if_present(
@@ -75,6 +90,7 @@ def notes_of(engine: Engine | None, lora: Lora) -> tuple[str, ...]:
         return ()
     from traitmap.engine.local import LocalEngine
 
+    engine = engine.base if isinstance(engine, RowsEngine) else engine
     return engine.notes(lora) if isinstance(engine, LocalEngine) else ()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from traitmap.data.records import ServedAdapter
+from traitmap.data.records import AdapterPlace, ServedAdapter, WholeModel
 from traitmap.errors import ModelError
 from traitmap.study.paths import digest
 from traitmap.study.settings import BASELINE, Lora, Study, Training
@@ -60,12 +60,15 @@ def adapter_key(source: LoadedSource, seed: int, base_digest: str) -> str:
     )
 
 
-def adapter_digest(folder: Path | ServedAdapter) -> str:
+def adapter_digest(folder: AdapterPlace) -> str:
     """Digest of a PEFT directory: the bytes of its weights and what of its configuration has a meaning.
 
-    Of an adapter that a server holds only its name there, and the user's word for its weights, are known.
+    Of a whole model its own digest; of an adapter that a server holds only its name there, and the user's
+    word for its weights.
     ModelError where the weights or the configuration are absent or cannot be read.
     """
+    if isinstance(folder, WholeModel):
+        return digest({"model": folder.digest})
     if isinstance(folder, ServedAdapter):
         return digest({"served_as": folder.name, "revision": folder.revision})
     try:

@@ -30,7 +30,7 @@ _OVERRIDES: dict[str, type[Settings]] = {"training": Training, "lora": Lora}
 _EXAMPLES = {
     "name": "name: my-study",
     "model": "model: org/name, or model: builtin:mini",
-    "sources": "sources: a list, each with name and one of path, task, adapter, served_as, from, concat",
+    "sources": "sources: a list, each with name and one of path, task, adapter, served_as, model, ...",
     "path": "path: org/name",
 }
 Record = TypeVar("Record", bound=Settings)

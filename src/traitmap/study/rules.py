@@ -18,8 +18,8 @@ from traitmap.study.document import Place
 from traitmap.study.paths import data_stem, is_local_data, task_stem
 
 LENGTHS = ("num_train_epochs", "max_steps", "max_tokens")
-ORIGINS = ("path", "task", "adapter", "served_as", "from", "concat")
-READY_MADE = ("adapter", "served_as")
+ORIGINS = ("path", "task", "adapter", "served_as", "model", "from", "concat")
+READY_MADE = ("adapter", "served_as", "model")
 _OF_ROWS = ("prompt", "completion", "label", "labels", "train_on")
 _OF_HUB = ("subset", "split", "revision")
 _OF_DATA: tuple[str, ...] = (  # what a target over plain data has, and one with a task has not
@@ -31,6 +31,7 @@ _WITHOUT_EFFECT = {
     "task": (*_OF_HUB, *_OF_ROWS),
     "adapter": ("subset", "split", *_OF_ROWS, "limit", "training", "lora"),
     "served_as": ("subset", "split", *_OF_ROWS, "limit", "training", "lora"),
+    "model": (*_OF_HUB, *_OF_ROWS, "limit", "training", "lora"),
     "from": (*_OF_HUB, *_OF_ROWS, "limit"),
     "concat": (*_OF_HUB, *_OF_ROWS, "limit"),
 }
@@ -119,8 +120,8 @@ def source_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
     if not origins:
         message = (
             "no data: give one of path (a file or a hub dataset), task (an lm-eval task's training split), "
-            "adapter (a PEFT directory), served_as (an adapter on a server), from (another source, with "
-            "something changed) or concat (several)"
+            "adapter (a PEFT directory), served_as (an adapter on a server), model (a whole model), from "
+            "(another source, with something changed) or concat (several)"
         )
         yield (), message
     elif len(origins) > 1:
@@ -358,6 +359,9 @@ def part_conflicts(study: Mapping[str, Any]) -> Iterator[Conflict]:
     for at, source in enumerate(_listed(study, "sources")):
         if isinstance(source, Mapping):
             yield from _placed(("sources", at), source_conflicts(source))
+            model = source.get("model")
+            if isinstance(model, Mapping):
+                yield from _placed(("sources", at, "model"), model_conflicts(model))
             if isinstance(source.get("training"), Mapping):
                 yield from _placed(("sources", at, "training"), training_conflicts(source["training"]))
     for at, target in enumerate(map(target_mapping, _listed(study, "targets"))):

@@ -248,8 +248,8 @@ class OwnTarget(Settings):
 class Source(Settings):
     """A training set, or an adapter that exists already.
 
-    Exactly one of ``path``, ``task``, ``adapter``, ``served_as``, ``from``, ``concat``. Without templates a
-    row must have a format that is known by its columns: ``text``; ``prompt`` and ``completion``;
+    Exactly one of ``path``, ``task``, ``adapter``, ``served_as``, ``model``, ``from``, ``concat``. Without
+    templates a row must have a format that is known by its columns: ``text``; ``prompt`` and ``completion``;
     ``messages``; ``conversations`` (ShareGPT); ``instruction`` and ``output`` (Alpaca); ``chosen`` and
     ``rejected``.
     The keys from ``balance`` on say what a source with ``from`` changes; several are applied in the order of
@@ -263,6 +263,8 @@ class Source(Settings):
     adapter: a PEFT adapter directory, used as it is; or one on the hub, ``org/name`` or, where a
         repository holds several, ``org/name/folder``, at ``revision``.
     served_as: the model name under which the server of ``model.endpoint`` serves an adapter.
+    model: a whole model as a row beside the base, with the settings of the study's ``model``: a merge, a full
+        fine-tune, a quantised build, or with ``endpoint`` one that is served.
     from: (``from_`` in Python) the name of another source of the study, one thing of which is changed by
         the keys below; its own training, lora and tags hold where this source gives none.
     concat: a mixture of other sources, with weights that are shares of the examples.
@@ -304,6 +306,7 @@ class Source(Settings):
     task: Text | None = None
     adapter: Text | None = None
     served_as: Text | None = None
+    model: Model | None = None
     from_: Name | None = Field(default=None, alias="from")
     concat: Annotated[dict[str, Positive], MIXTURE] | None = None
     subset: Text | None = None

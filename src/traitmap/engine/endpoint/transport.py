@@ -14,12 +14,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
 
-from traitmap.data.records import ServedAdapter
+from traitmap.data.records import AdapterPlace, ServedAdapter, WholeModel
 from traitmap.errors import ModelError
 from traitmap.study.paths import digest
 from traitmap.study.settings import Endpoint
@@ -246,13 +245,15 @@ class Voice:
 
 
 @contextmanager
-def speaking(transport: Transport, base: str, adapter: Path | ServedAdapter | None) -> Iterator[Voice]:
+def speaking(transport: Transport, base: str, adapter: AdapterPlace | None) -> Iterator[Voice]:
     """The voice of the base or an adapter; an adapter's files are loaded for as long as it speaks."""
     server = transport.settings.server
     if adapter is None:
         yield Voice({"model": base})
     elif isinstance(adapter, ServedAdapter):
         yield Voice(_named(server, base, adapter.name))
+    elif isinstance(adapter, WholeModel):
+        raise ModelError(f"{adapter}: a row of its own, which this server does not answer for (open_rows).")
     elif server == "lorax":  # loads whatever a request names
         yield Voice({"model": str(adapter.absolute())})
     elif server in _LOAD:

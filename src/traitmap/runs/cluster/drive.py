@@ -21,7 +21,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from traitmap.data.records import ServedAdapter
+from traitmap.data.records import AdapterPlace
 from traitmap.progress import Listener, Progress
 from traitmap.runs.cells import CellResult
 from traitmap.runs.cluster.portable import file_modules, portable
@@ -292,7 +292,7 @@ class Drive:
         if target.digest not in self.targets:
             content = self.pool.ray.put(portable(target))
             self.targets[target.digest] = Sent(target.digest, content, file_modules())
-        adapter: Path | ServedAdapter | Sent | None = self.run.adapter_of(unit)
+        adapter: AdapterPlace | Sent | None = self.run.adapter_of(unit)
         if isinstance(adapter, Path):
             digest = self.run.adapters[unit.source, unit.seed].digest
             assert digest is not None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from traitmap.data.records import Answer, Caveat, Example, Request, ServedAdapter
+from traitmap.data.records import AdapterPlace, Answer, Caveat, Example, Request
 from traitmap.engine.contract import Engine, TrainingJob
 from traitmap.errors import ModelError, RunError
 from traitmap.runs.cells import CellResult
@@ -135,7 +135,7 @@ class Worker:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def score(self, target: Sent, adapter: Sent | ServedAdapter | None) -> CellResult | UnitFailure:
+    def score(self, target: Sent, adapter: Sent | AdapterPlace | None) -> CellResult | UnitFailure:
         """One cell, or why there is none. A target or an adapter that is here is not fetched again."""
         try:
             if target.digest not in self.targets:
@@ -149,7 +149,7 @@ class Worker:
             return failure_of(error)
 
     def answer(
-        self, requests: Sequence[Request], adapter: Sent | ServedAdapter | None
+        self, requests: Sequence[Request], adapter: Sent | AdapterPlace | None
     ) -> list[Answer] | UnitFailure:
         """Answers to requests that belong to no cell."""
         try:
@@ -192,7 +192,7 @@ class Worker:
     def largest_group(self, lora: Lora, training: Training) -> int:
         return int(self.engine.largest_group(lora, training))
 
-    def _place(self, adapter: Sent | ServedAdapter | None) -> Path | ServedAdapter | None:
+    def _place(self, adapter: Sent | AdapterPlace | None) -> AdapterPlace | None:
         if not isinstance(adapter, Sent):
             return adapter
         if adapter.digest not in self.adapters:
