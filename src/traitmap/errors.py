@@ -12,6 +12,8 @@ TraitmapError
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,3 +85,51 @@ def whole_reason(error: BaseException, most: int = 12, longest: int = 2000) -> s
     if len(lines) > most:
         text += f" (and {len(lines) - most:,} lines more)"
     return text if len(text) <= longest else f"{text[:longest]} (and {len(text) - longest:,} characters more)"
+
+
+_NEXT_STEPS = {
+    errno.ENOENT: "check the path",
+    errno.EACCES: "give yourself the right to it (chmod, chown), or name another place",
+    errno.EPERM: "give yourself the right to it (chmod, chown), or name another place",
+    errno.EROFS: "it is mounted read-only; name another place",
+    errno.ENOSPC: "make room, or name another place, and run the same command again",
+    errno.EDQUOT: "make room, or name another place, and run the same command again",
+    errno.EFBIG: "lift the limit on the size of files (ulimit -f), or name another place",
+    errno.EISDIR: "a folder stands where a file should; name a file, or move the folder away",
+    errno.ENOTDIR: "a file stands where a folder should; name a folder, or move the file away",
+    errno.EEXIST: "something else stands there; move it away, or name another place",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ELOOP: "its links lead in a circle; correct them",
+    errno.EIO: "the disk does not give it; look after the disk",
+}
+SYSTEM_ERRORS = (OSError, RecursionError, UnicodeError, OverflowError, MemoryError)
+
+
+def system_fault(error: BaseException, about: str) -> str:
+    """What the system or Python itself refused, in one line: the file, why, and what to do next.
+
+    error: one of ``SYSTEM_ERRORS``. about: what was done, where the error names no file.
+    """
+    if isinstance(error, OSError):
+        place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else about
+        if error.errno is None:
+            reason, step = whole_reason(error), "check the file"
+        else:
+            reason = os.strerror(error.errno)
+            step = _NEXT_STEPS.get(error.errno, "check the path and the rights to it")
+    elif isinstance(error, RecursionError):
+        place, reason, step = about, "it is nested too deeply to be read", "give a file with less nesting"
+    elif isinstance(error, UnicodeDecodeError):
+        place, reason = about, f"it is not {error.encoding} text (byte {error.start}: {error.reason})"
+        step = "save the file as UTF-8"
+    elif isinstance(error, UnicodeError):
+        place, reason = about, f"text cannot be written as it is ({whole_reason(error)})"
+        step = "correct the text, or set PYTHONUTF8=1"
+    elif isinstance(error, MemoryError):
+        place, reason = about, "memory ran out"
+        step = "give less at once, or use a machine with more memory"
+    else:
+        place, reason = about, f"a number is too large ({whole_reason(error)})"
+        step = "correct the number"
+    return " ".join(f"{place}: {reason}; {step}.".split())

@@ -7,6 +7,7 @@ the analysis part by part, and ``write_profile``, which writes its tables as CSV
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,6 +27,7 @@ from traitmap.errors import ModelError, RunError, UserError
 from traitmap.matrix.record import TransferMatrix
 from traitmap.progress import Listener, silent
 from traitmap.runs.cells import read_outcomes
+from traitmap.runs.files import write_output
 from traitmap.runs.ledger import read_ledger
 from traitmap.runs.store import open_store, read_study
 from traitmap.runs.texts import read_run_texts
@@ -336,11 +338,12 @@ def write_profile(found: analysis.Profile, path: str | Path) -> tuple[Path, ...]
     }
     written = {file: rows for file, rows in tables.items() if rows}
     for file, rows in written.items():
+        stream = io.StringIO(newline="")
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({name: _entry(value) for name, value in row.items()} for row in rows)
         try:
-            with file.open("w", encoding="utf-8", newline="") as stream:
-                writer = csv.DictWriter(stream, list(rows[0]))
-                writer.writeheader()
-                writer.writerows({name: _entry(value) for name, value in row.items()} for row in rows)
+            write_output(file, stream.getvalue())
         except OSError as error:
             raise UserError(f"{file} cannot be written: {error.strerror}; give another place") from error
     return tuple(written)

@@ -11,16 +11,17 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn, TextIO
 
 from traitmap.cli import analysis, studies
 from traitmap.cli.app import app, tell
-from traitmap.errors import UserError
+from traitmap.errors import SYSTEM_ERRORS, UserError, system_fault
 
 __all__ = ["analysis", "app", "main", "studies"]
 
 # The order of `traitmap --help` is the order of the work, not of the imports.
 _ORDER = (
-    *("init", "check", "run", "status", "matrix", "traits", "profile", "explain", "recommend", "atlas"),
+    *("init", "check", "run", "status", "matrix", "traits", "profile", "explain", "recommend", "compare", "atlas"),
     *("report", "figure", "view", "import_", "export", "query", "gc"),
 )
 app.registered_commands.sort(
@@ -33,21 +34,53 @@ app.registered_commands.sort(
 def main(words: Sequence[str] | None = None) -> None:
     """Entry point of ``traitmap``: errors that the user can mend end in one message and exit code 2.
 
+    So does what the system refuses (a right, room, a folder in place of a file) or Python itself (nesting, an
+    encoding, a number, memory), whichever command it happens in. What else is raised is a defect.
+
     words: what follows ``traitmap``; default: this process's own arguments.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     atexit.register(_end_at_once)
+    arguments = sys.argv[1:] if words is None else list(words)
     try:
-        app(args=None if words is None else list(words))
+        try:
+            app(args=arguments)
+        finally:
+            sys.stdout.flush()  # here, where a full disk behind it can still be told
     except UserError as error:
-        tell(str(error))
-        sys.exit(2)
+        _refuse(str(error))
     except SystemExit as end:
         if end.code == 130:  # Ctrl-C, which Typer turns into this code without a word
             tell("Interrupted. What is finished is kept; the same command goes on from there.")
         raise
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)
+    except SYSTEM_ERRORS as error:
+        about = "standard output" if _silence(sys.stdout) else " ".join(["traitmap", *arguments[:4]])
+        _refuse(system_fault(error, about))
+
+
+def _refuse(message: str) -> NoReturn:
+    """The message on standard error, and exit code 2, also where standard error takes nothing."""
+    try:
+        tell(message)
+        sys.stderr.flush()
+    except OSError:
+        _silence(sys.stderr)
+    sys.exit(2)
+
+
+def _silence(stream: TextIO) -> bool:
+    """Whether a stream fails to take what waits in it; then it takes everything, and drops it.
+
+    Python would try once more at its end, and complain.
+    """
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return True
+    return False
 
 
 def _end_at_once() -> None:

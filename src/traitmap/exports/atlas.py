@@ -20,7 +20,7 @@ from traitmap.analysis.recommendation.prior import WIDTH, Profile
 from traitmap.errors import MatrixError
 from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.record import Array, TransferMatrix
-from traitmap.runs.files import write_whole
+from traitmap.runs.files import write_output
 from traitmap.study.paths import digest
 
 SUFFIX = ".atlas.json"
@@ -107,8 +107,7 @@ def write_atlas_entry(
         raise MatrixError(
             f"{place}: another matrix has this name; give it another (--name), or remove the file"
         )
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(place, (json.dumps(content, indent=1) + "\n").encode())
+    write_output(place, json.dumps(content, indent=1, allow_nan=False) + "\n")
     return place
 
 

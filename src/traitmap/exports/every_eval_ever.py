@@ -24,6 +24,7 @@ from traitmap.exports.rows import (
     value_and_error,
 )
 from traitmap.runs.cells import CellScores
+from traitmap.runs.files import write_output
 from traitmap.runs.ledger import Ledger
 from traitmap.runs.store import RunStore
 from traitmap.study.settings import BASELINE
@@ -43,7 +44,6 @@ def export_every_eval_ever(
     ledger = ledger_of(store)
     texts = target_texts(store)
     place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
     return tuple(
         _write(store, ledger, row, texts, place, organization, timestamp)
         for row in model_rows(ledger)
@@ -82,7 +82,7 @@ def _write(
         "evaluation_results": results,
     }
     if lines:
-        (folder / f"{row.name}.jsonl").write_bytes(instances)
+        write_output(folder / f"{row.name}.jsonl", instances)
         record["detailed_evaluation_results"] = {
             "format": "jsonl",
             "file_path": f"{row.name}.jsonl",
@@ -91,8 +91,7 @@ def _write(
             "total_rows": len(lines),
         }
     place = folder / f"{row.name}.json"
-    place.write_text(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-    return place
+    return write_output(place, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def _model(ledger: Ledger, row: ModelRow) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from traitmap.exports.rows import (
     value_and_error,
 )
 from traitmap.runs.cells import CellScores
+from traitmap.runs.files import write_output
 from traitmap.runs.ledger import Ledger
 from traitmap.runs.store import RunStore
 from traitmap.study.settings import BASELINE
@@ -46,7 +47,6 @@ def export_lm_eval(store: RunStore, folder: str | Path) -> tuple[Path, ...]:
 def _write_model(
     store: RunStore, ledger: Ledger, row: ModelRow, texts: Mapping[str, Sequence[TaskText]], folder: Path
 ) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
     keys = [entry.key for entry in row.cells.values() if entry.key is not None]
     date = datetime.fromtimestamp(max(store.cell(key).stat().st_mtime for key in keys), UTC)
     stamp = date.strftime("%Y-%m-%dT%H-%M-%S.%f")  # as lm-eval writes it into names
@@ -69,10 +69,9 @@ def _write_model(
         if outcomes:
             lines = _samples(target, outcomes, texts.get(target["name"], ()))
             place = folder / f"samples_{target['name']}_{stamp}.jsonl"
-            place.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            write_output(place, "".join(f"{line}\n" for line in lines))
     place = folder / f"results_{stamp}.json"
-    place.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-    return place
+    return write_output(place, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def _config(store: RunStore, ledger: Ledger, row: ModelRow) -> dict[str, Any]:

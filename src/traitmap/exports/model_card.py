@@ -8,6 +8,7 @@ from pathlib import Path
 from traitmap.analysis.traits.records import Traits
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Cell, TransferMatrix
+from traitmap.runs.files import write_output
 
 START, END = "<!-- traitmap: start -->", "<!-- traitmap: end -->"
 _SIGNIFICANT = 0.05
@@ -58,8 +59,7 @@ def update_card(readme: str | Path, section: str) -> Path:
         text = before + block + rest.split(END, 1)[1]
     else:
         text = f"{text.rstrip()}\n\n{block}\n" if text.strip() else f"{block}\n"
-    place.write_text(text, encoding="utf-8")
-    return place
+    return write_output(place, text)
 
 
 def _sure(cell: Cell) -> bool:

@@ -19,6 +19,7 @@ from traitmap.data.file_targets import file_task
 from traitmap.data.sources import all_targets
 from traitmap.data.targets import load_target
 from traitmap.errors import DataError
+from traitmap.runs.files import write_output
 from traitmap.study.settings import Study, Target
 
 
@@ -35,7 +36,6 @@ def export_task_files(
     if not targets:
         raise DataError("no target of the study is over plain data; its tasks have task files already")
     folder = Path(folder).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
     return tuple(_write(study, target, folder, render_chat) for target in targets)
 
 
@@ -69,10 +69,10 @@ def _write(study: Study, target: Target, folder: Path, render_chat: RenderChat |
         lines.append(f"process_results: !function {function}")
         lines.insert(1, "# Its metric is traitmap's, which must be installed beside lm-eval.")
     file = folder / f"{target.name}.yaml"
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return file
+    return write_output(file, "\n".join(lines) + "\n")
 
 
 def _write_documents(documents: Sequence[Mapping[str, Any]], file: Path) -> Path:
-    parquet.write_table(pyarrow.Table.from_pylist([dict(document) for document in documents]), file)
-    return file
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.Table.from_pylist([dict(document) for document in documents]), sink)
+    return write_output(file, sink.getvalue().to_pybytes())

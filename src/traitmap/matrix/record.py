@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from traitmap.jsonable import jsonable, outline
 from traitmap.metrics import direction
+from traitmap.runs.files import write_output
 from traitmap.study.settings import BASELINE
 
 if TYPE_CHECKING:
@@ -151,8 +152,7 @@ class TransferMatrix:
         base = self.baseline[None, :][: int(np.isfinite(self.baseline).any())]
         frame = pd.DataFrame(np.vstack([base, measured]), columns=list(self.targets))
         frame.insert(0, "source", [*[BASELINE] * len(base), *self.sources], allow_duplicates=True)
-        _folder_of(path)
-        frame.to_csv(path, index=False)
+        write_output(path, frame.to_csv(index=False, lineterminator="\n"))
 
     def to_parquet(self, path: str | Path) -> None:
         """``to_frame`` as Parquet, with the conditions as JSON in the schema's metadata.
@@ -164,10 +164,11 @@ class TransferMatrix:
 
         table = pa.Table.from_pandas(self.to_frame(), preserve_index=False)
         told = json.dumps(jsonable(self.conditions), sort_keys=True).encode()
-        _folder_of(path)
+        sink = pa.BufferOutputStream()
         pq.write_table(
-            table.replace_schema_metadata({**(table.schema.metadata or {}), b"traitmap": told}), path
+            table.replace_schema_metadata({**(table.schema.metadata or {}), b"traitmap": told}), sink
         )
+        write_output(path, sink.getvalue().to_pybytes())
 
     def to_json(self) -> dict[str, Any]:
         """The matrix as JSON data; unknown numbers are null.
@@ -221,7 +222,3 @@ def _given_cells(matrix: TransferMatrix) -> tuple[Cell, ...]:
             numbers = (float(value), 0, nan, gain, nan, nan, nan, nan, nan)
             found.append(Cell(name, target, None, "", *numbers, status))
     return tuple(found)
-
-
-def _folder_of(path: str | Path) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)

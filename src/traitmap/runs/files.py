@@ -54,10 +54,41 @@ def write_partial(path: Path, content: bytes) -> None:
     A file that cannot be written is removed: on a full disk its bytes are needed.
     """
     partial = partial_path(path)
-    with removed_on_failure(partial), partial.open("wb") as file:
+    with naming(path), removed_on_failure(partial), partial.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_output(path: str | Path, content: str | bytes) -> Path:
+    """Write a file that a user named, whole or not at all, with the folders above it; returns its path.
+
+    content: text is written as UTF-8 with the line ends that it has. Links stay links, and what is no plain
+    file (``/dev/stdout``, a pipe) is written as it stands. A file that one may write in a folder that one may
+    not is written in its place. OSError names the file.
+    """
+    place = Path(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with naming(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place = place.resolve()
+        if place.exists() and not (place.is_file() and os.access(place.parent, os.W_OK)):
+            with place.open("wb") as file:
+                file.write(data)
+        else:
+            write_whole(place, data)
+    return Path(path)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of the system that names no file names this one: a write that fails tells only why."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
