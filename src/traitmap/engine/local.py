@@ -159,7 +159,7 @@ class LocalEngine:
             "generate_until": generate,
         }
         answers: dict[int, Answer] = {}
-        with self._active(adapter) as active:
+        with self.active(adapter) as active:
             for kind in dict.fromkeys(request.kind for request in requests):
                 indices = [index for index, request in enumerate(requests) if request.kind == kind]
                 of_kind = kinds[kind](active, [requests[index] for index in indices], listener)
@@ -196,7 +196,7 @@ class LocalEngine:
         return str(text)
 
     @contextmanager
-    def _active(self, adapter: Path | None) -> Iterator[ActiveModel]:
+    def active(self, adapter: Path | None) -> Iterator[ActiveModel]:
         """The base with an adapter at work: merged where that is exact to rounding, else hooked on.
 
         What is not plain LoRA (DoRA, whole modules beside it, other kinds) is put in by PEFT. A matrix that

@@ -153,13 +153,18 @@ def _measured(
 
 def _surprise(nats: NDArray[np.float64], tokens: NDArray[np.float64], sizes: NDArray[np.float64]) -> Surprise:
     scored = tokens > 0
-    per_token = _ratio(nats[scored], tokens[scored])
-    bits = _ratio(nats[scored] / log(2), sizes[scored])
+    per_token = ratio_interval(nats[scored], tokens[scored])
+    bits = ratio_interval(nats[scored] / log(2), sizes[scored])
     return Surprise(*per_token, *bits, int(scored.sum()), int(tokens.sum()))
 
 
-def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Ratio of sums with its 95 % interval over texts."""
+def ratio_interval(
+    numerator: NDArray[np.float64], denominator: NDArray[np.float64]
+) -> tuple[float, float, float]:
+    """Ratio of sums of (N,) with its 95 % interval over N texts (Cochran, Sampling Techniques, 6.4).
+
+    NaN where there is no text or a number is not finite; the interval needs two texts.
+    """
     n = len(numerator)
     if not n or not np.isfinite(numerator).all():
         return nan, nan, nan
@@ -170,3 +175,31 @@ def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> 
     error = np.sqrt((residuals**2).sum() / (n - 1) / n) / denominator.mean()
     half = float(stats.t.ppf(0.975, n - 1) * error)
     return ratio, ratio - half, ratio + half
+
+
+@dataclass(frozen=True)
+class TextDrift:
+    """How far a model is from its base on N texts, (N,) arrays.
+
+    tokens: predicted tokens of each text. before, after: what they cost the base and the model, minus their
+    log-probability in nats, summed over tokens. kl: KL(model || base) of the next-token distributions, nats,
+    mean over the places of a text that were compared; NaN where they cannot be, and ``unknown`` says why.
+    """
+
+    tokens: NDArray[np.int64]
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+    kl: NDArray[np.float64]
+    unknown: str = ""
+
+    @property
+    def forgetting(self) -> tuple[float, float, float]:
+        """Cross-entropy of the model less that of its base, nats per token, with its 95 % interval over
+        texts; above 0 the model predicts these texts worse than its base does."""
+        scored = self.tokens > 0
+        return ratio_interval((self.after - self.before)[scored], self.tokens[scored].astype(float))
+
+    @property
+    def divergence(self) -> tuple[float, float, float]:
+        """Mean of ``kl`` over texts with its 95 % interval; 0 where the model is its base."""
+        return ratio_interval(self.kl, np.ones(len(self.kl)))

@@ -20,8 +20,9 @@ from traitmap.engine import cached_attention
 from traitmap.engine.attention import attending, layout_attention
 from traitmap.engine.base import ActiveModel
 from traitmap.engine.cached_attention import Cached
+from traitmap.engine.cpu.fast_decoder import Rectangles, plan_rectangles
 from traitmap.engine.forward_paths import ForwardPaths, compute_prefixes, read_behind, read_rectangles
-from traitmap.engine.passes import in_batches, on_each_side, read_logits, read_stream
+from traitmap.engine.passes import Row, in_batches, on_each_side, read_logits, read_stream
 from traitmap.engine.requests import Prefix, Question, TokenizedRequests, answers_from, questions_of
 from traitmap.progress import Listener, Progress
 
@@ -85,19 +86,12 @@ def _on_both_sides(active: ActiveModel, longest: int) -> ActiveModel:
 
 def _answered(active: ActiveModel, tokenized: TokenizedRequests) -> Iterator[NumberedAnswers]:
     """Answers of all questions, batch by batch: those by themselves, then those behind prefixes."""
-    model, layout, rows = active.base.model, active.base.layout, tokenized.rows
+    layout, rows = active.base.layout, tokenized.rows
 
     def compute(batch: list[int]) -> NumberedAnswers:
-        batch_rows = [rows[index] for index in batch]
         with torch.inference_mode():
-            if active.fast is not None:
-                logits = read_rectangles(active.fast, tokenized.rectangles(batch))
-            else:
-                with layout_attention(model, layout):
-                    if layout == "stream":
-                        logits = read_stream(model, batch_rows, active.adapters, active.paths.last_mlp)
-                    else:
-                        logits = read_logits(model, layout, batch_rows, active.adapters)
+            plan = None if active.fast is None else tokenized.rectangles(batch)
+            logits = logits_of(active, [rows[index] for index in batch], plan)
             return answers_from(logits, tokenized.index(batch))
 
     lengths = tokenized.lengths[: tokenized.alone]
@@ -105,6 +99,18 @@ def _answered(active: ActiveModel, tokenized: TokenizedRequests) -> Iterator[Num
         yield from in_batches(lengths, active.pass_tokens, layout, compute, order=order)
     for homes, needed in _waves(tokenized.prefixes, active.prefix_tokens):
         yield from _behind(active, tokenized, homes, needed)
+
+
+def logits_of(active: ActiveModel, rows: Sequence[Row], plan: Rectangles | None = None) -> torch.Tensor:
+    """(P', V) logits at the reads of rows that stand by themselves, by the fastest valid way; behind them
+    there may be some that mean nothing. plan: of these rows on the fast CPU pass, where it is known."""
+    model, layout = active.base.model, active.base.layout
+    if active.fast is not None:
+        return read_rectangles(active.fast, plan or plan_rectangles(rows))
+    with layout_attention(model, layout):
+        if layout == "stream":
+            return read_stream(model, rows, active.adapters, active.paths.last_mlp)
+        return read_logits(model, layout, rows, active.adapters)
 
 
 def _behind(
