@@ -73,8 +73,7 @@ def why_not_executed(metadata: Any, allow_code: bool) -> str:
     if reason is None:
         return ""
     return (
-        f"its answers are programs, and this machine cannot shut them in ({reason}); allow user namespaces "
-        "(Linux: sysctl user.max_user_namespaces) or leave this target out"
+        f"its answers are programs, and this machine cannot shut them in ({reason}); or leave this target out"
     )
 
 
