@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ TRAITMAP = (sys.executable, "-m", "traitmap.cli")
 
 def start(folder: Path, output: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*TRAITMAP, "run", "study.yaml", "--output", output]
+    command = [*TRAITMAP, "run", "study.yaml", "--output", output, "--save-minutes", "0.0001"]
     return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -79,6 +80,7 @@ def test_killed_in_training_and_in_evaluation_the_matrix_is_the_same(uninterrupt
     moments = ("train: 30", "train: 80", "evaluate: 20", "evaluate: 70")
     killed = [kill_when_it_says(uninterrupted, "broken", words) for words in moments]
     assert all(killed)
+    assert list((uninterrupted / "broken" / "killed" / "training").iterdir()) == []
     finish(uninterrupted, "broken")
     whole, broken = (matrix(uninterrupted, output) for output in ("whole", "broken"))
     assert whole["cells"] == broken["cells"]
@@ -86,6 +88,16 @@ def test_killed_in_training_and_in_evaluation_the_matrix_is_the_same(uninterrupt
     assert len(whole["cells"]) == 3 * 3 * 3
     assert {cell["status"] for cell in whole["cells"]} == {"measured"}
     assert cells(uninterrupted, "whole") == cells(uninterrupted, "broken")
+
+
+def test_a_kill_within_a_training_pass_costs_what_came_after_its_last_state(uninterrupted: Path) -> None:
+    assert kill_when_it_says(uninterrupted, "within", "train: 30")
+    said = finish(uninterrupted, "within")
+    steps = re.findall(r"goes on at step (\d+) of 12", said)
+    assert len(steps) == 1
+    assert 2 <= int(steps[0]) <= 12
+    assert cells(uninterrupted, "whole") == cells(uninterrupted, "within")
+    assert not any((uninterrupted / "within" / "killed" / "training").iterdir())
 
 
 def test_a_finished_run_computes_nothing_again(uninterrupted: Path) -> None:

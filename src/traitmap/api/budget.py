@@ -38,6 +38,7 @@ from traitmap.runs.execute import execute
 from traitmap.runs.files import write_sealed_json
 from traitmap.runs.ledger import Selection
 from traitmap.runs.plan import CellUnit
+from traitmap.runs.run_state import Checkpoints
 from traitmap.runs.store import RunStore, locked_store
 from traitmap.study.paths import digest
 from traitmap.study.settings import BASELINE, Study
@@ -101,6 +102,7 @@ def run_on_budget(
     share: float,
     seed: int = 0,
     aim: Aim = "best",
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[RunStore, Spent]:
     """Measure what a share of the whole run's price allows, where it tells most, and predict the rest.
 
@@ -108,7 +110,7 @@ def run_on_budget(
     training nor evaluation may cost more than the share of what it would cost in full. Choices depend on
     the study, the seed and what was measured because of earlier choices, so that a run that is started
     again makes the same ones and finds them done. One seed of each source is trained, the study's first.
-    Writes ``budget.json`` and ``completion.json`` into the run folder.
+    Writes ``budget.json`` and ``completion.json`` into the run folder. checkpoints: as for ``execute``.
     UserError where the share buys not even the base.
     """
     if not 0 < share <= 1:
@@ -128,6 +130,7 @@ def run_on_budget(
         left=Budget(left.training, left.evaluation - float(part.sum())),
         counts=np.array([len(items.get(name, ())) or by_name[name].n_items for name in prices.targets]),
         existing=frozenset(source.name for source in sources if source.adapter is not None),
+        checkpoints=checkpoints,
     )
     if campaign.left.evaluation < -1e-6:
         raise UserError(
@@ -150,6 +153,7 @@ class _Campaign:
     left: Budget
     counts: Array
     existing: frozenset[str]
+    checkpoints: Checkpoints | None = None
     rounds: tuple[tuple[int, ...], ...] = ()
     cells: tuple[tuple[int, int], ...] = ()
 
@@ -246,12 +250,25 @@ def _measure(
     posterior = before_anything(prior)
     noise = expected_noise(campaign.counts, len(names.sources))
     metrics, better = np.zeros(len(names.targets), dtype=int), np.ones(len(names.targets))
-    store = execute(campaign.study, engine, sources, targets, listener, selection=campaign.selection())
+
+    def measure() -> RunStore:
+        """Do what has been chosen so far."""
+        return execute(
+            campaign.study,
+            engine,
+            sources,
+            targets,
+            listener,
+            selection=campaign.selection(),
+            checkpoints=campaign.checkpoints,
+        )
+
+    store = measure()
     for number in range(len(names.sources) + ROUNDS):
         weight = importance(posterior, aim, metrics, better, seed=seed)
         if not campaign.choose(posterior, noise, weight, ROUNDS - number):
             break
-        store = execute(campaign.study, engine, sources, targets, listener, selection=campaign.selection())
+        store = measure()
         try:
             table = read_table(campaign.known(build_matrix(store)), features)
         except MatrixError:  # too little is known to learn from it

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from traitmap import analysis, exports
+from traitmap.api.drift import keep_drift
 from traitmap.api.runs import Run, contamination_of, keep_contamination, keep_item_groups
 from traitmap.data.check import (
     LengthSummary,
@@ -29,7 +31,7 @@ from traitmap.data.check import (
 from traitmap.data.conversation import plain_chat
 from traitmap.data.lineage import load_sources
 from traitmap.engine.cpu.memory import giving_back, passing_over, paused
-from traitmap.engine.open import notes_of, open_engine, open_engine_if_present, with_local_copy
+from traitmap.engine.open import notes_of, open_engine_if_present, open_rows, with_local_copy
 from traitmap.errors import DataError, EngineError, ModelError, RunError, StudyError
 from traitmap.jsonable import jsonable, outline
 from traitmap.progress import Listener, silent
@@ -48,10 +50,11 @@ from traitmap.runs.execute import execute
 from traitmap.runs.growth import Growth, assumed_unit, grow, measured_unit
 from traitmap.runs.ledger import describe_variation, read_ledger
 from traitmap.runs.plan import Plan, make_plan
+from traitmap.runs.run_state import Checkpoints
 from traitmap.runs.status import kept_progress, pending_units
 from traitmap.runs.store import RunStore, run_folder
 from traitmap.study.load import StudyDraft, load_study, read_draft
-from traitmap.study.paths import resolve
+from traitmap.study.paths import resolve, task_stem
 from traitmap.study.settings import Study, target_of
 from traitmap.terminal import shows_progress
 
@@ -71,11 +74,11 @@ _NOTES = 12  # that are told before a run
 
 
 def load_engine(study: Study) -> Engine:
-    """The engine over the base that a study names; see ``engine.open_engine``.
+    """The engine over the base that a study names, and over its whole models; see ``engine.open_rows``.
 
     ModelError where the base cannot be loaded, or its server cannot be reached.
     """
-    return open_engine(study.model, study.folder, copies=copies_of(study))
+    return open_rows(study, copies_of(study))
 
 
 def copies_of(study: Study) -> Path | None:
@@ -275,8 +278,10 @@ def _require_possible(
     for target in targets:
         reasons = [caveat.text for caveat in target.caveats if caveat.fatal]
         for at, given in enumerate(study.targets) if reasons else ():
-            if target.name == given.name or target.name.startswith(f"{given.name}."):  # of a group
-                key = "path" if given.task is None else "task"
+            of_group = target.name.startswith(f"{given.name}.")
+            of_pack = given.pack is not None and task_stem(given.pack) in target.tags
+            if target.name == given.name or of_group or of_pack:
+                key = next(key for key in ("task", "path", "pack") if getattr(given, key) is not None)
                 places += [(("targets", at, key), f"target {target.name!r}: {reason}") for reason in reasons]
         for at, source in enumerate(study.sources) if reasons else ():
             if (own := target_of(source)) is not None and own.name == target.name:
@@ -363,6 +368,7 @@ def run(
     workers: int | None = None,
     threads: int | None = None,
     group_size: int | None = None,
+    save_minutes: float = 5.0,
     tell: Callable[[str], None] | None = None,
 ) -> Run:
     """Train, evaluate and store whatever of a study is not done yet.
@@ -377,6 +383,8 @@ def run(
     executor: ``local``, or ``ray`` for workers on this machine or, with ``address``, on a cluster; workers:
         how many (default: one for each GPU, else as many as fit); threads: of each (docs/cluster.md).
     group_size: adapters trained together at most, for those that no earlier run has put into groups.
+    save_minutes: between two states of a training pass that are kept, so that a kill costs no more than
+        that of it; 0 keeps none. Workers of a cluster keep none.
     tell: gets what ``check`` would warn of, line by line, before the run begins; None tells nothing, and the
         run keeps it all the same (``Run.matrix().conditions``).
 
@@ -387,9 +395,21 @@ def run(
     if output is not None:
         study = study.model_copy(update={"output": str(output)})
     check_executor(executor, address, workers, threads, engine=engine is not None)
+    if not 0 <= save_minutes < inf:
+        raise RunError(f"save_minutes {save_minutes:g}: give minutes, such as 5, or 0 to keep no state.")
+    checkpoints = Checkpoints(60 * save_minutes, tell or _untold) if save_minutes else None
     if executor == "ray":
         with cluster_engine(study, address=address, workers=workers, threads=threads) as many:
-            return run(study, listener, many, budget=budget, seed=seed, group_size=group_size, tell=tell)
+            return run(
+                study,
+                listener,
+                many,
+                budget=budget,
+                seed=seed,
+                group_size=group_size,
+                save_minutes=save_minutes,
+                tell=tell,
+            )
     opened = cache(lambda: engine or load_engine(study))
     sources, targets = loaded_data(study, opened)
     base = opened()
@@ -401,12 +421,22 @@ def run(
         if budget is not None:
             from traitmap.api.budget import run_on_budget  # scikit-learn: only here
 
-            store, _ = run_on_budget(study, base, sources, targets, heard, share=budget, seed=seed)
+            store, _ = run_on_budget(
+                study, base, sources, targets, heard, share=budget, seed=seed, checkpoints=checkpoints
+            )
         else:
-            store = execute(study, base, sources, targets, heard, group_size=group_size)
+            store = execute(
+                study, base, sources, targets, heard, group_size=group_size, checkpoints=checkpoints
+            )
         keep_item_groups(store.folder, targets)
         keep_contamination(store.folder, sources, targets, heard)
+        if study.drift:
+            keep_drift(study, store.folder, base, sources, heard, tell)
     return Run(store.folder)
+
+
+def _untold(line: str) -> None:
+    """Nobody listens."""
 
 
 @shows_progress

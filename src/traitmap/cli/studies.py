@@ -36,6 +36,7 @@ from traitmap.cli.app import (
 )
 from traitmap.errors import UserError
 from traitmap.jsonable import jsonable
+from traitmap.runs.files import write_output
 from traitmap.study.init import write_template
 from traitmap.terminal import shown_wait
 from traitmap.wording import counted
@@ -163,6 +164,12 @@ def run(
     workers: Annotated[int | None, typer.Option(help="How many; by default one for each GPU.")] = None,
     threads: Annotated[int | None, typer.Option(help="Of a worker's arithmetic.")] = None,
     group_size: Annotated[int | None, typer.Option(help="Adapters trained together, at most.")] = None,
+    save_minutes: Annotated[
+        float,
+        typer.Option(
+            min=0, help="A kill costs no more than so many minutes of a training pass; 0: all of it."
+        ),
+    ] = 5.0,
 ) -> None:
     """Train, evaluate, store. Run it again after an interruption: nothing finished is lost.
 
@@ -172,7 +179,7 @@ def run(
         done = api.run(
             study, listener, output=output, budget=budget, seed=seed, data=data, executor=executor,
             address=address, workers=workers, threads=threads, group_size=group_size,
-            tell=lambda line: tell(f"! {line}"),
+            save_minutes=save_minutes, tell=lambda line: tell(f"! {line}"),
         )  # fmt: skip
     if budget is not None and not as_json:
         print_table(tables.spending_view(done.spent() or {}))
@@ -207,7 +214,7 @@ def forecast(
             study, data=data, run=run, earlier=earlier, sample=sample, seed=seed, listener=listener
         )
     if csv is not None:
-        found.to_frame().to_csv(csv, index=False)
+        write_output(csv, found.to_frame().to_csv(index=False, lineterminator="\n"))
     if as_json:
         print_json(found.to_json())
     elif csv is None:

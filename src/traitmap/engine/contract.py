@@ -5,12 +5,12 @@ lm-evaluation-harness's generation settings, read and checked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from traitmap.data.records import Answer, Caveat, Example, Request, ServedAdapter
+from traitmap.data.records import AdapterPlace, Answer, Caveat, Example, Request
 from traitmap.errors import ModelError
 from traitmap.progress import Listener, silent
 from traitmap.study.settings import Lora, Training
@@ -45,6 +45,22 @@ class TrainingReport:
     failure: str | None = None
 
 
+@dataclass(frozen=True)
+class PassCheckpoint:
+    """Where a training pass keeps how far it is, so that one that was killed goes on from there.
+
+    path: of the file, which need not be there. seconds: from one write to the next, at least.
+    write: calls a function with the place of a new file, and puts that file in place of the old one, whole
+        or not at all; False where the disk has no room, and the pass goes on without.
+    tell: gets a line where a pass goes on from the file, or why it begins anew all the same.
+    """
+
+    path: Path
+    seconds: float
+    write: Callable[[Callable[[Path], None]], bool]
+    tell: Callable[[str], None]
+
+
 class Engine(Protocol):
     """A base model that trains adapters and answers requests with and without them.
 
@@ -64,11 +80,13 @@ class Engine(Protocol):
         jobs: Sequence[TrainingJob],
         folders: Sequence[Path],
         listener: Listener = silent,
+        checkpoint: PassCheckpoint | None = None,
     ) -> list[TrainingReport]:
         """Train all jobs together and write each as a PEFT directory into its (existing, empty) folder.
 
         A job's result does not depend on the others beyond rounding. A job that diverges is
-        reported with ``failure`` and leaves its folder empty; the others go on.
+        reported with ``failure`` and leaves its folder empty; the others go on. checkpoint: where the pass
+        keeps how far it is; going on from there gives the same bytes. An engine may do without.
         """
 
     def largest_group(self, lora: Lora, training: Training) -> int:
@@ -77,7 +95,7 @@ class Engine(Protocol):
     def answer(
         self,
         requests: Sequence[Request],
-        adapter: Path | ServedAdapter | None = None,
+        adapter: AdapterPlace | None = None,
         listener: Listener = silent,
     ) -> list[Answer]:
         """Answer requests in order, by the base (None), a PEFT adapter directory, or one on a server.

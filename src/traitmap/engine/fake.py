@@ -21,8 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from traitmap.data.records import Answer, Caveat, Example, Request, ServedAdapter
-from traitmap.engine.contract import TrainingJob, TrainingReport
+from traitmap.data.records import (
+    AdapterPlace,
+    Answer,
+    Caveat,
+    Example,
+    Request,
+    ServedAdapter,
+    WholeModel,
+)
+from traitmap.engine.contract import PassCheckpoint, TrainingJob, TrainingReport
 from traitmap.errors import EngineError, ModelError
 from traitmap.progress import Listener, Progress, silent
 from traitmap.study.paths import digest
@@ -63,7 +71,11 @@ class FakeEngine:
         return {"engine": "fake", "device": "cpu", "dtype": "float32"}
 
     def train(
-        self, jobs: Sequence[TrainingJob], folders: Sequence[Path], listener: Listener = silent
+        self,
+        jobs: Sequence[TrainingJob],
+        folders: Sequence[Path],
+        listener: Listener = silent,
+        checkpoint: PassCheckpoint | None = None,
     ) -> list[TrainingReport]:
         reports, total = [], float(sum(_words_in_all(job.examples) for job in jobs))
         rounding = 1 + 1e-5 * _uniform("group", *(f"{job.name} {job.seed}" for job in jobs))
@@ -81,11 +93,11 @@ class FakeEngine:
     def answer(
         self,
         requests: Sequence[Request],
-        adapter: Path | ServedAdapter | None = None,
+        adapter: AdapterPlace | None = None,
         listener: Listener = silent,
     ) -> list[Answer]:
-        if isinstance(adapter, ServedAdapter):
-            raise ModelError(f"{adapter.name}: this engine reaches no server; give a PEFT directory.")
+        if isinstance(adapter, ServedAdapter | WholeModel):
+            raise ModelError(f"{adapter}: this engine reaches no server or model; give a PEFT directory.")
         self._write_log(call="answer", adapter=adapter.name if adapter else None, requests=len(requests))
         counts = load_counts(adapter) if adapter else None
         time.sleep(self.delay)

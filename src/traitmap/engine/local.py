@@ -13,7 +13,15 @@ from typing import Any
 
 import torch
 
-from traitmap.data.records import Answer, Caveat, Example, Request, ServedAdapter
+from traitmap.data.records import (
+    AdapterPlace,
+    Answer,
+    Caveat,
+    Example,
+    Request,
+    ServedAdapter,
+    WholeModel,
+)
 from traitmap.engine.adapted_modules import is_linear, left_out, tied_parameters
 from traitmap.engine.adapters import (
     is_plain,
@@ -25,7 +33,7 @@ from traitmap.engine.adapters import (
 )
 from traitmap.engine.attention import layout_attention
 from traitmap.engine.base import ActiveModel, Base, base_dropout, largest_group, load_base
-from traitmap.engine.contract import TrainingJob, TrainingReport
+from traitmap.engine.contract import PassCheckpoint, TrainingJob, TrainingReport
 from traitmap.engine.cpu.fast_decoder import FastDecoder, is_known
 from traitmap.engine.cpu.products import widest_products
 from traitmap.engine.forward_paths import ForwardPaths, find_forward_paths
@@ -108,13 +116,25 @@ class LocalEngine:
         }
 
     def train(
-        self, jobs: Sequence[TrainingJob], folders: Sequence[Path], listener: Listener = silent
+        self,
+        jobs: Sequence[TrainingJob],
+        folders: Sequence[Path],
+        listener: Listener = silent,
+        checkpoint: PassCheckpoint | None = None,
     ) -> list[TrainingReport]:
         started = time.monotonic()
         self._latest = self._fast = None
         last_mlp = self._paths_on(self.base).last_mlp
         with layout_attention(self.base.model, self.base.layout):
-            states = train_group(self.base, self.encoder, jobs, self.pass_tokens, listener, last_mlp=last_mlp)
+            states = train_group(
+                self.base,
+                self.encoder,
+                jobs,
+                self.pass_tokens,
+                listener,
+                last_mlp=last_mlp,
+                checkpoint=checkpoint,
+            )
         seconds = time.monotonic() - started
         for state, folder in zip(states, folders, strict=True):
             if state.failure is None:
@@ -148,11 +168,13 @@ class LocalEngine:
     def answer(
         self,
         requests: Sequence[Request],
-        adapter: Path | ServedAdapter | None = None,
+        adapter: AdapterPlace | None = None,
         listener: Listener = silent,
     ) -> list[Answer]:
         if isinstance(adapter, ServedAdapter):
             raise ModelError(f"{adapter.name}: adapters on a server need model.endpoint in the study.")
+        if isinstance(adapter, WholeModel):
+            raise ModelError(f"{adapter}: a row of its own, which this engine holds no base for (open_rows).")
         kinds = {
             "loglikelihood": loglikelihoods,
             "loglikelihood_rolling": rolling_loglikelihoods,

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +23,10 @@ from numpy.typing import NDArray
 
 from traitmap.engine.adapted_modules import linear_modules
 from traitmap.engine.base import Base, plan_passes
-from traitmap.engine.contract import TrainingJob, TrainingReport
+from traitmap.engine.contract import PassCheckpoint, TrainingJob, TrainingReport
 from traitmap.engine.device import fetch, send
 from traitmap.engine.lora import AdapterWeights, Resident, new_adapter, resident
+from traitmap.engine.pass_state import PassState, read_state, software, write_state
 from traitmap.engine.passes import (
     Row,
     batches_by_owner,
@@ -39,6 +43,7 @@ from traitmap.errors import EngineError
 from traitmap.progress import Listener, Progress
 from traitmap.study.paths import digest
 from traitmap.study.settings import Training
+from traitmap.wording import counted
 
 
 def batch_schedule(lengths: Sequence[int], training: Training, seed: int) -> list[NDArray[np.int64]]:
@@ -117,7 +122,8 @@ class AdapterTrainingState:
     """One adapter in training: what it still has to see, and the losses so far.
 
     schedule: indices of the examples of every step. root: seed of all of its draws. dropped: examples without
-    a token to learn within the length limit. tokens: of data seen so far.
+    a token to learn within the length limit. tokens: of data seen so far. earlier: seconds that processes
+    before this one spent on the same pass.
     """
 
     job: TrainingJob
@@ -129,6 +135,7 @@ class AdapterTrainingState:
     losses: list[float] = field(default_factory=list)
     tokens: int = 0
     failure: str | None = None
+    earlier: float = 0.0
 
     @property
     def active(self) -> bool:
@@ -145,13 +152,13 @@ class AdapterTrainingState:
         return self.adapter.gradient
 
     def report(self, seconds: float) -> TrainingReport:
-        """The record of this training, which took ``seconds`` together with its group."""
+        """The record of this training, which took ``seconds`` in this process, together with its group."""
         return TrainingReport(
             losses=tuple(self.losses),
             tokens=self.tokens,
             examples=len(self.examples),
             truncated=sum(example.truncated for example in self.examples) + self.dropped,
-            seconds=seconds,
+            seconds=self.earlier + seconds,
             failure=self.failure,
         )
 
@@ -212,12 +219,15 @@ def train_group(
     *,
     checkpointing: bool | None = None,
     last_mlp: torch.nn.Module | None = None,
+    checkpoint: PassCheckpoint | None = None,
 ) -> list[AdapterTrainingState]:
     """Train all jobs together; ``budget`` is the number of tokens computed in one pass, at most.
 
     checkpointing: whether layers are computed twice; by default where memory asks for it.
     last_mlp: the last layer's feed-forward block where it may be computed only where logits are read
     (``forward_paths``); with dropout or layers computed twice it is computed everywhere.
+    checkpoint: where the state is kept, and taken up where it is there: between two steps, so that the
+    adapters come out the same to the last bit.
     """
     states = [new_training_state(base, encoder, job) for job in jobs]
     total_tokens, started = sum(state.total_tokens for state in states), time.monotonic()
@@ -239,12 +249,122 @@ def train_group(
             ],
             fused=True,
         )
+        saved, stamp = time.monotonic(), dict[str, Any]()
+        if checkpoint is not None:
+            stamp = _stamp(base, states, budget)
+            _go_on(checkpoint, stamp, states, adapters, optimizer, passes)
         while any(state.active for state in states):
             _step(base, states, adapters, optimizer, passes)
+            if checkpoint is not None and time.monotonic() - saved >= checkpoint.seconds:
+                state = _state_of(stamp, states, adapters, optimizer, passes, time.monotonic() - started)
+                if not checkpoint.write(partial(write_state, state=state)):
+                    checkpoint = None
+                saved = time.monotonic()
             done = sum(state.total_tokens if state.failure else state.tokens for state in states)
             detail = _detail(states, time.monotonic() - started)
             listener(Progress("train", done, total_tokens, detail))
     return states
+
+
+def _stamp(base: Base, states: Sequence[AdapterTrainingState], budget: int) -> dict[str, Any]:
+    """What decides the digits of a pass: a state of a pass that differs in it is not gone on from."""
+    rows = sha256()
+    for state in states:
+        for example in state.examples:
+            for places in (example.ids, learnt_positions(example)):
+                rows.update(f"{len(places)} ".encode() + places.tobytes())
+    settings = [
+        [state.root, state.job.lora.model_dump(mode="json"), state.job.training.model_dump(mode="json")]
+        for state in states
+    ]
+    return {
+        "software": software(),
+        "base": base.digest[:12],
+        "rows": rows.hexdigest()[:12],
+        "settings": digest(settings, 12),
+        "tokens of a pass": budget,
+    }
+
+
+def _state_of(
+    stamp: Mapping[str, Any],
+    states: Sequence[AdapterTrainingState],
+    adapters: Resident,
+    optimizer: torch.optim.AdamW,
+    passes: _Passes,
+    seconds: float,
+) -> PassState:
+    """A pass between two steps, after ``seconds`` in this process."""
+    tensors = dict[str, NDArray[Any]]()
+    for number, state in enumerate(states):
+        flat = state.adapter.flat
+        assert flat is not None
+        tensors[f"{number}.flat"] = fetch(flat)
+        for name, moment in optimizer.state.get(flat, {}).items():
+            tensors[f"{number}.{name}"] = fetch(moment)
+    facts = {
+        "adapters": [
+            {
+                "name": f"{state.job.name} seed {state.job.seed}",
+                "losses": state.losses,
+                "steps": len(state.schedule),
+                "tokens": state.tokens,
+                "failure": state.failure,
+            }
+            for state in states
+        ],
+        "called": sorted(adapters.called),
+        "budget": passes.budget,
+        "checkpointing": passes.checkpointing,
+        "seconds": max((state.earlier for state in states), default=0.0) + seconds,
+    }
+    return PassState(stamp, facts, tensors)
+
+
+def _go_on(
+    checkpoint: PassCheckpoint,
+    stamp: Mapping[str, Any],
+    states: Sequence[AdapterTrainingState],
+    adapters: Resident,
+    optimizer: torch.optim.AdamW,
+    passes: _Passes,
+) -> None:
+    """Take up the state of a pass that was ended before its time; where it does not fit, say so."""
+    try:
+        state = read_state(checkpoint.path)
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        checkpoint.tell(f"the state of a training pass is damaged ({error}): the pass begins anew.")
+        return
+    difference = state.difference(stamp)
+    if difference:
+        checkpoint.tell(f"the state of a training pass is not used ({difference}): the pass begins anew.")
+        return
+    facts = state.facts
+    for number, (training, before) in enumerate(zip(states, facts["adapters"], strict=True)):
+        training.losses, training.tokens = list(before["losses"]), before["tokens"]
+        training.failure, training.earlier = before["failure"], facts["seconds"]
+        flat = training.adapter.flat
+        assert flat is not None
+        moments = {
+            name.partition(".")[2]: send(torch.from_numpy(values), flat.device)
+            for name, values in state.tensors.items()
+            if name.startswith(f"{number}.")
+        }
+        with torch.no_grad():
+            flat.copy_(moments.pop("flat"))
+        if moments:
+            optimizer.state[flat] = moments
+    adapters.called.update(facts["called"])
+    passes.budget, passes.checkpointing = facts["budget"], facts["checkpointing"]
+    adapters.refresh()
+    steps = [(len(training.losses), len(training.schedule)) for training in states]
+    done, total = max(steps, key=lambda pair: pair[1])
+    checkpoint.tell(
+        f"a training pass goes on at step {done + 1} of {total} ({counted(len(states), 'adapter')}): "
+        "what an earlier process had trained is kept."
+    )
 
 
 def _step(

@@ -12,7 +12,16 @@ from traitmap.progress import Listener, Progress, silent
 from traitmap.runs.files import disk_trouble
 from traitmap.runs.ledger import CellEntry, Ledger, Selection, read_parts, write_parts
 from traitmap.runs.plan import CellUnit, missing_groups
-from traitmap.runs.run_state import Group, RunState, answer_and_score, failure_of, open_run, train
+from traitmap.runs.run_state import (
+    Checkpoints,
+    Group,
+    RunState,
+    answer_and_score,
+    failure_of,
+    open_run,
+    other_passes,
+    train,
+)
 from traitmap.runs.store import RunStore, locked_store, run_folder
 from traitmap.runs.texts import write_texts
 from traitmap.study.settings import BASELINE, Study
@@ -45,13 +54,15 @@ def execute(
     group_size: int | None = None,
     token_budget: int | None = None,
     selection: Selection | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> RunStore:
     """Do whatever of a study is not done yet, in the folder ``output/name``.
 
-    What is finished is kept at once, so that an interrupt (raised on) or a kill costs the unit in hand,
-    and running again gives the same bytes as never having stopped. A unit that fails is recorded with its
-    reason and the rest goes on; running again tries it anew. A study that has changed is fine: what has
-    the same key is reused. ``status.run_status`` counts what is done, failed and missing.
+    What is finished is kept at once, so that an interrupt (raised on) or a kill costs the unit in hand, of a
+    training pass what came after its last checkpoint, and running again gives the same bytes as never having
+    stopped. A unit that fails is recorded with its reason and the rest goes on; running again tries it anew.
+    A study that has changed is fine: what has the same key is reused. ``status.run_status`` counts what is
+    done, failed and missing.
 
     engine: of this machine, or a ``Workforce``, which does the same units elsewhere.
     group_size, token_budget: see ``plan.make_plan``; where both are None, adapters that an earlier run has
@@ -59,20 +70,32 @@ def execute(
     tells it. selection: do no more than this. Adapters selected are
     trained with those of their group that are selected too, so their last digits, and only these, may
     differ from what the whole group gives; whatever is trained is kept and used by later runs.
+    checkpoints: how often a training pass on this machine keeps how far it is; None: never.
     Reports progress in stages ``train`` (tokens) and ``evaluate`` (requests).
     Raises RunError where another process runs this study, where the run was made with another base, and
     where the disk is full.
     """
     with locked_store(run_folder(study)) as store:
         run = open_run(
-            store, study, engine, sources, targets, group_size=group_size, token_budget=token_budget
+            store,
+            study,
+            engine,
+            sources,
+            targets,
+            group_size=group_size,
+            token_budget=token_budget,
+            checkpoints=checkpoints,
         )
         try:
             run.write()
             write_texts(store, sources, targets)
             done = {entry.key for entry in run.adapters.values() if entry.status == "done" and entry.key}
             if selection is None:
-                _drive(run, engine, listener, missing_groups(run.plan, done), run.plan.cells)
+                groups = missing_groups(run.plan, done)
+                others = other_passes(run, groups)
+                _drive(run, engine, listener, groups, run.plan.cells)
+                for path in others:
+                    path.unlink(missing_ok=True)
             else:
                 _drive_selection(run, engine, listener, selection, done)
         finally:
@@ -123,7 +146,9 @@ def _train_group(run: RunState, engine: Engine, group: Group, meter: ProgressAgg
     """
     folders = run.stage(group)
     try:
-        results = train(engine, [unit.key for unit in group], run.jobs(group), folders, meter.hear)
+        results = train(
+            engine, [unit.key for unit in group], run.jobs(group), folders, meter.hear, run.checkpoint(group)
+        )
     except Exception as error:
         if disk_trouble(error):
             raise

@@ -16,13 +16,14 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traitmap.data.records import ServedAdapter
-from traitmap.engine.contract import Engine, TrainingJob, TrainingReport
+from traitmap.data.records import AdapterPlace
+from traitmap.engine.contract import Engine, PassCheckpoint, TrainingJob, TrainingReport
+from traitmap.engine.pass_state import read_state
 from traitmap.errors import ModelError, RunError, TraitmapError, UserError
 from traitmap.progress import Listener, silent
 from traitmap.runs.cells import CellResult, outcome_table, write_cells
 from traitmap.runs.cost import rough_token_counts, training_tokens
-from traitmap.runs.files import partial_path
+from traitmap.runs.files import disk_trouble, partial_path, publish, removed_on_failure, sync
 from traitmap.runs.ledger import (
     AdapterEntry,
     CellEntry,
@@ -43,6 +44,7 @@ from traitmap.runs.store import (
     stage_adapter,
 )
 from traitmap.study.settings import BASELINE, Study
+from traitmap.wording import counted
 
 if TYPE_CHECKING:
     from traitmap.data.sources import LoadedSource
@@ -70,19 +72,21 @@ def train(
     jobs: Sequence[TrainingJob],
     folders: Sequence[Path],
     listener: Listener = silent,
+    checkpoint: PassCheckpoint | None = None,
 ) -> list[TrainedAdapter | UnitFailure]:
     """One training pass: a finished adapter in its folder, or why there is none, for each job in order.
 
-    Raises what the engine raises where the whole pass fails.
+    checkpoint: where the pass keeps how far it is. Raises what the engine raises where the whole pass fails.
     """
-    reports = engine.train(jobs, folders, listener)
+    kept = {} if checkpoint is None else {"checkpoint": checkpoint}
+    reports = engine.train(jobs, folders, listener, **kept)
     return [_collect(*entry) for entry in zip(keys, folders, reports, strict=True)]
 
 
 def answer_and_score(
     engine: Engine,
     target: LoadedTarget,
-    adapter: Path | ServedAdapter | None,
+    adapter: AdapterPlace | None,
     listener: Listener = silent,
 ) -> CellResult:
     """One cell: answers to all requests of a target, scored. Nothing of any other cell has a part in it.
@@ -143,9 +147,23 @@ def _collect(key: str, folder: Path, report: TrainingReport) -> TrainedAdapter |
 Group = tuple[AdapterUnit, ...]
 
 
+@dataclass(frozen=True)
+class Checkpoints:
+    """How often a training pass keeps how far it is: ``seconds`` apart, at least.
+
+    tell: gets a line where a pass goes on from what was kept, or does not.
+    """
+
+    seconds: float
+    tell: Callable[[str], None]
+
+
 @dataclass
 class RunState:
-    """A run in progress: the plan, and the ledger's entries as they stand. Needs the lock."""
+    """A run in progress: the plan, and the ledger's entries as they stand. Needs the lock.
+
+    checkpoints: of training passes on this machine; None where they keep nothing.
+    """
 
     store: RunStore
     plan: Plan
@@ -155,6 +173,7 @@ class RunState:
     adapters: dict[tuple[str, int | None], AdapterEntry]
     cells: dict[CellUnit, CellEntry]
     record: Callable[[RunStore, Ledger], None] = write_ledger
+    checkpoints: Checkpoints | None = None
 
     def write(self) -> None:
         """Keep the entries as they stand."""
@@ -214,6 +233,30 @@ class RunState:
         """
         return [stage_adapter(self.store, unit.key) for unit in group]
 
+    def checkpoint(self, group: Sequence[AdapterUnit]) -> PassCheckpoint | None:
+        """Where the training pass of a group keeps how far it is."""
+        if self.checkpoints is None:
+            return None
+        path, tell = self.store.training_state([unit.key for unit in group]), self.checkpoints.tell
+
+        def write(write_file: Callable[[Path], None]) -> bool:
+            partial = partial_path(path)
+            try:
+                path.parent.mkdir(exist_ok=True)
+                with removed_on_failure(partial):
+                    write_file(partial)
+                    sync(partial)
+                    publish(partial, path)
+            except Exception as error:
+                trouble = disk_trouble(error)
+                if not trouble:
+                    raise
+                tell(f"how far training is cannot be kept ({trouble}): a kill would cost the whole pass.")
+                return False
+            return True
+
+        return PassCheckpoint(path, self.checkpoints.seconds, write, tell)
+
     def commit_group(
         self, group: Sequence[AdapterUnit], results: Sequence[TrainedAdapter | UnitFailure]
     ) -> None:
@@ -231,6 +274,7 @@ class RunState:
                 place = unit.source, unit.seed
                 self.adapters[place] = finished(self.adapters[place], result)
         self.unstage(group)
+        self.store.training_state([unit.key for unit in group]).unlink(missing_ok=True)
 
     def unstage(self, group: Sequence[AdapterUnit]) -> None:
         """Remove what a training pass left that does not count."""
@@ -284,10 +328,10 @@ class RunState:
             self.fail_cell(unit, refused)
         return bool(refused)
 
-    def adapter_of(self, unit: CellUnit) -> Path | ServedAdapter | None:
+    def adapter_of(self, unit: CellUnit) -> AdapterPlace | None:
         """Where a cell's adapter lies; None for the base.
 
-        A folder of this machine, or what a server holds under a name (``ServedAdapter``).
+        A folder of this machine, what a server holds under a name, or a whole model in its place.
         """
         if unit.source == BASELINE:
             return None
@@ -318,6 +362,7 @@ def open_run(
     *,
     group_size: int | None,
     token_budget: int | None,
+    checkpoints: Checkpoints | None = None,
 ) -> RunState:
     """Plan a study and find what of it is done. Adapters not trained yet stay in the groups that an earlier
     run of this folder gave them, unless ``group_size`` or ``token_budget`` asks for others."""
@@ -364,10 +409,32 @@ def open_run(
             unit: former.get(unit) or CellEntry(unit.source, unit.seed, unit.target, None)
             for unit in plan.cells
         },
+        checkpoints=checkpoints,
     )
     for unit in plan.cells:
         run.find_cell(unit)
     return run
+
+
+def other_passes(run: RunState, groups: Sequence[Group]) -> list[Path]:
+    """Files in which passes that none of these groups is kept how far they were; a line tells of each."""
+    asked = {run.store.training_state([unit.key for unit in group]) for group in groups}
+    others = sorted(set(run.store.training.glob("[!.]*.safetensors")) - asked)
+    for path in others if run.checkpoints is not None else ():
+        assert run.checkpoints is not None
+        try:
+            adapters = read_state(path).facts["adapters"]
+            names = ", ".join(adapter["name"] for adapter in adapters[:3])
+            more = f" and {len(adapters) - 3} more" if len(adapters) > 3 else ""
+            done = max(len(adapter["losses"]) for adapter in adapters)
+            whose = f" of {names}{more}, {counted(done, 'step')} long,"
+        except (ValueError, KeyError, TypeError):
+            whose = ", whose state is damaged,"
+        run.checkpoints.tell(
+            f"a training pass{whose} was ended early and is not gone on with: its adapters are done, or are "
+            "trained otherwise, or in other groups, now."
+        )
+    return others
 
 
 def finished(entry: AdapterEntry, trained: TrainedAdapter) -> AdapterEntry:

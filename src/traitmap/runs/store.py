@@ -5,9 +5,11 @@ output/NAME/
   run.json                 the ledger: what was asked and what came of it
   adapters/<key>/          PEFT directories; valid only when a file in groups/ lists them
   groups/<key>.json        one per training pass, written after all its adapters
+  training/<key>.safetensors  how far a training pass is, while it lasts (engine.pass_state)
   cells/<key>.parquet      outcomes of one adapter (or the base) on one target
   contamination.json       items of the targets that stand in the training texts
   item_groups.json         items of the targets that repeat or belong together
+  drift.json               how far each adapter has moved from the base, text by text
   studies/<digest>.json    studies that this run was asked before
   quarantine/              damaged files, each with its reason; what they held is computed anew
   run.lock                 held by the one process that may write: its number and its machine
@@ -55,6 +57,7 @@ _RECORDS = (
     "parts.json",
     "contamination.json",
     "item_groups.json",
+    "drift.json",
     "budget.json",
     "completion.json",
 )
@@ -80,6 +83,10 @@ class RunStore:
         return self.folder / "groups"
 
     @property
+    def training(self) -> Path:
+        return self.folder / "training"
+
+    @property
     def cells(self) -> Path:
         return self.folder / "cells"
 
@@ -98,6 +105,10 @@ class RunStore:
     def adapter(self, key: str) -> Path:
         """The PEFT directory of a trained adapter. RunError for a key that leads elsewhere."""
         return self.adapters / file_name(key)
+
+    def training_state(self, keys: Sequence[str]) -> Path:
+        """How far the training pass of these adapters (keys, in their order) is."""
+        return self.training / f"{digest(list(keys))}.safetensors"
 
     def cell(self, key: str) -> Path:
         """The outcomes of one cell. RunError for a key that leads elsewhere."""
@@ -383,7 +394,8 @@ def _holder(store: RunStore) -> Holder:
 
 def written_folders(store: RunStore) -> tuple[Path, ...]:
     """The folders in which a killed writer may have left something."""
-    return store.folder, store.adapters, store.groups, store.cells, store.studies, store.texts
+    places = (store.adapters, store.groups, store.training, store.cells, store.studies, store.texts)
+    return store.folder, *places
 
 
 def _listing(path: Path) -> list[TrainedAdapter]:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from traitmap.data.copies import hub_reason, tokenizer_copy
-from traitmap.data.records import Answer, Caveat, Example, Request, ServedAdapter
-from traitmap.engine.contract import Decoding, TrainingJob, TrainingReport, decoding_of
+from traitmap.data.records import AdapterPlace, Answer, Caveat, Example, Request, ServedAdapter
+from traitmap.engine.contract import Decoding, PassCheckpoint, TrainingJob, TrainingReport, decoding_of
 from traitmap.engine.endpoint import protocol
 from traitmap.engine.endpoint.protocol import Prompt
 from traitmap.engine.endpoint.transport import RefusedError, Transport, Voice, speaking
@@ -144,7 +144,11 @@ class EndpointEngine:
         }
 
     def train(
-        self, jobs: Sequence[TrainingJob], folders: Sequence[Path], listener: Listener = silent
+        self,
+        jobs: Sequence[TrainingJob],
+        folders: Sequence[Path],
+        listener: Listener = silent,
+        checkpoint: PassCheckpoint | None = None,
     ) -> list[TrainingReport]:
         """Always a ModelError: completions servers do not train."""
         raise ModelError(
@@ -159,7 +163,7 @@ class EndpointEngine:
     def answer(
         self,
         requests: Sequence[Request],
-        adapter: Path | ServedAdapter | None = None,
+        adapter: AdapterPlace | None = None,
         listener: Listener = silent,
     ) -> list[Answer]:
         if self.transport.away:

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from traitmap.data.records import Answer, Caveat, Example, Request, ServedAdapter
-from traitmap.engine.contract import Engine, TrainingJob, TrainingReport
+from traitmap.data.records import AdapterPlace, Answer, Caveat, Example, Request
+from traitmap.engine.contract import Engine, PassCheckpoint, TrainingJob, TrainingReport
 from traitmap.errors import EngineError, RunError
 from traitmap.progress import Listener, silent
 from traitmap.runs.cluster.drive import Drive
@@ -136,7 +136,11 @@ class ClusterEngine:
         return self._largest[settings]
 
     def train(
-        self, jobs: Sequence[TrainingJob], folders: Sequence[Path], listener: Listener = silent
+        self,
+        jobs: Sequence[TrainingJob],
+        folders: Sequence[Path],
+        listener: Listener = silent,
+        checkpoint: PassCheckpoint | None = None,
     ) -> list[TrainingReport]:
         keys = [f"{number}" for number in range(len(jobs))]
         examples = [self.pool.ray.put(job.examples) for job in jobs]
@@ -154,7 +158,7 @@ class ClusterEngine:
     def answer(
         self,
         requests: Sequence[Request],
-        adapter: Path | ServedAdapter | None = None,
+        adapter: AdapterPlace | None = None,
         listener: Listener = silent,
     ) -> list[Answer]:
         if isinstance(adapter, Path):
