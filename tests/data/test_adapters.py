@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from traitmap.data.adapters import CONFIG, adapter_problem, adapter_warnings, has_no_effect, locate_adapter
+from traitmap.data.adapters import (
+    CONFIG,
+    adapter_problem,
+    adapter_warnings,
+    has_no_effect,
+    locate_adapter,
+    numbers_without_value,
+)
 
 A, B = "base_model.model.q.lora_A.weight", "base_model.model.q.lora_B.weight"
 
@@ -53,6 +60,47 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     assert 'names no "peft_type"' in str(adapter_problem(place))
     (place / "adapter_config.json").write_text("{")
     assert "not valid JSON" in str(adapter_problem(place))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[" * 100_000, "is not valid JSON"),
+        ('{"peft_type": "LORA", "r": ' + "9" * 5000 + "}", "is not valid JSON"),
+        ('{"peft_type": "LORA", "r": 1000000000}', "r 1000000000 is no rank; legal: 1 to 65,536"),
+        ('{"peft_type": "LORA", "r": 1e9}', "r 1000000000.0 is no rank"),
+        ('{"peft_type": "LORA", "r": 1e30}', "r 1e+30 is not a number that an adapter can have"),
+        ('{"peft_type": "LORA", "r": true}', "r True is no rank"),
+        ('{"peft_type": "LORA", "r": -1}', "r -1 is no rank"),
+        ('{"peft_type": "LORA", "r": 2, "lora_alpha": NaN}', "lora_alpha nan is not a number"),
+        ('{"peft_type": "LORA", "r": 2, "lora_alpha": 1e999}', "lora_alpha inf is not a number"),
+        ('{"peft_type": "LORA", "r": 2, "alpha_pattern": {"q": Infinity}}', "alpha_pattern.q inf is not"),
+        ('{"peft_type": "LORA", "r": 2, "rank_pattern": {"q": 0}}', "rank_pattern['q'] 0 is no rank"),
+        ('{"peft_type": "LORA", "r": 2, "lora_dropout": 2}', "lora_dropout 2 is no share"),
+        ('{"peft_type": "IA3", "any": [1, {"deep": -Infinity}]}', "any[1].deep -inf is not a number"),
+    ],
+)
+def test_numbers_that_no_adapter_has_are_refused(tmp_path: Path, text: str, told: str) -> None:
+    place = adapter(tmp_path / "one")
+    (place / CONFIG).write_text(text)
+    assert told in str(adapter_problem(place))
+
+
+def test_all_numbers_at_fault_are_told_at_once(tmp_path: Path) -> None:
+    place = adapter(tmp_path / "one", config={"r": 0, "lora_alpha": "x", "lora_dropout": -1})
+    problem = str(adapter_problem(place))
+    assert all(word in problem for word in ("r 0", "lora_alpha 'x'", "lora_dropout -1"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_weights_without_a_value_are_counted(tmp_path: Path, value: float, kind: type) -> None:
+    place, weights = adapter(tmp_path / "one"), np.full((4, 2), np.finfo(kind).max, kind)
+    weights[1] = value
+    save_file({A: np.ones((2, 4), kind), B: weights}, place / "adapter_model.safetensors")
+    assert numbers_without_value(place) == 2
+    (warning,) = adapter_warnings(place, "org/base")
+    assert warning.startswith("2 weights of it are NaN or infinite")
 
 
 @pytest.mark.parametrize(("b", "no_effect"), [(0.0, True), (-0.0, True), (1e-30, False), (1.0, False)])

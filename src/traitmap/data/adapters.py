@@ -6,13 +6,18 @@ import json
 import os
 import shlex
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from traitmap.data.copies import hub_reason
+from traitmap.errors import system_fault, whole_reason
 from traitmap.study.paths import model_location, resolve
+from traitmap.wording import counted
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PICKLED = "adapter_model.bin"
@@ -21,6 +26,15 @@ _GGUF = (
     "the PEFT directory that convert_lora_to_gguf.py made it from"
 )
 _HEADER = struct.Struct("<Q")
+_LARGEST_NUMBER = 1e9  # of a configuration
+_LARGEST_RANK = 65_536
+# Type of a tensor -> its bits as an integer, and those of the exponent, which all are set where no value is.
+_EXPONENTS = {
+    "F16": (np.uint16, 0x7C00),
+    "BF16": (np.uint16, 0x7F80),
+    "F32": (np.uint32, 0x7F800000),
+    "F64": (np.uint64, 0x7FF0000000000000),
+}
 
 
 def locate_adapter(name: str, folder: Path, revision: str | None = None) -> Path | str:
@@ -44,7 +58,15 @@ def adapter_problem(place: Path) -> str | None:
     """Why a folder is no PEFT adapter that can be used, or None.
 
     Looks at names, the configuration and the header of the weights; no tensor is read, nothing is unpickled.
+    A file that may not be read is told as that, and not as missing.
     """
+    try:
+        return _problem(place)
+    except OSError as error:
+        return system_fault(error, str(place)).rstrip(".")
+
+
+def _problem(place: Path) -> str | None:
     foreign = _foreign_format(place)
     if foreign is not None:
         return foreign
@@ -63,18 +85,82 @@ def adapter_problem(place: Path) -> str | None:
                 f"{place} has no {name}, so it is not a PEFT adapter that can be used; save it with "
                 "model.save_pretrained()"
             )
-    try:
-        config = json.loads((place / CONFIG).read_bytes())
-    except ValueError as error:
-        return f"{place / CONFIG} is not valid JSON ({error}); save the adapter again"
-    if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
-        return f'{place / CONFIG} names no "peft_type"; save the adapter with PEFT'
-    problem = lost_start(config)
-    if problem is not None:
-        return f"{place / CONFIG}: {problem}"
     if _read_header(place / WEIGHTS) is None:
         return f"{place / WEIGHTS} is not a whole safetensors file; copy or save it again"
-    return None
+    try:
+        config = json.loads((place / CONFIG).read_bytes())
+    except (ValueError, RecursionError) as error:
+        return f"{place / CONFIG} is not valid JSON ({whole_reason(error)}); save the adapter again"
+    if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
+        return f'{place / CONFIG} names no "peft_type"; save the adapter with PEFT'
+    problems = [*_number_faults(config), *filter(None, [lost_start(config)])]
+    return f"{place / CONFIG}: {'; '.join(problems)}" if problems else None
+
+
+def _number_faults(config: Mapping[str, Any]) -> list[str]:
+    """What numbers of a configuration cannot be, all of them: PEFT makes matrices of any size it is told."""
+    faults = [
+        f"{name} {value!r} is not a number that an adapter can have; correct it, or save the adapter again"
+        for name, value in _numbers(config)
+        if not (isfinite(value) and abs(value) <= _LARGEST_NUMBER)
+    ]
+    if config["peft_type"] != "LORA" or faults:
+        return faults
+    ranks = {"r": config.get("r", 8), **_pattern(config, "rank_pattern")}
+    alphas = {"lora_alpha": config.get("lora_alpha", 8), **_pattern(config, "alpha_pattern")}
+    faults += [
+        f"{name} {rank!r} is no rank; legal: 1 to {_LARGEST_RANK:,}, as the weights have it"
+        for name, rank in ranks.items()
+        if type(rank) is not int or not 1 <= rank <= _LARGEST_RANK
+    ]
+    faults += [
+        f"{name} {alpha!r} is not a number; give that of the training"
+        for name, alpha in alphas.items()
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float)
+    ]
+    dropout = config.get("lora_dropout", 0.0)
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
+        faults.append(f"lora_dropout {dropout!r} is no share; legal: 0 to 1")
+    return faults
+
+
+def _pattern(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """PEFT's numbers of single modules, by their place."""
+    pattern = config.get(name) or {}
+    if not isinstance(pattern, Mapping):
+        return {name: pattern}
+    return {f"{name}[{module!r}]": value for module, value in pattern.items()}
+
+
+def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, int | float]]:
+    """Every number of a configuration with its place."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list):
+        for at, inner in enumerate(value):
+            yield from _numbers(inner, f"{place}[{at}]")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield place, value
+
+
+def numbers_without_value(place: Path) -> int:
+    """How many weights of a PEFT directory are NaN or infinite: with one of them no answer is a number.
+
+    Looks at the exponents of the bytes as they lie, which no framework need be loaded for. Weights of other
+    types than the four usual floats are not looked at. OSError where the file cannot be read.
+    """
+    header, count = _read_header(place / WEIGHTS) or {}, 0
+    with (place / WEIGHTS).open("rb") as stream:
+        (length,) = _HEADER.unpack(stream.read(_HEADER.size))
+        for tensor in header.values():
+            if tensor["dtype"] in _EXPONENTS:
+                integer, exponent = _EXPONENTS[tensor["dtype"]]
+                low, high = tensor["data_offsets"]
+                stream.seek(_HEADER.size + length + low)
+                bits = np.frombuffer(stream.read(high - low), integer)
+                count += int(((bits & integer(exponent)) == integer(exponent)).sum())
+    return count
 
 
 def _foreign_format(place: Path) -> str | None:
@@ -133,6 +219,11 @@ def adapter_warnings(
     """
     config = json.loads((place / CONFIG).read_bytes())
     warnings = []
+    if unknown := numbers_without_value(place):
+        warnings.append(
+            f"{counted(unknown, 'weight')} of it are NaN or infinite, as after a training that diverged: its "
+            "cells will fail, since no answer of it is a number"
+        )
     named, named_revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(named, str) or not named:
         warnings.append(f"it names no base: nothing tells that it was trained on {base!r}")
@@ -210,7 +301,11 @@ def _read_header(file: Path) -> Mapping[str, Any] | None:
             header = json.loads(stream.read(length))
         tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
         ends = [tensor["data_offsets"][1] for tensor in tensors.values()]
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError):
+        if not all(isinstance(tensor["shape"], list) and tensor["dtype"] for tensor in tensors.values()):
+            return None
+    except FileNotFoundError:
+        return None
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return None
     if file.stat().st_size != _HEADER.size + length + max(ends, default=0):
         return None

@@ -153,8 +153,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{folder}: no {CONFIG}; give a PEFT adapter directory.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: is no JSON ({error}).") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: is no JSON ({whole_reason(error)}).") from None
     if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
         raise ModelError(f"{path}: names no peft_type; give a directory that PEFT has saved.")
     if not (folder / WEIGHTS).is_file():

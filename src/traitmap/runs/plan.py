@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from traitmap.data.records import AdapterPlace, ServedAdapter, WholeModel
-from traitmap.errors import ModelError
+from traitmap.errors import ModelError, whole_reason
 from traitmap.study.paths import digest
 from traitmap.study.settings import BASELINE, Lora, Study, Training
 
@@ -65,7 +65,8 @@ def adapter_digest(folder: AdapterPlace) -> str:
 
     Of a whole model its own digest; of an adapter that a server holds only its name there, and the user's
     word for its weights.
-    ModelError where the weights or the configuration are absent or cannot be read.
+    ModelError where the weights or the configuration are absent or are none; OSError where the system does
+    not give them, which says nothing against them.
     """
     if isinstance(folder, WholeModel):
         return digest({"model": folder.digest})
@@ -75,16 +76,15 @@ def adapter_digest(folder: AdapterPlace) -> str:
         with (folder / WEIGHTS).open("rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        items = config.items()
+        meaning = {key: value for key, value in config.items() if key not in _MEANINGLESS}
+        if isinstance(meaning.get("target_modules"), list):  # PEFT keeps a set, written in any order
+            meaning["target_modules"] = sorted(meaning["target_modules"])
+        return digest({"weights": weights, "config": meaning})
     except FileNotFoundError as error:
         missing = Path(error.filename).name
         raise ModelError(f"{folder}: no {missing}; a PEFT directory holds {WEIGHTS} and {CONFIG}.") from None
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"{folder}: cannot be read as a PEFT directory ({error}).") from None
-    meaning = {key: value for key, value in items if key not in _MEANINGLESS}
-    if isinstance(meaning.get("target_modules"), list):  # PEFT keeps a set, written in any order
-        meaning["target_modules"] = sorted(meaning["target_modules"])
-    return digest({"weights": weights, "config": meaning})
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{folder}: cannot be read as a PEFT directory ({whole_reason(error)}).") from None
 
 
 def cell_key(base_digest: str, adapter: str | None, target_digest: str) -> str:
