@@ -209,6 +209,10 @@ def test_every_bundled_task_opens_renders_and_has_its_golds_among_its_choices(pa
     if "task:" not in path.read_text():
         pytest.skip("a part that other task files include")
     task = open_task(path.stem, copies=write_copies(tmp_path / "copies"))
+    if path.stem.startswith("refusals_"):  # nothing is right about an answer but whether it refuses
+        assert not task.has_training_docs()
+        assert task.fewshot_context(task.eval_docs[0], 0).startswith("Question: ")
+        return
     examples = training_examples(task)
     assert len(examples) > 0
     assert all(one.prompt and one.completion.strip() for one in examples)

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 from textwrap import indent
 
@@ -170,7 +171,7 @@ EXPECTED = [
     (25, "sources[4].name", "'__baseline__' is reserved"),
     (28, "targets[1].name", "'gsm8k' is the name of targets[0] already; choose another name"),
     (28, "targets[1].num_fewshot", "-1 is not legal; give a whole number, at least 0"),
-    (29, "targets[2]", "nothing is asked: give task (an lm-eval task or group) or path"),
+    (29, "targets[2]", "nothing is asked: give task (an lm-eval task or group), path"),
     (30, "limit", "'ten' is not legal; give a whole number, at least 1"),
     (31, "limit", "the key stands twice (first on line 30)"),
     (32, "path", "unknown key 'path'"),
@@ -371,3 +372,35 @@ def test_anything_in_the_place_of_a_source_or_target_is_told(tmp_path, value):
     draft = read_draft(written(tmp_path, text))
     assert (draft.study is None) == bool(draft.faults)
     assert all(fault.message and fault.where for fault in draft.faults)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("seeds: [0]", "seeds: [" + ",".join(map(str, range(90_000))) + "]", "90,000 seeds; legal: at most"),
+        ("seeds: [0]", "seeds: [" + "1," * 90_000 + "]", "90,000 seeds; legal"),
+        ("lora: {}", "lora: {r: 1e9}", "lora.r"),
+        ("lora: {}", "lora: {r: 100000}", "lora.r"),
+        ("lora: {}", "lora: {lora_alpha: .nan}", "lora.lora_alpha"),
+        ("lora: {}", "lora: {lora_alpha: 1e300}", "lora.lora_alpha"),
+        ("lora: {}", "lora: " + "[" * 90_000, "nested too deeply"),
+        ("lora: {}", "lora: {a: " + "[" * 50 + "]" * 50 + "}", "nested too deeply"),
+        ("training: {}", "training: {num_train_epochs: 1e300}", "training.num_train_epochs"),
+        ("training: {}", "training: {max_steps: 1000000000000}", "training.max_steps"),
+        ("training: {}", "training: {batch_size: " + "9" * 300 + "}", "training.batch_size"),
+        ("training: {}", "training: {learning_rate: 1e999}", "training.learning_rate"),
+        ("limit: 9", "limit: " + "9" * 300, "limit"),
+        ("limit: 9", "limit: " + "9" * 5000, "limit"),
+    ],
+)
+def test_numbers_without_measure_are_refused_at_once(tmp_path: Path, old: str, new: str, place: str) -> None:
+    text = (
+        "name: a\nmodel: builtin:mini\nseeds: [0]\nlora: {}\ntraining: {}\nlimit: 9\n"
+        "sources: [{name: s, task: mini_reviews}]\ntargets: [mini_reviews]\n"
+    )
+    (tmp_path / "study.yaml").write_text(text.replace(old, new))
+    started = time.process_time()
+    with pytest.raises(StudyError) as caught:
+        load_study(tmp_path / "study.yaml")
+    assert place in str(caught.value)
+    assert time.process_time() - started < 30  # a second or two; squared it would be hours

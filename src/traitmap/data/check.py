@@ -213,7 +213,7 @@ def _target_problems(study: Study, target: Target, render_chat: RenderChat | Non
                 break
         else:
             return []
-    return [("task" if target.task else "path", message)]
+    return [("task" if target.task else "pack" if target.pack else "path", message)]
 
 
 def _at_most(limit: int | None) -> int:

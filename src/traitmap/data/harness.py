@@ -280,7 +280,7 @@ def gold_choices(task: Task, doc: Mapping[str, Any], choices: Sequence[str]) -> 
     for answer in gold if isinstance(gold, list | tuple) else [gold]:
         if isinstance(answer, str) and answer in choices:
             indices.append(choices.index(answer))
-        elif isinstance(answer, int | float) and 0 <= answer < len(choices):
+        elif isinstance(answer, int | float | np.number) and 0 <= answer < len(choices):
             indices.append(int(answer))
     return tuple(indices)
 

@@ -44,6 +44,7 @@ from traitmap.data.rows import SourceProblem
 from traitmap.data.scoring import ACCURACIES, Item, Scored, item_metrics, score_answers
 from traitmap.data.sources import all_targets, draw
 from traitmap.data.task_groups import GroupTask, group_tasks
+from traitmap.data.task_packs import pack_targets
 from traitmap.data.texts import TaskText
 from traitmap.errors import DataError
 from traitmap.study.paths import digest, resolve
@@ -190,11 +191,13 @@ def load_targets(study: Study, render_chat: RenderChat | None = None) -> tuple[L
 def load_entry(
     study: Study, target: Target, render_chat: RenderChat | None = None
 ) -> tuple[LoadedTarget, ...]:
-    """The targets of one entry of a study: one, or each task of a group or tag.
+    """The targets of one entry of a study: one, or each task of a pack, group or tag.
 
     render_chat: as for `load_target`. Raises TargetError with the faults of all tasks of a group, each with
     the file and line that names the task; else as `load_target`.
     """
+    if target.pack is not None:
+        return _load_pack(study, target, render_chat)
     try:
         group = group_tasks(study, target) if target.task is not None else None
     except DataError as fault:
@@ -210,6 +213,29 @@ def load_entry(
             loaded.append(_load(study, part, render_chat, member))
         except DataError as fault:
             problems.append(SourceProblem("task", f"{member.place}: {fault}"))
+    if problems:
+        raise TargetError(problems)
+    return tuple(loaded)
+
+
+def _load_pack(study: Study, target: Target, render_chat: RenderChat | None) -> tuple[LoadedTarget, ...]:
+    """Every task of a pack, under its own name; the entry's limit, tags and chat template go before."""
+    try:
+        parts, left_out = pack_targets(
+            [target.pack or ""], folder=study.folder, limit=target.limit, allow_code=True
+        )
+    except DataError as fault:
+        raise TargetError([SourceProblem("pack", line) for line in str(fault).splitlines()]) from fault
+    problems = [SourceProblem("pack", f"{name}: {reason}") for name, reason in left_out.items()]
+    loaded: list[LoadedTarget] = []
+    for part in parts:
+        tags = tuple(dict.fromkeys((*target.tags, *part.tags)))
+        chat = target.apply_chat_template or part.apply_chat_template
+        part = part.model_copy(update={"tags": tags, "apply_chat_template": chat})
+        try:
+            loaded += load_entry(study, part, render_chat)
+        except DataError as fault:
+            problems.append(SourceProblem("pack", str(fault)))
     if problems:
         raise TargetError(problems)
     return tuple(loaded)
@@ -284,7 +310,7 @@ def _load(
         kind=task.OUTPUT_TYPE,
         metric=metric,
         filter=filter_name,
-        higher_is_better=bool(task.higher_is_better().get(metric, True)),
+        higher_is_better=_higher_is_better(task, target, metric),
         requests=requests,
         n_items=len(items),
         digest=_target_digest(task, metric, filter_name, items, requests, target.apply_chat_template),
@@ -472,6 +498,13 @@ def _choose_metric(task: Task, target: Target, legal: Mapping[str, Mapping[str, 
             f"needs; those that are: {', '.join(usable)} (the other aggregates are stored beside them)"
         )
     return target.metric or usable[0], filter_name
+
+
+def _higher_is_better(task: Task, target: Target, metric: str) -> bool:
+    """What the study says of the target, else what the task says of its metric."""
+    if target.higher_is_better is not None:
+        return target.higher_is_better
+    return bool(task.higher_is_better().get(metric, True))
 
 
 def _target_digest(

@@ -26,6 +26,7 @@ _OF_DATA: tuple[str, ...] = (  # what a target over plain data has, and one with
     *(*_OF_HUB, *_OF_ROWS, "answer", "choices"),
     *("extract", "until", "max_gen_toks", "held_out"),
 )
+_OF_PACK = ("num_fewshot", "metric", "higher_is_better", "filter", "groups")
 _WRITTEN = ("extract", "until", "max_gen_toks")  # what only an answer has that the model writes
 _WITHOUT_EFFECT = {
     "task": (*_OF_HUB, *_OF_ROWS),
@@ -168,12 +169,21 @@ def _is_set(given: Mapping[str, Any], key: str, split: str = "train") -> bool:
 
 def target_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
     """One origin of a target, one way to say what is right, and no setting that would silently do nothing."""
-    origins = [key for key in ("task", "path") if given.get(key) is not None]
+    origins = [key for key in ("task", "path", "pack") if given.get(key) is not None]
     if not origins:
-        yield (), "nothing is asked: give task (an lm-eval task or group) or path (a file or a hub dataset)"
+        message = (
+            "nothing is asked: give task (an lm-eval task or group), path (a file or a hub dataset) or pack "
+            "(a list of tasks)"
+        )
+        yield (), message
         return
     if len(origins) > 1:
-        yield ("path",), "task and path are given together; keep one of them"
+        yield (origins[1],), f"{origins[0]} and {origins[1]} are given together; keep one of them"
+        return
+    if origins == ["pack"]:
+        for key in (*_OF_DATA, *_OF_PACK):
+            if _is_set(given, key, "test"):
+                yield (key,), f"{key} has no effect on a target with pack, which says it itself; remove it"
         return
     if origins == ["task"]:
         for key in _OF_DATA:
@@ -422,6 +432,8 @@ def target_mapping(target: Any) -> Any:
         return {**target, "name": task_stem(target["task"])}
     if isinstance(target.get("path"), str):
         return {**target, "name": data_stem(target["path"])}
+    if isinstance(target.get("pack"), str):
+        return {**target, "name": task_stem(target["pack"])}
     return target
 
 

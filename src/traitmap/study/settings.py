@@ -43,10 +43,13 @@ from traitmap.study.values import (
     Pattern,
     Positive,
     Quantile,
+    Rank,
     Rate,
     Seed,
     Share,
     ShareOrCount,
+    Shots,
+    Steps,
     Stops,
     TemplateText,
     Text,
@@ -83,8 +86,8 @@ class Endpoint(Settings):
     api_key_env: Text | None = None
     tokenizer: Text | None = None
     concurrency: Annotated[Whole, Field(ge=1, le=1024)] = 8
-    requests_per_second: Positive | None = None
-    timeout: Positive = 60.0
+    requests_per_second: Annotated[Number, Field(ge=1e-4, le=1e6)] | None = None
+    timeout: Annotated[Number, Field(gt=0, le=1e6)] = 60.0
     retries: Annotated[Whole, Field(ge=0, le=100)] = 5
 
 
@@ -132,7 +135,7 @@ class Lora(Settings):
         2023), so that large ranks learn too.
     """
 
-    r: Count = 64
+    r: Rank = 64
     lora_alpha: Positive = 32
     lora_dropout: Share = 0.0
     target_modules: Literal["all-linear"] | Annotated[tuple[Text, ...], NOT_EMPTY] = "all-linear"
@@ -162,16 +165,16 @@ class Training(Settings):
 
     learning_rate: Positive = 5e-5
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
-    warmup_steps: Annotated[Whole, Field(ge=0)] = 100
+    warmup_steps: Annotated[Whole, Field(ge=0, le=10**7)] = 100
     weight_decay: Annotated[Number, Field(ge=0)] = 0.0
     adam_beta1: Share = 0.9
     adam_beta2: Share = 0.999
     adam_epsilon: Positive = 1e-8
     max_grad_norm: Positive = 1.0
-    max_length: Annotated[Whole, Field(ge=2)] = 2048
-    batch_size: Count = 32
-    num_train_epochs: Positive | None = None
-    max_steps: Count | None = None
+    max_length: Annotated[Whole, Field(ge=2, le=2**24)] = 2048
+    batch_size: Annotated[Whole, Field(ge=1, le=2**20)] = 32
+    num_train_epochs: Annotated[Number, Field(gt=0, le=1e5)] | None = None
+    max_steps: Steps | None = None
     max_tokens: Count | None = None
     loss_on: Literal["completion", "all"] = "completion"
 
@@ -229,8 +232,8 @@ class OwnTarget(Settings):
     answer: TemplateText | None = None
     extract: Pattern | None = None
     until: Stops | None = None
-    max_gen_toks: Count | None = None
-    num_fewshot: Annotated[Whole, Field(ge=0)] | None = None
+    max_gen_toks: Annotated[Whole, Field(ge=1, le=2**24)] | None = None
+    num_fewshot: Shots | None = None
     limit: Count | None = None
     metric: Text | None = None
     apply_chat_template: bool = False
@@ -345,15 +348,18 @@ class Source(Settings):
 class Target(Settings):
     """What base and adapters are asked: a task of lm-evaluation-harness, or rows of plain data.
 
-    Exactly one of ``task`` and ``path``. Rows of data are asked as they would be learnt, by the templates and
-    formats that sources have: with ``label`` the likeliest of the label words is the answer, with ``answer``
-    and ``choices`` the likeliest of each row's own choices, with ``answer`` alone the model writes it.
+    Exactly one of ``task``, ``path`` and ``pack``. Rows of data are asked as they would be learnt, by the
+    templates and formats that sources have: with ``label`` the likeliest of the label words is the answer,
+    with ``answer`` and ``choices`` the likeliest of each row's own choices, with ``answer`` alone the model
+    writes it.
     The keys from ``path`` to ``held_out`` are for rows of data, ``filter`` is for tasks.
 
     name: what the target is called; without it the task's name (of a file: its stem). Tasks of a group are
         called ``name.task``.
     task: an installed or bundled task, group or tag, or the path of a YAML file of a task or group; a group
         is asked all its tasks, each a target.
+    pack: a list of tasks that comes with traitmap (``traitmap packs``), or a YAML file of that form; each of
+        its tasks is a target under its own name, with the pack's metric, limit and direction.
     path: a data file beside the study or a hub dataset, as in a source.
     subset: configuration of a hub dataset that has several.
     split: split of a hub dataset.
@@ -382,6 +388,7 @@ class Target(Settings):
         data: ``acc``, ``acc_norm``, ``acc_bytes``, ``acc_mutual_info`` or ``exact_match`` among choices;
         ``exact_match``, ``f1``, ``precision``, ``recall``, ``rouge``, ``bleu``, ``chrf``, ``ter`` or
         ``bits_per_byte`` for an answer.
+    higher_is_better: which way is better, where it is not as the task says of its metric.
     filter: which of the task's filters of answers that metric is taken after; without it the task's first.
     apply_chat_template: render the prompt as the base's chat template does.
     groups: column of the task's documents that holds the same for items that belong together (a passage, a
@@ -393,6 +400,7 @@ class Target(Settings):
 
     name: Name
     task: Text | None = None
+    pack: Text | None = None
     path: Text | None = None
     subset: Text | None = None
     split: Text = "test"
@@ -406,11 +414,12 @@ class Target(Settings):
     train_on: Literal["chosen", "rejected"] | None = None
     extract: Pattern | None = None
     until: Stops | None = None
-    max_gen_toks: Count | None = None
+    max_gen_toks: Annotated[Whole, Field(ge=1, le=2**24)] | None = None
     held_out: Part | None = None
-    num_fewshot: Annotated[Whole, Field(ge=0)] | None = None
+    num_fewshot: Shots | None = None
     limit: Count | None = None
     metric: Text | None = None
+    higher_is_better: bool | None = None
     filter: Text | None = None
     apply_chat_template: bool = False
     groups: Text | None = None
@@ -446,6 +455,10 @@ class Study(Settings):
     allow_code: whether code may run that comes with the study: Python functions that its own task files name
         (``!function``), on this machine, and programs that a model writes, in a sandbox. Without it such task
         files are refused, and the cells of such targets stay missing.
+    drift: whether a run also measures how far each adapter has moved from the base where nothing was asked:
+        its cross-entropy on neutral text beyond the base's, and its KL from the base there and on prompts of
+        its own source. ``true`` takes the text that comes with traitmap, a file other text, paragraphs
+        between blank lines.
     output: folder that holds runs; the run lies in ``output/name``.
     trait_names: names that you give to the first traits, in their order.
     path: the file that the study was read from; relative paths in it are relative to that file. Set by
@@ -465,6 +478,7 @@ class Study(Settings):
     include_path: tuple[Text, ...] = ()
     data: Text | None = None
     allow_code: bool = False
+    drift: bool | Text = False
     output: Text = "runs"
     trait_names: tuple[Text, ...] = ()
     path: Path | None = Field(default=None, exclude=True)
