@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from small_study import SmallTarget, loaded_source, sources, study, targets
+from traitmap.api.answers import verdicts
 from traitmap.api.budget import Spent, run_on_budget
 from traitmap.api.runs import open_run
 from traitmap.cli import app
@@ -240,3 +241,15 @@ def test_a_part_of_a_target_has_a_key_of_its_own() -> None:
     target = targets()[0]
     assert isinstance(target, SmallTarget)
     assert target.part((0, 1)).digest != target.part((0, 2)).digest != target.digest
+
+
+def test_a_cell_asked_in_part_is_looked_at_like_a_whole_one(tmp_path: Path) -> None:
+    """Its verdict comes from its answers, on the items that it was asked."""
+    asked = study(tmp_path, seeds=(0,))
+    store, _ = on_budget(asked, Counted(), 0.5)
+    partial = {(cell.source, cell.target) for cell in read_parts(store).cells}
+    cells = [cell for cell in verdicts(store.folder).cells if (cell.source, cell.target) in partial]
+    looked_at = {(cell.source, cell.target): cell for cell in cells if cell.q < 0.05}
+    assert looked_at["sums", "nearness"].kind == "format"
+    assert looked_at["sums", "nearness"].n == 30
+    assert all(cell.controls for cell in looked_at.values())

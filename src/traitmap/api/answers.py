@@ -20,7 +20,7 @@ from traitmap.errors import RunError, UserError
 from traitmap.matrix.record import TransferMatrix
 from traitmap.progress import Listener, silent
 from traitmap.runs.cells import read_outcomes
-from traitmap.runs.ledger import Ledger, read_ledger
+from traitmap.runs.ledger import Ledger, Parts, read_ledger, read_parts
 from traitmap.runs.store import RunStore, open_store
 from traitmap.runs.texts import read_run_texts
 from traitmap.study.settings import BASELINE
@@ -110,9 +110,10 @@ def verdicts(subject: MatrixLike, *, matrix: TransferMatrix | None = None) -> an
 
 
 def _evidence(folder: Path, matrix: TransferMatrix) -> dict[tuple[str, str], analysis.Evidence]:
-    """What the answers of all cells beyond noise show."""
+    """What the answers of all cells beyond noise show, of those that were asked in part too."""
     store = open_store(folder)
     ledger = read_ledger(store)
+    parts = read_parts(store)
     contamination = contamination_in(folder)
     controls = analysis.format_controls(matrix)
     texts: Texts = MappingProxyType({})
@@ -121,17 +122,54 @@ def _evidence(folder: Path, matrix: TransferMatrix) -> dict[tuple[str, str], ana
     evidence: dict[tuple[str, str], analysis.Evidence] = {}
     for target, sources in analysis.cells_to_look_at(matrix).items():
         rows = {*sources, *(controls[source] for source in sources if source in controls)}
+        outcomes = target_outcomes(store, ledger, target, rows)
+        groups, touched = matrix.item_groups.get(target), _touched(contamination, target)
+        whole = [source for source in sources if any(source == name for name, _ in outcomes)]
         seen = analysis.cell_evidence(
             target,
-            target_outcomes(store, ledger, target, rows),
-            sources,
+            outcomes,
+            whole,
             texts=texts.get(target, ()),
-            touched=_touched(contamination, target),
+            touched=touched,
             controls=controls,
-            item_groups=matrix.item_groups.get(target),
+            item_groups=groups,
         )
+        if asked := parts.items.get(target, ()):  # the others answered these items alone, as the base did too
+            place = {item: at for at, item in enumerate(asked)}
+            seen |= analysis.cell_evidence(
+                target,
+                _part_outcomes(store, parts, target, outcomes, asked),
+                [source for source in sources if source not in whole],
+                texts=[texts[target][item] for item in asked] if texts.get(target) else (),
+                touched=None
+                if touched is None
+                else {name: [place[item] for item in held if item in place] for name, held in touched.items()},
+                controls=controls,
+                item_groups=None if groups is None else groups[list(asked)],
+            )
         evidence |= {(source, target): cell for source, cell in seen.items()}
     return evidence
+
+
+def _part_outcomes(
+    store: RunStore,
+    parts: Parts,
+    target: str,
+    outcomes: Mapping[tuple[str, int | None], Sequence[Outcome]],
+    asked: Sequence[int],
+) -> dict[tuple[str, int | None], Sequence[Outcome]]:
+    """(source, seed) -> outcomes of the asked items alone: of partial cells, and picked out of whole ones."""
+    picked: dict[tuple[str, int | None], Sequence[Outcome]] = {
+        key: [rows[item] for item in asked] for key, rows in outcomes.items() if len(rows) > max(asked)
+    }
+    for entry in parts.cells:
+        key = (entry.source, None if entry.source == BASELINE else entry.seed)
+        if entry.target == target and entry.status == "done" and entry.key is not None and key not in picked:
+            with suppress(RunError):  # the matrix tells of it
+                rows = read_outcomes(store.cell(entry.key))
+                if len(rows) == len(asked):
+                    picked[key] = rows
+    return picked
 
 
 def _touched(contamination: analysis.Contamination | None, target: str) -> Mapping[str, Sequence[int]] | None:
