@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from traitmap import analysis
+from traitmap.analysis.recommendation.knowledge import with_drift
 from traitmap.api.profiles import PARSED, outcomes_of_run
+from traitmap.api.runs import drift_in
 from traitmap.api.subject import as_file, folder_of, read_matrix, texts_of
 from traitmap.errors import DataError, MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
@@ -84,6 +86,9 @@ def explain(
             features = _with_syntax(features, rendered, pipeline, listener, seed=seed)
     if (folder := folder_of(subject)) is not None and (reasons is None or answered is None):
         curves, outcome_reasons = outcome_findings(folder, matrix, reasons=reasons is None)
+        features = with_drift(
+            features, drift_in(folder_of(subject)), features.sources, features.targets
+        )
         answered = curves if answered is None else answered
         reasons = outcome_reasons if reasons is None else reasons
     return analysis.explain(

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traitmap import analysis
+from traitmap.analysis.recommendation.knowledge import with_drift
 from traitmap.analysis.recommendation.prior import align, text_profile
 from traitmap.api.atlas import read_priors
-from traitmap.api.runs import contamination_in, overlap_in_words
+from traitmap.api.runs import contamination_in, drift_in, overlap_in_words
 from traitmap.api.subject import as_file, folder_of, read_matrix, texts_of, trait_names
 from traitmap.data.fingerprints import read_fingerprints
 from traitmap.data.texts import (
@@ -97,6 +98,8 @@ def recommend(
     overlaps, notes = _overlaps(folder_of(subject), rendered, columns, name, listener or silent)
     embed = None if encoder is None else analysis.load_encoder(encoder)
     features, lacking = _features(matrix, rendered, columns, name, embed)
+    others = tuple(other for other in matrix.targets if other != name)
+    features = with_drift(features, drift_in(folder_of(subject)), matrix.sources, (*others, name))
     priors = read_priors(prior)
     profile = text_profile({**rendered.sources, **columns}) if priors else {}
     traits = None  # needed where the user names something that is no target

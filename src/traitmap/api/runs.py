@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from traitmap.data.targets import LoadedTarget
     from traitmap.data.texts import TaskText
     from traitmap.engine.contract import Engine
+    from traitmap.runs.drift import AdapterDrift
     from traitmap.runs.query import Answered
 
 
@@ -80,6 +81,23 @@ class Run:
             return None
         except ValueError as error:
             raise RunError(f"{path}: damaged ({error}); run with --budget again.") from None
+
+    def drift(self) -> pd.DataFrame:
+        """How far each adapter has moved from the base, where the study has ``drift``: a row an adapter.
+
+        Columns: source, seed; forgetting, what neutral text costs the adapter beyond the base; kl, its mean
+        KL from the base there; own_kl, on prompts of its own source; each with ``_low`` and ``_high``, its
+        95 % interval over texts. All in nats per token, 0 at the base. Empty where nothing was measured.
+        """
+        import pandas as pd
+
+        columns = [f"{name}{end}" for name in ("forgetting", "kl", "own_kl") for end in ("", "_low", "_high")]
+        rows = [
+            (row.source, row.seed, *row.neutral.forgetting, *row.neutral.divergence)
+            + ((nan,) * 3 if row.own is None else row.own.divergence)
+            for row in drift_in(self.folder)
+        ]
+        return pd.DataFrame(rows, columns=["source", "seed", *columns])
 
     def conditions(self) -> Mapping[str, Any]:
         """How the results came about: the study as it was run, the base, versions, device and digests.
@@ -451,3 +469,15 @@ def overlap_in_words(overlap: analysis.ItemOverlap) -> str:
     The words stand in recommendations and in the report.
     """
     return f"its training texts hold {len(overlap.touched):,} of {overlap.items:,} items of the target"
+def drift_in(folder: str | Path | None) -> tuple[AdapterDrift, ...]:
+    """The drift of a run's adapters, text by text; empty where none was measured, or there is no run.
+
+    RunError where the record is damaged.
+    """
+    if folder is None:
+        return ()
+    from traitmap.runs.drift import read_drift  # scipy's tests, for few who ask
+
+    return read_drift(open_store(folder))
+
+

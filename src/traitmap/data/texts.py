@@ -1,7 +1,8 @@
 """What is known of tasks beside their scores: their texts, and small files that a user gives.
 
 Texts (input, output, choices) come from sources, targets or a JSONL file, wherever profiles and recommenders
-read them. The files are groups of targets (CSV), measured gains (CSV) and embeddings (NPZ).
+read them. The files are groups of targets (CSV), measured gains (CSV) and embeddings (NPZ). And the neutral
+text on which drift is measured.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traitmap.errors import DataError
+from traitmap.study.paths import MINI, resolve
 
 if TYPE_CHECKING:
     from traitmap.data.sources import LoadedSource
     from traitmap.data.targets import LoadedTarget
+    from traitmap.study.settings import Study
 
 
 @dataclass(frozen=True)
@@ -318,3 +322,30 @@ def read_embeddings(path: str | Path) -> dict[str, NDArray[np.float64]]:
     if not arrays:
         raise DataError(f"{path} holds no arrays; give one for each task, under its name")
     return arrays
+
+
+NEUTRAL = Path(__file__).with_name("neutral.txt")
+_OF_MINI = (60, 1)  # documents, and their seed: not that of the base's own
+
+
+def neutral_texts(study: Study) -> tuple[str, ...]:
+    """Paragraphs that have nothing to do with a study, on which drift is measured (``study.drift``).
+
+    Those of ``neutral.txt``, everyday prose of our own; for the embedded base, which knows few words, text of
+    its own world that it was not trained on; or those of a file. DataError where it holds fewer than two.
+    """
+    if study.drift is True and study.model.path == MINI:
+        from traitmap.mini.corpus import documents  # only where it is asked for
+
+        return tuple(documents(*_OF_MINI))
+    path = resolve(study.drift, study.folder) if isinstance(study.drift, str) else NEUTRAL
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"drift: {path} cannot be read as text: {error}") from error
+    paragraphs = re.split(r"\n[ \t]*\n\s*", content.strip())
+    if len(paragraphs) < 2:
+        raise DataError(
+            f"drift: {path} holds {len(paragraphs)} paragraph; give two or more with blank lines between them"
+        )
+    return tuple(paragraphs)

@@ -125,7 +125,8 @@ def drift(
             return distributions.new_full((len(at),), nan)
         base = send(reading.logprobs[at], distributions.device)
         terms = distributions.exp().mul_(distributions - base)
-        return terms.masked_fill_(distributions == -torch.inf, 0.0).sum(dim=1)
+        # never below 0 but for rounding
+        return terms.masked_fill_(distributions == -torch.inf, 0.0).sum(dim=1).clamp_(min=0)
 
     with engine.active(adapter) as active:
         nats, kl = _read(active, reading, divergence, listener)

@@ -88,7 +88,7 @@ class RowsEngine:
             return self.base.answer(requests, adapter, listener)
         if not requests:
             return []
-        return self._engine_of(adapter).answer(requests, None, listener)
+        return self.engine_of(adapter).answer(requests, None, listener)
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         return self.base.token_counts(texts)
@@ -109,7 +109,7 @@ class RowsEngine:
             return self.base.render_chat(messages, add_generation_prompt, tools)
         return self.base.render_chat(messages, add_generation_prompt)
 
-    def _engine_of(self, model: WholeModel) -> Engine:
+    def engine_of(self, model: WholeModel) -> Engine:
         """The engine of a model's row; whatever it has no room beside is unloaded first."""
         if self._other is None or self._other[0] != model.digest:
             self._other = None

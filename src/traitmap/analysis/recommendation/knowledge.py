@@ -8,6 +8,8 @@ have unknown features; names of tasks must be those of the matrix.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from math import log, nan
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,12 +33,20 @@ from traitmap.data.texts import Texts
 from traitmap.errors import DataError
 from traitmap.matrix.record import Array
 
+if TYPE_CHECKING:
+    from traitmap.runs.drift import AdapterDrift
+
 Embeddings = Mapping[str, ArrayLike]
 Attributes = Mapping[str, Mapping[str, str]]
 Similarity = Mapping[str, Mapping[tuple[str, str], float]]
 Names = tuple[str, ...]
 Column = tuple[str, str, Array]  # name, words, (S, T) values of one feature of pairs
 Known = tuple[list[Column], list[Likeness], list[Likeness]]  # features; who is alike: targets, sources
+DRIFT = (  # features of a source, known once its adapter is trained
+    ("source_forgetting", "cost of neutral text beyond the base's"),
+    ("source_divergence", "KL from the base on neutral text (log)"),
+    ("source_own_divergence", "KL from the base on the source's own prompts (log)"),
+)
 SYMMETRIC = ("embedding_cosine", "embedding_nearness", "embedding_own_cosine")
 
 
@@ -108,6 +118,32 @@ def make_problem(
         seed=seed,
         prior=prior,
     )
+
+
+def with_drift(
+    features: PairFeatures | None, rows: Sequence[AdapterDrift], sources: Names, targets: Names
+) -> PairFeatures | None:
+    """The features of all pairs with what is known of the sources' drift, the mean over seeds, beside them.
+
+    They are known once an adapter is trained, not before. Unchanged where no source of these was measured.
+    """
+    measured: dict[str, list[tuple[float, float, float]]] = {}
+    for row in rows:
+        parts = (row.neutral, row.own)
+        kl = [nan if part is None else part.divergence[0] for part in parts]
+        logs = [log(value) if value > 0 else nan for value in kl]
+        measured.setdefault(row.source, []).append((row.neutral.forgetting[0], logs[0], logs[1]))
+    if not measured.keys() & set(sources):
+        return features
+    numbers = np.array([np.mean(measured.get(name, [(nan,) * 3]), axis=0) for name in sources])
+    known = PairFeatures(sources, targets, ()) if features is None else features.over(sources, targets)
+    table = np.repeat(numbers[:, None], len(targets), axis=1)
+    added = [
+        Feature(name, "size", words, table[..., at], "source")
+        for at, (name, words) in enumerate(DRIFT)
+        if np.isfinite(numbers[:, at]).any()
+    ]
+    return PairFeatures(sources, targets, (*known.features, *added))
 
 
 def _require(
