@@ -30,27 +30,19 @@ from traitmap.runs.store import RunStore
 from traitmap.runs.texts import read_run_texts
 
 TABLES = ("outcomes", "cells", "adapters", "sources", "targets", "texts", "drift")
-SECONDS, MEMORY_MB = 600.0, 4096  # that a query may take where nothing else is asked for
-_MEMORY_BESIDE_MB = 512  # for the rows that are handed on, and what Python needs
-_MORE_MEMORY = "ask for less, or give it more (--memory)"
-_PATIENCE = 1.0  # seconds in which DuckDB heeds an interrupt, as a rule
 _ROWS = 65_536  # rows of an answer that are in memory at a time
 _NAMES_OUTCOMES = re.compile(r"outcomes|tables|query", re.IGNORECASE)  # or may list or build that name
 _NAMES_TEXTS = re.compile(r"texts|tables|query", re.IGNORECASE)
+_NAMES_DRIFT = re.compile(r"drift|tables|query", re.IGNORECASE)
 _PLACE = (pa.field("source", pa.string()), pa.field("seed", pa.int64()), pa.field("target", pa.string()))
 _OUTCOMES = pa.schema([*_PLACE, *(field.with_nullable(True) for field in SCHEMA)])
 _CELLS = pa.schema(
     [
-_NAMES_DRIFT = re.compile(r"drift|tables|query", re.IGNORECASE)
         *_PLACE,
         *(pa.field(name, pa.string()) for name in ("key", "status", "reason")),
         pa.field("seconds", pa.float64()),
     ]
 )
-_TEXTS = pa.schema(
-    [
-        *(pa.field(name, pa.string()) for name in ("role", "name")),
-        pa.field("item", pa.int64()),
 _DRIFT = pa.schema(
     [
         *_PLACE[:2],
@@ -59,6 +51,10 @@ _DRIFT = pa.schema(
         *(pa.field(name, pa.float64()) for name in ("before", "after", "kl")),
     ]
 )
+_TEXTS = pa.schema(
+    [
+        *(pa.field(name, pa.string()) for name in ("role", "name")),
+        pa.field("item", pa.int64()),
         *(pa.field(name, pa.string()) for name in ("input", "output")),
         pa.field("choices", pa.list_(pa.string())),
         pa.field("label", pa.string()),
@@ -122,6 +118,8 @@ def _register(connection: duckdb.DuckDBPyConnection, store: RunStore, sql: str) 
     connection.register("adapters", _flat({**row, **report} for row, report in adapters))
     connection.register("sources", _flat(ledger.sources))
     connection.register("targets", _flat(ledger.targets))
+    if _NAMES_DRIFT.search(sql):
+        connection.register("drift", _drift(store))
     if _NAMES_TEXTS.search(sql):
         connection.register("texts", _texts(store, ledger))
     if not _NAMES_OUTCOMES.search(sql):
@@ -143,6 +141,23 @@ def _outcomes(store: RunStore, cells: Iterable[CellEntry]) -> ds.Dataset:
         path = str(store.cell(cell.key or ""))
         pieces.append(layout.make_fragment(path, disk, partition_expression=place))
     return ds.FileSystemDataset(pieces, _OUTCOMES, layout, disk)
+
+
+def _drift(store: RunStore) -> pa.Table:
+    """One row a text of ``drift.json``: its cost to base and adapter in nats, and the KL or null."""
+    from traitmap.runs.drift import read_drift  # scipy's tests, for few who ask
+
+    rows = [
+        {"source": row.source, "seed": row.seed, "about": about, "text": text, "tokens": tokens}
+        | {"before": before, "after": after, "kl": kl if kl == kl else None}
+        for row in read_drift(store)
+        for about, part in (("neutral", row.neutral), ("own", row.own))
+        if part is not None
+        for text, (tokens, before, after, kl) in enumerate(
+            zip(*(getattr(part, name).tolist() for name in ("tokens", "before", "after", "kl")), strict=True)
+        )
+    ]
+    return pa.Table.from_pylist(rows, _DRIFT)
 
 
 def _texts(store: RunStore, ledger: Ledger) -> pa.Table:
@@ -204,8 +219,6 @@ def write_rows(rows: pa.RecordBatchReader, path: Path) -> None:
     """Write an answer as a Parquet file, some rows at a time. UserError where it cannot be written.
 
     rows: read once, batch by batch, so that memory holds one of them. path: replaced whole, or left as it is.
-    if _NAMES_DRIFT.search(sql):
-        connection.register("drift", _drift(store))
     """
     partial = partial_path(path)
     try:
@@ -216,20 +229,3 @@ def write_rows(rows: pa.RecordBatchReader, path: Path) -> None:
             partial.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}).") from error
-def _drift(store: RunStore) -> pa.Table:
-    """One row a text of ``drift.json``: its cost to base and adapter in nats, and the KL or null."""
-    from traitmap.runs.drift import read_drift  # scipy's tests, for few who ask
-
-    rows = [
-        {"source": row.source, "seed": row.seed, "about": about, "text": text, "tokens": tokens}
-        | {"before": before, "after": after, "kl": kl if kl == kl else None}
-        for row in read_drift(store)
-        for about, part in (("neutral", row.neutral), ("own", row.own))
-        if part is not None
-        for text, (tokens, before, after, kl) in enumerate(
-            zip(*(getattr(part, name).tolist() for name in ("tokens", "before", "after", "kl")), strict=True)
-        )
-    ]
-    return pa.Table.from_pylist(rows, _DRIFT)
-
-
