@@ -1,4 +1,6 @@
 from .analysis.answer import Answer as Answer
+from .analysis.comparison import ComparedCell as ComparedCell
+from .analysis.comparison import Comparison as Comparison
 from .analysis.explanation.design import Composite as Composite
 from .analysis.explanation.records import Explanation as Explanation
 from .analysis.forecast import Forecast as Forecast
@@ -28,6 +30,7 @@ from .api import ask_names as ask_names
 from .api import atlas_add as atlas_add
 from .api import atlas_report as atlas_report
 from .api import check as check
+from .api import compare as compare
 from .api import evaluate_recommenders as evaluate_recommenders
 from .api import explain as explain
 from .api import export as export

@@ -32,12 +32,13 @@ OTHERWISE = {
     "explain": {"permutations"},  # n_permutations
     "recommend": {"evaluate", "holdout"},  # evaluate_recommenders
     "report": {"output"},  # path
+    "compare": {"verbose"},  # how much is shown
     "import": {"metric"},  # metrics
     "export": {"format_", "source"},  # format, sources
     "pretrain": {"output"},  # folder
 }
 RECORDS = {
-    *("Answer", "CellVerdict", "Forecast", "Verdicts"),
+    *("Answer", "CellVerdict", "ComparedCell", "Comparison", "Forecast", "Verdicts"),
     *("Cell", "Check", "Composite", "Engine", "Explanation", "Fault", "Growth", "ImportReport", "Interval"),
     *("PairFeatures", "Probe", "Profile", "Progress", "Recommendation", "RecommenderEvaluation", "Run"),
     *("RunStatus", "Study", "TaskText", "Traits", "TransferMatrix", "Viewing", "Waste"),

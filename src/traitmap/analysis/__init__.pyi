@@ -6,6 +6,9 @@ from .cells import RunDetails as RunDetails
 from .cells import TargetDetail as TargetDetail
 from .cells import chosen_cells as chosen_cells
 from .cells import target_details as target_details
+from .comparison import Comparison as Comparison
+from .comparison import Side as Side
+from .comparison import compare_sides as compare_sides
 from .contamination import Contamination as Contamination
 from .contamination import ItemOverlap as ItemOverlap
 from .contamination import contamination_from_json as contamination_from_json

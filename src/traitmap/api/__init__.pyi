@@ -4,6 +4,7 @@ from .answers import verdicts as verdicts
 from .atlas import atlas_add as atlas_add
 from .atlas import atlas_report as atlas_report
 from .budget import Spent as Spent
+from .comparison import compare as compare
 from .exchange import ImportReport as ImportReport
 from .exchange import export as export
 from .exchange import import_results as import_results

@@ -28,7 +28,7 @@ from traitmap.cli.app import (
     tell,
 )
 from traitmap.progress import silent
-from traitmap.terminal import shown_wait
+from traitmap.terminal import printable, shown_wait
 
 SCALES = ("standard", "center", "logit", "gain", "double")
 ROTATIONS = ("none", "varimax", "oblimin")
@@ -102,6 +102,34 @@ def answer(
     with shown_wait("answer"):
         record = api.answer(subject, target=target, texts=texts, date=api.date_of(run), listener=silent)
     print_json(record.to_json()) if as_json else print_table(tables.first_screen_view(record))
+
+
+@app.command()
+@takes_table
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN_OR_MATRIX...", help="Two run folders, studies or tables, or more."),
+    ],
+    as_json: AsJson = False,
+    csv: Annotated[Path | None, typer.Option(help="Write a row for each cell and run.")] = None,
+    names: Annotated[str, typer.Option(help="Names of the runs, in their order, with commas.")] = "",
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show every cell and every condition that was not the same.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of permutations and resampling.")] = 0,
+    reading: Reading = NO_READING,
+) -> None:
+    """Several runs held against each other: what holds in all, what differs, do traits and picks agree.
+
+    Example: traitmap compare runs/mini runs/mini --names first,second
+    """
+    with shown_wait("compare"):
+        result = api.compare([subject_of(run, reading) for run in runs], names=listed(names), seed=seed)
+    if csv is not None:
+        csv.parent.mkdir(parents=True, exist_ok=True)
+        result.to_frame().to_csv(csv, index=False)
+    print_json(result.to_json()) if as_json else print_table(tables.comparison_view(result, verbose=verbose))
 
 
 @app.command()
@@ -230,10 +258,13 @@ def explain(
     units: Annotated[
         str,
         typer.Option(
-            help="points, or standard: each target's gains in standard deviations; auto: standard where "
-            "targets are in different units."
+            help="points, or standard: each target's gains in standard deviations; auto: points where the "
+            "metrics of all targets are known and shares."
         ),
     ] = "auto",
+    near_copies: Annotated[
+        bool, typer.Option("--near-copies", help="Let sources take part that agree with others beyond noise.")
+    ] = False,
     permutations: Annotated[int, typer.Option(help="Permutations of tasks.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     reading: Reading = NO_READING,
@@ -252,6 +283,7 @@ def explain(
             listener=listener,
             own=pairs_of(own or []),
             units=None if units == "auto" else one_of("units", units, UNITS),
+            near_copies=near_copies,
             n_permutations=permutations,
             seed=seed,
         )
@@ -512,7 +544,7 @@ def figure(
         float | None, typer.Option(metavar="MM", help="Width in mm, such as 85 or 180 for print.")
     ] = None,
     dpi: Annotated[int, typer.Option(help="Dots per inch of a PNG.")] = 300,
-    list_: Annotated[bool, typer.Option("--list", help="Print the names of all figures.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Print the names of the figures that there can be.")] = False,
     as_json: AsJson = False,
     reading: Reading = NO_READING,
 ) -> None:
@@ -524,14 +556,12 @@ def figure(
     if list_ == (name is not None):
         raise typer.BadParameter("give the name of a figure, or --list", param_hint="NAME")
     subject = subject_of(run, reading)
+    if name is None:
+        names = api.figure_names(subject)
+        room = max(map(len, names))
+        lines = (f"{one:{room}}  {printable(title)}" for one, title in names.items())
+        print_json(names) if as_json else typer.echo("\n".join(lines))
+        return
     with shown_progress() as listener:
-        if name is None:
-            names = api.figure_names(subject, listener)
-        else:
-            path = api.figure(subject, name, output or f"{name}.svg", width=width, dpi=dpi, listener=listener)
-    if name is not None:
-        print_json({"figure": name, "path": str(path)}) if as_json else typer.echo(str(path))
-    elif as_json:
-        print_json(list(names))
-    else:
-        typer.echo("\n".join(names))
+        path = api.figure(subject, name, output or f"{name}.svg", width=width, dpi=dpi, listener=listener)
+    print_json({"figure": name, "path": str(path)}) if as_json else typer.echo(str(path))

@@ -1,7 +1,9 @@
 from .figure_files import FORMATS as FORMATS
+from .figure_files import check_file as check_file
 from .figure_files import figure_file as figure_file
 from .figure_files import figure_names as figure_names
 from .figure_files import figure_svg as figure_svg
+from .figure_list import possible_figures as possible_figures
 from .first_screen import first_screen_view as first_screen_view
 from .page import following_page as following_page
 from .page import following_policy as following_policy
@@ -16,6 +18,7 @@ from .terminal import recommendation_view as recommendation_view
 from .terminal import traits_view as traits_view
 from .terminal_runs import answer_view as answer_view
 from .terminal_runs import check_preview as check_preview
+from .terminal_runs import comparison_view as comparison_view
 from .terminal_runs import forecast_view as forecast_view
 from .terminal_runs import growth_view as growth_view
 from .terminal_runs import spending_view as spending_view

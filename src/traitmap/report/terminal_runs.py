@@ -16,12 +16,16 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from traitmap.analysis.comparison_words import agreement_table, cells_table, conditions_table
+from traitmap.analysis.comparison_words import title as comparison_title
 from traitmap.analysis.forecast import forecast_table, standings_table
 from traitmap.matrix.reading import overlap_kinds
+from traitmap.report.first_screen import lines_view
 from traitmap.table import Entry, Row, Table, to_terminal, words
 from traitmap.wording import UNKNOWN, counted, in_bytes, in_time, plain, share
 
 if TYPE_CHECKING:
+    from traitmap.analysis.comparison import Comparison
     from traitmap.analysis.contamination import Contamination, ItemOverlap
     from traitmap.analysis.forecast import Forecast
     from traitmap.data.check import LengthSummary, SourcePreview
@@ -319,6 +323,23 @@ def _next_step(status: RunStatus) -> str:
         f"Not running; {counted(left, 'unit')} to do.{part} "
         "`traitmap run` with the study goes on where it stopped."
     )
+
+
+def comparison_view(comparison: Comparison, *, verbose: bool = False) -> RenderableType:
+    """Several runs held against each other: the lines, cells that hold or differ, agreement, conditions.
+
+    verbose: every cell that two runs know, and every condition.
+    """
+    cells = cells_table(comparison, None) if verbose else cells_table(comparison)
+    conditions = conditions_table(comparison, None) if verbose else conditions_table(comparison)
+    shown = [table for table in (cells, agreement_table(comparison), conditions) if table.rows]
+    parts: list[RenderableType] = [
+        words(comparison_title(comparison), "bold"),
+        lines_view(comparison.lines),
+    ]
+    for table in shown:
+        parts += [words(""), words(table.caption, "bold"), to_terminal(table)]
+    return Group(*parts)
 
 
 def forecast_view(forecast: Forecast) -> RenderableType:
