@@ -26,9 +26,11 @@ def table(prepared_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_names_are_listed_and_each_can_be_drawn(table: Path, tmp_path: Path) -> None:
     listed = traitmap("figure", table, "--list")
-    names = listed.out.split()
+    names = [line.split()[0] for line in listed.out.splitlines()]
     assert names[:2] == ["matrix", "scree"]
-    assert json.loads(traitmap("figure", table, "--list", "--json").out) == names
+    titles = json.loads(traitmap("figure", table, "--list", "--json").out)
+    assert list(titles) == names
+    assert titles["profile-1"] == "Effects of arithmetic"
     for name in (*names[:3], names[-1]):
         done = traitmap("figure", table, name, "-o", tmp_path / f"{name}.svg")
         assert done == Told(0, f"{tmp_path / name}.svg\n", done.err)

@@ -124,6 +124,11 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count if count else 'no'} {words}"
 
 
+def none_of(count: int, noun: str, plural: str = "") -> str:
+    """``none of 3 cells``, and ``not the only cell`` where there is one."""
+    return f"none of {counted(count, noun, plural)}" if count != 1 else f"not the only {noun}"
+
+
 def listed(names: list[str] | tuple[str, ...], most: int = 4) -> str:
     """``a, b and c``; beyond ``most`` names the others as a count: ``a, b and 3 more``."""
     shown = list(names[:most])

@@ -99,12 +99,19 @@ def test_every_figure_stands_in_the_page_with_its_table(contents: ReportContents
         one.attributes["data-figure"]: one for one in tree.all("figure") if "data-figure" in one.attributes
     }
     names = figure_names(contents)
-    assert {name for name in names if name != "matrix"} <= there.keys()
+    counted = {
+        one.attributes["data-silent"]: one for one in tree.all("div") if "data-silent" in one.attributes
+    }
+    assert {name for name in names if name != "matrix"} == there.keys() | counted.keys()
+    assert not there.keys() & counted.keys()
+    assert {"recipients", "regret", "class-shares"} <= counted.keys()
     assert len(names) == len(set(names))
-    for name in names:
-        if name != "matrix":
-            assert len(there[name].all("svg")) == 1, name
-            assert len(there[name].all("table")) == 1, name
+    for name, one in there.items():
+        assert len(one.all("svg")) == 2, name  # for a broad and for a narrow page
+        assert len(one.all("table")) == 1, name
+    for name, one in counted.items():
+        assert len(one.all("table")) == 1, name
+        assert not one.all("svg"), name
     ids = [one.attributes["id"] for one in tree.all() if "id" in one.attributes]
     assert len(ids) == len(set(ids))
 
@@ -113,7 +120,7 @@ def test_the_whole_list_of_figures_is_there(contents: ReportContents) -> None:
     wanted = (
         "scree cross-validation biplot stability loadings-1 loadings-2 profile-1 effects shares odd-cells "
         "asymmetry donors recipients dose-response answered-dose format output-lengths label-lengths "
-        "class-shares style meaning recommendation regret predicted recommendation-1 recommendation-3"
+        "class-shares style wording recommendation regret predicted recommendation-1 recommendation-3"
     )
     assert set(wanted.split()) <= set(figure_names(contents))
 
@@ -145,9 +152,14 @@ def test_effects_are_dots_at_their_values_with_intervals_where_known() -> None:
     assert shown is not None
     zero, one = scale_of(shown)
     places = [float(dot.get("cx", "nan")) for dot in dots(shown)]
-    assert places == pytest.approx([zero + v * one for v in (0.61, -0.07, 0.58)], abs=0.1)  # mmd is unknown
-    assert len(dots(shown, "interval")) == 3
-    assert [("solid" in (dot.get("class") or "")) for dot in dots(shown)] == [True, False, True]
+    assert places == pytest.approx([zero + v * one for v in (0.61, 0.58)], abs=0.1)  # others cannot be told
+    assert len(dots(shown, "interval")) == 2
+    assert "of 1 other it cannot be told" in shown.description
+    open_ = some.explanation()
+    quiet = explanation_figures.effects(replace(open_, joint=open_.joint[1:], alone=open_.alone[1:]))
+    assert quiet is not None
+    assert quiet.nothing == "none of 2 properties can be told"
+    assert [("solid" in (dot.get("class") or "")) for dot in dots(shown)] == [True, True]
     bands = dots(shown, "noise")
     assert float(bands[0].get("width", "nan")) == pytest.approx(0.7 * one, abs=0.1)
     assert entries(shown)["output length"][2:5] == ["+0.61 [+0.41, +0.81]", ".006", ".012"]
@@ -177,7 +189,7 @@ def test_odd_cells_come_with_their_reason_and_are_not_called_odd_where_none_is(p
     calm = replace(found, odd=replace(found.odd, odd=()))
     quiet = explanation_figures.odd_cells(calm)
     assert quiet is not None
-    assert quiet.tag == "none beyond noise"
+    assert quiet.nothing.endswith("is odd beyond noise")
     assert not dots(quiet, "solid")
 
 
@@ -185,13 +197,14 @@ def test_asymmetry_says_which_pairs_are_beyond_noise() -> None:
     shown = explanation_figures.asymmetry(some.explanation())
     assert shown is not None
     assert shown.description.startswith("1 of 2 pairs")
-    assert ["solid" in (dot.get("class") or "") for dot in dots(shown)] == [True, False]
+    assert ["solid" in (dot.get("class") or "") for dot in dots(shown)] == [True]
+    assert shown.aside
 
 
 def test_unknown_strengths_draw_nothing() -> None:
     shown = explanation_figures.strengths(some.explanation(), "recipients")
     assert shown is not None
-    assert shown.tag == "cannot tell"
+    assert shown.nothing == "not the only target can be told from the others"
     assert not dots(shown)
     assert not dots(shown, "interval")
     assert not dots(shown, "noise")
@@ -202,7 +215,8 @@ def test_lengths_are_told_from_the_texts() -> None:
     shown = profiles.output_lengths(some.profile())
     assert shown is not None
     assert entries(shown)["sums"][:2] == ["24", "1"]
-    assert len(dots(shown, "ridge")) == 4
+    assert len(dots(shown, "ridge")) == 1
+    assert "Not drawn: 3 datasets of outputs of one length" in shown.description
     labels = profiles.label_lengths(some.profile())
     assert labels is not None
     assert "reviews are furthest apart: the longest median is 3.0 times" in labels.description

@@ -447,7 +447,8 @@ def figure(
     if kind not in pages.FORMATS:
         legal = ", ".join("." + suffix for suffix in pages.FORMATS)
         raise UserError(f"{path}: ends in no format of a figure; legal: {legal}.")
-    drawing = pages.figure_svg(name, _contents(run, listener or silent, name))
+    pages.check_file(kind, width=width, dpi=dpi)
+    drawing = pages.figure_svg(name, _contents(run, listener or silent, name), width=width)
     made = pages.figure_file(drawing, kind, width=width, dpi=dpi)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -457,23 +458,30 @@ def figure(
     return path
 
 
-@shows_progress
-def figure_names(run: MatrixLike, listener: Listener | None = None) -> tuple[str, ...]:
-    """Names of all figures that the report of a run or a table of scores has, in the report's order.
+def figure_names(run: MatrixLike) -> dict[str, str]:
+    """Name -> title of the figures that a run or a table of scores may have, in the report's order.
 
-    listener: see ``Progress``; the whole report is computed for them.
+    run: see ``read_matrix``; of a run only its ledger is read. Nothing is computed: whether the data say
+    enough for a figure is known when it is drawn, and ``figure`` then says why it is not there.
     """
-    return pages.figure_names(_contents(run, listener or silent))
+    folder = folder_of(run)
+    if folder is None:
+        matrix = read_matrix(run)
+        based = bool(np.isfinite(matrix.baseline).any())
+        return pages.possible_figures(matrix.sources, matrix.targets, gains=based, texts=False)
+    ledger = read_ledger(open_store(folder))
+    sources, targets = (tuple(one["name"] for one in side) for side in (ledger.sources, ledger.targets))
+    return pages.possible_figures(sources, targets, gains=True, texts=True)
 
 
-def _contents(run: MatrixLike, listener: Listener, name: str | None = None) -> pages.ReportContents:
+def _contents(run: MatrixLike, listener: Listener, name: str) -> pages.ReportContents:
     """What the report shows; without its costly parts where the named figure needs none of them."""
     folder = folder_of(run)
     if folder is None:
         matrix = read_matrix(run)
-        return pages.ReportContents(matrix=matrix, traits=traits_if_any(matrix), conditions=matrix.conditions)
-    if name is not None:
-        quick = report_contents(folder, why=False, which=False, listener=listener)
-        if name in pages.figure_names(quick):
-            return quick
+        quick = table_contents(matrix, which=False, listener=listener)
+        return quick if name in pages.figure_names(quick) else table_contents(matrix, listener=listener)
+    quick = report_contents(folder, why=False, which=False, listener=listener)
+    if name in pages.figure_names(quick):
+        return quick
     return report_contents(folder, listener=listener)

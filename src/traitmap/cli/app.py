@@ -35,8 +35,8 @@ def figures_of_run(ctx: Any, incomplete: str) -> list[str]:
         page = (_run_of(ctx) / "report.html").read_text(encoding="utf-8")
     except OSError:
         page = ""
-    names = re.findall(r'<svg [^>]*class="figure[^>]* id="([\w-]+)"', page) or ["matrix"]
-    return sorted({name for name in names if name.startswith(incomplete)})
+    names = re.findall(r'data-(?:figure|silent)="([\w-]+)"', page)
+    return sorted({name for name in ("matrix", *names) if name.startswith(incomplete)})
 
 
 def targets_of_run(ctx: Any, incomplete: str) -> list[str]:

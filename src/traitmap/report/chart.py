@@ -10,8 +10,8 @@ interpolated in OKLab (B. Ottosson, 2020), where equal steps look equal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import ceil, floor, isfinite, log10
 
 from markupsafe import Markup, escape
@@ -20,11 +20,30 @@ from traitmap.wording import clean, typeset
 
 TICK_SIZE = 11.0  # px, as the style sheets have it
 NAME_SIZE = 12.0
+TITLE_SIZE = 13.0
+SMALLEST = 10.5  # px: no figure has smaller text
+LINE = 15.0  # from line to line of small text
+# How wide a figure is drawn, px: beside its words on a page, in half a page, and on a telephone or in a card.
+WIDE, HALF, NARROW = 700.0, 530.0, 316.0
 STEPS = 12  # of a colour on either side of zero
 
-# Relative widths of characters in a wide sans-serif (em); enough to know when a label must be cut.
-_NARROW = frozenset("fijlrtI.,:;'|!()[] -/")
-_WIDE = frozenset("mwMWGOQ@%")
+# Widths of characters in DejaVu Sans (em), the widest of the fonts that browsers fall back to.
+_WIDTHS = {
+    character: width
+    for width, characters in (
+        (0.28, "'ijl"),
+        (0.32, " ,.IJ·"),
+        (0.34, "/:;\\|"),
+        (0.41, "!()-[]frt"),
+        (0.52, '"*_`sz“”–'),
+        (0.61, "?FLPTYacekovxyé•"),
+        (0.8, "&DGHNOQUw▲▼△▽◆○"),
+        (0.85, "#+<=>M^~→−≡◐"),
+        (1.0, "%@Wm…■"),
+    )
+    for character in characters
+}
+_USUAL_WIDTH = 0.66
 _ROUND = (1, 2, 2.5, 5, 10)
 
 
@@ -114,20 +133,92 @@ class Chart:
         )
 
 
+# A width in px -> the chart in that width; it is wider where it cannot be so narrow.
+Drawing = Callable[[float], Chart]
+
+# What the marks of a key look like about (6, 0), by the beginning of their name; others are dots.
+_SHAPES = {
+    "noise": "M0 -6h12v12h-12z",
+    "box": "M0 -6h12v12h-12z",
+    "tick": "M6 -7v14",
+    "diamond": "M6 -5l5 5l-5 5l-5 -5z",
+    "ridge": "M0 5C4 5 4 -6 6 -6S8 5 12 5z",
+    "spread": "M0 0h12",
+    "arrow": "M0 0h12",
+    "diagonal": "M-1 0h14",
+    "ellipse": "M0 0a6 4 0 1 0 12 0a6 4 0 1 0 -12 0z",
+    "fold": "M4 -5h8v8z",
+    "frame": "M0 -6h12v12h-12z",
+    "hatched": "M1 -6h10v12h-10zM1 0l6 -6M1 6l10 -10M5 6l6 -6",
+}
+_MARK = 19.0  # px from the left of a mark to its words
+
+
+def _mark(name: str) -> Markup:
+    """One mark of a key. ``box v3`` is a box in the colour of class ``v3``."""
+    kind, _, colour = name.partition(" ")
+    if kind == "ramp":
+        box = {"y": -6, "width": 6, "height": 12}
+        return join(
+            *(
+                element("rect", {"class": f"key-mark key-box {one}", "x": 6 * at, **box})
+                for at, one in enumerate(colour.split())
+            )
+        )
+    style = f"key-mark key-{name}"
+    if kind in _SHAPES:
+        return path(style, _SHAPES[kind])
+    return circle(style, 6, 0, 6 if kind == "chosen" else 2 if kind in ("even", "significant") else 4.5)
+
+
+def with_key(chart: Chart, marks: Sequence[tuple[str, str]]) -> Chart:
+    """The chart with a key to its marks beneath, in as many lines as its width needs.
+
+    marks: (mark, words), marks as the style sheets know them; ``ramp g0 gp1`` is a row of colours.
+    """
+    parts, x, y = [], 0.0, 0.0
+    for name, words in marks:
+        room = _MARK if not name.startswith("ramp") else 6.0 * (len(name.split()) - 1) + 7
+        lines = wrapped(words, TICK_SIZE, chart.width - room)
+        width = room + max(text_width(line, TICK_SIZE) for line in lines)
+        if x and x + width > chart.width:
+            x, y = 0.0, y + LINE + 3
+        shown = (text(room, 4 + LINE * at, "key-words", line) for at, line in enumerate(lines))
+        parts.append(element("g", {"transform": f"translate({x:g} {y:g})"}, _mark(name), *shown))
+        x, y = x + width + 16, y + LINE * (len(lines) - 1)
+    if not parts:
+        return chart
+    place = f"translate(0 {number(chart.height + 18)})"
+    return replace(
+        chart,
+        content=join(chart.content, element("g", {"class": "key", "transform": place}, *parts)),
+        height=chart.height + 18 + y + 10,
+    )
+
+
+def captioned(chart: Chart, title: str, caption: str) -> Chart:
+    """The chart as it stands alone in a document: its title above, its caption beneath."""
+    heads = wrapped(title, TITLE_SIZE, chart.width)
+    lines = wrapped(caption, TICK_SIZE, chart.width)
+    top = (TITLE_SIZE + 4) * len(heads) + 8 if heads else 0.0
+    beneath = top + chart.height + 22
+    content = join(
+        *(text(0, (TITLE_SIZE + 4) * at + TITLE_SIZE, "figure-title", one) for at, one in enumerate(heads)),
+        element("g", {"transform": f"translate(0 {top:g})"}, chart.content),
+        *(text(0, beneath + LINE * at, "caption", one) for at, one in enumerate(lines)),
+    )
+    height = beneath + LINE * (len(lines) - 1) + 4 if lines else top + chart.height
+    return replace(chart, content=content, height=height)
+
+
 def text_width(words: str, size: float) -> float:
     """Estimated width in px of a text in a wide sans-serif at font size ``size`` px.
 
     Widths of characters are those of a wide font, so that a label that fits here fits everywhere.
     """
-    em = 0.0
-    for character in words:
-        if ord(character) > 0x2E80:
-            em += 1.0
-        elif character in _NARROW:
-            em += 0.33
-        else:
-            em += 0.88 if character in _WIDE else 0.56
-    return em * size
+    return size * sum(
+        1.0 if ord(character) > 0x2E80 else _WIDTHS.get(character, _USUAL_WIDTH) for character in words
+    )
 
 
 def shorten(words: str, size: float, room: float) -> str:
@@ -144,6 +235,18 @@ def shorten(words: str, size: float, room: float) -> str:
         if text_width(cut, size) <= room:
             return cut
     return words[:2] + "…"
+
+
+def wrapped(words: str, size: float, room: float) -> list[str]:
+    """Lines of at most ``room`` px at font size ``size`` px, broken at spaces; longer words are cut."""
+    lines: list[str] = []
+    for word in clean(words).split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, size) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(shorten(word, size, room))
+    return lines
 
 
 def name_text(
@@ -185,8 +288,11 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, most: int = 6) -> list[float]:
-        """Round numbers on the axis, at most ``most`` or so; powers of ten where it is logarithmic."""
-        return log_ticks(self.low, self.high) if self.logarithmic else round_ticks(self.low, self.high, most)
+        """Round numbers on the axis, two to ``most`` or so; powers of ten where it is logarithmic."""
+        if self.logarithmic:
+            return log_ticks(self.low, self.high)
+        ticks = round_ticks(self.low, self.high, most)
+        return ticks if len(ticks) > 1 else round_ticks(self.low, self.high, most + 2)
 
 
 def round_ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -243,23 +349,34 @@ def x_axis(
     *,
     top: float,
     bottom: float,
-    title: str = "",
+    title: Sequence[str] = (),
     unit: str = "",
 ) -> Markup:
-    """Rules from top to bottom with their numbers beneath, and the title beneath these.
+    """Rules from top to bottom with their numbers beneath, and the lines of the title beneath these.
 
-    ticks: places, or places with what is written there. The rule at 0 is darker on a straight scale.
+    ticks: places, or places with what is written there, which is left out where it would touch the last. The
+    rule at 0 is darker on a straight scale.
     """
-    parts = []
+    parts, last = [], -1e9
     for value in ticks:
         x = scale(value)
         style = "rule zero" if value == 0 and not scale.logarithmic else "rule"
         words = ticks[value] if isinstance(ticks, Mapping) else tick_text(value, unit)
         parts.append(path(style, f"M{x:.1f} {top:.1f}V{bottom:.1f}"))
-        parts.append(text(x, bottom + 14, "tick", words, "middle"))
-    if title:
-        parts.append(text((scale.start + scale.end) / 2, bottom + 30, "end", title, "middle"))
+        half = text_width(words, TICK_SIZE) / 2
+        if words and x - half > last + 3:
+            parts.append(text(x, bottom + 14, "tick", words, "middle"))
+            last = x + half
+    for at, line in enumerate(title):
+        middle = (scale.start + scale.end) / 2
+        parts.append(text(middle, bottom + 30 + 13 * at, "end", line, "middle"))
     return element("g", {"class": "axis"}, *parts)
+
+
+def title_lines(title: str, scale: Scale, width: float) -> list[str]:
+    """An axis' title in lines that stay within 0..width px when they are centred beneath the axis."""
+    middle = (scale.start + scale.end) / 2
+    return wrapped(title, TICK_SIZE, 2 * min(middle, width - middle))
 
 
 def y_axis(

@@ -8,9 +8,17 @@ the explanation is empty.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite
+from typing import TYPE_CHECKING
 
-from traitmap.analysis.explanation.records import Explanation, FeatureEffect, LevelEffect, OddCell
+from traitmap.analysis.explanation.records import (
+    AsymmetricPair,
+    Explanation,
+    FeatureEffect,
+    LevelEffect,
+    OddCell,
+)
 from traitmap.analysis.tables import (
     asymmetries_table,
     by_strength,
@@ -20,14 +28,17 @@ from traitmap.analysis.tables import (
     strengths_table,
 )
 from traitmap.matrix.statistics import Interval
+from traitmap.report.first_screen import is_clean
 from traitmap.report.records import Shown
 from traitmap.report.row_charts import Row, estimate_row, row_chart
 from traitmap.table import Table
 from traitmap.wording import (
+    UNKNOWN,
     clean,
     counted,
     estimate,
     listed,
+    none_of,
     plain,
     probability,
     related,
@@ -36,6 +47,9 @@ from traitmap.wording import (
     signed,
     typeset,
 )
+
+if TYPE_CHECKING:
+    from traitmap.analysis.verdicts import Verdicts
 
 LEVEL = 0.05
 MOST_PAIRS = 16
@@ -73,8 +87,10 @@ def effects(explanation: Explanation) -> Shown | None:
     if not (joint or alone):
         return None
     rows: list[Row] = []
+    stand = any(effect.stands for effect in (*joint, *alone))
     for heading, group in (("Beside each other", joint), ("Each by itself", alone)):
-        if group:
+        shown = [effect for effect in group if effect.verdict != "cannot tell" or not stand]
+        if shown:
             rows.append(Row(heading, heading=True))
         rows += [
             estimate_row(
@@ -87,7 +103,7 @@ def effects(explanation: Explanation) -> Shown | None:
                 band=effect.detectable,
             )
             for effect in sorted(
-                group, key=lambda one: (_GROUPS.index(one.group), -abs(_known(one.effect.value, 0.0)))
+                shown, key=lambda one: (_GROUPS.index(one.group), -abs(_known(one.effect.value, 0.0)))
             )
         ]
     tasks = len(set(explanation.sources) | set(explanation.targets))
@@ -98,11 +114,10 @@ def effects(explanation: Explanation) -> Shown | None:
         chart=row_chart(
             rows,
             "Effects of properties of pairs on gains",
-            f"{counted(len(joint) + len(alone), 'property', 'properties')} with effect, 95 % interval and "
-            "what could not have been seen.",
+            f"{counted(sum(not row.heading for row in rows), 'property', 'properties')} with effect, 95 % "
+            "interval and what could not have been seen.",
             heads=("effect in SD", "q", "verdict"),
             axis="standard deviations of gain for one standard deviation of the property",
-            width=1040,
         ),
         table=feature_effects_table((*joint, *alone)),
         caveat=(
@@ -111,12 +126,13 @@ def effects(explanation: Explanation) -> Shown | None:
             "Distrust a filled dot that lies within its grey band, and any cause: these are correlations, "
             "and only changed sources (below) are experiments."
         ),
-        legend=(
+        key=(
             ("dot-solid", "goes with gains (q < .05)"),
-            ("dot-open", "cannot tell, or no"),
+            ("dot-open", "does not, or rests on one pair or source"),
             _UNSEEN,
         ),
         wide=True,
+        nothing="" if stand else f"{none_of(len(joint) + len(alone), 'property', 'properties')} can be told",
     )
 
 
@@ -132,7 +148,7 @@ def _effects_description(joint: Sequence[FeatureEffect], alone: Sequence[Feature
             for effect in clear
         )
         open_ = sum(effect.verdict == "cannot tell" for effect in joint)
-        text += f"; of {open_} others it cannot be told." if open_ else "."
+        text += f"; of {counted(open_, 'other')} it cannot be told." if open_ else "."
     else:
         text += "Of no property can it be told that it goes with gains, once the others are held constant."
     for effect in joint:
@@ -177,7 +193,6 @@ def shares(explanation: Explanation) -> Shown | None:
             heads=("share", "beyond chance", "p"),
             axis="share of the variance between pairs, after effects of sources and targets",
             unit=" %",
-            width=530,
             ends=(0.0, 100.0) if rest > 0.5 else None,
         ),
         table=shares_table(dominance),
@@ -185,12 +200,15 @@ def shares(explanation: Explanation) -> Shown | None:
             "Any property explains something by chance: only what lies beyond the grey band counts. Size is "
             "a property of a source alone; where it is missing here, the sources' own strengths hold it."
         ),
-        legend=(
+        key=(
             ("dot-solid", "beyond chance"),
             ("dot-open", "not"),
             ("noise", "chance: up to its 95th percentile"),
             ("tick", "chance on average"),
         ),
+        nothing=""
+        if any(group.verdict == "yes" for group in dominance.groups)
+        else f"{none_of(len(dominance.groups), 'group')} of properties explains more than chance",
     )
 
 
@@ -213,13 +231,16 @@ def _shares_description(explanation: Explanation) -> str:
     return text
 
 
-def odd_cells(explanation: Explanation) -> Shown | None:
+def odd_cells(explanation: Explanation, verdicts: Verdicts | None = None) -> Shown | None:
     """Pairs that depart from what surface similarity predicts; the oddest ones where none does.
 
-    The dot is the measured gain, the tick the predicted one, the interval that of the departure.
+    The dot is the measured gain, the tick the predicted one, the interval that of the departure. verdicts:
+    pairs whose gain is something else than skill are not drawn; the table has them, with what they are.
     """
     odd = explanation.odd
-    cells = odd.odd or odd.cells[: MOST_PAIRS // 2]
+    clear = [cell for cell in odd.odd if is_clean(verdicts, (cell.source, cell.target))]
+    in_table = odd.odd or odd.cells[: MOST_PAIRS // 2]
+    cells = clear or in_table
     if not cells:
         return None
     unit, digits = unit_words(explanation), _digits(explanation)
@@ -241,7 +262,12 @@ def odd_cells(explanation: Explanation) -> Shown | None:
     text += f"{share(odd.r_squared)} of the variance). "
     if odd.odd:
         text += f"{len(odd.odd)} of {counted(odd.tested, 'pair')} depart from it by more than noise and lie "
-        text += "further out than 19 in 20; their reasons, where one was found, stand beneath."
+        text += "further out than 19 in 20"
+        if len(clear) < len(odd.odd):
+            text += (
+                f", {len(odd.odd) - len(clear)} of them by something else than skill, which the table names"
+            )
+        text += "; reasons, where one was found, stand beneath."
     else:
         text += f"None of {counted(odd.tested, 'pair')} is odd beyond noise"
         text += f" ({odd.reason})" if odd.reason else ""
@@ -257,33 +283,40 @@ def odd_cells(explanation: Explanation) -> Shown | None:
             "departure; the table has reasons too.",
             heads=("departs by", "q"),
             axis=f"gain in {unit}",
-            width=820,
         ),
-        table=odd_cells_table(cells, unit, digits),
+        table=odd_cells_table(in_table, unit, digits, verdicts),
         caveat=(
             "A departure of noisy cells is no finding: its interval must leave the prediction out. Reasons "
             "are what else is unusual of the pair, not proof."
         ),
-        legend=(
+        key=(
             ("dot-better", "measured, more than predicted"),
             ("dot-worse", "less than predicted"),
             ("dot-open", "not beyond noise"),
             ("tick", "predicted from surface similarity"),
         ),
-        tag="" if odd.odd else "none beyond noise",
+        decisive=True,
+        nothing=""
+        if clear
+        else f"each of {counted(len(odd.odd), 'odd pair')} is something else than skill"
+        if odd.odd
+        else f"{none_of(odd.tested, 'pair')} is odd beyond noise",
         wide=True,
     )
 
 
-def odd_cells_table(cells: Sequence[OddCell], unit: str, digits: int) -> Table:
+def odd_cells_table(
+    cells: Sequence[OddCell], unit: str, digits: int, verdicts: Verdicts | None = None
+) -> Table:
     """Measured and predicted gains of pairs, their departure from the prediction, and why.
 
-    unit, digits: of the gains. Reasons are the strongest ones, in words.
+    unit, digits: of the gains. Reasons are the strongest ones, in words. verdicts: what each gain is.
     """
+    called = {(cell.source, cell.target): cell.label for cell in verdicts.cells} if verdicts else {}
     return Table(
         f"Gains in {unit}; predicted from surface similarity without the pair itself; departure with the "
         "95 % interval of noise; q of noise, and among the scatter of all pairs.",
-        ("pair", "gain", "predicted", "departs by", "q noise", "q scatter", "reasons"),
+        ("pair", "gain", "predicted", "departs by", "q noise", "q scatter", "verdict", "reasons"),
         [
             (
                 _pair(cell.source, cell.target),
@@ -292,6 +325,7 @@ def odd_cells_table(cells: Sequence[OddCell], unit: str, digits: int) -> Table:
                 estimate(cell.departure, digits),
                 probability(cell.q_noise),
                 probability(cell.q_scatter),
+                called.get((cell.source, cell.target), UNKNOWN),
                 "; ".join(_reasons(cell)) or "no reason found",
             )
             for cell in cells
@@ -308,21 +342,25 @@ def _reasons(cell: OddCell) -> list[str]:
     return [clean(reason.words) for reason in cell.reasons[:3]]
 
 
-def odd_reasons(explanation: Explanation, most: int = 8) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """(pair, its reasons) of the oddest pairs that are beyond noise, at most ``most``."""
+def odd_reasons(
+    explanation: Explanation, most: int = 8, verdicts: Verdicts | None = None
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """(pair, its reasons) of the oddest clean pairs that are beyond noise, at most ``most``."""
+    clear = [cell for cell in explanation.odd.odd if is_clean(verdicts, (cell.source, cell.target))]
     return tuple(
         (
             _pair(cell.source, cell.target),
             tuple(typeset(sentence(reason)) for reason in _reasons(cell)) or ("No reason found.",),
         )
-        for cell in explanation.odd.odd[:most]
+        for cell in clear[:most]
     )
 
 
-def asymmetry(explanation: Explanation) -> Shown | None:
+def asymmetry(explanation: Explanation, verdicts: Verdicts | None = None) -> Shown | None:
     """Both directions of the most asymmetric pairs of tasks.
 
-    At most ``MOST_PAIRS`` are drawn, the surest first; a dot is filled at q < .05.
+    At most ``MOST_PAIRS`` are drawn, the surest first; a dot is filled at q < .05. verdicts: pairs of which a
+    gain is something else than skill are not drawn; the table has them, with what they are.
     """
     found = explanation.asymmetry
     pairs = sorted(
@@ -332,9 +370,14 @@ def asymmetry(explanation: Explanation) -> Shown | None:
         return None
     unit, digits = unit_words(explanation), _digits(explanation)
     beyond = sum(pair.q < LEVEL for pair in pairs)
+    clear = [pair for pair in pairs if pair.q < LEVEL and is_clean(verdicts, *_both_ways(pair))]
+    drawn = (clear or pairs)[:MOST_PAIRS]
     back = found.reciprocity
     text = f"{beyond or 'None'} of {counted(len(pairs), 'pair')} of tasks that are both source and target "
-    text += f"{'is' if beyond < 2 else 'are'} asymmetric beyond noise. "
+    text += f"{'is' if beyond < 2 else 'are'} asymmetric beyond noise"
+    if len(clear) < beyond:
+        text += f", {beyond - len(clear)} of them by something else than skill, which the table names"
+    text += ". "
     if back.known:
         text += (
             "Over all pairs, the gain in one direction says "
@@ -356,24 +399,45 @@ def asymmetry(explanation: Explanation) -> Shown | None:
                     probability(pair.q),
                     clear=pair.q < LEVEL,
                 )
-                for pair in pairs[:MOST_PAIRS]
+                for pair in drawn
             ],
             "Asymmetry of transfer",
-            f"The {counted(min(len(pairs), MOST_PAIRS), 'pair')} of tasks that differ most surely: gain one "
-            "way less gain back, with its 95 % interval.",
+            f"The {counted(len(drawn), 'pair')} of tasks that differ most surely: gain one way less gain "
+            "back, with its 95 % interval.",
             heads=("there", "back", "difference", "q"),
             axis=f"gain there less gain back, in {unit}",
-            width=920,
         ),
-        table=asymmetries_table(pairs, unit, digits),
+        table=_with_verdicts(asymmetries_table(pairs, unit, digits), pairs, verdicts),
         caveat=(
             "A target that is near its floor or ceiling cannot move as far as the other: that alone makes a "
             "pair asymmetric. With few seeds the intervals are long."
         ),
-        legend=(("dot-solid", "beyond noise (q < .05)"), ("dot-open", "not")),
-        tag="" if beyond else "none beyond noise",
+        decisive=True,
+        key=(("dot-solid", "beyond noise (q < .05), with its 95 % interval"),),
+        aside=True,
+        nothing=""
+        if clear
+        else f"each of {counted(beyond, 'asymmetric pair')} is something else than skill"
+        if beyond
+        else f"{none_of(len(pairs), 'pair')} of tasks is asymmetric beyond noise",
         wide=True,
     )
+
+
+def _both_ways(pair: AsymmetricPair) -> tuple[tuple[str, str], tuple[str, str]]:
+    return (pair.first, pair.second), (pair.second, pair.first)
+
+
+def _with_verdicts(table: Table, pairs: Sequence[AsymmetricPair], verdicts: Verdicts | None) -> Table:
+    """The table of pairs with what the gains there and back are, where it was looked at."""
+    if verdicts is None:
+        return table
+    called = {(cell.source, cell.target): cell.label for cell in verdicts.cells}
+    rows = [
+        (*row, *(called.get(place, UNKNOWN) for place in _both_ways(pair)))
+        for row, pair in zip(table.rows, pairs, strict=True)
+    ]
+    return replace(table, columns=(*table.columns, "verdict there", "verdict back"), rows=rows)
 
 
 def strengths(explanation: Explanation, side: str) -> Shown | None:
@@ -412,17 +476,16 @@ def strengths(explanation: Explanation, side: str) -> Shown | None:
             f"{counted(len(tasks), noun)} with mean gain against the others, 95 % interval and chance band.",
             heads=("strength", "q"),
             axis=f"mean gain against the average {noun}, in {unit}",
-            width=530,
         ),
         table=strengths_table(tasks, noun, unit),
         caveat=f"The interval is over {others}; one extreme cell can carry a mean.",
-        legend=(
+        key=(
             ("dot-better", "more beyond chance"),
             ("dot-worse", "less beyond chance"),
             ("dot-open", "neither"),
             ("noise", "chance, 95 %"),
         ),
-        tag="" if beyond else "cannot tell",
+        nothing="" if beyond else f"{none_of(len(tasks), noun)} can be told from the others",
     )
 
 
@@ -438,7 +501,8 @@ def levels(explanation: Explanation) -> Shown | None:
     if not known:
         return None
     rows, clear = [], []
-    for level in known:
+    told = [level for level in known if level.verdict == "yes"]
+    for level in told or known:
         name, correlation = _name(level), estimate(level.r, 2)
         label = name if name.startswith(level.side) else f"{level.side} {name}"
         if level.verdict == "yes":
@@ -478,7 +542,6 @@ def levels(explanation: Explanation) -> Shown | None:
             "interval.",
             heads=("r", "q", "verdict"),
             axis="correlation with mean gain",
-            width=1000,
             ends=(-1.0, 1.0),
         ),
         table=levels_table(known),
@@ -486,9 +549,9 @@ def levels(explanation: Explanation) -> Shown | None:
             "One source or target is one point here, and properties go together: the longest outputs may "
             "also be the only free texts. A correlation over ten tasks is a hint."
         ),
-        legend=(("dot-solid", "can be told (q < .05)"), ("dot-open", "cannot"), _UNSEEN),
-        tag="" if clear else "cannot tell",
+        key=(("dot-solid", "can be told (q < .05)"), _UNSEEN),
         wide=True,
+        nothing="" if clear else f"{none_of(len(known), 'property', 'properties')} can be told",
     )
 
 

@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from math import ceil
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,12 +19,13 @@ from xml.etree import ElementTree
 from traitmap.analysis.traits.scaling import clustered_order
 from traitmap.errors import UserError
 from traitmap.matrix.reading import read
-from traitmap.report.chart import themed
-from traitmap.report.heatmap import heatmap, layout
+from traitmap.report.chart import HALF, SMALLEST, WIDE, captioned, themed, with_key
+from traitmap.report.heatmap import MATRIX, heatmap, layout, matrix_key, matrix_words
 from traitmap.report.records import ReportContents, Shown
 from traitmap.report.traits import adapter_cards, loading_figures, trait_figures
 from traitmap.report.which import rankings, which_figures
 from traitmap.report.why import why_groups
+from traitmap.wording import typeset
 
 # An element by its tag, its classes and whether it is a first child; and it with all its ancestors.
 Element = tuple[str, frozenset[str], bool]
@@ -31,9 +33,9 @@ Lineage = tuple[Element, ...]
 # A simple selector: tag, classes that it must and must not have, whether it must be a first child.
 Compound = tuple[str, frozenset[str], frozenset[str], bool]
 
-MATRIX = "matrix"
 FORMATS = ("svg", "png", "pdf")
 MM_PER_PX = 25.4 / 96  # CSS's own pixel
+SMALLEST_PT = 7.0  # of text in a file for print
 MARGIN = 6.0  # px around the figure: fonts of this machine may run a little wider than the page reckons
 SVG = "http://www.w3.org/2000/svg"
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
@@ -70,23 +72,46 @@ def figure_names(contents: ReportContents) -> tuple[str, ...]:
     return (MATRIX, *(figure.name for figure in _figures(contents)))
 
 
-def figure_svg(name: str, contents: ReportContents, *, background: str = "#ffffff") -> str:
-    """One figure as an SVG file that needs nothing else, in the light palette.
+def figure_svg(
+    name: str, contents: ReportContents, *, width: float | None = None, background: str = "#ffffff"
+) -> str:
+    """One figure as an SVG file that needs nothing else: title, key and caption in it, in the light palette.
 
-    background: colour behind it; empty for none. UserError where there is no figure of that name.
+    width: in mm, of the file that is to be made of it; the figure is laid out anew for it, with no text under
+    ``SMALLEST_PT``. None: as wide as on the page. background: colour behind it; empty for none. UserError
+    where there is no figure of that name, or it cannot be so narrow.
     """
-    if name == MATRIX:
-        reading = read(contents.matrix)
-        svg = heatmap(reading, layout(reading, clustered_order(contents.matrix)), key=MATRIX)
-        return standalone(str(svg), background)
     figures = {figure.name: figure for figure in _figures(contents)}
-    if name not in figures:
+    if name == MATRIX:
+        title, caption, natural = matrix_words(read(contents.matrix))
+    elif name in figures:
+        figure = figures[name]
+        title, caption, natural = figure.title, typeset(figure.description), WIDE if figure.wide else HALF
+    else:
         why = "; ".join(f"no {part}: {reason}" for part, reason in contents.missing.items())
         raise UserError(
             f"There is no figure {name!r}; there are {', '.join((MATRIX, *figures))}"
             + (f" ({why})." if why else ".")
         )
-    return standalone(str(figures[name].svg), background)
+    room = natural if width is None else min(natural, _room(width))
+    if name == MATRIX:
+        reading = read(contents.matrix)
+        chart = heatmap(reading, layout(reading, clustered_order(contents.matrix), width=room), MATRIX)
+        chart = with_key(chart, matrix_key(reading, MATRIX))
+    else:
+        chart = figures[name].drawn(room)
+    if width is not None and chart.width > room + 0.5 and chart.width > _room(width) + 0.5:
+        least = ceil((chart.width + 2 * MARGIN) * MM_PER_PX * SMALLEST_PT / (0.75 * SMALLEST))
+        raise UserError(
+            f"--width {width:g}: {name} needs at least {least} mm for text of {SMALLEST_PT:g} pt; give "
+            f"--width {least} or more."
+        )
+    return standalone(str(captioned(chart, title, caption).svg(name)), background)
+
+
+def _room(width: float) -> float:
+    """Px for a chart in a file of a width in mm, so that its smallest text has ``SMALLEST_PT``."""
+    return width / MM_PER_PX * 0.75 * SMALLEST / SMALLEST_PT - 2 * MARGIN
 
 
 def _figures(contents: ReportContents) -> list[Shown]:
@@ -96,11 +121,33 @@ def _figures(contents: ReportContents) -> list[Shown]:
     if traits is not None:
         figures += [*trait_figures(traits), *loading_figures(traits)]
     figures += [card.figure for card in adapter_cards(matrix, traits) if card.figure is not None]
-    for *_, group in why_groups(matrix, contents.profile, contents.explanation):
+    verdicts = contents.answer.verdicts if contents.answer else None
+    for *_, group in why_groups(matrix, contents.profile, contents.explanation, verdicts):
         figures += group
     if evaluation is not None:
         figures += [*which_figures(evaluation), *rankings(evaluation)]
     return figures
+
+
+def check_file(kind: str, *, width: float | None = None, dpi: int = 300) -> None:
+    """Raise UserError where no figure can be made so, before anything is computed for it.
+
+    kind, width, dpi: as for ``figure_file``. A PNG or PDF needs typst.
+    """
+    if kind not in FORMATS:
+        raise UserError(f"{kind!r} is no format of a figure; legal: {', '.join(FORMATS)}.")
+    if width is not None and not 10 <= width <= 2000:
+        raise UserError(f"--width {width:g}: a figure is between 10 and 2000 mm wide.")
+    if not 30 <= dpi <= 2400:
+        raise UserError(f"--dpi {dpi}: between 30 and 2400.")
+    if kind != "svg":
+        try:
+            import typst  # noqa: F401
+        except ImportError:
+            raise UserError(
+                f"A {kind} needs the package typst, which is not installed: pip install 'traitmap[figures]', "
+                "or ask for a .svg."
+            ) from None
 
 
 def figure_file(svg: str, kind: str, *, width: float | None = None, dpi: int = 300) -> bytes:
@@ -110,14 +157,9 @@ def figure_file(svg: str, kind: str, *, width: float | None = None, dpi: int = 3
     height follows. dpi: dots per inch of a PNG. The same input gives the same bytes, with the same version of
     typst and the same fonts. UserError where typst is not installed, or a number makes no figure.
     """
-    if kind not in FORMATS:
-        raise UserError(f"{kind!r} is no format of a figure; legal: {', '.join(FORMATS)}.")
+    check_file(kind, width=width, dpi=dpi)
     svg, natural, height = _with_margin(svg)
     size = natural * MM_PER_PX if width is None else width
-    if not 10 <= size <= 2000:
-        raise UserError(f"--width {size:g}: a figure is between 10 and 2000 mm wide.")
-    if not 30 <= dpi <= 2400:
-        raise UserError(f"--dpi {dpi}: between 30 and 2400.")
     if kind == "svg":
         head = re.search(r"<svg\b[^>]*>", svg)
         if width is not None and head is not None:
@@ -135,13 +177,8 @@ def figure_file(svg: str, kind: str, *, width: float | None = None, dpi: int = 3
 
 def _compiled(svg: str, kind: Any, width: float, dpi: int) -> bytes:
     """One page of the figure's size, set by typst."""
-    try:
-        import typst
-    except ImportError:
-        raise UserError(
-            f"A {kind} needs the package typst, which is not installed: pip install 'traitmap[figures]', or "
-            "ask for a .svg."
-        ) from None
+    import typst
+
     with tempfile.TemporaryDirectory(prefix="traitmap-figure-") as folder:
         (Path(folder) / "figure.svg").write_text(svg, encoding="utf-8")
         page = Path(folder) / "figure.typ"

@@ -21,10 +21,12 @@ from traitmap.report import chart as palette
 from traitmap.report.chart import Chart, element, join, shorten, text_width
 from traitmap.wording import counted, estimate, interval, plain, signed, typeset
 
+MATRIX = "matrix"  # the figure's name, and its id
 Z_LIMIT = 3.0
 _BASE_GAP = 10.0
 _ARROW = 15.0
 _PAGE = 1180.0
+DENSE_NAME, DENSE_ROOM = 11.0, 130.0  # px of names, and of their room, where columns are narrow
 
 
 @dataclass(frozen=True)
@@ -80,30 +82,41 @@ class Layout:
         return shorten(name, self.label_size, self.label_room)
 
 
-def layout(reading: Reading, order: tuple[tuple[int, ...], tuple[int, ...]] | None = None) -> Layout:
-    """Sizes that suit the number of sources and targets and their names, and fill the page's width.
+def layout(
+    reading: Reading,
+    order: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
+    width: float | None = None,
+) -> Layout:
+    """Sizes that suit the number of sources and targets and their names, and fill a width.
 
-    order: of rows and of columns (``clustered_order``), by default the study's own.
+    order: of rows and of columns (``clustered_order``), by default the study's own. width: px, by default the
+    page's; numbers are left out where columns have no room for them.
     """
     sources, targets = reading.sources, [target.name for target in reading.targets]
     arrows = any(target.better < 0 for target in reading.targets)
-    dense = len(targets) > 22
-    size, room = (11.0, 130.0) if dense else (12.5, 164.0)
-    widths = [text_width(shorten(name, size, room), size) for name in targets]
-    left = max([text_width(shorten(name, size, room), size) for name in sources] + [38.0]) + 16
-    longest = max(widths, default=0.0)
-    # Slanted by 45 degrees: a name of length l is l * sin(45) high and overhangs by l * cos(45). Any target
-    # may come last in some order.
-    free = (_PAGE - left - longest * 0.7072) / max(len(targets), 1)
-    width = min(30.0, max(13.0, free)) if dense else min(80.0, max(40.0, free))
-    slanted = longest > width - 6
+
+    def fitted(dense: bool) -> tuple[float, float, float, float, float]:
+        """Size and room of names, px of row names, of the longest column name, and of a column."""
+        size, room = (DENSE_NAME, DENSE_ROOM) if dense else (12.5, 164.0)
+        room = min(room, 0.3 * (width or _PAGE))
+        left = max([text_width(shorten(name, size, room), size) for name in sources] + [38.0]) + 16
+        longest = max((text_width(shorten(name, size, room), size) for name in targets), default=0.0)
+        # Slanted by 45 degrees: a name of length l is l * sin(45) high and overhangs by l * cos(45). Any
+        # target may come last in some order.
+        free = ((width or _PAGE) - left - longest * 0.7072) / max(len(targets), 1)
+        return size, room, left, longest, free
+
+    dense = len(targets) > 22 or (width is not None and fitted(False)[-1] < 40)
+    size, room, left, longest, free = fitted(dense)
+    column = min(30.0, max(13.0, free)) if dense else min(80.0, max(40.0, free))
+    slanted = longest > column - 6
     row_order, column_order = order or (tuple(range(len(sources))), tuple(range(len(targets))))
     return Layout(
-        cell_width=width,
-        cell_height=width if dense else 30.0 + (6.0 if width > 60 else 0.0),
+        cell_width=column,
+        cell_height=min(column, 22.0) if dense else 30.0 + (6.0 if column > 60 else 0.0),
         left=left,
         top=(longest * 0.7072 + 20 if slanted else 26.0) + (_ARROW if arrows else 0),
-        right=max(longest * 0.7072 + 8 - width / 2, 4.0) if slanted else 4.0,
+        right=max(longest * 0.7072 + 8 - column / 2, 4.0) if slanted else 4.0,
         label_size=size,
         label_room=room,
         slanted=slanted,
@@ -116,8 +129,8 @@ def layout(reading: Reading, order: tuple[tuple[int, ...], tuple[int, ...]] | No
     )
 
 
-def heatmap(reading: Reading, sizes: Layout | None = None, key: str = "matrix") -> Markup:
-    """The matrix of gains, or of scores where no base is known, as SVG.
+def heatmap(reading: Reading, sizes: Layout | None = None, key: str = MATRIX) -> Chart:
+    """The matrix of gains, or of scores where no base is known.
 
     Boxes stand in the file in the study's order and are moved to their places; the page's script shows other
     views and orders.
@@ -151,7 +164,55 @@ def heatmap(reading: Reading, sizes: Layout | None = None, key: str = "matrix") 
         width=sizes.width,
         height=sizes.height,
         style=style,
-    ).svg(key)
+    )
+
+
+def matrix_words(reading: Reading) -> tuple[str, str, float]:
+    """Title, caption and px of the matrix where it stands alone."""
+    cells = [cell for row in reading.cells for cell in row]
+    units = {target.unit for target in reading.targets}
+    unit = f"in {next(iter(units))}" if len(units) == 1 and units != {""} else "each target in its own unit"
+    rows = f"{counted(len(reading.sources), 'source')} (rows)"
+    rows += f", {counted(len(reading.targets), 'target')} (columns)"
+    if not reading.has_base:
+        return "Scores", f"Scores of {rows}, {unit}. Colours run within a column.", _PAGE
+    caption = f"Gains over the base, {unit}: {rows}. The top row is the base in absolute values."
+    if any(isfinite(cell.q) for cell in cells):
+        caption += " Tests are of paired items, corrected over the matrix (Benjamini-Hochberg)."
+    return "Transfer matrix", caption, _PAGE
+
+
+def matrix_key(reading: Reading, key: str) -> tuple[tuple[str, str], ...]:
+    """Marks of the matrix and their words, of those that it has. key: of the ids of its patterns."""
+    cells = [cell for row in reading.cells for cell in row]
+    steps = range(-palette.STEPS, palette.STEPS + 1, 2)
+    if reading.has_base:
+        limits = {target.unit: target.limit for target in reading.targets}
+        ends = ", ".join(
+            f"{plain(limit, 0 if limit == round(limit) else 1)} {unit}" for unit, limit in limits.items()
+        )
+        marks = [
+            ("ramp " + " ".join(map(palette.diverging_class, steps)), f"from {ends} worse to {ends} better")
+        ]
+    else:
+        shades = range(palette.STEPS + 1)
+        marks = [
+            (
+                "ramp " + " ".join(map(palette.value_class, shades)),
+                "from the worst to the best score of a column",
+            )
+        ]
+    if any(isfinite(cell.q) for cell in cells):
+        marks.append(("significant", "beyond noise (q < .05)"))
+    if any(reading.in_domain(s, t) for s in range(len(reading.sources)) for t in range(len(reading.targets))):
+        marks.append(("frame", "in-domain"))
+    if reading.touched:
+        marks.append(("fold", "test items occur in the training data"))
+    if any(not isfinite(cell.value) for cell in cells):
+        marks.append(("hatched", "not measured"))
+    if reading.some_predicted:
+        marks.append(("hatched", "predicted (~)"))
+    return tuple(marks)
 
 
 def _column_names(reading: Reading, sizes: Layout) -> Markup:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from traitmap import __version__
 from traitmap.analysis.answer import Answer, answer_of
@@ -30,7 +31,7 @@ from traitmap.errors import UserError
 from traitmap.matrix.reading import Reading, matrix_table, read
 from traitmap.report.chart import STEPS, diverging_class, themed, value_class
 from traitmap.report.first_screen import page_answer
-from traitmap.report.heatmap import Z_LIMIT, heatmap, layout
+from traitmap.report.heatmap import MATRIX, Z_LIMIT, heatmap, layout
 from traitmap.report.records import ReportContents
 from traitmap.report.script_data import cell_parts, details_note, frame_data, layers
 from traitmap.report.traits import traits_part
@@ -38,7 +39,7 @@ from traitmap.report.which import which_part
 from traitmap.report.why import why_part
 from traitmap.runs.texts import IMPORTED
 from traitmap.table import to_html
-from traitmap.wording import clean, counted, in_time, plain, sentence, typeset
+from traitmap.wording import clean, counted, in_time, listed, plain, sentence, typeset
 
 if TYPE_CHECKING:
     from traitmap.analysis.cells import RunDetails
@@ -179,11 +180,18 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) else clean(value),
     )
-    environment.filters["sentence"] = sentence
-    environment.filters["typeset"] = typeset
+    environment.filters["sentence"] = lambda text: prose(sentence(text))
+    environment.filters["typeset"] = prose
+    environment.filters["listed"] = listed
+    environment.filters["counted"] = counted
     environment.filters["table"] = lambda table: Markup(to_html(table))
     environment.filters["json"] = json_data
     return environment
+
+
+def prose(text: str) -> Markup:
+    """Text for a page: escaped, with minus signs, and what stands in backticks set as code."""
+    return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(typeset(clean(text))))))
 
 
 def _file(name: str) -> str:
@@ -226,7 +234,7 @@ def _matrix_part(contents: ReportContents, reading: Reading) -> dict[str, Any]:
     matrices = layers(contents.matrix, reading, cells.metrics if cells else ())
     statuses = {cell.status for row in reading.cells for cell in row}
     return {
-        "matrix": heatmap(reading, sizes),
+        "matrix": heatmap(reading, sizes).svg(MATRIX),
         "legends": _legends(reading),
         "matrix_table": matrix_table(reading),
         "data": frame_data(reading, sizes, matrices),

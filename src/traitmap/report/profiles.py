@@ -1,4 +1,4 @@
-"""What the texts of the datasets look like, as figures: lengths, classes, style, meaning and syntax.
+"""What the texts of the datasets look like, as figures: lengths, classes, style, wording and syntax.
 
 Every function returns None where its part of the profile is empty.
 """
@@ -14,18 +14,31 @@ from traitmap.analysis.explanation.families import variations_of
 from traitmap.analysis.profiles.datasets import alike_order, likest_pair
 from traitmap.analysis.profiles.lengths import Distribution
 from traitmap.analysis.profiles.record import Profile
-from traitmap.analysis.profiles.semantics import MMD_TEXTS
+from traitmap.analysis.profiles.semantics import MMD_TEXTS, WORDING
 from traitmap.matrix.record import Array
+from traitmap.report.chart import STEPS, value_class
 from traitmap.report.plane_charts import likeness
 from traitmap.report.records import Shown
 from traitmap.report.row_charts import Row, estimate_row, row_chart
 from traitmap.table import Table
-from traitmap.wording import UNKNOWN, clean, counted, estimate, listed, plain, probability, share, signed
+from traitmap.wording import (
+    UNKNOWN,
+    clean,
+    counted,
+    estimate,
+    listed,
+    none_of,
+    plain,
+    probability,
+    share,
+    signed,
+)
 
 MOST_DATASETS = 60
 MOST_LABELLED = 16
 MOST_LABELS = 6
 MOST_EFFECTS = 14
+APART = 1.2  # times the shortest median that the longest is, where classes differ enough to be drawn
 _PERCENTILES = (5, 25, 50, 75, 95)
 _DENSITY = (("ridge", "density"), ("spread", "5th to 95th percentile"), ("tick", "median"))
 
@@ -48,6 +61,7 @@ def output_lengths(profile: Profile) -> Shown | None:
     medians = {name: np.nan_to_num(one.output.median, nan=-1.0) for name, one in lengths.items()}
     order = sorted(lengths, key=lambda name: (-medians[name], name))
     rows: list[Row] = []
+    even: list[str] = []
     for heading, role in (
         ("What sources teach", "source"),
         ("What targets ask for", "target"),
@@ -58,9 +72,11 @@ def output_lengths(profile: Profile) -> Shown | None:
             for name in order
             if profile.roles.get(name) == role
         ]
+        tone = "quiet" if role == "target" else "neutral"
+        even += [label for label, output in group if _is_one_length(output)]
+        group = [(label, output) for label, output in group if not _is_one_length(output)]
         if group and heading:
             rows.append(Row(heading, heading=True))
-        tone = "quiet" if role == "target" else "neutral"
         rows += [_length_row(label, output, tone) for label, output in group[:MOST_DATASETS]]
     unit = next(lengths[name].unit for name in drawn)
     by_median = sorted(drawn, key=lambda name: (drawn[name].median, name))
@@ -74,22 +90,24 @@ def output_lengths(profile: Profile) -> Shown | None:
             f"median of {plain(drawn[shortest].median, 0)} ({name_of(profile, shortest)}) to one of "
             f"{plain(drawn[longest].median, 0)} {unit} ({name_of(profile, longest)}). A source far from a "
             "target on this axis teaches it to say too much or too little."
+            + (f" Not drawn: {counted(len(even), 'dataset')} of outputs of one length." if even else "")
         ),
+        nothing="" if rows else f"the outputs of each of {counted(len(even), 'dataset')} have one length",
         chart=row_chart(
             rows,
             "Output lengths of every dataset",
             f"Density of output lengths of {counted(len(drawn), 'dataset')} on a logarithmic axis.",
             axis=f"{unit} of an output",
             heads=("median", "texts"),
-            width=1000,
         ),
         table=_lengths_table([(name_of(profile, name), output) for name, output in drawn.items()], unit),
         caveat=(
             f"Lengths are in {unit}{tokens}. Each ridge is as high as the others: compare places and widths, "
             "not heights."
         ),
-        legend=_DENSITY,
+        key=_DENSITY,
         wide=True,
+        aside=True,
     )
 
 
@@ -101,6 +119,11 @@ def _length_row(label: str, lengths: Distribution, tone: str = "neutral") -> Row
         texts=(plain(lengths.median, 0) if lengths.n else "unknown", f"{lengths.n:,}"),
         tone=tone,
     )
+
+
+def _is_one_length(lengths: Distribution) -> bool:
+    """Whether nine in ten texts are equally long, so that there is no distribution to draw."""
+    return bool(lengths.n) and bool(lengths.percentiles[5] == lengths.percentiles[95])
 
 
 def _lengths_table(rows: Sequence[tuple[str, Distribution]], unit: str) -> Table:
@@ -127,7 +150,7 @@ def label_lengths(profile: Profile) -> Shown | None:
     """
     rows: list[Row] = []
     known: list[tuple[str, Distribution]] = []
-    ratio, furthest = 1.0, ""
+    ratio, furthest, drawn = 1.0, "", 0
     labelled = [
         (name_of(profile, name), dataset.lengths)
         for name, dataset in profile.comparison.profiles.items()
@@ -135,20 +158,26 @@ def label_lengths(profile: Profile) -> Shown | None:
         and sum(lengths.n > 1 for lengths in dataset.lengths.input_by_label.values()) > 1
     ]
     for name, dataset in labelled[:MOST_LABELLED]:
-        rows.append(Row(name, heading=True))
         classes = sorted(dataset.input_by_label.items(), key=lambda at: (-at[1].n, at[0]))[:MOST_LABELS]
-        rows += [_length_row(clean(label), lengths) for label, lengths in classes]
         known += [(f"{name}: {clean(label)}", lengths) for label, lengths in classes]
         medians = [lengths.median for _, lengths in classes if lengths.n > 1]
-        if len(medians) > 1 and min(medians) > 0:
-            ratio, furthest = max((ratio, furthest), (max(medians) / min(medians), name))
+        times = max(medians) / min(medians) if len(medians) > 1 and min(medians) > 0 else 1.0
+        ratio, furthest = max((ratio, furthest), (times, name))
+        if times >= APART:
+            rows.append(Row(name, heading=True))
+            rows += [_length_row(clean(label), lengths) for label, lengths in classes]
+            drawn += 1
     if not known:
         return None
     text = "Where the inputs of one class are longer than those of another, an adapter can learn length in "
     text += "place of the class. "
     if furthest:
-        text += f"The classes of {furthest} are furthest apart: the longest median is {ratio:.1f} times the "
+        text += (
+            f"The classes of {furthest} are furthest apart: the longest median is {plain(ratio)} times the "
+        )
         text += "shortest."
+    if 0 < drawn < len(labelled):
+        text += f" Not drawn: {counted(len(labelled) - drawn, 'source')} whose classes are nearly as long."
     unit = labelled[0][1].unit
     return Shown(
         name="label-lengths",
@@ -160,11 +189,12 @@ def label_lengths(profile: Profile) -> Shown | None:
             f"Density of input lengths of {counted(len(known), 'class', 'classes')}.",
             axis=f"{unit} of an input",
             heads=("median", "texts"),
-            width=530,
         ),
+        nothing="" if rows else f"the classes of {counted(len(labelled), 'source')} are nearly as long",
         table=_lengths_table(known, unit),
         caveat="A class of few texts has a ridge as high as any other: look at the number of texts.",
-        legend=_DENSITY,
+        key=_DENSITY,
+        aside=True,
     )
 
 
@@ -193,11 +223,15 @@ def class_shares(profile: Profile) -> Shown | None:
         if uneven
         else "Every source is near even."
     )
+    even = sum(not classes.uneven for *_, classes in known)
+    if 0 < even < len(known):
+        text += f" Not drawn: {counted(even, 'dataset')} with classes that are near even."
     rows, table = [], []
     for target, name, classes in known[:MOST_DATASETS]:
         label = name + (" (target)" if target else "")
         parts = tuple((clean(word), value) for word, value in sorted(classes.shares.items()))
-        rows.append(Row(label, parts=parts, texts=(f"{plain(classes.entropy, 2)} bits",)))
+        if classes.uneven:
+            rows.append(Row(label, parts=parts, texts=(f"{plain(classes.entropy, 2)} bits",)))
         table.append(
             (
                 label,
@@ -216,10 +250,12 @@ def class_shares(profile: Profile) -> Shown | None:
             rows,
             "Shares of classes",
             f"{counted(len(rows), 'dataset')} with classes.",
+            heads=("entropy",),
+            axis="share of texts",
             unit=" %",
-            width=820,
             ends=(0.0, 100.0),
         ),
+        nothing="" if rows else f"the classes of {counted(len(known), 'dataset')} are near even",
         table=Table(
             "Share of each class; entropy in bits (0: one class only).",
             ("dataset", "texts", "classes", "entropy", "majority", "shares"),
@@ -227,6 +263,7 @@ def class_shares(profile: Profile) -> Shown | None:
         ),
         caveat="Where classes come from choices or outputs, not labels, they are read off the texts.",
         wide=True,
+        aside=True,
     )
 
 
@@ -256,27 +293,28 @@ def style(profile: Profile) -> Shown | None:
 def meaning(profile: Profile) -> Shown | None:
     """Cosine of every two datasets in meaning; a dot where their clouds of texts cannot be told apart.
 
-    A dot stands where the test of discrepancy has p > .05.
+    A dot stands where the test of discrepancy has p > .05. Without an encoder of sentences words were
+    weighed (TF-IDF), and the figure is named wording.
     """
     comparison = profile.comparison
     kind, p = clean(comparison.semantic_kind), comparison.mmd_p
     tested = np.isfinite(p) & ~np.eye(len(comparison.names), dtype=bool)
     even = tested & (p > 0.05)
+    what = comparison.content_word
     return _alike(
         profile,
         comparison.semantic_cosine,
-        name="meaning",
-        title="Meaning",
-        how="Cosine in meaning of the mean text",
+        name=what,
+        title=what.capitalize(),
+        how=f"Cosine in {what} of the mean text",
         marked=even,
         note=(
             f"{int(even.sum()) // 2} of {int(tested.sum()) // 2} pairs cannot be told apart by their texts "
             f"(dots; MMD, p > .05, {comparison.conditions['permutations']} permutations)."
         ),
         caveat=(
-            f"Measured by {kind}. Words are not meanings: texts that say the same in other words look apart, "
-            "unless an encoder of sentences was given."
-            if "TF-IDF" in kind
+            f"Measured by {kind}: texts that say the same in other words look apart."
+            if what == WORDING
             else f"Measured by {kind}, over {MMD_TEXTS} texts of each."
         ),
     )
@@ -334,13 +372,14 @@ def _alike(
             ],
         ),
         caveat=caveat,
-        legend=(
-            ("gp9", "alike"),
-            ("g0", "unrelated"),
-            ("gm9", "opposite"),
+        key=(
+            ("box gp9", "alike"),
+            ("box g0", "unrelated"),
+            ("box gm9", "opposite"),
             *((("even", "texts cannot be told apart"),) if dots is not None else ()),
         ),
         wide=len(names) > 14,
+        aside=True,
     )
 
 
@@ -374,6 +413,7 @@ def relations(profile: Profile, most: int = 16) -> Shown | None:
             limit=None,
             percent=True,
         ),
+        key=(("ramp " + " ".join(value_class(at) for at in range(STEPS + 1)), "0 to 100 % of texts"),),
         table=Table(
             f"Share of parsed texts with each relation ({clean(parsed[0].parser)}).",
             ("dataset", *heads),
@@ -384,6 +424,7 @@ def relations(profile: Profile, most: int = 16) -> Shown | None:
         ),
         caveat="A parser errs, most of all on code, numbers and chat; shares are of its reading.",
         wide=True,
+        aside=True,
     )
 
 
@@ -422,7 +463,6 @@ def relation_effects(profile: Profile) -> Shown | None:
             "% interval.",
             heads=("difference", "items", "q"),
             axis="gain with the relation less gain without it, in the unit of the score",
-            width=1000,
         ),
         table=Table(
             "Gain with the relation less gain without it; odds of won to lost items; 95 % intervals.",
@@ -444,7 +484,8 @@ def relation_effects(profile: Profile) -> Shown | None:
             ],
         ),
         caveat="An item that has a rare relation is rare in other ways too; few items have long intervals.",
-        legend=(("dot-solid", "stands after correction"), ("dot-open", "does not")),
-        tag="" if findings else "none beyond noise",
+        key=(("dot-solid", "stands after correction"), ("dot-open", "does not")),
+        nothing="" if findings else f"{none_of(len(tested), 'test')} stands after correction",
         wide=True,
+        aside=True,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from traitmap.report.chart import Chart
+from traitmap.report.chart import HALF, NARROW, WIDE, Chart, Drawing, with_key
 from traitmap.table import Table
 
 if TYPE_CHECKING:
@@ -51,23 +51,40 @@ class Shown:
     """One figure of the page.
 
     name: in kebab case, unique in the page. description: what the figure shows and what was found in it.
-    table: the same numbers. caveat: when to distrust it. legend: (class of the mark, words). wide: takes the
-    page's whole width. tag: a word beside the title, such as ``cannot tell``. faint: of little weight.
+    chart: how it is drawn, in any width. table: the same numbers. caveat: when to distrust it; decisive: the
+    caveat decides what can be read from the figure, and is always in sight. key: (mark, words). wide: takes
+    the page's whole width. tag: a word beside the title. aside: evidence behind another figure, folded.
+    nothing: in a few words, why the figure says nothing; it is then counted in a sentence in place of being
+    drawn, and its table is kept.
     """
 
     name: str
     title: str
     description: str
-    chart: Chart
+    chart: Drawing
     table: Table
     caveat: str = ""
-    legend: tuple[tuple[str, str], ...] = ()
+    decisive: bool = False
+    key: tuple[tuple[str, str], ...] = ()
     wide: bool = False
     tag: str = ""
-    faint: bool = False
+    aside: bool = False
+    nothing: str = ""
+
+    def drawn(self, width: float) -> Chart:
+        """The chart with its key, ``width`` px wide; wider where it cannot be so narrow."""
+        return with_key(self.chart(width), self.key)
 
     @property
     def svg(self) -> Markup:
         """The chart under the figure's name; those who do not see it are told of the table."""
-        alt = f"{self.chart.alt} The same numbers stand in the table."
-        return replace(self.chart, alt=alt).svg(self.name)
+        return self._svg(WIDE if self.wide else HALF, self.name)
+
+    @property
+    def narrow(self) -> Markup:
+        """The same for a telephone or a small card."""
+        return self._svg(NARROW, f"{self.name}-narrow")
+
+    def _svg(self, width: float, key: str) -> Markup:
+        chart = self.drawn(width)
+        return replace(chart, alt=f"{chart.alt} The same numbers stand in the table.").svg(key)

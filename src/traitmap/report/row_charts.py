@@ -17,8 +17,10 @@ from markupsafe import Markup
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import Interval
 from traitmap.report.chart import (
+    NAME_SIZE,
     TICK_SIZE,
     Chart,
+    Drawing,
     Scale,
     around,
     circle,
@@ -27,8 +29,10 @@ from traitmap.report.chart import (
     name_text,
     path,
     room_for,
+    shorten,
     text,
     text_width,
+    title_lines,
     x_axis,
 )
 from traitmap.wording import share, typeset
@@ -39,6 +43,7 @@ _SMOOTH = 0.035  # width of its kernel in powers of ten: nine per cent of a leng
 _LEAST = 0.5  # a length of nought has no logarithm; it is drawn here, below one
 _STRETCH = 1.0  # an interval is drawn beyond the dots by at most this share of their range
 _KINDS = 8  # colours of parts
+_LEAST_SHARE = 0.2  # of the width is what marks need beside labels and texts
 
 
 @dataclass(frozen=True)
@@ -101,12 +106,11 @@ def row_chart(
     heads: Sequence[str] = (),
     axis: str = "",
     unit: str = "",
-    width: float = 720.0,
     ends: tuple[float, float] | None = None,
     ticks: Mapping[float, str] | None = None,
     label_room: float | None = None,
     text_room: float | None = None,
-) -> Chart:
+) -> Drawing:
     """Rows over a shared axis, which is logarithmic where rows hold distributions.
 
     title, alt: for those who do not see it. heads: of the columns of texts at the right. axis, unit: what the
@@ -114,43 +118,74 @@ def row_chart(
     edge. Without ends all dots lie on the axis, and intervals that reach far beyond them are cut, with an
     arrow. ticks: places on the axis with what is written there. label_room, text_room: px of the labels, and
     of a single column of texts, by default what they need.
+
+    Where labels and texts would leave the marks less than a fifth of the width, they stand above their marks.
     """
+
+    def draw(width: float) -> Chart:
+        left, right, columns = _sides(rows, heads, width, label_room, text_room)
+        stacked = right - left < _LEAST_SHARE * width
+        if stacked:
+            left, right = 0.0, width
+            joined = shorten(" · ".join(heads), TICK_SIZE, width)
+            head = [text(width, 12, "tick", joined, "end")] if heads else []
+        else:
+            places_of_heads = zip(columns, heads, strict=False)
+            head = [text(x, 12, "tick", words, "end") for x, words in places_of_heads]
+        scale = Scale(*(ends or _ends(rows)), left + 8, right - 8, logarithmic=_logarithmic(rows))
+        edge = top = _HEAD if any(heads) else 4.0
+        lines = []
+        for row in rows:
+            if row.heading:
+                lines.append(text(0, edge + _HEADING / 2 + 8, "group", shorten(row.label, NAME_SIZE, width)))
+                edge += _HEADING
+                continue
+            if stacked:
+                above, room = _above(row, edge, width)
+            else:
+                above, room = _beside(row, edge, left, columns), 0.0
+            edge += room
+            height = _RIDGE_ROW if row.percentiles is not None else _ROW
+            marks = _marks(row, edge + height / 2, scale)
+            lines.append(element("g", {"class": f"line {row.tone}"}, *above, *marks))
+            edge += height
+        names = title_lines(axis, scale, width)
+        places = ticks or scale.ticks(max(3, int((right - left) / 70)))
+        grid = x_axis(scale, places, top=top, bottom=edge, title=names, unit=unit)
+        height = edge + 22 + (16 + 13 * (len(names) - 1) if names else 0)
+        return Chart(title, alt, join(element("g", None, *head), grid, *lines), width, height, "rows")
+
+    return draw
+
+
+def _sides(
+    rows: Sequence[Row], heads: Sequence[str], width: float, label_room: float | None, text_room: float | None
+) -> tuple[float, float, list[float]]:
+    """Px where the marks begin and end, and where each column of texts ends."""
     labels = [row.label for row in rows if not row.heading]
     left = (label_room or room_for(labels, least=60, most=min(250.0, 0.36 * width))) + 8
-    columns = [text_room] if text_room else []
+    rooms = [text_room] if text_room else []
     for at in range(0 if text_room else max([len(heads), *(len(row.texts) for row in rows)])):
         texts = [*(row.texts[at] for row in rows if at < len(row.texts)), *heads[at : at + 1]]
-        columns.append(room_for(texts, size=TICK_SIZE) + _GAP)
-    right = width - sum(columns) - (10 if columns else 4)
-    top = _HEAD if any(heads) else 4.0
-    heights = [
-        _HEADING if row.heading else _RIDGE_ROW if row.percentiles is not None else _ROW for row in rows
-    ]
-    bottom = top + sum(heights)
-    scale = Scale(*(ends or _ends(rows)), left + 8, right - 8, logarithmic=_logarithmic(rows))
+        rooms.append(room_for(texts, size=TICK_SIZE) + _GAP)
+    columns = [width - sum(rooms[at + 1 :]) for at in range(len(rooms))]
+    return left, width - sum(rooms) - (10 if rooms else 4), columns
 
-    def column_end(column: int) -> float:
-        return width - sum(columns[column + 1 :])
 
-    head = [text(column_end(at), 12, "tick", words, "end") for at, words in enumerate(heads)]
-    places = ticks or scale.ticks(max(3, int((right - left) / 70)))
-    parts = [
-        element("g", None, *head),
-        x_axis(scale, places, top=top, bottom=bottom, title=axis, unit=unit),
-    ]
-    edge = top
-    for row, height in zip(rows, heights, strict=True):
-        y = edge + height / 2
-        edge += height
-        if row.heading:
-            parts.append(text(0, y + 8, "group", row.label))
-            continue
-        amounts = [
-            text(column_end(at), y + 4, "amount", typeset(words), "end") for at, words in enumerate(row.texts)
-        ]
-        label = name_text(row.label, left - 8, y + 4, left - 8)
-        parts.append(element("g", {"class": f"line {row.tone}"}, label, *_marks(row, y, scale), *amounts))
-    return Chart(title, alt, join(*parts), width, bottom + (38 if axis else 22), "rows")
+def _beside(row: Row, edge: float, left: float, ends: Sequence[float]) -> list[Markup]:
+    """Label and texts of a row that begins at ``edge``, at the left and the right of its marks."""
+    y = edge + (_RIDGE_ROW if row.percentiles is not None else _ROW) / 2 + 4
+    amounts = (text(x, y, "amount", typeset(words), "end") for x, words in zip(ends, row.texts, strict=False))
+    return [name_text(row.label, left - 8, y, left - 8), *amounts]
+
+
+def _above(row: Row, edge: float, width: float) -> tuple[list[Markup], float]:
+    """Label and texts of a row above its marks, in one line where they fit, and the px that they take."""
+    words = typeset(" · ".join(filter(None, row.texts)))
+    beside = text_width(row.label, NAME_SIZE) + 12 + text_width(words, TICK_SIZE) <= width
+    room = 17.0 if beside or not words else 32.0
+    amount = text(width, edge + room - 1, "amount", shorten(words, TICK_SIZE, width), "end")
+    return [name_text(row.label, 0, edge + 16, width, anchor="start"), *([amount] if words else [])], room
 
 
 def _logarithmic(rows: Sequence[Row]) -> bool:
@@ -259,7 +294,7 @@ def _stack(row: Row, top: float, scale: Scale) -> list[Markup]:
 
 def card_chart(
     rows: Sequence[Row], title: str, alt: str, *, limit: str, axis: str = "", rooms: tuple[float, float]
-) -> Chart:
+) -> Drawing:
     """Rows from -1 to 1 in a small card, on the same axis in all cards.
 
     limit: what 1 is, in words. rooms: px of the labels and of the texts.
@@ -269,7 +304,6 @@ def card_chart(
         title,
         alt,
         axis=axis,
-        width=344.0,
         ends=(-1.05, 1.05),
         ticks={-1.0: f"−{limit}", -0.5: "", 0.0: "0", 0.5: "", 1.0: f"+{limit}"},
         label_room=rooms[0],

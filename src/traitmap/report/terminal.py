@@ -348,7 +348,8 @@ def profile_view(profile: Profile) -> RenderableType:
 
     Datasets, syntactic relations, what the answers of the run show, and how gains depend on relations.
     """
-    parts: list[RenderableType] = [_datasets(profile.rows(), profile.all_notes())]
+    content = profile.comparison.content_word
+    parts: list[RenderableType] = [_datasets(profile.rows(), profile.all_notes(), content)]
     if profile.relations:
         parts.append(to_terminal(_relations_table(profile.relations)))
     if profile.cells is not None and profile.matrix is not None:
@@ -358,8 +359,8 @@ def profile_view(profile: Profile) -> RenderableType:
     return Group(*(Group(words(""), part) if number else part for number, part in enumerate(parts)))
 
 
-def _datasets(rows: Sequence[DatasetRow], warnings: Sequence[str]) -> RenderableType:
-    """Size, lengths, classes, form, difficulty and neighbours of every dataset."""
+def _datasets(rows: Sequence[DatasetRow], warnings: Sequence[str], content: str) -> RenderableType:
+    """Size, lengths, classes, form, difficulty and neighbours of datasets; content: wording, or meaning."""
     unit = rows[0].unit if rows else "words"
     columns: dict[str, Callable[[DatasetRow], str]] = {
         "texts": lambda row: plain(row.size, 0),
@@ -385,7 +386,7 @@ def _datasets(rows: Sequence[DatasetRow], warnings: Sequence[str]) -> Renderable
     if any(row.style for row in rows):
         columns["nearest in style"] = lambda row: _neighbour(row.style, row.style_cosine)
     if any(row.meaning for row in rows):
-        columns["nearest in meaning"] = lambda row: _neighbour(row.meaning, row.meaning_cosine)
+        columns[f"nearest in {content}"] = lambda row: _neighbour(row.meaning, row.meaning_cosine)
     if any(row.style or row.meaning for row in rows):
         notes.append("nearest: with its cosine (of style, without an encoder, about the mean of all)")
     if any(row.role == "target" for row in rows):

@@ -212,7 +212,8 @@ def scree(traits: Traits) -> Shown:
             "own place in the order: one strong first component leaves less for all others, also where they "
             "are real."
         ),
-        legend=(
+        decisive=True,
+        key=(
             ("supported", "supported"),
             ("unsupported", "not supported"),
             ("noise", "noise of this shape, 5 to 95 %"),
@@ -266,7 +267,8 @@ def cross_validation(traits: Traits) -> Shown | None:
             ],
         ),
         caveat=f"{caveat}.",
-        legend=(("dot-solid", "error, with one standard error against the best"), ("chosen", "chosen")),
+        key=(("dot-solid", "error, with one standard error against the best"), ("chosen", "chosen")),
+        aside=True,
     )
 
 
@@ -335,8 +337,9 @@ def biplot(traits: Traits) -> Shown | None:
             "cannot be told apart. Arrows are stretched to the dots: compare their directions, not their "
             "lengths with dots."
         ),
-        legend=(("dot-solid", "source"), ("arrow", "target"), ("ellipse", "95 % of where it may lie")),
+        key=(("dot-solid", "source"), ("arrow", "target"), ("ellipse", "95 % of where it may lie")),
         tag="" if used >= 2 else "not supported" if used == 0 else "second component not supported",
+        nothing="" if used else "neither component is supported",
         wide=len(traits.sources) + len(traits.targets) > CROWDED,
     )
 
@@ -379,7 +382,7 @@ def stability(traits: Traits) -> Shown | None:
         return None
     used = traits.n_components.get("used") or 0
     rows, firm = [], []
-    for c in range(traits.stability.examined):
+    for c in range(traits.stability.examined if not used else min(used, traits.stability.examined)):
         name = component_name(traits, c)
         rows.append(Row(name if c < used else f"{name} (not supported)", heading=True))
         for resampling in traits.stability.resamplings.values():
@@ -416,24 +419,25 @@ def stability(traits: Traits) -> Shown | None:
             heads=("mean", "5 %", "noise 95 %"),
             axis="congruence with the component of the whole table",
             ends=(0.0, 1.0),
-            width=530,
         ),
         table=table,
         caveat=(
             "Components of pure noise also agree with their own bootstrap: stable means beyond the grey "
             "band and near 1, not merely high."
         ),
-        legend=(
+        key=(
             ("dot-solid", "mean; the line reaches down to the 5th percentile"),
             ("noise", "what noise reaches (95th percentile)"),
         ),
+        aside=True,
+        nothing="" if used else "no component is supported",
     )
 
 
 def loading_figures(traits: Traits) -> tuple[Shown, ...]:
     """Loadings of each leading component, sorted so that its poles can be read off.
 
-    At least two, so that noise can be seen beside what is supported; what is not is faint.
+    At least two; one that the data do not support says nothing.
     """
     used = traits.n_components.get("used") or 0
     figures = []
@@ -466,7 +470,7 @@ def loading_figures(traits: Traits) -> tuple[Shown, ...]:
                 ),
                 table=loadings_table(traits, [c]),
                 tag="" if c < used else "not supported",
-                faint=c >= used,
+                nothing="" if c < used else "the data do not support it",
             )
         )
     return tuple(figures)

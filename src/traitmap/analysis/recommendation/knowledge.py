@@ -184,7 +184,7 @@ def _alike(table: Array, features: Sequence[Feature], same: NDArray[np.bool_], a
     """Likeness of the tasks along the second axis of a table (others, tasks, F).
 
     Two respects: the hidden statistics of the tasks themselves, and how they stand to all tasks of the
-    other axis in meaning, style and words.
+    other axis in content, style and words.
     """
     found = []
     with np.errstate(invalid="ignore"):
@@ -201,7 +201,7 @@ def _alike(table: Array, features: Sequence[Feature], same: NDArray[np.bool_], a
         if surface:
             numbers = scaled(np.where(same[:, :, None], np.nan, table[:, :, surface]))
             flat = np.swapaxes(numbers, 0, 1).reshape(table.shape[1], -1)
-            found.append(Likeness("surface", "meaning and style", -_distances(flat)))
+            found.append(Likeness("surface", "content and style", -_distances(flat)))
     return found
 
 

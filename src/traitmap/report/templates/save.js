@@ -16,6 +16,26 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   };
 
+  // Title and caption of a figure, as the page has them beside it.
+  const wordsOf = (svg) => {
+    const own = (svg.querySelector("title")?.textContent ?? "").split(/[;]/)[0];
+    const caption = svg.closest("figure")?.querySelector("figcaption");
+    const about = svg.id === "matrix" ? svg.closest("section") : null;
+    const title = (caption ?? about)?.querySelector("h2, h3, h4")?.firstChild.textContent.trim() || own;
+    const paragraphs = caption ? [...caption.querySelectorAll("p:not(.tags)")] : [about?.querySelector("h2 + p")].filter(Boolean);
+    return { title, caption: paragraphs.map((one) => one.textContent.trim()).join(" ") };
+  };
+  const pen = make("canvas").getContext("2d");
+  const measure = (words, size, weight) => {
+    pen.font = `${weight} ${size}px ${getComputedStyle(document.body).fontFamily}`;
+    return pen.measureText(words).width;
+  };
+  const wrap = (words, size, room, weight) => words.split(/\s+/).filter(Boolean).reduce((lines, word) => {
+    const longer = lines.length ? `${lines.at(-1)} ${word}` : word;
+    if (lines.length && measure(longer, size, weight) <= room) lines[lines.length - 1] = longer; else lines.push(word);
+    return lines;
+  }, []);
+
   // A copy that looks the same without the page's style sheet, on the ground that it stands on.
   const alone = (svg) => {
     const copy = svg.cloneNode(true);
@@ -29,18 +49,45 @@
     });
     const box = svg.viewBox.baseVal;
     const edge = 12;
+    const words = wordsOf(svg);
+    const head = wrap(words.title, 13, box.width, 650);
+    const foot = wrap(words.caption, 11, box.width, 400);
+    const above = head.length ? head.length * 17 + 8 : 0;
+    const legend = svg.id === "matrix" ? svg.closest("section")?.querySelector(".legend:not([hidden])") : null;
+    const below = (legend ? 26 : 0) + (foot.length ? foot.length * 15 + 12 : 0);
+    const family = getComputedStyle(svg).fontFamily;
+    const write = (line, x, y, size, weight, colour) => {
+      const node = traitmap.draw("text", { x, y, style: `font-size:${size}px;font-weight:${weight};fill:${colour}` });
+      node.textContent = line;
+      copy.append(node);
+      return measure(line, size, weight);
+    };
+    const ink = getComputedStyle(document.body).color;
+    head.forEach((line, at) => write(line, box.x, box.y - above + 13 + 17 * at, 13, 650, ink));
+    if (legend) {
+      const [left, ramp, right] = legend.children;
+      const y = box.y + box.height + 14;
+      let x = box.x + write(left.textContent, box.x, y + 10, 11, 400, ink) + 8;
+      for (const step of ramp.children) {
+        copy.append(traitmap.draw("rect", { x, y, width: 6, height: 12, style: `fill:${getComputedStyle(step).backgroundColor}` }));
+        x += 6;
+      }
+      write(right.textContent, x + 8, y + 10, 11, 400, ink);
+    }
+    foot.forEach((line, at) => write(line, box.x, box.y + box.height + (legend ? 26 : 0) + 20 + 15 * at, 11, 400, ink));
     copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
-    copy.setAttribute("viewBox", `${box.x - edge} ${box.y - edge} ${box.width + 2 * edge} ${box.height + 2 * edge}`);
-    copy.setAttribute("width", box.width + 2 * edge);
-    copy.setAttribute("height", box.height + 2 * edge);
-    copy.setAttribute("font-family", getComputedStyle(svg).fontFamily);
+    const [width, height] = [box.width + 2 * edge, box.height + above + below + 2 * edge];
+    copy.setAttribute("viewBox", `${box.x - edge} ${box.y - above - edge} ${width} ${height}`);
+    copy.setAttribute("width", width);
+    copy.setAttribute("height", height);
+    copy.setAttribute("font-family", family);
     copy.querySelectorAll(".cursor").forEach((node) => node.remove());
-    const ground = traitmap.draw("rect", { x: box.x - edge, y: box.y - edge, width: box.width + 2 * edge, height: box.height + 2 * edge });
+    const ground = traitmap.draw("rect", { x: box.x - edge, y: box.y - above - edge, width, height });
     let under = svg;
     while (under && getComputedStyle(under).backgroundColor === "rgba(0, 0, 0, 0)") under = under.parentElement;
     ground.setAttribute("style", `fill:${under ? getComputedStyle(under).backgroundColor : "white"}`);
     copy.prepend(ground);
-    return { text: new XMLSerializer().serializeToString(copy), width: box.width + 2 * edge, height: box.height + 2 * edge };
+    return { text: new XMLSerializer().serializeToString(copy), width, height };
   };
 
   const savers = {
@@ -59,7 +106,7 @@
       });
       image.src = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
     },
-    CSV: (svg, name) => offer(new Blob([csv(tableOf(svg))], { type: "text/csv" }), `${name}.csv`),
+    CSV: (svg, name) => offer(new Blob([traitmap.csv(tableOf(svg))], { type: "text/csv" }), `${name}.csv`),
   };
 
   // The table beside a figure: the one that data-table names, one in the same card, or the next one in the section.
@@ -70,24 +117,6 @@
     if (inside) return inside;
     const after = [...(svg.closest("section")?.querySelectorAll("table") ?? [])];
     return after.find((table) => svg.compareDocumentPosition(table) & Node.DOCUMENT_POSITION_FOLLOWING) ?? null;
-  };
-
-  // Text in a cell and the small text beneath it become two columns; nothing that a spreadsheet would run.
-  const csv = (table) => {
-    const rows = [...table.rows].map((row) => [...row.cells].map((cell) => {
-      const small = cell.querySelector("small");
-      const main = small ? cell.textContent.slice(0, -small.textContent.length) : cell.textContent;
-      return [main, small?.textContent ?? ""].map((text) => text.trim().replaceAll("−", "-"));
-    }));
-    const wide = rows[0].map((_, column) => rows.some((row) => row[column]?.[1]));
-    const quote = (text) => {
-      const safe = /^[=@\t\r]|^[+-](?![\d.])/.test(text) ? `'${text}` : text;
-      return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
-    };
-    return rows.map((row, r) => row.flatMap((cell, column) => {
-      if (!wide[column]) return [quote(cell[0])];
-      return [quote(cell[0]), quote(r === 0 ? `${cell[0]}: detail` : cell[1])];
-    }).join(",")).join("\r\n") + "\r\n";
   };
 
   const nameOf = (svg) => {
@@ -112,7 +141,8 @@
 
   traitmap.addSaving = (within) => {
     for (const svg of within.querySelectorAll("svg.figure")) {
-      const frame = svg.closest(".scroll") ?? svg;
+      if (svg.closest(".slim")) continue;  // the same figure once more, for a narrow page
+      const frame = svg.closest(".drawing, .scroll") ?? svg;
       if (frame.nextElementSibling?.classList.contains("save-list")) continue;
       frame.after(menu(svg));
     }
