@@ -9,6 +9,8 @@ from .exchange import ImportReport as ImportReport
 from .exchange import export as export
 from .exchange import import_results as import_results
 from .explanation import explain as explain
+from .figures import figure as figure
+from .figures import figure_names as figure_names
 from .forecast import forecast as forecast
 from .naming import ask_names as ask_names
 from .profiles import profile as profile
@@ -16,9 +18,9 @@ from .profiles import write_profile as write_profile
 from .recommendation import evaluate_recommenders as evaluate_recommenders
 from .recommendation import recommend as recommend
 from .report import cell_details as cell_details
-from .report import figure as figure
-from .report import figure_names as figure_names
+from .report import report_contents as report_contents
 from .report import report_path as report_path
+from .report import table_contents as table_contents
 from .report import write_report as write_report
 from .runs import Run as Run
 from .runs import gc as gc

@@ -1,7 +1,7 @@
-"""The report of a run: all that it shows, computed as far as the run allows; the page, and its figures.
+"""The report of a run: all that it shows, computed as far as the run allows, and the page.
 
 First the parts (traits, profile, why, which), each of which may be missing for a reason that the report
-gives; then details of single cells, read from the run's outcomes; then single figures as files.
+gives; then details of single cells, read from the run's outcomes.
 """
 
 from __future__ import annotations
@@ -422,66 +422,3 @@ def _spent(ledger: Ledger) -> dict[str, float]:
         "evaluation seconds": float(sum(seconds)),
     }
     return {name: value for name, value in spent.items() if value}
-
-
-@shows_progress
-def figure(
-    run: MatrixLike,
-    name: str,
-    output: str | Path,
-    *,
-    width: float | None = None,
-    dpi: int = 300,
-    listener: Listener | None = None,
-) -> Path:
-    """Write one figure of the report as an SVG, PNG or PDF file, told by its ending.
-
-    run: a run, or a table of scores, whose report has fewer figures. name: one of ``figure_names``.
-    width: in mm, default the figure's own. dpi: dots per inch of a PNG. PNG and PDF need
-    ``traitmap[figures]``. listener: see ``Progress``; None shows progress on a terminal or notebook.
-
-    Returns the path. UserError for an unknown name or ending, and where the file cannot be written.
-    """
-    path = Path(output)
-    kind = path.suffix.removeprefix(".").lower()
-    if kind not in pages.FORMATS:
-        legal = ", ".join("." + suffix for suffix in pages.FORMATS)
-        raise UserError(f"{path}: ends in no format of a figure; legal: {legal}.")
-    pages.check_file(kind, width=width, dpi=dpi)
-    drawing = pages.figure_svg(name, _contents(run, listener or silent, name), width=width)
-    made = pages.figure_file(drawing, kind, width=width, dpi=dpi)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(made)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); give another --output.") from None
-    return path
-
-
-def figure_names(run: MatrixLike) -> dict[str, str]:
-    """Name -> title of the figures that a run or a table of scores may have, in the report's order.
-
-    run: see ``read_matrix``; of a run only its ledger is read. Nothing is computed: whether the data say
-    enough for a figure is known when it is drawn, and ``figure`` then says why it is not there.
-    """
-    folder = folder_of(run)
-    if folder is None:
-        matrix = read_matrix(run)
-        based = bool(np.isfinite(matrix.baseline).any())
-        return pages.possible_figures(matrix.sources, matrix.targets, gains=based, texts=False)
-    ledger = read_ledger(open_store(folder))
-    sources, targets = (tuple(one["name"] for one in side) for side in (ledger.sources, ledger.targets))
-    return pages.possible_figures(sources, targets, gains=True, texts=True)
-
-
-def _contents(run: MatrixLike, listener: Listener, name: str) -> pages.ReportContents:
-    """What the report shows; without its costly parts where the named figure needs none of them."""
-    folder = folder_of(run)
-    if folder is None:
-        matrix = read_matrix(run)
-        quick = table_contents(matrix, which=False, listener=listener)
-        return quick if name in pages.figure_names(quick) else table_contents(matrix, listener=listener)
-    quick = report_contents(folder, why=False, which=False, listener=listener)
-    if name in pages.figure_names(quick):
-        return quick
-    return report_contents(folder, listener=listener)
