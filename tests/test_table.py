@@ -40,7 +40,7 @@ def cells(html: str) -> list[list[str]]:
     rows = re.findall(r"<tr>(.*?)</tr>", html)
     return [
         [
-            unescape(re.sub(r"<small>.*?</small>", "", text))
+            unescape(re.sub(r"<small>.*?</small>|</?span[^>]*>", "", text))
             for text in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)
         ]
         for row in rows

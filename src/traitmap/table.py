@@ -145,30 +145,36 @@ def _raw(entry: Entry) -> float | str:
 # The page.
 
 
-def to_html(table: Table) -> str:
+def to_html(table: Table, key: str = "") -> str:
     """The table for the report's page, whose style sheet it follows.
 
-    All text is escaped, and minus signs of numbers are typeset. The caption also names the table for screen
-    readers.
+    All text is escaped, and minus signs of numbers are typeset. Marks stand in elements of their own, so that
+    the page's script finds the number without them. The caption also names the table for screen readers.
+    key: the table's id in the page, for tables that the script filters and whose order the address holds.
     """
     columns, rows = table.shown("page")
     caption = _escaped(table.caption)
     heads = "".join(f'<th scope="col">{_escaped(column.title("page"))}</th>' for column in columns)
     lines = [
         f'<div class="scroll" tabindex="0" role="group" aria-label="{caption}">',
-        "<table>",
+        f'<table id="{_escaped(key)}">' if key else "<table>",
         f"<caption>{caption}</caption>",
         f"<thead><tr>{heads}</tr></thead>",
         "<tbody>",
     ]
     for name, *entries in rows:
         cells = "".join(
-            f"<td>{_escaped(typeset(_marked(entry)))}"
+            f"<td>{_page_entry(entry)}"
             f"{f'<small>{_escaped(typeset(entry.small))}</small>' if entry.small else ''}</td>"
             for entry in entries
         )
         lines.append(f'<tr><th scope="row">{_escaped(_marked(name))}</th>{cells}</tr>')
     return "\n".join([*lines, "</tbody>", "</table>", "</div>"])
+
+
+def _page_entry(entry: Entry) -> str:
+    mark = entry.mark.replace(" ", "")
+    return _escaped(typeset(entry.text)) + (f'<span class="sign">{_escaped(mark)}</span>' if mark else "")
 
 
 def _marked(entry: Entry) -> str:

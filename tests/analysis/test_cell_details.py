@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from traitmap.analysis.cells import chosen_cells, shortened, target_details
+from traitmap.analysis.cells import chosen_cells, shortened, side_by_side, target_details
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.matrix.record import Cell, TransferMatrix
+from traitmap.matrix.statistics import paired_interval
 from traitmap.study.settings import BASELINE
 
 GOLD = ["yes", "no", "yes", "no", "yes", "no"] * 5
@@ -41,7 +42,7 @@ def test_counts_and_items_are_those_of_the_answers() -> None:
     one = answers(["no"] * 30)
     two = answers(["no"] * 15 + ["yes"] * 15)
     outcomes = {(BASELINE, None): base, ("a", 0): one, ("a", 1): two}
-    found = target_details("t", outcomes, TEXTS, ["a"], examples=4)
+    found = target_details("t", outcomes, TEXTS, ["a"])
     assert found is not None
     target, (cell,) = found
     assert target.labels == target.columns == ("no", "yes")
@@ -52,28 +53,71 @@ def test_counts_and_items_are_those_of_the_answers() -> None:
     mean = (np.array([o.score for o in one]) + [o.score for o in two]) / 2
     change = mean - [o.score for o in base]
     assert (cell.won, cell.lost) == ((change > 0).sum(), (change < 0).sum()) == (15, 15)
-    assert len(cell.won_examples) == len(cell.lost_examples) == 4
-    for example in cell.won_examples:
-        assert change[example.item] > 0
-        assert (example.base, example.adapter) == ("yes", "no")
-        assert example.adapter_score > example.base_score
-    for example in cell.lost_examples:
-        assert change[example.item] < 0
-    shown = {one.item for one in (*cell.won_examples, *cell.lost_examples)}
-    assert set(target.texts) == shown
-    assert all(target.texts[i] == (f"question {i}", GOLD[i]) for i in shown)
+    assert target.items == tuple(range(30))
+    assert list(target.texts) == [(f"question {i}", gold) for i, gold in enumerate(GOLD)]
+    assert target.base_answers == ("yes",) * 30
+    # where seeds differ, each answer with the number of seeds that gave it
+    assert cell.answers == ("no",) * 15 + ("no ×1 · yes ×1",) * 15
 
 
-def test_sources_show_the_same_items_where_they_can() -> None:
+def test_all_items_are_shown_or_a_draw_that_fits() -> None:
     outcomes = {
         (BASELINE, None): answers(["yes"] * 30),
         ("a", 0): answers(["no"] * 30),
         ("b", 0): answers(["no"] * 30),
     }
-    _, (one, other) = target_details("t", outcomes, TEXTS, ["a", "b"])
-    assert [e.item for e in one.won_examples] == [e.item for e in other.won_examples]
-    again = target_details("t", outcomes, TEXTS, ["a", "b"], seed=1)[1][0]
-    assert [e.item for e in one.won_examples] != [e.item for e in again.won_examples]
+    asked = [TaskText("word " * 20, gold, ("no", "yes")) for gold in GOLD]
+    whole, cells = target_details("t", outcomes, asked, ["a", "b"])
+    assert len(whole.items) == whole.total == 30
+    size = 99 + 3 + 3 + 2 + 2  # of one item: the question, the right answer (at most), three answers
+    cut, cells = target_details("t", outcomes, asked, ["a", "b"], room=25 * size)
+    assert 25 <= len(cut.items) < 30
+    assert list(cut.items) == sorted(set(cut.items))
+    assert len(cut.texts) == len(cut.base_answers) == len(cells[0].answers) == len(cut.items)
+    again, _ = target_details("t", outcomes, asked, ["a", "b"], room=25 * size, seed=1)
+    assert again.items != cut.items
+    least, _ = target_details("t", outcomes, asked, ["a", "b"], room=0)
+    assert (len(least.items), least.total) == (20, 30)
+
+
+def crossed(scores: list[list[float]], seeds: int = 1) -> TransferMatrix:
+    """A matrix of one target from the scores of its base and sources, the same for every seed."""
+    table = np.repeat(np.array(scores)[:, None], seeds, axis=1)
+    names = tuple("abcdef"[: len(scores) - 1])
+    values = table.mean(axis=(1, 2))
+    return TransferMatrix(names, ("t",), values[1:, None], values[:1], item_scores={"t": table})
+
+
+def test_two_side_by_side_differ_as_their_items_do() -> None:
+    rng = np.random.default_rng(0)
+    scores = (rng.random((4, 200)) < [[0.3], [0.5], [0.6], [0.6]]).astype(float)
+    scores[3] = scores[2]  # the same on every item
+    sides = side_by_side(crossed(scores.tolist()))["t"]
+    assert np.array_equal(sides.scores, scores)
+    assert sides.gain[2, 1] == pytest.approx(scores[2].mean() - scores[1].mean())
+    wins, losses = ((scores[2] > scores[1]).sum(), (scores[2] < scores[1]).sum())
+    low, high = paired_interval(np.array([wins], float), np.array([losses], float), 200)
+    assert (sides.low[2, 1], sides.high[2, 1]) == (pytest.approx(low[0]), pytest.approx(high[0]))
+    assert np.allclose(sides.gain, -sides.gain.T, equal_nan=True)
+    assert np.allclose(sides.low, -sides.high.T, equal_nan=True)
+    assert sides.low[3, 2] <= 0 <= sides.high[3, 2]
+    # seeds that repeat an existing adapter are no further evidence
+    repeated = side_by_side(crossed(scores.tolist(), seeds=3))["t"]
+    assert np.allclose(repeated.low, sides.low, equal_nan=True)
+    # what is unknown stays so, and takes nobody with it
+    scores[1] = np.nan
+    holed = side_by_side(crossed(scores.tolist()))["t"]
+    assert np.isnan(holed.gain[1]).all()
+    assert holed.gain[2, 0] == pytest.approx(sides.gain[2, 0])
+
+
+def test_of_many_pairs_those_with_the_base_are_compared() -> None:
+    scores = np.random.default_rng(0).integers(0, 2, (5, 40)).astype(float).tolist()
+    few = side_by_side(crossed(scores), most_pairs=9)["t"]
+    assert np.isfinite(few.low[1:, 0]).all()
+    assert np.isnan(few.low[1:, 1:]).all()
+    assert side_by_side(crossed(scores), most_scores=199) == {}
+    assert set(side_by_side(crossed(scores), most_scores=200)) == {"t"}
 
 
 def test_what_is_no_class_has_a_column_only_where_it_was_answered() -> None:
@@ -105,7 +149,8 @@ def test_without_the_base_or_classes_nothing_is_made_up() -> None:
     bare = [replace(one, choice_logprobs=None, correct=None) for one in answers(["yes"] * 30)]
     target, (cell,) = target_details("t", {(BASELINE, None): bare, ("a", 0): bare}, (), ["a", "absent"])
     assert target.base_counts is cell.counts is cell.lengths is None
-    assert (cell.won, cell.lost, cell.won_examples, target.texts) == (0, 0, (), {})
+    assert (cell.won, cell.lost, target.labels) == (0, 0, ())
+    assert set(target.texts) == {("", "yes"), ("", "no")}
 
 
 def test_long_texts_keep_both_ends() -> None:

@@ -13,6 +13,7 @@ from traitmap.analysis.cells import (
     CellDetail,
     MetricTable,
     RunDetails,
+    SideBySide,
     TargetDetail,
     chosen_cells,
     target_details,
@@ -204,6 +205,7 @@ def details(
     """Answers drawn at random, one seed each, of the cells that matter most."""
     rng = np.random.default_rng(0)
     chosen = chosen_cells(whole, most=most)
+    pairs: dict[str, SideBySide] = {}
     cells: dict[tuple[str, str], CellDetail] = {}
     targets: dict[str, TargetDetail] = {}
     for target in whole.targets:
@@ -213,10 +215,20 @@ def details(
         found = target_details(target, outcomes, texts, sources)
         if found is not None and sources:
             targets[target] = found[0]
+            pairs[target] = _beside(whole, outcomes)
             cells |= {(one.source, one.target): one for one in found[1]}
     measured = sum(cell.seed is None and cell.status == "measured" for cell in whole.cells)
     some = "those with the smallest q" if len(chosen) < measured else ""
-    return RunDetails(cells, targets, measured=measured, chosen=some)
+    return RunDetails(cells, targets, measured=measured, chosen=some, pairs=pairs)
+
+
+def _beside(whole: TransferMatrix, outcomes: dict) -> SideBySide:
+    """Every two adapters by the answers that were drawn; the others are unknown."""
+    rows = [outcomes.get((name, None)) for name in ("__baseline__", *whole.sources)]
+    items = len(outcomes["__baseline__", None])
+    scores = np.array([[one.score for one in row] if row else [nan] * items for row in rows])
+    gain = scores.mean(axis=1)[:, None] - scores.mean(axis=1)[None]
+    return SideBySide(scores, gain, gain - 0.1, gain + 0.1)
 
 
 def _answers(rng: np.random.Generator, labels: Sequence[str], items: int) -> list[Outcome]:

@@ -15,7 +15,7 @@ import pytest
 import simulated
 from page import SVG, cells, figures, parse
 
-from traitmap.analysis.cells import RunDetails
+from traitmap.analysis.cells import RunDetails, side_by_side
 from traitmap.analysis.traits.scaling import clustered_order
 from traitmap.errors import UserError
 from traitmap.matrix.record import TransferMatrix
@@ -47,7 +47,7 @@ def data(page: str, key: str) -> dict:
 
 
 def amount(text: str) -> float:
-    return float(text.replace("−", "-").replace("*", "").replace("•", ""))
+    return float(re.sub(r"[^\d.+-]", "", text.replace("−", "-")))
 
 
 def test_page_is_well_formed_with_unique_ids(page: str) -> None:
@@ -137,7 +137,7 @@ def test_table_holds_the_numbers_of_the_matrix(page: str, matrix: TransferMatrix
                 assert (gain, small) == ("failed", "loss became NaN")
                 continue
             assert amount(gain) == pytest.approx(100 * cell.gain, abs=0.0501)
-            assert gain.endswith("*") == (cell.q < 0.05)
+            assert ("sign" in {span.attributes.get("class") for span in td.all("span")}) == (cell.q < 0.05)
             span, value = small.split(" · ")
             low, high = (amount(end) for end in span.strip("[]").split(", "))
             assert low == pytest.approx(100 * cell.gain_low, abs=0.0501)
@@ -231,8 +231,36 @@ def test_details_of_a_cell_are_those_of_the_record(matrix: TransferMatrix) -> No
             record = details.cells[matrix.sources[int(s)], target]
             assert (cell["won"], cell["lost"]) == (record.won, record.lost)
             assert cell["counts"] == record.counts.tolist()
-            assert [one[0] for one in cell["wonItems"]] == [one.item for one in record.won_examples]
-            assert all(str(one[0]) in part["texts"] for one in (*cell["wonItems"], *cell["lostItems"]))
+            assert [part["said"][place] for place in cell["answers"]] == list(record.answers)
+        shown = details.targets[target]
+        assert [tuple(text) for text in part["texts"]] == list(shown.texts)
+        assert [part["said"][place] for place in part["answers"]] == list(shown.base_answers)
+
+
+def test_two_side_by_side_are_the_numbers_of_the_record(matrix: TransferMatrix) -> None:
+    pairs = side_by_side(matrix)
+    page = render_report(ReportContents(matrix, None, {}, cells=RunDetails({}, {}, pairs=pairs)))
+    base = {cell.target: cell for cell in matrix.base_cells}
+    pooled = {(c.source, c.target): c for c in matrix.cells if c.seed is None}
+    for t, target in enumerate(matrix.targets):
+        part = data(page, f"cells-{t}")
+        means = [
+            np.mean([100 * float(score) for score in row])
+            if isinstance(row, str)
+            else np.mean([score for score in row if score is not None])
+            for row in part["scores"]
+        ]
+        assert means[0] == pytest.approx(100 * base[target].value)
+        for s, source in enumerate(matrix.sources):
+            if pooled[source, target].status == "measured":
+                assert means[1 + s] == pytest.approx(100 * pooled[source, target].value, abs=0.01)
+        words = part["apart"][3][5]  # third source less fifth
+        assert amount(words.split(" [")[0]) == pytest.approx(means[3] - means[5], abs=0.0501)
+        back = part["apart"][5][3]
+        ends = [
+            [amount(end) for end in text.split(" [")[1].rstrip("]").split(", ")] for text in (words, back)
+        ]
+        assert ends[0] == [-ends[1][1], -ends[1][0]]
 
 
 def test_boxes_stand_in_the_order_of_clusters(page: str, matrix: TransferMatrix) -> None:

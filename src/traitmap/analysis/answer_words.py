@@ -508,7 +508,8 @@ def targets_table(answer: Answer) -> Table:
         *(["base"] if has_base else []),
         Column(best),
         "gain" if has_base else "score",
-        "runner-up",
+        Column("runner-up", media=("terminal", "notebook")),
+        Column("runner-up", media=("page",)),  # its gain beneath it, so that names and numbers stay apart
         "own data",
     ]
     table_rows: list[Row] = []
@@ -519,18 +520,22 @@ def targets_table(answer: Answer) -> Table:
         if row.best is None:
             otherwise = row.reason.partition("no clean gain: ")[2]
             none = Entry(f"none ({otherwise})" if otherwise else "none", "" if otherwise else row.reason)
-            table_rows.append([name, *base, replace(none, style="faint"), UNKNOWN, UNKNOWN, own])
+            table_rows.append([name, *base, replace(none, style="faint"), *(UNKNOWN,) * 3, own])
             continue
-        second = f"{clean(row.runner_up.source)} {_number(row.runner_up, row)}" if row.runner_up else UNKNOWN
-        mark = f" {GLYPHS[row.best.kind]}" if has_base else ""
+        runner = row.runner_up
+        second = Entry(clean(runner.source), _number(runner, row)) if runner else Entry(UNKNOWN)
+        mark = f" {GLYPHS[row.best.kind]}" if has_base and row.best.kind != "unknown" else ""
         low, high = row.best.gain.low, row.best.gain.high
         ends = interval(low, high, row.digits) if isfinite(low) and isfinite(high) else ""
         table_rows.append(
             [
                 name,
                 *base,
-                Entry(clean(row.best.source), _KIND.get(row.best.kind, row.best.kind) if has_base else ""),
+                Entry(
+                    clean(row.best.source), _KIND.get(row.best.kind, row.best.kind) if len(kinds) > 1 else ""
+                ),
                 Entry(_number(row.best, row), ends, mark=mark, value=row.best.gain.value),
+                f"{second.text} {second.small}".rstrip(),
                 second,
                 own,
             ]
@@ -545,6 +550,59 @@ def targets_table(answer: Answer) -> Table:
 
 
 _KIND = {"unknown": "untested"}
+
+
+def sources_table(answer: Answer) -> Table:
+    """A row for each source, the ones that help most and hurt least first: what it does to the other targets.
+
+    Counts are of targets other than its own. Where no gain has an interval, and where no base is known, the
+    mean rank among the sources and the targets on which it is first, which is no test.
+    """
+    digits = {row.target: row.digits for row in answer.by_target}
+
+    def strongest(picks: Sequence[Pick]) -> Entry:
+        if not picks:
+            return Entry(UNKNOWN)
+        first = picks[0]
+        return Entry(clean(first.target), signed(first.gain.value, digits[first.target]))
+
+    caption = "What each source does to the targets that are not its own."
+    if not any(source.tested for source in answer.by_source):
+        heads = (
+            "source",
+            "mean rank",
+            "targets it is first on",
+            *(("mean gain",) if answer.has_base else ()),
+        )
+        known = [source for source in answer.by_source if isfinite(source.rank)]
+        rows: list[Row] = [
+            (
+                clean(source.source),
+                Entry(plain(source.rank), value=source.rank),
+                Entry(str(source.firsts), value=source.firsts),
+                *((Entry(signed(source.mean, 2), value=source.mean),) if answer.has_base else ()),
+            )
+            for source in sorted(known, key=lambda source: source.rank)
+        ]
+        note = " Untested; a mean gain is over targets, each in units of its own largest."
+        return Table(caption + (note if answer.has_base else " Untested."), heads, rows)
+    rows = [
+        (
+            clean(source.source),
+            *(
+                Entry(str(len(picks)), value=len(picks))
+                for picks in (source.helps, source.hurts, source.unclean)
+            ),
+            Entry(str(source.tested), value=source.tested),
+            strongest(source.helps),
+            strongest(source.hurts),
+        )
+        for source in answer.by_source
+    ]
+    columns = ("source", "helps", "hurts", "gains that are not clean", "of targets", "most on", "worst on")
+    return Table(
+        f"{caption} Helps: clean or unchecked gains; hurts: losses beyond noise of any kind.", columns, rows
+    )
 
 
 def _number(pick: Pick | None, row: TargetAnswer) -> str:

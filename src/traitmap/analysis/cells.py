@@ -1,12 +1,13 @@
-"""What can be shown of a single cell: who answered what, how long, and which items were won and lost.
+"""What can be shown of a cell, and of two side by side: who answered what, how long, items won and lost.
 
-``chosen_cells`` says which cells of a large matrix get such details; ``target_details`` makes those of a
-target and of its cells. The records hold what a page needs and no more: counts, histograms, a few shortened
-texts.
+``chosen_cells`` says which cells of a large matrix get answers; ``target_details`` makes those of a target
+and of its cells; ``side_by_side`` holds every two adapters against each other. The records hold what a page
+needs and no more: counts, histograms, scores of items, shortened texts of as many as there is room for.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -23,32 +24,20 @@ from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.jsonable import outline
 from traitmap.matrix.record import Array, TransferMatrix
+from traitmap.matrix.statistics import paired_gain
 from traitmap.study.settings import BASELINE
 
 BINS = 24
-EXAMPLES = 5  # won items, and lost items, that a cell shows
+ROOM = 1_500_000  # characters of items' texts and answers in one page
+FEWEST_ITEMS = 20  # that a target shows, however long its texts are
 INPUT_LENGTH, ANSWER_LENGTH = 420, 180  # characters of a text that are kept
+MOST_SCORES = 2_000_000  # of single items, for all adapters on all targets together
+MOST_COMPARED = 3_000  # pairs of adapters, over all targets, that are compared item by item
 SAME = 1e-9  # scores closer than this are one
 
 # Counts (B,) of lengths between common edges (B + 1,), where the last bin holds all that is longer, and the
 # mean of the lengths themselves.
 Histogram = tuple[tuple[int, ...], float]
-
-
-@dataclass(frozen=True)
-class ItemExample:
-    """One item that was won or lost. base, adapter: the answers, empty where nothing was answered.
-
-    item: its place among the target's items. seed: of the adapter that answered so.
-    base_score, adapter_score: the metric on this item.
-    """
-
-    item: int
-    seed: int | None
-    base: str
-    adapter: str
-    base_score: float
-    adapter_score: float
 
 
 @dataclass(frozen=True)
@@ -58,7 +47,7 @@ class CellDetail:
     counts: (K, C) answers by gold class (rows) and answered column, summed over seeds; None without
         classes. lengths: of the adapter's answers, None where the target has none.
     won, lost: items on which the mean score over seeds is above, or below, the base's. items: of all.
-    won_examples, lost_examples: a fixed random draw of them, the same for every source where it can be.
+    answers: to the items that ``TargetDetail.items`` names; where seeds differ, each with how many gave it.
     """
 
     source: str
@@ -69,8 +58,7 @@ class CellDetail:
     lost: int
     counts: NDArray[np.int64] | None
     lengths: Histogram | None
-    won_examples: tuple[ItemExample, ...]
-    lost_examples: tuple[ItemExample, ...]
+    answers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -79,7 +67,8 @@ class TargetDetail:
 
     labels: its K classes; columns: what was answered, the labels and then what is no class. base_counts as
     ``CellDetail.counts``, of the base. unit, edges: of all lengths. gold_lengths: of the true answers.
-    texts: item -> (input, gold answer), shortened in the middle, of the items that some cell shows.
+    items: those that are shown, in their order: all, or a random draw of ``total`` where texts are long.
+    texts: (input, gold answer) of each, shortened in the middle; base_answers: the base's.
     """
 
     target: str
@@ -90,7 +79,24 @@ class TargetDetail:
     edges: tuple[float, ...]
     base_lengths: Histogram | None
     gold_lengths: Histogram | None
-    texts: Mapping[int, tuple[str, str]]
+    total: int
+    items: tuple[int, ...]
+    texts: tuple[tuple[str, str], ...]
+    base_answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """The base (place 0) and every source on one target, each against each, on the same items.
+
+    scores: (1 + S, n) of each item, mean over seeds, NaN where not measured. gain, low, high: (1 + S, 1 + S)
+    the row less the column with its 95 % interval, in the unit of the score; NaN where it is not known.
+    """
+
+    scores: Array
+    gain: Array
+    low: Array
+    high: Array
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,8 @@ class RunDetails:
     cells: of those that have details; measured: how many cells could have had some. chosen: in words which
     these are, empty where it is all. reasons: (source, target) -> what the outcomes show, strongest first.
     odd: cells that depart from what the texts' surface predicts, in ``odd_unit``. metrics: other ones than
-    the study's. spent: what the run took: name -> amount, seconds where the name says so.
+    the study's. spent: what the run took: name -> amount, seconds where the name says so. pairs: target ->
+    every two adapters on it beside each other.
     """
 
     cells: Mapping[tuple[str, str], CellDetail]
@@ -128,6 +135,7 @@ class RunDetails:
     odd_unit: str = ""
     metrics: tuple[MetricTable, ...] = ()
     spent: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    pairs: Mapping[str, SideBySide] = field(default_factory=lambda: MappingProxyType({}))
 
     __repr__ = outline
 
@@ -160,13 +168,14 @@ def target_details(
     texts: Sequence[TaskText],
     sources: Sequence[str],
     *,
-    examples: int = EXAMPLES,
+    room: int = ROOM,
     seed: int = 0,
 ) -> tuple[TargetDetail, tuple[CellDetail, ...]] | None:
     """Details of a target and of its cells with some sources; None where the base was not measured.
 
     outcomes: by (source, seed), the base under ``("__baseline__", None)``, each on all items in their
-    order. texts: of the items, or none. examples: most won, and most lost, items of a cell.
+    order. texts: of the items, or none. room: characters that all texts and answers may take; a random draw
+    of at least ``FEWEST_ITEMS`` items where they take more. seed: of the draw.
     MatrixError where adapters did not answer the same items.
     """
     base = outcomes.get((BASELINE, None))
@@ -179,15 +188,22 @@ def target_details(
         extra = [column for column in (classes, classes + 1) if (items.predicted == column).any()]
         columns = [*range(classes), *extra]
     edges = _edges(items)
-    order = np.random.default_rng((seed, crc32(target.encode()))).permutation(len(base))
-    cells = []
-    for source in sources:
-        rows = {key: outcomes[key] for key in outcomes if key[0] == source and len(outcomes[key])}
-        if rows:
-            cells.append(_cell(source, target, base, rows, items, columns, edges, order, examples))
-    shown = sorted({example.item for cell in cells for example in (*cell.won_examples, *cell.lost_examples)})
-    inputs = [text.input.strip() for text in texts]
+    rows = {source: {key: outcomes[key] for key in outcomes if key[0] == source} for source in sources}
+    rows = {source: {key: row for key, row in own.items() if len(row)} for source, own in rows.items()}
+    inputs = [shortened(text.input.strip(), INPUT_LENGTH) for text in texts]
     inputs += [""] * (len(base) - len(inputs))
+    golds = [shortened(outcome.gold.strip(), ANSWER_LENGTH) for outcome in base]
+    answers = {source: _answers(list(own.values())) for source, own in rows.items() if own}
+    base_answers = _answers([base])
+    sizes = [len(one) + len(gold) for one, gold in zip(inputs, golds, strict=True)]
+    for told in (base_answers, *answers.values()):
+        sizes = [size + len(answer) for size, answer in zip(sizes, told, strict=True)]
+    shown = _that_fit(sizes, room, np.random.default_rng((seed, crc32(target.encode()))))
+    cells = [
+        _cell(source, target, base, own, items, columns, edges, [answers[source][item] for item in shown])
+        for source, own in rows.items()
+        if own
+    ]
     names = (*items.labels, "not parsed", "no class") if items else ()
     detail = TargetDetail(
         target=target,
@@ -200,12 +216,36 @@ def target_details(
         gold_lengths=_histogram(items.gold_characters, edges)
         if items and _unit(items) == "characters"
         else None,
-        texts={
-            item: (shortened(inputs[item], INPUT_LENGTH), shortened(base[item].gold.strip(), ANSWER_LENGTH))
-            for item in shown
-        },
+        total=len(base),
+        items=tuple(shown),
+        texts=tuple((inputs[item], golds[item]) for item in shown),
+        base_answers=tuple(base_answers[item] for item in shown),
     )
     return detail, tuple(cells)
+
+
+def _answers(rows: Sequence[Sequence[Outcome]]) -> list[str]:
+    """The answer to every item; of several seeds that differ, each with the number of seeds that gave it."""
+
+    def answer(outcome: Outcome) -> str:
+        text = outcome.prediction if outcome.text is None else outcome.text
+        return shortened(text.strip(), ANSWER_LENGTH)
+
+    answers = []
+    for outcomes in zip(*rows, strict=True):
+        counts = Counter(map(answer, outcomes))
+        several = len(counts) > 1
+        answers.append(" · ".join(f"{text} ×{n}" if several else text for text, n in counts.items()))
+    return answers
+
+
+def _that_fit(sizes: Sequence[int], room: int, rng: np.random.Generator) -> list[int]:
+    """Places of all items, or of a random draw that takes no more than ``room``, in their order."""
+    if sum(sizes) <= room:
+        return list(range(len(sizes)))
+    order = rng.permutation(len(sizes))
+    count = int((np.cumsum(np.array(sizes)[order]) <= room).sum())
+    return sorted(order[: max(count, FEWEST_ITEMS)].tolist())
 
 
 def _cell(
@@ -216,48 +256,55 @@ def _cell(
     items: TargetItems | None,
     columns: Sequence[int],
     edges: tuple[float, ...],
-    order: NDArray[np.int64],
-    examples: int,
+    answers: Sequence[str],
 ) -> CellDetail:
-    """Details of one cell. rows: its outcomes by seed. order: (n,) in which items are drawn as examples."""
+    """Details of one cell. rows: its outcomes by seed. answers: to the items that are shown."""
     zero = np.array([outcome.score for outcome in base], dtype=float)
     scores = np.array([[outcome.score for outcome in row] for row in rows.values()], dtype=float)
     change = scores.mean(axis=0) - zero
-    won, lost = change > SAME, change < -SAME
-
-    def answer(outcome: Outcome) -> str:
-        text = outcome.prediction if outcome.text is None else outcome.text
-        return shortened(text.strip(), ANSWER_LENGTH)
-
-    def example(item: int) -> ItemExample:
-        """The first seed whose answer goes the way that the mean over seeds does."""
-        sign, before = int(np.sign(change[item])), base[item]
-        seed, after = next(
-            (seed, row[item])
-            for (_, seed), row in rows.items()
-            if sign * (row[item].score - before.score) > 0
-        )
-        return ItemExample(
-            item=item,
-            seed=seed,
-            base=answer(before),
-            adapter=answer(after),
-            base_score=float(before.score),
-            adapter_score=float(after.score),
-        )
-
     return CellDetail(
         source=source,
         target=target,
         seeds=len(rows),
         items=len(base),
-        won=int(won.sum()),
-        lost=int(lost.sum()),
+        won=int((change > SAME).sum()),
+        lost=int((change < -SAME).sum()),
         counts=_counts(items, list(rows), columns),
         lengths=_lengths(items, list(rows), edges),
-        won_examples=tuple(example(int(item)) for item in order[won[order]][:examples]),
-        lost_examples=tuple(example(int(item)) for item in order[lost[order]][:examples]),
+        answers=tuple(answers),
     )
+
+
+def side_by_side(
+    matrix: TransferMatrix, *, most_scores: int = MOST_SCORES, most_pairs: int = MOST_COMPARED
+) -> dict[str, SideBySide]:
+    """Every two adapters, and every adapter and the base, on the targets whose items have scores.
+
+    most_scores: of items, over all targets; beyond it there is nothing, since a page cannot hold it.
+    most_pairs: of adapters, over all targets, that have an interval; beyond it only those with the base have.
+    Intervals are those of ``paired_gain``, each by itself.
+    """
+    if sum(scores[:, 0].size for scores in matrix.item_scores.values()) > most_scores:
+        return {}
+    count = 1 + len(matrix.sources)
+    first, second = np.triu_indices(count, k=1)
+    if len(first) * len(matrix.item_scores) > most_pairs:
+        first, second = first[: count - 1], second[: count - 1]
+    sides = {}
+    for target, scores in matrix.item_scores.items():
+        gain, low, high = (np.full((count, count), np.nan) for _ in range(3))
+        known = np.asarray(np.isfinite(scores).all(axis=(1, 2)))
+        binary = bool(np.isin(scores[known], (0.0, 1.0)).all())
+        a, b = (side[known[first] & known[second]] for side in (second, first))
+        # an adapter without seeds of its own has the same scores for each: one seed says all that it can
+        seeds = np.ptp(scores[known], axis=1).max(initial=0.0) > 0
+        differences = (scores[a] - scores[b])[:, : None if seeds else 1]
+        if len(a):
+            found = paired_gain(differences, binary=binary, groups=matrix.item_groups.get(target))
+            gain[a, b], low[a, b], high[a, b] = found[:3]
+            gain[b, a], low[b, a], high[b, a] = -found[0], -found[2], -found[1]
+        sides[target] = SideBySide(scores.mean(axis=1), gain, low, high)
+    return sides
 
 
 def shortened(text: str, most: int) -> str:

@@ -143,7 +143,9 @@ def _evidence(folder: Path, matrix: TransferMatrix) -> dict[tuple[str, str], ana
                 texts=[texts[target][item] for item in asked] if texts.get(target) else (),
                 touched=None
                 if touched is None
-                else {name: [place[item] for item in held if item in place] for name, held in touched.items()},
+                else {
+                    name: [place[item] for item in held if item in place] for name, held in touched.items()
+                },
                 controls=controls,
                 item_groups=None if groups is None else groups[list(asked)],
             )

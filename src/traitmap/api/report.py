@@ -287,7 +287,7 @@ def cell_details(
     most: int = MOST_CELLS,
     seed: int = 0,
 ) -> analysis.RunDetails:
-    """Details of the cells of a run folder, of at most ``most`` of them.
+    """Details of the cells of a run folder, of at most ``most`` of them, and every two adapters side by side.
 
     profile: its reasons, and metrics of classes with their intervals. explanation: odd cells come first.
     seed: of the draw of items. RunError where the folder holds no run.
@@ -308,7 +308,12 @@ def cell_details(
         if not sources:
             continue
         details = analysis.target_details(
-            target, target_outcomes(store, ledger, target, sources), texts.get(target, ()), sources, seed=seed
+            target,
+            target_outcomes(store, ledger, target, sources),
+            texts.get(target, ()),
+            sources,
+            room=analysis.ROOM // len(matrix.targets),
+            seed=seed,
         )
         if details is not None:
             targets[target] = details[0]
@@ -325,6 +330,7 @@ def cell_details(
         odd_unit="SD" if explanation and explanation.conditions.get("units") == "standard" else "points",
         metrics=tuple(_metrics(store, ledger, matrix, profile))[:MOST_METRICS],
         spent=MappingProxyType(_spent(ledger)),
+        pairs=MappingProxyType(analysis.side_by_side(matrix)),
     )
 
 

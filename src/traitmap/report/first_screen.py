@@ -6,7 +6,7 @@ Everything that is said stands in the record (``analysis.answer``); here it is l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import isfinite
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from rich.table import Table as Grid
 
 from traitmap.analysis.answer_words import (
     NAMED,
+    sources_table,
     targets_table,
     trait_count,
     traits_in_words,
@@ -24,7 +25,9 @@ from traitmap.analysis.answer_words import (
 )
 from traitmap.analysis.tables import component_name
 from traitmap.analysis.verdicts import GLYPHS, UNCLEAN, Verdicts
-from traitmap.matrix.reading import PREDICTED, SIGNIFICANT, Reading, matrix_table
+from traitmap.matrix.reading import MARK, PREDICTED, SIGNIFICANT, Reading, matrix_table
+from traitmap.report.chart import diverging_class, value_class
+from traitmap.report.heatmap import absolute_view, gain_view
 from traitmap.table import Entry, Row, Table, to_terminal, words
 from traitmap.wording import clean, counted, listed, plain, share, signed, typeset
 
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from traitmap.analysis.recommendation.records import Recommendation
     from traitmap.analysis.traits.records import Traits
 
+SMALL_NAMED = 16  # rows or columns up to which the small matrix has names and signs
 MOST_UNCLEAN = 40  # rows of the page's list of gains and losses that are something else
 
 
@@ -58,18 +62,57 @@ def first_screen_view(answer: Answer) -> RenderableType:
     )
 
 
-def page_answer(answer: Answer) -> dict[str, Any]:
-    """What the top of the page shows: the lines, the table, and what is something else."""
+def page_answer(answer: Answer, reading: Reading) -> dict[str, Any]:
+    """What the top of the page shows: the lines, the tables, a small matrix, and what is something else."""
     return {
         "lines": [
             (heading.capitalize(), typeset(clean(f"{text}.")).replace(" -> ", " → "))
             for heading, text in answer.lines
         ],
         "table": targets_table(answer),
+        "sources": sources_table(answer),
+        "matrix": small_matrix(reading, answer.verdicts),
         "unclean": len(answer.unclean),
         "unclean_table": unclean_table(answer, MOST_UNCLEAN),
         "doubts": answer.doubts,
     }
+
+
+@dataclass(frozen=True)
+class SmallMatrix:
+    """The matrix in small, in the order of the study: colours and signs of verdicts, no numbers.
+
+    rows: (name, its cells), a cell being (class of its colour, sign, place of source and target). named:
+    whether rows and columns have room for names. alt: what it shows.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]
+    named: bool
+    alt: str
+
+
+def small_matrix(reading: Reading, verdicts: Verdicts) -> SmallMatrix:
+    """Gains with the signs of their verdicts, or scores where no base is known, for beside a table."""
+    view, colour = (gain_view, diverging_class) if reading.has_base else (absolute_view, value_class)
+    named = len(reading.sources) <= SMALL_NAMED and len(reading.targets) <= SMALL_NAMED
+    rows = []
+    for s, source in enumerate(reading.sources):
+        cells = []
+        for t, target in enumerate(reading.targets):
+            step, _ = view(reading, s, t)
+            verdict = verdicts.of(source, target.name)
+            sign = verdict.glyph if verdict.beyond_noise and named else ""
+            own = " own" if reading.in_domain(s, t) else ""
+            cells.append((f"{'none' if step is None else colour(step)}{own}", sign, f"{s} {t}"))
+        rows.append((clean(source), tuple(cells)))
+    what = "gains over the base, blue better and orange worse" if reading.has_base else "scores"
+    return SmallMatrix(
+        columns=tuple(clean(target.name) for target in reading.targets),
+        rows=tuple(rows),
+        named=named,
+        alt=f"The matrix in small: {what}; its numbers stand in the section below.",
+    )
 
 
 def verdict_table(reading: Reading, verdicts: Verdicts) -> Table:
@@ -96,6 +139,16 @@ def verdict_table(reading: Reading, verdicts: Verdicts) -> Table:
     )
     first = f"{note}; {key}." if key else f"{note}."
     return replace(table, rows=rows, notes=(first, *table.notes[1:]))
+
+
+def page_matrix(reading: Reading, verdicts: Verdicts) -> Table:
+    """The table beneath the heat map: signs of verdicts behind the gains, and a caption that says so."""
+    table = verdict_table(reading, verdicts)
+    used = [kind for kind in GLYPHS if any(cell.kind == kind for cell in verdicts.cells)]
+    key = ", ".join(f"{GLYPHS[kind]} {kind}" for kind in used if kind != "within noise")
+    caption = table.caption.replace(", * where q < .05", f"; {key}" if key else "")
+    caption = caption.replace(f" {MARK} test items occur in the training data.", "")  # the verdict says so
+    return replace(table, caption=caption)
 
 
 # How other views open: at most five lines, details below.

@@ -8,10 +8,9 @@ follows a run in progress is apart from all this: it holds no datum and asks its
 from __future__ import annotations
 
 import json
-import os
 import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields, is_dataclass
 from hashlib import sha256
@@ -26,17 +25,18 @@ from markupsafe import Markup, escape
 from traitmap import __version__
 from traitmap.analysis.answer import Answer, answer_of
 from traitmap.analysis.traits.scaling import clustered_order
-from traitmap.analysis.verdicts import cell_verdicts
+from traitmap.analysis.verdicts import GLYPHS, Verdicts, cell_verdicts
 from traitmap.errors import UserError
-from traitmap.matrix.reading import Reading, matrix_table, read
+from traitmap.matrix.reading import Reading, read
 from traitmap.report.chart import STEPS, diverging_class, themed, value_class
-from traitmap.report.first_screen import page_answer
+from traitmap.report.first_screen import page_answer, page_matrix
 from traitmap.report.heatmap import MATRIX, Z_LIMIT, heatmap, layout
 from traitmap.report.records import ReportContents
 from traitmap.report.script_data import cell_parts, details_note, frame_data, layers
 from traitmap.report.traits import traits_part
 from traitmap.report.which import which_part
 from traitmap.report.why import why_part
+from traitmap.runs.files import write_output
 from traitmap.runs.texts import IMPORTED
 from traitmap.table import to_html
 from traitmap.wording import clean, counted, in_time, listed, plain, sentence, typeset
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from traitmap.analysis.cells import RunDetails
 
 TEMPLATES = Path(__file__).parent / "templates"
-SCRIPTS = ("report.js", "matrix.js", "cell.js", "save.js", "figures.js")
-STYLES = ("report.css", "matrix.css", "cell.css", "figures.css")
+SCRIPTS = ("report.js", "state.js", "tables.js", "matrix.js", "cell.js", "compare.js", "save.js")
+STYLES = ("report.css", "tables.css", "matrix.css", "cell.css", "figures.css")
 _ESCAPED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
@@ -56,18 +56,13 @@ def write_report(path: Path, contents: ReportContents) -> Path:
     contents: as for ``render_report``. Returns the path. UserError where the file cannot be written.
     """
     page = render_report(contents)
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(page, encoding="utf-8", newline="\n")
-        os.replace(part, path)
+        return write_output(path, page)
     except OSError as error:
         raise UserError(
             f"The report cannot be written to {path}: {error.strerror or error}. Give a file in a folder "
             "that you may write to."
         ) from error
-    return path
 
 
 def render_report(contents: ReportContents) -> str:
@@ -92,7 +87,7 @@ def render_report(contents: ReportContents) -> str:
     page: dict[str, Any] = {
         "title": find(conditions, "name", "study.name", "study", "file") or "Transfer matrix",
         "facts": [*_facts(reading, conditions), *([("Results of", answer.date)] if answer.date else [])],
-        "answer": page_answer(answer),
+        "answer": page_answer(answer, reading),
         "lead": _lead(reading, elsewhere),
         "based": reading.has_base,
         "elsewhere": elsewhere,
@@ -103,9 +98,9 @@ def render_report(contents: ReportContents) -> str:
         "script_digest": _digest(script),
     }
     parts = (
-        _matrix_part(contents, reading),
+        _matrix_part(contents, reading, answer.verdicts),
         traits_part(matrix, traits),
-        why_part(matrix, contents.profile, contents.explanation, missing.get("why", "")),
+        why_part(matrix, contents.profile, contents.explanation, missing.get("why", ""), answer.verdicts),
         which_part(contents.evaluation, missing.get("which", "")),
         _conditions_part(conditions, cells),
     )
@@ -184,7 +179,7 @@ def _environment() -> Environment:
     environment.filters["typeset"] = prose
     environment.filters["listed"] = listed
     environment.filters["counted"] = counted
-    environment.filters["table"] = lambda table: Markup(to_html(table))
+    environment.filters["table"] = lambda table, key="": Markup(to_html(table, key))
     environment.filters["json"] = json_data
     return environment
 
@@ -227,7 +222,7 @@ def _facts(reading: Reading, conditions: Mapping[str, Any]) -> list[tuple[str, s
     return [(name, value) for name, value in facts if value]
 
 
-def _matrix_part(contents: ReportContents, reading: Reading) -> dict[str, Any]:
+def _matrix_part(contents: ReportContents, reading: Reading, verdicts: Verdicts) -> dict[str, Any]:
     """The heat map with its legends and its table, and what the page's script shows of it."""
     cells = contents.cells
     sizes = layout(reading, clustered_order(contents.matrix))
@@ -236,8 +231,21 @@ def _matrix_part(contents: ReportContents, reading: Reading) -> dict[str, Any]:
     return {
         "matrix": heatmap(reading, sizes).svg(MATRIX),
         "legends": _legends(reading),
-        "matrix_table": matrix_table(reading),
-        "data": frame_data(reading, sizes, matrices),
+        "matrix_table": page_matrix(reading, verdicts),
+        "groups": {
+            "sources": _groups(reading.source_tags),
+            "targets": _groups(contents.matrix.target_tags.values()),
+        },
+        "signs": [
+            (glyph, kind)
+            for kind, glyph in GLYPHS.items()
+            if any(cell.kind == kind and cell.beyond_noise for cell in verdicts.cells)
+        ],
+        "names": {
+            "sources": [clean(name) for name in reading.sources],
+            "targets": [clean(target.name) for target in reading.targets],
+        },
+        "data": frame_data(contents.matrix, reading, sizes, matrices, verdicts),
         "layers": matrices,
         "cell_parts": cell_parts(reading, cells),
         "cell_note": details_note(cells),
@@ -252,10 +260,16 @@ def _matrix_part(contents: ReportContents, reading: Reading) -> dict[str, Any]:
         "own_units": [
             (clean(t.name), clean(t.unit)) for t in reading.targets if t.unit not in ("points", "")
         ],
+        "in_points": any(target.unit == "points" for target in reading.targets),
         "touched": bool(reading.touched),
         "hatched": bool(statuses - {"measured", "given", "predicted"}),
         "predicted": reading.some_predicted,
     }
+
+
+def _groups(tags: Iterable[Sequence[str]]) -> list[str]:
+    """Every tag once, in the order of the alphabet."""
+    return sorted({clean(tag) for several in tags for tag in several})
 
 
 def _legends(reading: Reading) -> tuple[dict[str, Any], ...]:
@@ -442,6 +456,15 @@ CITATION = f"""@misc{{krishna2025latent,
   version = {{{__version__}}},
   year    = {{2026}}
 }}"""
+
+
+def report_policy() -> str:
+    """The policy that a server sends with a report: only the script of this version may run."""
+    return (
+        f"default-src 'none'; script-src 'sha256-{_digest(''.join(map(_file, SCRIPTS)))}'; "
+        "style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 
 
 # The page that follows a run.

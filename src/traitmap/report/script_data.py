@@ -9,22 +9,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import isfinite, nan
+from math import isfinite, isnan, nan
 from typing import TYPE_CHECKING, Any
 
+from traitmap.analysis.verdicts import GLYPHS, UNCLEAN, Verdicts
 from traitmap.matrix.reading import Reading, TargetView, of_seed, read
-from traitmap.matrix.record import Cell, TransferMatrix
+from traitmap.matrix.record import Array, Cell, TransferMatrix
 from traitmap.metrics import direction, metric
 from traitmap.report.heatmap import Layout, absolute_view, gain_view, scaled_interval, z_view
-from traitmap.wording import clean, estimate, plain, probability, sentence, share, signed, typeset
+from traitmap.wording import (
+    clean,
+    estimate,
+    plain,
+    probability,
+    sentence,
+    share,
+    signed,
+    typeset,
+    with_interval,
+)
 
 if TYPE_CHECKING:
     from traitmap.analysis.cells import (
         CellDetail,
         Histogram,
-        ItemExample,
         MetricTable,
         RunDetails,
+        SideBySide,
         TargetDetail,
     )
     from traitmap.analysis.profiles.pairs import Reason
@@ -136,8 +147,27 @@ def layer_data(reading: Reading) -> dict[str, Any]:
         ),
         "steps": {name: [step for step, _ in cells] for name, cells in views.items()},
         "texts": {name: [words for _, words in cells] for name, cells in views.items()},
+        "numbers": _numbers(reading),
         "marks": "".join(marks),
         "facts": _columns([cell_facts(reading, s, t) for s, t in places]),
+    }
+
+
+def _numbers(reading: Reading) -> dict[str, list[float | None]]:
+    """Gains and scores of every cell in shown units, to sort and to average by; null where unknown."""
+
+    def rounded(value: float, target: TargetView) -> float | None:
+        return round(value * target.factor, target.digits + 2) if isfinite(value) else None
+
+    cells = [
+        (cell, target) for row in reading.cells for cell, target in zip(row, reading.targets, strict=True)
+    ]
+    return {
+        "gain": [rounded(cell.gain, target) for cell, target in cells],
+        "absolute": [rounded(cell.value, target) for cell, target in cells],
+        "base": [
+            rounded(cell.value, target) for cell, target in zip(reading.base, reading.targets, strict=True)
+        ],
     }
 
 
@@ -204,11 +234,20 @@ def cell_facts(reading: Reading, s: int, t: int) -> dict[str, str]:
     return facts
 
 
-def frame_data(reading: Reading, sizes: Layout, matrices: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What all layers have in common: names, places in px, and the order of clusters.
+def frame_data(
+    matrix: TransferMatrix,
+    reading: Reading,
+    sizes: Layout,
+    matrices: Sequence[dict[str, Any]],
+    verdicts: Verdicts,
+) -> dict[str, Any]:
+    """What all layers have in common: names, groups, places in px, the order of clusters, and verdicts.
 
-    matrices: of ``layers``. Places are those of columns and rows on the screen, the base's row first.
+    matrices: of ``layers``. Places are those of columns and rows on the screen, the base's row first. kinds:
+    of verdicts; ``verdicts`` has a character for each cell, its place among them as a letter from ``a``.
     """
+    cells = [verdicts.of(source, target.name) for source in reading.sources for target in reading.targets]
+    places = {kind: chr(ord("a") + at) for at, kind in enumerate(GLYPHS)}
     return {
         "sources": [clean(name) for name in reading.sources],
         "targets": [clean(target.name) for target in reading.targets],
@@ -220,6 +259,18 @@ def frame_data(reading: Reading, sizes: Layout, matrices: Sequence[dict[str, Any
         "top": round(sizes.top, 2),
         "clustered": {"sources": list(sizes.row_order), "targets": list(sizes.column_order)},
         "based": reading.has_base,
+        "groups": {
+            "sources": [[clean(tag) for tag in tags] for tags in reading.source_tags],
+            "targets": [
+                [clean(tag) for tag in matrix.target_tags.get(target.name, ())] for target in reading.targets
+            ],
+        },
+        "better": [target.better for target in reading.targets],
+        "digits": [target.digits for target in reading.targets],
+        "units": [clean(target.unit) for target in reading.targets],
+        "kinds": [[kind, glyph, kind in UNCLEAN] for kind, glyph in GLYPHS.items()],
+        "verdicts": "".join(places[cell.kind] for cell in cells),
+        "whys": [clean(sentence(cell.words)) if cell.beyond_noise else "" for cell in cells],
         "layers": [[layer["group"], layer["label"]] for layer in matrices],
     }
 
@@ -228,20 +279,58 @@ def cell_parts(reading: Reading, details: RunDetails | None) -> dict[int, dict[s
     """Place of a target -> the details of its cells; targets without details are left out.
 
     details: of a run; None gives nothing. A part has the target's texts, labels and lengths, and ``cells``
-    by the place of their source.
+    by the place of their source; ``said`` has every answer once, and ``answers`` of the base and of each cell
+    are places in it. ``scores`` are those of all items, for the base and then every source; ``apart`` says by
+    how much every two of these differ.
     """
     if details is None:
         return {}
-    parts = {}
+    parts: dict[int, dict[str, Any]] = {}
     for t, target in enumerate(reading.targets):
-        if target.name in details.targets:
-            cells = {
-                str(s): _cell(details.cells[source, target.name], details, target)
+        part: dict[str, Any] = {}
+        if (detail := details.targets.get(target.name)) is not None:
+            said: dict[str, int] = {}
+            shown = {
+                str(s): details.cells[source, target.name]
                 for s, source in enumerate(reading.sources)
                 if (source, target.name) in details.cells
             }
-            parts[t] = {**_target(details.targets[target.name]), "cells": cells}
+            part = _target(detail) | {"answers": _places(detail.base_answers, said)}
+            part["cells"] = {
+                s: _cell(cell, details) | {"answers": _places(cell.answers, said)}
+                for s, cell in shown.items()
+            }
+            part["said"] = list(said)
+        if (sides := details.pairs.get(target.name)) is not None:
+            part |= {"scores": [_scores(row, target) for row in sides.scores]}
+            part |= {"apart": _apart(sides, target)}
+        if part:
+            parts[t] = part
     return parts
+
+
+def _places(answers: Sequence[str], said: dict[str, int]) -> list[int]:
+    """Each answer as its place among all that was said, which grows."""
+    return [said.setdefault(clean(answer), len(said)) for answer in answers]
+
+
+def _scores(row: Array, target: TargetView) -> str | list[float | None]:
+    """Scores of all items: a character each (0, 1, and ? where unknown) where they are right or wrong."""
+    values = row.tolist()
+    if all(value in (0.0, 1.0) or isnan(value) for value in values):
+        return "".join("?" if isnan(value) else str(int(value)) for value in values)
+    return [None if isnan(value) else float(f"{value * target.factor:.4g}") for value in values]
+
+
+def _apart(sides: SideBySide, target: TargetView) -> list[list[str]]:
+    """Row less column with its interval in words; empty where it is not known."""
+
+    def words(a: int, b: int) -> str:
+        value, low, high = (float(part[a, b]) * target.factor for part in (sides.gain, sides.low, sides.high))
+        return with_interval(value, low, high, target.digits, unknown="")
+
+    places = range(len(sides.gain))
+    return [[words(a, b) for b in places] for a in places]
 
 
 def details_note(details: RunDetails | None) -> str:
@@ -255,11 +344,14 @@ def details_note(details: RunDetails | None) -> str:
 
 
 def _target(detail: TargetDetail) -> dict[str, Any]:
-    """Texts of the items, and the base's answers and lengths."""
+    """Texts of the items that are shown, and the base's answers and lengths.
+
+    said: every answer once; answers are places in it.
+    """
     part: dict[str, Any] = {
-        "texts": {
-            str(item): [clean(question), clean(gold)] for item, (question, gold) in detail.texts.items()
-        }
+        "total": detail.total,
+        "items": list(detail.items) if len(detail.items) < detail.total else [],
+        "texts": [[clean(question), clean(gold)] for question, gold in detail.texts],
     }
     if detail.base_counts is not None:
         part["labels"] = [clean(label) for label in detail.labels]
@@ -273,17 +365,10 @@ def _target(detail: TargetDetail) -> dict[str, Any]:
     return part
 
 
-def _cell(cell: CellDetail, details: RunDetails, target: TargetView) -> dict[str, Any]:
+def _cell(cell: CellDetail, details: RunDetails) -> dict[str, Any]:
     """Items won and lost, answers, lengths, and why the gain may not be what it seems."""
     place = (cell.source, cell.target)
-    part: dict[str, Any] = {
-        "seeds": cell.seeds,
-        "items": cell.items,
-        "won": cell.won,
-        "lost": cell.lost,
-        "wonItems": [_example(example, target) for example in cell.won_examples],
-        "lostItems": [_example(example, target) for example in cell.lost_examples],
-    }
+    part: dict[str, Any] = {"seeds": cell.seeds, "items": cell.items, "won": cell.won, "lost": cell.lost}
     if cell.counts is not None:
         part["counts"] = cell.counts.tolist()
     if cell.lengths is not None:
@@ -313,11 +398,3 @@ def _lengths(histogram: Histogram | None) -> list[Any] | None:
         return None
     counts, mean = histogram
     return [list(counts), round(mean, 1), sum(counts)]
-
-
-def _example(example: ItemExample, target: TargetView) -> list[Any]:
-    """Item, seed, the base's and the adapter's answer, and both scores."""
-    scores = [
-        plain(score * target.factor, target.digits) for score in (example.base_score, example.adapter_score)
-    ]
-    return [example.item, example.seed, clean(example.base), clean(example.adapter), *scores]

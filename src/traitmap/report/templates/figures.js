@@ -1,2 +1,0 @@
-"use strict";
-// Figures of traits, why and which.
