@@ -248,3 +248,64 @@ def test_what_failed_says_why(tmp_path: Path) -> None:
     assert found.state == "stopped"
     assert any("memory does not hold" in one for one in found.failures)
     assert any(cell.state == "failed" for row in found.cells for cell in row)
+
+
+def test_a_report_that_is_a_link_is_neither_served_nor_written_through(
+    finished: Path, tmp_path: Path
+) -> None:
+    """A run that somebody gave you may hold links to your files."""
+    folder, secret = tmp_path / "run", tmp_path / "secret.txt"
+    shutil.copytree(finished, folder)
+    for newer in (True, False):
+        secret.write_text("secret")
+        (folder / "report.html").unlink(missing_ok=True)
+        (folder / "report.html").symlink_to(secret)
+        moment = (folder / "run.json").stat().st_mtime + (100 if newer else -100)
+        os.utime(secret, (moment, moment))
+        with view(folder) as served:
+            progress = served.address + "progress.json"
+            wait_for(lambda url=progress: httpx.get(url).json()["report"]["state"] == "ready")
+            answer = httpx.get(served.address + "report.html")
+            assert "secret" not in answer.text[:100]
+            assert answer.text.startswith("<!doctype html>")
+        assert secret.read_text() == "secret"
+
+
+def test_every_answer_carries_a_policy_that_lets_no_foreign_script_run(finished: Path) -> None:
+    script = "<script>document.title = 'foreign'</script>"
+    (finished / "report.html").write_text(REPORT + script)
+    with view(finished) as served:
+        policies = {
+            place: httpx.get(served.address + place).headers["Content-Security-Policy"]
+            for place in ("", "report.html", "progress.json", "nothing")
+        }
+    (finished / "report.html").write_text(REPORT)
+    assert all(policy.startswith("default-src 'none'") for policy in policies.values())
+    assert "script-src 'sha256-" in policies["report.html"]
+    assert all("unsafe-inline'" not in policy.split("style-src")[0] for policy in policies.values())
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        "GET http://[ HTTP/1.1",
+        "GET //[x HTTP/1.1",
+        "\x00\x01\x02 \xff",
+        "GET / HTTP/9.x",
+        "BREW / HTTP/1.1",
+        "x",
+    ],
+)
+def test_garbage_is_answered_and_not_with_a_traceback(
+    viewing: Viewing, request_line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answer = raw(
+        viewing.port, f"{request_line}\r\nHost: 127.0.0.1:{viewing.port}\r\nConnection: close\r\n\r\n"
+    )
+    if answer.startswith("HTTP/"):
+        assert answer.split()[1] in ("400", "501", "505")
+        assert "Content-Security-Policy" in answer
+    else:  # an answer without headers, to what is taken for HTTP/0.9
+        assert answer
+        assert "<" not in answer
+    assert "Traceback" not in capfd.readouterr().err

@@ -307,27 +307,31 @@ def status(run: Run | str | Path, *, verify: bool = False) -> RunStatus:
     return run_status(_folder(run), verify=verify)
 
 
-def query(run: Run | str | Path, sql: str) -> pd.DataFrame:
+def query(run: Run | str | Path, sql: str, *, seconds: float = 600.0, memory_mb: int = 4096) -> pd.DataFrame:
     """The answer to one SELECT in DuckDB's SQL over the tables of a run, as a frame.
 
     Tables: ``outcomes`` (one row an item of a cell, with source, seed, target), ``cells``, ``adapters``,
     ``sources``, ``targets``, ``texts``. Cells that are damaged are left out, with a warning. UserError where
-    the SQL cannot be answered. See ``streamed_query`` for an answer that is larger than the memory.
+    the SQL cannot be answered, or not in so many seconds and so much memory. See ``streamed_query`` for an
+    answer that is larger than the memory.
     """
-    with streamed_query(run, sql) as answer:
+    with streamed_query(run, sql, seconds=seconds, memory_mb=memory_mb) as answer:
         for path, why in answer.left_out.items():
             warnings.warn(f"{path}: damaged ({why}); left out", stacklevel=2)
         return answer.rows.read_all().to_pandas()
 
 
-def streamed_query(run: Run | str | Path, sql: str) -> AbstractContextManager[Answered]:
+def streamed_query(
+    run: Run | str | Path, sql: str, *, seconds: float = 600.0, memory_mb: int = 4096
+) -> AbstractContextManager[Answered]:
     """Like ``query``, some rows at a time: a context in which ``rows`` can be read once.
 
     ``rows`` is a reader of Arrow batches; ``left_out`` names damaged cells and why they are left out.
+    seconds, memory_mb: what DuckDB may take until the last row is read.
     """
     from traitmap.runs.query import answered  # DuckDB and pandas: only here
 
-    return answered(open_store(_folder(run)), sql)
+    return answered(open_store(_folder(run)), sql, seconds=seconds, memory_mb=memory_mb)
 
 
 def gc(run: Run | str | Path, *, delete: bool = False) -> tuple[Waste, ...]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import threading
 import time
@@ -17,6 +18,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import isfinite, nan
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -38,6 +40,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
@@ -198,8 +201,10 @@ def view(run: Run | str | Path, *, port: int | None = None) -> Iterator[Viewing]
     """Serve a run folder's report, or the run in progress, on 127.0.0.1 until the block ends.
 
     Three things can be asked for: ``/``, ``/progress.json`` and ``/report.html``; no part of an address ever
-    becomes a path. Requests under another name than 127.0.0.1 or localhost are refused, so that no web page
-    can reach the server through a name of its own (DNS rebinding). port: None takes a free one.
+    becomes a path, and a report that is a link is neither served nor written through. The report is sent with
+    a policy that lets our own script run and no other, whoever wrote the file. Requests under another name
+    than 127.0.0.1 or localhost are refused, so that no web page can reach the server through a name of its
+    own (DNS rebinding). port: None takes a free one.
     RunError where there is no run, UserError where the port is taken.
     """
     shown = _Shown(run.folder if isinstance(run, Run) else Path(run))
@@ -265,6 +270,8 @@ class _Shown:
         try:
             if written is None:
                 try:
+                    if (self.run.folder / "report.html").is_symlink():  # it would lead the writing elsewhere
+                        raise UserError("report.html is a link")
                     written = self.run.report(listener=silent)
                 except (UserError, OSError):
                     if self.elsewhere is None:
@@ -281,9 +288,11 @@ class _Shown:
         """The folder's own report where it is no older than what it tells of."""
         report, ledger = self.run.folder / "report.html", self.run.folder / "run.json"
         try:
-            return report if report.stat().st_mtime_ns >= ledger.stat().st_mtime_ns else None
+            seen = report.lstat()
+            fresh = S_ISREG(seen.st_mode) and seen.st_mtime_ns >= ledger.stat().st_mtime_ns
         except OSError:
             return None
+        return report if fresh else None
 
     def close(self) -> None:
         if self.elsewhere is not None:
@@ -311,7 +320,11 @@ class _Handler(BaseHTTPRequestHandler):
         if len(hosts) != 1 or hosts[0].lower() not in {f"{LOOPBACK}:{port}", f"localhost:{port}"}:
             self._send(HTTPStatus.FORBIDDEN, "text/plain", b"This server answers 127.0.0.1 and localhost.\n")
             return
-        path = urlsplit(self.path).path
+        try:
+            path = urlsplit(self.path).path
+        except ValueError:
+            self._send(HTTPStatus.BAD_REQUEST, "text/plain", b"This is not an address.\n")
+            return
         answers = {"/": self._page, "/progress.json": self._progress, "/report.html": self._report}
         answer = answers.get(path)
         if answer is None:
@@ -335,7 +348,13 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if shown.report is None:
                 raise FileNotFoundError
-            self._send(HTTPStatus.OK, "text/html", shown.report.read_bytes())
+            # opened without following a link that has come there meanwhile, nor waiting for a pipe
+            flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+            with open(os.open(shown.report, flags), "rb") as file:
+                if not S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise FileNotFoundError
+                policy = {"Content-Security-Policy": pages.report_policy()}
+                self._send(HTTPStatus.OK, "text/html", file.read(), policy)
         except OSError:
             self._send(HTTPStatus.SEE_OTHER, "text/plain", b"", {"Location": "/"})
 
@@ -349,6 +368,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Garbage is answered in one line, with the headers of every answer."""
+        self.close_connection = True
+        status = HTTPStatus(code)
+        self._send(status, "text/plain", f"{message or status.phrase}\n".encode("ascii", "backslashreplace"))
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: the terminal belongs to the command."""

@@ -300,6 +300,8 @@ def query(
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Parquet file.")] = None,
+    seconds: Annotated[float, typer.Option(help="Stop after so many seconds.")] = 600.0,
+    memory: Annotated[int, typer.Option(metavar="MB", help="Take so much memory at most.")] = 4096,
 ) -> None:
     """Ask a run in SQL: outcomes, cells, adapters, sources, targets, texts.
 
@@ -310,7 +312,7 @@ def query(
 
     Example: traitmap query runs/mini "select source, target, avg(score) from outcomes group by all"
     """
-    with api.streamed_query(run, sql) as answer:
+    with api.streamed_query(run, sql, seconds=seconds, memory_mb=memory) as answer:
         for path, why in answer.left_out.items():
             tell(f"{path}: damaged ({why}); left out. `traitmap run` computes it anew.")
         names = answer.rows.schema.names

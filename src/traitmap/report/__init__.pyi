@@ -7,6 +7,7 @@ from .figure_list import possible_figures as possible_figures
 from .first_screen import first_screen_view as first_screen_view
 from .page import following_page as following_page
 from .page import following_policy as following_policy
+from .page import report_policy as report_policy
 from .page import write_report as write_report
 from .records import ReportContents as ReportContents
 from .terminal import atlas_view as atlas_view

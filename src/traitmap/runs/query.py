@@ -7,13 +7,17 @@ files and the network switched off and its settings locked, and the user's SQL c
 from __future__ import annotations
 
 import json
+import os
 import re
+import threading
+import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -30,6 +34,10 @@ from traitmap.runs.store import RunStore
 from traitmap.runs.texts import read_run_texts
 
 TABLES = ("outcomes", "cells", "adapters", "sources", "targets", "texts", "drift")
+SECONDS, MEMORY_MB = 600.0, 4096  # that a query may take where nothing else is asked for
+_MEMORY_BESIDE_MB = 512  # for the rows that are handed on, and what Python needs
+_MORE_MEMORY = "ask for less, or give it more (--memory)"
+_PATIENCE = 1.0  # seconds in which DuckDB heeds an interrupt, as a rule
 _ROWS = 65_536  # rows of an answer that are in memory at a time
 _NAMES_OUTCOMES = re.compile(r"outcomes|tables|query", re.IGNORECASE)  # or may list or build that name
 _NAMES_TEXTS = re.compile(r"texts|tables|query", re.IGNORECASE)
@@ -74,15 +82,25 @@ class Answered:
     left_out: Mapping[str, str]
 
 
+T = TypeVar("T")
+Waited = Callable[[Callable[[], T]], T]
+
+
 @contextmanager
-def answered(store: RunStore, sql: str) -> Iterator[Answered]:
+def answered(
+    store: RunStore, sql: str, *, seconds: float = SECONDS, memory_mb: int = MEMORY_MB
+) -> Iterator[Answered]:
     """Answer one SELECT over the tables of a run, see ``TABLES``. The rows can be read inside the context.
+
+    seconds, memory_mb: of DuckDB's work; nothing is put on a disk instead. Ctrl-C ends it at once.
 
     ``outcomes`` holds every item of the whole cells, with source, seed (null for the base) and target. A
     file that does not agree with its checksum is left out and named. UserError, with DuckDB's own words,
-    where the SQL cannot be answered or is no SELECT.
+    where the SQL cannot be answered or is no SELECT, and where it is stopped at a limit.
     """
-    with duckdb.connect(":memory:", config={"python_enable_replacements": "false"}) as connection:
+    if not (0 < seconds < float("inf") and memory_mb >= 1):
+        raise UserError(f"A query needs seconds and memory (MB) above 0, not {seconds:g} and {memory_mb}.")
+    with _connected(seconds, memory_mb) as (connection, waited):
         with _errors_of_duckdb():
             kinds = [statement.type.name for statement in connection.extract_statements(sql)]
         if len(kinds) != 1:
@@ -92,11 +110,75 @@ def answered(store: RunStore, sql: str) -> Iterator[Answered]:
                 f"The query is a {kinds[0]} statement; a run can only be read, so give one SELECT."
             )
         left_out = _register(connection, store, sql)
+        connection.execute(f"SET memory_limit = '{memory_mb}MB'")
+        connection.execute("SET temp_directory = ''")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         with _errors_of_duckdb():
-            rows = connection.sql(sql).to_arrow_reader(_ROWS)
-            yield Answered(rows, left_out)
+            reader = waited(lambda: connection.sql(sql).to_arrow_reader(_ROWS))
+
+            def next_batch() -> pa.RecordBatch | None:
+                try:
+                    return reader.read_next_batch()
+                except StopIteration:
+                    return None
+
+            batches = iter(lambda: waited(next_batch), None)
+            yield Answered(pa.RecordBatchReader.from_batches(reader.schema, batches), left_out)
+
+
+@contextmanager
+def _connected(seconds: float, memory_mb: int) -> Iterator[tuple[duckdb.DuckDBPyConnection, Waited]]:
+    """A connection, and what runs a step of its work beside this thread, which so hears Ctrl-C.
+
+    The time is watched, and the memory of the whole process: a function of DuckDB may build one text larger
+    than its limit, and heed nothing meanwhile. Then it is left in its thread, which ends with the process.
+    """
+    connection = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
+    end, largest = time.monotonic() + seconds, _resident_mb() + memory_mb + _MEMORY_BESIDE_MB
+    steps: list[Future[Any]] = []
+
+    def waited(step: Callable[[], T]) -> T:
+        work: Future[T] = Future()
+        steps[:] = [work]
+
+        def run() -> None:
+            try:
+                work.set_result(step())
+            except BaseException as error:  # handed on to who waits
+                work.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        try:
+            while not wait([work], 0.1).done:
+                if time.monotonic() > end:
+                    raise UserError(
+                        f"The query was stopped after {seconds:g} seconds; ask for less, or give it more "
+                        "(--seconds)."
+                    )
+                if _resident_mb() > largest:
+                    raise UserError(f"The query was stopped beyond {memory_mb} MB; {_MORE_MEMORY}.")
+            return work.result()
+        finally:
+            given_up = time.monotonic() + _PATIENCE
+            while not work.done() and time.monotonic() < given_up:
+                connection.interrupt()
+                wait([work], 0.05)
+
+    try:
+        yield connection, waited
+    finally:
+        if all(work.done() for work in steps):
+            connection.close()
+
+
+def _resident_mb() -> float:
+    """Memory that this process holds; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    except (OSError, ValueError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGESIZE") / (1 << 20)
 
 
 @contextmanager
@@ -104,6 +186,10 @@ def _errors_of_duckdb() -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, pa.ArrowException) as error:
+        if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory" in str(error):
+            raise UserError(
+                f"The query needs more memory than it may take; {_MORE_MEMORY}: {error}"
+            ) from error
         tables = ", ".join(TABLES)
         raise UserError(f"The query cannot be answered: {error}\nTables of a run: {tables}.") from error
 
