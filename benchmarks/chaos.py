@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from traitmap.api.studies import load_data, load_engine
+from traitmap.api.preparation import load_data, load_engine
 from traitmap.engine.fake import FakeEngine
 from traitmap.matrix.build import build_matrix
 from traitmap.runs.execute import execute

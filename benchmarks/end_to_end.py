@@ -60,7 +60,7 @@ def command(arguments: list[str | Path], log: Path) -> Cost:
 
 def prepare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The study cut to size, its rendered rows and the loops' settings, as files."""
-    from traitmap.api.studies import load_data, load_engine
+    from traitmap.api.preparation import load_data, load_engine
     from traitmap.study.load import load_study
     from traitmap.study.paths import model_location
 

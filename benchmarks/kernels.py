@@ -28,7 +28,7 @@ def train(steps: int) -> None:
     """All sources of the embedded study for a few steps; prints CPU seconds and peak memory."""
     import workloads
 
-    from traitmap.api.studies import load_data, load_engine
+    from traitmap.api.preparation import load_data, load_engine
     from traitmap.engine.contract import TrainingJob
     from traitmap.study.load import load_study
     from traitmap.study.paths import MINI

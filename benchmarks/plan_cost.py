@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import traitmap.mini
-from traitmap.api.studies import load_data, load_engine
+from traitmap.api.preparation import load_data, load_engine
 from traitmap.engine.contract import Engine
 from traitmap.runs.execute import execute
 from traitmap.runs.growth import grow, measured_unit

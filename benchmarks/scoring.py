@@ -41,7 +41,7 @@ from record import conditions, save
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from traitmap.api.studies import load_data, load_engine
+from traitmap.api.preparation import load_data, load_engine
 from traitmap.data.records import Answer, Request
 from traitmap.engine.contract import TrainingJob
 from traitmap.engine.local import LocalEngine

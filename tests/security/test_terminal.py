@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from traitmap.api.studies import code_that_runs
+from traitmap.api.preparation import code_that_runs
 from traitmap.cli import main
 from traitmap.cli.app import print_json
 from traitmap.study.settings import Study

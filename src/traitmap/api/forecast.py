@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from traitmap import analysis
-from traitmap.api.studies import load_engine, loaded_data, study_in_order
+from traitmap.api.preparation import load_engine, loaded_data, study_in_order
 from traitmap.api.subject import read_matrix
 from traitmap.data.texts import questions_of_targets, texts_of_sources
 from traitmap.errors import DataError, ModelError

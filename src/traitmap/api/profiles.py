@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from traitmap import analysis
 from traitmap import matrix as matrices
+from traitmap.api.preparation import copies_of, load_data, load_engine
 from traitmap.api.runs import Run
-from traitmap.api.studies import copies_of, load_data, load_engine
 from traitmap.api.subject import as_file
 from traitmap.data.texts import read_texts, texts_of_sources, texts_of_targets
 from traitmap.engine.open import open_engine

@@ -6,12 +6,10 @@ pretrained from text.
 
 from __future__ import annotations
 
-import os
-import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from math import inf
 from pathlib import Path
@@ -19,20 +17,29 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from traitmap import analysis, exports
 from traitmap.api.drift import keep_drift
+from traitmap.api.preparation import (
+    code_that_runs,
+    copies_of,
+    load_engine,
+    loaded_data,
+    require_possible,
+    study_in_order,
+    system_note,
+    told_before,
+    with_caveats,
+    with_known_names,
+)
 from traitmap.api.runs import Run, contamination_of, keep_contamination, keep_item_groups
 from traitmap.data.check import (
     LengthSummary,
     SourcePreview,
-    check_file,
     lengths_by_source,
     pair_notes,
     preview_source,
 )
-from traitmap.data.conversation import plain_chat
-from traitmap.data.lineage import load_sources
-from traitmap.engine.cpu.memory import giving_back, passing_over, paused
-from traitmap.engine.open import notes_of, open_engine_if_present, open_rows, with_local_copy
-from traitmap.errors import DataError, EngineError, ModelError, RunError, StudyError
+from traitmap.engine.cpu.memory import giving_back, passing_over
+from traitmap.engine.open import notes_of, open_engine_if_present, with_local_copy
+from traitmap.errors import RunError
 from traitmap.jsonable import jsonable, outline
 from traitmap.progress import Listener, silent
 from traitmap.runs.cluster.engine import open_cluster
@@ -49,13 +56,13 @@ from traitmap.runs.cost import (
 from traitmap.runs.execute import execute
 from traitmap.runs.growth import Growth, assumed_unit, grow, measured_unit
 from traitmap.runs.ledger import describe_variation, read_ledger
+from traitmap.runs.outlook import Outlook, outlook
 from traitmap.runs.plan import Plan, make_plan
 from traitmap.runs.run_state import Checkpoints
-from traitmap.runs.status import kept_progress, pending_units
+from traitmap.runs.status import kept_progress
 from traitmap.runs.store import RunStore, run_folder
-from traitmap.study.load import StudyDraft, load_study, read_draft
-from traitmap.study.paths import resolve, task_stem
-from traitmap.study.settings import Study, target_of
+from traitmap.study.load import load_study
+from traitmap.study.settings import Study
 from traitmap.terminal import shows_progress
 
 if TYPE_CHECKING:
@@ -70,54 +77,6 @@ _OF_TARGET = (
     *("name", "task", "kind", "metric", "filter", "n_items"),
     *("chance", "majority", "digest", "refused", "read_as", "caveats"),
 )
-_NOTES = 12  # that are told before a run
-
-
-def load_engine(study: Study) -> Engine:
-    """The engine over the base that a study names, and over its whole models; see ``engine.open_rows``.
-
-    ModelError where the base cannot be loaded, or its server cannot be reached.
-    """
-    return open_rows(study, copies_of(study))
-
-
-def copies_of(study: Study) -> Path | None:
-    """The folder with local copies of hub datasets and models that a study names, or None.
-
-    A relative one starts at the study file's folder.
-    """
-    return resolve(study.data, study.folder) if study.data else None
-
-
-def load_data(
-    study: Study, base: Callable[[], Engine] | None
-) -> tuple[Sequence[LoadedSource], Sequence[LoadedTarget]]:
-    """Sources and targets of a study, rendered; DataError holds all that is wrong with them.
-
-    base: called only where a text cannot be rendered or counted without the base, which takes
-        long to load; None where no base is at hand: conversations get a stand-in's form, tokens are guessed.
-    """
-    with paused():
-        from traitmap.data.targets import load_targets  # lm-eval: seconds, and garbage that stays
-
-    if base is None:
-        with passing_over():
-            return load_sources(study, plain_chat, rough_token_counts), load_targets(study, plain_chat)
-
-    def render_chat(
-        messages: Sequence[Mapping[str, Any]],
-        add_generation_prompt: bool,
-        tools: Sequence[Mapping[str, Any]] = (),
-    ) -> str:
-        if tools:
-            return base().render_chat(messages, add_generation_prompt, tools)
-        return base().render_chat(messages, add_generation_prompt)
-
-    def token_counts(texts: Sequence[str]) -> list[int]:
-        return base().token_counts(texts)
-
-    with passing_over():
-        return load_sources(study, render_chat, token_counts), load_targets(study, render_chat)
 
 
 @dataclass(frozen=True)
@@ -126,9 +85,9 @@ class Check:
 
     sources: previews with rendered examples and label words. lengths: tokens of each source's examples.
     contamination: items of the targets that occur in the training data.
-    adapters_to_train, cells_to_evaluate: what of the plan the run folder does not hold yet.
-    estimate: tokens, time and disk of that. notes: what these figures rest on, where nothing was measured.
-    warnings: what is seldom meant between sources and targets.
+    outlook: what of the plan the run folder holds, what is to be done, and why.
+    estimate: tokens, time and disk of what is to be done. notes: what is kept and to do, in words, and what
+    these figures rest on. warnings: what is seldom meant between sources and targets.
     """
 
     study: Study
@@ -137,13 +96,22 @@ class Check:
     targets: tuple[LoadedTarget, ...]
     plan: Plan
     contamination: analysis.Contamination
-    adapters_to_train: int
-    cells_to_evaluate: int
+    outlook: Outlook
     estimate: CostEstimate
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     __repr__ = outline
+
+    @property
+    def adapters_to_train(self) -> int:
+        """Adapters of the plan that the run folder does not hold yet."""
+        return len(self.outlook.adapters)
+
+    @property
+    def cells_to_evaluate(self) -> int:
+        """Cells of the plan that the run folder does not hold yet."""
+        return len(self.outlook.cells)
 
     def to_json(self) -> dict[str, Any]:
         """What the command prints: names and counts of sources and targets, the plan's size, the estimate.
@@ -178,6 +146,7 @@ class Check:
             "cells": len(self.plan.cells),
             "contamination": self.contamination.to_json(),
             "cells_to_evaluate": self.cells_to_evaluate,
+            "outlook": self.outlook.to_json(),
             "estimate": jsonable(asdict(self.estimate)),
             "notes": list(self.notes),
             "warnings": list(self.warnings),
@@ -200,7 +169,7 @@ def check(
 
     Raises StudyError with all faults.
     """
-    study = study_in_order(study, data)
+    study, renamed = with_known_names(study_in_order(study, data))
     absent = ""
     if engine is None:
         engine, absent = open_engine_if_present(
@@ -209,7 +178,7 @@ def check(
     sources, targets = loaded_data(study, (lambda: engine) if engine else None)
     if engine is not None:
         sources, targets = with_caveats(sources, targets, engine)
-        _require_possible(study, sources, targets, engine)
+        require_possible(study, sources, targets, engine)
     digest = engine.base_digest if engine else ""
     token_counts = engine.token_counts if engine else rough_token_counts
     plan = make_plan(study=study, sources=sources, targets=targets, base_digest=digest)
@@ -220,8 +189,13 @@ def check(
     elif used != study.model:
         base_notes = (f"the base is the copy in {used.path}, not the hub's.",)
     cost, notes = _unit_cost(study, engine if measure else None, sources, targets)
-    adapters, cells = pending_units(
-        plan=plan, folder=run_folder(study), base_digest=digest, sources=sources, targets=targets
+    ahead = outlook(
+        plan=plan,
+        folder=run_folder(study),
+        base_digest=digest,
+        sources=sources,
+        targets=targets,
+        renamed=renamed,
     )
     return Check(
         study=study,
@@ -230,111 +204,25 @@ def check(
         targets=tuple(targets),
         plan=plan,
         contamination=contamination_of(sources, targets),
-        adapters_to_train=len(adapters),
-        cells_to_evaluate=len(cells),
+        outlook=ahead,
         estimate=estimate(
-            adapters=adapters,
-            cells=cells,
+            adapters=ahead.adapters,
+            cells=ahead.cells,
             sources=sources,
             targets=targets,
             token_counts=token_counts,
             cost=cost,
         ),
-        notes=(system_note(), *code_that_runs(study), *base_notes, *notes_of(engine, study.lora), *notes),
+        notes=(
+            *ahead.lines,
+            system_note(),
+            *code_that_runs(study),
+            *base_notes,
+            *notes_of(engine, study.lora),
+            *notes,
+        ),
         warnings=pair_notes(study, sources, targets),
     )
-
-
-def with_caveats(
-    sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget], engine: Engine
-) -> tuple[list[LoadedSource], list[LoadedTarget]]:
-    """Sources and targets with what the base's tokens and length do to them, so that it is told and kept.
-
-    A source's ``warnings`` then also hold what its preview tells.
-    """
-    warned = []
-    for source in sources:
-        of_tokens = engine.example_caveats(source.examples, source.training) if source.examples else ()
-        told = (*preview_source(source).warnings, *(caveat.text for caveat in of_tokens))
-        warned.append(replace(source, warnings=told))
-    return warned, [
-        replace(target, caveats=(*target.caveats, *engine.request_caveats(target.requests)))
-        for target in targets
-    ]
-
-
-def _require_possible(
-    study: Study, sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget], engine: Engine
-) -> None:
-    """StudyError for what a run would fail on: adapters that do not fit, items that cannot be asked."""
-    places: list[tuple[tuple[str | int, ...], str]] = []
-    for at, source in enumerate(study.sources):
-        adapter = next((loaded.adapter for loaded in sources if loaded.name == source.name), None)
-        if isinstance(adapter, Path) and engine.conditions.get("engine") == "local":
-            try:
-                engine.answer((), adapter)
-            except (ModelError, EngineError) as error:
-                places.append((("sources", at, "adapter"), str(error)))
-    for target in targets:
-        reasons = [caveat.text for caveat in target.caveats if caveat.fatal]
-        for at, given in enumerate(study.targets) if reasons else ():
-            of_group = target.name.startswith(f"{given.name}.")
-            of_pack = given.pack is not None and task_stem(given.pack) in target.tags
-            if target.name == given.name or of_group or of_pack:
-                key = next(key for key in ("task", "path", "pack") if getattr(given, key) is not None)
-                places += [(("targets", at, key), f"target {target.name!r}: {reason}") for reason in reasons]
-        for at, source in enumerate(study.sources) if reasons else ():
-            if (own := target_of(source)) is not None and own.name == target.name:
-                text = f"target {target.name!r}"
-                places += [(("sources", at, "target"), f"{text}: {reason}") for reason in reasons]
-    if places:
-        file = study.path if study.path is not None and study.path.is_file() else None
-        draft = read_draft(file) if file else StudyDraft(Path(study.name), ())
-        raise StudyError(str(file or study.name), [draft.fault(place, reason) for place, reason in places])
-
-
-def told_before(
-    study: Study, sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget], engine: Engine
-) -> list[str]:
-    """What ``check`` would warn of, a line each, for whoever runs a study without it; at most a dozen."""
-    lines = [f"{source.name}: {warning}" for source in sources for warning in source.warnings]
-    lines += [f"{target.name}: {caveat.text}" for target in targets for caveat in target.caveats]
-    refused = (target for target in targets if target.refused)
-    lines += [f"{target.name}: its cells will be missing: {target.refused}" for target in refused]
-    lines += [*pair_notes(study, sources, targets), *code_that_runs(study), *notes_of(engine, study.lora)]
-    if len(lines) > _NOTES:
-        lines[_NOTES - 1 :] = [f"and {len(lines) - _NOTES + 1} more: see `traitmap check`."]
-    return lines
-
-
-def system_note() -> str:
-    """The system that this is, and whether traitmap is tested on it, in a sentence."""
-    system, python = platform.system() or "an unknown system", platform.python_version()
-    if system == "Linux":
-        return f"this system: Linux, Python {python}; traitmap is tested on Linux."
-    return (
-        f"this system: {system}, Python {python}; traitmap is tested on Linux alone. Programs that a model "
-        "wrote are not run here (the sandbox needs Linux); all else is meant to work."
-    )
-
-
-def code_that_runs(study: Study) -> tuple[str, ...]:
-    """What of other people's Python this study lets run on this machine, a sentence for each.
-
-    Empty where both ``trust_remote_code`` and ``allow_code`` are off.
-    """
-    notes = []
-    if study.model.trust_remote_code:
-        notes.append(
-            f"trust_remote_code: the base {study.model.path!r} brings Python code of its own, which runs on "
-            "this machine, outside any sandbox."
-        )
-    if study.allow_code:
-        notes.append(
-            "allow_code: functions of the study's own task files run on this machine, outside any sandbox; "
-            "programs that a model writes run in the sandbox."
-        )
-    return tuple(notes)
 
 
 def _unit_cost(
@@ -370,6 +258,7 @@ def run(
     group_size: int | None = None,
     save_minutes: float = 5.0,
     tell: Callable[[str], None] | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Run:
     """Train, evaluate and store whatever of a study is not done yet.
 
@@ -387,6 +276,8 @@ def run(
         that of it; 0 keeps none. Workers of a cluster keep none.
     tell: gets what ``check`` would warn of, line by line, before the run begins; None tells nothing, and the
         run keeps it all the same (``Run.matrix().conditions``).
+    announce: gets what is kept of earlier runs, what is to do and why, line by line, before the run begins,
+        and whether an interrupted training pass goes on.
 
     Raises StudyError with all faults of the study and its data, RunError where another process writes the
     run. An adapter or cell that fails does not raise: ``Run.status`` tells.
@@ -397,7 +288,7 @@ def run(
     check_executor(executor, address, workers, threads, engine=engine is not None)
     if not 0 <= save_minutes < inf:
         raise RunError(f"save_minutes {save_minutes:g}: give minutes, such as 5, or 0 to keep no state.")
-    checkpoints = Checkpoints(60 * save_minutes, tell or _untold) if save_minutes else None
+    checkpoints = Checkpoints(60 * save_minutes, announce or _untold) if save_minutes else None
     if executor == "ray":
         with cluster_engine(study, address=address, workers=workers, threads=threads) as many:
             return run(
@@ -409,7 +300,9 @@ def run(
                 group_size=group_size,
                 save_minutes=save_minutes,
                 tell=tell,
+                announce=announce,
             )
+    study, renamed = with_known_names(study)
     opened = cache(lambda: engine or load_engine(study))
     sources, targets = loaded_data(study, opened)
     base = opened()
@@ -417,6 +310,18 @@ def run(
     if tell is not None:
         for line in told_before(study, sources, targets, base):
             tell(line)
+    if announce is not None:
+        plan = make_plan(study=study, sources=sources, targets=targets, base_digest=base.base_digest)
+        ahead = outlook(
+            plan=plan,
+            folder=run_folder(study),
+            base_digest=base.base_digest,
+            sources=sources,
+            targets=targets,
+            renamed=renamed,
+        )
+        for line in ahead.lines:
+            announce(line)
     with passing_over(), kept_progress(run_folder(study), giving_back(listener or silent)) as heard:
         if budget is not None:
             from traitmap.api.budget import run_on_budget  # scikit-learn: only here
@@ -491,28 +396,6 @@ def pretrain(
         threads=threads,
     )
     return pretraining.pretrain([Path(text) for text in texts], Path(folder), recipe, listener or silent)
-
-
-def study_in_order(study: Study | str | Path, data: str | Path | None = None) -> Study:
-    """The study, its file and all folders that it names looked at; the rows are ``loaded_data``'s."""
-    if not isinstance(study, Study):
-        return check_file(study, data=data, rows=False)
-    data = study.data if data is None else os.path.abspath(data)
-    if study.path is not None and study.path.is_file():
-        check_file(study.path, data=resolve(data, study.folder) if data else None, rows=False)
-    return study.model_copy(update={"data": str(data)}) if data else study
-
-
-def loaded_data(
-    study: Study, base: Callable[[], Engine] | None
-) -> tuple[Sequence[LoadedSource], Sequence[LoadedTarget]]:
-    """Sources and targets, rendered once. Where that fails, StudyError with every fault at its place."""
-    try:
-        return load_data(study, base)
-    except DataError:
-        if study.path is not None and study.path.is_file():
-            check_file(study.path, data=copies_of(study))
-        raise
 
 
 def write_task_files(study: Any, folder: str | Path) -> tuple[Path, ...]:

@@ -34,7 +34,7 @@ from traitmap.cli.app import (
     takes_table,
     tell,
 )
-from traitmap.errors import UserError
+from traitmap.errors import RunError, UserError
 from traitmap.jsonable import jsonable
 from traitmap.runs.files import write_output
 from traitmap.study.init import write_template
@@ -179,7 +179,7 @@ def run(
         done = api.run(
             study, listener, output=output, budget=budget, seed=seed, data=data, executor=executor,
             address=address, workers=workers, threads=threads, group_size=group_size,
-            save_minutes=save_minutes, tell=lambda line: tell(f"! {line}"),
+            save_minutes=save_minutes, tell=lambda line: tell(f"! {line}"), announce=tell,
         )  # fmt: skip
     if budget is not None and not as_json:
         print_table(tables.spending_view(done.spent() or {}))
@@ -247,10 +247,25 @@ def status(
 ) -> None:
     """What of a run is done, failed and missing.
 
+    With --verify the exit code is 3 where a file is damaged, unreadable or missing.
+
     Example: traitmap status runs/mini
     """
-    state = api.status(run, verify=verify)
+    try:
+        state = api.status(run, verify=verify)
+    except RunError as error:
+        from traitmap.runs.status import damaged_files  # only where the ledger itself cannot be read
+        from traitmap.runs.store import open_store
+
+        if not verify or not (damaged := damaged_files(open_store(run))):
+            raise
+        tell(str(error))
+        for path, why in damaged.items():
+            tell(f"damaged: {path}: {why}")
+        raise typer.Exit(3) from None
     print_json(state.to_json()) if as_json else print_table(tables.status_view(state))
+    if verify and (state.damaged or state.unreadable or state.absent):
+        raise typer.Exit(3)
 
 
 @app.command()

@@ -48,15 +48,18 @@ def load_sources(
 
 
 def repeated(sources: Iterable[LoadedSource]) -> Iterator[tuple[str, SourceProblem]]:
-    """Name and problem of each variation that would give the very adapter that another source gives."""
+    """Name and problem of each source that would give the very adapter that another source gives.
+
+    Those with data of their own draw apart, unless ``draws_as`` says otherwise.
+    """
     first: dict[str, LoadedSource] = {}
     for source in sorted(sources, key=lambda source: source.variation is not None):
         settings = [source.training.model_dump(mode="json"), source.lora.model_dump(mode="json")]
         twin = first.setdefault(digest([source.draws_as, source.digest, *settings]), source)
-        if twin is not source and source.variation is not None:
-            unchanged = twin.name in source.variation.parents
+        if twin is not source and (source.variation is not None or source.drawn_as or twin.drawn_as):
+            unchanged = source.variation is not None and twin.name in source.variation.parents
             same = "it changes nothing in" if unchanged else "it gives the same as"
-            key = next(iter(source.variation.changes), "from")
+            key = next(iter(source.variation.changes), "from") if source.variation else "draws_as"
             message = f"{same} {twin.name!r}; change more, or remove this source"
             yield source.name, SourceProblem(key, message)
 
@@ -113,7 +116,7 @@ class SourceLoader:
     def _mixed(self, source: Source, sources: Sequence[LoadedSource]) -> LoadedSource:
         weights = source.concat or {}
         parts = [(part.examples, weight) for part, weight in zip(sources, weights.values(), strict=True)]
-        rows = concat(parts, [self._generator(part.name, "concat") for part in sources])
+        rows = concat(parts, [self._generator(self._draw_name(part.name), "concat") for part in sources])
         if not all(rows):
             raise SourceError("concat", "a source gets no row at these weights; change them")
         examples = [part.examples[row] for part, places in zip(sources, rows, strict=True) for row in places]
@@ -135,16 +138,17 @@ class SourceLoader:
 
     def _varied(self, source: Source, parent: LoadedSource) -> LoadedSource:
         changes = changes_of(source.model_dump())
-        family = parent.draws_as
+        family = parent.variation.family if parent.variation else parent.name
         rows, examples = list(range(len(parent.examples))), list(parent.examples)
         for key in changes:
             if key in CATALOGUE:
-                rows, examples = self._applied(key, getattr(source, key), rows, examples, family)
+                rows, examples = self._applied(key, getattr(source, key), rows, examples, parent.draws_as)
         loaded = loaded_source(self.study, source, examples, len(parent.examples), parent.label_counts)
         loaded = replace(
             loaded,
             training=loaded.training.model_copy(update=self._training(source, changes)),
             tags=source.tags or parent.tags,
+            drawn_as=parent.drawn_as,
         )
         before = [parent.examples[row] for row in rows]
         changed = [
@@ -187,6 +191,10 @@ class SourceLoader:
             else:
                 advice = "give the source a prompt and a completion"
             raise SourceError(key, f"an example cannot be changed: {error}; {advice}") from None
+
+    def _draw_name(self, name: str) -> str:
+        source = self.study.source(name)
+        return (source.draws_as if source else None) or name
 
     def _generator(self, family: str, kind: str) -> np.random.Generator:
         """The same draw for every dose of a kind, so that small doses are parts of large ones."""

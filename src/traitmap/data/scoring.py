@@ -89,6 +89,38 @@ def score_answers(
     return Scored(tuple(outcomes), aggregates, unknown)
 
 
+def known_answers(
+    task: Task, items: Sequence[Item], outcomes: Mapping[str, Outcome], metric: str
+) -> list[Answer | None]:
+    """What outcomes of the same model tell of the answers to these items; None for each that must be asked.
+
+    outcomes: by the digest of their item, of any items of any task, judged by the same ``metric`` where
+    choices are weighed. One entry per request and repeat, in the order of the requests. An outcome tells the
+    answers where it keeps all that scoring reads: a written text, or the probabilities of choices where
+    no metric asks which text is the greedy one. Those of whole texts are not kept.
+    """
+    weighed = (
+        task.OUTPUT_TYPE == "multiple_choice"
+        and not callable(task.config.process_results)
+        and "exact_match" not in task.aggregation()
+    )
+    answers: list[Answer | None] = []
+    for item in items:
+        outcome, count = outcomes.get(item.digest), sum(instance.repeats for instance in item.instances)
+        logprobs = outcome.choice_logprobs if outcome is not None else None
+        if weighed and outcome is not None and logprobs and len(logprobs) == count == len(item.choices):
+            judged = _judged_choice(metric, logprobs, item.choices)
+            answers += [
+                Answer(logprob=logprob, is_greedy=False, tokens=outcome.output_tokens * (place == judged))
+                for place, logprob in enumerate(logprobs)
+            ]
+        elif task.OUTPUT_TYPE == "generate_until" and count == 1 and outcome and outcome.text is not None:
+            answers.append(Answer(text=outcome.text, tokens=outcome.output_tokens, stopped=outcome.stopped))
+        else:
+            answers += [None] * count
+    return answers
+
+
 def item_metrics(task: Task, items: Sequence[Item]) -> dict[str, dict[str, bool]]:
     """filter -> metric -> whether its value is the mean of item values, found by scoring an empty answer.
 

@@ -84,6 +84,7 @@ class LoadedSource:
     warnings: what a user should know of an adapter that can be used all the same, or of rows that are left
         out and columns that are not used.
     read_as: the format that was recognised, and its rows; empty where templates say what a row is.
+    drawn_as: the name that its training draws under, where that is not ``draws_as``'s usual one.
     """
 
     name: str
@@ -98,6 +99,7 @@ class LoadedSource:
     variation: Lineage | None = None
     warnings: tuple[str, ...] = ()
     read_as: str = ""
+    drawn_as: str = ""
 
     @property
     def draws_as(self) -> str:
@@ -105,7 +107,7 @@ class LoadedSource:
 
         All variations of a source draw as that source does, so that their differences are not the draw's.
         """
-        return self.variation.family if self.variation else self.name
+        return self.drawn_as or (self.variation.family if self.variation else self.name)
 
 
 def examine_source(
@@ -139,7 +141,7 @@ def examine_source(
             rows = _learnt(source, rows, held_out)
     except SourceError as error:
         return [error.problem]
-    drawn = draw(len(rows), source.limit, study.sample_seed, source.name)
+    drawn = draw(len(rows), source.limit, study.sample_seed, source.draws_as or source.name)
     indices = drawn if len(rows) == len(table.rows) else [rows[at] for at in drawn]
     rendered = render_rows(source, table, indices, render_chat)
     if rendered.problems:
@@ -264,7 +266,7 @@ def _task(study: Study, source: Source) -> LoadedSource | list[SourceProblem]:
     try:
         task = open_study_task(study, source.task or "")
         available = training_rows(task)
-        indices = draw(available, source.limit, study.sample_seed, source.name)
+        indices = draw(available, source.limit, study.sample_seed, source.draws_as or source.name)
         examples = training_examples(task, indices)
     except DataError as error:
         return [SourceProblem("task", str(error))]
@@ -301,6 +303,7 @@ def loaded_source(
         label_counts=count_labels(examples, words),
         available=available,
         warnings=warnings,
+        drawn_as=source.draws_as or "",
     )
 
 

@@ -39,9 +39,9 @@ from traitmap.data.harness import (
     reason,
     reproducible,
 )
-from traitmap.data.records import Answer, Caveat, Request
+from traitmap.data.records import Answer, Caveat, Outcome, Request
 from traitmap.data.rows import SourceProblem
-from traitmap.data.scoring import ACCURACIES, Item, Scored, item_metrics, score_answers
+from traitmap.data.scoring import ACCURACIES, Item, Scored, item_metrics, known_answers, score_answers
 from traitmap.data.sources import all_targets, draw
 from traitmap.data.task_groups import GroupTask, group_tasks
 from traitmap.data.task_packs import pack_targets
@@ -108,6 +108,22 @@ class LoadedTarget:
         return score_answers(
             task=self._task, items=self._items, answers=answers, metric=self.metric, filter_name=self.filter
         )
+
+    def known_answers(self, outcomes: Sequence[Outcome], metric: str) -> list[Answer | None]:
+        """Answers to its requests that earlier outcomes of the same model tell; None for each to be asked.
+
+        outcomes: of any items, judged by ``metric``. An item counts as asked before where its document and
+        its rendered requests were the same, and, where answers are sampled, its place among the documents.
+        """
+        sampled = {request.item for request in self.requests if request.seed}
+        by_digest = {one.item_digest: one for one in outcomes}
+        items = [item for item in self._items if item.digest in by_digest]
+        moved = {item.digest for item in items if by_digest[item.digest].item != item.index}
+        drawn_anew = {item.digest for item in items if item.index in sampled} & moved
+        if self.kind == "multiple_choice" and metric != self.metric:
+            return [None] * len(self.requests)  # how long the judged choice is would be unknown
+        known = {digest: one for digest, one in by_digest.items() if digest not in drawn_anew}
+        return known_answers(self._task, self._items, known, self.metric)
 
     def part(self, items: Sequence[int]) -> LoadedTarget:
         """The same target asked only some of its items (indices, rising); it has a digest of its own."""

@@ -152,6 +152,11 @@ def read_scores(path: Path) -> CellScores:
     )
 
 
+def read_conditions(path: Path) -> dict[str, Any]:
+    """What determined a cell, and how it was computed. RunError where the file is damaged or not there."""
+    return dict(json.loads(_read(path, []).schema.metadata[METADATA])["conditions"])
+
+
 def read_item_digests(path: Path) -> list[str]:
     """The digest of every item of a cell, in the order of the items. RunError where the file is damaged."""
     return [str(value) for value in _read(path, ["item_digest"])["item_digest"].to_pylist()]
@@ -166,9 +171,10 @@ def read_aggregates(path: Path) -> dict[str, float]:
 
 
 def cell_fault(path: Path) -> str:
-    """Why a cell's file cannot be used, by its checksums; nothing where it reads back as it was written.
+    """Why a cell's file is damaged, by its checksums; nothing where it reads back as it was written.
 
     path: ``<key>.parquet``; a file that is not there is a fault too. All columns are read and checked.
+    OSError where the system does not give the file.
     """
     try:
         _read(path, None)

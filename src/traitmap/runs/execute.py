@@ -176,7 +176,13 @@ def _evaluate(run: RunState, engine: Engine, cells: Sequence[CellUnit], listener
         meter.detail = row_name(unit) + f" -> {unit.target}"
         if not run.settle_unasked(unit):
             try:
-                result = answer_and_score(engine, run.targets[unit.target], run.adapter_of(unit), meter.hear)
+                result = answer_and_score(
+                    engine,
+                    run.targets[unit.target],
+                    run.adapter_of(unit),
+                    meter.hear,
+                    run.outcomes_before(unit),
+                )
             except Exception as error:
                 if disk_trouble(error):
                     raise

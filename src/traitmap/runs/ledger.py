@@ -17,9 +17,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from traitmap.errors import RunError
-from traitmap.runs.files import read_record, write_sealed_json
+from traitmap.runs.files import files_in, read_record, write_sealed_json
 from traitmap.runs.plan import CellUnit
-from traitmap.runs.store import RunStore, trained_adapters
+from traitmap.runs.store import FORMAT, RunStore, refuse_newer, side_records, trained_adapters
 from traitmap.study.paths import digest
 from traitmap.study.settings import BASELINE
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from traitmap.data.targets import LoadedTarget
 
 
-FORMAT = 1
 ITEM_GROUPS = "item_groups.json"
+GONE = "it was done and its files are gone; `traitmap run` computes it anew"
 Status = Literal["done", "failed", "missing"]
 
 
@@ -57,6 +57,7 @@ class CellEntry:
     """One cell: (source, seed, target); the base's cells have the source ``__baseline__`` and no seed.
 
     key: name of its file, None until the adapter is there. seconds: of computing it, None where unknown.
+    earlier: name of the file of a cell that is there and holds other items, until this one is.
     """
 
     source: str
@@ -66,6 +67,7 @@ class CellEntry:
     status: Status = "missing"
     reason: str = ""
     seconds: float | None = None
+    earlier: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Ledger:
 
     study: digest of the study. base: digest of the base; model: where it came from.
     conditions: of the engine. sources, targets: what each is, plain JSON data with at least ``name``.
+    records: files beside ledger, cells and adapters that the run has had, seen from its folder; what of them
+    is not there is lost.
     """
 
     name: str
@@ -86,6 +90,7 @@ class Ledger:
     targets: tuple[Mapping[str, Any], ...]
     adapters: tuple[AdapterEntry, ...]
     cells: tuple[CellEntry, ...]
+    records: tuple[str, ...] = ()
 
 
 def describe_source(source: LoadedSource) -> dict[str, Any]:
@@ -151,22 +156,28 @@ def describe_target(target: LoadedTarget) -> dict[str, Any]:
 
 
 def write_ledger(store: RunStore, ledger: Ledger) -> None:
-    """Write the ledger atomically. Needs the lock."""
+    """Write the ledger atomically, with the files that stand beside it by now. Needs the lock."""
     content = {name: value for name, value in vars(ledger).items() if name not in ("adapters", "cells")}
     content["adapters"] = [{**vars(entry), "report": dict(entry.report)} for entry in ledger.adapters]
-    content["cells"] = [vars(entry) for entry in ledger.cells]
+    content["cells"] = [
+        {name: value for name, value in vars(entry).items() if name != "earlier" or value}
+        for entry in ledger.cells
+    ]
+    content["records"] = sorted({*ledger.records, *side_records(store)})
     write_sealed_json(store.ledger, {"format": FORMAT, **content})
 
 
 def read_ledger(store: RunStore) -> Ledger:
     """The ledger, brought up to date: what stands whole in the folder is done, whatever was written last.
 
-    RunError where it is damaged or of another version.
+    What was done and is not there any more is missing, with the reason ``GONE``. RunError where the ledger is
+    damaged or of another version, OSError where the system does not give it.
     """
 
     def parse(raw: dict[str, Any]) -> Ledger:
         if raw.pop("format") != FORMAT:
             raise RunError(f"{store.ledger}: written by another version of traitmap; run the study again.")
+        raw["records"] = tuple(map(str, raw.get("records", ())))
         adapters = tuple(AdapterEntry(**entry) for entry in raw.pop("adapters"))
         cells = tuple(CellEntry(**entry) for entry in raw.pop("cells"))
         for name in ("seeds", "sources", "targets"):
@@ -175,17 +186,18 @@ def read_ledger(store: RunStore) -> Ledger:
         _check_shapes(ledger)
         return ledger
 
+    refuse_newer(store)
     try:
         ledger = read_record(store.ledger, parse, advice="`traitmap run` writes it anew")
     except FileNotFoundError:
         raise RunError(f"{store.folder}: holds no run.json, so it is no run folder.") from None
-    present = {path.stem for path in store.cells.glob("[!.]*.parquet")}
+    present = {path.stem for path in files_in(store.cells, "[!.]*.parquet")}
     trained, adapters = trained_adapters(store), []
     for entry in ledger.adapters:
         if entry.key is not None and (adapter := trained.get(entry.key)):
             entry = replace(entry, status="done", digest=adapter.digest, reason="")
         elif entry.key is not None and entry.status == "done":
-            entry = replace(entry, status="missing", digest=None)
+            entry = replace(entry, status="missing", digest=None, reason=GONE)
         adapters.append(entry)
     return replace(
         ledger,
@@ -215,6 +227,9 @@ def _check_shapes(ledger: Ledger) -> None:
         key = unit.key is None or (isinstance(unit.key, str) and _KEY.fullmatch(unit.key) is not None)
         _require(key, f"{unit.key!r} is no key")
         _require(isinstance(unit.reason, str), "a reason is no text")
+        earlier = unit.earlier if isinstance(unit, CellEntry) else None
+        key = earlier is None or (isinstance(earlier, str) and _KEY.fullmatch(earlier) is not None)
+        _require(key, f"{earlier!r} is no key")
         _require(unit.status in ("done", "failed", "missing"), f"{unit.status!r} is no status")
     for cell in ledger.cells:
         _require(cell.target in targets, f"{cell.target!r} is none of its targets")
@@ -229,7 +244,7 @@ def _current(entry: CellEntry, present: bool) -> CellEntry:
     """The entry of a cell, brought up to date with whether its file is present."""
     if present:
         return replace(entry, status="done", reason="")
-    return replace(entry, status="missing") if entry.status == "done" else entry
+    return replace(entry, status="missing", reason=GONE) if entry.status == "done" else entry
 
 
 PARTS_FORMAT = 1

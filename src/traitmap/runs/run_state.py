@@ -11,17 +11,17 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traitmap.data.records import AdapterPlace
+from traitmap.data.records import AdapterPlace, Outcome
 from traitmap.engine.contract import Engine, PassCheckpoint, TrainingJob, TrainingReport
 from traitmap.engine.pass_state import read_state
-from traitmap.errors import ModelError, RunError, TraitmapError, UserError
+from traitmap.errors import ModelError, NewerRunError, RunError, TraitmapError, UserError
 from traitmap.progress import Listener, silent
-from traitmap.runs.cells import CellResult, outcome_table, write_cells
+from traitmap.runs.cells import CellResult, outcome_table, read_conditions, read_outcomes, write_cells
 from traitmap.runs.cost import rough_token_counts, training_tokens
 from traitmap.runs.files import disk_trouble, partial_path, publish, removed_on_failure, sync
 from traitmap.runs.ledger import (
@@ -31,6 +31,7 @@ from traitmap.runs.ledger import (
     describe_source,
     describe_target,
     read_ledger,
+    read_parts,
     write_ledger,
 )
 from traitmap.runs.plan import AdapterUnit, CellUnit, Plan, adapter_digest, cell_key, make_plan
@@ -88,14 +89,19 @@ def answer_and_score(
     target: LoadedTarget,
     adapter: AdapterPlace | None,
     listener: Listener = silent,
+    before: tuple[Sequence[Outcome], str] | None = None,
 ) -> CellResult:
     """One cell: answers to all requests of a target, scored. Nothing of any other cell has a part in it.
 
     adapter: a PEFT directory, one that a server holds, or None for the base. Its seconds are those of
-    answering and scoring. Raises what the engine or the scoring raises.
+    answering and scoring. before: outcomes of the same adapter on items of the target, and the metric that
+    judged them: only what they do not tell is asked. Raises what the engine or the scoring raises.
     """
     started = time.monotonic()
-    scored = target.score(engine.answer(target.requests, adapter, listener))
+    known = target.known_answers(*before) if before else [None] * len(target.requests)
+    asked = [request for request, answer in zip(target.requests, known, strict=True) if answer is None]
+    fresh = iter(engine.answer(asked, adapter, listener) if asked else ())
+    scored = target.score([next(fresh) if answer is None else answer for answer in known])
     seconds = round(time.monotonic() - started, 3)
     return CellResult(outcome_table(scored.outcomes), dict(scored.aggregates), seconds)
 
@@ -162,7 +168,8 @@ class Checkpoints:
 class RunState:
     """A run in progress: the plan, and the ledger's entries as they stand. Needs the lock.
 
-    checkpoints: of training passes on this machine; None where they keep nothing.
+    checkpoints: of training passes on this machine; None where they keep nothing. parts: keys of cells that
+    hold some items of a unit.
     """
 
     store: RunStore
@@ -174,6 +181,7 @@ class RunState:
     cells: dict[CellUnit, CellEntry]
     record: Callable[[RunStore, Ledger], None] = write_ledger
     checkpoints: Checkpoints | None = None
+    parts: Mapping[CellUnit, str] = field(default_factory=dict)
 
     def write(self) -> None:
         """Keep the entries as they stand."""
@@ -184,7 +192,8 @@ class RunState:
         """Bring a cell's entry up to date with its adapter: its key, or why it cannot have one.
 
         A file that is there counts whatever the ledger says, if it is whole; a damaged one goes to the
-        quarantine. A failure stays a failure until the cell is computed.
+        quarantine. A failure stays a failure until the cell is computed. A cell that the unit had under
+        another key is remembered until then, since its items need not be asked again.
         """
         digest, entry = None, CellEntry(unit.source, unit.seed, unit.target, None)
         if unit.source != BASELINE:
@@ -195,10 +204,14 @@ class RunState:
                 self.cells[unit] = failed if adapter.status == "failed" else entry
                 return
         key = cell_key(self.head.base, digest, self.targets[unit.target].digest)
-        if self.cells[unit].key == key:
-            entry = self.cells[unit]
+        listed = self.cells[unit]
+        if listed.key == key:
+            entry = listed
+        else:
+            done = listed.key is not None and self.store.cell(listed.key).exists()
+            entry = replace(entry, earlier=listed.key if done else listed.earlier)
         if check_cell(self.store, key):
-            self.cells[unit] = replace(entry, key=key, status="done", reason="")
+            self.cells[unit] = replace(entry, key=key, status="done", reason="", earlier=None)
         elif entry.status != "failed":
             self.cells[unit] = replace(entry, key=key, status="missing", seconds=None)
 
@@ -308,7 +321,26 @@ class RunState:
             cells.append((self.store.cell(key), result, self.cell_conditions(unit)))
         write_cells(cells)
         for unit, result in results:
-            self.cells[unit] = replace(self.cells[unit], status="done", reason="", seconds=result.seconds)
+            entry = replace(self.cells[unit], status="done", reason="", earlier=None)
+            self.cells[unit] = replace(entry, seconds=result.seconds)
+
+    def outcomes_before(self, unit: CellUnit) -> tuple[Sequence[Outcome], str] | None:
+        """Outcomes of a cell's adapter on its target from earlier cells, and the metric that judged them.
+
+        None where there are none, or the files are damaged or of another adapter or base.
+        """
+        digest = None if unit.source == BASELINE else self.adapters[unit.source, unit.seed].digest
+        for key in (self.cells[unit].earlier, self.parts.get(unit)):
+            if key is None or key == self.cells[unit].key:
+                continue
+            try:
+                path = self.store.cell(key)
+                conditions = read_conditions(path)
+                if (conditions.get("base"), conditions.get("adapter")) == (self.head.base, digest):
+                    return read_outcomes(path), str(conditions.get("metric"))
+            except RunError:
+                continue
+        return None
 
     def fail_cell(self, unit: CellUnit, reason: str) -> None:
         """Say why a cell is not there."""
@@ -322,7 +354,7 @@ class RunState:
         entry, refused = self.cells[unit], self.targets[unit.target].refused
         assert entry.key is not None
         if self.store.cell(entry.key).exists():
-            self.cells[unit] = replace(entry, status="done", reason="")
+            self.cells[unit] = replace(entry, status="done", reason="", earlier=None)
             return True
         if refused:
             self.fail_cell(unit, refused)
@@ -396,6 +428,7 @@ def open_run(
         targets=tuple(describe_target(target) for target in targets),
         adapters=(),
         cells=(),
+        records=before.records if before else (),
     )
     former = {CellUnit(cell.source, cell.seed, cell.target): cell for cell in before.cells} if before else {}
     run = RunState(
@@ -410,6 +443,11 @@ def open_run(
             for unit in plan.cells
         },
         checkpoints=checkpoints,
+        parts={
+            CellUnit(cell.source, cell.seed, cell.target): cell.key
+            for cell in _parts_before(store)
+            if cell.key is not None and cell.status == "done"
+        },
     )
     for unit in plan.cells:
         run.find_cell(unit)
@@ -452,6 +490,8 @@ def _ledger_before(store: RunStore, base_digest: str) -> Ledger | None:
     """What the folder's last run knew; None where there was none, or its ledger cannot be read."""
     try:
         before = read_ledger(store)
+    except NewerRunError:
+        raise
     except RunError:
         return None
     if before.base != base_digest:
@@ -462,6 +502,14 @@ def _ledger_before(store: RunStore, base_digest: str) -> Ledger | None:
             "or remove this folder."
         )
     return before
+
+
+def _parts_before(store: RunStore) -> tuple[CellEntry, ...]:
+    """Partial cells of the folder's last run; none where their list cannot be read."""
+    try:
+        return read_parts(store).cells
+    except RunError:
+        return ()
 
 
 def _adapter_entries(

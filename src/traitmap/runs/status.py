@@ -24,8 +24,16 @@ from traitmap.errors import ModelError
 from traitmap.jsonable import outline
 from traitmap.progress import Listener, Progress
 from traitmap.runs.cells import cell_fault
-from traitmap.runs.files import PARTIAL, QUARANTINE, Quarantined, quarantined, write_json
-from traitmap.runs.ledger import AdapterEntry, CellEntry, Ledger, read_ledger, read_parts
+from traitmap.runs.files import (
+    PARTIAL,
+    QUARANTINE,
+    Quarantined,
+    files_in,
+    json_fault,
+    quarantined,
+    write_json,
+)
+from traitmap.runs.ledger import GONE, AdapterEntry, CellEntry, Ledger, read_ledger, read_parts
 from traitmap.runs.plan import AdapterUnit, CellUnit, Plan, adapter_digest, cell_key
 from traitmap.runs.store import (
     RunStore,
@@ -33,12 +41,12 @@ from traitmap.runs.store import (
     held_lock,
     lock_holder,
     open_store,
-    record_faults,
+    record_files,
     strike_off,
     trained_adapters,
     written_folders,
 )
-from traitmap.runs.texts import text_faults, text_files
+from traitmap.runs.texts import text_fault, text_files
 from traitmap.study.settings import BASELINE
 
 if TYPE_CHECKING:
@@ -49,16 +57,82 @@ if TYPE_CHECKING:
 _READERS = 2  # threads; Arrow reads and hashes without holding the others up
 
 
-def damaged_files(store: RunStore) -> dict[str, str]:
-    """Damaged files, seen from the run folder, each with its reason. Changes nothing, needs no lock.
+@dataclass(frozen=True)
+class FileFaults:
+    """What is wrong with the files of a run, each seen from its folder, with the reason.
 
-    Every file is read: records, texts, adapters and cells. What is in the quarantine already is not listed.
+    damaged: they are not what was written. unreadable: the system does not give them, so that nobody knows
+    whether they are whole. absent: the run has had them (``absent_files``).
     """
-    faults = {**record_faults(store), **text_faults(store)}
-    for adapter in trained_adapters(store).values():
-        faults[store.adapter(adapter.key)] = adapter_fault(store, adapter)
-    faults |= cell_faults(store.cells.glob("[!.]*.parquet"))
-    return {path.relative_to(store.folder).as_posix(): why for path, why in sorted(faults.items()) if why}
+
+    damaged: tuple[tuple[str, str], ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
+    absent: tuple[tuple[str, str], ...] = ()
+
+
+def file_faults(store: RunStore, ledger: Ledger | None) -> FileFaults:
+    """Every file of a run held against its checksum. Changes nothing, needs no lock.
+
+    Records, texts, adapters and cells are read, cells by ``_READERS`` threads; what is in the quarantine
+    already is not listed. ledger: what the run has had; None where nobody knows.
+    """
+    adapters = {store.adapter(adapter.key): adapter for adapter in trained_adapters(store).values()}
+    checks: dict[Path, Callable[[Path], str]] = dict.fromkeys(record_files(store), json_fault)
+    checks |= dict.fromkeys(files_in(store.texts, "[!.]*.parquet"), text_fault)
+    checks |= dict.fromkeys(adapters, lambda place: adapter_fault(store, adapters[place]))
+    checks |= dict.fromkeys(files_in(store.cells, "[!.]*.parquet"), cell_fault)
+    ordered = sorted(checks)
+
+    def fault(path: Path) -> tuple[str, bool]:
+        try:
+            return checks[path](path), False
+        except OSError as error:
+            return f"cannot be read ({error.strerror or error})", True
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = [
+            (path.relative_to(store.folder).as_posix(), *entry)
+            for path, entry in zip(ordered, pool.map(fault, ordered), strict=True)
+        ]
+    return FileFaults(
+        damaged=tuple((path, why) for path, why, refused in found if why and not refused),
+        unreadable=tuple((path, why) for path, why, refused in found if refused),
+        absent=() if ledger is None else tuple(absent_files(store, ledger).items()),
+    )
+
+
+def damaged_files(store: RunStore) -> dict[str, str]:
+    """Damaged files, seen from the run folder, each with its reason; see ``file_faults``."""
+    return dict(file_faults(store, None).damaged)
+
+
+_LOSSES = {
+    "contamination.json": "overlap of test items with the training data is not compared; `traitmap run` does",
+    "item_groups.json": "items that repeat may count more than once; `traitmap run` compares them again",
+    "parts.json": "cells measured in part are not known; `traitmap run --budget` measures them again",
+    "budget.json": "what the budget was spent on is not known; `traitmap run --budget` writes it again",
+    "completion.json": "what was predicted is not known; `traitmap run --budget` predicts it again",
+}
+_LOST_TEXTS = "why gains are what they are cannot be told without texts; `traitmap run` keeps them again"
+
+
+def absent_files(store: RunStore, ledger: Ledger) -> dict[str, str]:
+    """What the run has had and lacks, seen from its folder, each with what is lost and how it comes back.
+
+    By the ledger: records and texts that it lists, adapters and cells that it counts as done. Texts of
+    sources and targets that the study has no more are not needed. Looks at names only.
+    """
+    needed = {path.relative_to(store.folder).as_posix() for path in text_files(store, ledger)}
+    absent = {
+        name: _LOST_TEXTS if name in needed else _LOSSES.get(name, "`traitmap run` writes it again")
+        for name in ledger.records
+        if (name in needed or not name.startswith("texts/")) and not (store.folder / name).exists()
+    }
+    for unit in (*ledger.adapters, *ledger.cells):
+        if unit.reason == GONE and unit.key is not None:
+            path = store.adapter(unit.key) if isinstance(unit, AdapterEntry) else store.cell(unit.key)
+            absent[path.relative_to(store.folder).as_posix()] = unit.reason
+    return absent
 
 
 def cell_faults(paths: Iterable[Path]) -> dict[Path, str]:
@@ -100,8 +174,9 @@ class RunStatus:
     cells that are not done, those that a run on a budget took up, by what came of the items it asked.
     failures: in the order of the study; the cells of an adapter that failed are counted as failed, and the
     adapter alone is listed. bytes: used on the disk. running: the process that is running it now, or None,
-    and host: its machine. quarantine: damaged files that were moved out of the way. damaged: files that do
-    not agree with their checksums and are still in their places, path and reason; None where nobody looked.
+    and host: its machine. quarantine: damaged files that were moved out of the way. damaged: files that are
+    not what was written and are still in their places, path and reason; unreadable: files that the system
+    does not give; both None where nobody looked. absent: files that the run has had and lacks.
     """
 
     name: str
@@ -116,6 +191,8 @@ class RunStatus:
     host: str = ""
     quarantine: tuple[Quarantined, ...] = ()
     damaged: tuple[tuple[str, str], ...] | None = None
+    unreadable: tuple[tuple[str, str], ...] | None = None
+    absent: tuple[tuple[str, str], ...] = ()
 
     __repr__ = outline
 
@@ -157,6 +234,10 @@ def run_status(run: RunStore | str | Path, *, verify: bool = False) -> RunStatus
         for cell in (*ledger.cells, *partial)
         if cell.status == "failed" and (cell.source, cell.seed) not in broken
     ]
+    if verify:
+        faults = file_faults(store, ledger)
+    else:
+        faults = FileFaults(absent=tuple(absent_files(store, ledger).items()))
     total = 0
     for path in store.folder.rglob("*"):
         with suppress(FileNotFoundError):  # renamed or removed while we look
@@ -173,7 +254,9 @@ def run_status(run: RunStore | str | Path, *, verify: bool = False) -> RunStatus
         running=holder.pid if holder else None,
         host=holder.host if holder else "",
         quarantine=quarantined(store.folder),
-        damaged=tuple(damaged_files(store).items()) if verify else None,
+        damaged=faults.damaged if verify else None,
+        unreadable=faults.unreadable if verify else None,
+        absent=faults.absent,
     )
 
 
@@ -259,6 +342,7 @@ def find_waste(store: RunStore) -> tuple[Waste, ...]:
         add(_listed(folder, "*.damaged-[0-9]*"), "quarantine", "damaged, set aside by an earlier version")
     ledger = read_ledger(store)
     needed = {cell.key for cell in (*ledger.cells, *read_parts(store).cells)}
+    needed |= {cell.earlier for cell in ledger.cells}
     add((p for p in _listed(store.cells, "[!.]*.parquet") if p.stem not in needed), "cell", former)
     needed = {adapter.key for adapter in ledger.adapters}
     add((p for p in _listed(store.adapters, "[0-9a-f]" * 32) if p.name not in needed), "adapter", former)
@@ -297,7 +381,7 @@ def remove_waste(store: RunStore) -> tuple[Waste, ...]:
 
 def _listed(folder: Path, pattern: str) -> list[Path]:
     """Sorted matches in a folder of the run itself: behind a link lies somebody else's."""
-    return sorted(folder.glob(pattern)) if folder.is_dir() and not folder.is_symlink() else []
+    return files_in(folder, pattern) if not folder.is_symlink() else []
 
 
 def _bytes(path: Path) -> int:

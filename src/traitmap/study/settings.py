@@ -286,6 +286,8 @@ class Source(Settings):
     target: a file that is asked as this source teaches (a target of its own, see below), or ``true`` for a
         part of the source's own rows, which is then not learnt.
     tags: words such as a task family; traits are named after tags that their targets share.
+    draws_as: the name under which its rows, first weights and order are drawn, without it its own. A run
+        fills it in for a source that it knows under a former name, so that renaming trains nothing anew.
     train: false for a source that only serves others as material.
     balance: as many rows of every class as the rarest has.
     class_weights: a weight for each label word; shares of the rows are proportional to them.
@@ -327,6 +329,7 @@ class Source(Settings):
     lora: Annotated[dict[str, Any], AfterValidator(partial(override, Lora))] = Field(default_factory=dict)
     target: OwnTarget | None = None
     tags: tuple[Text, ...] = ()
+    draws_as: Name | None = None
     train: bool = True
     balance: bool | None = None
     class_weights: Annotated[dict[str, Weight], CLASS_WEIGHTS] | None = None

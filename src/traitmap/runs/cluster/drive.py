@@ -302,7 +302,8 @@ class Drive:
                     self.adapters.popitem(last=False)
             self.adapters.move_to_end(digest)
             adapter = self.adapters[digest]
-        return member.handle.score.remote(self.targets[target.digest], adapter)
+        before = self.run.outcomes_before(unit)
+        return member.handle.score.remote(self.targets[target.digest], adapter, before)
 
     def _collect(self) -> None:
         """Wait for results, for a moment, and take in all that are there."""

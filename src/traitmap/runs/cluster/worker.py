@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from traitmap.data.records import AdapterPlace, Answer, Caveat, Example, Request
+from traitmap.data.records import AdapterPlace, Answer, Caveat, Example, Outcome, Request
 from traitmap.engine.contract import Engine, TrainingJob
 from traitmap.errors import ModelError, RunError
 from traitmap.runs.cells import CellResult
@@ -135,8 +135,16 @@ class Worker:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def score(self, target: Sent, adapter: Sent | AdapterPlace | None) -> CellResult | UnitFailure:
-        """One cell, or why there is none. A target or an adapter that is here is not fetched again."""
+    def score(
+        self,
+        target: Sent,
+        adapter: Sent | AdapterPlace | None,
+        before: tuple[Sequence[Outcome], str] | None = None,
+    ) -> CellResult | UnitFailure:
+        """One cell, or why there is none. A target or an adapter that is here is not fetched again.
+
+        before: as for ``answer_and_score``.
+        """
         try:
             if target.digest not in self.targets:
                 install(target.modules)
@@ -144,7 +152,8 @@ class Worker:
                 if len(self.targets) > KEPT_TARGETS:
                     self.targets.popitem(last=False)
             self.targets.move_to_end(target.digest)
-            return answer_and_score(self.engine, self.targets[target.digest], self._place(adapter))
+            held = self.targets[target.digest]
+            return answer_and_score(self.engine, held, self._place(adapter), before=before)
         except Exception as error:
             return failure_of(error)
 
