@@ -7,6 +7,7 @@ TraitmapError
 │   ├── ModelError       a base model or adapter cannot be used, and why
 │   ├── MatrixError      a matrix file or a run cannot be read as a transfer matrix
 │   └── RunError         a run folder is locked, damaged, or belongs to another study
+│       └── NewerRunError    a newer traitmap wrote it: nothing of it is read or changed
 └── EngineError          the engine failed on good input: a defect, or memory ran out
 """
 
@@ -69,6 +70,10 @@ class MatrixError(UserError):
 
 class RunError(UserError):
     """A run folder is locked, damaged, or belongs to another study."""
+
+
+class NewerRunError(RunError):
+    """A run folder in the format of a newer traitmap, which this one would misread and overwrite."""
 
 
 class EngineError(TraitmapError):

@@ -54,7 +54,8 @@ def told(store: RunStore) -> dict[str, object]:
         matrix = build_matrix(store)
     except RunError:
         return {}
-    found = {f"condition {key}": value for key, value in matrix.to_json()["conditions"].items()}
+    conditions = matrix.to_json()["conditions"].items()
+    found = {f"condition {key}": value for key, value in conditions if key != "absent"}
     for cell in (*matrix.cells, *matrix.base_cells):
         known = cell.status == "measured"
         place = f"{cell.source} {cell.seed} {cell.target}"

@@ -178,7 +178,7 @@ def test_the_status_names_quarantine_and_damage_in_words(tmp_path: Path) -> None
     said = console.file.getvalue()
     assert f"damaged and moved to quarantine/{first.name}.1: cells/{first.name}: " in said
     assert f"damaged: cells/{second.name}: " in said
-    assert "makes what is damaged anew" in said
+    assert "makes what is damaged or missing anew" in said
     run(tmp_path)
     console.print(status_view(run_status(store, verify=True)))
     assert "Every file agrees with its checksum.\nComplete." in console.file.getvalue()

@@ -41,6 +41,7 @@ from traitmap.runs.ledger import (
     read_ledger,
     read_parts,
 )
+from traitmap.runs.status import absent_files
 from traitmap.runs.store import RunStore, open_store, read_study
 from traitmap.study.settings import BASELINE
 
@@ -388,6 +389,7 @@ def _conditions(store: RunStore, ledger: Ledger) -> dict[str, Any]:
         "shared_items": repeats["shared"],
         "study_digest": ledger.study,
         "study": read_study(store),
+        **({"absent": absent} if (absent := absent_files(store, ledger)) else {}),
     }
 
 

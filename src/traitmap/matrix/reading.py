@@ -108,6 +108,7 @@ class Reading:
         further dataset.
     target_caveats, source_caveats: (T,) and (S,) what keeps a target's items, or a source's rows or adapter,
         from counting as they seem to, in sentences.
+    absent: files that the run has had and lacks, with what cannot be told for that, in sentences.
     """
 
     sources: tuple[str, ...]
@@ -124,6 +125,7 @@ class Reading:
     variations: Mapping[int, str] = field(default_factory=dict)
     target_caveats: tuple[tuple[str, ...], ...] = ()
     source_caveats: tuple[tuple[str, ...], ...] = ()
+    absent: tuple[str, ...] = ()
 
     def in_domain(self, source: int, target: int) -> bool:
         """Whether source and target carry the same name: the diagonal."""
@@ -212,6 +214,7 @@ def read(matrix: TransferMatrix) -> Reading:
             if (source, target) in touched
         },
         variations=_variations(matrix),
+        absent=_absent(matrix.conditions),
         target_caveats=tuple(map(partial(_target_caveats, matrix.conditions), matrix.targets)),
         source_caveats=tuple(map(partial(_source_caveats, matrix.conditions), matrix.sources)),
     )
@@ -399,14 +402,15 @@ def _largest_gain(matrix: TransferMatrix, targets: list[int]) -> float:
 # The matrix as a table.
 
 
-def matrix_table(reading: Reading) -> Table:
+def matrix_table(reading: Reading, *, intervals: bool = False) -> Table:
     """Base row of absolute values, then gains over the base with interval, ``*`` at q < .05.
 
     Shares are in points; a colour is deepest at the limit of the target's unit. Where no base is known the
-    scores themselves, coloured by their place within their column.
+    scores themselves, coloured by their place within their column. intervals: of 95 % behind every gain (of
+    a score its standard error) also where only the page has room beneath.
     """
     if not reading.has_base:
-        return _scores_table(reading)
+        return _scores_table(reading, intervals)
     caption = (
         "Base: absolute value. Sources: gain over the base, * where q < .05; beneath it the 95 % "
         "interval and the adapter's own value."
@@ -423,8 +427,23 @@ def matrix_table(reading: Reading) -> Table:
     ]
     rows: list[Row] = [[Entry("base", style="italic"), *base]]
     for s, source in enumerate(reading.sources):
-        rows.append([source, *(_gain(reading, s, t) for t in range(len(reading.targets)))])
-    return Table(caption, columns, rows, (_matrix_note(reading), *caveat_notes(reading)))
+        rows.append([source, *(_gain(reading, s, t, intervals) for t in range(len(reading.targets)))])
+    return Table(caption, columns, rows, (_matrix_note(reading), *reading.absent, *caveat_notes(reading)))
+
+
+def _absent(conditions: Mapping[str, Any]) -> tuple[str, ...]:
+    """A sentence for each record that is gone, and for all files of one folder that are."""
+    files = conditions.get("absent")
+    files = files if isinstance(files, Mapping) else {}
+    folders = ("texts", "adapters", "cells")
+    records = {path: why for path, why in files.items() if path.split("/")[0] not in folders}
+    sentences = [f"{path} is gone from the run: {why}." for path, why in records.items()]
+    for folder in folders:
+        paths = [path for path in files if path.split("/")[0] == folder]
+        if paths:
+            gone = "1 file is" if len(paths) == 1 else f"{len(paths)} files are"
+            sentences.append(f"{gone} gone from {folder}/ of the run: {files[paths[0]]}.")
+    return tuple(sentences)
 
 
 def caveat_notes(reading: Reading) -> tuple[str, ...]:
@@ -439,28 +458,29 @@ def caveat_notes(reading: Reading) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _scores_table(reading: Reading) -> Table:
+def _scores_table(reading: Reading, intervals: bool = False) -> Table:
     """The scores of every source, each with its standard error beneath it where that is known."""
     columns = [
         Column("source"),
         *(Column(target.name, lower=target.better < 0) for target in reading.targets),
     ]
     rows: list[Row] = [
-        [source, *(_score(reading, s, t) for t in range(len(reading.targets)))]
+        [source, *(_score(reading, s, t, intervals) for t in range(len(reading.targets)))]
         for s, source in enumerate(reading.sources)
     ]
-    return Table("Scores as they stand; no base is among them.", columns, rows, (_matrix_note(reading),))
+    notes = (_matrix_note(reading), *reading.absent)
+    return Table("Scores as they stand; no base is among them.", columns, rows, notes)
 
 
-def _score(reading: Reading, s: int, t: int) -> Entry:
+def _score(reading: Reading, s: int, t: int, intervals: bool) -> Entry:
     cell, target = reading.cells[s][t], reading.targets[t]
     if not isfinite(cell.value):
         return Entry(cell.status, cell.reason, style="faint")
     error = f"± {plain(cell.stderr * target.factor, target.digits)}" if isfinite(cell.stderr) else ""
-    z = float(reading.z[s, t])
+    z, value = float(reading.z[s, t]), plain(cell.value * target.factor, target.digits)
     return Entry(
-        plain(cell.value * target.factor, target.digits),
-        error,
+        f"{value} {error}" if intervals and error else value,
+        "" if intervals else error,
         shade=z * target.better / _DEEPEST_Z if isfinite(z) else 0.0,
         style="predicted" if reading.is_predicted(s, t) else "",
         title=f"{cell.source} on {cell.target}" + (f", n = {cell.n}" if cell.n else ""),
@@ -468,7 +488,7 @@ def _score(reading: Reading, s: int, t: int) -> Entry:
     )
 
 
-def _gain(reading: Reading, s: int, t: int) -> Entry:
+def _gain(reading: Reading, s: int, t: int, intervals: bool) -> Entry:
     cell, target = reading.cells[s][t], reading.targets[t]
     value = plain(cell.value * target.factor, target.digits)
     if not isfinite(cell.gain):
@@ -490,9 +510,10 @@ def _gain(reading: Reading, s: int, t: int) -> Entry:
         related("q", cell.q) if isfinite(cell.q) else "",
         f"n = {cell.n}" if cell.n else "",
     ]
+    gain = signed(cell.gain * target.factor, target.digits)
     return Entry(
-        signed(cell.gain * target.factor, target.digits),
-        value if ends == UNKNOWN else f"{ends} · {value}",
+        f"{gain} {ends}" if intervals and ends != UNKNOWN else gain,
+        value if intervals or ends == UNKNOWN else f"{ends} · {value}",
         mark=mark,
         shade=improvement / target.limit,
         style=style,

@@ -272,7 +272,8 @@ def shorten_middle(text: str, most: int) -> str:
 def status_view(status: RunStatus) -> RenderableType:
     """What of a run is done, what failed and why, and what to do next.
 
-    Damaged files are named where the run was verified, and those that were moved to quarantine.
+    Damaged and unreadable files are named where the run was verified, and always those that were moved to
+    quarantine and those that the run has had and lacks.
     """
     tallies = {"adapters": status.adapters, "cells": status.cells}
     if any(asdict(status.partial).values()):
@@ -301,16 +302,20 @@ def status_view(status: RunStatus) -> RenderableType:
         for damage in status.quarantine
     ]
     warnings += [f"damaged: {path}: {reason}" for path, reason in status.damaged or ()]
+    warnings += [f"unreadable: {path}: {reason}" for path, reason in status.unreadable or ()]
+    warnings += [f"missing, and the run has had it: {path}: {reason}" for path, reason in status.absent]
     parts: list[RenderableType] = [head, to_terminal(table)]
     parts += [words(f"! {warning}", "yellow") for warning in warnings]
-    if status.damaged == ():
+    if status.damaged == status.unreadable == status.absent == ():
         parts.append(words("Every file agrees with its checksum."))
     return Group(*parts, words(_next_step(status)))
 
 
 def _next_step(status: RunStatus) -> str:
-    if status.damaged:
-        return "`traitmap run` with the study makes what is damaged anew."
+    if status.unreadable:
+        return "Give yourself the right to read these files; they may be whole, and nothing is done to them."
+    if status.damaged or status.absent:
+        return "`traitmap run` with the study makes what is damaged or missing anew."
     if status.complete:
         return "Complete."
     if status.running is not None:

@@ -11,6 +11,7 @@ with the reason, and the next run makes it anew.
 from __future__ import annotations
 
 import errno
+import fnmatch
 import json
 import os
 import re
@@ -155,7 +156,7 @@ def remove_partials(folder: Path) -> None:
 
     Files and folders under temporary names (``partial_path``), in this folder alone.
     """
-    for leftover in folder.glob(PARTIAL + "*"):
+    for leftover in files_in(folder, PARTIAL + "*"):
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:
@@ -178,17 +179,24 @@ def write_sealed_json(path: Path, data: dict[str, Any]) -> None:
 
 
 def read_sealed_json(path: Path) -> dict[str, Any]:
-    """The object as it was written. ValueError where the file is damaged, OSError where it is not there.
+    """The object as it was written. ValueError where the file is damaged, or a folder stands in its place.
 
-    Without the checksum's own entry. A file of an earlier version has none and is read as it is.
+    OSError where it is not there or the system does not give it, which says nothing against it. Without the
+    checksum's own entry. A file of an earlier version has none and is read as it is.
     """
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except IsADirectoryError:
+        raise ValueError("a folder stands in its place") from None
     seal = _SEAL.match(raw)
     if seal is None and any(mark in raw[:_HEAD] for mark in _MARKS):
         raise ValueError("its checksum cannot be read")
     if seal is not None and sha256(raw[seal.end() :]).hexdigest().encode() != seal[1]:
         raise ValueError("its checksum differs")
-    data = json.loads(raw.decode("utf-8"))
+    try:
+        data = json.loads(raw.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(data, dict):
         raise ValueError("it holds no object")
     data.pop("checksum", None)
@@ -199,29 +207,50 @@ def read_record(path: Path, parse: Callable[[dict[str, Any]], T], *, advice: str
     """A sealed JSON file as a record, made by ``parse`` from the object that it holds.
 
     advice: what the user can do about a damaged file, as the end of a sentence.
-    FileNotFoundError where there is no file. RunError where it cannot be read, its checksum differs, or
+    OSError where there is no file or the system does not give it. RunError where its checksum differs, or
     ``parse`` finds in it what no run holds (ValueError, KeyError, TypeError or AttributeError).
     """
     try:
         return parse(read_sealed_json(path))
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: damaged ({error}); {advice}.") from None
 
 
 def json_fault(path: Path) -> str:
-    """Why a file cannot be used; nothing where it can, or is not there.
+    """Why a file is damaged; nothing where it is whole, or is not there.
 
-    Reads as ``read_sealed_json`` does, and returns its message in place of raising it.
+    Reads as ``read_sealed_json`` does, and returns its message in place of raising it. OSError where the
+    system does not give the file: then nobody knows, and nothing may be done to it.
     """
     try:
         read_sealed_json(path)
     except FileNotFoundError:
         return ""
-    except (OSError, ValueError, RecursionError) as error:
+    except ValueError as error:
         return str(error)
     return ""
+
+
+def files_in(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder by their names, sorted; none where there is no folder.
+
+    pattern: as ``fnmatch`` has it. OSError where the folder may not be read, or a file stands in its place:
+    ``Path.glob`` would say that there is nothing.
+    """
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    return sorted(folder / name for name in fnmatch.filter(names, pattern))
+
+
+def raise_refusal(error: BaseException, path: Path) -> None:
+    """Raise a reader's error again, as one that names the file, where the system does not give that file.
+
+    Arrow says so by the number of the error; damage has none, or that of a seek to nowhere.
+    """
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL, errno.EISDIR):
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 METADATA = b"traitmap"
@@ -251,7 +280,8 @@ def encode_sealed(table: pa.Table, metadata: bytes, *, dictionaries: Sequence[st
 def read_sealed(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     """Some columns of a file (all of the schema by default, or none), checked, with the metadata.
 
-    FileNotFoundError where it is not there; ValueError, in words, where it is damaged or was not sealed.
+    ValueError, in words, where it is damaged or was not sealed; OSError where it is not there or the system
+    does not give it.
     """
     names = list(schema.names if columns is None else columns)
     try:
@@ -264,9 +294,8 @@ def read_sealed(path: Path, schema: pa.Schema, columns: Sequence[str] | None = N
         types = [table.schema.field(name).type for name in names]
         whole = computed == {name: sums[name] for name in computed}
         whole &= types == [schema.field(name).type for name in names]
-    except FileNotFoundError:
-        raise
     except (*_FAULTS, MemoryError, OverflowError, RecursionError) as error:
+        raise_refusal(error, path)
         missing = f"no {error.args[0]!r} in it" if isinstance(error, KeyError) else ""
         raise ValueError(missing or (str(error) or type(error).__name__).splitlines()[0]) from None
     if not whole:
@@ -338,7 +367,7 @@ def quarantined(folder: Path) -> tuple[Quarantined, ...]:
     A note whose file is gone counts nothing; one that cannot be read is named with that as its reason.
     """
     records = []
-    for note in sorted((folder / QUARANTINE).glob("*.json")):
+    for note in files_in(folder / QUARANTINE, "*.json"):
         name = note.stem
         if not note.with_suffix("").exists():
             continue

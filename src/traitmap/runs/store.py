@@ -32,10 +32,11 @@ from typing import Any
 import filelock
 import yaml
 
-from traitmap.errors import ModelError, RunError
+from traitmap.errors import ModelError, NewerRunError, RunError
 from traitmap.runs.cells import cell_fault
 from traitmap.runs.files import (
     disk_trouble,
+    files_in,
     json_fault,
     partial_path,
     publish,
@@ -49,6 +50,7 @@ from traitmap.runs.plan import adapter_digest
 from traitmap.study.paths import digest
 from traitmap.study.settings import Study
 
+FORMAT = 1  # of the ledger
 _KEY = re.compile(r"[0-9a-f]{32}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _RECORDS = (
@@ -173,13 +175,15 @@ def locked_store(folder: str | Path) -> Iterator[RunStore]:
     Adapters that no list counts are removed, and damaged records go to the quarantine.
     The lock ends with the process that holds it, however it ends, so none is ever left behind.
     RunError, naming process and machine, where another one holds it; and, saying what to do, where the disk
-    is full or cannot be written.
+    is full or cannot be written. NewerRunError, before anything is touched, where a newer traitmap wrote it.
+    OSError where a file is not given: it may be whole, so it is neither moved nor made anew.
     """
     store = RunStore(Path(folder))
     try:
         for place in (store.folder, store.adapters, store.groups, store.cells, store.studies):
             place.mkdir(parents=True, exist_ok=True)
         with held_lock(store):
+            refuse_newer(store)
             for place in written_folders(store):
                 remove_partials(place)
             for place, fault in record_faults(store).items():
@@ -189,6 +193,7 @@ def locked_store(folder: str | Path) -> Iterator[RunStore]:
                 if _KEY.fullmatch(place.name) and place.name not in counted:
                     shutil.rmtree(place)
             yield store
+            _list_records(store)
     except Exception as error:
         trouble = "" if isinstance(error, RunError) else disk_trouble(error)
         if not trouble:
@@ -270,6 +275,38 @@ def running_pid(store: RunStore) -> int | None:
     return holder.pid if holder else None
 
 
+def refuse_newer(store: RunStore) -> None:
+    """NewerRunError where the ledger is whole and of a newer format than this traitmap reads."""
+    try:
+        form = read_sealed_json(store.ledger).get("format")
+    except (FileNotFoundError, ValueError):
+        return
+    if type(form) is int and form > FORMAT:
+        raise NewerRunError(
+            f"{store.folder}: a newer traitmap wrote this run (format {form}; this one reads {FORMAT}). It "
+            "is left as it is; update traitmap, or give another output."
+        )
+
+
+def side_records(store: RunStore) -> tuple[str, ...]:
+    """What stands in the folder beside ledger, cells and adapters, seen from there: a run that has had one
+    of these files and lacks it later has lost it."""
+    places = [store.folder / name for name in ("study.yaml", *_RECORDS[1:])]
+    places += [*files_in(store.studies, "[!.]*.json"), *files_in(store.texts, "[!.]*.parquet")]
+    return tuple(sorted(path.relative_to(store.folder).as_posix() for path in places if path.is_file()))
+
+
+def _list_records(store: RunStore) -> None:
+    """Bring the ledger's list of side records up to date with what was written after it. Needs the lock."""
+    try:
+        ledger = read_sealed_json(store.ledger)
+        records = sorted({*ledger.get("records", ()), *side_records(store)})
+    except (FileNotFoundError, ValueError, TypeError):
+        return
+    if records != ledger.get("records"):
+        write_sealed_json(store.ledger, {**ledger, "records": records})
+
+
 def freeze_study(store: RunStore, study: Study) -> str:
     """Keep the study beside its results, and the one before it under its digest. Returns its digest.
 
@@ -296,7 +333,7 @@ def read_study(store: RunStore) -> dict[str, Any] | None:
     """
     try:
         return read_sealed_json(store.folder / "study.json")
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None
 
 
@@ -325,7 +362,7 @@ def trained_adapters(store: RunStore) -> dict[str, TrainedAdapter]:
 
     A damaged list counts nothing: the next run moves it to the quarantine and trains its adapters again.
     """
-    paths = sorted(store.groups.glob("[!.]*.json"))
+    paths = files_in(store.groups, "[!.]*.json")
     listed = {adapter.key: adapter for path in paths for adapter in _listing(path)}
     return {key: adapter for key, adapter in listed.items() if store.adapter(key).is_dir()}
 
@@ -370,14 +407,18 @@ def check_cell(store: RunStore, key: str) -> bool:
     return not fault
 
 
+def record_files(store: RunStore) -> tuple[Path, ...]:
+    """Where the JSON files of a run are: records, there or not, every listing of adapters, former studies."""
+    places = [store.folder / name for name in _RECORDS]
+    return (*places, *files_in(store.groups, "[!.]*.json"), *files_in(store.studies, "[!.]*.json"))
+
+
 def record_faults(store: RunStore) -> dict[Path, str]:
     """Damaged JSON files of a run, each with its reason; all others are whole.
 
-    Those that are not there are no fault. Reads every listing of adapters and every former study.
+    Those that are not there are no fault. OSError for one that the system does not give.
     """
-    places = [store.folder / name for name in _RECORDS]
-    places += [*sorted(store.groups.glob("[!.]*.json")), *sorted(store.studies.glob("[!.]*.json"))]
-    return {place: fault for place in places if (fault := json_fault(place))}
+    return {place: fault for place in record_files(store) if (fault := json_fault(place))}
 
 
 def _holder(store: RunStore) -> Holder:
@@ -402,7 +443,7 @@ def _listing(path: Path) -> list[TrainedAdapter]:
     try:
         listed = read_sealed_json(path)["adapters"]
         return [TrainedAdapter(entry["key"], entry["digest"], entry["report"]) for entry in listed]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
 
 
@@ -416,7 +457,7 @@ def strike_off(store: RunStore, keys: Collection[str]) -> None:
 
     keys: of adapters that no longer count; their folders are left to the caller.
     """
-    for path in sorted(store.groups.glob("[!.]*.json")):
+    for path in files_in(store.groups, "[!.]*.json"):
         listed = _listing(path)
         remaining = [adapter for adapter in listed if adapter.key not in keys]
         if listed and not remaining:

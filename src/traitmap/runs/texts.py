@@ -15,7 +15,16 @@ import pyarrow.parquet as pq
 from traitmap.data.sources import draw
 from traitmap.data.texts import TaskText, texts_of_sources, texts_of_targets
 from traitmap.errors import RunError
-from traitmap.runs.files import CHECKSUMS, METADATA, encode_sealed, quarantine, read_sealed, write_whole
+from traitmap.runs.files import (
+    CHECKSUMS,
+    METADATA,
+    encode_sealed,
+    files_in,
+    quarantine,
+    raise_refusal,
+    read_sealed,
+    write_whole,
+)
 from traitmap.runs.ledger import read_ledger
 from traitmap.runs.store import RunStore
 from traitmap.study.paths import digest
@@ -108,13 +117,17 @@ def text_faults(store: RunStore) -> dict[Path, str]:
 
     A file of an earlier version has no checksums and counts as whole where it can be read.
     """
-    faults = {}
-    for place in sorted(store.texts.glob("[!.]*.parquet")):
-        try:
-            _checked(place)
-        except ValueError as error:
-            faults[place] = str(error)
-    return faults
+    places = files_in(store.texts, "[!.]*.parquet")
+    return {place: fault for place in places if (fault := text_fault(place))}
+
+
+def text_fault(place: Path) -> str:
+    """Why a file of texts is damaged; nothing where it is whole. OSError where it is not given."""
+    try:
+        _checked(place)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def text_files(store: RunStore, ledger: Ledger) -> tuple[Path, ...]:
@@ -156,7 +169,10 @@ def _digest_of(place: Path) -> str | None:
     """The digest of what a file was made of; None where it is not there, or of an earlier version."""
     try:
         metadata = json.loads(pq.read_schema(place).metadata[METADATA])
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+    except FileNotFoundError:
+        return None
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise_refusal(error, place)
         return None
     return str(metadata["digest"]) if "sealed" in metadata else None
 
@@ -169,9 +185,8 @@ def _checked(place: Path) -> pa.Table:
             return read_sealed(place, _SCHEMA)
         with pq.ParquetFile(place) as file:
             return file.read()
-    except FileNotFoundError:
-        raise
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+        raise_refusal(error, place)
         raise ValueError(str(error)) from None
 
 
@@ -184,7 +199,7 @@ def _read(place: Path) -> tuple[tuple[TaskText, ...], int]:
             f"{place}: is not there, since an earlier version of traitmap made this run; `traitmap run "
             "STUDY` adds the texts and computes nothing again."
         ) from None
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{place}: damaged ({error}); `traitmap run STUDY` writes it anew.") from None
     rows = table.to_pylist()
     texts = (TaskText(row["input"], row["output"], tuple(row["choices"]), row["label"]) for row in rows)

@@ -7,6 +7,7 @@ that need more than one setting stand in `study.rules`, the mappings themselves 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, ClassVar, Self
 
@@ -29,6 +30,7 @@ from traitmap.study.template import syntax_fault
 RULES_APART = {"rules": "apart"}
 BASELINE = "__baseline__"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+_MOST_SEEDS = 1000
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # of Windows
 
 
@@ -126,11 +128,16 @@ def _template(text: str) -> str:
     return text
 
 
+def _repeated(values: Iterable[Any]) -> list[Any]:
+    """What stands more than once, sorted; at most ten of them."""
+    return sorted(value for value, count in Counter(values).items() if count > 1)[:10]
+
+
 def _from_words(labels: Any) -> Any:
     """A list of words is short for words that stand for themselves, or for the numbers 0, 1, ... in order."""
     if not isinstance(labels, list | tuple) or not all(isinstance(word, str) for word in labels):
         return labels
-    if repeated := sorted({word for word in labels if labels.count(word) > 1}):
+    if repeated := _repeated(labels):
         raise _fault(f"{', '.join(map(repr, repeated))} stands more than once; give each word once")
     return {word: word for word in labels}
 
@@ -161,8 +168,12 @@ def _columns(value: Any) -> Any:
 
 
 def distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-    if repeated:
+    if len(seeds) > _MOST_SEEDS:
+        raise _fault(
+            f"{len(seeds):,} seeds; legal: at most {_MOST_SEEDS:,}, since every source is trained with "
+            "each of them"
+        )
+    if repeated := _repeated(seeds):
         raise _fault(
             f"{', '.join(map(str, repeated))} stands more than once; the same seed gives the same adapter"
         )
@@ -192,14 +203,18 @@ ColumnOrColumns = Annotated[tuple[Text, ...], BeforeValidator(_columns), NOT_EMP
 TemplateText = Annotated[str, AfterValidator(_template)]
 Number = Annotated[float, BeforeValidator(_number)]
 Whole = Annotated[int, BeforeValidator(_number)]
-Positive = Annotated[Number, Field(gt=0)]
+# Beyond these bounds a number is a slip of the pen, and what is made of it overflows or fills the memory.
+Positive = Annotated[Number, Field(gt=0, le=1e9)]
 Part = Annotated[Number, Field(gt=0, lt=1)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
-Count = Annotated[Whole, Field(ge=1)]
+Count = Annotated[Whole, Field(ge=1, le=10**12)]
+Rank = Annotated[Whole, Field(ge=1, le=65_536)]
+Steps = Annotated[Whole, Field(ge=1, le=10**7)]
+Shots = Annotated[Whole, Field(ge=0, le=10_000)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 Rate = Annotated[Number, Field(gt=0, le=1)]
 Quantile = Annotated[Number, Field(ge=0, le=1)]
-Weight = Annotated[Number, Field(ge=0)]
+Weight = Annotated[Number, Field(ge=0, le=1e9)]
 ShareOrCount = Annotated[
     Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)], BeforeValidator(_number)
 ]
