@@ -5,13 +5,14 @@
 The items of every target are split in two halves at random (groups of items that belong together stay
 together), and the halves are compared as two runs that asked other items. Both have the same truth, so that
 every difference beyond its interval is a false call; at 95 % there should be one in twenty. Cells of which no
-item tells adapter from base in either half are no test, and are counted apart. Beside it: simulated answers.
+item tells adapter from base in either half are no test, and are counted apart. Beside it: simulated pairs of
+runs of one truth, with training seeds and items of their own.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,8 @@ from traitmap.matrix.statistics import paired_gain
 
 SPLITS = 200
 SHAPE = (8, 8)  # sources and targets of simulated runs
+ITEMS = 120
+SEED_SPREAD = 0.3  # of a training seed, on the logit scale
 
 
 def part_of(matrix: TransferMatrix, kept: dict[str, np.ndarray]) -> TransferMatrix:
@@ -53,7 +56,7 @@ def part_of(matrix: TransferMatrix, kept: dict[str, np.ndarray]) -> TransferMatr
     return replace(matrix, cells=tuple(cells), item_scores=scores, item_groups=groups)
 
 
-def halves(matrix: TransferMatrix, generator: np.random.Generator) -> Iterator[TransferMatrix]:
+def halves(matrix: TransferMatrix, generator: np.random.Generator) -> tuple[TransferMatrix, TransferMatrix]:
     """Two runs that asked other items of the same targets."""
     first, second = {}, {}
     for target, scores in matrix.item_scores.items():
@@ -62,19 +65,14 @@ def halves(matrix: TransferMatrix, generator: np.random.Generator) -> Iterator[T
         chosen = generator.permutation(int(codes.max()) + 1)[: (int(codes.max()) + 1) // 2]
         first[target] = np.flatnonzero(np.isin(codes, chosen))
         second[target] = np.flatnonzero(~np.isin(codes, chosen))
-    yield part_of(matrix, first)
-    yield part_of(matrix, second)
+    return part_of(matrix, first), part_of(matrix, second)
 
 
-def false_calls(matrix: TransferMatrix, splits: int) -> tuple[int, int, int]:
-    """Calls, cells that could be called, and cells of which no item tells anything."""
-    generator = np.random.default_rng(0)
+def false_calls(pairs: Iterable[tuple[TransferMatrix, TransferMatrix]]) -> tuple[int, int, int]:
+    """Calls, cells that could be called, and cells of which no item tells anything; pairs have one truth."""
     called = asked = silent = 0
-    for _ in range(splits):
-        sides = [
-            Side(name, part, cell_verdicts(part), {})
-            for name, part in zip(("a", "b"), halves(matrix, generator), strict=True)
-        ]
+    for pair in pairs:
+        sides = [Side(name, part, cell_verdicts(part), {}) for name, part in zip("ab", pair, strict=True)]
         for cell in compare_sides(sides, tables=False).cells:
             if not cell.difference.clear and all(gain.value == 0 for gain in cell.gains):
                 silent += 1
@@ -84,31 +82,38 @@ def false_calls(matrix: TransferMatrix, splits: int) -> tuple[int, int, int]:
     return called, asked, silent
 
 
-def simulated(seed: int, *, seeds: int, binary: bool) -> TransferMatrix:
-    """Answers of adapters whose items share a difficulty."""
+def simulated(seed: int, *, seeds: int, binary: bool) -> tuple[TransferMatrix, TransferMatrix]:
+    """Two runs of one truth: lifts are the same in both, training seeds and items each run's own."""
     generator = np.random.default_rng(seed)
+    lift = np.vstack([np.zeros(SHAPE[1]), generator.normal(size=SHAPE)])
+    first, second = (_simulated(lift, generator, seeds, binary) for _ in range(2))
+    return first, second
+
+
+def _simulated(lift: np.ndarray, generator: np.random.Generator, seeds: int, binary: bool) -> TransferMatrix:
     rows, columns = SHAPE
     scores = {}
+    adapters = (np.arange(1 + rows) > 0)[:, None, None]
     for column in range(columns):
-        hard = 2 * generator.normal(size=120)
-        lift = np.concatenate([[0.0], generator.normal(size=rows)])[:, None, None]
-        moved = 0.3 * generator.normal(size=(1 + rows, seeds, 1)) * (np.arange(1 + rows) > 0)[:, None, None]
-        level = lift + moved + hard
+        hard = 2 * generator.normal(size=ITEMS)
+        moved = SEED_SPREAD * generator.normal(size=(1 + rows, seeds, 1)) * adapters
+        level = lift[:, column, None, None] + moved + hard
         chance = 1 / (1 + np.exp(-level))
-        part = (generator.random((1 + rows, seeds, 120)) < chance).astype(float)
+        part = (generator.random((1 + rows, seeds, ITEMS)) < chance).astype(float)
         if not binary:
             part = level + generator.normal(size=part.shape)
         part[0] = part[0, :1]
         scores[f"t{column}"] = part
-    names = tuple(f"s{row}" for row in range(rows))
     nan = float("nan")
+    names = tuple(f"s{row}" for row in range(rows))
     cells = tuple(
-        tm.Cell(name, target, None, "", nan, 120, nan, nan, nan, nan, nan, nan, 0.0, "measured")
+        tm.Cell(name, target, None, "", nan, ITEMS, nan, nan, nan, nan, nan, nan, 0.0, "measured")
         for name in names
         for target in scores
     )
     means = np.stack([part.mean(axis=(1, 2)) for part in scores.values()], axis=1)
-    return TransferMatrix(names, tuple(scores), means[1:], means[0], cells=cells, item_scores=scores)
+    matrix = TransferMatrix(names, tuple(scores), means[1:], means[0], cells=cells, item_scores=scores)
+    return part_of(matrix, {target: np.arange(ITEMS) for target in scores})
 
 
 def main(runs: list[str]) -> None:
@@ -117,14 +122,14 @@ def main(runs: list[str]) -> None:
     print("|---|---|---|---|")
     for run in runs:
         matrix = tm.read_matrix(run)
-        print_line(str(matrix.conditions.get("name") or run), *false_calls(matrix, SPLITS))
+        generator = np.random.default_rng(0)
+        pairs = (halves(matrix, generator) for _ in range(SPLITS))
+        print_line(str(matrix.conditions.get("name") or run), *false_calls(pairs))
     for binary in (True, False):
         for seeds in (1, 3):
-            totals = np.zeros(3, int)
-            for seed in range(SPLITS // 10):
-                totals += false_calls(simulated(seed, seeds=seeds, binary=binary), 10)
+            pairs = (simulated(seed, seeds=seeds, binary=binary) for seed in range(SPLITS))
             kind = "right or wrong" if binary else "any number"
-            print_line(f"simulated, {kind}, {seeds} seed{'s' if seeds > 1 else ''}", *totals.tolist())
+            print_line(f"simulated, {kind}, {seeds} seed{'s' if seeds > 1 else ''}", *false_calls(pairs))
 
 
 def print_line(name: str, called: int, asked: int, silent: int) -> None:

@@ -314,7 +314,7 @@ def agreement_table(comparison: Comparison) -> Table:
         rows,
         [
             "gains: each target's in units of its own; pattern: beyond means of sources and targets; "
-            "sources: their mean gains; components: mean cosine between the spaces of components; pick loses: "
+            "sources: their mean gains; components: mean cosine of the spaces of components; pick loses: "
             "by the first run's best source in the second, of what its best has over the average. * beyond "
             "mixed-up sources (targets for components), p < .05."
         ],
