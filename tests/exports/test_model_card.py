@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import metadata
 from math import nan
 from pathlib import Path
 
@@ -61,3 +62,11 @@ def test_the_rest_of_a_card_stays(tmp_path: Path) -> None:
     assert "first" not in text
     assert text.count("traitmap: start") == 1
     assert "only" in update_card(tmp_path / "new.md", "only").read_text(encoding="utf-8")
+
+
+def test_the_card_names_the_tool_with_its_version_and_the_addresses_of_the_package() -> None:
+    last = card_section(MATRIX, "ours").splitlines()[-1]
+    about = metadata("traitmap")
+    assert f"traitmap {about['Version']}" in last
+    for url in about.get_all("Project-URL") or ():
+        assert url.split(", ", 1)[1] in last

@@ -19,6 +19,7 @@ from traitmap.analysis.verdicts import CellVerdict, Verdicts
 from traitmap.data.check import SourcePreview
 from traitmap.data.records import Example, Request, Segment
 from traitmap.data.targets import LoadedTarget
+from traitmap.matrix.io import read_matrix
 from traitmap.matrix.record import TransferMatrix
 from traitmap.matrix.statistics import Interval
 from traitmap.report.first_screen import explanation_lines, traits_lines
@@ -321,3 +322,33 @@ def test_a_budget_is_shown_beside_the_whole_price() -> None:
     assert "Trained in this order: reviews; cells only; sums, stars." in text
     assert "The other cells are predicted" in text
     assert "Nothing is predicted: too few." in printed(spending_view({**spent, "reason": "too few"}))
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_intervals_stand_behind_the_gains_when_asked_for(width: int) -> None:
+    whole = simulated.matrix()
+    text = printed(matrix_view(whole, intervals=True), width=width)
+    assert all(len(line) <= width for line in text.splitlines())
+    shown = re.findall(r"([+-]?\d+\.\d) \[([+-]?\d+\.\d), ([+-]?\d+\.\d)\]", text)
+    known = [cell for cell in whole.cells if cell.seed is None and np.isfinite(cell.gain_low)]
+    assert len(shown) == len(known)
+    told = {tuple(float(number) for number in numbers) for numbers in shown}
+    for cell in known:
+        ends = (100 * cell.gain, 100 * cell.gain_low, 100 * cell.gain_high)
+        assert any(np.allclose(ends, numbers, atol=0.0501) for numbers in told)
+    assert "[" not in printed(matrix_view(whole), width=200)
+
+
+def test_a_csv_with_intervals_is_the_long_table_and_reads_back(tmp_path: Path) -> None:
+    whole = simulated.matrix()
+    whole.to_csv(tmp_path / "long.csv", intervals=True)
+    header = (tmp_path / "long.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    assert {"source", "target", "gain", "gain_low", "gain_high", "q"} <= set(header)
+    again = read_matrix(tmp_path / "long.csv")
+    assert again.sources == whole.sources
+    assert np.allclose(again.values, whole.values, equal_nan=True)
+    assert np.allclose(again.gains, whole.gains, equal_nan=True)
+    before = {(cell.source, cell.target): cell.gain_low for cell in whole.cells if cell.seed is None}
+    after = {(cell.source, cell.target): cell.gain_low for cell in again.cells if cell.seed is None}
+    assert before.keys() == after.keys()
+    assert np.allclose(list(before.values()), [after[place] for place in before], equal_nan=True)

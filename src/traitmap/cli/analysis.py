@@ -51,6 +51,12 @@ def matrix(
     as_json: AsJson = False,
     csv: Annotated[Path | None, typer.Option(help="Write the wide table, with a row __baseline__.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write every cell as a long table.")] = None,
+    intervals: Annotated[
+        bool,
+        typer.Option(
+            "--intervals", help="Print the 95 % interval of every gain; with --csv write the long table."
+        ),
+    ] = False,
     measured_only: Annotated[
         bool, typer.Option("--measured-only", help="Leave out cells that a run on a budget predicted.")
     ] = False,
@@ -66,8 +72,8 @@ def matrix(
         if not as_json and csv is None and parquet is None:
             record = api.answer(subject, why=False, date=api.date_of(run), listener=silent)
     if csv is not None:
-        table.to_csv(csv)
-        if table.predicted.any():
+        table.to_csv(csv, intervals=intervals)
+        if table.predicted.any() and not intervals:
             tell(
                 f"{csv}: {table.predicted.sum()} predicted cells are left empty, since a wide table cannot "
                 "mark them; --parquet and --json hold them, marked."
@@ -77,7 +83,7 @@ def matrix(
     if as_json:
         print_json(table.to_json())
     elif record is not None:
-        print_table(tables.matrix_view(table, record))
+        print_table(tables.matrix_view(table, record, intervals=intervals))
 
 
 @app.command()
@@ -544,7 +550,9 @@ def figure(
         float | None, typer.Option(metavar="MM", help="Width in mm, such as 85 or 180 for print.")
     ] = None,
     dpi: Annotated[int, typer.Option(help="Dots per inch of a PNG.")] = 300,
-    list_: Annotated[bool, typer.Option("--list", help="Print the names of the figures that there can be.")] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Print the names of the figures that there can be.")
+    ] = False,
     as_json: AsJson = False,
     reading: Reading = NO_READING,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import metadata
 from math import isfinite, nan
 from pathlib import Path
 
@@ -44,9 +45,19 @@ def card_section(matrix: TransferMatrix, source: str, traits: Traits | None = No
         "collapse to one answer, not a skill.",
         "",
         *_trait_lines(traits, source),
-        "Measured with [traitmap](https://arxiv.org/abs/2509.13624).",
+        f"Measured with {_tool()}.",
     ]
     return "\n".join(lines)
+
+
+def _tool() -> str:
+    """The name of the tool, with its version and the addresses that the package's metadata gives."""
+    about = metadata("traitmap")
+    places = dict(url.split(", ", 1) for url in about.get_all("Project-URL") or ())
+    name = f"traitmap {about['Version']}"
+    home = next((places[label] for label in ("Homepage", "Repository", "Source") if label in places), "")
+    paper = f" ([the paper it builds on]({places['Paper']}))" if "Paper" in places else ""
+    return (f"[{name}]({home})" if home else name) + paper
 
 
 def update_card(readme: str | Path, section: str) -> Path:

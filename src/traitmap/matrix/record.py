@@ -139,15 +139,19 @@ class TransferMatrix:
         frame["seed"] = frame["seed"].astype("Int64")
         return frame
 
-    def to_csv(self, path: str | Path) -> None:
+    def to_csv(self, path: str | Path, *, intervals: bool = False) -> None:
         """Wide table of values, a column per target: the row ``__baseline__``, then a row per source.
 
         Where no target has a base the row ``__baseline__`` is left out. The first column is ``source``;
         unknown values are empty, and so are predicted ones: a wide table has no place to mark them.
-        ``to_frame`` has, by ``status``.
+        ``to_frame`` has, by ``status``. intervals: write ``to_frame``, a row per cell with gain, interval
+        and tests, in place of the wide table, which has no place for them either.
         """
         import pandas as pd
 
+        if intervals:
+            write_output(path, self.to_frame().to_csv(index=False, lineterminator="\n"))
+            return
         measured = np.where(self.predicted, np.nan, self.values)
         base = self.baseline[None, :][: int(np.isfinite(self.baseline).any())]
         frame = pd.DataFrame(np.vstack([base, measured]), columns=list(self.targets))

@@ -115,9 +115,12 @@ def small_matrix(reading: Reading, verdicts: Verdicts) -> SmallMatrix:
     )
 
 
-def verdict_table(reading: Reading, verdicts: Verdicts) -> Table:
-    """The matrix with the sign of its verdict behind each gain, in place of marks of tests and overlaps."""
-    table = matrix_table(reading)
+def verdict_table(reading: Reading, verdicts: Verdicts, *, intervals: bool = False) -> Table:
+    """The matrix with the sign of its verdict behind each gain, in place of marks of tests and overlaps.
+
+    intervals: as in ``matrix_table``.
+    """
+    table = matrix_table(reading, intervals=intervals)
     if not reading.has_base:
         return table
     rows: list[Row] = [table.rows[0]]

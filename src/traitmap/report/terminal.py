@@ -75,17 +75,20 @@ SHOWN_CELLS = 8
 SHOWN_PAIRS = 8
 
 
-def matrix_view(matrix: TransferMatrix, answer: Answer | None = None) -> RenderableType:
+def matrix_view(
+    matrix: TransferMatrix, answer: Answer | None = None, *, intervals: bool = False
+) -> RenderableType:
     """Base row of absolute values, gains in points beneath it; in blocks that fit.
 
     answer: of the same matrix, whose lines stand above it, and whose verdicts behind the gains in place of
     ``*`` at q < .05. Metrics that are not shares stand in their own unit; what is not known says why.
+    intervals: of 95 % behind every gain.
     """
     reading = read(matrix)
     if answer is None:
-        return to_terminal(matrix_table(reading))
+        return to_terminal(matrix_table(reading, intervals=intervals))
     lines = [(heading, text) for heading, text in answer.lines if heading != "WHY"]
-    table = to_terminal(verdict_table(reading, answer.verdicts))
+    table = to_terminal(verdict_table(reading, answer.verdicts, intervals=intervals))
     return Group(words(answer.title, "bold"), lines_view(lines), words(""), table)
 
 
