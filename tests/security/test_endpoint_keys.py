@@ -6,7 +6,10 @@ import gzip
 import json
 import math
 import threading
-from collections.abc import Iterator
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -171,3 +174,55 @@ def traits() -> Any:
     found = decompose(matrix, n_bootstrap=0, n_permutations=0)
     assert found.n_components["used"]
     return found
+
+
+def test_gzip_bombs_over_all_connections_take_the_memory_of_one_answer() -> None:
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(150)) + packer.flush()
+    with server(bomb, headers={"Content-Encoding": "gzip"}) as (url, _):
+        asked = Transport(settings(url, concurrency=6))
+
+        def ask(_: int) -> str:
+            with pytest.raises(ModelError, match="answered with more than") as refused:
+                asked.get("models")
+            return str(refused.value)
+
+        tracemalloc.start()
+        try:
+            with ThreadPoolExecutor(6) as pool:
+                assert len(list(pool.map(ask, range(6)))) == 6
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 64 << 20
+
+
+@pytest.mark.parametrize(
+    ("body", "packing", "reason"),
+    [
+        (b"[" + b"[]," * 2_100_000 + b"[]]", "identity", "more than 4,000,000 values"),
+        (b"x", "br", "packed its answer as 'br'"),
+        (b"x", "gzip, gzip", "packed its answer as 'gzip, gzip'"),
+        (gzip.compress(b'{"data": []}')[:-4], "gzip", "cut short"),
+        (b"no gzip", "gzip", "DecodingError"),
+    ],
+)
+def test_answers_that_are_packed_or_filled_against_us_are_refused(
+    body: bytes, packing: str, reason: str
+) -> None:
+    with (
+        server(body, headers={"Content-Encoding": packing}) as (url, _),
+        pytest.raises(ModelError, match=reason),
+    ):
+        Transport(settings(url)).get("models")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, bytes])
+def test_packed_answers_are_read_as_they_are_large_ones_too(pack: Callable[[bytes], bytes]) -> None:
+    content = json.dumps({"data": ["x" * 900] * 1000}).encode()
+    packing = {gzip.compress: "gzip", zlib.compress: "deflate"}.get(pack, "identity")
+    with server(pack(content), headers={"Content-Encoding": packing}) as (url, _):
+        asked = Transport(settings(url, concurrency=4))
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: asked.get("models"), range(8)))
+    assert all(answer == json.loads(content) for answer in answers)

@@ -10,8 +10,9 @@ import os
 import random
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -26,9 +27,15 @@ from traitmap.study.settings import Endpoint
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before the first repeat; they double up to the longest
 LONGEST_ASKED_WAIT = 600.0  # seconds that a Retry-After may ask for
 _BUSY = frozenset({408, 425, 429})
-LARGEST_ANSWER = 1 << 28  # bytes; log-probabilities of a prompt of 100,000 tokens are about 30 million
+LARGEST_ANSWER = (
+    48 << 20
+)  # bytes, unpacked; log-probabilities of a prompt of 100,000 tokens are about 30 million
+_SMALL_ANSWER = 1 << 18  # bytes; of larger ones there is one at a time, over all connections
+_MOST_VALUES = 4_000_000  # of one answer; each is an object of its own once it is read
+_PIECE = 1 << 16  # bytes that are unpacked at a time
 _PATIENCE = 10  # times the timeout that a whole answer may take, however steadily it drips
 _SHOWN = 400  # characters of a server's own words in a message
+_READ = 1 << 16  # bytes of them that are looked at
 
 
 class RefusedError(ModelError):
@@ -57,13 +64,16 @@ class Transport:
         self.settings = settings
         self.away = False  # the last request could not be answered at any try
         self._key = _key_of(settings)
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        headers = {"Accept-Encoding": "gzip, deflate"}  # what can be unpacked piece by piece
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
         self._client = httpx.Client(
             headers=headers,
             timeout=settings.timeout,
             limits=httpx.Limits(max_connections=settings.concurrency + 1),
         )
         self._lock = threading.Lock()
+        self._large = threading.Lock()  # whoever holds a large answer
         self._jitter = random.Random(0)
         self._next_start = 0.0
 
@@ -104,24 +114,25 @@ class Transport:
             self._pace(stop)
             asked_wait = 0.0
             try:
-                status, headers, content = self._answer(method, address, body)
+                with self._answer(method, address, body) as (status, headers, content):
+                    if status < 300:
+                        self.away = False
+                        try:
+                            return json.loads(content)
+                        except (ValueError, RecursionError):
+                            if plain:
+                                return content.decode("utf-8", "replace")
+                            reason = "its answer was no whole JSON"
+                    elif status in _BUSY or status >= 500:
+                        reason = (
+                            f"it answered {status}: {self._told(content[:_READ].decode('utf-8', 'replace'))}"
+                        )
+                        asked_wait = retry_after(headers.get("Retry-After"))
+                    else:
+                        told = self._told(content[:_READ].decode("utf-8", "replace"))
+                        raise RefusedError(f"{address} answered {status}: {told}", status)
             except httpx.RequestError as error:
                 reason = self._told(f"{type(error).__name__} {error}")
-            else:
-                if status < 300:
-                    self.away = False
-                    try:
-                        return json.loads(content)
-                    except (ValueError, RecursionError):
-                        if plain:
-                            return content.decode("utf-8", "replace")
-                        reason = "its answer was no whole JSON"
-                elif status in _BUSY or status >= 500:
-                    reason = f"it answered {status}: {self._told(content.decode('utf-8', 'replace'))}"
-                    asked_wait = retry_after(headers.get("Retry-After"))
-                else:
-                    told = self._told(content.decode("utf-8", "replace"))
-                    raise RefusedError(f"{address} answered {status}: {told}", status)
             if attempt + 1 < tries:
                 with self._lock:  # drawn so that threads do not come back together
                     share = self._jitter.uniform(0.5, 1.0)
@@ -133,25 +144,38 @@ class Transport:
             f"{reason}. Check the server and run again: what is finished is kept."
         )
 
+    @contextmanager
     def _answer(
         self, method: str, address: str, body: Mapping[str, Any] | None
-    ) -> tuple[int, httpx.Headers, bytes]:
+    ) -> Iterator[tuple[int, httpx.Headers, bytearray]]:
         """Status, headers and the unpacked content, as long as both have an end.
 
-        A redirect is not followed, since the key would go along. RefusedError for an answer that is too large
-        or that never ends: the same server would send the same again.
+        Answers of the usual size are read side by side, larger ones one at a time: the memory that a server
+        can take here is that of one, whatever it packs into how many connections. A redirect is not followed,
+        since the key would go along. RefusedError for an answer that is too large, holds too many values, is
+        packed otherwise than was asked for, or never ends: the same server would send the same again.
         """
         begun, content = time.monotonic(), bytearray()
-        with self._client.stream(method, address, json=body) as response:
-            for part in response.iter_bytes():
-                content += part
-                if len(content) > LARGEST_ANSWER:
-                    raise RefusedError(f"{address} answered with more than {LARGEST_ANSWER:,} bytes", 200)
-                if time.monotonic() - begun > _PATIENCE * self.settings.timeout:
-                    raise RefusedError(f"{address} did not come to the end of its answer", 200)
-            # a server that repeats the key would have it kept with its answers
-            kept = bytes(content).replace(self._key.encode(), b"***") if self._key else bytes(content)
-            return response.status_code, response.headers, kept
+        with ExitStack() as held, self._client.stream(method, address, json=body) as response:
+            try:
+                for part in _unpacked(response, address):
+                    if len(content) <= _SMALL_ANSWER < len(content) + len(part):
+                        waiting = time.monotonic()
+                        held.enter_context(self._large)
+                        begun += time.monotonic() - waiting
+                    content += part
+                    if len(content) > LARGEST_ANSWER:
+                        raise RefusedError(f"{address} answered with more than {LARGEST_ANSWER:,} bytes", 200)
+                    if time.monotonic() - begun > _PATIENCE * self.settings.timeout:
+                        raise RefusedError(f"{address} did not come to the end of its answer", 200)
+                if sum(content.count(sign) for sign in (b",", b"[", b"{")) > _MOST_VALUES:
+                    raise RefusedError(f"{address} answered with more than {_MOST_VALUES:,} values", 200)
+                # a server that repeats the key would have it kept with its answers
+                if self._key and self._key.encode() in content:
+                    content = content.replace(self._key.encode(), b"***")
+                yield response.status_code, response.headers, content
+            finally:
+                content.clear()  # an error on its way up would keep it, and let the next one in
 
     def _pace(self, stop: threading.Event) -> None:
         """Wait until another request may begin."""
@@ -170,6 +194,29 @@ class Transport:
             words = words.replace(self._key, "***")
         line = " ".join(words.split())
         return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
+
+
+def _unpacked(response: httpx.Response, address: str) -> Iterator[bytes]:
+    """The content of an answer in small pieces, however much is packed into few bytes."""
+    packing = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if packing == "identity":
+        yield from response.iter_raw(_PIECE)
+        return
+    if packing not in ("gzip", "x-gzip", "deflate"):
+        raise RefusedError(
+            f"{address} packed its answer as {packing[:_SHOWN]!r}, which was not asked for", 200
+        )
+    unpack = zlib.decompressobj(32 + zlib.MAX_WBITS)  # either of the two
+    try:
+        for packed in response.iter_raw(_PIECE):
+            while packed:
+                yield unpack.decompress(packed, _PIECE)
+                packed = unpack.unconsumed_tail
+        yield unpack.flush(_PIECE)
+    except zlib.error as error:
+        raise httpx.DecodingError(str(error), request=response.request) from None
+    if not unpack.eof:
+        raise httpx.DecodingError("the packed answer is cut short", request=response.request)
 
 
 def retry_after(header: str | None) -> float:
