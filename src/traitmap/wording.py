@@ -105,11 +105,11 @@ def share(value: float) -> str:
 
 
 def typeset(text: str) -> str:
-    """Hyphens that are minus signs become minus signs (for the page; the terminal keeps ASCII)."""
+    """Minus signs and arrows in place of hyphens (for the page; the terminal keeps ASCII)."""
     return "".join(
         "−" if c == "-" and (i == 0 or text[i - 1] in " [(,") and text[i + 1 : i + 2].isdigit() else c
         for i, c in enumerate(text)
-    )
+    ).replace(" -> ", " → ")
 
 
 def sentence(text: str) -> str:

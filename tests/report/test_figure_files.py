@@ -11,8 +11,10 @@ from xml.etree import ElementTree
 import pytest
 import simulated
 
+from traitmap import api
 from traitmap.errors import UserError
 from traitmap.report.figure_files import MARGIN, MM_PER_PX, figure_file, figure_names, figure_svg
+from traitmap.report.figure_list import possible_figures
 from traitmap.report.records import ReportContents
 
 NASTY = '<script>alert("x")</script> & #panic("typst") \\ $x$'
@@ -82,6 +84,64 @@ def test_names_of_a_dataset_are_text_in_every_figure(contents: ReportContents) -
         drawn = figure_svg(name, contents)
         ElementTree.fromstring(drawn)
         assert figure_file(drawn, "png", width=40, dpi=40).startswith(b"\x89PNG")
+
+
+def smallest(svg: str) -> float:
+    """Points of the smallest text of a file that has its width in mm."""
+    root = ElementTree.fromstring(svg)
+    mm = float(root.get("width", "").removesuffix("mm"))
+    scale = mm / box_of(svg)[0] / 25.4 * 72
+
+    def sizes(node: ElementTree.Element, inherited: float) -> list[float]:
+        own = float((node.get("font-size") or f"{inherited}px").removesuffix("px"))
+        here = [own] if node.tag.endswith("text") and "".join(node.itertext()).strip() else []
+        return here + [size for child in node for size in sizes(child, own)]
+
+    return scale * min(sizes(root, 12.0))
+
+
+@pytest.mark.parametrize("width", [70, 85, 120, 180, 400])
+def test_no_text_is_under_seven_points_at_the_width_that_was_asked_for(
+    contents: ReportContents, width: float
+) -> None:
+    for name in figure_names(contents):
+        drawn = figure_svg(name, contents, width=width)
+        made = figure_file(drawn, "svg", width=width).decode()
+        assert smallest(made) >= 6.99, name
+        shown = [one.text for one in ElementTree.fromstring(made).iter() if one.tag.endswith("text")]
+        assert len(shown[0] or "") > 2, name  # its title
+        assert "nan" not in made
+
+
+def test_a_figure_says_how_wide_it_must_be() -> None:
+    names = tuple(f"task_{at:02d}" for at in range(40))
+    wide = ReportContents(simulated.matrix(names, names, items=10, seeds=(0,)))
+    with pytest.raises(
+        UserError, match=r"--width 60: matrix needs at least (\d+) mm for text of 7 pt"
+    ) as told:
+        figure_svg("matrix", wide, width=60)
+    least = int(str(told.value).split("at least ")[1].split()[0])
+    made = figure_file(figure_svg("matrix", wide, width=least), "svg", width=least).decode()
+    assert smallest(made) >= 6.99
+
+
+def test_what_needs_typst_is_said_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "typst", None)  # as where it is not installed
+    with pytest.raises(UserError, match=r"traitmap\[figures\]"):
+        api.figure("no/such/run", "matrix", "matrix.pdf")
+    with pytest.raises(UserError, match="no/such/run"):
+        api.figure("no/such/run", "matrix", "matrix.svg")
+
+
+def test_the_list_has_the_names_and_titles_that_are_drawn(contents: ReportContents) -> None:
+    listed = possible_figures(contents.matrix.sources, contents.matrix.targets, gains=True, texts=True)
+    names = figure_names(contents)
+    assert set(names) <= set(listed)
+    assert [name for name in listed if name in names] == list(names)
+    for name in names:
+        root = ElementTree.fromstring(figure_svg(name, contents))
+        title = next(one.text for one in root.iter() if one.tag.endswith("text"))
+        assert (title or "").startswith(listed[name].removeprefix("Loadings ")[:20]), name
 
 
 @pytest.mark.parametrize(

@@ -239,7 +239,7 @@ def test_recommendations_are_judged_by_what_was_measured() -> None:
     found = some.held_out()
     shown = which.picks(found)
     assert shown is not None
-    assert "better than popularity's pick on 2, worse on 1" in shown.description
+    assert "better than popularity's on 2, worse on 1" in shown.description
     assert "all of them" in shown.description
     assert len(dots(shown, "solid")) == 2  # the third is in another unit
     assert "1 target in other units" in shown.description

@@ -140,6 +140,7 @@ Drawing = Callable[[float], Chart]
 _SHAPES = {
     "noise": "M0 -6h12v12h-12z",
     "box": "M0 -6h12v12h-12z",
+    "part": "M0 -6h12v12h-12z",
     "tick": "M6 -7v14",
     "diamond": "M6 -5l5 5l-5 5l-5 -5z",
     "ridge": "M0 5C4 5 4 -6 6 -6S8 5 12 5z",
@@ -240,7 +241,7 @@ def shorten(words: str, size: float, room: float) -> str:
 def wrapped(words: str, size: float, room: float) -> list[str]:
     """Lines of at most ``room`` px at font size ``size`` px, broken at spaces; longer words are cut."""
     lines: list[str] = []
-    for word in clean(words).split():
+    for word in filter(None, clean(words).split(" ")):
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and text_width(longer, size) <= room:
             lines[-1] = longer

@@ -55,7 +55,7 @@ LEVEL = 0.05
 MOST_PAIRS = 16
 MOST_LEVELS = 16
 _GROUPS = ("hidden", "surface", "size")
-_UNSEEN = ("noise", "smaller than could be seen four times in five")
+_UNSEEN = ("noise", "below the minimal detectable effect (80 % power)")
 
 
 def unit_words(explanation: Explanation) -> str:
@@ -138,7 +138,7 @@ def effects(explanation: Explanation) -> Shown | None:
 
 def _effects_description(joint: Sequence[FeatureEffect], alone: Sequence[FeatureEffect]) -> str:
     """Which properties go with gains, in sentences."""
-    text = "What a pair of tasks has in common before training, and the gain that goes with it. "
+    text = ""
     clear = [effect for effect in joint if effect.stands]
     if clear:
         text += "Held beside each other, " + "; ".join(
@@ -206,6 +206,8 @@ def shares(explanation: Explanation) -> Shown | None:
             ("noise", "chance: up to its 95th percentile"),
             ("tick", "chance on average"),
         ),
+        wide=True,
+        aside=True,
         nothing=""
         if any(group.verdict == "yes" for group in dominance.groups)
         else f"{none_of(len(dominance.groups), 'group')} of properties explains more than chance",
@@ -292,7 +294,6 @@ def odd_cells(explanation: Explanation, verdicts: Verdicts | None = None) -> Sho
         key=(
             ("dot-better", "measured, more than predicted"),
             ("dot-worse", "less than predicted"),
-            ("dot-open", "not beyond noise"),
             ("tick", "predicted from surface similarity"),
         ),
         decisive=True,
@@ -564,7 +565,7 @@ def levels_table(levels: Sequence[LevelEffect]) -> Table:
         "Pearson's r with Fisher's 95 % interval; p by permuting tasks, q over all of a side.",
         (
             *("property", "of", "group", "what it says", "r", "p", "q"),
-            *("seen four times in five", "tasks", "verdict"),
+            *("minimal detectable", "tasks", "verdict"),
         ),
         [
             (

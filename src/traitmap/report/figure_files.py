@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 from traitmap.analysis.traits.scaling import clustered_order
 from traitmap.errors import UserError
 from traitmap.matrix.reading import read
-from traitmap.report.chart import HALF, SMALLEST, WIDE, captioned, themed, with_key
+from traitmap.report.chart import HALF, SMALLEST, WIDE, Chart, captioned, themed, with_key
 from traitmap.report.heatmap import MATRIX, heatmap, layout, matrix_key, matrix_words
 from traitmap.report.records import ReportContents, Shown
 from traitmap.report.traits import adapter_cards, loading_figures, trait_figures
@@ -38,7 +38,7 @@ MM_PER_PX = 25.4 / 96  # CSS's own pixel
 SMALLEST_PT = 7.0  # of text in a file for print
 MARGIN = 6.0  # px around the figure: fonts of this machine may run a little wider than the page reckons
 SVG = "http://www.w3.org/2000/svg"
-FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
+FONT = "Liberation Sans, Arial, Helvetica, DejaVu Sans, sans-serif"
 _TEMPLATES = Path(__file__).parent / "templates"
 _SHEETS = ("report.css", "matrix.css", "figures.css")
 # What SVG takes from a style sheet as attributes; the rest (cursor, max-width ...) is the page's alone.
@@ -93,25 +93,38 @@ def figure_svg(
             f"There is no figure {name!r}; there are {', '.join((MATRIX, *figures))}"
             + (f" ({why})." if why else ".")
         )
-    room = natural if width is None else min(natural, _room(width))
-    if name == MATRIX:
+
+    def chart(room: float) -> Chart:
+        if name != MATRIX:
+            return figures[name].drawn(room)
         reading = read(contents.matrix)
-        chart = heatmap(reading, layout(reading, clustered_order(contents.matrix), width=room), MATRIX)
-        chart = with_key(chart, matrix_key(reading, MATRIX))
-    else:
-        chart = figures[name].drawn(room)
-    if width is not None and chart.width > room + 0.5 and chart.width > _room(width) + 0.5:
-        least = ceil((chart.width + 2 * MARGIN) * MM_PER_PX * SMALLEST_PT / (0.75 * SMALLEST))
+        sizes = layout(reading, clustered_order(contents.matrix), width=room)
+        return with_key(heatmap(reading, sizes), matrix_key(reading))
+
+    most = max(natural, WIDE)
+    drawn = chart(natural if width is None else min(most, _room(width)))
+    if width is not None and drawn.width > _room(width) + 0.5:
+        least = ceil(width)
+        while (
+            drawn.width > _room(least) + 0.5
+        ):  # names get more room too, so the next width may not do either
+            least = max(least + 1, ceil(_width(drawn.width)))
+            drawn = chart(min(most, _room(least)))
         raise UserError(
             f"--width {width:g}: {name} needs at least {least} mm for text of {SMALLEST_PT:g} pt; give "
             f"--width {least} or more."
         )
-    return standalone(str(captioned(chart, title, caption).svg(name)), background)
+    return standalone(str(captioned(drawn, title, caption).svg(name)), background)
 
 
 def _room(width: float) -> float:
     """Px for a chart in a file of a width in mm, so that its smallest text has ``SMALLEST_PT``."""
     return width / MM_PER_PX * 0.75 * SMALLEST / SMALLEST_PT - 2 * MARGIN
+
+
+def _width(room: float) -> float:
+    """The width in mm that has this room."""
+    return (room + 2 * MARGIN) * MM_PER_PX * SMALLEST_PT / (0.75 * SMALLEST)
 
 
 def _figures(contents: ReportContents) -> list[Shown]:

@@ -182,8 +182,8 @@ def matrix_words(reading: Reading) -> tuple[str, str, float]:
     return "Transfer matrix", caption, _PAGE
 
 
-def matrix_key(reading: Reading, key: str) -> tuple[tuple[str, str], ...]:
-    """Marks of the matrix and their words, of those that it has. key: of the ids of its patterns."""
+def matrix_key(reading: Reading) -> tuple[tuple[str, str], ...]:
+    """Marks of the matrix and their words, of those that it has."""
     cells = [cell for row in reading.cells for cell in row]
     steps = range(-palette.STEPS, palette.STEPS + 1, 2)
     if reading.has_base:

@@ -44,6 +44,7 @@ from traitmap.report.chart import (
 )
 from traitmap.wording import plain, signed, typeset
 
+BOLD = 1.12  # how much wider than regular text
 CROWDED = 24  # points from which a plane needs the page's whole width
 _SLANTED = 15.0  # px that a column needs for a slanted name
 MANY = 1000  # points from which each has no tooltip of its own: the table has the names
@@ -275,7 +276,8 @@ def _names(points: Sequence[tuple[str, Array]], targets: int, x: Scale, y: Scale
     names = []
     for at in sorted(known, key=lambda at: (-float(np.hypot(*points[at][1])), at)):
         short = shorten(points[at][0], NAME_SIZE, 140)
-        for left, top, right, bottom in _places(*centres[at], text_width(short, NAME_SIZE) + 3):
+        room = text_width(short, NAME_SIZE) * (1 if at < targets else BOLD) + 3
+        for left, top, right, bottom in _places(*centres[at], room):
             inside = left > x.start and right < x.end and top > y.end and bottom < y.start
             if inside and not any(
                 left < box[2] and box[0] < right and top < box[3] and box[1] < bottom for box in taken

@@ -19,7 +19,7 @@ from traitmap.matrix.record import Array
 from traitmap.report.chart import STEPS, value_class
 from traitmap.report.plane_charts import likeness
 from traitmap.report.records import Shown
-from traitmap.report.row_charts import Row, estimate_row, row_chart
+from traitmap.report.row_charts import Row, estimate_row, part_key, row_chart
 from traitmap.table import Table
 from traitmap.wording import (
     UNKNOWN,
@@ -193,6 +193,7 @@ def label_lengths(profile: Profile) -> Shown | None:
         nothing="" if rows else f"the classes of {counted(len(labelled), 'source')} are nearly as long",
         table=_lengths_table(known, unit),
         caveat="A class of few texts has a ridge as high as any other: look at the number of texts.",
+        wide=True,
         key=_DENSITY,
         aside=True,
     )
@@ -262,6 +263,7 @@ def class_shares(profile: Profile) -> Shown | None:
             table,
         ),
         caveat="Where classes come from choices or outputs, not labels, they are read off the texts.",
+        key=part_key(rows),
         wide=True,
         aside=True,
     )
@@ -344,7 +346,9 @@ def _alike(
     tasks = [profile.tasks.get(dataset, dataset) for dataset in datasets]
     if likest := likest_pair(cosines, [None if task in made else task for task in tasks]):
         first, second = (name_of(profile, datasets[at], short=True) for at in likest)
-        text += f"Of different tasks, {first} and {second} are likest ({signed(float(cosines[likest]), 2)}). "
+        text += (
+            f"Of different tasks, {first} and {second} are most alike ({signed(float(cosines[likest]), 2)}). "
+        )
     return Shown(
         name=name,
         title=title,

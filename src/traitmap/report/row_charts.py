@@ -132,8 +132,10 @@ def row_chart(
         else:
             places_of_heads = zip(columns, heads, strict=False)
             head = [text(x, 12, "tick", words, "end") for x, words in places_of_heads]
-        scale = Scale(*(ends or _ends(rows)), left + 8, right - 8, logarithmic=_logarithmic(rows))
+        inset = 18 if stacked else 8  # px for the halves of the outer numbers
+        scale = Scale(*(ends or _ends(rows)), left + inset, right - inset, logarithmic=_logarithmic(rows))
         edge = top = _HEAD if any(heads) else 4.0
+        kinds = _kinds(rows)
         lines = []
         for row in rows:
             if row.heading:
@@ -146,7 +148,7 @@ def row_chart(
                 above, room = _beside(row, edge, left, columns), 0.0
             edge += room
             height = _RIDGE_ROW if row.percentiles is not None else _ROW
-            marks = _marks(row, edge + height / 2, scale)
+            marks = _marks(row, edge + height / 2, scale, kinds)
             lines.append(element("g", {"class": f"line {row.tone}"}, *above, *marks))
             edge += height
         names = title_lines(axis, scale, width)
@@ -212,12 +214,24 @@ def _ends(rows: Sequence[Row]) -> tuple[float, float]:
     return around([*marks, *(min(max(edge, low - room), high + room) for edge in edges)], zero=True)
 
 
-def _marks(row: Row, y: float, scale: Scale) -> list[Markup]:
+def _kinds(rows: Sequence[Row]) -> dict[str, int]:
+    """Colour of every part by its name, the same in all rows; names beyond the last colour begin anew."""
+    names = sorted({name for row in rows for name, _ in row.parts})
+    return {name: at % _KINDS for at, name in enumerate(names)}
+
+
+def part_key(rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
+    """The key to the parts of stacked rows, where each name has a colour of its own."""
+    kinds = _kinds(rows)
+    return tuple((f"part k{kind}", name) for name, kind in kinds.items()) if len(kinds) <= _KINDS else ()
+
+
+def _marks(row: Row, y: float, scale: Scale, kinds: Mapping[str, int]) -> list[Markup]:
     """What a row holds, between its label and its texts."""
     if row.percentiles is not None:
         return _ridge(row.percentiles, y + 9, scale)
     if row.parts:
-        return _stack(row, y - 8.5, scale)
+        return _stack(row, y - 8.5, scale, kinds)
     parts = []
     if all(map(isfinite, row.band)):
         x, end = scale(row.band[0]), scale(row.band[1])
@@ -276,19 +290,19 @@ def density(percentiles: Array, low: float, high: float, points: int = 140) -> t
     return at, heights / heights.max() if heights.max() > 0 else heights
 
 
-def _stack(row: Row, top: float, scale: Scale) -> list[Markup]:
+def _stack(row: Row, top: float, scale: Scale, kinds: Mapping[str, int]) -> list[Markup]:
     """Parts side by side, each with its name where it has room, else in its tooltip."""
     shapes, start = [], 0.0
-    for kind, (name, value) in enumerate(row.parts):
+    for name, value in row.parts:
         x, end = scale(100 * start), scale(100 * (start + value))
         start += value
         if end - x < 0.05:
             continue
         place = {"x": x, "y": top, "width": max(end - x - 1, 0.5), "height": 17, "rx": 2}
         whole = element("title", None, f"{row.label}, {name}: {share(value)}")
-        shapes.append(element("rect", {"class": f"part k{kind % _KINDS}", **place}, whole))
+        shapes.append(element("rect", {"class": f"part k{kinds[name]}", **place}, whole))
         if text_width(name, TICK_SIZE) <= end - x - 7:
-            shapes.append(text(x + 5, top + 12.5, f"part-name k{kind % _KINDS}", name))
+            shapes.append(text(x + 5, top + 12.5, f"part-name k{kinds[name]}", name))
     return shapes
 
 

@@ -87,8 +87,8 @@ def _figure(reading: Reading, traits: Traits | None, s: int, in_points: float | 
     told = " ".join(f"{row.label}: {typeset(row.texts[0])}." for row in rows if row.texts)
     return Shown(
         name=f"profile-{s + 1}",
-        title=name,
-        description="",
+        title=f"Effects of {name}",
+        description=f"Gains over the base with 95 % intervals; {_tally(reading, s)}.",
         chart=card_chart(
             rows,
             f"Effects of {name}",
@@ -99,6 +99,7 @@ def _figure(reading: Reading, traits: Traits | None, s: int, in_points: float | 
             rooms=(100.0, 113.0),
         ),
         table=Table("Gains over the base with 95 % intervals.", ("what", "among", "effect"), table),
+        key=(("dot-solid", "beyond noise"), ("dot-open", "not")),
     )
 
 
@@ -349,8 +350,7 @@ def _plane_in_words(traits: Traits, plane: Biplot, used: int) -> str:
     far = np.linalg.norm(plane.scores, axis=1)
     order = [int(at) for at in np.argsort(-np.where(np.isfinite(far), far, -1)) if isfinite(far[at])]
     apart = [at for at in order if leaves_out_origin(plane.scores[at], plane.scores_covariance[at])]
-    text = "Sources (dots) and targets (arrows) on the first two components. "
-    text += (
+    text = (
         f"The ellipses of {len(apart)} of {counted(len(order), 'source')} leave out the middle, furthest "
         f"{listed([clean(traits.sources[at]) for at in apart[:3]])}: these stand apart from the average "
         "source."
@@ -469,6 +469,7 @@ def loading_figures(traits: Traits) -> tuple[Shown, ...]:
                     rooms=(126.0, 50.0),
                 ),
                 table=loadings_table(traits, [c]),
+                key=(("dot-solid", "interval excludes zero"),) if known else (),
                 tag="" if c < used else "not supported",
                 nothing="" if c < used else "the data do not support it",
             )

@@ -121,9 +121,9 @@ def _picks_description(judged: Sequence[Recommendation], elsewhere: int) -> str:
         sum(gain == 0 for gain in apart),
     )
     text = (
-        "Each target was hidden, its sources were ranked from all others, and then the first pick was held "
-        f"against what had been measured. Of {counted(len(judged), 'target')}, it did better than "
-        f"popularity's pick on {better}, worse on {worse}, and gave the same on {same}."
+        "Each target was hidden with its own training set, and sources were ranked from all others. Of "
+        f"{counted(len(judged), 'target')}, the first pick did better than popularity's on {better}, worse "
+        f"on {worse}, and gave the same on {same}."
     )
     unsure = sum(one.verdict == "inconclusive" for one in judged)
     if unsure:
@@ -251,6 +251,7 @@ def predicted(evaluation: HeldOut) -> Shown | None:
         ),
         tag="" if agrees else "cannot tell",
         aside=True,
+        wide=True,
     )
 
 

@@ -58,6 +58,5 @@ const traitmap = {};
       keep(theme);
       apply();
     });
-    addEventListener("beforeprint", () => document.querySelectorAll("#conditions details").forEach((one) => { one.open = true; }));
   });
 })();
