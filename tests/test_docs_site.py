@@ -65,6 +65,28 @@ def test_the_site_asks_nothing_of_the_network(site: Path) -> None:
         assert loaded == [], page.name
 
 
+def test_the_search_works_from_disk(site: Path) -> None:
+    """In a browser, from file://: what is typed is found, and its page opens; nothing is asked of a network."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright comes with traitmap[dev]")
+    program = runpy.run_path(str(ROOT / "docs" / "screenshot.py"))["find_chromium"]()
+    if program is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page, asked = browser.new_page(), list[str]()
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((site / "index.html").as_uri())
+        page.locator(".md-search__input").click()
+        page.keyboard.type("quarantine")
+        page.wait_for_selector(".md-search-result__link", timeout=30_000)
+        links = [link.get_attribute("href") or "" for link in page.locator(".md-search-result__link").all()]
+        assert any("reliability.html" in link for link in links)
+        page.locator(".md-search-result__link").first.click()
+        page.wait_for_url("**/reliability.html*")
+        browser.close()
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
 def test_docstrings_become_lists() -> None:
     as_markdown = runpy.run_path(str(ROOT / "docs" / "docstring_lists.py"))["as_markdown"]
     said = "What it is.\n\nvalues, other: (S, T) ``NaN``\n    where missing.\nkind: a word.\nRaises nothing."
