@@ -92,6 +92,43 @@ def test_a_generated_text_ends_at_the_first_stop_string() -> None:
     assert generated(said, decoding) == ("yes", None, False)
 
 
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        ({"text": None, "finish_reason": "stop"}, "gives no text .null, finish_reason stop."),
+        ({"message": {"content": None}, "finish_reason": "length"}, "gives no text .null"),
+        (
+            {"message": {"content": None, "reasoning_content": "Hm"}, "finish_reason": "length"},
+            "it thought to",
+        ),
+        ({"message": {"role": "assistant", "refusal": "no"}, "finish_reason": "stop"}, "gives no text"),
+        ({"finish_reason": "stop"}, "gives no text"),
+        ({"text": ["yes"], "finish_reason": "stop"}, "holds no text"),
+        ({"text": "", "finish_reason": None}, "broke off .finish_reason None"),
+        ({"text": "", "finish_reason": "error"}, "broke off .finish_reason error"),
+        ({"text": "half an ans", "finish_reason": "abort"}, "broke off .finish_reason abort"),
+        ({"text": "half", "finish_reason": {"type": "abort", "message": "oom"}}, "broke off"),
+        ({"message": {"content": ""}, "finish_reason": "content_filter"}, "broke off"),
+        ({"text": "", "finish_reason": "stop", "error": {"message": "upstream\ntimeout"}}, "upstream"),
+    ],
+)
+def test_an_error_is_no_empty_answer(choice: dict, told: str) -> None:
+    with pytest.raises(ModelError, match=told):
+        generated({"choices": [choice]}, decoding_of({"max_gen_toks": 9}))
+
+
+def test_an_error_beside_choices_is_one() -> None:
+    said = {"choices": [{"text": "", "finish_reason": "stop"}], "error": {"message": "out of memory"}}
+    with pytest.raises(ModelError, match=r"answers with an error.*out of memory"):
+        generated(said, decoding_of({"max_gen_toks": 9}))
+
+
+@pytest.mark.parametrize("finish", ["stop", "length", "eos_token", "stop_sequence"])
+def test_an_empty_text_that_the_model_ended_is_an_answer(finish: str) -> None:
+    said = {"choices": [{"text": "", "finish_reason": finish}]}
+    assert generated(said, decoding_of({"max_gen_toks": 9}))[0] == ""
+
+
 def test_retry_after_in_both_its_forms() -> None:
     assert retry_after("2.5") == 2.5
     assert 50 < retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=60))) <= 60

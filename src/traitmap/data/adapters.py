@@ -148,9 +148,12 @@ def numbers_without_value(place: Path) -> int:
     """How many weights of a PEFT directory are NaN or infinite: with one of them no answer is a number.
 
     Looks at the exponents of the bytes as they lie, which no framework need be loaded for. Weights of other
-    types than the four usual floats are not looked at. OSError where the file cannot be read.
+    types than the four usual floats are not looked at. 0 also where there are none; OSError where the file
+    cannot be read.
     """
-    header, count = _read_header(place / WEIGHTS) or {}, 0
+    header, count = _read_header(place / WEIGHTS), 0
+    if header is None:  # no adapter at all, which others tell
+        return 0
     with (place / WEIGHTS).open("rb") as stream:
         (length,) = _HEADER.unpack(stream.read(_HEADER.size))
         for tensor in header.values():

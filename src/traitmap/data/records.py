@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import nan
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Literal
 
+from traitmap.errors import ModelError
 from traitmap.study.settings import Model
+
+_ROUNDING = 0.01  # nats by which the log-probability of a token may be above 0, in 16 bits
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ class Answer:
     text: generated text with the stop string cut off (generate_until), else None.
     tokens: tokens of the continuation, or generated tokens including the one that stopped.
     stopped: generation ended by itself (stop string or end token), not by max_gen_toks; else None.
+    unknown: why the model gave no answer, where it gave none: an error is no empty text, and no score of 0.
     """
 
     logprob: float = nan
@@ -142,6 +146,37 @@ class Answer:
     text: str | None = None
     tokens: int = 0
     stopped: bool | None = None
+    unknown: str = ""
+
+    def fault(self, request: Request) -> str:
+        """Why this is no answer to a request; nothing where it is one, right or wrong."""
+        if self.unknown:
+            return self.unknown
+        if request.kind == "generate_until":
+            return "" if isinstance(self.text, str) else "it has no text"
+        if not isfinite(self.logprob):
+            return (
+                f"it has no finite log-probability ({self.logprob}); weights of the adapter or of the base "
+                "are NaN or infinite, or too large for its dtype"
+            )
+        if self.logprob > _ROUNDING * max(1, self.tokens):
+            return f"its log-probability is {self.logprob:g}, and none is above 0"
+        return ""
+
+
+def require_answers(requests: Sequence[Request], answers: Sequence[Answer]) -> None:
+    """What an answer is, for every engine, server and record, is decided here, before anything is scored.
+
+    ModelError with the first answer that is none, and how many there are.
+    """
+    faults = [
+        (request.item, fault)
+        for request, answer in zip(requests, answers, strict=True)
+        if (fault := answer.fault(request))
+    ]
+    if faults:
+        item, reason = faults[0]
+        raise ModelError(f"{len(faults)} of {len(answers)} answers are none; of item {item}: {reason}.")
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,19 @@ from traitmap.errors import EngineError, ModelError
 from traitmap.progress import Listener, Progress
 
 _FEWEST = 16  # texts for which a prefix of their own is worth a queue of their own
+_NO_LOGITS = (
+    "its next token has no finite logits; weights of the adapter or of the base are NaN or infinite, or too "
+    "large for its dtype"
+)
 _REFILL = {"cpu": 4, "cuda": 8}  # a pass over new prompts is worth its start when this part of slots is free
 
 
 @dataclass
 class PartialText:
-    """A text that is being generated: the ``index`` of its request, and its tokens so far."""
+    """A text that is being generated: the ``index`` of its request, and its tokens so far.
+
+    unknown: why it has none, where the model's logits are no numbers.
+    """
 
     index: int
     prompt: list[int]
@@ -55,10 +62,11 @@ class PartialText:
     generator: torch.Generator
     tokens: list[int] = field(default_factory=list)
     stopped: bool = False
+    unknown: str = ""
 
     @property
     def finished(self) -> bool:
-        return self.stopped or len(self.tokens) >= self.decoding.max_tokens
+        return self.stopped or bool(self.unknown) or len(self.tokens) >= self.decoding.max_tokens
 
 
 def partial_texts(base: Base, encoder: Encoder, requests: Sequence[Request]) -> list[PartialText]:
@@ -132,7 +140,9 @@ class StopCriteria:
         return False
 
     def answer(self, text: PartialText) -> Answer:
-        """The finished text, cut before the first stop string."""
+        """The finished text, cut before the first stop string; none where its logits were no numbers."""
+        if text.unknown:
+            return Answer(tokens=len(text.tokens), unknown=text.unknown)
         tokens = [token for token in text.tokens if token not in self.tokens]
         decoded = self.tokenizer.decode(tokens, skip_special_tokens=True)
         for term in text.decoding.until:
@@ -148,14 +158,19 @@ def may_end_in(text: str, term: str) -> bool:
 def next_tokens(logits: torch.Tensor, texts: Sequence[PartialText]) -> list[int]:
     """The next token of each text, greedy or drawn as its request says; logits (texts, V).
 
-    Waits for the device once, or twice where some texts are drawn and some are not.
+    A text whose largest logit is NaN or infinite gets its reason, and a token that means nothing. Waits for
+    the device once, or twice where some texts are drawn and some are not.
     """
+    best = best_tokens(logits).to(logits.device)
+    known = logits.gather(1, best[:, None]).squeeze(1).isfinite()  # of the highest, which a NaN counts as
+    tokens, finite = fetch(torch.stack([best, known.long()])).tolist()
     sampled: dict[Decoding, list[int]] = {}
     for row, text in enumerate(texts):
-        if text.decoding.sample:
+        if not finite[row]:
+            text.unknown = _NO_LOGITS
+        elif text.decoding.sample:
             sampled.setdefault(text.decoding, []).append(row)
     drawn = np.array([row for rows in sampled.values() for row in rows], dtype=np.int64)
-    tokens = [0] * len(texts) if len(drawn) == len(texts) else fetch(best_tokens(logits)).tolist()
     if len(drawn):
         scores_drawn = torch.from_numpy(fetch(logits.index_select(0, send(drawn, logits.device)).float()))
     start = 0

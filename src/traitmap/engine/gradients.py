@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from traitmap.data.records import Example, Request
+from traitmap.data.records import Example, Request, require_answers
 from traitmap.data.texts import TaskText
 from traitmap.engine.adapted_modules import linear_modules
 from traitmap.engine.attention import layout_attention
@@ -143,7 +143,10 @@ def lessons_of_items(
         for text, request in free
     ]
     if chosen:
-        answers = iter(engine.answer([request for _, of_item in chosen for request in of_item]))
+        asked_of = [request for _, of_item in chosen for request in of_item]
+        given = engine.answer(asked_of)
+        require_answers(asked_of, given)
+        answers = iter(given)
         logprobs = [np.array([next(answers).logprob for _ in of_item]) for _, of_item in chosen]
         golds = [np.array([choice == text.output for choice in text.choices], float) for text, _ in chosen]
         golds = [gold / gold.sum() for gold in golds]

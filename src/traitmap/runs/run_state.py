@@ -16,7 +16,8 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traitmap.data.records import AdapterPlace, Outcome
+from traitmap.data.adapters import numbers_without_value
+from traitmap.data.records import AdapterPlace, Outcome, require_answers
 from traitmap.engine.contract import Engine, PassCheckpoint, TrainingJob, TrainingReport
 from traitmap.engine.pass_state import read_state
 from traitmap.errors import ModelError, NewerRunError, RunError, TraitmapError, UserError
@@ -95,13 +96,16 @@ def answer_and_score(
 
     adapter: a PEFT directory, one that a server holds, or None for the base. Its seconds are those of
     answering and scoring. before: outcomes of the same adapter on items of the target, and the metric that
-    judged them: only what they do not tell is asked. Raises what the engine or the scoring raises.
+    judged them: only what they do not tell is asked. Raises what the engine or the scoring raises, and
+    ModelError where an answer is none (``records.require_answers``).
     """
     started = time.monotonic()
     known = target.known_answers(*before) if before else [None] * len(target.requests)
     asked = [request for request, answer in zip(target.requests, known, strict=True) if answer is None]
     fresh = iter(engine.answer(asked, adapter, listener) if asked else ())
-    scored = target.score([next(fresh) if answer is None else answer for answer in known])
+    answers = [next(fresh) if answer is None else answer for answer in known]
+    require_answers(target.requests, answers)
+    scored = target.score(answers)
     seconds = round(time.monotonic() - started, 3)
     return CellResult(outcome_table(scored.outcomes), dict(scored.aggregates), seconds)
 
@@ -145,6 +149,8 @@ def _collect(key: str, folder: Path, report: TrainingReport) -> TrainedAdapter |
     if not all(isfinite(loss) for loss in report.losses):
         return UnitFailure("diverged: a training loss is no number; lower learning_rate")
     try:
+        if unknown := numbers_without_value(folder):
+            return UnitFailure(f"diverged: {unknown} of its weights are NaN or infinite; lower learning_rate")
         return TrainedAdapter(key, adapter_digest(folder), asdict(report))
     except ModelError as error:
         return UnitFailure(f"the engine reported success and left no adapter: {error}")

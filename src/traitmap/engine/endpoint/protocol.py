@@ -15,6 +15,8 @@ Prompt = str | list[int]
 CONVERSATION = "[conversation] "  # stands before a conversation that the server's own template renders
 _ROUNDING = 1e-6  # nats between a token's log-probability and the same one in the list of the likeliest
 _LARGEST = 1e300  # of a log-probability: what is beyond, or NaN, cannot be reckoned with
+# How a text ends that the model did not end: an error, a filter, an abort.
+_BROKEN_OFF = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "content_filter", "timeout"})
 _NO_LOGPROBS = (
     "the server gives no log-probabilities of the prompt (completions with echo and logprobs), without which "
     "multiple-choice and perplexity targets cannot be scored; vLLM and SGLang give them. Use such a server, "
@@ -151,15 +153,29 @@ def scored(found: TokenLogprobs, start: int) -> Answer:
 
 
 def generated(answer: Any, decoding: Decoding) -> tuple[str, int | None, bool]:
-    """Text up to the first stop string, tokens (None where unknown), and whether it ended by itself."""
+    """Text up to the first stop string, tokens (None where unknown), and whether it ended by itself.
+
+    An empty text is an answer where the model ended it. ModelError where there is none: null, an error, a
+    text that was broken off or withheld.
+    """
     choice = _choice(answer)
-    message = choice.get("message")
-    text = (message.get("content") if isinstance(message, Mapping) else choice.get("text")) or ""
+    message, finish = choice.get("message"), choice.get("finish_reason")
+    text = message.get("content") if isinstance(message, Mapping) else choice.get("text")
+    if text is None:
+        thought = isinstance(message, Mapping) and (
+            message.get("reasoning_content") or message.get("reasoning")
+        )
+        why = ": it thought to the end of max_gen_toks; raise it in the task file" if thought else ""
+        raise ModelError(f"the server gives no text (null, finish_reason {_shown(finish)}){why}.")
     if not isinstance(text, str):
         raise ModelError("the server's answer holds no text where its text should stand.")
+    if _word(finish) in _BROKEN_OFF or (not text and finish is None):
+        raise ModelError(
+            f"the server broke off (finish_reason {_shown(finish)}), so its text is no answer of the model."
+        )
     # half of a surrogate pair, which an escape can write and no file can hold
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    stopped = choice.get("finish_reason") not in ("length", None)
+    stopped = finish not in ("length", None)
     for term in decoding.until:
         if term in text:
             text, stopped = text.split(term)[0], True
@@ -186,6 +202,22 @@ def _choice(answer: Any) -> Mapping[str, Any]:
         choice = answer["choices"][0]
     except (KeyError, IndexError, TypeError):
         choice = None
+    fault = answer.get("error") if isinstance(answer, Mapping) else None
+    if not fault and isinstance(choice, Mapping):
+        fault = choice.get("error")
+    if fault:
+        raise ModelError(f"the server answers with an error: {_shown(fault)}.")
     if not isinstance(choice, Mapping):
         raise ModelError("the server's answer has no choices; does it speak OpenAI's completions protocol?")
     return choice
+
+
+def _shown(value: Any) -> str:
+    """What a server says, short and on one line."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _word(finish: Any) -> str:
+    """How a text ended, in a word; SGLang has it in an object."""
+    return str(finish.get("type") if isinstance(finish, Mapping) else finish).lower()
