@@ -24,7 +24,7 @@ TWINS = {
     **{"report": "write_report", "import": "import_results", "atlas": "atlas_add"},
 }
 # options that say how an answer is shown or written, or that have another word from Python
-SHOWN = {"as_json", "as_csv", "csv", "parquet", "list_", "open_"}
+SHOWN = {"as_json", "as_csv", "csv", "html", "parquet", "list_", "open_"}
 OTHERWISE = {
     "init": {"from_"},  # write_study_of_folder
     "check": {"plan", "model_shape", "gpus", "items", "group_size"},  # plan_growth

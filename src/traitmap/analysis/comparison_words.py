@@ -241,7 +241,8 @@ def cells_table(comparison: Comparison, most: int | None = MOST_ROWS) -> Table:
         *comparison.differing,
         *(cell for cell in comparison.holding if cell not in comparison.differing),
     ]
-    shown = interesting[:most] if most is not None else [*comparison.transfers]
+    rest = [cell for cell in comparison.transfers if cell not in interesting]
+    shown = interesting[:most] if most is not None else [*interesting, *rest]
     rows: list[Row] = [
         [
             Entry(_place(cell)),

@@ -119,6 +119,7 @@ def compare(
     ],
     as_json: AsJson = False,
     csv: Annotated[Path | None, typer.Option(help="Write a row for each cell and run.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
     names: Annotated[str, typer.Option(help="Names of the runs, in their order, with commas.")] = "",
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Show every cell and every condition that was not the same.")
@@ -135,6 +136,8 @@ def compare(
     if csv is not None:
         csv.parent.mkdir(parents=True, exist_ok=True)
         result.to_frame().to_csv(csv, index=False)
+    if html is not None:
+        tell(f"Page: {tables.write_page(html, tables.comparison_page(result))}")
     print_json(result.to_json()) if as_json else print_table(tables.comparison_view(result, verbose=verbose))
 
 

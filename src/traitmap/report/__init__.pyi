@@ -9,6 +9,8 @@ from .page import following_page as following_page
 from .page import following_policy as following_policy
 from .page import report_policy as report_policy
 from .page import write_report as write_report
+from .plain_page import comparison_page as comparison_page
+from .plain_page import write_page as write_page
 from .records import ReportContents as ReportContents
 from .terminal import atlas_view as atlas_view
 from .terminal import evaluation_view as evaluation_view

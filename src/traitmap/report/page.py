@@ -82,7 +82,7 @@ def render_report(contents: ReportContents) -> str:
             f"{_UNTOLD[name]}: {sentence(reason)}" for name, reason in missing.items() if name in _UNTOLD
         ]
         missing = {}
-    script = "".join(map(_file, SCRIPTS))
+    script = "".join(map(page_file, SCRIPTS))
     answer = contents.answer or _answer(contents)
     page: dict[str, Any] = {
         "title": find(conditions, "name", "study.name", "study", "file") or "Transfer matrix",
@@ -93,9 +93,9 @@ def render_report(contents: ReportContents) -> str:
         "elsewhere": elsewhere,
         "read_as": find(conditions, "read_as"),
         "untold": untold if elsewhere else [],
-        "style": Markup(themed("".join(map(_file, STYLES)))),
+        "style": Markup(themed("".join(map(page_file, STYLES)))),
         "script": Markup(script),
-        "script_digest": _digest(script),
+        "script_digest": page_digest(script),
     }
     parts = (
         _matrix_part(contents, reading, answer.verdicts),
@@ -106,7 +106,7 @@ def render_report(contents: ReportContents) -> str:
     )
     for part in parts:
         page |= part
-    return _environment().get_template("report.html").render(page)
+    return page_environment().get_template("report.html").render(page)
 
 
 def _answer(contents: ReportContents) -> Answer:
@@ -159,7 +159,7 @@ def _rows_and_columns(reading: Reading, elsewhere: bool) -> str:
     )
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
     """Templates that escape every value, stop at a missing one, and drop characters that HTML forbids."""
 
     def json_data(data: Any) -> Markup:
@@ -189,11 +189,11 @@ def prose(text: str) -> Markup:
     return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(typeset(clean(text))))))
 
 
-def _file(name: str) -> str:
+def page_file(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def _digest(script: str) -> str:
+def page_digest(script: str) -> str:
     """What a content security policy calls a script by."""
     return b64encode(sha256(script.encode()).digest()).decode()
 
@@ -461,7 +461,7 @@ CITATION = f"""@misc{{krishna2025latent,
 def report_policy() -> str:
     """The policy that a server sends with a report: only the script of this version may run."""
     return (
-        f"default-src 'none'; script-src 'sha256-{_digest(''.join(map(_file, SCRIPTS)))}'; "
+        f"default-src 'none'; script-src 'sha256-{page_digest(''.join(map(page_file, SCRIPTS)))}'; "
         "style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
@@ -475,14 +475,14 @@ def following_page() -> str:
 
     The server that shows it sends ``following_policy`` with it.
     """
-    page, style, script = (_file(f"following.{kind}") for kind in ("html", "css", "js"))
+    page, style, script = (page_file(f"following.{kind}") for kind in ("html", "css", "js"))
     return page.replace("/* style */", themed(style)).replace("/* script */", script)
 
 
 def following_policy() -> str:
     """The page's content security policy: its own script, its own style, its own server, nothing else."""
     return (
-        f"default-src 'none'; script-src 'sha256-{_digest(_file('following.js'))}'; "
+        f"default-src 'none'; script-src 'sha256-{page_digest(page_file('following.js'))}'; "
         "style-src 'unsafe-inline'; connect-src 'self'; "
         "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
