@@ -2,12 +2,13 @@
 
     python benchmarks/fuzz.py study --minutes 10 --seed 1
 
-TARGET is one of those in tests/fuzz/fuzz_targets.py: study, matrix (tables of scores in every form), imports
-(all results of harnesses) or one importer, such as imports/lm-eval. Each
-execution turns bytes into damaged files and reads them; a result and an error of traitmap's own tree are
-legal. Anything else is a fault, as is an execution of more than ten seconds: it is told once per place in the
-code, and its files are kept under tests/fuzz/seeds/TARGET/, which `make test` reads again from then on.
-Prints executions, faults and coverage (edges of the package's own code). Exit code 1 with any fault.
+TARGET is one of those in tests/fuzz/fuzz_targets.py: study, matrix (tables of scores in every form),
+adapters, endpoint (answers of servers), imports (all results of harnesses) or one importer, such as
+imports/lm-eval. Each execution turns bytes into damaged files and reads them; a result and an error of
+traitmap's own tree are legal. Anything else is a fault, as is an execution of more than ten seconds: it is
+told once per place in the code, and its files are kept under tests/fuzz/seeds/TARGET/, which `make test`
+reads again from then on. Prints executions, faults and coverage (edges of the package's own code). Exit code 1
+with any fault.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ READ_BY = {  # modules whose code counts for the coverage of a target
     "study": ("study.load",),
     "imports": ("imports.discovery", "imports.columns", "imports.writing", "matrix"),
     "matrix": ("matrix.io", "matrix.layouts", "matrix.tables", "matrix.targets"),
+    "adapters": ("data.adapters",),
+    "endpoint": ("engine.endpoint.protocol",),
 }
 _COVERAGE = re.compile(rb"cov: (\d+)")
 

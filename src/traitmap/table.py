@@ -18,11 +18,10 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
-from traitmap.wording import UNKNOWN, clean, typeset
+from traitmap.wording import UNKNOWN, clean, escaped, typeset
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -182,9 +181,7 @@ def _marked(entry: Entry) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Safe between tags and within quotes; the entities are those of markupsafe, so a page has one kind."""
-    text = text.replace(" -> ", " → ")
-    return escape(clean(text), quote=False).replace('"', "&#34;").replace("'", "&#39;")
+    return escaped(text.replace(" -> ", " → "))
 
 
 # Notebooks.

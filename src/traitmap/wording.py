@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from html import escape
 from math import isfinite
 from typing import Protocol
 
 UNKNOWN = "–"
 
-# Characters that XML 1.0 forbids (control characters, lone surrogates): a dataset may hold them.
-_ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# Characters that XML 1.0 forbids (control characters, lone surrogates), and those that turn the direction of
+# the text around them: a dataset may hold them.
+_ILLEGAL = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+_MARKDOWN = re.compile(
+    r"[|`*\[\]\\$~]|(?<![^\W_])_|_(?![^\W_])|(?<=http):|(?<=https):|(?<=www)\.|^[#>+=-]", re.IGNORECASE
+)
 
 
 class Bounded(Protocol):
@@ -26,8 +33,19 @@ class Bounded(Protocol):
 
 
 def clean(text: object) -> str:
-    """Text without the characters that neither XML nor HTML may hold (each becomes U+FFFD)."""
+    """Text without what neither XML nor HTML may hold, or turns the direction of writing: U+FFFD instead."""
     return _ILLEGAL.sub("\ufffd", str(text))
+
+
+def escaped(text: object) -> str:
+    """Text as it may stand in HTML, between tags and within quotes; the entities are those of markupsafe."""
+    return escape(clean(text), quote=False).replace('"', "&#34;").replace("'", "&#39;")
+
+
+def escaped_markdown(text: object) -> str:
+    """Text as it may stand in a line or cell of Markdown, where HTML counts too: no sign begins anything."""
+    line = " ".join(escaped(text).split())
+    return _MARKDOWN.sub(lambda sign: f"&#{ord(sign[0])};", line)
 
 
 def plain(value: float, digits: int = 1) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import metadata
 from math import nan
 from pathlib import Path
@@ -70,3 +71,43 @@ def test_the_card_names_the_tool_with_its_version_and_the_addresses_of_the_packa
     assert f"traitmap {about['Version']}" in last
     for url in about.get_all("Project-URL") or ():
         assert url.split(", ", 1)[1] in last
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "<!--",
+    "a|b",
+    "c`d",
+    "e\u202ef",
+    "__g__",
+    "h\n# i",
+    "[j](javascript:k)",
+    "<!-- traitmap: end -->",
+    "https://l.example",
+)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_in_a_card_are_text_whatever_they_hold(name: str) -> None:
+    """As the report does; a name stays in its cell and hides nothing after it."""
+    hostile = replace(
+        MATRIX,
+        sources=tuple(name if source == "ours" else source for source in MATRIX.sources),
+        targets=(name, *MATRIX.targets[1:]),
+        cells=tuple(
+            replace(
+                cell,
+                source=name if cell.source == "ours" else cell.source,
+                target=name if cell.target == MATRIX.targets[0] else cell.target,
+            )
+            for cell in MATRIX.cells
+        ),
+        conditions={**MATRIX.conditions, "base": name},
+    )
+    section, plain = card_section(hostile, name), card_section(MATRIX, "ours")
+    assert len(section.splitlines()) == len(plain.splitlines())
+    for line, other in zip(section.splitlines(), plain.splitlines(), strict=True):
+        assert line.count("|") == other.count("|")
+        assert line.count("`") <= other.count("`")
+    for sign in ("<script", "<!--", "\u202e", "](j", "| __", "://l"):
+        assert sign not in section

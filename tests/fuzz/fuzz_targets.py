@@ -542,6 +542,105 @@ def _read_matrix(folder: Path) -> None:
             read_matrix(file, **options).to_json()
 
 
+# --------------------------------------------------------------------------------------- adapters
+
+
+_ADAPTER = {
+    "peft_type": "LORA",
+    "base_model_name_or_path": "org/base",
+    "revision": None,
+    "task_type": "CAUSAL_LM",
+    "r": 4,
+    "lora_alpha": 8,
+    "rank_pattern": {"model.layers.0.q_proj": 2},
+    "alpha_pattern": {},
+    "target_modules": ["q_proj", "v_proj"],
+    "modules_to_save": None,
+    "init_lora_weights": True,
+    "use_rslora": False,
+}
+_HEADER = {
+    "__metadata__": {"format": "pt"},
+    "base.q_proj.lora_A.weight": {"dtype": "F32", "shape": [4, 2], "data_offsets": [0, 32]},
+    "base.q_proj.lora_B.weight": {"dtype": "BF16", "shape": [2, 4], "data_offsets": [32, 48]},
+}
+
+
+def _write_adapter(data: bytes, folder: Path) -> None:
+    choices = Choices(data)
+    _put(folder, "adapter_config.json", _ADAPTER, choices)
+    tree = changed_tree(_HEADER, choices) if choices.below(2) else _HEADER
+    header = json.dumps(tree).encode()
+    content = len(header).to_bytes(8, "little") + header + choices.some(48).ljust(48, b"\x01")
+    (folder / "adapter_model.safetensors").write_bytes(changed_bytes(content, choices))
+    if choices.below(8) == 7:
+        _put(folder, "chat_template.jinja", "{{ messages }}", choices)
+
+
+def _read_adapter(folder: Path) -> None:
+    from traitmap.data.adapters import adapter_problem, adapter_warnings, has_no_effect
+    from traitmap.runs.plan import adapter_digest
+
+    problem = adapter_problem(folder)
+    if problem is not None:
+        raise TraitmapError(problem)
+    adapter_warnings(folder, "org/base")
+    has_no_effect(folder)
+    adapter_digest(folder)
+
+
+# --------------------------------------------------------------------------------------- endpoint
+
+
+_TOKENS = ["The", " answer", " is", " ", "4", "2", "."]
+_COMPLETION = {
+    "id": "x",
+    "model": "m",
+    "usage": {"prompt_tokens": 6, "completion_tokens": 1},
+    "choices": [
+        {
+            "index": 0,
+            "text": " 42.",
+            "message": {"role": "assistant", "content": "42"},
+            "finish_reason": "stop",
+            "logprobs": {
+                "tokens": _TOKENS,
+                "token_logprobs": [None, -1.0, -0.5, -2.0, -0.1, -0.2, -0.3],
+                "top_logprobs": [None, *({token: -0.1} for token in _TOKENS[1:])],
+                "text_offset": [0, 3, 10, 13, 14, 15, 16],
+            },
+        }
+    ],
+}
+
+
+def _write_answer(data: bytes, folder: Path) -> None:
+    _put(folder, "answer.json", _COMPLETION, Choices(data))
+
+
+def _read_answer(folder: Path) -> None:
+    """As the transport hands it over, then in each way that an engine asks."""
+    from traitmap.engine.contract import Decoding
+    from traitmap.engine.endpoint import protocol
+    from traitmap.errors import ModelError
+
+    try:
+        answer = json.loads((folder / "answer.json").read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ModelError("no JSON") from error
+    with suppress(TraitmapError):
+        read = protocol.token_logprobs(answer)
+        start = protocol.continuation_start(read, "The answer is 42", " 42")
+        value = protocol.scored(read, start)
+        assert value.logprob is not None
+        assert abs(value.logprob) < float("inf")
+    text, tokens, _ = protocol.generated(
+        answer, Decoding((".",), 8, sample=False, temperature=0.0, top_p=1.0, top_k=0)
+    )
+    text.encode("utf-8")
+    assert tokens is None or 0 <= tokens < 2**31
+
+
 def _writes(importer: Callable[[Path, Choices], None]) -> Callable[[bytes, Path], None]:
     return lambda data, folder: importer(folder, Choices(data))
 
@@ -550,6 +649,8 @@ TARGETS: Mapping[str, FuzzTarget] = {
     "study": FuzzTarget(_write_study, _read_study),
     "imports": FuzzTarget(_write_import, _read_import),
     "matrix": FuzzTarget(_write_matrix, _read_matrix),
+    "adapters": FuzzTarget(_write_adapter, _read_adapter),
+    "endpoint": FuzzTarget(_write_answer, _read_answer),
 }
 # Each importer by itself, for a fuzzer that has ten minutes for it; its faults are kept among those of all.
 EACH_IMPORTER: Mapping[str, FuzzTarget] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import metadata
 from math import isfinite, nan
 from pathlib import Path
@@ -10,9 +11,11 @@ from traitmap.analysis.traits.records import Traits
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Cell, TransferMatrix
 from traitmap.runs.files import write_output
+from traitmap.wording import escaped_markdown
 
 START, END = "<!-- traitmap: start -->", "<!-- traitmap: end -->"
 _SIGNIFICANT = 0.05
+_PLAIN = re.compile(r"[\w .:/+@=,()-]+", re.ASCII)
 
 
 def card_section(matrix: TransferMatrix, source: str, traits: Traits | None = None) -> str:
@@ -27,11 +30,11 @@ def card_section(matrix: TransferMatrix, source: str, traits: Traits | None = No
     higher = matrix.higher_is_better
     better = [cell for cell in known if _sure(cell) and _direction(cell, higher) > 0]
     worse = [cell for cell in known if _sure(cell) and _direction(cell, higher) < 0]
-    base = matrix.conditions.get("base") or "the base model"
+    base = escaped_markdown(matrix.conditions.get("base") or "the base model")
     lines = [
         "## Side effects",
         "",
-        f"What this adapter (`{source}`) does to {len(cells)} tasks, against {base} on the same items: "
+        f"What this adapter ({_code(source)}) does to {len(cells)} tasks, against {base} on the same items: "
         f"{len(better)} significantly better, {len(worse)} significantly worse, "
         f"{len(known) - len(better) - len(worse)} cannot be told apart from no change"
         + (f", {len(cells) - len(known)} not known" if len(cells) > len(known) else "")
@@ -73,6 +76,11 @@ def update_card(readme: str | Path, section: str) -> Path:
     return write_output(place, text)
 
 
+def _code(name: str) -> str:
+    """A name set as code; as HTML where it holds what would end the code or show as something else."""
+    return f"`{name}`" if _PLAIN.fullmatch(name) else f"<code>{escaped_markdown(name)}</code>"
+
+
 def _sure(cell: Cell) -> bool:
     return isfinite(cell.q) and cell.q < _SIGNIFICANT
 
@@ -97,8 +105,7 @@ def _row(matrix: TransferMatrix, cell: Cell) -> str:
     q = "< 0.001" if cell.q < 0.001 else _number(cell.q)
     items = str(cell.n) if cell.n else "–"
     numbers = (_number(base), _number(cell.value), gain, q, _number(majority), items)
-    name = cell.target.replace("|", "\\|")
-    return f"| {name} | {cell.metric} | {' | '.join(numbers)} |"
+    return f"| {escaped_markdown(cell.target)} | {escaped_markdown(cell.metric)} | {' | '.join(numbers)} |"
 
 
 def _number(value: float) -> str:
@@ -112,7 +119,7 @@ def _trait_lines(traits: Traits | None, source: str) -> list[str]:
         return []
     s = traits.sources.index(source)
     lines = [
-        f"{traits.names[c]} {traits.effects[s, c]:+.1f} "
+        f"{escaped_markdown(traits.names[c])} {traits.effects[s, c]:+.1f} "
         f"[{traits.effects_low[s, c]:+.1f}, {traits.effects_high[s, c]:+.1f}]"
         for c in range(used)
         if isfinite(traits.effects[s, c])
