@@ -74,7 +74,7 @@ def visit(browser: Any) -> Iterator[Any]:
         page = browser.new_page(
             viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce"
         )
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(60_000)  # the machine may be busy
         pages.append(page)
         found = Opened(page)
         page.goto(path.as_uri() + hash)

@@ -71,7 +71,7 @@
   const MOST_CARDS = 6;
   const CARDS = [["#adapters .cards.figures", "adapter", "Adapter"], ["#which .rankings", "target", "Target"]];
   const choose = () => CARDS.forEach(([place, setting, label]) => {
-    const list = document.querySelector(place);
+    const list = [...document.querySelectorAll(place)].sort((a, b) => b.children.length - a.children.length)[0];
     const cards = [...(list?.children ?? [])];
     const names = cards.map((card) => card.querySelector("h3, h4").firstChild.textContent.trim());
     if (cards.length <= MOST_CARDS) return;
@@ -91,7 +91,10 @@
       const wanted = traitmap.get(setting);
       const now = wanted === "*" || names.includes(wanted) ? wanted : names[0];
       pick.value = now;
-      cards.forEach((card, at) => { card.hidden = now !== "*" && names[at] !== now; });
+      cards.forEach((card, at) => {
+        card.hidden = now !== "*" && names[at] !== now;
+        if (card.matches("details")) card.open = names[at] === now;
+      });
     });
   });
 
