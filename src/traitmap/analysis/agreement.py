@@ -108,8 +108,8 @@ def agreement(
     own: (S, T) True where a source meets its own target. places: of the two runs. loadings: (T, C) of both
     on the same targets, or None where a run has none. supported: components that count as traits in each.
     """
-    one, other = (_scaled(np.where(own, nan, table)) for table in (first, second))
-    known = np.isfinite(one) & np.isfinite(other)
+    earlier, later = (_scaled(np.where(own, nan, table)) for table in (first, second))
+    known = np.isfinite(earlier) & np.isfinite(later)
     rows, columns = known.any(axis=1).sum(), known.any(axis=0).sum()
     traits = _traits(loadings, supported, draws, seed)
     if rows < FEWEST or columns < 2:
@@ -120,11 +120,11 @@ def agreement(
     return Agreement(
         *places,
         cells=int(known.sum()),
-        gains=_associated(_correlation, one, other, moves),
-        pattern=_associated(_correlation, _pattern(one), _pattern(other), moves),
-        sources=_associated(_mean_correlation, one, other, moves),
-        picks=_picks(one, other, moves, seed),
-        back=_picks(other, one, moves, seed),
+        gains=_associated(_correlation, earlier, later, moves),
+        pattern=_associated(_correlation, _pattern(earlier), _pattern(later), moves),
+        sources=_associated(_mean_correlation, earlier, later, moves),
+        picks=_picks(earlier, later, moves, seed),
+        back=_picks(later, earlier, moves, seed),
         traits=traits,
     )
 
@@ -200,7 +200,7 @@ def _picks(first: Array, second: Array, moves: Sequence[np.ndarray], seed: int) 
     """Choose by the first table for the second; None where no target has three sources that both know."""
     known = np.isfinite(first) & np.isfinite(second)
     columns = np.flatnonzero(known.sum(axis=0) >= 3)
-    lost, popular, same, asked = [], [], 0, []
+    lost, popular, same, compared = [], [], 0, []
     means = np.array([_mean_of(row) for row in first])
     for column in columns:
         rows = np.flatnonzero(known[:, column])
@@ -212,13 +212,13 @@ def _picks(first: Array, second: Array, moves: Sequence[np.ndarray], seed: int) 
         lost.append(float(truth.max() - truth[pick]) / room)
         popular.append(float(truth.max() - truth[favourite]) / room)
         same += int(truth[pick] == truth.max())
-        asked.append(int(column))
-    if not asked:
+        compared.append(int(column))
+    if not compared:
         return None
-    null = np.array([_loss_by(first[move], second, asked) for move in moves])
+    null = np.array([_loss_by(first[move], second, compared) for move in moves])
     value = float(np.mean(lost))
     return Picks(
-        targets=len(asked),
+        targets=len(compared),
         same=same,
         lost=_over_targets(lost, seed),
         chance=_quantile(null[np.isfinite(null)], 5),

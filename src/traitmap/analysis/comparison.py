@@ -139,8 +139,8 @@ class Comparison:
     @property
     def differing(self) -> tuple[ComparedCell, ...]:
         """Transfers whose gain is not the same in two runs, the surest first."""
-        found = [cell for cell in self.transfers if cell.q_differs < SIGNIFICANT]
-        return tuple(sorted(found, key=lambda cell: cell.q_differs))
+        unlike = [cell for cell in self.transfers if cell.q_differs < SIGNIFICANT]
+        return tuple(sorted(unlike, key=lambda cell: cell.q_differs))
 
     @property
     def lines(self) -> list[tuple[str, str]]:
@@ -228,7 +228,7 @@ def _shared(names: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Tested:
     """A cell before corrections for the number of tests. p_holds, p_differs: NaN where it cannot be asked."""
 
     cell: ComparedCell
@@ -236,7 +236,7 @@ class _Asked:
     p_differs: float
 
 
-def _cell(sides: Sequence[Side], readings: Sequence[Reading], source: str, target: str) -> _Asked:
+def _cell(sides: Sequence[Side], readings: Sequence[Reading], source: str, target: str) -> _Tested:
     """One transfer in every run."""
     views = [reading.targets[reading_place(reading, target)] for reading in readings]
     verdicts = [side.verdicts.of(source, target) for side in sides]
@@ -246,13 +246,13 @@ def _cell(sides: Sequence[Side], readings: Sequence[Reading], source: str, targe
     measured = [cell.status != "predicted" for cell in pooled]
     gains = tuple(
         Interval(cell.gain * view.factor, cell.gain_low * view.factor, cell.gain_high * view.factor)
-        if known
+        if is_measured
         else unknown("predicted, not measured")
-        for cell, view, known in zip(pooled, views, measured, strict=True)
+        for cell, view, is_measured in zip(pooled, views, measured, strict=True)
     )
-    told = {view.metric for view in views if view.metric}
-    one_unit = len(told) < 2 and len({view.factor for view in views}) == 1
-    reason = "" if one_unit else f"other metrics: {', '.join(sorted(told)) or 'shares and points'}"
+    metrics = {view.metric for view in views if view.metric}
+    one_unit = len(metrics) < 2 and len({view.factor for view in views}) == 1
+    reason = "" if one_unit else f"other metrics: {', '.join(sorted(metrics)) or 'shares and points'}"
     pairs = [
         ((first, second), *_difference(sides[first], sides[second], source, target))
         for first, second in combinations(range(len(sides)), 2)
@@ -285,13 +285,13 @@ def _cell(sides: Sequence[Side], readings: Sequence[Reading], source: str, targe
         in_domain=any(verdict.kind == "in-domain" for verdict in verdicts),
         reason=reason or ("" if pairs else "not measured in two of the runs"),
     )
-    ps = [one.p if known else nan for one, known in zip(pooled, measured, strict=True)]
+    ps = [cell.p if is_measured else nan for cell, is_measured in zip(pooled, measured, strict=True)]
     signs = {gain.value > 0 for gain in gains}
     holds = max(ps) if len(signs) == 1 else 1.0
     if not all(map(isfinite, ps)):
         holds = nan
     smallest = min(known_p)[0] * len(pairs) if known_p else nan
-    return _Asked(cell, holds, min(smallest, 1.0) if isfinite(smallest) else nan)
+    return _Tested(cell, holds, min(smallest, 1.0) if isfinite(smallest) else nan)
 
 
 _NOTHING = ((0, 1), Estimate(nan, nan, nan), False, 0)
@@ -304,10 +304,10 @@ def reading_place(reading: Reading, target: str) -> int:
 
 def _difference(first: Side, second: Side, source: str, target: str) -> tuple[Estimate, bool, int]:
     """Gain in the second run less that in the first, in the matrix's unit; whether paired; how many items."""
-    one, other = (_scores(side, source, target) for side in (first, second))
-    if one is None or other is None:
+    earlier, later = (_scores(side, source, target) for side in (first, second))
+    if earlier is None or later is None:
         return _apart(first, second, source, target), False, 0
-    scores = [one, other]
+    scores = [earlier, later]
     places = _common_items(first, second, target)
     paired = places is not None
     if places is not None:
@@ -316,16 +316,16 @@ def _difference(first: Side, second: Side, source: str, target: str) -> tuple[Es
         scores = [part[..., same] for part in scores]
         groups = first.matrix.item_groups.get(target)
         groups = None if groups is None else groups[places[0]][same]
-        kept = [(part, groups) for part in scores]
+        parts = [(part, groups) for part in scores]
     else:
-        kept = []
+        parts = []
         for side, part in zip((first, second), scores, strict=True):
-            known = np.isfinite(part).all(axis=(0, 1))
+            scored = np.isfinite(part).all(axis=(0, 1))
             groups = side.matrix.item_groups.get(target)
-            kept.append((part[..., known], None if groups is None else groups[known]))
-    binary = all(np.isin(part, (0.0, 1.0)).all() for part, _ in kept)
+            parts.append((part[..., scored], None if groups is None else groups[scored]))
+    binary = all(np.isin(part, (0.0, 1.0)).all() for part, _ in parts)
     terms = []
-    for number, (part, groups) in enumerate(kept):
+    for number, (part, groups) in enumerate(parts):
         by_group = group_scores(part, groups)
         column = target if paired else f"{target} {number}"
         sign = 1.0 if number else -1.0
@@ -334,7 +334,7 @@ def _difference(first: Side, second: Side, source: str, target: str) -> tuple[Es
     if paired and np.array_equal(terms[1].scores, terms[3].scores):
         terms = [terms[0], terms[2]]  # one base: it takes no part in the difference
     estimate = crossed_contrast(terms, reach=1.0 if binary else 0.0)
-    return estimate, paired, min(part.shape[-1] for part, _ in kept)
+    return estimate, paired, min(part.shape[-1] for part, _ in parts)
 
 
 def _scores(side: Side, source: str, target: str) -> Array | None:
@@ -352,8 +352,8 @@ def _apart(first: Side, second: Side, source: str, target: str) -> Estimate:
     for side in (first, second):
         cell = read(side.matrix).cells[side.matrix.sources.index(source)][side.matrix.targets.index(target)]
         numbers.append((cell.gain, error_of_width(cell.gain_high - cell.gain_low)))
-    (one, one_error), (other, other_error) = numbers
-    return Estimate(other - one, hypot(one_error, other_error), inf)
+    (earlier, earlier_error), (later, later_error) = numbers
+    return Estimate(later - earlier, hypot(earlier_error, later_error), inf)
 
 
 def _common_items(
@@ -366,26 +366,26 @@ def _common_items(
     places: list[dict[tuple[str, int], int]] = []
     for items in names:
         times: dict[str, int] = {}
-        known = {}
+        place_of = {}
         for place, item in enumerate(items):
-            known[item, times.get(item, 0)] = place
+            place_of[item, times.get(item, 0)] = place
             times[item] = times.get(item, 0) + 1
-        places.append(known)
+        places.append(place_of)
     common = [item for item in places[0] if item in places[1]]
     if len(common) < max(2, _SHARED_ITEMS * min(map(len, names))):
         return None
-    return tuple(np.array([known[item] for item in common]) for known in places)  # type: ignore[return-value]
+    return tuple(np.array([place_of[item] for item in common]) for place_of in places)  # type: ignore[return-value]
 
 
-def _judged(asked: Sequence[_Asked]) -> tuple[ComparedCell, ...]:
+def _judged(tested: Sequence[_Tested]) -> tuple[ComparedCell, ...]:
     """Every cell with its q-values and what they say; transfers are one family, in-domain cells another."""
     q: dict[int, tuple[float, float]] = {}
     for in_domain in (False, True):
-        places = [at for at, one in enumerate(asked) if one.cell.in_domain == in_domain]
-        holds = benjamini_hochberg(np.array([asked[at].p_holds for at in places], dtype=float))
-        differs = benjamini_hochberg(np.array([asked[at].p_differs for at in places], dtype=float))
+        places = [at for at, cell_test in enumerate(tested) if cell_test.cell.in_domain == in_domain]
+        holds = benjamini_hochberg(np.array([tested[at].p_holds for at in places], dtype=float))
+        differs = benjamini_hochberg(np.array([tested[at].p_differs for at in places], dtype=float))
         q |= dict(zip(places, zip(holds.tolist(), differs.tolist(), strict=True), strict=True))
-    return tuple(_outcome(one.cell, *q[at]) for at, one in enumerate(asked))
+    return tuple(_outcome(cell_test.cell, *q[at]) for at, cell_test in enumerate(tested))
 
 
 def _outcome(cell: ComparedCell, q_holds: float, q_differs: float) -> ComparedCell:
@@ -409,35 +409,37 @@ def _outcome(cell: ComparedCell, q_holds: float, q_differs: float) -> ComparedCe
 
 def _agreements(
     sides: Sequence[Side],
-    cells: Sequence[_Asked],
+    cells: Sequence[_Tested],
     sources: tuple[str, ...],
     targets: tuple[str, ...],
     seed: int,
 ) -> tuple[Agreement, ...]:
     """Every two runs, over the sources with data of their own."""
     made = {name for side in sides for name in variations_of(side.matrix)}
-    kept = [name for name in sources if name not in made]
-    by_place = {(one.cell.source, one.cell.target): one.cell for one in cells}
-    grid = [[by_place[source, target] for target in targets] for source in kept]
-    own = np.array([[cell.in_domain for cell in row] for row in grid], bool).reshape(len(kept), len(targets))
+    originals = [name for name in sources if name not in made]
+    by_place = {(test.cell.source, test.cell.target): test.cell for test in cells}
+    grid = [[by_place[source, target] for target in targets] for source in originals]
+    own = np.array([[cell.in_domain for cell in row] for row in grid], bool).reshape(
+        len(originals), len(targets)
+    )
     tables = _effects(sides, grid, own)
-    fitted = [_loadings(side.matrix, kept, targets, seed) for side in sides]
-    found = []
+    fitted = [_loadings(side.matrix, originals, targets, seed) for side in sides]
+    agreements = []
     for first, second in combinations(range(len(sides)), 2):
-        one, other = fitted[first], fitted[second]
-        both = None if one is None or other is None else _on_shared_targets(one, other)
-        found.append(
+        earlier, later = fitted[first], fitted[second]
+        both = None if earlier is None or later is None else _on_shared_targets(earlier, later)
+        agreements.append(
             agreement(
                 tables[first],
                 tables[second],
                 own,
                 places=(first, second),
                 loadings=both,
-                supported=(0 if one is None else one[2], 0 if other is None else other[2]),
+                supported=(0 if earlier is None else earlier[2], 0 if later is None else later[2]),
                 seed=seed,
             )
         )
-    return tuple(found)
+    return tuple(agreements)
 
 
 def _effects(
@@ -508,8 +510,8 @@ def _on_shared_targets(
     shared = [
         name for name in first[0] if all(name in part and np.isfinite(part[name]).all() for part in used)
     ]
-    one, other = (np.array([part[name] for name in shared]).reshape(len(shared), -1) for part in used)
-    return one, other
+    earlier, later = (np.array([part[name] for name in shared]).reshape(len(shared), -1) for part in used)
+    return earlier, later
 
 
 # Conditions.
@@ -519,30 +521,30 @@ def _changed(
     conditions: Sequence[Mapping[str, Any]], sources: Sequence[str], targets: Sequence[str]
 ) -> tuple[Condition, ...]:
     """What was not the same: settings of the study, seeds, versions, then sources and targets one by one."""
-    flat = [_settings(one) for one in conditions]
-    names = list(dict.fromkeys(name for one in flat for name in one))
-    found = [Condition(name, tuple(one.get(name, "") for one in flat)) for name in names]
+    flat = [_settings(run) for run in conditions]
+    names = list(dict.fromkeys(name for run in flat for name in run))
+    changed = [Condition(name, tuple(run.get(name, "") for run in flat)) for name in names]
     for kind, shared, fields in (
         ("sources", sources, ("digest", "examples", "lora", "training")),
         ("targets", targets, ("task", "version", "metric", "items", "digest")),
     ):
         for field in fields:
             values = [
-                {name: _text((one.get(kind) or {}).get(name, {}).get(field)) for name in shared}
-                for one in conditions
+                {name: _text((run.get(kind) or {}).get(name, {}).get(field)) for name in shared}
+                for run in conditions
             ]
-            unlike = [name for name in shared if len({one[name] for one in values}) > 1]
+            unlike = [name for name in shared if len({run[name] for run in values}) > 1]
             if (
                 len(unlike) == len(shared)
-                and len({one[unlike[0]] for one in values}) > 1
-                and len({tuple(one[name] for one in values) for name in unlike}) == 1
+                and len({run[unlike[0]] for run in values}) > 1
+                and len({tuple(run[name] for run in values) for name in unlike}) == 1
             ):
-                found.append(Condition(f"{field} of all {kind}", tuple(one[unlike[0]] for one in values)))
+                changed.append(Condition(f"{field} of all {kind}", tuple(run[unlike[0]] for run in values)))
             else:
-                found += [
-                    Condition(f"{field} of {name}", tuple(one[name] for one in values)) for name in unlike
+                changed += [
+                    Condition(f"{field} of {name}", tuple(run[name] for run in values)) for name in unlike
                 ]
-    return tuple(one for one in found if len(set(one.values)) > 1)
+    return tuple(condition for condition in changed if len(set(condition.values)) > 1)
 
 
 def _settings(conditions: Mapping[str, Any]) -> dict[str, str]:

@@ -134,44 +134,44 @@ def _pairs(comparison: Comparison) -> list[Agreement]:
     """Every two runs, those that agree least first."""
     return sorted(
         comparison.agreements,
-        key=lambda one: one.gains.value.value if one.gains.value.known else -2.0,
+        key=lambda pair: pair.gains.value.value if pair.gains.value.known else -2.0,
     )
 
 
 def _agree(comparison: Comparison) -> str:
     pairs = _pairs(comparison)
-    known = [one for one in pairs if one.gains.value.known]
-    if not known:
+    compared = [pair for pair in pairs if pair.gains.value.known]
+    if not compared:
         return f"cannot be told: {pairs[0].reason or pairs[0].gains.value.reason}"
-    if len(known) > 1:
-        values = [one.gains.value.value for one in known]
-        beyond = sum(one.gains.p < SIGNIFICANT for one in known)
-        patterns = [one.pattern.value.value for one in known if one.pattern.value.known]
+    if len(compared) > 1:
+        values = [pair.gains.value.value for pair in compared]
+        beyond = sum(pair.gains.p < SIGNIFICANT for pair in compared)
+        patterns = [pair.pattern.value.value for pair in compared if pair.pattern.value.known]
         text = f"gains correlate r = {plain(min(values), 2)} to {plain(max(values), 2)} between runs, "
-        text += f"{beyond} of {len(known)} pairs beyond chance"
+        text += f"{beyond} of {len(compared)} pairs beyond chance"
         if patterns:
             text += "; beyond means of sources and targets "
             text += f"{plain(min(patterns), 2)} to {plain(max(patterns), 2)}"
-        alike = sum(one.traits.subspace.p < SIGNIFICANT for one in known)
-        return f"{text}; components are alike beyond chance in {alike} of {len(known)}"
-    one = known[0]
+        alike = sum(pair.traits.subspace.p < SIGNIFICANT for pair in compared)
+        return f"{text}; components are alike beyond chance in {alike} of {len(compared)}"
+    pair = compared[0]
     return (
-        f"gains correlate {_association(one.gains)}; beyond means of sources and targets "
-        f"{_association(one.pattern)}; {_traits(one)}"
+        f"gains correlate {_association(pair.gains)}; beyond means of sources and targets "
+        f"{_association(pair.pattern)}; {_traits(pair)}"
     )
 
 
-def _association(one: Association) -> str:
-    if not one.value.known:
-        return f"cannot be told ({one.value.reason})"
-    value = f"r = {plain(one.value.value, 2)}"
-    if isfinite(one.value.low):
-        value += f" {interval(one.value.low, one.value.high, 2)}"
-    return f"{value} (mixed-up sources reach {plain(one.chance, 2)}, {related('p', one.p)})"
+def _association(measure: Association) -> str:
+    if not measure.value.known:
+        return f"cannot be told ({measure.value.reason})"
+    value = f"r = {plain(measure.value.value, 2)}"
+    if isfinite(measure.value.low):
+        value += f" {interval(measure.value.low, measure.value.high, 2)}"
+    return f"{value} (mixed-up sources reach {plain(measure.chance, 2)}, {related('p', measure.p)})"
 
 
-def _traits(one: Agreement) -> str:
-    traits = one.traits
+def _traits(pair: Agreement) -> str:
+    traits = pair.traits
     if traits.reason:
         return f"traits cannot be compared: {traits.reason}"
     congruences = listed(tuple(plain(part.value.value, 2) for part in traits.components))
@@ -183,25 +183,25 @@ def _traits(one: Agreement) -> str:
 
 
 def _picks(comparison: Comparison) -> str:
-    pairs = [one for one in _pairs(comparison) if one.picks is not None]
+    pairs = [pair for pair in _pairs(comparison) if pair.picks is not None]
     if not pairs:
         return "cannot be told: no target has three sources that two runs know"
     if len(pairs) > 1:
-        picks = [one.picks for one in pairs if one.picks is not None]
-        lost = [one.lost.value for one in picks]
-        same, asked = sum(one.same for one in picks), sum(one.targets for one in picks)
+        picks = [pair.picks for pair in pairs if pair.picks is not None]
+        losses = [pick.lost.value for pick in picks]
+        same, asked = sum(pick.same for pick in picks), sum(pick.targets for pick in picks)
         return (
             f"the best source is the same in {same} of {asked} comparisons of a target in two runs; the pick "
-            f"of one loses {share(min(lost))} to {share(max(lost))} in the other, of what its best source "
+            f"of one loses {share(min(losses))} to {share(max(losses))} in the other, of what its best source "
             "has over the average one"
         )
-    one = pairs[0]
-    assert one.picks is not None
-    first, second = (clean(comparison.names[place]) for place in (one.first, one.second))
-    text = f"the best source is the same on {one.picks.same} of {counted(one.picks.targets, 'target')}; "
-    text += f"picks of {first} lose {_loss(one.picks)} in {second}"
-    if one.back is not None:
-        text += f", the other way {_loss(one.back)}"
+    pair = pairs[0]
+    assert pair.picks is not None
+    first, second = (clean(comparison.names[place]) for place in (pair.first, pair.second))
+    text = f"the best source is the same on {pair.picks.same} of {counted(pair.picks.targets, 'target')}; "
+    text += f"picks of {first} lose {_loss(pair.picks)} in {second}"
+    if pair.back is not None:
+        text += f", the other way {_loss(pair.back)}"
     return text + " of what the best source has over the average one"
 
 
@@ -214,11 +214,14 @@ def _loss(picks: Picks) -> str:
 
 def _changed(comparison: Comparison) -> str:
     if not comparison.conditions:
-        told = any(comparison.bases)
-        return "nothing that is recorded" if told else "cannot be told: tables do not tell how they were made"
+        return (
+            "nothing that is recorded"
+            if any(comparison.bases)
+            else "cannot be told: tables do not tell how they were made"
+        )
     shown = [
-        f"{clean(one.name)} ({' / '.join(_short(value) for value in one.values)})"
-        for one in comparison.conditions[:NAMED]
+        f"{clean(condition.name)} ({' / '.join(_short(value) for value in condition.values)})"
+        for condition in comparison.conditions[:NAMED]
     ]
     more = len(comparison.conditions) - NAMED
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
@@ -304,11 +307,11 @@ def _counts(counts: Mapping[Outcome, int]) -> str:
 def agreement_table(comparison: Comparison) -> Table:
     """Every two runs: correlations with their nulls, components, and what picks lose."""
     rows: list[Row] = []
-    for one in comparison.agreements:
-        pair = f"{clean(comparison.names[one.first])} / {clean(comparison.names[one.second])}"
-        entries = [_entry(part) for part in (one.gains, one.pattern, one.sources, one.traits.subspace)]
-        losses = [_loss_entry(picks) for picks in (one.picks, one.back)]
-        rows.append([Entry(pair), Entry(f"{one.cells:,}", value=one.cells), *entries, *losses])
+    for pair in comparison.agreements:
+        runs = f"{clean(comparison.names[pair.first])} / {clean(comparison.names[pair.second])}"
+        entries = [_entry(part) for part in (pair.gains, pair.pattern, pair.sources, pair.traits.subspace)]
+        losses = [_loss_entry(picks) for picks in (pair.picks, pair.back)]
+        rows.append([Entry(runs), Entry(f"{pair.cells:,}", value=pair.cells), *entries, *losses])
     return Table(
         "How far the runs agree",
         ["runs", "cells", "gains r", "pattern r", "sources r", "components", "pick loses", "and back"],
@@ -322,10 +325,10 @@ def agreement_table(comparison: Comparison) -> Table:
     )
 
 
-def _entry(one: Association) -> Entry:
-    if not one.value.known:
+def _entry(measure: Association) -> Entry:
+    if not measure.value.known:
         return Entry(UNKNOWN)
-    return Entry(estimate(one.value, 2), mark=_star(one.p), value=one.value.value)
+    return Entry(estimate(measure.value, 2), mark=_star(measure.p), value=measure.value.value)
 
 
 def _loss_entry(picks: Picks | None) -> Entry:
@@ -341,7 +344,9 @@ def _star(p: float) -> str:
 def conditions_table(comparison: Comparison, most: int | None = MOST_CONDITIONS) -> Table:
     """What was not the same."""
     shown = comparison.conditions[:most]
-    rows: list[Row] = [[clean(one.name), *(_short(value, 60) for value in one.values)] for one in shown]
+    rows: list[Row] = [
+        [clean(condition.name), *(_short(value, 60) for value in condition.values)] for condition in shown
+    ]
     left = len(comparison.conditions) - len(shown)
     notes = [f"{left} more are not shown."] if left else []
     return Table("What was not the same", ["condition", *map(clean, comparison.names)], rows, notes)

@@ -43,11 +43,11 @@ def compare(
         raise MatrixError(f"{len(names)} names for {len(subjects)} subjects; name each of them, or none")
     matrices = [read_matrix(subject, predicted=True) for subject in subjects]
     called = names or _names(matrices)
-    asked = [_asked(subject, matrix) for subject, matrix in zip(subjects, matrices, strict=True)]
+    items_by_run = [_items_of(subject, matrix) for subject, matrix in zip(subjects, matrices, strict=True)]
     sides = [
         analysis.Side(name, matrix, verdicts(subject, matrix=matrix), items)
         for name, subject, matrix, items in zip(
-            _unlike(called), subjects, matrices, _same_documents(asked), strict=True
+            _unlike(called), subjects, matrices, _same_documents(items_by_run), strict=True
         )
     ]
     return analysis.compare_sides(sides, seed=seed)
@@ -76,19 +76,19 @@ def _unlike(names: Sequence[str]) -> list[str]:
     return unlike
 
 
-def _asked(subject: MatrixLike, matrix: TransferMatrix) -> dict[str, list[tuple[str, str]]]:
+def _items_of(subject: MatrixLike, matrix: TransferMatrix) -> dict[str, list[tuple[str, str]]]:
     """Target -> digest and right answer of every item, in the order of the item scores."""
     folder = folder_of(subject) if not isinstance(subject, TransferMatrix) else None
     if folder is None:
         return {}
     store = open_store(folder)
     ledger = read_ledger(store)
-    asked = {}
+    by_target = {}
     for target, scores in matrix.item_scores.items():
         items = _first_cell(store, ledger, target)
         if len(items) == scores.shape[-1]:
-            asked[target] = items
-    return asked
+            by_target[target] = items
+    return by_target
 
 
 def _first_cell(store: RunStore, ledger: Ledger, target: str) -> list[tuple[str, str]]:
@@ -97,11 +97,11 @@ def _first_cell(store: RunStore, ledger: Ledger, target: str) -> list[tuple[str,
     for cell in sorted(cells, key=lambda cell: cell.source != BASELINE):
         with suppress(RunError):
             assert cell.key is not None
-            return [(one.item_digest, one.gold) for one in read_outcomes(store.cell(cell.key))]
+            return [(outcome.item_digest, outcome.gold) for outcome in read_outcomes(store.cell(cell.key))]
     return []
 
 
-def _same_documents(asked: Sequence[Mapping[str, list[tuple[str, str]]]]) -> list[dict[str, list[str]]]:
+def _same_documents(runs: Sequence[Mapping[str, list[tuple[str, str]]]]) -> list[dict[str, list[str]]]:
     """Target -> the name of each of its items, for every subject; equal names are the same item.
 
     Items are the same where their digests are, and where their right answers are, one by one: the chat
@@ -109,14 +109,14 @@ def _same_documents(asked: Sequence[Mapping[str, list[tuple[str, str]]]]) -> lis
     prove nothing.
     """
     named: list[dict[str, list[str]]] = []
-    for at, mine in enumerate(asked):
+    for at, mine in enumerate(runs):
         items = {}
         for target, pairs in mine.items():
             golds = [gold for _, gold in pairs]
             alike = (
                 named[before][target]
                 for before in range(at)
-                if target in named[before] and golds == [gold for _, gold in asked[before][target]]
+                if target in named[before] and golds == [gold for _, gold in runs[before][target]]
             )
             own = [digest for digest, _ in pairs]
             items[target] = next(alike, own) if _tells(golds) else own
