@@ -191,9 +191,9 @@ def _picks(comparison: Comparison) -> str:
         losses = [pick.lost.value for pick in picks]
         same, asked = sum(pick.same for pick in picks), sum(pick.targets for pick in picks)
         return (
-            f"the best source is the same in {same} of {asked} comparisons of a target in two runs; the pick "
-            f"of one loses {share(min(losses))} to {share(max(losses))} in the other, of what its best source "
-            "has over the average one"
+            f"the best source is the same in {same} of {asked} comparisons of a target in two runs; the "
+            f"pick of one loses {share(min(losses))} to {share(max(losses))} in the other, of what its best "
+            "source has over the average one"
         )
     pair = pairs[0]
     assert pair.picks is not None
