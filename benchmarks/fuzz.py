@@ -7,8 +7,8 @@ adapters, endpoint (answers of servers), imports (all results of harnesses) or o
 imports/lm-eval. Each execution turns bytes into damaged files and reads them; a result and an error of
 traitmap's own tree are legal. Anything else is a fault, as is an execution of more than ten seconds: it is
 told once per place in the code, and its files are kept under tests/fuzz/seeds/TARGET/, which `make test`
-reads again from then on. Prints executions, faults and coverage (edges of the package's own code). Exit code 1
-with any fault.
+reads again from then on. Prints executions, faults and coverage (edges of the package's own code). Exit
+code 1 with any fault.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import shlex
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from math import isfinite
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ def _number_faults(config: Mapping[str, Any]) -> list[str]:
     faults = [
         f"{name} {value!r} is not a number that an adapter can have; correct it, or save the adapter again"
         for name, value in _numbers(config)
-        if not (isfinite(value) and abs(value) <= _LARGEST_NUMBER)
+        if not abs(value) <= _LARGEST_NUMBER  # nor NaN; a whole number may be too long for isfinite
     ]
     if config["peft_type"] != "LORA" or faults:
         return faults
@@ -295,24 +295,39 @@ def has_no_effect(place: Path) -> bool:
 
 
 def _read_header(file: Path) -> Mapping[str, Any] | None:
-    """Names, types and places of the tensors, or None where the file is damaged."""
+    """Names, types, shapes and places of the tensors, or None where the file is damaged.
+
+    The tensors lie one behind the other, from the first byte behind the header to the last.
+    """
     try:
         with file.open("rb") as stream:
             (length,) = _HEADER.unpack(stream.read(_HEADER.size))
-            if length > file.stat().st_size:
-                return None
-            header = json.loads(stream.read(length))
-        tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
-        ends = [tensor["data_offsets"][1] for tensor in tensors.values()]
-        if not all(isinstance(tensor["shape"], list) and tensor["dtype"] for tensor in tensors.values()):
-            return None
-    except FileNotFoundError:
+            size = file.stat().st_size - _HEADER.size - length
+            header = json.loads(stream.read(length)) if size >= 0 else None
+    except (struct.error, ValueError, RecursionError, FileNotFoundError):
         return None
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+    if not isinstance(header, dict):
         return None
-    if file.stat().st_size != _HEADER.size + length + max(ends, default=0):
+    tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+    if not all(map(_is_tensor, tensors.values())):
         return None
-    return tensors
+    places = sorted(tuple(tensor["data_offsets"]) for tensor in tensors.values())
+    begins, ends = [0, *(high for _, high in places)], [*(low for low, _ in places), size]
+    return tensors if begins == ends else None
+
+
+def _is_tensor(entry: Any) -> bool:
+    """Whether an entry of a header tells type, shape and place, and these agree where the type is known."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    if not (isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2 and len(shape) <= 64):
+        return False
+    if not all(type(number) is int and 0 <= number < 2**63 for number in (*shape, *offsets)):
+        return False
+    held = offsets[1] - offsets[0]
+    known = _EXPONENTS.get(entry["dtype"])
+    return held >= 0 and (known is None or held == prod(shape) * np.dtype(known[0]).itemsize)
 
 
 def _downloaded(name: str, revision: str | None) -> Path | str:
