@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,37 @@ def test_the_notebook_runs(prepared_run: Path) -> None:
     assert not [one for one in shown if one["output_type"] == "error"]
 
 
-def test_the_notebook_is_kept_without_outputs() -> None:
+def test_the_notebook_is_kept_with_its_outputs() -> None:
     nbformat = pytest.importorskip("nbformat")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert all(cell.outputs for cell in code)
+    assert not [one for cell in code for one in cell.outputs if one["output_type"] == "error"]
+    assert NOTEBOOK.stat().st_size < 150_000
+    assert max(len(line) for cell in notebook.cells for line in cell.source.splitlines()) <= 110
+    assert str(Path.home()) not in NOTEBOOK.read_text(encoding="utf-8")
+
+
+def colours(html: str) -> list[tuple[float, float]]:
+    """(number, depth of its colour, orange below 0) of every entry of a table that shows a gain in colour."""
+    found = re.findall(r"background:rgba\((23|201),[^)]*,([.\d]+)\)[^>]*>([+-][.\d]+)", html)
+    return [
+        (float(number), (float(depth) - 0.08) * (1 if hue == "23" else -1)) for hue, depth, number in found
+    ]
+
+
+def test_tables_of_gains_share_one_colour_scale() -> None:
+    nbformat = pytest.importorskip("nbformat")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    shown = [
+        (cell.source, one["data"]["text/html"])
+        for cell in notebook.cells
+        for one in cell.get("outputs", [])
+        if "text/html" in one.get("data", {})
+    ]
+    tables = [colours(html) for source, html in shown if "traits" not in source and colours(html)]
+    assert len(tables) == 3  # the matrix, a recommendation, and the matrix as a table of scores
+    slopes = [depth / number for table in tables for number, depth in table if abs(number) > 12]
+    assert max(slopes) - min(slopes) < 0.15 * max(slopes)

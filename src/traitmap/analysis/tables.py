@@ -373,7 +373,8 @@ def ranking_table(result: Recommendation, *, reasons: int = 6) -> Table:
     reasons: so many of the first sources have their two strongest reasons on the page.
     """
     measured = any(advice.measured.known for advice in result.ranked)
-    deepest = max([*(abs(advice.gain.value) for advice in result.ranked if advice.gain.known), 1e-9])
+    known = (abs(advice.gain.value) for advice in result.ranked if advice.gain.known)
+    deepest = result.conditions.get("largest") or max([*known, 1e-9])
     short: tuple[Medium, ...] = ("terminal", "notebook")
     columns = [
         Column("source", media=("page",)),
