@@ -2,37 +2,42 @@
 
     python benchmarks/explain_calibration.py                 all of it, about an hour on one core
     python benchmarks/explain_calibration.py level power      some of them
-    python benchmarks/explain_calibration.py zero items --out benchmarks/results
+    python benchmarks/explain_calibration.py --out benchmarks/results/DATE-calibration.json
 
 ``zero`` and ``items`` take every verdict that a user can read where there is nothing to be called, with equal
-and with unequal spreads; ``--studies`` takes the first so many of each, ``--out`` keeps their rates. Studies
-come from tests/planted_pairs.py; each has its own fixed seed.
+and with unequal spreads. Studies come from tests/planted_pairs.py; each has its own fixed seed, and one study
+tests all verdicts at once. ``--out`` keeps what was counted, every ``SAVED`` studies, and goes on from there;
+``python docs/calibration_tables.py`` writes the tables of docs/explanation.md from it.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
+import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import record
+from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from planted import matrix_of
 from planted_pairs import Shape, names_of, nearness, simulated
 from traitmap.analysis.explanation.design import (
     Composite,
+    Units,
     aligned,
     effect_basis,
     make_design,
     node_permutations,
     prepare_alone,
     prepare_composites,
+    two_way_residual,
 )
 from traitmap.analysis.explanation.dominance import group_dominance
 from traitmap.analysis.explanation.dose import difference_in_differences, dose_response, format_part
@@ -49,12 +54,13 @@ from traitmap.analysis.profiles.pairs import Feature, Group, PairFeatures
 from traitmap.analysis.profiles.relations import win_test
 from traitmap.matrix.statistics import NO_CHANGE_KNOWN, grouped, paired_gain, unknown
 
-STUDIES = 400
-LEVEL_STUDIES = 1000  # 400 leave the rate of false positives uncertain by two points
-ZERO_STUDIES = 500  # for each shape, spread and kind of scatter
+Study = Callable[[int], dict[str, float]]  # seed -> what is called (1) or holds the truth (1), by verdict
+Rows = Iterator[tuple[str, Study]]  # name of a row, and its studies
+Rates = dict[str, dict[str, float]]  # verdict -> mean, sd, n (tested) over studies
+
+STUDIES = 400  # a rate of 5 % is then known to 1.1 points
+SAVED = 50
 ZERO_PERMUTATIONS = 199
-ITEM_STUDIES = 200
-COUNTS = {"zero": ZERO_STUDIES, "items": ITEM_STUDIES}
 ITEMS, ADAPTERS, DOSES = 120, 8, (0.0, 0.25, 0.5, 0.75, 1.0)
 PERMUTATIONS = 999
 SHAPES = (
@@ -67,12 +73,8 @@ SHAPES = (
 )
 
 
-def share(found: Iterable[bool]) -> str:
-    told = np.array(list(found), dtype=float)
-    return f"{100 * told.mean():.1f} % (se {100 * np.sqrt(told.mean() * (1 - told.mean()) / len(told)):.1f})"
-
-
-def _study(shape: Shape, effect: float, seed: int, others: int) -> dict[str, float]:
+def _slopes(shape: Shape, effect: float, others: int, seed: int) -> dict[str, float]:
+    """One feature with an effect (0: none), beside others that partly copy it."""
     matrix, features = simulated(shape, effect, seed, others)
     design = make_design(matrix)
     prepared = prepare_alone(aligned(features, design), design.own)
@@ -81,67 +83,75 @@ def _study(shape: Shape, effect: float, seed: int, others: int) -> dict[str, flo
     slope = slope_of(design.y, prepared.values[..., 0], prepared.values[..., 1:], design.used, basis, moves)
     second = mantel(design.y, prepared.raw[..., 0], design.used, moves)
     return {
-        "qap": slope.p,
-        "mantel": second.p,
-        "naive": second.naive_p,
-        "covered": slope.low <= effect <= slope.high,
-        "detectable": slope.detectable,
+        "MRQAP calls": slope.p < 0.05,
+        "its interval": slope.low <= effect <= slope.high,
+        "Mantel": second.p < 0.05,
+        "naive Pearson": second.naive_p < 0.05,
     }
 
 
-def _rates(effect: float, shapes: Iterable[Shape], others: int, studies: int = STUDIES) -> None:
-    for shape in shapes:
-        found = [_study(shape, effect, seed, others) for seed in range(studies)]
-        rates = {name: share(one[name] < 0.05 for one in found) for name in ("qap", "mantel", "naive")}
-        beside = f", beside {others} that partly copy it" if others else ""
-        print(
-            f"effect {effect}, {shape}{beside}: MRQAP calls {rates['qap']}; Mantel {rates['mantel']}; "
-            f"naive Pearson {rates['naive']}; interval holds the effect in "
-            f"{share(one['covered'] for one in found)}; detectable (median) "
-            f"{np.median([one['detectable'] for one in found]):.2f}",
-            flush=True,
-        )
-
-
-def level() -> None:
+def level() -> Rows:
     """False positives with node effects and no effect of the feature."""
-    _rates(0.0, SHAPES, 0, LEVEL_STUDIES)
-    _rates(0.0, (Shape(12, 12),), 2, LEVEL_STUDIES)
+    for shape in SHAPES:
+        yield str(shape), partial(_slopes, shape, 0.0, 0)
+    yield f"{SHAPES[1]}, beside two that partly copy it", partial(_slopes, SHAPES[1], 0.0, 2)
 
 
-def power() -> None:
+def power() -> Rows:
     """Planted effects that are found; at the smallest detectable effect it should be four in five."""
-    _rates(0.5, SHAPES, 0)
-    _rates(0.5, (Shape(12, 12),), 2)
-    for shape in (Shape(10, 10), Shape(12, 12)):
-        named = np.median([_study(shape, 0.0, seed, 0)["detectable"] for seed in range(50)])
-        found = share(_study(shape, float(named), seed, 0)["qap"] < 0.05 for seed in range(STUDIES))
-        print(f"effect {named:.2f}, named as detectable with 80 %, {shape}: found in {found}", flush=True)
+    for shape in SHAPES:
+        yield str(shape), partial(_slopes, shape, 0.5, 0)
+    yield f"{SHAPES[1]}, beside two that partly copy it", partial(_slopes, SHAPES[1], 0.5, 2)
+    for shape in SHAPES[:2]:
+        yield f"{shape}, at the smallest detectable effect", partial(_at_detectable, shape)
 
 
-def shares() -> None:
+def _at_detectable(shape: Shape, seed: int) -> dict[str, float]:
+    """A study of the effect that another study without any names as detectable with 80 % power."""
+    matrix, features = simulated(shape, 0.0, seed + 10_000)
+    design = make_design(matrix)
+    prepared = prepare_alone(aligned(features, design), design.own)
+    moves = node_permutations(design, PERMUTATIONS, seed)
+    basis = effect_basis(design.used)
+    none = prepared.values[..., :0]
+    named = slope_of(design.y, prepared.values[..., 0], none, design.used, basis, moves).detectable
+    return {name: value for name, value in _slopes(shape, named, 0, seed).items() if name == "MRQAP calls"}
+
+
+def shares() -> Rows:
     """The share beyond chance of a group, with and without an effect, and hidden less surface."""
-    for shape in (Shape(10, 10), Shape(12, 12), Shape(22, 21), Shape(8, 14, shared=False)):
-        for effect in (0.0, 0.5):
-            called, hidden, less = [], [], []
-            for seed in range(STUDIES):
-                matrix, features = simulated(shape, effect, seed, 1)
-                design = make_design(matrix)
-                alone = prepare_alone(aligned(features, design), design.own)
-                each = tuple(Composite(f.name, f.group, f.words, (f.name,)) for f in features.features)
-                joint = prepare_composites(alone, each, design.own)
-                found = group_dominance(design, joint, node_permutations(design, 299, seed))
-                truth = _true_shares(effect, joint.values[design.used])
-                called.append(found.groups[0].p < 0.05)
-                beyond = found.groups[0].beyond
-                hidden.append(beyond.low <= truth[0] <= beyond.high)
-                gap = found.hidden_less_surface
-                less.append(gap.low <= truth[0] - truth[1] <= gap.high)
-            print(
-                f"dominance, effect {effect}, {shape}: hidden called {share(called)}; its interval holds the "
-                f"truth in {share(hidden)}; that of hidden less surface in {share(less)}",
-                flush=True,
-            )
+    for shape in (Shape(10, 10), Shape(12, 12), Shape(8, 14, shared=False)):
+        for effect, both in ((0.0, False), (0.5, False), (0.5, True)):
+            words = f"effect {effect}{' of both' if both else ' of hidden' if effect else ''}"
+            yield f"{shape}, {words}", partial(_shares, shape, effect, both)
+
+
+def _shares(shape: Shape, effect: float, both: bool, seed: int) -> dict[str, float]:
+    """Shares of a hidden and a surface feature. both: they are unrelated and have the same effect."""
+    matrix, features = simulated(shape, 0.0 if both else effect, seed, 1)
+    if both:
+        generator = np.random.default_rng([seed, 29])
+        pair = [replace(one, values=nearness(shape, generator)) for one in features.features]
+        features = replace(features, features=tuple(pair))
+        foreign = np.array([[s != t for t in matrix.targets] for s in matrix.sources])
+        within = [two_way_residual(one.values, foreign) for one in pair]
+        scatter = two_way_residual(matrix.values, foreign)
+        gains = np.sqrt(1 - 2 * effect**2) * scatter / scatter[foreign].std()
+        gains = gains + effect * sum(part / part[foreign].std() for part in within)
+        matrix = replace(matrix, values=gains)
+    design = make_design(matrix)
+    alone = prepare_alone(aligned(features, design), design.own)
+    single = tuple(Composite(f.name, f.group, f.words, (f.name,)) for f in features.features)
+    joint = prepare_composites(alone, single, design.own)
+    found = group_dominance(design, joint, node_permutations(design, 299, seed))
+    hidden, surface = (0.0, 0.0) if both else _true_shares(effect, joint.values[design.used])
+    beyond, gap = found.groups[0].beyond, found.hidden_less_surface
+    rates = {
+        "hidden properties called": found.groups[0].p < 0.05,
+        "hidden against surface called": found.verdict == "yes",
+        "interval of hidden less surface": gap.low <= hidden - surface <= gap.high,
+    }
+    return rates if both else {**rates, "interval of hidden": beyond.low <= hidden <= beyond.high}
 
 
 def _true_shares(effect: float, x: np.ndarray) -> tuple[float, float]:
@@ -151,80 +161,69 @@ def _true_shares(effect: float, x: np.ndarray) -> tuple[float, float]:
     return (alone + effect**2 - copy) / 2, (copy + effect**2 - alone) / 2
 
 
-def odd() -> None:
+def odd() -> Rows:
     """Odd cells where there is noise alone, and one cell that departs by six of its errors."""
     for shape in (Shape(10, 10), Shape(12, 12)):
-        false, found = [], []
-        for seed in range(STUDIES):
-            generator = np.random.default_rng([seed, 5])
-            matrix, features = simulated(shape, 0.0, seed)
-            noise = np.exp(0.5 * generator.normal(size=matrix.values.shape))
-            effects = generator.normal(size=(shape.sources, 1)) + generator.normal(size=(1, shape.targets))
-            for planted in (0.0, 6.0):
-                values = effects + noise * generator.normal(size=noise.shape)
-                values[2, 5] += planted * noise[2, 5]
-                plain = type(matrix)(matrix.sources, matrix.targets, values, matrix.baseline)
-                design = make_design(plain, noise=noise)
-                alone = prepare_alone(aligned(features, design), design.own)
-                beyond = [one for one in odd_cells(design, alone.values, {}).cells if one.q_noise < 0.05]
-                if planted:
-                    found.append(any((one.source, one.target) == ("task02", "task05") for one in beyond))
-                else:
-                    false.append(bool(beyond))
-        print(
-            f"odd cells, {shape}: any called beyond noise where there is noise alone {share(false)}; "
-            f"a departure of six errors found in {share(found)}",
-            flush=True,
-        )
+        yield str(shape), partial(_odd, shape)
 
 
-def strengths() -> None:
+def _odd(shape: Shape, seed: int) -> dict[str, float]:
+    generator = np.random.default_rng([seed, 5])
+    matrix, features = simulated(shape, 0.0, seed)
+    noise = np.exp(0.5 * generator.normal(size=matrix.values.shape))
+    effects = generator.normal(size=(shape.sources, 1)) + generator.normal(size=(1, shape.targets))
+    rates = {}
+    for planted, name in ((0.0, "any called, noise alone"), (6.0, "a departure of six errors found")):
+        values = effects + noise * generator.normal(size=noise.shape)
+        values[2, 5] += planted * noise[2, 5]
+        plain = type(matrix)(matrix.sources, matrix.targets, values, matrix.baseline)
+        design = make_design(plain, noise=noise)
+        alone = prepare_alone(aligned(features, design), design.own)
+        beyond = [one for one in odd_cells(design, alone.values, {}).cells if one.q_noise < 0.05]
+        there = ("task02", "task05") in [(one.source, one.target) for one in beyond]
+        rates[name] = there if planted else bool(beyond)
+    return rates
+
+
+def strengths() -> Rows:
     """Donors where no source is better than another, and intervals of true strengths."""
     for shape in (Shape(10, 10), Shape(12, 12), Shape(8, 14, shared=False)):
-        called, covered = [], []
-        for seed in range(STUDIES):
-            generator = np.random.default_rng([seed, 9])
-            used = np.ones((shape.sources, shape.targets), dtype=bool)
-            if shape.shared:
-                np.fill_diagonal(used, False)
-            spread = np.exp(generator.normal(size=(1, shape.targets)))
-            noise = spread * generator.normal(size=used.shape) + 3 * generator.normal(size=spread.shape)
-            names = tuple(map(str, range(shape.sources)))
-            null = row_strengths(names, noise, used, draws=PERMUTATIONS, seed=seed)
-            called.append(any(one.q < 0.05 for one in null))
-            truth = generator.normal(size=shape.sources)
-            truth -= truth.mean()
-            told = row_strengths(names, noise + truth[:, None], used, draws=19, seed=seed)
-            covered += [one.effect.low <= t <= one.effect.high for one, t in zip(told, truth, strict=True)]
-        print(
-            f"donors, {shape}, spreads of targets unlike: any called where none is better {share(called)}; "
-            f"intervals hold the true strength in {share(covered)}",
-            flush=True,
-        )
+        yield f"{shape}, spreads of targets unlike", partial(_strengths, shape)
 
 
-Rates = dict[str, list[float]]  # verdict -> whether each study calls it, or holds the truth; NaN: not tested
+def _strengths(shape: Shape, seed: int) -> dict[str, float]:
+    generator = np.random.default_rng([seed, 9])
+    used = np.ones((shape.sources, shape.targets), dtype=bool)
+    if shape.shared:
+        np.fill_diagonal(used, False)
+    spread = np.exp(generator.normal(size=(1, shape.targets)))
+    noise = spread * generator.normal(size=used.shape) + 3 * generator.normal(size=spread.shape)
+    names = tuple(map(str, range(shape.sources)))
+    null = row_strengths(names, noise, used, draws=19, seed=seed)
+    truth = generator.normal(size=shape.sources)
+    truth -= truth.mean()
+    found = row_strengths(names, noise + truth[:, None], used, draws=19, seed=seed)
+    held = [one.effect.low <= t <= one.effect.high for one, t in zip(found, truth, strict=True)]
+    return {
+        "any donor": any(one.q < 0.05 for one in null),
+        "interval of strength": np.mean(held),
+    }
 
 
-def zero() -> dict[str, dict[str, str]]:
+def zero() -> Rows:
     """Every verdict on pairs and tasks where nothing is to be called."""
-    rows = {}
-    for shape in (Shape(8, 8), Shape(10, 10), Shape(14, 14), Shape(22, 21)):
-        for spread in (0.0, 0.7):
-            for together in (False, True):
-                rates: Rates = {}
-                for seed in range(COUNTS["zero"]):
-                    for name, value in _at_zero(shape, spread, together, seed).items():
-                        rates.setdefault(name, []).append(float(value))
-                spreads = f"{'unequal' if spread else 'equal'} spreads{', by task' if together else ''}"
-                rows[f"{shape.sources} x {shape.targets}, {spreads}"] = _shown(rates)
-    return rows
-
-
-def _shown(rates: Rates) -> dict[str, str]:
-    """Per cent of the studies that were tested."""
-    known = {name: np.array(values)[np.isfinite(values)] for name, values in rates.items()}
-    return {name: f"{100 * values.mean():.1f}" if len(values) else "" for name, values in known.items()}
+    for size, spread, together, units in (
+        (10, 0.7, False, "standard"),
+        (10, 0.7, False, "points"),
+        (10, 0.0, False, "standard"),
+        (10, 0.0, True, "standard"),
+        (10, 0.7, True, "standard"),
+        (8, 0.7, False, "standard"),
+        (14, 0.7, False, "standard"),
+    ):
+        spreads = f"{'unequal' if spread else 'equal'}{', by task' if together else ''}"
+        name = f"{size} x {size}, {spreads}{', in points' if units == 'points' else ''}"
+        yield name, partial(_at_zero, Shape(size, size), spread, together, units)
 
 
 def _unlike(size: tuple[int, int], spread: float, generator: np.random.Generator) -> np.ndarray:
@@ -255,12 +254,12 @@ def _features(shape: Shape, generator: np.random.Generator) -> tuple[Feature, ..
     return tuple(pairs)
 
 
-def _at_zero(shape: Shape, spread: float, together: bool, seed: int) -> dict[str, float]:
+def _at_zero(shape: Shape, spread: float, together: bool, units: Units, seed: int) -> dict[str, float]:
     """Which verdicts say yes, and which intervals hold the truth, in one study of a true 0.
 
     spread: standard deviation of the logarithm of each source's and each target's scatter. together: sources
     and targets have positions (unlike ones, so that no direction says anything of the other) that make part
-    of the scatter.
+    of the scatter. What is held against the noise of cells is in points, where that is known as a rule.
     """
     generator = np.random.default_rng([seed, 43])
     size = (shape.sources, shape.targets)
@@ -273,18 +272,21 @@ def _at_zero(shape: Shape, spread: float, together: bool, seed: int) -> dict[str
     gains = scatter + generator.normal(size=(size[0], 1)) + 2 * generator.normal(size=(1, size[1]))
     matrix = matrix_of(gains, sources, targets)
     features = PairFeatures(tuple(sources), tuple(targets), _features(shape, generator))
-    found = explain(matrix, features=features, units="points", n_permutations=ZERO_PERMUTATIONS, seed=seed)
+    found = explain(matrix, features=features, units=units, n_permutations=ZERO_PERMUTATIONS, seed=seed)
     noise = unlike * np.exp(0.5 * generator.normal(size=size))
     # the same true gain both ways, and noise alone
     level = generator.normal(size=max(size))
     noisy = level[: size[0], None] + level[None, : size[1]] + noise * generator.normal(size=size)
     measured = make_design(matrix_of(noisy, sources, targets), noise=noise)
-    design = make_design(matrix)
-    donors = row_strengths(design.sources, scatter, design.used, draws=19, seed=seed)
-    recipients = row_strengths(design.targets, scatter.T, design.used.T, draws=19, seed=seed)
+    # no source and no target better than another
+    even = make_design(matrix_of(scatter, sources, targets), units=units)
+    donors = row_strengths(even.sources, even.gains, even.used, draws=19, seed=seed)
+    recipients = row_strengths(even.targets, even.gains.T, even.used.T, draws=19, seed=seed)
+    design = make_design(matrix, units=units)
     nothing = np.zeros((*size, 0))
     shares = found.dominance.groups
     return {
+        "a source taken for a copy": bool(found.conditions["near_copies"]),
         "a composite beside the others (p)": np.mean([one.p < 0.05 for one in found.joint]),
         "its interval": np.mean([one.effect.low <= 0 <= one.effect.high for one in found.joint]),
         "any composite: yes": any(one.verdict == "yes" for one in found.joint),
@@ -307,19 +309,14 @@ def _at_zero(shape: Shape, spread: float, together: bool, seed: int) -> dict[str
     }
 
 
-def items() -> dict[str, dict[str, str]]:
+def items() -> Rows:
     """Every verdict on answers where nothing is to be called, by seeds and by how unlike adapters scatter."""
-    rows = {}
     for seeds in (1, 3):
-        for unequal in (False, True):
-            for repeats in (1, 3):
-                rates: Rates = {}
-                for seed in range(COUNTS["items"]):
-                    for name, value in _answers_at_zero(seeds, unequal, repeats, seed).items():
-                        rates.setdefault(name, []).append(float(value))
-                name = f"{seeds} seed{'s' * (seeds > 1)}, {'unequal' if unequal else 'equal'} spreads"
-                rows[name + (f", every item {repeats} times" if repeats > 1 else "")] = _shown(rates)
-    return rows
+        for unequal in (True, False):
+            for repeats in (3, 1):
+                name = f"{seeds} seed{'s' * (seeds > 1)}, {'unequal' if unequal else 'equal'}"
+                name += f", items {repeats} times" if repeats > 1 else ""
+                yield name, partial(_answers_at_zero, seeds, unequal, repeats)
 
 
 def _answers_at_zero(seeds: int, unequal: bool, repeats: int, seed: int) -> dict[str, float]:
@@ -488,38 +485,57 @@ def _lengths_at_zero(
     }
 
 
-PARTS: dict[str, Callable[[], dict[str, dict[str, str]] | None]] = {
+PARTS: dict[str, Callable[[], Rows]] = {
+    "zero": zero,
+    "items": items,
     "level": level,
     "power": power,
     "shares": shares,
     "odd": odd,
     "strengths": strengths,
-    "zero": zero,
-    "items": items,
 }
+
+
+def counted(rates: Rates, study: dict[str, float]) -> None:
+    """Add one study to the mean, spread and number of every verdict; NaN: it was not tested."""
+    for verdict, value in study.items():
+        if np.isfinite(value):
+            row = rates.setdefault(verdict, {"mean": 0.0, "sd": 0.0, "n": 0})
+            n, mean = row["n"] + 1, row["mean"] + (value - row["mean"]) / (row["n"] + 1)
+            squares = row["sd"] ** 2 * row["n"] + (value - row["mean"]) * (value - mean)
+            row.update(mean=float(mean), sd=float(np.sqrt(squares / n)), n=n)
+
+
+def shown(rates: Rates) -> str:
+    """Per cent with their standard errors."""
+    return "; ".join(
+        f"{verdict} {100 * row['mean']:.1f} % (se {100 * row['sd'] / row['n'] ** 0.5:.1f})"
+        for verdict, row in rates.items()
+    )
 
 
 def main() -> None:
     """Run the parts that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all without any")
-    parser.add_argument("--studies", type=int, help="of each row of zero and items")
-    parser.add_argument("--out", type=Path, help="folder of results files")
+    parser.add_argument("--studies", type=int, default=STUDIES, help="of each row")
+    parser.add_argument("--out", type=Path, help="results file; rows that it holds go on from there")
     asked = parser.parse_args()
-    if asked.studies:
-        COUNTS.update(zero=asked.studies, items=asked.studies)
-    machine = f"Python {platform.python_version()}, numpy {np.__version__}, {platform.machine()}"
-    studies = f"{STUDIES} studies for each figure, {LEVEL_STUDIES} for level, {ZERO_STUDIES} for zero, "
-    print(f"{machine}; {studies}{ITEM_STUDIES} for items, {PERMUTATIONS} permutations")
+    kept: dict[str, Any] = {"parts": {}}
+    if asked.out is not None and asked.out.exists():
+        kept = json.loads(asked.out.read_text(encoding="utf-8"))
     for part in asked.parts or PARTS:
-        rows = PARTS[part]()
-        for name, rates in (rows or {}).items():
-            print(f"{part}, {name}: {'; '.join(f'{verdict} {rate} %' for verdict, rate in rates.items())}")
-        if rows and asked.out is not None:
-            studied = COUNTS[part]
-            place = asked.out / f"{datetime.now(UTC):%Y-%m-%d}-calibration-{part}.json"
-            record.save(place, {**record.conditions(), "studies": studied, "rows": rows})
+        rows = kept["parts"].setdefault(part, {})
+        for name, study in PARTS[part]():
+            row = rows.setdefault(name, {"studies": 0, "rates": {}})
+            while row["studies"] < asked.studies:
+                for seed in range(row["studies"], min(row["studies"] + SAVED, asked.studies)):
+                    counted(row["rates"], study(seed))
+                    row["studies"] = seed + 1
+                record.save(asked.out, {**kept, **record.conditions()})
+            print(f"{part}, {name}: {shown(row['rates'])}", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    with threadpool_limits(limits=1):
+        main()

@@ -41,6 +41,7 @@ def explain(
     noise: Array | None = None,
     reasons: analysis.Reasons | None = None,
     answered: Sequence[analysis.AnsweredCurve] | None = None,
+    near_copies: bool = False,
     n_permutations: int = 2000,
     seed: int = 0,
     listener: Listener | None = None,
@@ -53,11 +54,12 @@ def explain(
         more), or a CSV file or frame of it (columns dataset, perplexity), as ``write_profile`` writes it.
     own: further pairs, beside those of one name, whose source is the target's own training set; they are
         left out of everything. composites: what the joint regression holds beside each other.
-    units: ``points``, or ``standard`` to divide each target's gains by their standard deviation; by default
-        points, and standard where targets are in different units. noise: (S, T) standard errors of the
-        gains, by default from the matrix's cells.
+    units: ``points``, or ``standard`` to divide each target's gains by their standard deviation, so that its
+        unit does not matter; by default points where the metrics of all targets are known and shares.
+    noise: (S, T) standard errors of the gains, by default from the matrix's cells.
     reasons: further reasons for single pairs; answered: what variations do to the answers. Both come from
-        the outcomes of a run where they are left out. n_permutations: of tasks, 99 or more.
+        the outcomes of a run where they are left out. near_copies: let all of several sources take part whose
+        rows agree beyond noise, of which otherwise one stands for all. n_permutations: of tasks, 99 or more.
     seed: of everything random. listener: see ``Progress``; None shows progress on a terminal or notebook.
 
     Raises MatrixError where there are no texts, or too little fits; DataError for a file of perplexity.
@@ -84,11 +86,9 @@ def explain(
         )
         if pipeline is not None:
             features = _with_syntax(features, rendered, pipeline, listener, seed=seed)
+        features = with_drift(features, drift_in(folder_of(subject)), features.sources, features.targets)
     if (folder := folder_of(subject)) is not None and (reasons is None or answered is None):
         curves, outcome_reasons = outcome_findings(folder, matrix, reasons=reasons is None)
-        features = with_drift(
-            features, drift_in(folder_of(subject)), features.sources, features.targets
-        )
         answered = curves if answered is None else answered
         reasons = outcome_reasons if reasons is None else reasons
     return analysis.explain(
@@ -100,6 +100,7 @@ def explain(
         noise=noise,
         reasons=reasons,
         answered=answered or (),
+        near_copies=near_copies,
         n_permutations=n_permutations,
         seed=seed,
     )

@@ -208,6 +208,7 @@ class Run:
         noise: Array | None = None,
         reasons: analysis.Reasons | None = None,
         answered: Sequence[analysis.AnsweredCurve] | None = None,
+        near_copies: bool = False,
         n_permutations: int = 2000,
         seed: int = 0,
         listener: Listener | None = None,
@@ -228,6 +229,7 @@ class Run:
             noise=noise,
             reasons=reasons,
             answered=answered,
+            near_copies=near_copies,
             n_permutations=n_permutations,
             seed=seed,
             listener=listener,
@@ -467,12 +469,6 @@ def contamination_in(folder: str | Path) -> analysis.Contamination | None:
         ) from None
 
 
-def overlap_in_words(overlap: analysis.ItemOverlap) -> str:
-    """How many of a target's items a source's training texts hold, for a reader of a recommendation.
-
-    The words stand in recommendations and in the report.
-    """
-    return f"its training texts hold {len(overlap.touched):,} of {overlap.items:,} items of the target"
 def drift_in(folder: str | Path | None) -> tuple[AdapterDrift, ...]:
     """The drift of a run's adapters, text by text; empty where none was measured, or there is no run.
 
@@ -485,3 +481,9 @@ def drift_in(folder: str | Path | None) -> tuple[AdapterDrift, ...]:
     return read_drift(open_store(folder))
 
 
+def overlap_in_words(overlap: analysis.ItemOverlap) -> str:
+    """How many of a target's items a source's training texts hold, for a reader of a recommendation.
+
+    The words stand in recommendations and in the report.
+    """
+    return f"its training texts hold {len(overlap.touched):,} of {overlap.items:,} items of the target"

@@ -39,7 +39,9 @@ def explained(seed: int) -> Explanation:
     features, gains = one_pair(seed)
     matrix = matrix_of(gains, features.sources, features.targets)
     noise = np.full(gains.shape, 0.5)
-    return explain(matrix, features=features, composites=COMPOSITES, noise=noise, n_permutations=499)
+    return explain(
+        matrix, features=features, composites=COMPOSITES, units="points", noise=noise, n_permutations=499
+    )
 
 
 def test_a_yes_that_one_pair_makes_names_it() -> None:
@@ -88,8 +90,9 @@ def test_reasons_of_an_odd_pair_come_from_a_fit_without_it() -> None:
     features, gains = one_pair(1)
     gains[2, 5] -= 30
     matrix = matrix_of(gains, features.sources, features.targets)
-    settings = {"composites": COMPOSITES, "noise": np.full((12, 12), 0.5), "n_permutations": 499}
-    further = explain(matrix, features=features, **settings).odd.odd[0]
+    noise = np.full((12, 12), 0.5)
+    settings = {"composites": COMPOSITES, "units": "points", "n_permutations": 499}
+    further = explain(matrix, features=features, noise=noise, **settings).odd.odd[0]
     of_first = {reason.kind: reason.strength for reason in odd.reasons}
     for reason in further.reasons:
         assert of_first[reason.kind] == pytest.approx(reason.strength)

@@ -314,6 +314,47 @@ def test_features_of_one_side_are_told_between_tasks_only() -> None:
     assert told.r.value > 0.8
 
 
+def test_one_of_several_sources_that_agree_stands_for_all() -> None:
+    matrix, features = simulated(Shape(10, 10), 0.5, 4)
+    generator = np.random.default_rng(5)
+    names = [*matrix.sources, "again", "oncemore"]
+    values = np.vstack([matrix.values, matrix.values[[2, 2]] + 0.05 * generator.normal(size=(2, 10))])
+    values[10:, 2] = values[10:, 2] + 5  # on the twin's own target they are measured too
+    rows = tuple(replace(one, values=one.values[[*range(10), 2, 2]]) for one in features.features)
+    wide = replace(features, sources=tuple(names), features=rows)
+    settings = {"n_permutations": 199, "own": (("again", "task02"), ("oncemore", "task02"))}
+    table = matrix_of(values, names, matrix.targets)
+    once = explain(matrix, features=features, n_permutations=199)
+    found = explain(table, features=wide, **settings)
+    assert set(found.conditions["near_copies"]) < {"again", "oncemore", "task02"}
+    assert len(found.sources) == 10
+    assert found.pairs == once.pairs
+    (warning,) = (warning for warning in found.warnings if warning.code == "near_copies")
+    assert "beyond noise" in warning.message
+    every = explain(table, features=wide, near_copies=True, **settings)
+    assert len(every.sources) == 12
+    assert not every.conditions["near_copies"]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_copies_make_no_cause_of_noise(kept: bool) -> None:
+    """Nine names of one adapter are one observation, even where most of the sources are its copies."""
+    called = []
+    for seed in range(40):
+        generator = np.random.default_rng([seed, 12])
+        matrix, features = simulated(Shape(6, 10, shared=False), 0.0, seed)
+        rows = [*range(6), *[0] * 8]
+        values = matrix.values[rows]
+        values[6:] += 0.05 * generator.normal(size=(8, 10))
+        names = [*matrix.sources, *(f"copy{i}" for i in range(8))]
+        table = matrix_of(values, names, matrix.targets)
+        near = replace(features.features[0], values=features.features[0].values[rows])
+        wide = replace(features, sources=tuple(names), features=(near,))
+        found = explain(table, features=wide, near_copies=kept, n_permutations=99, seed=seed)
+        called.append(found.alone[0].p < 0.05)
+    assert np.mean(called) >= 0.2 if kept else np.mean(called) <= 0.125
+
+
 def test_suppressed_effects_are_no_causes() -> None:
     """A feature that matters only beside one that goes with it: joint significance is not enough."""
     generator = np.random.default_rng(3)
@@ -400,4 +441,8 @@ def test_targets_in_unlike_units_are_standardised_unless_asked_otherwise() -> No
     assert found.conditions["units"] == "standard"
     assert "standard deviations of the target" in found.words[0]
     assert explain(unlike, features=features, units="points").conditions["units"] == "points"
-    assert explain(matrix, features=features).conditions["units"] == "points"
+    shares = replace(
+        matrix, cells=tuple(replace(cell, metric="acc") for cell in cells if np.isfinite(cell.value))
+    )
+    assert explain(shares, features=features).conditions["units"] == "points"
+    assert explain(matrix, features=features).conditions["units"] == "standard"  # nobody says what it counts

@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traitmap.analysis.profiles.pairs import Feature, Group, PairFeatures
-from traitmap.analysis.traits.scaling import in_domain_mask, points_per_unit
+from traitmap.analysis.traits.scaling import in_domain_mask, points_per_unit, varies
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import error_of_width, z_value
+from traitmap.metrics import SHARE, metric
 
 Mask = NDArray[np.bool_]
 Units = Literal["points", "standard"]
@@ -98,15 +99,14 @@ def make_design(
     mask = in_domain_mask(matrix.sources, matrix.targets, "auto", tuple(own))
     gains, errors = _gains(matrix, noise)
     usable = np.isfinite(gains) & ~mask
-
-    largest = float(np.abs(gains[usable]).max()) if usable.any() else 0.0
-
-    def varies(values: Array) -> bool:
-        return len(values) >= 2 and float(np.ptp(values)) > 1e-12 * largest
-
-    moved = np.array([varies(gains[usable[:, t], t]) for t in range(gains.shape[1])], dtype=bool)
+    while True:  # a source that is left out may have been the only one to move a target
+        moved = (usable.sum(axis=0) >= 2) & varies(matrix.values, usable)
+        enough = usable[:, moved].sum(axis=1) >= 2
+        if not usable[~enough].any():
+            break
+        usable = usable & enough[:, None]
     columns = sorted(np.flatnonzero(moved), key=lambda t: matrix.targets[t])
-    rows = sorted(np.flatnonzero(usable[:, columns].sum(axis=1) >= 2), key=lambda s: matrix.sources[s])
+    rows = sorted(np.flatnonzero(enough), key=lambda s: matrix.sources[s])
     grid = np.ix_(rows, columns)
     gains, errors, used = gains[grid], errors[grid], usable[grid]
     if units == "standard":
@@ -131,8 +131,22 @@ def make_design(
     )
 
 
+def usual_units(matrix: TransferMatrix) -> Units:
+    """``points`` where the metric of every target is known and a share; else ``standard``.
+
+    A table that does not name its metrics may be in any unit, and every target in its own: what is said of it
+    must not depend on that.
+    """
+    metrics = {cell.target: metric(cell.metric) for cell in matrix.cells if cell.metric}
+    values = np.vstack([matrix.baseline, matrix.values])
+    known = np.isfinite(values)
+    within = ((values >= 0) & (values <= 1) | ~known).all(axis=0)
+    shares = [name in metrics and metrics[name].unit == SHARE for name in matrix.targets]
+    return "points" if all(shares) and bool(within.all()) else "standard"
+
+
 def _gains(matrix: TransferMatrix, noise: Array | None) -> tuple[Array, Array]:
-    """(S, T) gains in points and their standard errors.
+    """(S, T) gains in points, positive where the source is better than the base, and their standard errors.
 
     Where the base is unknown the values stand for the gains: the target's effect takes away the difference.
     """
@@ -146,7 +160,8 @@ def _gains(matrix: TransferMatrix, noise: Array | None) -> tuple[Array, Array]:
             f"noise has shape {errors.shape}, but the matrix has {matrix.values.shape} (sources, targets); "
             "give one standard error for each gain, NaN where unknown"
         )
-    return (matrix.values - base) * factor, errors * factor
+    better = np.array([1.0 if matrix.higher_is_better.get(name, True) else -1.0 for name in matrix.targets])
+    return (matrix.values - base) * (factor * better), errors * factor
 
 
 def _cell_errors(matrix: TransferMatrix) -> Array:
@@ -277,7 +292,7 @@ COMPOSITES: tuple[Composite, ...] = (
     ),
     Composite("syntax", "hidden", "dependency relations as the target's", ("syntax_distance",)),
     Composite("style", "surface", "style alike", ("style_cosine",)),
-    Composite("content", "surface", "meaning and words alike", ("semantic_cosine", "vocabulary_overlap")),
+    Composite("content", "surface", "content and words alike", ("semantic_cosine", "vocabulary_overlap")),
 )
 
 

@@ -23,6 +23,7 @@ from traitmap.analysis.explanation.design import (
     make_design,
     prepare_alone,
     prepare_composites,
+    usual_units,
 )
 from traitmap.analysis.explanation.dominance import group_dominance
 from traitmap.analysis.explanation.effects import Question, feature_effects, fitted_reasons
@@ -32,14 +33,15 @@ from traitmap.analysis.explanation.families import (
     families,
     families_in_words,
     variations_of,
+    without_sources,
     without_variations,
 )
-from traitmap.analysis.explanation.levels import corrected_together, level_effects, row_strengths
+from traitmap.analysis.explanation.levels import both_strengths, corrected_together, level_effects
 from traitmap.analysis.explanation.pairs import Reasons, asymmetry, odd_cells, with_reasons
 from traitmap.analysis.explanation.records import Asymmetry, Dominance, Explanation, OddCells
 from traitmap.analysis.explanation.verdicts import in_words, warnings_of
 from traitmap.analysis.profiles.pairs import PairFeatures, pair_features
-from traitmap.analysis.traits.findings import in_other_units
+from traitmap.analysis.traits.decompose import sources_that_agree
 from traitmap.data.texts import Texts
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
@@ -59,6 +61,7 @@ def explain(
     noise: Array | None = None,
     reasons: Reasons | None = None,
     answered: Sequence[AnsweredCurve] = (),
+    near_copies: bool = False,
     n_permutations: int = 2000,
     seed: int = 0,
 ) -> Explanation:
@@ -69,11 +72,12 @@ def explain(
     own: further pairs, beside those of one name, whose source is the target's own training set; they are
         left out of everything. Sources that are variations of another are held against that one instead,
         and are no pairs of their own. composites: what the joint regression holds beside each other.
-    units: ``points``, or ``standard`` to divide each target's gains by their standard deviation; by default
-        points, and standard where targets are in different units, which cannot be held against each other.
+    units: ``points``, or ``standard`` to divide each target's gains by their standard deviation, so that its
+        unit does not matter; by default points where the metrics of all targets are known and shares.
     noise: (S, T) standard errors of the gains, by default from the matrix's cells.
     reasons: further reasons for single pairs, e.g. out of outcomes. answered: what variations do to the
-        answers, from ``answered_curves``. seed: of everything random.
+        answers, from ``answered_curves``. near_copies: let all of several sources take part whose rows agree
+        beyond noise, of which otherwise one stands for all. seed: of everything random.
 
     Raises MatrixError where the matrix is too small and has no variations to tell of, or where features
     and matrix do not fit each other.
@@ -88,14 +92,20 @@ def explain(
     if features is None and texts is not None:
         features = features_from_texts(matrix, texts)
     assert features is not None
-    units = units or ("standard" if in_other_units(matrix) else "points")
+    units = units or usual_units(matrix)
     # One thread gives the same bits on every machine, and tables this small gain nothing from more.
     with threadpool_limits(limits=1, user_api="blas"):
         if noise is not None and variations_of(matrix):
             raise MatrixError("noise=... cannot be given for a run with variations: its cells have their own")
         controlled = replace(families(matrix), answered=tuple(answered))
+        originals = without_variations(matrix)
+        own = [pair for pair in own if pair[0] not in matrix.sources or pair[0] in originals.sources]
+        copies = {} if near_copies else sources_that_agree(originals, diagonal=tuple(own), seed=seed)
+        if noise is not None and np.shape(noise) == originals.values.shape:  # else make_design tells of it
+            noise = np.asarray(noise, dtype=float)[[name not in copies for name in originals.sources]]
+        own = [pair for pair in own if pair[0] not in copies]
         try:
-            design = make_design(without_variations(matrix), own=own, units=units, noise=noise)
+            design = make_design(without_sources(originals, copies), own=own, units=units, noise=noise)
         except MatrixError as error:
             if not controlled:
                 raise
@@ -116,6 +126,7 @@ def explain(
             "composites": [composite.name for composite in composites],
             "left_out_targets": list(design.left_out),
             "variations": sorted(variations_of(matrix)),
+            "near_copies": copies,
         },
     )
     warnings = warnings_of(explanation, matrix, design, alone)
@@ -180,8 +191,7 @@ def _explained(
     beside = replace(question, composites=tuple(composites))
     joint = prepare_composites(alone, composites, design.own)
     effects = feature_effects(beside)
-    donors = row_strengths(design.sources, design.gains, design.used, draws=draws, seed=seed)
-    recipients = row_strengths(design.targets, design.gains.T, design.used.T, draws=draws, seed=seed)
+    donors, recipients = both_strengths(design, draws=draws, seed=seed)
     surface = [i for i, group in enumerate(joint.groups) if group == "surface"]
     odd = odd_cells(design, joint.values[..., surface], reasons)
     rows, columns = np.nonzero(design.own)

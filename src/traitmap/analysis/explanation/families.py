@@ -8,7 +8,7 @@ off every gain. Variations are near-copies, so they are no further tasks (``with
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan
 from typing import Any
@@ -117,16 +117,20 @@ def without_variations(matrix: TransferMatrix) -> TransferMatrix:
 
     The very same record where there are none.
     """
-    made = variations_of(matrix)
-    if not made:
+    return without_sources(matrix, variations_of(matrix))
+
+
+def without_sources(matrix: TransferMatrix, names: Collection[str]) -> TransferMatrix:
+    """The matrix of all sources but those named; the very same record where none is."""
+    if not names:
         return matrix
-    originals = [i for i, name in enumerate(matrix.sources) if name not in made]
-    rows = [0, *(1 + i for i in originals)]  # the base is the first row of item scores
+    others = [i for i, name in enumerate(matrix.sources) if name not in names]
+    rows = [0, *(1 + i for i in others)]  # the base is the first row of item scores
     return replace(
         matrix,
-        sources=tuple(matrix.sources[i] for i in originals),
-        values=matrix.values[originals],
-        cells=tuple(cell for cell in matrix.cells if cell.source not in made),
+        sources=tuple(matrix.sources[i] for i in others),
+        values=matrix.values[others],
+        cells=tuple(cell for cell in matrix.cells if cell.source not in names),
         item_scores={target: scores[rows] for target, scores in matrix.item_scores.items()},
     )
 

@@ -14,8 +14,9 @@ from math import atanh, sqrt, tanh
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from traitmap.analysis.explanation.design import Mask, effect_basis, residual
+from traitmap.analysis.explanation.design import Design, Mask, effect_basis, residual
 from traitmap.analysis.explanation.permutation import LEVEL
 from traitmap.analysis.explanation.records import LevelEffect, Strength, Verdict
 from traitmap.analysis.explanation.scatter import drawn_scatter
@@ -119,9 +120,18 @@ def _tested(y: Array, x: Array, draws: int, seed: int) -> tuple[Interval, float,
 
 
 def row_strengths(
-    names: tuple[str, ...], gains: Array, used: Mask, *, draws: int, seed: int
+    names: tuple[str, ...],
+    gains: Array,
+    used: Mask,
+    *,
+    draws: int,
+    seed: int,
+    standardised: Literal["rows", "columns"] | None = None,
 ) -> tuple[Strength, ...]:
     """Row effects of the additive fit of gains (R, C), summing to 0: sources as they are, targets transposed.
+
+    standardised: whether each row, or each column, was divided by its own standard deviation; drawn tables
+    are then too, since such gains have short tails.
 
     Interval, p and q: effect over its jackknife error over columns (J. Tukey 1958), what other columns of the
     same kind would give, held against the same ratio in drawn tables where no row is better and rows and
@@ -145,6 +155,9 @@ def row_strengths(
     ratio = np.abs(effects) / np.maximum(np.where(testable, errors, 1.0), floor)
     basis = effect_basis(used)
     noise = drawn_scatter(residual(gains[used], basis), basis, used, RATIO_DRAWS, generator, exact=False)
+    if standardised is not None:
+        at = np.nonzero(used)[0 if standardised == "rows" else 1]
+        noise = noise / _spread_along(noise, at)[:, at]
     drawn = np.abs(ratio_of(noise)[0])
     p = np.where(testable, (1 + (drawn >= ratio).sum(axis=0)) / (1 + RATIO_DRAWS), np.nan)
     critical = np.quantile(drawn, 1 - LEVEL, axis=0)
@@ -169,6 +182,39 @@ def row_strengths(
         )
         for i, name in enumerate(names)
     )
+
+
+def both_strengths(
+    design: Design, *, draws: int, seed: int
+) -> tuple[tuple[Strength, ...], tuple[Strength, ...]]:
+    """Strengths of the sources (donors), and of the targets (recipients); see ``row_strengths``."""
+    standard = design.units == "standard"
+    return (
+        row_strengths(
+            design.sources,
+            design.gains,
+            design.used,
+            draws=draws,
+            seed=seed,
+            standardised="columns" if standard else None,
+        ),
+        row_strengths(
+            design.targets,
+            design.gains.T,
+            design.used.T,
+            draws=draws,
+            seed=seed,
+            standardised="rows" if standard else None,
+        ),
+    )
+
+
+def _spread_along(values: Array, at: NDArray[np.intp]) -> Array:
+    """(B, m) standard deviation of the values (B, n) of each of m rows or columns, at: (n,) theirs."""
+    member = (at[:, None] == np.arange(at.max() + 1)).astype(float)
+    count = np.maximum(member.sum(axis=0), 2)
+    mean = values @ member / count
+    return np.asarray(np.sqrt(np.maximum((values**2) @ member - count * mean**2, 1e-300) / (count - 1)))
 
 
 def _jackknife_ratios(used: Mask, operator: Array) -> Callable[[Array], tuple[Array, Array]]:

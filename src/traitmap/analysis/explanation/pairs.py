@@ -27,6 +27,7 @@ FURTHER_THAN_MOST = 2.0  # studentised: further out than about 19 in 20 pairs
 USUAL_SCATTER = (
     1.5  # pairs of usual scatter by which the scatter of a source or target is drawn to the common
 )
+_EQUAL = 9  # decimals to which equal ones are equal, whatever the unit that they were measured in
 _DETERMINED = 1e-6  # 1 - leverage below which a pair has no prediction without itself
 
 VARIATION = "variation"  # kind of reason that stands before all others: the source was made from another one
@@ -51,7 +52,7 @@ def asymmetry(design: Design, *, draws: int, seed: int) -> Asymmetry:
         return Asymmetry((), unknown("no two tasks are both sources and targets"), nan, nan)
     q = benjamini_hochberg(np.array([pair.p for pair in pairs]))
     pairs = [replace(pair, q=float(value)) for pair, value in zip(pairs, q, strict=True)]
-    pairs.sort(key=lambda pair: (-abs(pair.difference.value), pair.first, pair.second))
+    pairs.sort(key=lambda pair: (-round(abs(pair.difference.value), _EQUAL), pair.first, pair.second))
     reciprocity, p, smallest = _reciprocity(design, draws, seed)
     reason = "" if any(isfinite(pair.p) for pair in pairs) else NO_NOISE
     return Asymmetry(tuple(pairs), reciprocity, p, smallest, reason)
@@ -155,7 +156,7 @@ def odd_cells(design: Design, surface: Array, reasons: Reasons) -> OddCells:
                 reasons=ranked(reasons.get(pair, ())),
             )
         )
-    cells.sort(key=lambda cell: (-abs(cell.studentised), cell.source, cell.target))
+    cells.sort(key=lambda cell: (-round(abs(cell.studentised), _EQUAL), cell.source, cell.target))
     known = bool(np.isfinite(errors).any())
 
     def is_odd(cell: OddCell) -> bool:

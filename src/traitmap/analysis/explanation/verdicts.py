@@ -244,6 +244,18 @@ def warnings_of(
                 design.left_out,
             )
         )
+    copies: dict[str, str] = found.conditions["near_copies"]
+    if copies:
+        warned.append(
+            TraitWarning(
+                "near_copies",
+                f"{listed([f'{name} ({why})' for name, why in copies.items()])}: one of each kind takes "
+                "part, so that no permutation and no interval counts one source for several",
+                "near_copies=True (--near-copies) lets all of them; check that they are not one adapter "
+                "under several names",
+                tuple(copies),
+            )
+        )
     if not np.isfinite(matrix.baseline).all():
         warned.append(
             TraitWarning(

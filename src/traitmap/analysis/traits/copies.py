@@ -2,9 +2,10 @@
 
 What generously many components leave over of a column is taken for its noise. Two sources with the same
 traits still differ by that noise; a source and its near copy do not. The sum over targets of squared
-differences, each over twice the noise variance, is chi squared for two sources with the same traits; pairs
-for which it is too small (Benjamini-Hochberg over all pairs) are near copies. Targets that share many items
-are one in every null.
+differences, each over the noise variance of both, is chi squared for two sources with the same traits (one
+that does little is taken for less noisy than others, or two such would pass for copies); pairs for which it
+is too small (Benjamini-Hochberg over all pairs) are near copies. Targets that share many items are one in
+every null.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
+from scipy.special import ndtri
 from scipy.stats import chi2
 
 from traitmap.analysis.traits.components import (
@@ -32,6 +34,7 @@ from traitmap.matrix.statistics import benjamini_hochberg
 
 LEVEL = 0.05  # q of two rows that agree; where there are no copies, of any two in a table
 ROUNDING = 1e-3  # of a column's spread below which what is left over comes from rounded numbers
+SOUND = 0.75  # share of sources of which a quarter may be odd and three quarters copies: it sets the noise
 LEAST_KNOWN = 3  # columns that two rows must have in common
 NEAR_DUPLICATE = 0.98  # correlation at which two targets measure one thing
 BLOCK = 0.25  # of the smaller target's items that two targets share from which they are moved together
@@ -51,30 +54,42 @@ def source_clusters(table: Array, observed: Mask, filled: Array, rank: int, metr
     degrees = residual_degrees(observed[None], generous, metric)
     left = z[0] - low_rank_fit(z, generous, degrees, regularised=False)[0]
     left = np.where(observed, np.abs(left) * np.sqrt(observed.sum() / degrees[0]), np.nan)
-    noise = 1.4826 * np.nanmedian(left, axis=0)  # a few odd rows do not raise it
+    noise = np.nanquantile(left, SOUND, axis=0) / ndtri((1 + SOUND) / 2)  # neither odd rows nor copies set it
     telling = noise > ROUNDING * z[0].std(axis=0)
     scaled = np.where(observed, z[0], np.nan)[:, telling] / (np.sqrt(2) * noise[telling])
     rows, columns = scaled.shape
     if columns < LEAST_KNOWN:
         return np.arange(rows)
+    clusters = _clusters_of_rows(scaled, np.ones(rows))
+    # A source is no noisier than it is unlike the others: two that do little are no copies of each other.
+    first = np.unique(clusters, return_index=True)[1]
+    apart = scaled - np.nanmedian(scaled[first], axis=0)
+    return _clusters_of_rows(scaled, np.minimum(2 * np.nanmean(apart**2, axis=1), 1.0))
+
+
+def _clusters_of_rows(scaled: Array, noise: Array) -> Clusters:
+    """(S,) clusters of rows (S, T), in standard errors of a difference, that agree; NaN where unknown.
+
+    noise: (S,) variance of each source's noise over the usual one, at most 1. Rows too many to be paired are
+    compared where they are known whole, by a tree, after Bonferroni.
+    """
+    rows, columns = scaled.shape
     if rows > MOST_PAIRED:
-        return _clusters_of_many(scaled)
+        whole = np.flatnonzero(np.isfinite(scaled).all(axis=1))
+        radius = float(np.sqrt(chi2.ppf(LEVEL / (rows * (rows - 1) / 2), columns)))
+        pairs = whole[cKDTree(scaled[whole]).query_pairs(radius, output_type="ndarray")]
+        distance = ((scaled[pairs[:, 0]] - scaled[pairs[:, 1]]) ** 2).sum(axis=1)
+        return _joined(pairs[distance <= radius**2 * noise[pairs].mean(axis=1)], rows)
     known = np.isfinite(scaled)
     first, second = np.triu_indices(rows, 1)
     both = known[first] & known[second]
     distance = (np.where(both, scaled[first] - scaled[second], 0.0) ** 2).sum(axis=1)
-    p = chi2.cdf(distance, np.maximum(both.sum(axis=1), 1))
+    p = chi2.cdf(
+        distance / np.maximum(noise[first] + noise[second], 1e-300) * 2, np.maximum(both.sum(axis=1), 1)
+    )
     p[both.sum(axis=1) < LEAST_KNOWN] = 1.0
     alike = benjamini_hochberg(p) < LEVEL
     return _joined(np.column_stack([first[alike], second[alike]]), rows)
-
-
-def _clusters_of_many(scaled: Array) -> Clusters:
-    """The same for more rows than can be paired: of those known whole, by a tree, after Bonferroni."""
-    rows, columns = scaled.shape
-    whole = np.flatnonzero(np.isfinite(scaled).all(axis=1))
-    radius = float(np.sqrt(chi2.ppf(LEVEL / (rows * (rows - 1) / 2), columns)))
-    return _joined(whole[cKDTree(scaled[whole]).query_pairs(radius, output_type="ndarray")], rows)
 
 
 def target_clusters(targets: Sequence[str], shared: Sequence[Mapping[str, Any]]) -> Clusters:

@@ -204,6 +204,21 @@ def _examined(
     return _Examined(prepared, *_fitted(prepared, blocks, effort, settings["seed"]), blocks)
 
 
+def sources_that_agree(
+    matrix: TransferMatrix, *, diagonal: Sequence[tuple[str, str]] = (), seed: int = 0
+) -> dict[str, str]:
+    """Sources for which another one stands, since their rows agree beyond noise, and which; {} without any.
+
+    As for the traits of the matrix; its variations take part. diagonal: further in-domain pairs.
+    """
+    settings = {"mask_diagonal": "auto", "variations": True, "near_copies": False, "seed": seed}
+    effort = {"cv_seeds": 2, "folds": 5 if matrix.values.size > LARGE else 10}
+    try:
+        return dict(_examined(matrix, "standard", tuple(diagonal), effort, settings).prepared.aside)
+    except MatrixError:  # too small a table for traits has too few columns for copies
+        return {}
+
+
 def _fitted(
     prepared: PreparedTable, blocks: Clusters | None, effort: Mapping[str, int], seed: int
 ) -> tuple[CrossValidation, Array]:

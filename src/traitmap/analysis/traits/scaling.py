@@ -208,7 +208,7 @@ def prepare(
     known, takes_part = usable, np.array([name not in aside for name in matrix.sources], dtype=bool)
     usable = usable & takes_part[:, None]
     keep_columns = usable.sum(axis=0) >= 2
-    keep_columns &= _varies(matrix.values, usable)
+    keep_columns &= varies(matrix.values, usable)
     keep_rows = usable[:, keep_columns].sum(axis=1) >= 1
     rows = sorted(np.flatnonzero(keep_rows), key=lambda i: matrix.sources[i])
     columns = sorted(np.flatnonzero(keep_columns), key=lambda j: matrix.targets[j])
@@ -258,8 +258,11 @@ def prepare(
     )
 
 
-def _varies(values: Array, usable: Mask) -> Mask:
-    """(T,) whether a column's usable cells differ by more than rounding."""
+def varies(values: Array, usable: Mask) -> Mask:
+    """(T,) whether the usable cells of a column of values (S, T) differ by more than rounding.
+
+    Each column by itself, so that its unit does not matter.
+    """
     high = np.where(usable, values, -np.inf).max(axis=0, initial=-np.inf)
     low = np.where(usable, values, np.inf).min(axis=0, initial=np.inf)
     size = np.maximum(
