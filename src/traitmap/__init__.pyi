@@ -1,4 +1,5 @@
 from .analysis.answer import Answer as Answer
+from .analysis.audit import Audit as Audit
 from .analysis.comparison import ComparedCell as ComparedCell
 from .analysis.comparison import Comparison as Comparison
 from .analysis.explanation.design import Composite as Composite
@@ -27,6 +28,7 @@ from .api import Run as Run
 from .api import Viewing as Viewing
 from .api import answer as answer
 from .api import ask_names as ask_names
+from .api import audit as audit
 from .api import atlas_add as atlas_add
 from .api import atlas_report as atlas_report
 from .api import check as check
@@ -40,6 +42,8 @@ from .api import forecast as forecast
 from .api import gc as gc
 from .api import import_results as import_results
 from .api import open_run as open_run
+from .api import packs as packs
+from .api import plan_audit as plan_audit
 from .api import plan_growth as plan_growth
 from .api import pretrain as pretrain
 from .api import profile as profile

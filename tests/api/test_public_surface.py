@@ -27,6 +27,7 @@ TWINS = {
 SHOWN = {"as_json", "as_csv", "csv", "html", "parquet", "list_", "open_"}
 OTHERWISE = {
     "init": {"from_"},  # write_study_of_folder
+    "audit": {"pack", "plan", "junit", "markdown", "card"},  # packs, plan_audit; what is written
     "check": {"plan", "model_shape", "gpus", "items", "group_size"},  # plan_growth
     "matrix": {"measured_only"},  # predicted
     "explain": {"permutations"},  # n_permutations
@@ -38,7 +39,7 @@ OTHERWISE = {
     "pretrain": {"output"},  # folder
 }
 RECORDS = {
-    *("Answer", "CellVerdict", "ComparedCell", "Comparison", "Forecast", "Verdicts"),
+    *("Answer", "Audit", "CellVerdict", "ComparedCell", "Comparison", "Forecast", "Verdicts"),
     *("Cell", "Check", "Composite", "Engine", "Explanation", "Fault", "Growth", "ImportReport", "Interval"),
     *("PairFeatures", "Probe", "Profile", "Progress", "Recommendation", "RecommenderEvaluation", "Run"),
     *("RunStatus", "Study", "TaskText", "Traits", "TransferMatrix", "Viewing", "Waste"),
@@ -49,7 +50,7 @@ ERRORS = {
 }
 BESIDES = {
     *("ask_names", "complete", "decompose", "evaluate_recommenders", "figure_names", "load_study"),
-    *("open_run", "plan_growth", "rename", "streamed_query", "verdicts", "write_profile"),
+    *("open_run", "plan_audit", "plan_growth", "rename", "streamed_query", "verdicts", "write_profile"),
     *("atlas_report", "write_study_of_folder"),
     *("auc", "mean_regret", "ndcg", "pearson", "regret", "spearman"),
 }

@@ -3,6 +3,10 @@ from .answers import date_of as date_of
 from .answers import verdicts as verdicts
 from .atlas import atlas_add as atlas_add
 from .atlas import atlas_report as atlas_report
+from .audit import AuditPlan as AuditPlan
+from .audit import audit as audit
+from .audit import packs as packs
+from .audit import plan_audit as plan_audit
 from .budget import Spent as Spent
 from .comparison import compare as compare
 from .exchange import ImportReport as ImportReport

@@ -13,15 +13,16 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
-from traitmap.cli import analysis, studies
+from traitmap.cli import analysis, audit, studies
 from traitmap.cli.app import app, tell
 from traitmap.errors import SYSTEM_ERRORS, UserError, system_fault
 
-__all__ = ["analysis", "app", "main", "studies"]
+__all__ = ["analysis", "app", "audit", "main", "studies"]
 
 # The order of `traitmap --help` is the order of the work, not of the imports.
 _ORDER = (
-    *("init", "check", "run", "status", "matrix", "traits", "profile", "explain", "recommend", "compare", "atlas"),
+    *("init", "check", "run", "status", "audit", "packs", "matrix", "traits", "profile", "explain"),
+    *("recommend", "compare", "atlas"),
     *("report", "figure", "view", "import_", "export", "query", "gc"),
 )
 app.registered_commands.sort(

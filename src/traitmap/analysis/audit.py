@@ -1,0 +1,581 @@
+"""What a fine-tune broke: one verdict for each row that stands beside the base.
+
+Everything that is asked of a row is a *question* with a number: its change on each task, and over all answers
+that it wrote the shares that never stop, that cannot be read and that refuse, and their length. All questions
+of all rows are one family: each gets a Bonferroni interval, at level 1 - .05 / m for m questions, so that all
+of them hold together 95 times in 100; a change is *clear* where its interval leaves out zero and, for items
+that are right or wrong, McNemar's exact p is below .05 / m as well.
+
+A row is
+
+harmed          a clear loss that is as large as ``fail_on`` says, or of any size where it says nothing
+cannot tell     no such loss, but one of that size is not excluded either; or something was not measured
+changed         clear changes, none of them such a loss
+no change seen  none; then all that was asked lies within ``reach``, the end of the widest interval
+
+``needed`` items of a task would show a loss of ``fail_on`` points four times in five.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil, isfinite, nan
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from traitmap.analysis.verdicts import Verdicts
+from traitmap.data.answer_metrics import REFUSAL
+from traitmap.data.records import Outcome
+from traitmap.data.texts import TaskText
+from traitmap.jsonable import jsonable, outline
+from traitmap.matrix.reading import Reading, read
+from traitmap.matrix.record import Array, TransferMatrix
+from traitmap.matrix.statistics import (
+    Groups,
+    Interval,
+    crossed_mean,
+    detectable,
+    grouped,
+    mcnemar,
+    paired_interval,
+    unknown,
+    z_value,
+)
+from traitmap.study.settings import BASELINE
+from traitmap.wording import clean, estimate, plain, share
+
+Called = Literal["better", "worse", "changed", "no change seen", "unknown"]
+RowVerdict = Literal["harmed", "cannot tell", "changed", "no change seen"]
+VERDICTS: tuple[RowVerdict, ...] = ("harmed", "cannot tell", "changed", "no change seen")  # the worst first
+LOSS_SHOWN = 5.0  # points for which the items needed are told where ``fail_on`` names none
+MOST_ITEMS = 6
+_BEYOND_FLOOR = 5.0  # points by which a score must exceed its floor to count as a skill
+_PERMUTED = 0.2  # that a permutation of the labels is more often right than the answers as they are
+_ERROR = 0.05
+
+Answers = Mapping[tuple[str, int | None], Sequence[Outcome]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One number that is asked of a row, adapter less base, with its corrected interval.
+
+    name: the target, or ``never stops``, ``unreadable``, ``refuses``, ``length``. area: what the target is
+    about. before, after: of base and row, in ``unit`` (points for shares). better: 1 where higher is better,
+    -1 where lower is, 0 where neither is. n: items. smallest: the change that would be clear four times in
+    five. called: what the number says by itself; words: what it is, as ``verdicts`` calls the cell. floor:
+    what a row without skill reaches, in ``unit``; NaN where unknown.
+    """
+
+    name: str
+    kind: Literal["task", "format"]
+    unit: str
+    before: float
+    after: float
+    change: Interval
+    better: int
+    n: int
+    smallest: float
+    called: Called
+    area: str = ""
+    digits: int = 1
+    words: str = ""
+    floor: float = nan
+
+    @property
+    def improvement(self) -> float:
+        """The change, positive where the row is better; NaN where neither way is."""
+        return self.change.value * self.better if self.better else nan
+
+    @property
+    def worst(self) -> float:
+        """The largest loss that the interval holds, as a positive number; 0 where it holds none."""
+        end = {1: -self.change.low, -1: self.change.high}.get(self.better, nan)
+        return max(end, 0.0) if isfinite(end) else nan
+
+    def items_to_see(self, loss: float) -> int | None:
+        """Items at which a loss of so many points is clear four times in five; None where unknown."""
+        if self.unit != "points" or not isfinite(self.smallest) or loss <= 0:
+            return None
+        return ceil(self.n * (self.smallest / loss) ** 2)
+
+    def items_to_settle(self, loss: float) -> int | None:
+        """Items at which a loss of so many points would be excluded, or be clear, were the change as it is.
+
+        At least as many as show such a loss four times in five; None where unknown.
+        """
+        power = self.items_to_see(loss)
+        if power is None or not isfinite(self.worst):
+            return power
+        lost = max(-self.improvement, 0.0)
+        half = self.worst + self.improvement
+        return max(power, ceil(self.n * (half / max(loss - lost, lost)) ** 2))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A harm by name, such as ``never stops`` or ``labels permuted``. about: targets; words: a sentence."""
+
+    name: str
+    words: str
+    about: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ChangedItem:
+    """An item on which the row answers otherwise. lost: whether the base was right and the row is not.
+
+    text: what was asked, its end where it is long. before, after: what base and row answered.
+    """
+
+    target: str
+    item: int
+    lost: bool
+    text: str
+    gold: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One adapter or model beside the base.
+
+    verdict, words: what it comes to. questions: all that was asked. findings: harms by name. items: those
+    that changed most, lost ones first. reach: points within which all changes on tasks lie, and where the
+    widest of them is. needed: items of the widest task that would show a loss of ``fail_on`` points (of 5
+    without it). drift, traits, agreement, overlap, beside: sentences from elsewhere, see ``api.audit``.
+    seconds: of its answers.
+    """
+
+    name: str
+    place: str
+    verdict: RowVerdict
+    words: str
+    questions: tuple[Question, ...]
+    findings: tuple[Finding, ...] = ()
+    items: tuple[ChangedItem, ...] = ()
+    reach: float = nan
+    reach_at: str = ""
+    needed: int | None = None
+    seconds: float = nan
+    drift: tuple[str, ...] = ()
+    traits: tuple[str, ...] = ()
+    agreement: tuple[str, ...] = ()
+    overlap: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+    def clear(self, *called: Called) -> tuple[Question, ...]:
+        """Questions that are called so, the largest change first within its unit."""
+        chosen = [question for question in self.questions if question.called in called]
+        return tuple(sorted(chosen, key=lambda question: -abs(question.change.value)))
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What base and rows came to. verdict: that of the worst row; exit_code: 0, 4 (harm) or 5 (cannot tell).
+
+    questions: how many one family has, and level: of each interval. fail_on: points of loss, None for any.
+    left_out: tasks that were not asked, and why. notes: what to know of all rows. keep: which checkpoint to
+    keep and why, where the rows are checkpoints. seconds: of all answers; folder: of the run.
+    """
+
+    name: str
+    base: str
+    packs: tuple[str, ...]
+    rows: tuple[AuditRow, ...]
+    questions: int
+    level: float
+    fail_on: float | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    keep: str = ""
+    seconds: float = nan
+    folder: str = ""
+    date: str = ""
+
+    @property
+    def verdict(self) -> RowVerdict:
+        return min((row.verdict for row in self.rows), key=VERDICTS.index)
+
+    @property
+    def exit_code(self) -> int:
+        return {"harmed": 4, "cannot tell": 5}.get(self.verdict, 0)
+
+    __repr__ = outline
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data with ``verdict`` and ``exit_code`` beside the fields; unknown numbers are null."""
+        fields = {name: jsonable(getattr(self, name)) for name in self.__dataclass_fields__}
+        return {"verdict": self.verdict, "exit_code": self.exit_code, **fields}
+
+
+def audit_rows(
+    matrix: TransferMatrix,
+    verdicts: Verdicts,
+    answers: Callable[[str], Answers],
+    *,
+    texts: Mapping[str, Sequence[TaskText]],
+    fail_on: float | None = None,
+) -> tuple[tuple[AuditRow, ...], int]:
+    """A row for each source of a matrix (S, T), and how many questions the family has.
+
+    answers: target -> (source, seed) -> outcomes, the base under ``("__baseline__", None)``; called once for
+    each target. texts: of the items. fail_on: points; a loss at least as large is a harm, None: any loss.
+    """
+    reading = read(matrix)
+    written: dict[str, list[_Written]] = {source: [] for source in matrix.sources}
+    found: dict[str, list[Finding]] = {source: [] for source in matrix.sources}
+    items: dict[str, list[ChangedItem]] = {source: [] for source in matrix.sources}
+    for target in matrix.targets:
+        by_row = answers(target)
+        base = by_row.get((BASELINE, None), ())
+        for source in matrix.sources:
+            own = next((rows for (name, _), rows in by_row.items() if name == source), ())
+            if not base or len(own) != len(base):
+                continue
+            if any(outcome.text is not None for outcome in base):
+                judged = reading.targets[matrix.targets.index(target)].metric == "refused"
+                written[source].append(_Written.of(base, own, by_refusals=judged))
+            found[source] += _permuted(target, base, own)
+            items[source] += _changed_items(target, base, own, texts.get(target, ()))
+    forms = sum(len(_FORMS) for parts in written.values() if parts)
+    m = len(matrix.sources) * len(matrix.targets) + forms
+    level = 1 - _ERROR / max(m, 1)
+    rows = []
+    for s, source in enumerate(matrix.sources):
+        questions = [_task(matrix, reading, verdicts, s, t, level) for t in range(len(matrix.targets))]
+        questions += _format(written[source], level)
+        row = _row(source, tuple(questions), found[source], fail_on)
+        rows.append(replace(row, items=_most_changed(items[source], row)))
+    return tuple(rows), m
+
+
+def _task(
+    matrix: TransferMatrix, reading: Reading, verdicts: Verdicts, s: int, t: int, level: float
+) -> Question:
+    """What a row does to one task."""
+    view, cell, base = reading.targets[t], reading.cells[s][t], reading.base[t]
+    tags = matrix.target_tags.get(view.name, ())
+    scores = matrix.item_scores.get(view.name)
+    change, clear, smallest, n = unknown(cell.reason or cell.status), False, nan, cell.n
+    if scores is not None and np.isfinite(scores[[0, 1 + s]]).all():
+        differences = (scores[1 + s] - scores[0])[:1]
+        binary = bool(np.isin(scores[[0, 1 + s]], (0.0, 1.0)).all())
+        change, clear, smallest, n = corrected(
+            differences, level, binary=binary, groups=matrix.item_groups.get(view.name)
+        )
+        change, smallest = _scaled(change, view.factor), smallest * view.factor
+    cell_verdict = verdicts.of(cell.source, view.name)
+    words = f"{cell_verdict.kind}: {cell_verdict.words}" if clear and cell_verdict.words else ""
+    return Question(
+        name=view.name,
+        kind="task",
+        unit=view.unit,
+        before=base.value * view.factor,
+        after=cell.value * view.factor,
+        change=change,
+        better=view.better,
+        n=n,
+        smallest=smallest,
+        called=_called(change, clear, view.better),
+        area=tags[-1] if tags else "",
+        digits=view.digits,
+        words=words,
+        floor=_floor(matrix, t) * view.factor,
+    )
+
+
+def _floor(matrix: TransferMatrix, t: int) -> float:
+    """What answers without skill reach on a target: the commonest one always, or guessing; else 0."""
+    known = [float(rates[t]) for rates in (matrix.chance, matrix.majority) if rates is not None]
+    return max((rate for rate in known if isfinite(rate)), default=0.0)
+
+
+def corrected(
+    differences: Array, level: float, *, binary: bool, groups: Groups | None = None
+) -> tuple[Interval, bool, float, int]:
+    """Mean of differences (1, n) with an interval of this level, whether it is clear, the minimal detectable
+    effect at 80 % power, and the items that count.
+
+    binary: of 0/1 values: Tango's interval, and exact McNemar beside it; else Student's t. groups: (n,) of
+    items that are no sample of their own.
+    """
+    if binary and groups is None:
+        alone, n = differences[0], differences.shape[1]
+        wins, losses = np.array([(alone > 0).sum()], float), np.array([(alone < 0).sum()], float)
+        low, high = (float(end[0]) for end in paired_interval(wins, losses, n, z_value(level)))
+        interval = Interval(float(alone.mean()), low, high)
+        clear = interval.clear and float(mcnemar(wins, losses)[0]) < 1 - level
+        # one more item that differs counts with those that are seen: none seen is not none to come
+        error = ((wins[0] + losses[0] + 1) / (n + 2) / n) ** 0.5
+        return interval, clear, detectable(float(error), confidence=level), n
+    values = grouped(differences, groups)
+    mean = crossed_mean(values, reach=1.0 if binary else 0.0)
+    interval = mean.interval(*((-1.0, 1.0) if binary else ()), confidence=level)
+    clear = interval.clear and mean.p < 1 - level
+    smallest = detectable(mean.error, mean.freedom, level) if mean.error > 0 else nan
+    return interval, clear, smallest, values.shape[1]
+
+
+def _scaled(interval: Interval, factor: float) -> Interval:
+    return Interval(interval.value * factor, interval.low * factor, interval.high * factor, interval.reason)
+
+
+def _called(change: Interval, clear: bool, better: int) -> Called:
+    if not change.known:
+        return "unknown"
+    if not clear:
+        return "no change seen"
+    if not better:
+        return "changed"
+    return "better" if change.value * better > 0 else "worse"
+
+
+# The form of what was written, over all targets whose answers are texts.
+
+
+@dataclass(frozen=True)
+class _Written:
+    """(2, n) base and row on n answers: whether each stopped, could be read, refuses, and its tokens.
+
+    Where the task itself is about refusals, these are no matter of form, and unknown here.
+    """
+
+    stopped: Array
+    parsed: Array
+    refuses: Array
+    tokens: Array
+
+    @classmethod
+    def of(cls, base: Sequence[Outcome], own: Sequence[Outcome], *, by_refusals: bool) -> _Written:
+        pair = (base, own)
+        refuses = [[float(bool(REFUSAL.match(o.text or ""))) for o in rows] for rows in pair]
+        return cls(
+            np.array([[nan if o.stopped is None else float(o.stopped) for o in rows] for rows in pair]),
+            np.array([[float(o.parsed) for o in rows] for rows in pair]),
+            np.full((2, len(base)), nan) if by_refusals else np.array(refuses),
+            np.array([[float(o.output_tokens) for o in rows] for rows in pair]),
+        )
+
+
+_FORMS = ("never stops", "unreadable", "refuses", "length")
+
+
+def _format(parts: Sequence[_Written], level: float) -> Iterator[Question]:
+    """Shares that never stop, cannot be read and refuse, in points, and the length in doublings."""
+    if not parts:
+        return
+    stopped, parsed, refuses, tokens = (
+        np.concatenate([getattr(part, name) for part in parts], axis=1)
+        for name in ("stopped", "parsed", "refuses", "tokens")
+    )
+    for name, values in zip(_FORMS, (1 - stopped, 1 - parsed, refuses), strict=False):
+        values = values[:, np.isfinite(values).all(axis=0)]
+        change, clear, smallest, n = unknown("nobody tells"), False, nan, values.shape[1]
+        if n:
+            change, clear, smallest, n = corrected((values[1] - values[0])[None], level, binary=True)
+        before, after = (100 * float(row.mean()) if n else nan for row in values)
+        called = _called(change, clear, -1)
+        shown = _scaled(change, 100)
+        yield Question(name, "format", "points", before, after, shown, -1, n, 100 * smallest, called)
+    ratio = np.log2((tokens[1] + 1) / (tokens[0] + 1))[None]
+    change, clear, smallest, n = corrected(ratio, level, binary=False)
+    if not isfinite(change.low) and change.value == 0:
+        change = Interval(0.0, 0.0, 0.0)
+    before, after = tokens.mean(axis=1).tolist()
+    called = _called(change, clear, 0)
+    yield Question("length", "format", "doublings", before, after, change, 0, n, smallest, called, digits=2)
+
+
+# Rows.
+
+
+def _row(
+    name: str, questions: tuple[Question, ...], findings: Sequence[Finding], fail_on: float | None
+) -> AuditRow:
+    """The verdict of one row, and its harms by name."""
+    worse = [question for question in questions if question.called == "worse"]
+    harms = [question for question in worse if _beyond(question, fail_on)]
+    tasks = [question for question in questions if question.kind == "task"]
+    known = [question for question in tasks if question.change.known and question.unit == "points"]
+    widest = max(known, key=lambda q: max(abs(q.change.low), abs(q.change.high)), default=None)
+    reach = max(abs(widest.change.low), abs(widest.change.high)) if widest is not None else nan
+    explained = [target for finding in findings for target in finding.about]
+    row = AuditRow(
+        name=name,
+        place="",
+        verdict="no change seen",
+        words="",
+        questions=questions,
+        findings=(*_named(questions, worse), *findings, *_forgetting(questions, explained)),
+        reach=reach,
+        reach_at=widest.name if widest is not None else "",
+        needed=max((q.items_to_see(fail_on or LOSS_SHOWN) or 0 for q in known), default=0) or None,
+    )
+    absent = [question for question in tasks if not question.change.known]
+    judged = [q for q in questions if q.better and q.unit == "points" and q.change.known]
+    open_ = [q for q in judged if fail_on is not None and q.worst > fail_on and q not in harms]
+    if harms:
+        told = "; ".join(f"{q.name} {_number(q)}" for q in _by_size(harms)[:3])
+        more = f" and {len(harms) - 3} more" if len(harms) > 3 else ""
+        return replace(row, verdict="harmed", words=f"harmed: {told}{more}")
+    if absent or open_:
+        return replace(row, verdict="cannot tell", words=_cannot_tell(absent, open_, fail_on))
+    clear = [question for question in questions if question.called in ("better", "worse", "changed")]
+    if clear:
+        counts = Counter(question.called for question in clear)
+        told = ", ".join(f"{count} {called}" for called, count in counts.items())
+        return replace(row, verdict="changed", words=f"changed: {told}, none of it a harm{_within(fail_on)}")
+    words = f"no change seen above {plain(reach)} points" if isfinite(reach) else "no change seen"
+    return replace(row, words=f"{words}{f' (the widest interval: {row.reach_at})' if row.reach_at else ''}")
+
+
+def _within(fail_on: float | None) -> str:
+    return "" if fail_on is None else f" of {plain(fail_on)} points"
+
+
+def _beyond(question: Question, fail_on: float | None) -> bool:
+    """Whether a clear loss counts as a harm; one in another unit than points always does."""
+    return fail_on is None or question.unit != "points" or -question.improvement >= fail_on
+
+
+def _cannot_tell(absent: Sequence[Question], open_: Sequence[Question], fail_on: float | None) -> str:
+    parts = []
+    if open_:
+        most = max(open_, key=lambda question: question.items_to_settle(fail_on or LOSS_SHOWN) or 0)
+        items = most.items_to_settle(fail_on or LOSS_SHOWN)
+        told = f"{items:,} items needed of {most.name}" if items else f"more items needed of {most.name}"
+        names = ", ".join(question.name for question in open_[:3])
+        more = f" and {len(open_) - 3} more" if len(open_) > 3 else ""
+        loss = f"a loss of {plain(fail_on or 0)} points"
+        parts.append(f"{told} (it has {most.n:,}): {loss} is not excluded on {names}{more}")
+    if absent:
+        names = ", ".join(question.name for question in absent[:3])
+        parts.append(f"{names} {'was' if len(absent) == 1 else 'were'} not measured")
+    return f"cannot tell: {'; '.join(parts)}"
+
+
+def _number(question: Question) -> str:
+    unit = {"points": "", "doublings": " doublings"}.get(question.unit, f" {question.unit}")
+    return f"{estimate(question.change, question.digits)}{unit}"
+
+
+def _by_size(questions: Sequence[Question]) -> list[Question]:
+    return sorted(questions, key=lambda question: question.improvement)
+
+
+def _named(questions: Sequence[Question], worse: Sequence[Question]) -> Iterator[Finding]:
+    """Harms of the form that have a name, and answers that are one answer."""
+    for question in worse:
+        if question.kind == "format":
+            before, after = question.before / 100, question.after / 100
+            yield Finding(
+                question.name,
+                f"{question.name}: {share(after)} of {question.n:,} written answers, base {share(before)}",
+            )
+    collapsed = [q for q in questions if q.words.startswith("collapse") and q.kind == "task"]
+    for question in collapsed:
+        yield Finding("collapse", f"{question.name}: {question.words.split(': ', 1)[1]}", (question.name,))
+
+
+def _forgetting(questions: Sequence[Question], explained: Sequence[str]) -> Iterator[Finding]:
+    """Whether the row fell to the floor on all tasks on which the base is beyond it, on one of them clearly.
+
+    explained: tasks whose loss has another name already.
+    """
+    skilled = [
+        question
+        for question in questions
+        if question.kind == "task" and question.better > 0 and question.unit == "points"
+        if question.name not in explained and question.before - question.floor > _BEYOND_FLOOR
+    ]
+    fallen = [question for question in skilled if question.after - question.floor <= _BEYOND_FLOOR]
+    if len(fallen) >= 2 and len(fallen) == len(skilled) and any(q.called == "worse" for q in fallen):
+        names = tuple(question.name for question in fallen)
+        yield Finding(
+            "forgetting",
+            f"forgetting: on all {len(fallen)} tasks on which the base is beyond guessing it is not "
+            f"({', '.join(names[:4])}), as after too high a learning rate or too many steps",
+            names,
+        )
+
+
+def _permuted(target: str, base: Sequence[Outcome], own: Sequence[Outcome]) -> Iterator[Finding]:
+    """Whether a row answers one class with the word of another: a permutation found on even items and held
+    against odd ones is right far more often than the answers as they are, and than the base."""
+    labels = sorted({outcome.gold for outcome in own})
+    if not 2 <= len(labels) <= 20 or any(outcome.choice_logprobs is None for outcome in own):
+        return
+    place = {label: at for at, label in enumerate(labels)}
+    gold = np.array([place[outcome.gold] for outcome in own])
+    said: NDArray[np.int64] = np.array([place.get(outcome.prediction, -1) for outcome in own])
+    even = (np.arange(len(own)) % 2 == 0) & (said >= 0)
+    table = np.zeros((len(labels), len(labels)))
+    np.add.at(table, (said[even], gold[even]), 1)
+    meant = linear_sum_assignment(-table)[1]
+    odd = np.arange(len(own)) % 2 == 1
+    right, as_meant = (said == gold)[odd], (meant[said] == gold)[odd] & (said >= 0)[odd]
+    wins, losses = np.array([(as_meant & ~right).sum()]), np.array([(right & ~as_meant).sum()])
+    before = np.mean([outcome.prediction == outcome.gold for outcome in base])
+    gained = float(as_meant.mean() - right.mean())
+    if gained < _PERMUTED or float(mcnemar(wins, losses)[0]) > 1e-3 or right.mean() > before:
+        return
+    moved = [f"{labels[at]} for {labels[meant[at]]}" for at in range(len(labels)) if meant[at] != at]
+    yield Finding(
+        "labels permuted",
+        f"{target}: it answers {', '.join(map(clean, moved[:4]))}; read so it is right on "
+        f"{share(float(as_meant.mean()))} instead of {share(float(right.mean()))} of the items",
+        (target,),
+    )
+
+
+def _changed_items(
+    target: str, base: Sequence[Outcome], own: Sequence[Outcome], texts: Sequence[TaskText]
+) -> list[ChangedItem]:
+    """Items of one target on which right and wrong changed places, the largest change of margin first."""
+    changed = [at for at, (b, o) in enumerate(zip(base, own, strict=True)) if b.score != o.score]
+    changed.sort(key=lambda at: (own[at].score - base[at].score, -_margin_lost(base[at], own[at])))
+    items = []
+    for at in changed[:MOST_ITEMS]:
+        asked = texts[at].input if at < len(texts) else ""
+        items.append(
+            ChangedItem(
+                target=target,
+                item=base[at].item,
+                lost=own[at].score < base[at].score,
+                text=clean(asked[-400:]),
+                gold=clean(base[at].gold[:200]),
+                before=clean((base[at].text or base[at].prediction)[:300]),
+                after=clean((own[at].text or own[at].prediction)[:300]),
+            )
+        )
+    return items
+
+
+def _margin_lost(base: Outcome, own: Outcome) -> float:
+    """By how many nats the answer that the row gives gained on the one that the base gave."""
+    if base.choice_logprobs is None or own.choice_logprobs is None:
+        return 0.0
+    before, after = np.array(base.choice_logprobs), np.array(own.choice_logprobs)
+    at, to = int(before.argmax()), int(after.argmax())
+    return float((after[to] - after[at]) - (before[to] - before[at]))
+
+
+def _most_changed(items: Sequence[ChangedItem], row: AuditRow) -> tuple[ChangedItem, ...]:
+    """Items of the tasks that clearly changed first, worst first, by turns; else of any task."""
+    clear = _by_size(row.clear("worse", "better", "changed"))
+    order = {question.name: at for at, question in enumerate(clear)}
+    ranked: dict[str, list[ChangedItem]] = {}
+    for item in items:
+        ranked.setdefault(item.target, []).append(item)
+    names = sorted(ranked, key=lambda name: order.get(name, len(order)))
+    if order:
+        names = [name for name in names if name in order] or names
+    turns = [ranked[name][at] for at in range(MOST_ITEMS) for name in names if at < len(ranked[name])]
+    return tuple(turns[:MOST_ITEMS])
