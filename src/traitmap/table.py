@@ -152,7 +152,7 @@ def to_html(table: Table, key: str = "") -> str:
     key: the table's id in the page, for tables that the script filters and whose order the address holds.
     """
     columns, rows = table.shown("page")
-    caption = _escaped(table.caption)
+    caption = _escaped(typeset(table.caption))
     heads = "".join(f'<th scope="col">{_escaped(column.title("page"))}</th>' for column in columns)
     lines = [
         f'<div class="scroll" tabindex="0" role="group" aria-label="{caption}">',

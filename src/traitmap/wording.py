@@ -49,19 +49,19 @@ def escaped_markdown(text: object) -> str:
 
 
 def plain(value: float, digits: int = 1) -> str:
-    """``63.2``."""
+    """``63.2``, ``1,204.0``: thousands are set apart by commas."""
     if not isfinite(value):
         return UNKNOWN
-    text = f"{value:.{digits}f}"
-    return text.lstrip("-") if float(text) == 0 else text
+    text = f"{value:,.{digits}f}"
+    return text.lstrip("-") if not text.strip("-0.") else text
 
 
 def signed(value: float, digits: int = 1) -> str:
     """``+3.6``, ``-3.6``, and ``0.0`` without a sign where it rounds to zero."""
     if not isfinite(value):
         return UNKNOWN
-    text = f"{value:+.{digits}f}"
-    return text.lstrip("+-") if float(text) == 0 else text
+    text = f"{value:+,.{digits}f}"
+    return text.lstrip("+-") if not text.strip("+-0.") else text
 
 
 def interval(low: float, high: float, digits: int = 1) -> str:

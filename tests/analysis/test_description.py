@@ -23,7 +23,7 @@ def test_noise_is_said_to_support_nothing():
     assert "No component fits" in words
     assert "10 x 10" in words
     assert "the explained variance is not above its null" in words
-    assert f"{traits.null_cumulative_mean[3]:.1%}" in words
+    assert f"{100 * traits.null_cumulative_mean[3]:.1f} %" in words
     assert "PC0 (" not in words
 
 
@@ -31,7 +31,7 @@ def test_supported_traits_are_told_with_their_numbers(supported):
     words = " ".join(describe(supported))
     assert words.startswith("2 components fit this 25 x 10 table: they predict held-out cells")
     assert "both count as traits" in words
-    assert f"{supported.explained_variance_ratio[:2].sum():.1%}" in words
+    assert f"{100 * supported.explained_variance_ratio[:2].sum():.1f} %" in words
     assert "is above its null" in words
     peak = int(np.argmax(supported.loadings[:, 0]))
     assert f"{supported.targets[peak]} {supported.loadings[peak, 0]:+.2f} [" in words
@@ -68,14 +68,14 @@ def test_known_noise_is_told_as_a_share():
     shares = 1 / (1 + np.exp(-planted(15, 8, 1, 0.9, 0)[0]))
     traits = decompose(answered(shares, np.full(8, 0.5), items=100), **QUICK)
     words = " ".join(describe(traits))
-    assert f"expected to be {traits.noise.total_share:.1%} of the variance" in words
-    assert f"{traits.noise.signal_ratio[0]:.1%}" in words
+    assert f"expected to be {100 * traits.noise.total_share:.1f} % of the variance" in words
+    assert f"{100 * traits.noise.signal_ratio[0]:.1f} %" in words
 
 
 def test_a_claim_is_held_against_chance():
     matrix = matrix_of(noise(11, 4, 0) @ noise(4, 10, 1))
     words = describe(decompose(matrix, components=4, claimed_share=0.75, **QUICK))[1]
-    assert words.startswith("The claimed 75% of the variance does not exceed chance at 11 x 10")
+    assert words.startswith("The claimed 75 % of the variance does not exceed chance at 11 x 10")
     assert "by construction" in describe(decompose(matrix, components=4, **QUICK))[1]
 
 

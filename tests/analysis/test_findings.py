@@ -150,7 +150,7 @@ def test_a_claimed_share_is_held_against_chance():
     low = decompose(matrix, components=4, claimed_share=0.75, **QUICK)
     high = decompose(matrix, components=4, claimed_share=0.95, **QUICK)
     found = {w.code: w.message for w in low.warnings}
-    assert "75%" in found["claim_not_above_null"]
+    assert "75 %" in found["claim_not_above_null"]
     assert "11 x 10" in found["claim_not_above_null"]
     assert "rank 4" in found["low_rank_table"]
     assert "claim_not_above_null" not in [w.code for w in high.warnings]

@@ -141,10 +141,10 @@ def test_the_papers_components_come_back_and_are_not_above_chance(shared):
     assert about["one_source_axis"].about == ("PC0", "MNLI?")
     assert about["two_source_axis"].about[0] == "PC3"
     assert set(about["two_source_axis"].about[1:]) == {"Goat?", "MetaMath?"}
-    assert "75%" in about["claim_not_above_null"].message
+    assert "75 %" in about["claim_not_above_null"].message
     assert "11 x 10" in about["claim_not_above_null"].message
     words = " ".join(describe(traits))
-    assert "The claimed 75% of the variance does not exceed chance at 11 x 10" in words
+    assert "The claimed 75 % of the variance does not exceed chance at 11 x 10" in words
     assert traits.null_cumulative_mean[3] == pytest.approx(0.796, abs=0.01)
     assert traits.n_components["cv"] == 0
     json.dumps(traits.to_json(), allow_nan=False)

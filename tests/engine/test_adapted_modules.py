@@ -74,7 +74,7 @@ def test_experts_without_an_adapter_are_told(kind: str, opened: Callable[[str], 
     untouched = sum(size for name, size in sizes.items() if "experts" in name or "mlp.gate.weight" in name)
     for name in ("mlp.experts.gate_up_proj", "mlp.experts.down_proj", "mlp.gate.weight"):
         assert name in note
-    assert f"{untouched / sum(sizes.values()):.0%}" in note
+    assert f"{100 * untouched / sum(sizes.values()):.0f} %" in note
     assert "PEFT would adapt experts too" in note
 
 

@@ -295,7 +295,7 @@ def test_what_a_larger_matrix_takes_is_shown_with_units() -> None:
     entries = rows(text)
     assert entries["cells, the base's among them"] == ["2,020"]
     assert entries["outcomes"] == ["505,000"]
-    assert entries["workers are busy"] == ["80%"]
+    assert entries["workers are busy"] == ["80 %"]
     assert entries["disk"] == ["2.5 GB"]
     assert entries["object store, at most"] == ["–"]
     assert "seconds: assumed" in text

@@ -156,7 +156,7 @@ def stability_table(traits: Traits) -> Table | None:
         "Tucker's congruence with the component of the whole table when the data are resampled: mean, "
         "5th percentile, and beneath it what tables without structure reach (95th percentile). Stable "
         "means well above that, and near 1.",
-        ("component", *(f"{resampled_in_words(r)} ({r.draws})" for r in resamplings)),
+        ("component", *(f"{resampled_in_words(r)} ({r.draws:,})" for r in resamplings)),
         rows,
     )
 

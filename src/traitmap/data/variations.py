@@ -332,7 +332,7 @@ def _switched(labels: np.ndarray, rate: float, words: Sequence[str], generator: 
     if count > len(pairs):
         commonest = words[int(np.bincount(labels).argmax())]
         raise CannotVaryError(
-            f"at most {2 * len(pairs) / len(labels):.0%} of the rows can exchange labels, since "
+            f"at most {100 * (2 * len(pairs) / len(labels)):.0f} % of the rows can exchange labels, since "
             f"{commonest!r} is so common; lower the rate or take mode: uniform"
         )
     wrong = labels.copy()

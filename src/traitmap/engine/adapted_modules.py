@@ -144,7 +144,8 @@ def left_out(model: nn.Module, target_modules: str | Sequence[str]) -> str:
     listed = ", ".join(list(names)[:4]) + (f" and {len(names) - 4} others" if len(names) > 4 else "")
     experts = "; PEFT would adapt experts too, by target_parameters" if "experts" in " ".join(names) else ""
     return (
-        f"all-linear adapts nn.Linear modules of the language part: {listed}, {share:.0%} of the base's "
+        f"all-linear adapts nn.Linear modules of the language part: {listed}, {100 * share:.0f} % "
+        "of the base's "
         f"parameters, get no adapter here{experts}."
     )
 

@@ -372,7 +372,7 @@ def growth_view(growth: Growth) -> RenderableType:
             ("worker hours (GPU hours)", Entry(f"{growth.worker_hours:,.3g}", value=growth.worker_hours)),
             ("hours from start to end", Entry(f"{growth.hours:,.3g}", value=growth.hours)),
             ("the same, unlucky", Entry(f"{growth.unlucky_hours:,.3g}", value=growth.unlucky_hours)),
-            ("workers are busy", Entry(f"{growth.busy:.0%}", value=growth.busy)),
+            ("workers are busy", Entry(f"{100 * growth.busy:.0f} %", value=growth.busy)),
             ("disk", Entry(in_bytes(growth.disk), value=growth.disk)),
             ("object store, at most", Entry(in_bytes(growth.object_store), value=growth.object_store)),
             ("moved between machines", Entry(in_bytes(growth.moved), value=growth.moved)),

@@ -283,9 +283,11 @@ def assumed_cost(shape: BaseSize, rank: int) -> tuple[UnitCost, tuple[str, ...]]
     description = (
         f"assumed: {parameters / 1e9:.2g} billion parameters in bfloat16 on one 80 GB GPU (H100: "
         f"{PEAK_FLOPS / 1e12:.0f} TFLOP/s, {BANDWIDTH / 1e12:.2f} TB/s); {cost.training:,.0f} tokens/s in "
-        f"training ({TRAINING_SHARE:.0%} of the peak over 4N+6n operations), {cost.scoring:,.0f} in scoring "
-        f"({SCORING_SHARE:.0%} over 2N), "
-        f"{cost.generating:,.0f} in generation ({BATCH_ROWS} rows, {READING_SHARE:.0%} of the bandwidth), "
+        f"training ({100 * TRAINING_SHARE:.0f} % of the peak over 4N+6n operations), "
+        f"{cost.scoring:,.0f} in scoring "
+        f"({100 * SCORING_SHARE:.0f} % over 2N), "
+        f"{cost.generating:,.0f} in generation ({BATCH_ROWS} rows, {100 * READING_SHARE:.0f} % of "
+        "the bandwidth), "
         f"{ANSWER_TOKENS:.0f} tokens an answer."
     )
     return cost, (description,)

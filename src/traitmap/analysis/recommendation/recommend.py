@@ -197,7 +197,7 @@ def _headline(
 
 
 def _conditions(problem: ColdStartProblem, probed: Sequence[int]) -> dict[str, Any]:
-    """What was asked, and of how much. ``largest``: where colours are deepest, as in the matrix' own table."""
+    """What was asked, and of how much. ``largest``: where colours are deepest, as in the matrix' table."""
     effects = np.abs(problem.matrix.gains[np.isfinite(problem.matrix.gains)])
     return {
         "model": problem.chosen,
@@ -427,19 +427,19 @@ def _verdict(
     rivals = [at for at in range(1, len(names)) if chance[at] > _DOUBT]
     if not rivals:
         sure = 1 - float(chance[1:].max())
-        return "clear", f"{names[0]} is better than any other with probability {sure:.0%}.", smallest
+        return "clear", f"{names[0]} is better than any other with probability {100 * sure:.0f} %.", smallest
     apart = f"Differences below {smallest:.1f} {_unit(problem, 'score')} cannot be told."
     if len(rivals) == 1:
         return (
             "tie",
             f"{names[0]} and {names[rivals[0]]} cannot be told apart "
-            f"(the first is better with probability {1 - chance[rivals[0]]:.0%}). {apart}",
+            f"(the first is better with probability {100 * (1 - chance[rivals[0]]):.0f} %). {apart}",
             smallest,
         )
     return (
         "inconclusive",
         f"Cannot tell: the best three are within noise ({names[0]} is better than {names[2]} with "
-        f"probability {1 - chance[2]:.0%}). {apart}",
+        f"probability {100 * (1 - chance[2]):.0f} %). {apart}",
         smallest,
     )
 
@@ -474,7 +474,10 @@ def _suggestions(
     for at, change, worth in next_probes(posterior, free, usual):
         if change >= 0.01:
             points = problem.factor * worth
-            words = f"puts another source first with probability {change:.0%}; worth {points:+.1f} on average"
+            words = (
+                f"puts another source first with probability {100 * change:.0f} %; worth "
+                f"{points:+.1f} on average"
+            )
             suggestions.append(Suggestion(problem.matrix.sources[order[at]], change, points, words))
     return tuple(suggestions)
 

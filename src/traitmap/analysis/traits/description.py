@@ -62,7 +62,8 @@ def describe(traits: Traits) -> list[str]:
     lines += [_stability(traits), _noise(traits)]
     if np.isfinite(traits.null_p95[0]):
         lines.append(
-            f"What cannot be told: a trait that holds less than about {traits.null_p95[0]:.0%} of the "
+            "What cannot be told: a trait that holds less than about "
+            f"{100 * traits.null_p95[0]:.0f} % of the "
             "variance does not stand out by its variance alone in a table of this size."
         )
     return [line for line in lines if line]
@@ -83,7 +84,10 @@ def _support(traits: Traits) -> str:
     subject, pronoun = ("1 component fits", "it predicts") if fit == 1 else (
         f"{fit} components fit", "they predict"
     )  # fmt: skip
-    head = f"{subject} this {shape} table: {pronoun} held-out cells {gain:.0%} better than the target's mean"
+    head = (
+        f"{subject} this {shape} table: {pronoun} held-out cells {100 * gain:.0f} % better "
+        "than the target's mean"
+    )
     return f"{head} ({others}); {_counting(traits)}{_naming(traits)}."
 
 
@@ -93,7 +97,7 @@ def _counting(traits: Traits) -> str:
     least = traits.conditions.get("least_share", 0.0)
     if traits.conditions.get("components", "auto") != "auto":
         return f"{used} used, as asked"
-    rest = f"takes away less than {least:.0%} of the variance, or no more than noise does"
+    rest = f"takes away less than {100 * least:.0f} % of the variance, or no more than noise does"
     if used == fit:
         return "it counts as a trait" if fit == 1 else f"{'both' if fit == 2 else 'all'} count as traits"
     if used == 0:
@@ -120,17 +124,23 @@ def _against_null(traits: Traits) -> str:
     share, (mean, low, high) = used_share(traits, count)
     subject = "The first component explains" if count == 1 else f"The first {count} components explain"
     if not np.isfinite(mean):
-        return f"{subject} {share:.1%} of the variance; no null was computed, so this says nothing yet."
-    noise = f"tables without structure give {mean:.1%} (5-95 %: {low:.1%} to {high:.1%})"
+        return (
+            f"{subject} {100 * share:.1f} % of the variance; no null was computed, so this says nothing yet."
+        )
+    noise = (
+        f"tables without structure give {100 * mean:.1f} % (5-95 %: {100 * low:.1f} % to {100 * high:.1f} %)"
+    )
     claimed = traits.conditions.get("claimed_share")
     if claimed is not None:
         verdict = "exceeds" if claimed > high else "does not exceed"
         shape = f"{traits.conditions['rows']} x {traits.conditions['columns']}"
-        return f"The claimed {claimed:.0%} of the variance {verdict} chance at {shape}, where {noise}."
+        return (
+            f"The claimed {100 * claimed:.0f} % of the variance {verdict} chance at {shape}, where {noise}."
+        )
     if (rank := exact_rank(traits)) is not None:
         return f"The table has rank {rank}: its first {rank} components explain all of it by construction."
     verdict = "is above its null" if share > high else "is not above its null"
-    return f"{subject} {share:.1%} of the variance, where {noise}: the explained variance {verdict}."
+    return f"{subject} {100 * share:.1f} % of the variance, where {noise}: the explained variance {verdict}."
 
 
 def _component(traits: Traits, c: int) -> str:
@@ -176,7 +186,7 @@ def _stability(traits: Traits) -> str:
         single = "; the single source whose omission turns it most: " + listed(
             [f"PC{c} {worst.worst[c]}" for c in range(used)]
         )
-    return f"Congruence over {rows.draws} draws of the sources: {listed(parts)}{single}."
+    return f"Congruence over {rows.draws:,} draws of the sources: {listed(parts)}{single}."
 
 
 def _noise(traits: Traits) -> str:
@@ -189,8 +199,11 @@ def _noise(traits: Traits) -> str:
     share = traits.explained_variance_ratio[:count].sum()
     subject = "component" if count == 1 else f"{count} components"
     corrected_share = (
-        f"; without it the first {subject} would hold {corrected:.1%} rather than {share:.1%}"
+        f"; without it the first {subject} would hold {100 * corrected:.1f} % rather than {100 * share:.1f} %"
         if np.isfinite(corrected)
         else f"; {noise.reason}"
     )
-    return f"Measurement noise is expected to be {noise.total_share:.1%} of the variance{corrected_share}."
+    return (
+        f"Measurement noise is expected to be {100 * noise.total_share:.1f} % of the "
+        f"variance{corrected_share}."
+    )

@@ -82,7 +82,7 @@ def taken_as_one(matrix: TransferMatrix, prepared: PreparedTable, traits: Traits
             yield TraitWarning(
                 "shared_items",
                 f"targets {pair['first']} and {pair['second']} have {pair['items']:,} items in common, "
-                f"{pair['share']:.0%} of the smaller one's",
+                f"{100 * pair['share']:.0f} % of the smaller one's",
                 "read what they have in common as one finding",
                 (pair["first"], pair["second"]),
             )
@@ -108,7 +108,7 @@ def incomplete(prepared: PreparedTable) -> Iterator[TraitWarning]:
         return
     yield TraitWarning(
         "many_missing_cells",
-        f"{share:.0%} of the cells are filled in ({int(missing.sum())} missing, "
+        f"{100 * share:.0f} % of the cells are filled in ({int(missing.sum())} missing, "
         f"{int(prepared.masked.sum())} masked); filled cells follow the traits exactly and make them "
         "look stronger, in the null as well",
         "read the shares of variance only beside their null; measure the missing cells if you can",
@@ -187,7 +187,7 @@ def collapsed_sources(prepared: PreparedTable, majority_share: Array | None) -> 
         if typical < COLLAPSED and low >= 0.5:
             yield TraitWarning(
                 "collapsed_source",
-                f"source {name} lies at the floor on {low:.0%} of the targets (median robust z "
+                f"source {name} lies at the floor on {100 * low:.0f} % of the targets (median robust z "
                 f"{typical:.1f}): it may give one answer to everything",
                 "look at its answers; if they are all the same, train it again with a lower learning "
                 "rate or leave it out, for such rows make a trait of their own",
@@ -211,7 +211,8 @@ def _collapsed_from_predictions(prepared: PreparedTable, majority_share: Array) 
         if total >= 3 and count / total >= 1 / 3:
             yield TraitWarning(
                 "collapsed_source",
-                f"source {name} gives one answer to at least {ONE_ANSWER:.0%} of the items on {count} of "
+                f"source {name} gives one answer to at least {100 * ONE_ANSWER:.0f} % of the "
+                f"items on {count} of "
                 f"{total} targets",
                 "train it again with a lower learning rate or leave it out, for such rows make a trait "
                 "of their own",
@@ -296,11 +297,14 @@ def chance(traits: Traits) -> Iterator[TraitWarning]:
     if not np.isfinite(high):
         return
     subject = "component" if count == 1 else f"{count} components"
-    null = f"tables of {shape} without structure give {mean:.1%} (5-95 %: {low:.1%} to {high:.1%})"
+    null = (
+        f"tables of {shape} without structure give {100 * mean:.1f} % (5-95 %: {100 * low:.1f} "
+        f"% to {100 * high:.1f} %)"
+    )
     if claimed is not None and claimed <= high:
         yield TraitWarning(
             "claim_not_above_null",
-            f"the claimed {claimed:.0%} for the first {subject} does not exceed chance: {null}",
+            f"the claimed {100 * claimed:.0f} % for the first {subject} does not exceed chance: {null}",
             "do not quote it as evidence of traits",
         )
     rank = exact_rank(traits)
@@ -309,13 +313,14 @@ def chance(traits: Traits) -> Iterator[TraitWarning]:
             "low_rank_table",
             f"the table has rank {rank}, so its first {rank} components explain all of it by "
             f"construction; in the table that it was made from, {rank} components explain more than "
-            f"chance at {shape} only above {traits.null_cumulative_p95[rank - 1]:.1%}",
+            f"chance at {shape} only above {100 * traits.null_cumulative_p95[rank - 1]:.1f} %",
             "decompose the original table; with a share that was published for it, pass claimed_share",
         )
     elif share <= high:
         yield TraitWarning(
             "not_above_null",
-            f"the first {subject} explain{'s' if count == 1 else ''} {share:.1%}; {null}: the explained "
+            f"the first {subject} explain{'s' if count == 1 else ''} {100 * share:.1f} %; {null}: "
+            "the explained "
             "variance is not above its null",
             "do not quote the explained variance as evidence of traits",
         )
@@ -337,7 +342,7 @@ def instability(traits: Traits) -> Iterator[TraitWarning]:
             yield TraitWarning(
                 "unstable_component",
                 f"PC{c} changes with the choice of sources: congruence {mean:.2f} on average, "
-                f"{low:.2f} at the 5th percentile over {rows.draws} bootstrap draws{level}",
+                f"{low:.2f} at the 5th percentile over {rows.draws:,} bootstrap draws{level}",
                 "read its loadings with their intervals only; add sources",
                 (f"PC{c}",),
             )
