@@ -29,7 +29,7 @@ from traitmap import api
 from traitmap.cli import app, main
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import system_fault
-from traitmap.runs.files import write_output
+from traitmap.runs.files import read_sealed_json, write_output, write_sealed_json
 
 STUDY = """
 name: mini
@@ -347,3 +347,35 @@ def test_an_output_is_whole_keeps_links_and_replaces_no_device(tmp_path: Path) -
     assert caught.value.filename == "/dev/full"
     assert Path("/dev/full").is_char_device()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.txt", "link", "new"]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_defect(place: Path, closed: str) -> None:
+    """A shell that closes what it does not want to read."""
+    words = f"{sys.executable} -m traitmap.cli status {place / 'runs' / 'mini'} {closed}"
+    done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_device_is_no_study(tmp_path: Path) -> None:
+    assert_refused(command("check", "/dev/zero"), "hardly a study file")
+
+
+@pytest.mark.parametrize("name", ["run.lock", "study.json", "cells/*", "texts/*"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(place: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(place / "runs" / "mini", tmp_path / "mini")
+    file = sorted((tmp_path / "mini").glob(name))[0]
+    file.unlink()
+    os.mkfifo(file)
+    ended = command("status", str(tmp_path / "mini"), "--verify")
+    assert ended.code == (2 if name == "run.lock" else 3), ended
+    assert "a pipe or device stands in its place" in " ".join((ended.out + ended.err).split())
+
+
+def test_a_list_of_files_that_leads_out_of_the_run_is_damage(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "runs" / "mini", tmp_path / "mini")
+    ledger = read_sealed_json(tmp_path / "mini" / "run.json")
+    for records in (["../../etc/passwd"], ["a\0b"], [1], "abc", ["x" * 5000], ["a/b/c"]):
+        write_sealed_json(tmp_path / "mini" / "run.json", {**ledger, "records": records})
+        assert_refused(command("status", str(tmp_path / "mini")), "run.json: damaged")

@@ -19,6 +19,7 @@ from traitmap.imports.discovery import KIND
 from traitmap.jsonable import outline
 from traitmap.matrix.record import TransferMatrix
 from traitmap.matrix.tables import SUFFIXES
+from traitmap.runs.files import whole_folder
 from traitmap.runs.ledger import write_item_groups
 from traitmap.runs.store import locked_store, open_store
 from traitmap.study.paths import digest
@@ -93,7 +94,10 @@ def import_results(
             _keep_item_groups(store, arranged)
             _write_table(matrices.build_matrix(store), output)
     else:
-        _keep_item_groups(imports.write_imported(arranged, output), arranged)
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise RunError(f"{output}: is there already; give a new folder for the imported results")
+        with whole_folder(output) as folder:
+            _keep_item_groups(imports.write_imported(arranged, folder, name=output.resolve().name), arranged)
     rows = [row for column in arranged.columns for row in column.rows.values()]
     return ImportReport(
         place=output,
@@ -169,7 +173,9 @@ def _items(place: MatrixLike, output: Path, format: str) -> tuple[Path, ...]:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RunError(f"{output}: is there already; give a new folder")
     write = exports.export_lm_eval if format == "lm-eval" else exports.export_every_eval_ever
-    return write(open_store(folder), output)
+    with whole_folder(output) as staged:
+        written = write(open_store(folder), staged)
+    return tuple(output / path.relative_to(staged) for path in written)
 
 
 def _cards(matrix: TransferMatrix, output: Path, sources: tuple[str, ...]) -> tuple[Path, ...]:

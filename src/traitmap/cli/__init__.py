@@ -43,6 +43,9 @@ def main(words: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     atexit.register(_end_at_once)
     arguments = sys.argv[1:] if words is None else list(words)
+    # a shell may close them (``>&-``); what is written there is wanted by nobody
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
         try:
             app(args=arguments)

@@ -124,7 +124,7 @@ def compare(
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Show every cell and every condition that was not the same.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of permutations and resampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of permutations and resampling.")] = 0,
     reading: Reading = NO_READING,
 ) -> None:
     """Several runs held against each other: what holds in all, what differs, do traits and picks agree.
@@ -164,7 +164,7 @@ def traits(
     claimed_share: Annotated[
         float | None, typer.Option(help="A share of variance that somebody claims, to be held against noise.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of resampling and permutations.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of resampling and permutations.")] = 0,
     reading: Reading = NO_READING,
 ) -> None:
     """Latent traits, how many the data support, and what cannot be told.
@@ -215,7 +215,7 @@ def profile(
     sample: Annotated[
         int | None, typer.Option(min=2, help="Read at most so many texts of each dataset.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")] = 0,
 ) -> None:
     """What the texts of datasets say of them, and what the answers of a run show beyond their scores.
 
@@ -275,7 +275,7 @@ def explain(
         bool, typer.Option("--near-copies", help="Let sources take part that agree with others beyond noise.")
     ] = False,
     permutations: Annotated[int, typer.Option(help="Permutations of tasks.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")] = 0,
     reading: Reading = NO_READING,
 ) -> None:
     """Why gains are what they are: hidden and surface properties of pairs, odd cells, asymmetry.
@@ -399,7 +399,7 @@ def recommend(
             help="Predict gains in the score, or relative changes; gains: the cells of a table are gains.",
         ),
     ] = "score",
-    seed: Annotated[int, typer.Option(help="Seed of folds, trees and resampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of folds, trees and resampling.")] = 0,
     reading: Reading = NO_READING,
 ) -> None:
     """Which source for a target; with --evaluate, how far such recommendations can be trusted.

@@ -152,7 +152,7 @@ def run(
             help="Share of the whole price, such as 0.25: measure what tells most, predict the rest."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of what a run on a budget draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of what a run on a budget draws.")] = 0,
     data: Copies = None,
     as_json: AsJson = False,
     executor: Annotated[
@@ -201,7 +201,7 @@ def forecast(
     ] = None,
     data: Copies = None,
     sample: Annotated[int, typer.Option(min=16, help="Texts and items of each source and target.")] = 128,
-    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of what is drawn.")] = 0,
     csv: Annotated[Path | None, typer.Option(help="Write one row for each pair.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -20,8 +20,11 @@ from traitmap.study.paths import digest
 from traitmap.study.settings import BASELINE
 
 
-def write_imported(imported: Imported, folder: str | Path) -> RunStore:
-    """Write the results into a new run folder. RunError where the folder holds something already."""
+def write_imported(imported: Imported, folder: str | Path, *, name: str | None = None) -> RunStore:
+    """Write the results into a new run folder. RunError where the folder holds something already.
+
+    name: of the run; None takes the folder's.
+    """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: is there already; give a new folder for the imported results")
@@ -32,7 +35,7 @@ def write_imported(imported: Imported, folder: str | Path) -> RunStore:
             texts = next((result.texts for result in column.rows.values() if result.texts), ())
             if texts and column.paired:
                 write_target_texts(store, column.target, texts)
-        write_ledger(store, _ledger(imported, base, folder.name, cells))
+        write_ledger(store, _ledger(imported, base, name or folder.name, cells))
     return store
 
 

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,6 +80,29 @@ def write_output(path: str | Path, content: str | bytes) -> Path:
         else:
             write_whole(place, data)
     return Path(path)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A new folder under a temporary name beside it, which gets its own at the end: all of it or nothing.
+
+    folder: absent, or empty. What a killed writer left under the temporary name is removed. The folder that
+    one stands in is filled in its place.
+    """
+    place = folder.resolve()
+    if place == Path.cwd():
+        yield place
+        return
+    staged = partial_path(place)
+    if staged.exists():
+        shutil.rmtree(staged)
+    staged.mkdir(parents=True)
+    try:
+        yield staged
+        publish(staged, place)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
 
 
 @contextmanager
@@ -184,10 +208,8 @@ def read_sealed_json(path: Path) -> dict[str, Any]:
     OSError where it is not there or the system does not give it, which says nothing against it. Without the
     checksum's own entry. A file of an earlier version has none and is read as it is.
     """
-    try:
-        raw = path.read_bytes()
-    except IsADirectoryError:
-        raise ValueError("a folder stands in its place") from None
+    require_plain_file(path)
+    raw = path.read_bytes()
     seal = _SEAL.match(raw)
     if seal is None and any(mark in raw[:_HEAD] for mark in _MARKS):
         raise ValueError("its checksum cannot be read")
@@ -244,6 +266,14 @@ def files_in(folder: Path, pattern: str) -> list[Path]:
     return sorted(folder / name for name in fnmatch.filter(names, pattern))
 
 
+def require_plain_file(path: Path) -> None:
+    """ValueError where something stands in a file's place that is none: a folder, or a pipe, which to read
+    would wait for ever. OSError where nothing is there, or one may not look."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{'a folder' if stat.S_ISDIR(mode) else 'a pipe or device'} stands in its place")
+
+
 def raise_refusal(error: BaseException, path: Path) -> None:
     """Raise a reader's error again, as one that names the file, where the system does not give that file.
 
@@ -284,6 +314,7 @@ def read_sealed(path: Path, schema: pa.Schema, columns: Sequence[str] | None = N
     does not give it.
     """
     names = list(schema.names if columns is None else columns)
+    require_plain_file(path)
     try:
         # the file alone: a folder of that name would be read as a dataset
         with pq.ParquetFile(path) as file:

@@ -177,7 +177,11 @@ def read_ledger(store: RunStore) -> Ledger:
     def parse(raw: dict[str, Any]) -> Ledger:
         if raw.pop("format") != FORMAT:
             raise RunError(f"{store.ledger}: written by another version of traitmap; run the study again.")
-        raw["records"] = tuple(map(str, raw.get("records", ())))
+        records = raw.get("records", [])
+        _require(
+            isinstance(records, list) and all(isinstance(name, str) for name in records), "its list of files"
+        )
+        raw["records"] = tuple(records)
         adapters = tuple(AdapterEntry(**entry) for entry in raw.pop("adapters"))
         cells = tuple(CellEntry(**entry) for entry in raw.pop("cells"))
         for name in ("seeds", "sources", "targets"):
@@ -218,6 +222,9 @@ def _check_shapes(ledger: Ledger) -> None:
     for entry in (*ledger.sources, *ledger.targets):
         named = isinstance(entry, dict) and isinstance(entry.get("name"), str)
         _require(named, "a source or target has no name")
+    for name in ledger.records:
+        inside = re.fullmatch(r"[^/\0]{1,255}(/[^/\0]{1,255})?", name) is not None
+        _require(inside and ".." not in name.split("/"), f"{name[:80]!r} is no file of a run")
     sources = {BASELINE, *(source["name"] for source in ledger.sources)}
     targets = {target["name"] for target in ledger.targets}
     units: list[AdapterEntry | CellEntry] = [*ledger.adapters, *ledger.cells]

@@ -128,7 +128,8 @@ def absent_files(store: RunStore, ledger: Ledger) -> dict[str, str]:
         for name in ledger.records
         if (name in needed or not name.startswith("texts/")) and not (store.folder / name).exists()
     }
-    for unit in (*ledger.adapters, *ledger.cells):
+    units: tuple[AdapterEntry | CellEntry, ...] = (*ledger.adapters, *ledger.cells)
+    for unit in units:
         if unit.reason == GONE and unit.key is not None:
             path = store.adapter(unit.key) if isinstance(unit, AdapterEntry) else store.cell(unit.key)
             absent[path.relative_to(store.folder).as_posix()] = unit.reason

@@ -11,6 +11,7 @@ output/NAME/
   item_groups.json         items of the targets that repeat or belong together
   drift.json               how far each adapter has moved from the base, text by text
   studies/<digest>.json    studies that this run was asked before
+  results/                 what was computed from all this, once for each state of it (runs.results)
   quarantine/              damaged files, each with its reason; what they held is computed anew
   run.lock                 held by the one process that may write: its number and its machine
 """
@@ -43,6 +44,7 @@ from traitmap.runs.files import (
     quarantine,
     read_sealed_json,
     remove_partials,
+    require_plain_file,
     write_sealed_json,
     write_whole,
 )
@@ -99,6 +101,10 @@ class RunStore:
     @property
     def texts(self) -> Path:
         return self.folder / "texts"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
 
     @property
     def lock(self) -> Path:
@@ -211,6 +217,7 @@ def held_lock(store: RunStore) -> Iterator[None]:
     The lock file then tells process and machine. It is never removed, and holds nobody up by being there.
     RunError also where the file system has no locks.
     """
+    _require_lock_file(store)
     descriptor = os.open(store.lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
@@ -238,6 +245,16 @@ def held_lock(store: RunStore) -> Iterator[None]:
         os.close(descriptor)  # gives the lock back, as the end of the process does
 
 
+def _require_lock_file(store: RunStore) -> None:
+    """RunError where something else than a file stands in the lock's place; a pipe would be waited for."""
+    try:
+        require_plain_file(store.lock)
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        raise RunError(f"{store.lock}: {error}; move it away.") from None
+
+
 def _lock_soon(descriptor: int, attempts: int) -> bool:
     """Whether the lock was had. Not tried once only: a reader that asks who has it has it for an instant."""
     for attempt in range(attempts):
@@ -253,6 +270,7 @@ def lock_holder(store: RunStore) -> Holder | None:
 
     A reader's question takes the lock for an instant; a file system without locks answers None.
     """
+    _require_lock_file(store)
     try:
         with store.lock.open("rb") as file:
             if not _lock_soon(file.fileno(), attempts=2):
@@ -436,7 +454,7 @@ def _holder(store: RunStore) -> Holder:
 def written_folders(store: RunStore) -> tuple[Path, ...]:
     """The folders in which a killed writer may have left something."""
     places = (store.adapters, store.groups, store.training, store.cells, store.studies, store.texts)
-    return store.folder, *places
+    return store.folder, *places, store.results
 
 
 def _listing(path: Path) -> list[TrainedAdapter]:

@@ -23,6 +23,7 @@ from traitmap.runs.files import (
     quarantine,
     raise_refusal,
     read_sealed,
+    require_plain_file,
     write_whole,
 )
 from traitmap.runs.ledger import read_ledger
@@ -179,6 +180,7 @@ def _digest_of(place: Path) -> str | None:
 
 def _checked(place: Path) -> pa.Table:
     """A file's table. ValueError where it is damaged; a file of an earlier version has no checksums."""
+    require_plain_file(place)
     try:
         metadata = pq.read_schema(place).metadata or {}
         if CHECKSUMS in metadata or "sealed" in json.loads(metadata[METADATA]):

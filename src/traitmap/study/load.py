@@ -123,11 +123,13 @@ def _text_of(file: Path) -> str | Fault:
     try:
         if os.path.isdir(file):
             return Fault("study", f"{file} is a folder; give the file in it, such as {file / 'study.yaml'}")
-        if os.path.getsize(file) > _LARGEST_FILE:
+        with file.open("rb") as stream:
+            content = stream.read(_LARGEST_FILE + 1)  # a device or a pipe tells no size
+        if len(content) > _LARGEST_FILE:
             return Fault(
                 "study", f"larger than {_LARGEST_FILE:,} bytes, so hardly a study file; check the path"
             )
-        return file.read_bytes().decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
         return Fault("study", f"there is no such file; check the path, or {advice}")
     except UnicodeDecodeError as error:
