@@ -1,14 +1,16 @@
-"""Records by reflection: as plain JSON data, which every record leaves as, and as a short repr."""
+"""Records by reflection: as plain JSON data, which every record leaves as, and back; and as a short repr."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from math import isfinite
+from functools import cache
+from math import isfinite, nan
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-__all__ = ["jsonable", "outline"]
+__all__ = ["jsonable", "outline", "restored", "stored"]
 
 WIDTH = 100  # characters of a line of ``outline``
 MOST_LINES = 20
@@ -42,6 +44,69 @@ def jsonable(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy's arrays and scalars, without importing numpy
         return jsonable(value.tolist())
     return value
+
+
+def stored(value: Any) -> Any:
+    """A record as data that ``json.dumps`` takes and ``restored`` reads: the fields alone, whatever else the
+    record's ``to_json`` tells. Numbers must be Python's or numpy's scalars; those that are not finite become
+    null. ValueError for arrays, which have no record of their own to come back to.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: stored(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): stored(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [stored(item) for item in value]
+    if getattr(value, "shape", ()):
+        raise ValueError(f"an array of shape {value.shape} is no entry of a stored record")
+    return jsonable(value)
+
+
+T = TypeVar("T")
+
+
+def restored(kind: type[T], data: Any) -> T:
+    """What ``stored`` wrote, as the ``kind`` that it was: by the types of the fields.
+
+    A field's type may be a dataclass, a number, text, a Literal, ``X | None``, ``tuple[X, ...]``,
+    ``Mapping[str, X]`` or Any, nested as they come. Null is NaN where a number belongs. ValueError or
+    TypeError for data of another form, and for a type that is none of these.
+    """
+    return cast(T, _restored(kind, data))
+
+
+def _restored(kind: Any, data: Any) -> Any:
+    origin, parts = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return data
+    if kind is float:
+        return nan if data is None else float(data)
+    if origin in (Union, UnionType):
+        (inner,) = (part for part in parts if part is not NoneType)
+        return None if data is None else _restored(inner, data)
+    if origin is Literal:
+        if data not in parts:
+            raise ValueError(f"{data!r} is none of {parts}")
+        return data
+    if is_dataclass(kind):
+        types = _field_types(cast(type, kind))
+        if not isinstance(data, dict) or data.keys() != types.keys():
+            raise ValueError(f"no {getattr(kind, '__name__', kind)}")
+        return cast(Any, kind)(**{name: _restored(types[name], value) for name, value in data.items()})
+    if origin is tuple and isinstance(data, list):
+        return tuple(_restored(parts[0], item) for item in data)
+    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(data, dict):
+        return MappingProxyType({key: _restored(parts[1], item) for key, item in data.items()})
+    if kind in (str, bool, int) and type(data) is kind:
+        return data
+    raise ValueError(f"{data!r} is no {kind}")
+
+
+@cache
+def _field_types(kind: type) -> dict[str, Any]:
+    """The types of a dataclass' fields, without those of its class variables."""
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
 
 
 def outline(record: Any) -> str:

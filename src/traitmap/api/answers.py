@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from traitmap.matrix.record import TransferMatrix
 from traitmap.progress import Listener, silent
 from traitmap.runs.cells import read_outcomes
 from traitmap.runs.ledger import Ledger, Parts, read_ledger, read_parts
+from traitmap.runs.results import kept_result
 from traitmap.runs.store import RunStore, open_store
 from traitmap.runs.texts import read_run_texts
 from traitmap.study.settings import BASELINE
@@ -54,12 +56,34 @@ def answer(
     default when the run or the file was last written. seed: of everything random. listener: see
     ``Progress``; None shows progress on a terminal or notebook.
 
+    The answer of a run is kept in its folder (``results/``) and computed once for each state of the run.
     Raises MatrixError for a target that the matrix does not have, RunError where a folder holds no run.
     """
+    day = date_of(subject) if date is None else date
+
+    def compute() -> analysis.Answer:
+        return _answered(subject, target, texts, why, seed, listener or silent)
+
+    folder = folder_of(subject)
+    if folder is None or texts is not None or not folder.is_dir():
+        return replace(compute(), date=day)
+    settings = {"target": target, "why": why, "seed": seed}
+    return replace(kept_result(folder, "answer", analysis.Answer, settings, compute), date=day)
+
+
+def _answered(
+    subject: MatrixLike,
+    target: str | None,
+    texts: TextsLike | None,
+    why: bool,
+    seed: int,
+    listener: Listener,
+) -> analysis.Answer:
+    """The answer, without its date."""
     matrix = read_matrix(subject, predicted=True)
     explanation, why_not, traits = None, NOT_ASKED, None
     if why:
-        explanation, why_not = _explained(subject, texts, seed, listener or silent)
+        explanation, why_not = _explained(subject, texts, seed, listener)
         traits = traits_if_any(matrix)
     return analysis.answer_of(
         matrix,
@@ -68,7 +92,6 @@ def answer(
         explanation=explanation,
         why_not=why_not,
         traits=traits,
-        date=date_of(subject) if date is None else date,
     )
 
 
