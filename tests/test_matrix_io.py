@@ -2,6 +2,7 @@
 
 import gzip
 import time
+from contextlib import suppress
 from math import isnan, nan
 from pathlib import Path
 
@@ -461,3 +462,39 @@ def test_large_tables_are_read_in_a_second(tmp_path, rows, columns):
     start = time.process_time()
     assert read_matrix(tmp_path / "t.csv").values.shape == (rows, columns)
     assert time.process_time() - start < 1.0
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".md", ".csv.gz", ".parquet"])
+def test_a_table_of_very_many_columns_is_refused_before_it_is_understood(tmp_path: Path, suffix: str) -> None:
+    names, file = [f"t{at}" for at in range(20_001)], tmp_path / f"wide{suffix}"
+    rows = [["source", *names], ["a", *["1"] * len(names)]]
+    if suffix == ".parquet":
+        pd.DataFrame([[1.0] * len(names)], columns=names, index=["a"]).to_parquet(file)
+    else:
+        between = {".tsv": "\t", ".md": " | "}.get(suffix, ",")
+        lines = [between.join(row) for row in rows]
+        if suffix == ".md":
+            lines = [f"| {line} |" for line in (lines[0], " | ".join(["---"] * len(rows[0])), lines[1])]
+        content = "\n".join(lines).encode()
+        file.write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
+    with pytest.raises(MatrixError, match=r"has 20,00\d columns, a table of scores at most 20,000"):
+        read_matrix(file)
+
+
+def test_few_packed_bytes_that_hold_very_many_cells_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "bomb.csv.gz"
+    file.write_bytes(gzip.compress(b"a,b\n" + b"\n" * 25_000_000, 1))
+    with pytest.raises(MatrixError, match=r"about 25,000,002 cells, so hardly a matrix"):
+        read_matrix(file)
+
+
+def test_latex_that_spans_or_nests_without_end_is_refused_or_read_in_bounded_time(tmp_path: Path) -> None:
+    spans = tmp_path / "spans.tex"
+    spans.write_text("\\begin{tabular}{l}\n" + "a & \\multicolumn{999}{c}{b} & " * 3000 + "\n\\end{tabular}")
+    with pytest.raises(MatrixError, match="a table of scores at most 20,000"):
+        read_matrix(spans)
+    nested = tmp_path / "nested.tex"
+    deep = "\\textbf{" * 30_000 + "1" + "}" * 30_000
+    nested.write_text(f"\\begin{{tabular}}{{ll}}\ns & t \\\\\na & {deep} \\\\\n\\end{{tabular}}")
+    with suppress(MatrixError):
+        read_matrix(nested)

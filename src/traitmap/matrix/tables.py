@@ -27,6 +27,8 @@ SUFFIXES = (".csv", ".tsv", ".parquet", ".xlsx", ".md", ".tex", ".txt")
 _LFS = "version https://git-lfs.github.com/spec/"
 _NO_NAME = re.compile(r"__index_level_\d+__")  # of an index that pandas wrote and nobody named
 _LARGEST = 1 << 28  # bytes of an unpacked table; a thousand models on a thousand tasks are 20 MB
+_MOST_COLUMNS, _MOST_CELLS = 20_000, 20_000_000
+_MOST_NESTED = 20  # fonts of LaTeX inside one another
 _REMARK = re.compile(r"(notes?|sources?|remarks?|legend|caption)\b|[*†‡§(\[]|\d+\)|https?:", re.IGNORECASE)
 _DELIMITERS = {",": ",", ";": ";", "\t": "tab", "|": "|"}
 _SAMPLE = 60  # lines that are looked at to find the delimiter
@@ -86,17 +88,37 @@ def load_table(path: Path) -> CellTable:
         table = _load_excel(path)
     else:
         text, encoding = text_of(path)
+        _refuse_cells(path, sum(map(text.count, "\n\r")) + max(map(text.count, ",;\t|&")))
         rows, form = _rows_of_text(path, text, suffix)
+        _refuse_width(path, max(map(len, rows), default=0))
         parted = any(note.startswith("delimiter") for note in form)  # by something else than commas
         table = replace(_with_header(path, rows, (*form, *encoding)), decimal_comma_likely=parted)
     _refuse_results(table)
     return replace(table, header=told_apart(table.header))
 
 
+def _refuse_width(path: Path, columns: int) -> None:
+    if columns > _MOST_COLUMNS:
+        raise MatrixError(
+            f"{path} has {columns:,} columns, a table of scores at most {_MOST_COLUMNS:,}; keep those that "
+            "are asked about, or give a long table, with a row for each source and target"
+        )
+
+
+def _refuse_cells(path: Path, cells: int) -> None:
+    """Few bytes may hold many cells, packed ones above all, and each is an object once it is read."""
+    if cells > _MOST_CELLS:
+        raise MatrixError(
+            f"{path} holds about {cells:,} cells, so hardly a matrix (most: {_MOST_CELLS:,}); check the path"
+        )
+
+
 def _rows_of_text(path: Path, text: str, suffix: str) -> tuple[list[list[str]], tuple[str, ...]]:
     """The rows of a table in text, and the form that it has where that is not plain CSV."""
     if suffix != ".csv" and re.search(r"\\begin\s*\{(tabular|longtable|array)|&.*\\\\", text):
-        return _latex_rows(text), ("LaTeX",)
+        rows = _latex_rows(text)
+        _refuse_cells(path, sum(map(len, rows)))
+        return rows, ("LaTeX",)
     if suffix not in (".csv", ".tsv") and any(
         "|" in line and _RULE.fullmatch(line) for line in text.splitlines()
     ):
@@ -407,14 +429,16 @@ def _latex_rows(text: str) -> list[list[str]]:
         for cell in re.split(r"(?<!\\)&", line):
             span = re.search(r"\\multicolumn\s*\{(\d{1,3})\}\s*\{[^{}]*\}", cell)
             cell = re.sub(r"\\multi(column|row)\s*\{[^{}]*\}\s*\{[^{}]*\}", "", cell)
-            while (plain := _LATEX_FONT.sub(r"\1", cell)) != cell:
-                cell = plain
+            for _ in range(_MOST_NESTED):
+                cell = _LATEX_FONT.sub(r"\1", cell)
             cell = re.sub(r"\\pm\b", "±", cell).replace("~", " ").replace("$", "")
             cell = re.sub(r"[_^]\s*\{\s*(±[^{}]*)\}", r" \1", cell)
             cell = re.sub(r"(?<=\d)\s*_\s*\{([^{}]*)\}", r" (\1)", cell)
             cell = re.sub(r"\\([%&_#{}])", r"\1", cell).replace("--", "-")
             cells += [cell.strip().removeprefix("{").removesuffix("}").strip()]
             cells += [""] * (int(span.group(1)) - 1 if span else 0)
+            if len(cells) > _MOST_COLUMNS:
+                return [cells]  # which is refused
         rows.append(cells)
     return rows
 
@@ -493,6 +517,7 @@ def _load_parquet(path: Path) -> CellTable:
         # the file alone: a folder of that name would be read as a dataset
         file = pq.ParquetFile(path)
         size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+        _refuse_width(path, file.metadata.num_columns)
         cells = file.metadata.num_rows * file.metadata.num_columns
         if max(size, cells) > _LARGEST:
             raise MatrixError(f"{path} holds {cells:,} cells, so hardly a matrix; check the path")
