@@ -264,7 +264,7 @@ def test_a_report_that_is_a_link_is_neither_served_nor_written_through(
         os.utime(secret, (moment, moment))
         with view(folder) as served:
             progress = served.address + "progress.json"
-            wait_for(lambda url=progress: httpx.get(url).json()["report"]["state"] == "ready")
+            wait_for(lambda url=progress: httpx.get(url).json()["report"]["state"] == "ready", 300)
             answer = httpx.get(served.address + "report.html")
             assert "secret" not in answer.text[:100]
             assert answer.text.startswith("<!doctype html>")

@@ -12,7 +12,8 @@ import pytest
 import results
 
 from traitmap.api.exchange import import_results
-from traitmap.errors import RunError, StudyError, TraitmapError
+from traitmap.api.report import write_report
+from traitmap.errors import RunError, StudyError, TraitmapError, UserError
 from traitmap.runs.files import read_sealed_json, write_sealed_json
 from traitmap.runs.ledger import read_ledger
 from traitmap.runs.store import open_store
@@ -139,3 +140,14 @@ def test_a_source_that_a_run_does_not_have_is_damage(run: Path) -> None:
         with pytest.raises(RunError, match="damaged"):
             read_ledger(open_store(copy))
         shutil.rmtree(copy)
+
+
+def test_a_link_of_a_run_leads_no_report_out_of_it(run: Path, tmp_path: Path) -> None:
+    """Named by the user a link is followed; one that somebody put into a run is not."""
+    mine = tmp_path / "mine.html"
+    mine.write_text("mine")
+    (run / "report.html").symlink_to(mine)
+    with pytest.raises(UserError, match=r"is a link to .*mine\.html, outside of the run"):
+        write_report(run, fast=True)
+    assert mine.read_text() == "mine"
+    (run / "report.html").unlink()

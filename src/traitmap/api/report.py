@@ -72,6 +72,7 @@ def write_report(
 
     Returns the path. UserError where it cannot be written, or the parser cannot be loaded.
     """
+    place = Path(path) if path is not None else report_path(run)
     folder = folder_of(run)
     if folder is not None:
         contents = report_contents(
@@ -81,14 +82,22 @@ def write_report(
         contents = table_contents(
             read_matrix(run), which=not fast, date=date_of(run), listener=listener or silent
         )
-    return pages.write_report(Path(path) if path is not None else report_path(run), contents)
+    return pages.write_report(place, contents)
 
 
 def report_path(run: MatrixLike) -> Path:
-    """Where the report of a run or a table is written by default."""
+    """Where the report of a run or a table is written by default.
+
+    UserError where that is a link out of the run folder: whoever made the run may have put it there.
+    """
     folder = folder_of(run)
     if folder is not None:
-        return folder / "report.html"
+        place = folder / "report.html"
+        if place.is_symlink() and not place.resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"{place} is a link to {place.resolve()}, outside of the run; remove it, or name another file"
+            )
+        return place
     if isinstance(run, str | Path):
         return Path(run).with_name(f"{Path(run).name.split('.')[0]}-report.html")
     return Path("report.html")
