@@ -290,7 +290,7 @@ def why_groups(
         groups += [
             (
                 "Between pairs of tasks",
-                "What is known of a source and a target before anything is trained, held against the gains.",
+                "",
                 pairs,
             ),
             (
@@ -310,7 +310,6 @@ def why_groups(
             profiles.relations(profile),
             profiles.relation_effects(profile),
         )
-        words = "What the texts look like, whatever was trained on them."
-        groups.append(("The datasets themselves", words, texts))
+        groups.append(("The datasets themselves", "", texts))
     known = ((title, words, tuple(filter(None, figures))) for title, words, figures in groups)
     return tuple(group for group in known if group[2])
