@@ -247,7 +247,7 @@ def shares_table(dominance: Dominance) -> Table:
             points_of_variance(group.beyond),
             _beyond(group.beyond),
             _p(group.p),
-            group.verdict,
+            group.verdict_words,
         )
         for group in dominance.groups
     ]

@@ -60,8 +60,7 @@ _UNSEEN = ("noise", "below the minimal detectable effect (80 % power)")
 
 def unit_words(explanation: Explanation) -> str:
     """What gains are measured in here."""
-    standard = explanation.conditions.get("units") == "standard"
-    return "standard deviations of the target" if standard else "points"
+    return explanation.unit
 
 
 def _digits(explanation: Explanation) -> int:
@@ -174,7 +173,7 @@ def shares(explanation: Explanation) -> Shown | None:
             share(group.share),
             points_of_variance(group.beyond),
             probability(group.p),
-            clear=group.verdict == "yes",
+            clear=group.verdict == "yes" and not group.rests_on,
             band=(0.0, 100 * group.null_p95),
             tick=100 * group.null_mean,
         )
@@ -225,6 +224,9 @@ def _shares_description(explanation: Explanation) -> str:
     text += f"{share(dominance.unexplained)} is unexplained. "
     difference = dominance.hidden_less_surface
     amount = points_of_variance(difference)
+    if dominance.rests_on:
+        rests = clean(listed(dominance.rests_on))
+        return f"{text}Which of hidden and surface explains more rests on {rests}: {amount}."
     if dominance.verdict == "yes":
         first, second = ("Hidden", "surface") if difference.value > 0 else ("Surface", "hidden")
         return f"{text}{first} explains more than {second}: {amount}."
@@ -382,7 +384,8 @@ def asymmetry(explanation: Explanation, verdicts: Verdicts | None = None) -> Sho
     if back.known:
         text += (
             "Over all pairs, the gain in one direction says "
-            f"{'something' if found.p < LEVEL else 'nothing that can be told'} of the other: r "
+            f"{'something' if found.p < LEVEL and not found.rests_on else 'nothing that can be told'} "
+            "of the other: r "
             f"= {estimate(back, 2)}, {related('p', found.p)}."
         )
     return Shown(
@@ -450,7 +453,7 @@ def strengths(explanation: Explanation, side: str) -> Shown | None:
     tasks = explanation.donors if donors else explanation.recipients
     if not tasks:
         return None
-    beyond = [f"{clean(task.name)} ({estimate(task.effect)})" for task in tasks if task.q < LEVEL]
+    beyond = [f"{clean(task.name)} ({estimate(task.effect)})" for task in tasks if task.stands]
     unit = unit_words(explanation)
     noun, others = ("source", "targets") if donors else ("target", "sources")
     verb = f"{'give' if donors else 'gain'} more or less than the others"
@@ -467,7 +470,7 @@ def strengths(explanation: Explanation, side: str) -> Shown | None:
                     task.effect,
                     estimate(task.effect),
                     probability(task.q),
-                    clear=task.q < LEVEL,
+                    clear=task.stands,
                     tone="better" if task.effect.value > 0 else "worse",
                     band=(task.null_low, task.null_high),
                 )
@@ -506,7 +509,7 @@ def levels(explanation: Explanation) -> Shown | None:
     for level in told or known:
         name, correlation = _name(level), estimate(level.r, 2)
         label = name if name.startswith(level.side) else f"{level.side} {name}"
-        if level.verdict == "yes":
+        if level.stands:
             clear.append(f"{label} ({correlation})")
         rows.append(
             estimate_row(
@@ -515,7 +518,7 @@ def levels(explanation: Explanation) -> Shown | None:
                 correlation,
                 probability(level.q),
                 level.verdict,
-                clear=level.verdict == "yes",
+                clear=level.stands,
                 band=min(level.detectable, 1.0),
             )
         )

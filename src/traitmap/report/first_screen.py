@@ -179,7 +179,7 @@ def explanation_lines(explanation: Explanation, verdicts: Verdicts | None) -> li
 
 
 def _by_chance(group: GroupShare) -> str:
-    return f"chance {share(group.null_mean)}, {group.verdict}"
+    return f"chance {share(group.null_mean)}, {group.verdict_words}"
 
 
 def is_clean(verdicts: Verdicts | None, *places: tuple[str, str]) -> bool:

@@ -142,9 +142,12 @@ def explanation_view(explanation: Explanation, verdicts: Verdicts | None = None)
     ]:
         left = len(explanation.asymmetry.pairs) - len(clear)
         title = "Largest asymmetries" + (f" ({left} more are something else than skill)" if left else "")
-        parts += section(title, to_terminal(asymmetries_table(clear[:SHOWN_PAIRS])))
-    parts += section("Donors", to_terminal(strengths_table(explanation.donors, "source")))
-    parts += section("Recipients", to_terminal(strengths_table(explanation.recipients, "target")))
+        parts += section(title, to_terminal(asymmetries_table(clear[:SHOWN_PAIRS], explanation.unit)))
+    for title, strengths, noun in (
+        ("Donors", explanation.donors, "source"),
+        ("Recipients", explanation.recipients, "target"),
+    ):
+        parts += section(title, to_terminal(strengths_table(strengths, noun, explanation.unit)))
     return Group(*parts, *_warnings(explanation.warnings))
 
 

@@ -27,6 +27,7 @@ from traitmap.analysis.explanation.design import (
 from traitmap.analysis.explanation.levels import NEGLIGIBLE
 from traitmap.analysis.explanation.permutation import LEVEL
 from traitmap.analysis.explanation.records import Dominance, GroupShare, Verdict
+from traitmap.analysis.profiles.pairs import Group
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import Interval, t_value, unknown
 
@@ -113,15 +114,13 @@ def group_dominance(design: Design, features: PreparedFeatures, moves: Moves) ->
     if not groups:
         return Dominance((), 1.0, unknown(NO_FEATURES), unknown(NO_FEATURES), "cannot tell")
     members = tuple(groups.values())
-    shares = _shares_over(design.gains, features.values, design.used, members)
-    effects = effect_basis(design.used)
-    null = null_shares(design.y, features.values, design.used, effects, moves, members)
+    shares, null = _observed_and_null(design, features, moves, members)
     left_out = _left_out(design, features.values, members)
     excess = shares - null.mean(axis=0)
     halves = _half_widths(left_out)
     records = []
     for i, (group, columns) in enumerate(groups.items()):
-        p = float((1 + (null[:, i] >= shares[i] - 1e-12).sum()) / (1 + len(null)))
+        p = _share_p(shares[i], null[:, i])
         beyond = _around(excess[i], halves[i])
         verdict: Verdict = "yes" if p < LEVEL else "no" if beyond.high < NEGLIGIBLE**2 else "cannot tell"
         records.append(
@@ -153,7 +152,34 @@ def group_dominance(design: Design, features: PreparedFeatures, moves: Moves) ->
     )
 
 
-def _shares_over(gains: Array, values: Array, used: Mask, members: Sequence[Sequence[int]]) -> Array:
+def share_tests(
+    design: Design, features: PreparedFeatures, moves: Moves
+) -> dict[Group, tuple[float, float, float]]:
+    """Share, what chance gives on average, and p of so large a share by chance, of every group."""
+    groups = grouped(features.groups)
+    if not groups:
+        return {}
+    shares, null = _observed_and_null(design, features, moves, tuple(groups.values()))
+    return {
+        group: (float(shares[i]), float(null[:, i].mean()), _share_p(shares[i], null[:, i]))
+        for i, group in enumerate(groups)
+    }
+
+
+def _observed_and_null(
+    design: Design, features: PreparedFeatures, moves: Moves, members: Sequence[Sequence[int]]
+) -> tuple[Array, Array]:
+    """(groups,) shares, and (B, groups) those of permuted tasks."""
+    shares = shares_over(design.gains, features.values, design.used, members)
+    effects = effect_basis(design.used)
+    return shares, null_shares(design.y, features.values, design.used, effects, moves, members)
+
+
+def _share_p(share: float, null: Array) -> float:
+    return float((1 + (null >= share - 1e-12).sum()) / (1 + len(null)))
+
+
+def shares_over(gains: Array, values: Array, used: Mask, members: Sequence[Sequence[int]]) -> Array:
     """(groups,) shares over some of the pairs; effects are taken out anew."""
     basis = effect_basis(used)
     return shares_of(residual(gains[used], basis), residual(values[used], basis), members)
@@ -173,7 +199,7 @@ def _left_out(design: Design, values: Array, members: Sequence[Sequence[int]]) -
     def without(removed: Mask) -> Array:
         used = design.used.copy()
         used[rows[removed], columns[removed]] = False
-        return _shares_over(design.gains, values, used, members)
+        return shares_over(design.gains, values, used, members)
 
     by_task = [
         np.array([without((first == task) | (second == task)) for task in sorted(kind)])

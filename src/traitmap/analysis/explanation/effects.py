@@ -25,7 +25,7 @@ from traitmap.analysis.explanation.design import (
     residual,
     with_features,
 )
-from traitmap.analysis.explanation.levels import verdict
+from traitmap.analysis.explanation.levels import MOST_LEFT_OUT, verdict
 from traitmap.analysis.explanation.pairs import VARIATION, Reasons
 from traitmap.analysis.explanation.permutation import LEVEL, Slope, mantel, slope_of
 from traitmap.analysis.explanation.records import FeatureEffect, OddCells
@@ -36,7 +36,6 @@ from traitmap.matrix.statistics import Interval, benjamini_hochberg, unknown
 
 ORDINARY = 0.5  # standard deviations within which a pair is like the others in a feature: no reason
 LEAST_PART = 0.05  # of a departure that a fitted part must make up to be a reason
-MOST_LEFT_OUT = 4  # pairs, and sources, that are left out in turn: those that carry most of an effect
 SAME_TEXTS = 0.5  # of a source's inputs that another one must have for its answers to be compared
 
 

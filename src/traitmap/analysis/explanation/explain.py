@@ -39,6 +39,7 @@ from traitmap.analysis.explanation.families import (
 from traitmap.analysis.explanation.levels import both_strengths, corrected_together, level_effects
 from traitmap.analysis.explanation.pairs import Reasons, asymmetry, odd_cells, with_reasons
 from traitmap.analysis.explanation.records import Asymmetry, Dominance, Explanation, OddCells
+from traitmap.analysis.explanation.resting import with_resting
 from traitmap.analysis.explanation.verdicts import in_words, warnings_of
 from traitmap.analysis.profiles.pairs import PairFeatures, pair_features
 from traitmap.analysis.traits.decompose import sources_that_agree
@@ -195,7 +196,7 @@ def _explained(
     surface = [i for i, group in enumerate(joint.groups) if group == "surface"]
     odd = odd_cells(design, joint.values[..., surface], reasons)
     rows, columns = np.nonzero(design.own)
-    return Explanation(
+    found = Explanation(
         sources=design.sources,
         targets=design.targets,
         pairs=int(design.used.sum()),
@@ -217,3 +218,4 @@ def _explained(
         recipients=recipients,
         words=(),
     )
+    return with_resting(found, beside)

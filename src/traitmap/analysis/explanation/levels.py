@@ -26,6 +26,7 @@ from traitmap.matrix.statistics import Interval, benjamini_hochberg, detectable,
 
 LEAST_TASKS = 5
 RATIO_DRAWS = 1_999
+MOST_LEFT_OUT = 4  # what is left out in turn of a yes: that which carries most of it
 NEGLIGIBLE = 0.2  # |effect| in standard deviations: 4 % of the variance
 
 
@@ -44,13 +45,7 @@ def level_effects(
     """
     on_side = [feature for feature in features if feature.scope == side]
     y = np.array([strength.effect.value for strength in strengths])
-    axis = 1 if side == "source" else 0
-    tested = []
-    for feature in on_side:  # the one value of each task; NaN where no pair has it
-        known = np.isfinite(feature.values)
-        count = known.sum(axis=axis)
-        total = np.where(known, feature.values, 0.0).sum(axis=axis)
-        tested.append(_tested(y, np.where(count > 0, total / np.maximum(count, 1), np.nan), draws, seed))
+    tested = [_tested(y, _of_tasks(feature), draws, seed) for feature in on_side]
     p = np.array([test[1] for test in tested], dtype=float)
     q = benjamini_hochberg(p)
     level = LEVEL / max(1, int(np.isfinite(p).sum()))
@@ -69,6 +64,48 @@ def level_effects(
         )
         for i, (feature, (r, _, n)) in enumerate(zip(on_side, tested, strict=True))
     )
+
+
+def levels_resting(
+    levels: Sequence[LevelEffect],
+    features: Sequence[Feature],
+    donors: Sequence[Strength],
+    recipients: Sequence[Strength],
+    *,
+    draws: int,
+    seed: int,
+) -> tuple[LevelEffect, ...]:
+    """The same, in which a *yes* names the tasks without any one of which it is one no more.
+
+    Left out are those whose loss weakens the correlation most, until one makes no difference.
+    """
+    p = np.array([level.p for level in levels], dtype=float)
+    result = []
+    for i, level in enumerate(levels):
+        strengths = donors if level.side == "source" else recipients
+        rests: list[str] = []
+        if level.verdict == "yes":
+            x = _of_tasks(next(f for f in features if (f.name, f.scope) == (level.name, level.side)))
+            y = np.array([strength.effect.value for strength in strengths])
+            without = [np.where(np.arange(len(y)) == task, np.nan, y) for task in range(len(y))]
+            r = [_tested(values, x, 0, seed)[0].value * np.sign(level.r.value) for values in without]
+            for task in np.argsort(r, kind="stable")[:MOST_LEFT_OUT]:
+                changed = p.copy()
+                changed[i] = _tested(without[task], x, draws, seed)[1]
+                if benjamini_hochberg(changed)[i] < LEVEL and r[task] > 0:
+                    break
+                rests.append(strengths[task].name)
+        result.append(replace(level, rests_on=tuple(rests)))
+    return tuple(result)
+
+
+def _of_tasks(feature: Feature) -> Array:
+    """The one value of each task of a feature of sources or of targets; NaN where no pair has it."""
+    axis = 1 if feature.scope == "source" else 0
+    known = np.isfinite(feature.values)
+    count = known.sum(axis=axis)
+    total = np.where(known, feature.values, 0.0).sum(axis=axis)
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
 def corrected_together(levels: Sequence[LevelEffect]) -> tuple[LevelEffect, ...]:

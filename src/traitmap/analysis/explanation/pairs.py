@@ -53,12 +53,12 @@ def asymmetry(design: Design, *, draws: int, seed: int) -> Asymmetry:
     q = benjamini_hochberg(np.array([pair.p for pair in pairs]))
     pairs = [replace(pair, q=float(value)) for pair, value in zip(pairs, q, strict=True)]
     pairs.sort(key=lambda pair: (-round(abs(pair.difference.value), _EQUAL), pair.first, pair.second))
-    reciprocity, p, smallest = _reciprocity(design, draws, seed)
+    reciprocity, p, smallest = reciprocity_of(design, draws, seed)
     reason = "" if any(isfinite(pair.p) for pair in pairs) else NO_NOISE
     return Asymmetry(tuple(pairs), reciprocity, p, smallest, reason)
 
 
-def _reciprocity(design: Design, draws: int, seed: int) -> tuple[Interval, float, float]:
+def reciprocity_of(design: Design, draws: int, seed: int) -> tuple[Interval, float, float]:
     """Correlation of a pair's two gains after effects, its p, and the smallest found with 80 % power.
 
     The null are drawn tables in which one direction says nothing of the other (``drawn_scatter``), with the

@@ -73,7 +73,8 @@ class LevelEffect:
     """A property of sources (or targets) alone, held against their strengths: n is the number of tasks.
 
     r: Pearson's correlation with Fisher's interval. p: tasks permuted; q: Benjamini-Hochberg.
-    detectable: smallest |r| found with 80 % power.
+    detectable: smallest |r| found with 80 % power. rests_on: tasks without any one of which a yes is one no
+    more.
     """
 
     name: str
@@ -86,6 +87,12 @@ class LevelEffect:
     detectable: float
     n: int
     verdict: Verdict
+    rests_on: tuple[str, ...] = ()
+
+    @property
+    def stands(self) -> bool:
+        """Whether it says yes and goes on saying so without any one task."""
+        return self.verdict == "yes" and not self.rests_on
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,7 @@ class GroupShare:
 
     share: general dominance. null_mean, null_p95: what the same features get with tasks permuted.
     beyond: share less null_mean, with a 95 % interval over tasks. p: of so large a share by chance.
+    rests_on: pairs and sources without any one of which a yes is one no more.
     """
 
     group: Group
@@ -104,6 +112,12 @@ class GroupShare:
     p: float
     beyond: Interval
     verdict: Verdict
+    rests_on: tuple[str, ...] = ()
+
+    @property
+    def verdict_words(self) -> str:
+        """The verdict as tables show it, with the doubt of a yes that rests on a single pair or source."""
+        return f"{self.verdict}, but rests on one" if self.rests_on else self.verdict
 
 
 @dataclass(frozen=True)
@@ -111,7 +125,8 @@ class Dominance:
     """Shares of all groups, what is unexplained, and hidden held against surface.
 
     unexplained: 1 - R^2, and less what chance explains with an interval. hidden_less_surface: difference
-    of the two shares beyond chance; verdict ``yes`` when its interval leaves out 0.
+    of the two shares beyond chance; verdict ``yes`` when its interval leaves out 0. rests_on: pairs and
+    sources without any one of which that yes is one no more.
     """
 
     groups: tuple[GroupShare, ...]
@@ -119,6 +134,7 @@ class Dominance:
     unexplained_beyond: Interval
     hidden_less_surface: Interval
     verdict: Verdict
+    rests_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,7 +197,8 @@ class Asymmetry:
     """T - T' over all pairs of tasks that are both.
 
     reciprocity: correlation of a pair's two gains after effects (1: symmetric, 0: one direction says nothing
-    of the other); p by random signs of the pairs. detectable: smallest found with 80 % power.
+    of the other); p from drawn tables in which it does not. detectable: smallest found with 80 % power.
+    rests_on: pairs and sources without any one of which that p is above .05.
     """
 
     pairs: tuple[AsymmetricPair, ...]
@@ -189,6 +206,7 @@ class Asymmetry:
     p: float
     detectable: float
     reason: str = ""
+    rests_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -197,7 +215,8 @@ class Strength:
 
     effect: against the mean source (target) on the same targets (sources), with a 95 % interval over
     them. null_low, null_high: 95 % band when gains are permuted among sources (targets). p, q: of
-    none, by the jackknife of the interval.
+    none, by the jackknife of the interval. rests_on: pairs, and other sources, without any one of which it is
+    not beyond chance.
     """
 
     name: str
@@ -206,6 +225,12 @@ class Strength:
     null_high: float
     p: float
     q: float
+    rests_on: tuple[str, ...] = ()
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is beyond chance (q < .05), and without any one pair or other source too."""
+        return self.q < 0.05 and not self.rests_on
 
 
 @dataclass(frozen=True)
@@ -237,6 +262,12 @@ class Explanation:
     families: Families = field(default_factory=Families)
     warnings: tuple[TraitWarning, ...] = ()
     conditions: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def unit(self) -> str:
+        """What gains are in, in words."""
+        standard = self.conditions.get("units") == "standard"
+        return "standard deviations of the target" if standard else "points"
 
     def to_frame(self) -> pd.DataFrame:
         """Effects as a table: a row for each composite of the joint regression, then for each feature alone.

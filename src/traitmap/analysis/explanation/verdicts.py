@@ -30,7 +30,6 @@ from traitmap.matrix.statistics import Interval
 from traitmap.wording import estimate, related
 
 ALIKE = 0.75  # R^2 on the other composites from which one is nearly redundant
-_UNIT = {"points": "points", "standard": "standard deviations of the target"}
 
 
 def in_words(found: Explanation) -> tuple[str, ...]:
@@ -38,7 +37,7 @@ def in_words(found: Explanation) -> tuple[str, ...]:
 
     Gains are in the unit that the explanation's conditions name.
     """
-    unit = _UNIT[found.conditions["units"]]
+    unit = found.unit
     return (
         _compared(found),
         *map(_effect, found.joint),
@@ -66,7 +65,7 @@ def _compared(found: Explanation) -> str:
     )
     return (
         f"{found.pairs} pairs of {len(found.sources)} sources and {len(found.targets)} targets; {own}; "
-        f"{how}, {found.permutations:,} times. Gains are in {_UNIT[found.conditions['units']]}."
+        f"{how}, {found.permutations:,} times. Gains are in {found.unit}."
     )
 
 
@@ -124,7 +123,7 @@ def _shares(found: Dominance) -> list[str]:
         return ["Shares of variance: cannot tell; there is no feature of pairs."]
     parts = [
         f"{group.group} {_percent(group.share)} (chance {_percent(group.null_mean)}, "
-        f"{related('p', group.p)}: {group.verdict})"
+        f"{related('p', group.p)}: {group.verdict}{_resting(group.rests_on)})"
         for group in found.groups
     ]
     sentences = [
@@ -139,6 +138,7 @@ def _shares(found: Dominance) -> list[str]:
         answer = "cannot tell which explains more"
         if found.verdict == "yes":
             answer = "hidden explains more" if difference.value > 0 else "surface explains more"
+            answer += _resting(found.rests_on)
         sentences.append(f"Hidden against surface: {answer}; {numbers}.")
     if all(group.group != "size" for group in found.groups):
         sentences.append(
@@ -155,7 +155,7 @@ def _levels(levels: Sequence[LevelEffect]) -> list[str]:
         if not known:
             continue
         significant = [
-            f"{level.words} (r {_standard(level.r)}, {related('q', level.q)})"
+            f"{level.words} (r {_standard(level.r)}, {related('q', level.q)}{_resting(level.rests_on)})"
             for level in known
             if level.verdict == "yes"
         ]
@@ -209,6 +209,7 @@ def _asymmetry(found: Asymmetry, unit: str) -> list[str]:
         seen = f"; {found.detectable:.2f} would have been seen four times in five"
         sentences.append(
             f"Reciprocity: {verdict}; r {_standard(found.reciprocity)}, {related('p', found.p)}"
+            f"{_resting(found.rests_on)}"
             f"{'' if found.p < 0.05 or not isfinite(found.detectable) else seen}."
         )
     return sentences
@@ -223,7 +224,11 @@ def _strengths(strengths: Sequence[Strength], word: str, verb: str, unit: str) -
             f"about +-{np.median(bands):.1f} {unit}."
         )
     ordered = sorted(significant, key=lambda strength: -strength.effect.value)
-    named = [f"{strength.name} {strength.effect.value:+.1f}" for strength in ordered]
+    named = [
+        f"{strength.name} {strength.effect.value:+.1f}"
+        f"{f' (rests on {listed(strength.rests_on)})' if strength.rests_on else ''}"
+        for strength in ordered
+    ]
     return f"{word.capitalize()}s beyond chance, in {unit} against the mean of all: {listed(named)}."
 
 
