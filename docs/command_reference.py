@@ -14,8 +14,8 @@ HEAD = """# Commands
 Data go to standard output, progress and messages to standard error, so a command can be piped. Tables fit 80
 columns in a pipe and carry no colour there; `NO_COLOR` takes it away on a terminal too. Every command that
 prints data takes `--json`. Exit codes: 0 done, 2 something that you can mend, 3 finished with failed parts,
-130 interrupted with Ctrl-C; of `audit` also 4 harm and 5 cannot tell. `traitmap --install-completion` teaches your shell the commands, options, run
-folders, figures and targets.
+130 interrupted with Ctrl-C; of `audit` also 4 harm and 5 cannot tell. `traitmap --install-completion`
+teaches your shell the commands, options, run folders, figures and targets.
 """
 
 

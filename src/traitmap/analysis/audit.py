@@ -472,7 +472,7 @@ def _by_size(questions: Sequence[Question]) -> list[Question]:
 
 def _named(questions: Sequence[Question], worse: Sequence[Question]) -> Iterator[Finding]:
     """Harms of the form that have a name, and answers that are one answer."""
-    for question in worse:
+    for question in _by_size(worse):
         if question.kind == "format":
             before, after = question.before / 100, question.after / 100
             yield Finding(
@@ -507,8 +507,11 @@ def _forgetting(questions: Sequence[Question], explained: Sequence[str]) -> Iter
 
 
 def _permuted(target: str, base: Sequence[Outcome], own: Sequence[Outcome]) -> Iterator[Finding]:
-    """Whether a row answers one class with the word of another: a permutation found on even items and held
-    against odd ones is right far more often than the answers as they are, and than the base."""
+    """Whether a row answers one class with the word of another.
+
+    A permutation that is found on even items is then right far more often on odd ones than the answers as
+    they are, which are right far less often than the base's.
+    """
     labels = sorted({outcome.gold for outcome in own})
     if not 2 <= len(labels) <= 20 or any(outcome.choice_logprobs is None for outcome in own):
         return
@@ -524,7 +527,10 @@ def _permuted(target: str, base: Sequence[Outcome], own: Sequence[Outcome]) -> I
     wins, losses = np.array([(as_meant & ~right).sum()]), np.array([(right & ~as_meant).sum()])
     before = np.mean([outcome.prediction == outcome.gold for outcome in base])
     gained = float(as_meant.mean() - right.mean())
-    if gained < _PERMUTED or float(mcnemar(wins, losses)[0]) > 1e-3 or right.mean() > before:
+    fallen = (
+        before - right.mean() >= _PERMUTED
+    )  # a base that is below guessing itself gains by a permutation too
+    if not fallen or gained < _PERMUTED or float(mcnemar(wins, losses)[0]) > 1e-3:
         return
     moved = [f"{labels[at]} for {labels[meant[at]]}" for at in range(len(labels)) if meant[at] != at]
     yield Finding(

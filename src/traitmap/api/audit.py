@@ -29,7 +29,7 @@ from traitmap.data.rows import SourceError, read_file
 from traitmap.data.sources import LoadedSource, examine_source
 from traitmap.data.task_packs import Pack, pack_names, pack_targets, read_pack
 from traitmap.engine.perplexity import TextDrift
-from traitmap.errors import DataError
+from traitmap.errors import DataError, ModelError
 from traitmap.imports.beside import CHECKPOINT, checkpoints_in, evaluation_losses, found_beside
 from traitmap.matrix.statistics import Interval
 from traitmap.progress import Listener, silent
@@ -37,7 +37,7 @@ from traitmap.runs.ledger import Ledger, read_ledger
 from traitmap.runs.store import open_store
 from traitmap.runs.texts import read_run_texts
 from traitmap.study.init import name_of
-from traitmap.study.paths import MINI, model_location
+from traitmap.study.paths import MINI, digest, model_location
 from traitmap.study.settings import Source, Study
 from traitmap.terminal import shows_progress
 from traitmap.wording import estimate, share
@@ -180,12 +180,19 @@ def audit(
     )  # fmt: skip
     listener = listener or silent
     texts = None if plan.training_data is None else _training_texts(plan)
-    opened = engine or load_engine(plan.study)
+    try:
+        opened = engine or load_engine(plan.study)
+    except ModelError as error:
+        hint = "" if base else " The rows name it as their base; where it lies elsewhere, say so with --base."
+        raise ModelError(f"{error}{hint}") from error
     done = run(plan.study, listener, opened, tell=tell)
     if texts is not None or drift:
         sources, targets = loaded_data(plan.study, lambda: opened)
         if texts is not None:
-            sources = [replace(source, examples=texts.examples) for source in sources]
+            sources = [
+                replace(source, examples=texts.examples, digest=digest([source.digest, texts.digest]))
+                for source in sources
+            ]
             keep_contamination(done.folder, sources, targets, listener)
         if drift:
             asked = plan.study.model_copy(update={"drift": True})
