@@ -182,7 +182,7 @@ def test_a_new_run_and_one_that_was_interrupted_and_one_that_failed(tmp_path: Pa
     lines, _ = run(asked)
     assert lines == [
         "kept: 2 adapters, no cells (no items); to do: no adapters, 3 cells (24 items).",
-        "  to evaluate: not done before (3 cells)",
+        "  to evaluate: mini_stars: not done before (3 cells)",
     ]
     lines, _ = run(study(tmp_path / "b", STARS, SUMS))
     assert lines == ["to do: 2 adapters, 3 cells (24 items); nothing is there yet."]

@@ -17,8 +17,7 @@ from traitmap.runs.ledger import CellEntry, Ledger, read_ledger
 from traitmap.runs.plan import AdapterUnit, CellUnit, Plan
 from traitmap.runs.status import pending_units
 from traitmap.runs.store import RunStore
-from traitmap.study.settings import BASELINE
-from traitmap.wording import counted
+from traitmap.wording import counted, listed
 
 if TYPE_CHECKING:
     from traitmap.data.sources import LoadedSource
@@ -135,7 +134,8 @@ def outlook(
 
 
 def _size(adapters: int, cells: int, items: int) -> str:
-    return f"{counted(adapters, 'adapter')}, {counted(cells, 'cell')} ({counted(items, 'item')})"
+    of_items = f"{items:,} items" if items > 1 else counted(items, "item")
+    return f"{counted(adapters, 'adapter')}, {counted(cells, 'cell')} ({of_items})"
 
 
 def _known_items(
@@ -171,12 +171,12 @@ def _of_adapters(
 ) -> list[str]:
     """Why adapters are to be trained: ``stars, reviews: training.learning_rate 0.002 -> 0.001``."""
     described = {entry["name"]: entry for entry in before.sources}
-    listed = {(entry.source, entry.seed): entry for entry in before.adapters}
+    former_entries = {(entry.source, entry.seed): entry for entry in before.adapters}
     by_name = {source.name: source for source in sources}
     reasons = dict[str, list[str]]()
     for unit in adapters:
         former = renamed.get(unit.source, unit.source)
-        entry, old = listed.get((former, unit.seed)), described.get(former)
+        entry, old = former_entries.get((former, unit.seed)), described.get(former)
         if old is None:
             reason = "new"
         elif entry is None:
@@ -193,7 +193,7 @@ def _of_adapters(
         names = reasons.setdefault(reason, [])
         if unit.source not in names:
             names.append(unit.source)
-    return [f"to train: {_listed(names)}: {reason}" for reason, names in reasons.items()]
+    return [f"to train: {listed(names)}: {reason}" for reason, names in reasons.items()]
 
 
 def _changes_of_source(old: Mapping[str, Any], source: LoadedSource) -> list[str]:
@@ -223,25 +223,23 @@ def _of_cells(
     for unit in cells:
         target, old, entry = by_name[unit.target], described.get(unit.target), earlier.get(unit)
         if old is None:
-            reason = f"{unit.target}: new"
+            reason = "new"
         elif old.get("digest") != target.digest:
             asked = {"task": target.task, "version": target.version, **target.conditions}
             changes = _differences(old.get("conditions") or {}, asked, "")
             kept = known.get(unit.target, 0) if entry is not None else 0
             some = f"; {kept:,} of {target.n_items:,} items are kept" if kept else ""
-            reason = f"{unit.target}: changed: {', '.join(changes) or 'its items, prompts or scoring'}{some}"
+            reason = f"changed: {', '.join(changes) or 'its items, prompts or scoring'}{some}"
         elif entry is not None and entry.status == "failed":
             reason = f"failed before ({entry.reason})"
-        elif entry is None:
-            reason = f"{_row(unit)}: new"
         else:
             reason = "not done before"
         reasons.setdefault(reason, []).append(unit)
-    return [f"to evaluate: {reason} ({counted(len(units), 'cell')})" for reason, units in reasons.items()]
-
-
-def _row(unit: CellUnit) -> str:
-    return "base" if unit.source == BASELINE else unit.source
+    return [
+        f"to evaluate: {listed([*dict.fromkeys(unit.target for unit in units)])}: {reason} "
+        f"({counted(len(units), 'cell')})"
+        for reason, units in reasons.items()
+    ]
 
 
 def _differences(old: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> list[str]:
@@ -256,7 +254,3 @@ def _differences(old: Mapping[str, Any], now: Mapping[str, Any], prefix: str) ->
 def _value(value: Any) -> str:
     text = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 5 else f"{', '.join(names[:4])} and {len(names) - 4} more"
