@@ -19,6 +19,8 @@ from traitmap.engine.fake import FakeEngine
 from traitmap.errors import NewerRunError
 from traitmap.matrix.build import build_matrix
 from traitmap.matrix.reading import matrix_table, read
+from traitmap.report.page import render_report
+from traitmap.report.records import ReportContents
 from traitmap.runs.execute import execute
 from traitmap.runs.files import read_sealed_json, write_sealed_json
 from traitmap.runs.ledger import GONE, read_contamination, read_ledger, write_contamination
@@ -97,6 +99,15 @@ def test_the_next_run_brings_back_what_is_gone(copied: Path, kind: str) -> None:
     assert run_status(copied, verify=True).absent == ()
     assert command("status", str(copied), "--verify").code == 0
     assert "absent" not in build_matrix(copied).conditions
+
+
+def test_the_report_says_at_the_top_what_is_gone(copied: Path) -> None:
+    (copied / "contamination.json").unlink()
+    matrix = build_matrix(copied)
+    page = render_report(ReportContents(matrix=matrix, conditions=matrix.conditions))
+    top = page[page.index('<dl class="answer">') :]
+    sentence = "contamination.json is gone from the run: overlap of test items with the training data is not"
+    assert sentence in top[: top.index("</dl>")]
 
 
 def test_what_a_run_never_had_is_not_missed(copied: Path) -> None:

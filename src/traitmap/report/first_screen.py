@@ -66,8 +66,11 @@ def page_answer(answer: Answer, reading: Reading) -> dict[str, Any]:
     """What the top of the page shows: the lines, the tables, a small matrix, and what is something else."""
     return {
         "lines": [
-            (heading.capitalize(), typeset(clean(f"{text}.")).replace(" -> ", " → "))
-            for heading, text in answer.lines
+            *(
+                (heading.capitalize(), typeset(clean(f"{text}.")).replace(" -> ", " → "))
+                for heading, text in answer.lines
+            ),
+            *(("Missing", clean(sentence)) for sentence in reading.absent),
         ],
         "table": targets_table(answer),
         "sources": sources_table(answer),

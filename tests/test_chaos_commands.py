@@ -1,0 +1,28 @@
+"""The chaos of commands itself, on two that are quick; twenty kills of each are told in the docs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "chaos_commands.py"
+
+
+def test_kills_leave_before_or_after(tmp_path: Path) -> None:
+    command = [sys.executable, SCRIPT, tmp_path / "runs", "--kills", "4", "--only", "gc", "atlas", "import"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=SCRIPT.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "16 kills of 4 commands; 0 left anything else" in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_every_command_is_killed_or_known_to_write_nothing() -> None:
+    """A new command has to say which it is."""
+    code = (
+        "from pathlib import Path; import chaos_commands as chaos\n"
+        "names = [command.name for command in chaos.commands(None, None)]\n"
+        "print(chaos.unknown_commands(names))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=SCRIPT.parent)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
