@@ -171,6 +171,14 @@ def test_planted_harms_are_named():
     assert item.before == item.gold != item.after
 
 
+def test_a_base_below_guessing_is_no_permutation_of_the_row_s_making():
+    generator = np.random.default_rng(6)
+    gold, base = answers(generator, 200, 0.8)
+    wrong = (base + 1) % 3  # the base itself has its labels mixed up
+    outcomes = {"task": {"": chosen(gold, wrong), "row": chosen(gold, wrong)}}
+    assert audit_of(outcomes).rows[0].findings == ()
+
+
 def test_cannot_tell_says_how_many_items_would_and_these_do():
     generator = np.random.default_rng(3)
 
