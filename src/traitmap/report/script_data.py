@@ -270,7 +270,7 @@ def frame_data(
         "units": [clean(target.unit) for target in reading.targets],
         "kinds": [[kind, glyph, kind in UNCLEAN] for kind, glyph in GLYPHS.items()],
         "verdicts": "".join(places[cell.kind] for cell in cells),
-        "whys": [clean(sentence(cell.words)) if cell.beyond_noise else "" for cell in cells],
+        "whys": [clean(sentence(cell.words)) if cell.beyond_noise or cell.controls else "" for cell in cells],
         "layers": [[layer["group"], layer["label"]] for layer in matrices],
     }
 

@@ -240,7 +240,7 @@
       const own = (name) => text(layer.facts[name], row * columns + column);
       return [[all.based ? "Adapter" : "Score", own("value")], ["Base", all.based ? base("value") : ""], ["p (paired)", own("p")], ["q (over the matrix)", own("q")],
         ["Items", own("n")], ["Unparsed", own("unparsed")], ["Base unparsed", base("unparsed")], ["Gain by seed", own("seeds")],
-        ["Verdict", layerNumber ? "" : kindOf(row * columns + column).slice(0, 2).reverse().join(" ")],
+        ["Verdict", layerNumber || !all.based ? "" : kindOf(row * columns + column).slice(0, 2).reverse().join(" ")],
         ["Items in training texts", own("overlap")], ["Source", all.variations[row] ? `varied from ${all.variations[row]}` : ""], ...last];
     };
 
