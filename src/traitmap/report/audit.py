@@ -21,6 +21,12 @@ from traitmap.table import Column, Entry, Table, to_csv, to_html
 from traitmap.wording import clean, counted, estimate, in_time, interval, plain, sentence, signed
 
 LINES = 25  # of a terminal, at most
+# What the report's style sheet does not have: no bar above the title, lists with marks, texts from the left.
+_STYLE = """
+main { padding-top: 2rem; } main p { margin: .5rem 0; } main h3 { margin: 1.2rem 0 .3rem; }
+main ul { margin: .5rem 0 1rem 1.2rem; list-style: disc; }
+.texts td, td:last-child { text-align: left; }
+"""
 _HEAD = 9  # characters of a line's heading
 _TOLD = {
     "better": "better",
@@ -299,7 +305,7 @@ def write_audit_page(audit: Audit, path: Path) -> Path:
 
 def audit_page(audit: Audit) -> str:
     """One self-contained HTML page without a script. All texts are escaped; nothing is fetched."""
-    style = themed("".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css",)))
+    style = themed((TEMPLATES / "report.css").read_text(encoding="utf-8")) + _STYLE
     body = [
         f"<h1>{_text(audit.name)}: {_text(audit.verdict)}</h1>",
         f'<p class="lead">{_text(sentence(f"{asked(audit)}, against {audit.base}"))}</p>',
