@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -126,11 +127,21 @@ def read_outcomes(path: Path) -> tuple[Outcome, ...]:
 
     RunError where the file is damaged or not there.
     """
-    rows = _read(path, None).to_pylist()
-    for row in rows:
-        if row["choice_logprobs"] is not None:
-            row["choice_logprobs"] = tuple(row["choice_logprobs"])
-    return tuple(Outcome(**row) for row in rows)
+    table = _read(path, None)
+    columns: dict[str, Iterable[Any]] = {}
+    for field in fields(Outcome):
+        column = table[field.name].combine_chunks()
+        if field.name in _DICTIONARIES:  # each text stands in memory once
+            encoded = column.dictionary_encode(null_encoding="encode")
+            values = encoded.dictionary.to_pylist()
+            columns[field.name] = map(values.__getitem__, encoded.indices.to_pylist())
+        elif field.name == "item_digest":  # the same in every cell of a target
+            columns[field.name] = [text and sys.intern(text) for text in column.to_pylist()]
+        elif field.name == "choice_logprobs":
+            columns[field.name] = (None if held is None else tuple(held) for held in column.to_pylist())
+        else:
+            columns[field.name] = column.to_pylist()
+    return tuple(map(Outcome, *columns.values()))
 
 
 def read_scores(path: Path) -> CellScores:
