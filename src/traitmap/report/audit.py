@@ -353,10 +353,8 @@ def _row_section(audit: Audit, row: AuditRow) -> list[str]:
     if row.items:
         columns = ["target", "asked", "right", "base answered", "now"]
         rows = [[item.target, item.text, item.gold, item.before, item.after] for item in row.items]
-        parts += [
-            "<h3>Items that changed most</h3>",
-            to_html(Table("items that changed most", columns, rows)),
-        ]
+        table = to_html(Table("what was asked, its end where it is long", columns, rows))
+        parts += ["<h3>Items that changed most</h3>", f'<div class="texts">{table}</div>']
     return [*parts, "</section>"]
 
 
