@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 THEMES = ("light", "dark")
 WIDTH, HEIGHT = 1280, 860
 NARROW = (390, 844)
-LARGEST = 200_000  # bytes of a picture: with fewer colours where it would be more
+LARGEST = 150_000  # bytes of a picture: with fewer colours where it would be more
 COLOURS = (256, 128, 64, 32)
 
 

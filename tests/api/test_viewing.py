@@ -309,3 +309,18 @@ def test_garbage_is_answered_and_not_with_a_traceback(
         assert answer
         assert "<" not in answer
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_table_of_scores_is_shown_as_its_report(tmp_path: Path) -> None:
+    table = tmp_path / "scores.csv"
+    table.write_text("source,a,b\nbase,.2,.3\nx,.3,.35\ny,.25,.3\n")
+    with view(table) as served:
+        for path in ("", "report.html"):  # there is nothing to follow, so the address leads to the report
+            answer = httpx.get(served.address + path, follow_redirects=True)
+            assert answer.url.path == "/report.html"
+            assert "script-src 'sha256-" in answer.headers["Content-Security-Policy"]
+            assert "Which source for which target" in answer.text
+    assert [one.name for one in tmp_path.iterdir()] == ["scores.csv"]
+    table.write_text("no table\n")
+    with pytest.raises(UserError), view(table):
+        pass

@@ -192,7 +192,7 @@ def feature_effects_table(effects: Sequence[FeatureEffect], *, detectable: bool 
         Column("effect in SD", "effect"),
         Column("p", media=("page",)),
         Column("q"),
-        Column("seen four times in five", "seen", media=() if detectable else ("page",)),
+        Column("minimal detectable effect", "detectable", media=() if detectable else ("page",)),
         Column("R²", media=("page",)),
         Column("Mantel p", "Mantel"),
         Column("naive p", "naive"),

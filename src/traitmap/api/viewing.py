@@ -19,11 +19,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import isfinite, nan
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from traitmap import api
 from traitmap import report as pages
-from traitmap.api.runs import Run, open_run
+from traitmap.api.runs import open_run
+from traitmap.api.subject import folder_of
 from traitmap.errors import RunError, UserError
 from traitmap.jsonable import jsonable
 from traitmap.progress import silent
@@ -32,6 +34,9 @@ from traitmap.runs.ledger import Ledger, read_ledger
 from traitmap.runs.status import StageProgress, read_progress
 from traitmap.runs.store import RunStore, open_store, running_pid
 from traitmap.study.settings import BASELINE
+
+if TYPE_CHECKING:
+    from traitmap.api.subject import MatrixLike
 
 LOOPBACK = "127.0.0.1"
 FRESH = 0.5  # seconds for which one look at the folder serves everybody who asks
@@ -197,8 +202,10 @@ class Viewing:
 
 
 @contextmanager
-def view(run: Run | str | Path, *, port: int | None = None) -> Iterator[Viewing]:
+def view(run: MatrixLike, *, port: int | None = None) -> Iterator[Viewing]:
     """Serve a run folder's report, or the run in progress, on 127.0.0.1 until the block ends.
+
+    A table of scores (see ``read_matrix``) has its report written first, to where it goes with the block.
 
     Three things can be asked for: ``/``, ``/progress.json`` and ``/report.html``; no part of an address ever
     becomes a path, and a report that is a link is neither served nor written through. The report is sent with
@@ -207,7 +214,10 @@ def view(run: Run | str | Path, *, port: int | None = None) -> Iterator[Viewing]
     own (DNS rebinding). port: None takes a free one.
     RunError where there is no run, UserError where the port is taken.
     """
-    shown = _Shown(run.folder if isinstance(run, Run) else Path(run))
+    folder = folder_of(run)
+    if folder is None and isinstance(run, str | Path) and not Path(run).exists():
+        folder = Path(run)
+    shown = _Shown(folder) if folder is not None else _ShownTable(run)
     try:
         server = _Server((LOOPBACK, port or 0), _Handler)
     except (OSError, OverflowError) as error:
@@ -299,10 +309,30 @@ class _Shown:
             self.elsewhere.cleanup()
 
 
+class _ShownTable:
+    """The report of a table of scores, written before anybody can ask for it."""
+
+    def __init__(self, table: MatrixLike) -> None:
+        self.elsewhere = tempfile.TemporaryDirectory(prefix="traitmap-view-")
+        try:
+            self.report: Path | None = api.write_report(
+                table, Path(self.elsewhere.name) / "report.html", listener=silent
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def state(self) -> dict[str, Any]:
+        return {"state": "done", "report": {"state": "ready", "reason": ""}}
+
+    def close(self) -> None:
+        self.elsewhere.cleanup()
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
-    shown: _Shown
+    shown: _Shown | _ShownTable
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -335,6 +365,9 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 (the library's name)
 
     def _page(self) -> None:
+        if isinstance(self.server.shown, _ShownTable):  # there is nothing to follow
+            self._send(HTTPStatus.SEE_OTHER, "text/plain", b"", {"Location": "/report.html"})
+            return
         policy = {"Content-Security-Policy": pages.following_policy()}
         self._send(HTTPStatus.OK, "text/html", pages.following_page().encode(), policy)
 

@@ -378,17 +378,20 @@ def _plain(value: Any) -> Any:
 
 
 @app.command()
+@takes_table
 def view(
-    run: RunFolder,
+    run: MatrixOrRun,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: a free one.")] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     as_json: AsJson = False,
+    reading: Reading = NO_READING,
 ) -> None:
     """Show the report on this machine alone, and follow a run in progress until there is one.
 
     Example: traitmap view runs/mini --open
+    Example: traitmap view scores.csv
     """
-    with api.view(run, port=port) as viewing:
+    with api.view(subject_of(run, reading), port=port) as viewing:
         print_json({"address": viewing.address}) if as_json else typer.echo(viewing.address)
         sys.stdout.flush()
         tell("Only this machine can reach it. Ctrl-C ends the view, not the run.")
