@@ -1,7 +1,8 @@
 """Forty million outcomes: written through the run's own writer, read into a matrix, reported.
 
     python benchmarks/store_size.py FOLDER             200 adapters x 100 targets x 2,000 items
-    python benchmarks/store_size.py FOLDER --adapters 20 --targets 10
+    python benchmarks/store_size.py FOLDER --adapters 199 --targets 100 --items 20    20,000 cells
+    python benchmarks/store_size.py FOLDER --adapters 10 --targets 2 --items 200000   200,000 items a target
 
 FOLDER gets a run folder; remove it afterwards. Outcomes are made up, column by column: four targets of five
 are answered right or wrong, one has scores between 0 and 1; items differ in difficulty, adapters in skill.
@@ -32,7 +33,7 @@ from traitmap.runs.store import RunStore, locked_store
 from traitmap.study.paths import digest
 from traitmap.study.settings import BASELINE
 
-STAGES = ("write", "matrix", "report", "query")
+STAGES = ("write", "status", "matrix", "fast report", "report", "query")
 QUERY = (
     "select source, target, avg(score) as mean, count(*) as n from outcomes group by all order by mean desc"
 )
@@ -52,6 +53,11 @@ def main() -> None:
             sys.exit(done.stderr)
         found[stage] = json.loads(done.stdout.splitlines()[-1])
         _print_row(stage, found[stage])
+    if asked.output is not None:
+        from record import conditions, save  # torch: only here
+
+        shape = {"adapters": asked.adapters, "targets": asked.targets, "items": asked.items}
+        save(asked.output, {**conditions(), **shape, "stages": found})
 
 
 def _print_row(stage: str, told: dict[str, float]) -> None:
@@ -68,7 +74,8 @@ def _print_row(stage: str, told: dict[str, float]) -> None:
 
 
 def _stage(asked: argparse.Namespace) -> dict[str, object]:
-    return {"write": _write, "matrix": _matrix, "report": _report, "query": _query}[asked.stage](asked)
+    stages = (_write, _status, _matrix, _fast_report, _report, _query)
+    return dict(zip(STAGES, stages, strict=True))[asked.stage](asked)
 
 
 def _measured(stage: Callable[[], dict[str, object]]) -> dict[str, object]:
@@ -220,10 +227,20 @@ def _matrix(asked: argparse.Namespace) -> dict[str, object]:
     return {"note": f"{measured:,} cells measured, {sum(c.q < 0.05 for c in matrix.cells):,} with q < .05"}
 
 
-def _report(asked: argparse.Namespace) -> dict[str, object]:
+def _status(asked: argparse.Namespace) -> dict[str, object]:
+    from traitmap.api.runs import status
+
+    return {"note": f"{status(asked.folder / 'size').cells.done:,} cells done"}
+
+
+def _fast_report(asked: argparse.Namespace) -> dict[str, object]:
+    return _report(asked, fast=True)
+
+
+def _report(asked: argparse.Namespace, fast: bool = False) -> dict[str, object]:
     from traitmap.api.runs import open_run
 
-    path = open_run(asked.folder / "size").report()
+    path = open_run(asked.folder / "size").report(fast=fast)
     return {"note": f"matrix included; {path.stat().st_size / 1e6:.1f} MB of HTML"}
 
 
@@ -240,6 +257,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--targets", type=int, default=100)
     parser.add_argument("--items", type=int, default=2_000)
     parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--output", type=Path, help="a results file (JSON)")
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     return parser.parse_args()

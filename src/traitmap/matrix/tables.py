@@ -359,6 +359,7 @@ def _joined_header(first: Sequence[str], second: Sequence[Any]) -> tuple[list[st
     for top in first:
         tops.append(top or (tops[-1] if len(tops) > 1 else ""))
     below = ["" if cell is None else str(cell).strip() for cell in second]
+    below += [""] * (len(first) - len(below))
     label = first[0] or below[0]
     if all(first[1:]) and len(set(first[1:])) == len(first) - 1:
         names = list(first[1:])
