@@ -12,6 +12,7 @@ from doc_blocks import blocks_of
 from traitmap import api
 from traitmap.data.lineage import load_sources
 from traitmap.data.targets import load_targets
+from traitmap.matrix.statistics import paired_gain
 from traitmap.study.load import load_study
 
 PAGE = Path(__file__).parents[2] / "docs" / "datasets.md"
@@ -95,3 +96,48 @@ def test_the_example_runs_from_data_files_to_a_matrix(study, tmp_path):
     matrix = done.matrix()
     assert set(matrix.targets) == {"quiz", "reviews", "topics", "sums", "tasks", "novel"}
     assert (matrix.gains == matrix.gains).all()
+
+
+def test_a_column_that_a_target_names_groups_its_items_to_the_last_number(tmp_path):
+    """Forty questions on ten passages: intervals, tests, n, traits' noise and completion count passages."""
+    rows = [
+        {"passage": n // 4, "text": f"thing {n} of {n // 4}", "mood": MOODS[n % 3], "moods": list(MOODS)}
+        for n in range(40)
+    ]
+    for name, part in (("train", rows), ("asked", rows)):
+        (tmp_path / f"{name}.jsonl").write_text(
+            "".join(json.dumps({**row, "text": f"{name} {row['text']}"}) + "\n" for row in part)
+        )
+    target = {
+        "name": "moods",
+        "path": "asked.jsonl",
+        "prompt": "Review: {{ text }}\nVerdict:",
+        "choices": "moods",
+        "answer": "mood",
+    }
+    study = {
+        "name": "grouped",
+        "model": "builtin:mini",
+        "training": {"max_steps": 6, "batch_size": 4, "warmup_steps": 1, "learning_rate": 5e-3},
+        "lora": {"r": 4, "lora_alpha": 8},
+        "sources": [
+            {"name": "train", "path": "train.jsonl", "prompt": target["prompt"], "completion": " {{ mood }}"}
+        ],
+        "targets": [target, {**target, "name": "passages", "groups": "passage"}],
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    matrix = api.run(tmp_path / "study.yaml", output=tmp_path / "runs").matrix()
+    groups = matrix.item_groups
+    assert list(groups) == ["passages"]
+    assert groups["passages"].tolist() == [n // 4 for n in range(40)]
+    apart, together = (
+        next(cell for cell in matrix.cells if cell.target == name) for name in ("moods", "passages")
+    )
+    assert apart.value == together.value
+    assert (apart.n, together.n) == (40, 10)
+    scores = matrix.item_scores["passages"]
+    differences = (scores[1:] - scores[:1])[0]
+    _, low, high, p = paired_gain(differences[None], binary=True, groups=groups["passages"])
+    assert (together.gain_low, together.gain_high, together.p) == pytest.approx((low[0], high[0], p[0]))
+    found = matrix.conditions["repeated_items"]["passages"]
+    assert (found["items"], found["groups"], found["by"]) == (40, 10, "passage")
