@@ -11,6 +11,7 @@ import pytest
 
 from small_study import sources, study, targets
 from traitmap.engine.fake import FakeEngine
+from traitmap.errors import MatrixError
 from traitmap.exports.tracking import log_mlflow, logged
 from traitmap.matrix.build import build_matrix
 from traitmap.runs.execute import execute
@@ -64,3 +65,10 @@ def test_trackio_holds_every_number(finished: RunStore, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "same" in done.stdout.splitlines()
+
+
+def test_a_store_that_cannot_be_written_is_told(finished: RunStore, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    (tmp_path / "plain").write_text("")
+    with pytest.raises((MatrixError, OSError), match="plain"):
+        log_mlflow(build_matrix(finished), experiment="small", store=tmp_path / "plain" / "store")

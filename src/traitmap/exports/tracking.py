@@ -6,11 +6,11 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from math import isfinite
 from pathlib import Path
 
-from traitmap.errors import MatrixError
+from traitmap.errors import MatrixError, whole_reason
 from traitmap.matrix.record import TransferMatrix
 from traitmap.study.settings import BASELINE
 
@@ -29,18 +29,19 @@ def log_mlflow(matrix: TransferMatrix, *, experiment: str, store: str | Path) ->
     # a folder is all that a user without a server has; MLflow asks for a sign that it is wanted
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     uri = str(store) if "://" in str(store) else Path(store).resolve().as_uri()
-    client = mlflow.MlflowClient(tracking_uri=uri)
-    known = client.get_experiment_by_name(experiment)
-    number = known.experiment_id if known else client.create_experiment(experiment)
     ids = []
-    for name, parameters, metrics in logged(matrix):
-        run = client.create_run(number, run_name=name)
-        for key, text in parameters.items():
-            client.log_param(run.info.run_id, key, text)
-        for key, value in metrics.items():
-            client.log_metric(run.info.run_id, key, value)
-        client.set_terminated(run.info.run_id)
-        ids.append(run.info.run_id)
+    with _writing(store):
+        client = mlflow.MlflowClient(tracking_uri=uri)
+        known = client.get_experiment_by_name(experiment)
+        number = known.experiment_id if known else client.create_experiment(experiment)
+        for name, parameters, metrics in logged(matrix):
+            run = client.create_run(number, run_name=name)
+            for key, text in parameters.items():
+                client.log_param(run.info.run_id, key, text)
+            for key, value in metrics.items():
+                client.log_metric(run.info.run_id, key, value)
+            client.set_terminated(run.info.run_id)
+            ids.append(run.info.run_id)
     return tuple(ids)
 
 
@@ -56,13 +57,27 @@ def log_trackio(matrix: TransferMatrix, *, project: str, folder: str | Path | No
     except ImportError:
         raise _missing("trackio") from None
     names = []
-    with redirect_stdout(sys.stderr):  # it talks, and standard output is for data
+    with redirect_stdout(sys.stderr), _writing(folder or project):  # it talks; stdout is for data
         for name, parameters, metrics in logged(matrix):
             run = trackio.init(project=project, name=name, config=dict(parameters), embed=False)
             run.log(dict(metrics))
             run.finish()
             names.append(name)
     return tuple(names)
+
+
+@contextmanager
+def _writing(store: str | Path) -> Iterator[None]:
+    """MatrixError for what a tracker's store refuses: each tracker and its database has errors of its own."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise MatrixError(
+            f"{store}: the tracker's store cannot be written ({whole_reason(error, most=2)}); check room and "
+            "rights, or name another place"
+        ) from error
 
 
 def logged(matrix: TransferMatrix) -> Iterator[tuple[str, dict[str, str], dict[str, float]]]:
