@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from traitmap.analysis.explanation.design import Design, Mask, effect_basis, residual
 from traitmap.analysis.explanation.permutation import LEVEL
@@ -244,6 +245,19 @@ def both_strengths(
             standardised="rows" if standard else None,
         ),
     )
+
+
+def plain_ratios(gains: Array, used: Mask) -> tuple[Array, Array]:
+    """(R,) row effects of gains (R, C) over the errors of their own residuals, and log one-sided t tails.
+
+    Without any drawn table: for what changes where a pair or a row is left out.
+    """
+    left = residual(gains[used], effect_basis(used))
+    rows, count = np.nonzero(used)[0], np.maximum(used.sum(axis=1), 2)
+    squares = np.bincount(rows, left**2, len(used))
+    errors = np.sqrt(squares / (count - 1) / count)
+    ratios = (_effect_operator(used) @ gains[used]) / np.maximum(errors, 1e-300)
+    return ratios, stats.t.logsf(np.abs(ratios), count - 1)
 
 
 def _spread_along(values: Array, at: NDArray[np.intp]) -> Array:

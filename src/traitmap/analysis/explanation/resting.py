@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from traitmap.analysis.explanation.design import Design, effect_basis, grouped, residual
 from traitmap.analysis.explanation.dominance import group_dominance, share_tests, shares_over
 from traitmap.analysis.explanation.effects import Question
-from traitmap.analysis.explanation.levels import MOST_LEFT_OUT, both_strengths, levels_resting
+from traitmap.analysis.explanation.levels import MOST_LEFT_OUT, RATIO_DRAWS, levels_resting, plain_ratios
 from traitmap.analysis.explanation.pairs import reciprocity_of
 from traitmap.analysis.explanation.permutation import LEVEL
 from traitmap.analysis.explanation.records import Dominance, Explanation, Strength
@@ -156,7 +156,10 @@ def _strengths(
     within = residual(design.y, effect_basis(design.used))
     effects = np.array([strength.effect.value for strength in strengths])
     result = list(strengths)
+    # p as a drawn table gives it, and beyond what so few tables tell, Student's; it moves as Student's does
+    _, whole = _ratios(design, donors=donors)
     p = np.array([strength.p for strength in strengths])
+    p = np.where(p > 2 / RATIO_DRAWS, p, np.minimum(p, 2 * np.exp(whole)))
     for i, strength in enumerate(strengths):
         if not strength.q < LEVEL:
             continue
@@ -169,14 +172,20 @@ def _strengths(
             others = others[others != i]
 
         def stays(other: Question, name: str = strength.name, at: int = i, sign: float = sign) -> bool:
-            again = both_strengths(other.design, draws=19, seed=other.seed)[0 if donors else 1]
-            same = next((row for row in again if row.name == name), None)
-            if same is None or not same.effect.value * sign > 0:
-                return False
+            names = other.design.sources if donors else other.design.targets
+            ratios, tails = _ratios(other.design, donors=donors)
+            row = names.index(name)
             changed = p.copy()
-            changed[at] = same.p
-            return bool(benjamini_hochberg(changed)[at] < LEVEL)
+            changed[at] = min(1.0, float(p[at] * np.exp(tails[row] - whole[at])))
+            return bool(ratios[row] * sign > 0 and benjamini_hochberg(changed)[at] < LEVEL)
 
         rests = _needed(_pairs(question, pairs), _sources(question, others), stays)
         result[i] = replace(strength, rests_on=rests)
     return tuple(result)
+
+
+def _ratios(design: Design, *, donors: bool) -> tuple[Array, Array]:
+    """Strengths over their errors, and logarithms of Student's tails, of the sources or of the targets."""
+    if donors:
+        return plain_ratios(design.gains, design.used)
+    return plain_ratios(design.gains.T, design.used.T)

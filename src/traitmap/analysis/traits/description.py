@@ -97,9 +97,13 @@ def _counting(traits: Traits) -> str:
     least = traits.conditions.get("least_share", 0.0)
     if traits.conditions.get("components", "auto") != "auto":
         return f"{used} used, as asked"
-    rest = f"takes away less than {100 * least:.0f} % of the variance, or no more than noise does"
     if used == fit:
         return "it counts as a trait" if fit == 1 else f"{'both' if fit == 2 else 'all'} count as traits"
+    share, noise = (float(part[used]) for part in (traits.explained_variance_ratio, traits.null_p95))
+    why = f"less than {100 * least:.0f} %"
+    if share >= least:
+        why = f"where tables without structure reach {100 * noise:.1f} %"
+    rest = f"takes away {100 * share:.1f} % of the variance, {why}"
     if used == 0:
         return f"none counts as a trait: the first {rest}"
     return f"{used} of them {'counts as a trait' if used == 1 else 'count as traits'}: the next {rest}"
