@@ -115,6 +115,15 @@ def test_the_same_data_under_two_names_are_two_draws(tmp_path: Path) -> None:
     assert keys(tmp_path)["other"] == first["stars"]
 
 
+def test_two_names_for_the_same_data_that_both_change_stay_two_draws(tmp_path: Path) -> None:
+    run(study(tmp_path, STARS, renamed(STARS, "twin")))
+    first = keys(tmp_path)
+    lines, trained = run(study(tmp_path, renamed(STARS, "one"), renamed(STARS, "two")))
+    assert trained == []
+    assert lines[:2] == ["read as stars renamed to one", "read as twin renamed to two"]
+    assert keys(tmp_path) == {"one": first["stars"], "two": first["twin"]}
+
+
 def test_two_sources_that_would_be_the_very_same_adapter_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TraitmapError, match="'twin', draws_as: it gives the same as 'stars'"):
         run(study(tmp_path, STARS, renamed(STARS, "twin", draws_as="stars")))
