@@ -9,8 +9,9 @@ from traitmap.analysis.profiles.pairs import Feature, PairFeatures
 from traitmap.analysis.recommendation.knowledge import make_problem
 from traitmap.analysis.recommendation.problem import Likeness, effects_of, level_of, merits
 from traitmap.analysis.recommendation.protocol import evaluate
-from traitmap.analysis.recommendation.recommend import recommend_sources
+from traitmap.analysis.recommendation.recommend import measured_probes, recommend_sources
 from traitmap.analysis.recommendation.selection import beyond, hold_out_target, select, simplest
+from traitmap.errors import MatrixError
 from traitmap.matrix.record import TransferMatrix
 
 
@@ -206,3 +207,15 @@ def test_collapsed_sources_are_no_reason_to_leave_popularity(seed: int) -> None:
     chosen, families = select(make_problem(effects_of(matrix_of(level + noise + collapsed))))
     assert families["additive"].criterion > families["popularity"].criterion
     assert chosen == "popularity"
+
+
+def test_where_all_sources_do_the_same_there_is_nothing_to_choose() -> None:
+    words = evaluate(matrix_of(np.zeros((5, 6)))).headline
+    assert words.startswith("All sources do the same on every target here")
+
+
+def test_probes_without_a_base_say_what_is_lacking() -> None:
+    gains = np.random.default_rng(0).normal(size=(5, 6))
+    unbased = replace(matrix_of(gains), baseline=np.full(6, np.nan))
+    with pytest.raises(MatrixError, match="no base is known, and so no gain, on 't1'"):
+        measured_probes(unbased, "t1")

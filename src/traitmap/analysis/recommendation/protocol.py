@@ -35,6 +35,7 @@ from traitmap.analysis.recommendation.problem import (
     Problem,
     Values,
     effects_of,
+    flat_targets,
     folds_of,
     remoteness,
 )
@@ -241,6 +242,8 @@ class RecommenderEvaluation:
                 f"{values['popularity']:.1f}, a difference of {estimate(gained)}."
             )
         known = np.isfinite(self.effects.effect)
+        if flat_targets(self.effects.effect).all():
+            return "All sources do the same on every target here: there is nothing to choose between them."
         mean = np.where(known, self.effects.effect, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
         ranked = np.argsort(-np.where(known.any(axis=1), mean, -np.inf), kind="stable")
         first = ", ".join(self.effects.sources[s] for s in ranked[:SHOWN_SOURCES])

@@ -543,7 +543,10 @@ def measured_probes(matrix: TransferMatrix, target: str) -> list[Probe]:
         width = cell.gain_high - cell.gain_low
         probes.append(Probe(source, cell.gain, error_of_width(width) if isfinite(width) else nan, cell.n))
     if not probes:
-        raise MatrixError(f"no source was measured on {target!r}; give probes as a CSV file")
+        lacks = "no source has a gain"
+        if target in matrix.targets and not isfinite(matrix.baseline[matrix.targets.index(target)]):
+            lacks = "no base is known, and so no gain,"
+        raise MatrixError(f"{lacks} on {target!r}; give probes as a CSV file")
     return probes
 
 
