@@ -66,7 +66,7 @@ def test_the_site_asks_nothing_of_the_network(site: Path) -> None:
 
 
 def test_the_search_works_from_disk(site: Path) -> None:
-    """In a browser, from file://: what is typed is found, and its page opens; nothing is asked of a network."""
+    """In a browser, from file://: what is typed is found and opens; nothing is asked of a network."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright comes with traitmap[dev]")
     program = runpy.run_path(str(ROOT / "docs" / "screenshot.py"))["find_chromium"]()
     if program is None:
