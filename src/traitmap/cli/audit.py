@@ -162,11 +162,10 @@ def packs(
     if as_json:
         print_json([one.model_dump(mode="json") for one in chosen])
     elif pack is None:
-        rows = [
-            [one.name, str(len(one.tasks)), f"{sum(task.limit for task in one.tasks):,}", one.about]
-            for one in chosen
-        ]
-        print_table(to_terminal(Table("packs", ["pack", "tasks", "items", "about"], rows)))
+        for one in chosen:
+            items = sum(task.limit for task in one.tasks)
+            typer.echo(f"{one.name:13} {len(one.tasks):3} tasks {items:6,} items")
+            typer.echo(f"    {one.about}")
     else:
         rows = [
             [task.task, task.area, str(task.limit), task.metric + " ↓" * (task.direction == "lower"), *about]
