@@ -47,6 +47,7 @@ from traitmap.api.runs import keep_contamination, keep_item_groups
 from traitmap.cli import app, main
 from traitmap.engine.fake import FakeEngine
 from traitmap.progress import silent
+from traitmap.report import audit as reports
 from traitmap.runs.execute import execute
 from traitmap.runs.files import PARTIAL
 from traitmap.study.load import load_study
@@ -136,6 +137,17 @@ def commands(study: Study, data: tuple[Any, Any]) -> list[Command]:
         keep_item_groups(store.folder, data[1])
         keep_contamination(store.folder, *data)
 
+    def audit(folder: Path) -> None:
+        """All that ``traitmap audit`` writes: a run of its own, its page, a summary."""
+        os.chdir(folder)
+        adapter = sorted(Path("runs/chaos/adapters").iterdir())[0]
+        done = api.audit(
+            [adapter], base="builtin:mini", packs=["mini"], only=["mini_stars"], limit=8, name="audit",
+            output="runs", drift=False, engine=FakeEngine(), listener=silent,
+        )  # fmt: skip
+        reports.write_audit_page(done, Path(done.folder) / "audit.html")
+        reports.write_text(Path("audit.xml"), reports.audit_junit(done))
+
     def former_version(folder: Path) -> None:
         """Cells and an adapter that nothing needs, a killed writer's rest, a damaged file set aside."""
         place = folder / "runs" / "chaos"
@@ -149,6 +161,7 @@ def commands(study: Study, data: tuple[Any, Any]) -> list[Command]:
     return [
         Command("run", lambda folder: run(folder), progress=True, prepare=_without_run),
         Command("run --budget", lambda folder: run(folder, budget=0.6), progress=True, prepare=_without_run),
+        Command("audit", audit, progress=True),
         Command("import", typed("import", "lm_eval", "-o", new)),
         Command("import to a table", typed("import", "scores.csv", "-o", f"{new}.parquet")),
         *(
@@ -169,7 +182,7 @@ def commands(study: Study, data: tuple[Any, Any]) -> list[Command]:
         Command("figure", typed("figure", run_, "matrix", "-o", f"{new}.svg")),
         Command("profile --csv", typed("profile", run_, "--csv", f"{new}.csv"), progress=True),
         Command("init", typed("init", new), progress=True),
-        Command("report", typed("report", run_, "-o", f"{new}.html")),
+        Command("report", typed("report", "scores.csv", "-o", f"{new}.html")),
         Command("report in the run", typed("report", run_)),
     ]
 

@@ -40,7 +40,7 @@ sources: [{name: sums, task: mini_arithmetic, limit: 8}]
 targets: [mini_reviews]
 """
 # Words of required parameters that are not paths, by their names.
-WORDS = {"sql": "select 1 as a", "action": "check", "name": "matrix"}
+WORDS = {"sql": "select 1 as a", "action": "add", "name": "matrix"}
 SLOW = {"forecast", "pretrain", "check", "run"}  # load a base: walked with fewer faults
 
 

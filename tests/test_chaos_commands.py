@@ -26,3 +26,15 @@ def test_every_command_is_killed_or_known_to_write_nothing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=SCRIPT.parent)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_the_docs_show_the_results_file() -> None:
+    """The table of docs/reliability.md is what ``--table`` prints of the committed results."""
+    page = (SCRIPT.parents[1] / "docs" / "reliability.md").read_text(encoding="utf-8")
+    begin, _, rest = page.partition("<!-- chaos-commands: ")[2].partition(" -->\n")
+    words = begin.removeprefix("python benchmarks/").split()
+    done = subprocess.run(
+        [sys.executable, words[0], words[1], SCRIPT.parents[1] / words[2]],
+        capture_output=True, text=True, cwd=SCRIPT.parent,
+    )  # fmt: skip
+    assert done.stdout.strip() == rest.partition("<!-- end of chaos-commands -->")[0].strip()
