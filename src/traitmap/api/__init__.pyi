@@ -1,5 +1,4 @@
 from .answers import answer as answer
-from .answers import date_of as date_of
 from .answers import verdicts as verdicts
 from .atlas import atlas_add as atlas_add
 from .atlas import atlas_report as atlas_report
@@ -37,6 +36,7 @@ from .studies import check as check
 from .studies import plan_growth as plan_growth
 from .studies import pretrain as pretrain
 from .studies import run as run
+from .subject import date_of as date_of
 from .subject import read_matrix as read_matrix
 from .subject import trait_names as trait_names
 from .subject import traits as traits

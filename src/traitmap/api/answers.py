@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from traitmap import analysis
 from traitmap.api.explanation import explain
 from traitmap.api.runs import contamination_in
-from traitmap.api.subject import folder_of, read_matrix, traits_if_any
+from traitmap.api.subject import date_of, folder_of, read_matrix, traits_if_any
 from traitmap.errors import RunError, UserError
 from traitmap.matrix.record import TransferMatrix
 from traitmap.progress import Listener, silent
@@ -110,15 +109,6 @@ def _explained(
 def untold(reason: str) -> str:
     """Why nothing goes with gains, in one line: the first clause of a reason."""
     return f"cannot be told: {reason.split(';')[0].split(': ')[-1].rstrip('.')}"
-
-
-def date_of(subject: MatrixLike) -> str:
-    """The day on which a run or a file was last written, such as 2026-11-30; empty for what is no file."""
-    folder = folder_of(subject)
-    path = folder / "run.json" if folder is not None else subject
-    if not isinstance(path, str | Path) or not Path(path).is_file():
-        return ""
-    return datetime.fromtimestamp(Path(path).stat().st_mtime, UTC).date().isoformat()
 
 
 def verdicts(subject: MatrixLike, *, matrix: TransferMatrix | None = None) -> analysis.Verdicts:

@@ -16,11 +16,11 @@ import numpy as np
 from traitmap import analysis
 from traitmap import matrix as matrices
 from traitmap import report as pages
-from traitmap.api.answers import FROM_SCORES, NOT_ASKED, date_of, target_outcomes, untold, verdicts
+from traitmap.api.answers import FROM_SCORES, NOT_ASKED, target_outcomes, untold, verdicts
 from traitmap.api.explanation import explain, outcome_findings
 from traitmap.api.profiles import profile
 from traitmap.api.runs import Run, contamination_in, open_run, overlap_in_words, with_predictions
-from traitmap.api.subject import folder_of, read_matrix, traits_if_any
+from traitmap.api.subject import date_of, folder_of, read_matrix, traits_if_any
 from traitmap.errors import RunError, UserError
 from traitmap.matrix.record import TransferMatrix
 from traitmap.metrics import CLASS_METRICS

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
@@ -106,6 +107,20 @@ def folder_of(subject: MatrixLike) -> Path | None:
     if isinstance(subject, Study):
         return run_folder(subject)
     return Path(subject) if isinstance(subject, str | Path) and Path(subject).is_dir() else None
+
+
+def date_of(subject: MatrixLike) -> str:
+    """The day on which a run or a file was last written, such as 2026-11-30; empty for what is no file.
+
+    A matrix that was read from a file may hold it, as ``conditions["date"]``.
+    """
+    if isinstance(subject, TransferMatrix):
+        return str(subject.conditions.get("date", ""))
+    folder = folder_of(subject)
+    path = folder / "run.json" if folder is not None else subject
+    if not isinstance(path, str | Path) or not Path(path).is_file():
+        return ""
+    return datetime.fromtimestamp(Path(path).stat().st_mtime, UTC).date().isoformat()
 
 
 def texts_of(subject: MatrixLike, texts: TextsLike | None) -> RunTexts | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -531,6 +532,8 @@ def report(
     Example: traitmap report scores.csv -o report.html
     """
     subject = subject_of(run, reading)
+    if not isinstance(subject, Path):  # the page tells the day of the file's scores
+        subject = replace(subject, conditions={**subject.conditions, "date": api.date_of(run)})
     with shown_progress() as listener:
         written = api.write_report(
             subject, output or api.report_path(run), fast=fast, parser=parser, listener=listener

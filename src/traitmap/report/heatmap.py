@@ -175,7 +175,7 @@ def matrix_words(reading: Reading) -> tuple[str, str, float]:
     rows = f"{counted(len(reading.sources), 'source')} (rows)"
     rows += f", {counted(len(reading.targets), 'target')} (columns)"
     if not reading.has_base:
-        return "Scores", f"Scores of {rows}, {unit}. Colours run within a column.", _PAGE
+        return "Scores", f"Scores of {rows}, {unit}. Colours run over all targets of one unit.", _PAGE
     caption = f"Gains over the base, {unit}: {rows}. The top row is the base in absolute values."
     if any(isfinite(cell.q) for cell in cells):
         caption += " Tests are of paired items, corrected over the matrix (Benjamini-Hochberg)."
@@ -199,7 +199,7 @@ def matrix_key(reading: Reading) -> tuple[tuple[str, str], ...]:
         marks = [
             (
                 "ramp " + " ".join(map(palette.value_class, shades)),
-                "from the worst to the best score of a column",
+                "from the worst to the best score of a unit",
             )
         ]
     if any(isfinite(cell.q) for cell in cells):

@@ -151,7 +151,10 @@ def _rows_and_columns(reading: Reading, elsewhere: bool) -> str:
     """What stands in a row, in a column and in a cell of the matrix."""
     row = "a source" if elsewhere else "an adapter, named after its source"
     if not reading.has_base:
-        return "Each row is a source, each column a target, each cell a score; colours run within a column."
+        return (
+            "Each row is a source, each column a target, each cell a score; colours run over all targets of "
+            "one unit."
+        )
     same = " on the same items" if any(isfinite(c.q) for cells in reading.cells for c in cells) else ""
     return (
         f"Each row is {row}; each column a target. The top row is the base in absolute values; below it "
