@@ -1,10 +1,12 @@
 from .answer import Answer as Answer
 from .answer import answer_of as answer_of
+from .cells import ROOM as ROOM
 from .cells import CellDetail as CellDetail
 from .cells import MetricTable as MetricTable
 from .cells import RunDetails as RunDetails
 from .cells import TargetDetail as TargetDetail
 from .cells import chosen_cells as chosen_cells
+from .cells import side_by_side as side_by_side
 from .cells import target_details as target_details
 from .comparison import Comparison as Comparison
 from .comparison import Side as Side
