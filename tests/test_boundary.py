@@ -166,7 +166,7 @@ def words_of(name: str, place: Path, **replaced: str) -> list[str]:
 PATHS = [(name, parameter.name) for name in COMMANDS for parameter in COMMANDS[name] if parameter.path]
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"audit", "run", "pretrain", "forecast", "check", "import"}))
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - SLOW - {"import"}))
 def test_a_full_disk_behind_standard_output(place: Path, name: str) -> None:
     """Those left out print nothing there; ``/dev/full`` takes no byte."""
     words = words_of(name, place)
