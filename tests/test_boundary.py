@@ -89,9 +89,12 @@ def place() -> Iterator[Path]:
     (folder / "plain").write_text("a plain file\n")
     (folder / "deep.json").write_text("[" * 100_000)
     (folder / "bytes.json").write_bytes(b'{"a": "\xff\xfe"}')
+    before = Path.cwd()
+    os.chdir(folder)  # where commands write what was given no place
     try:
         yield folder
     finally:
+        os.chdir(before)
         shutil.rmtree(folder)
 
 

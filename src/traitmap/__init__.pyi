@@ -28,9 +28,9 @@ from .api import Run as Run
 from .api import Viewing as Viewing
 from .api import answer as answer
 from .api import ask_names as ask_names
-from .api import audit as audit
 from .api import atlas_add as atlas_add
 from .api import atlas_report as atlas_report
+from .api import audit as audit
 from .api import check as check
 from .api import compare as compare
 from .api import evaluate_recommenders as evaluate_recommenders

@@ -1,4 +1,4 @@
-"""Whole models as rows beside the base: what they answer, when they are in memory, what a study makes of them."""
+"""A study whose rows are whole models: each answers as it does alone, and one is in memory at a time."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ def changed_model(folder: Path, scale: float = 1.3) -> Path:
 
 def rows(together: bool) -> RowsEngine:
     return RowsEngine(
-        lambda model, folder: open_engine(model, folder), Model(path=MINI), Path(), together=lambda *_: together
+        lambda model, folder: open_engine(model, folder),
+        Model(path=MINI),
+        Path(),
+        together=lambda *_: together,
     )
 
 
@@ -105,7 +108,8 @@ def test_a_study_has_models_as_rows(tmp_path: Path) -> None:
     assert run.status().failed == 0
     assert np.abs(matrix.gains[1]).max() == 0  # the base's own weights gain nothing
     scores = matrix.item_scores["mini_reviews"]
-    assert not np.array_equal(scores[1], scores[0]) and np.array_equal(scores[2], scores[0])
+    assert not np.array_equal(scores[1], scores[0])
+    assert np.array_equal(scores[2], scores[0])
 
 
 def test_what_cannot_be_a_row_is_told_at_its_place(tmp_path: Path) -> None:
@@ -116,7 +120,8 @@ def test_what_cannot_be_a_row_is_told_at_its_place(tmp_path: Path) -> None:
     with pytest.raises(StudyError) as caught:
         tm.check(tmp_path / "study.yaml")
     told = str(caught.value)
-    assert "there is no folder" in told and "limit has no effect on a source with model" in told
+    assert "there is no folder" in told
+    assert "limit has no effect on a source with model" in told
 
 
 def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:

@@ -356,7 +356,9 @@ def _read(kind: str, text: str) -> list[list[str]]:
         return [[entry.strip() for entry in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     assert text.startswith("% needs \\usepackage{booktabs}\n\\begin{tabular}{l")
     lines = [line.removesuffix(" \\\\") for line in text.splitlines() if line.endswith("\\\\")]
-    return [[entry.strip(" $").replace("\\_", "_") for entry in re.split(r"(?<!\\)&", line)] for line in lines]
+    return [
+        [entry.strip(" $").replace("\\_", "_") for entry in re.split(r"(?<!\\)&", line)] for line in lines
+    ]
 
 
 def test_one_card_at_a_time(visit: Any, report: Path, whole: TransferMatrix) -> None:
