@@ -28,6 +28,10 @@ COMMANDS = get_command(app).commands
 NOT_RUN = {
     "traitmap init my-study": "the folder is there; test_cli.py runs it",
     "traitmap view runs/mini --open": "a server that waits; tests/api/test_viewing.py drives it",
+    "traitmap view scores.csv": "the same",
+    "traitmap audit my-adapter/": "adapters of one's own; test_cli_audit.py trains some",
+    "traitmap audit runs/ft1 runs/ft2 --pack general,safety --fail-on loss:3": "the same",
+    "traitmap audit merged-model/ --base org/base --limit 100": "the same",
     "traitmap pretrain corpus.txt -o my-base --steps 2000": "it trains for minutes",
     "traitmap profile texts.jsonl --parser en_core_web_sm --csv profiles.csv": "a parser to be downloaded",
     "traitmap recommend runs/mini --target stars --prior other/runs/mini --prior atlas": (
