@@ -24,7 +24,7 @@ TWINS = {
     **{"report": "write_report", "import": "import_results", "atlas": "atlas_add"},
 }
 # options that say how an answer is shown or written, or that have another word from Python
-SHOWN = {"as_json", "as_csv", "csv", "html", "parquet", "list_", "open_"}
+SHOWN = {"as_json", "as_csv", "csv", "html", "intervals", "parquet", "list_", "open_"}
 OTHERWISE = {
     "init": {"from_"},  # write_study_of_folder
     "audit": {"pack", "plan", "junit", "markdown", "card"},  # packs, plan_audit; what is written
@@ -36,6 +36,7 @@ OTHERWISE = {
     "compare": {"verbose"},  # how much is shown
     "import": {"metric"},  # metrics
     "export": {"format_", "source"},  # format, sources
+    "query": {"memory"},  # megabytes
     "pretrain": {"output"},  # folder
 }
 RECORDS = {
