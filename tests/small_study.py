@@ -56,6 +56,10 @@ class SmallTarget:
         asked = [[one.kind, one.context, one.continuation] for one in self.requests]
         return digest([self.version, self.metric, asked, list(self.golds)])
 
+    def known_answers(self, outcomes: Sequence[Outcome], metric: str) -> list[Answer | None]:
+        """None of them: this target keeps nothing of what was answered before."""
+        return [None] * len(self.requests)
+
     def texts(self) -> tuple[TaskText, ...]:
         width = len(self.choices) if self.choices else 1
         asked = self.requests[::width]

@@ -242,10 +242,12 @@ def test_a_changed_setting_computes_anew_and_the_former_study_is_kept(tmp_path: 
 
 def test_a_changed_task_computes_its_column_anew(tmp_path: Path) -> None:
     asked, engine = study(tmp_path, seeds=(0,)), Recorder()
-    run(asked, FakeEngine())
+    before = set(run(asked, FakeEngine()).cells.iterdir())
     first, *rest = targets()
-    execute(asked, engine, sources(asked), [replace(first, version="2.0"), *rest])
+    store = execute(asked, engine, sources(asked), [replace(first, version="2.0"), *rest])
     assert (engine.count("train"), engine.count("answer")) == (0, 5)
+    assert len(set(store.cells.iterdir()) - before) == 5
+    assert run_status(store).complete
 
 
 def test_another_base_is_refused(tmp_path: Path) -> None:
