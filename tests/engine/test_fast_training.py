@@ -334,7 +334,7 @@ def test_a_group_is_as_large_as_memory_allows(checkpoints) -> None:
     one, _, _ = training_bytes(model, large)
     layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not model.lm_head]
     assert one == 20 * 1024 * sum(m.in_features + m.out_features for m in layers)
-    huge = Lora(r=4_000_000)
+    huge = Lora().model_copy(update={"r": 4_000_000})  # more than a study may ask for
     assert largest_group(model, huge, Training(), 2048) == 1
     assert plan_passes(model, small, 8, 100, 2048) == plan_passes(model, small, 8, 300, 2048)
     budget, checkpointing = plan_passes(model, huge, 8, 100, 2048)

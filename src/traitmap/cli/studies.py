@@ -36,7 +36,6 @@ from traitmap.cli.app import (
 )
 from traitmap.errors import RunError, UserError
 from traitmap.jsonable import jsonable
-from traitmap.runs.files import write_output
 from traitmap.study.init import write_template
 from traitmap.terminal import shown_wait
 from traitmap.wording import counted
@@ -214,6 +213,8 @@ def forecast(
             study, data=data, run=run, earlier=earlier, sample=sample, seed=seed, listener=listener
         )
     if csv is not None:
+        from traitmap.runs.files import write_output  # numpy comes with it
+
         write_output(csv, found.to_frame().to_csv(index=False, lineterminator="\n"))
     if as_json:
         print_json(found.to_json())

@@ -161,22 +161,29 @@ def next_tokens(logits: torch.Tensor, texts: Sequence[PartialText]) -> list[int]
     A text whose largest logit is NaN or infinite gets its reason, and a token that means nothing. Waits for
     the device once, or twice where some texts are drawn and some are not.
     """
-    best = best_tokens(logits).to(logits.device)
-    known = logits.gather(1, best[:, None]).squeeze(1).isfinite()  # of the highest, which a NaN counts as
-    tokens, finite = fetch(torch.stack([best, known.long()])).tolist()
+    drawn = np.array([row for row, text in enumerate(texts) if text.decoding.sample], dtype=np.int64)
+    tokens, finite = [0] * len(texts), [True] * len(texts)
+    if len(drawn) < len(texts):
+        best = best_tokens(logits).to(logits.device)
+        known = logits.gather(1, best[:, None]).squeeze(1).isfinite()  # of the highest, which a NaN counts as
+        tokens, finite = fetch(torch.stack([best, known.long()])).tolist()
+    scores_of: dict[int, torch.Tensor] = {}
+    if len(drawn):
+        scores_drawn = torch.from_numpy(fetch(logits.index_select(0, send(drawn, logits.device)).float()))
+        scores_of = dict(zip(drawn.tolist(), scores_drawn, strict=True))
+        finite = [
+            bool(scores_of[row].max().isfinite()) if row in scores_of else finite[row]
+            for row in range(len(texts))
+        ]
     sampled: dict[Decoding, list[int]] = {}
     for row, text in enumerate(texts):
         if not finite[row]:
             text.unknown = _NO_LOGITS
         elif text.decoding.sample:
             sampled.setdefault(text.decoding, []).append(row)
-    drawn = np.array([row for rows in sampled.values() for row in rows], dtype=np.int64)
-    if len(drawn):
-        scores_drawn = torch.from_numpy(fetch(logits.index_select(0, send(drawn, logits.device)).float()))
-    start = 0
     for decoding, rows in sampled.items():
         # temperature, top-k and top-p in transformers' order, on the CPU
-        scores, start = scores_drawn[start : start + len(rows)], start + len(rows)
+        scores = torch.stack([scores_of[row] for row in rows])
         nothing = torch.empty(len(scores), 0, dtype=torch.long)
         scores = TemperatureLogitsWarper(decoding.temperature)(nothing, scores)
         if decoding.top_k > 0:

@@ -191,7 +191,7 @@ def test_measured_cells_serve_as_probes() -> None:
     cell = Cell("source4", "target2", None, "acc", 0.5, 100, nan, gain, *ends, nan, nan, nan, "measured")
     (probe,) = measured_probes(table(matrix.gains, cells=(cell,)), "target2")
     assert probe == Probe("source4", gain, pytest.approx(0.02), 100)
-    with pytest.raises(MatrixError, match="no source was measured"):
+    with pytest.raises(MatrixError, match="no source has a gain on 'target0'"):
         measured_probes(matrix, "target0")
 
 
