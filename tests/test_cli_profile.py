@@ -166,7 +166,7 @@ def test_a_run_is_shown_and_written(place: Path) -> None:
     pooled = [row for row in cells if row["seed"] == ""]
     assert {(row["source"], row["target"]) for row in pooled} >= {("reviews", "topics"), ("sums", "sums")}
     with pytest.raises(UserError, match="cannot be written"):
-        write_profile(found, place / "absent" / "p.csv")
+        write_profile(found, place / "run.csv" / "p.csv")
 
 
 def test_perplexity_is_measured_by_the_base_that_is_given(place: Path) -> None:
