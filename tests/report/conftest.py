@@ -50,7 +50,7 @@ class Opened:
         return True
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a process may have one at a time, and other folders' tests open their own
 def browser(screenshot: ModuleType) -> Iterator[Any]:
     pytest.importorskip("playwright", reason="playwright is not installed")
     if screenshot.find_chromium() is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,6 @@ def loaded(path: Path) -> Any:
 
 
 benchmark = loaded(PAGE)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if benchmark.screenshot.find_chromium() is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    with benchmark.screenshot.chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
