@@ -44,7 +44,8 @@ SOME = Result((Part("x", 1.5), Part("y", nan, "b")), None, {"n": 3}, {"deep": [1
 
 @pytest.fixture
 def folder(prepared_run: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(prepared_run, tmp_path / "mini"))
+    """A run of which nobody has asked anything yet."""
+    return Path(shutil.copytree(prepared_run, tmp_path / "mini", ignore=shutil.ignore_patterns("results")))
 
 
 class Counted:
