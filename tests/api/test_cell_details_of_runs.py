@@ -48,7 +48,7 @@ def test_items_are_shown_as_the_run_kept_them(found: RunDetails, prepared_run: P
     texts = read_run_texts(open_store(prepared_run)).targets
     shown = 0
     for name, target in found.targets.items():
-        for item, (asked, gold) in target.texts.items():
+        for item, (asked, gold) in zip(target.items, target.texts, strict=True):
             shown += 1
             assert texts[name][item].input.strip().startswith(asked[:50])
             assert texts[name][item].output.strip() == gold
