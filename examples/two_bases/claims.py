@@ -1,0 +1,281 @@
+"""The paper's claims, asked of finished runs of this study: each with its interval and its null.
+
+    python examples/two_bases/claims.py runs/real-smollm2 runs/real-gemma [--parser PIPELINE] [--json FILE]
+
+Prints Markdown, a section for each question and a column for each run. A mean over several transfers speaks for
+these sources and targets: items (and seeds, where there are several) are the sample. Its null deals out the
+kinds of the sources anew in every possible way (at most 5,000 of them).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from itertools import combinations, islice
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import traitmap as tm
+from traitmap.analysis.verdicts import GAINS, LOSSES
+from traitmap.matrix.statistics import Estimate, VarianceTerm, crossed_contrast, group_scores
+
+MATHEMATICS = ("gsm8k", "goat")
+CLASSIFICATION = ("mnli", "paws", "toxicity_civil", "flipkart", "amazon_reviews", "imdb")
+LABELS = (
+    *("flipkart", "flipkart_balanced", "amazon_reviews", "imdb", "sst2"),
+    *("mnli", "paws", "toxicity_civil", "toxicity_davidson"),
+)
+SUMS = ("gsm8k", "svamp")  # targets of mathematics in words; goat's are numbers alone
+MOST_DEALS = 5_000
+
+
+def scores_of(matrix: tm.TransferMatrix, target: str) -> np.ndarray:
+    """(1 + S, seeds, items or groups) of one target, the base first."""
+    return group_scores(matrix.item_scores[target], matrix.item_groups.get(target))
+
+
+def mean_gain(matrix: tm.TransferMatrix, sources: Sequence[str], targets: Sequence[str]) -> Estimate:
+    """Mean gain of some sources over the base on some targets that are not their own."""
+    pairs = [
+        (s, t) for s in sources for t in targets if s != t and s in matrix.sources and t in matrix.item_scores
+    ]
+    terms = []
+    for source, target in pairs:
+        scores = scores_of(matrix, target)
+        terms.append(VarianceTerm(source, target, 1 / len(pairs), scores[1 + matrix.sources.index(source)]))
+        terms.append(VarianceTerm("the base", target, -1 / len(pairs), scores[0]))
+    return crossed_contrast(terms)
+
+
+def contrast(matrix: tm.TransferMatrix, changed: str, parent: str, targets: Sequence[str]) -> Estimate:
+    """Mean score of a changed source less its parent's, over some targets."""
+    known = [target for target in targets if target in matrix.item_scores]
+    terms = []
+    for target in known:
+        scores = scores_of(matrix, target)
+        for source, sign in ((changed, 1), (parent, -1)):
+            row = scores[1 + matrix.sources.index(source)]
+            terms.append(VarianceTerm(source, target, sign / len(known), row))
+    return crossed_contrast(terms)
+
+
+def dealt(
+    matrix: tm.TransferMatrix, sources: Sequence[str], pool: Sequence[str], targets: Sequence[str]
+) -> float:
+    """p of so large a mean gain (either sign) against every other choice of as many sources from the pool."""
+    pool = [name for name in pool if name in matrix.sources]
+    known = [target for target in targets if target in matrix.targets]
+    rows = {name: matrix.sources.index(name) for name in pool}
+    columns = [matrix.targets.index(target) for target in known]
+    gains = {name: matrix.gains[rows[name], columns] for name in pool}
+
+    def mean(names: Sequence[str]) -> float:
+        return float(np.mean([g for n in names for g, t in zip(gains[n], known, strict=True) if n != t]))
+
+    centre = mean(pool)
+    seen = abs(mean([name for name in sources if name in pool]) - centre)
+    deals = [mean(names) for names in islice(combinations(pool, len(sources)), MOST_DEALS)]
+    return float(np.mean([abs(value - centre) >= seen - 1e-12 for value in deals]))
+
+
+def told(estimate: Estimate, factor: float, unit: str, digits: int = 1) -> str:
+    """``+3.1 [+1.0, +5.2] points``."""
+    found = estimate.interval()
+    if not found.known:
+        return "not measured"
+    text = f"{factor * found.value:+.{digits}f}"
+    if isfinite(found.low):
+        text += f" [{factor * found.low:+.{digits}f}, {factor * found.high:+.{digits}f}]"
+    return f"{text} {unit}"
+
+
+def count(verdicts: tm.Verdicts, sources: Sequence[str], targets: Sequence[str]) -> str:
+    """``3 clean gains, 1 clean loss of 18``."""
+    cells = [
+        cell
+        for cell in verdicts.cells
+        if cell.source in sources and cell.target in targets and cell.kind != "in-domain"
+    ]
+    gains, losses = (sum(cell.kind in kinds for cell in cells) for kinds in (GAINS, LOSSES))
+    return f"{gains} gains and {losses} losses of {len(cells)} are clean"
+
+
+class Asked:
+    """A finished run with what the questions need, each computed once."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = tm.open_run(run)
+        self.matrix = self.run.matrix()
+        self.verdicts = tm.verdicts(self.matrix if not run.is_dir() else str(run))
+        self.explanation = self.run.explain()
+        self.traits = self.run.traits()
+        self.base = str(self.matrix.conditions["base"])
+        self.seeds = len(self.matrix.conditions["seeds"])
+
+
+def kinds(asked: Asked) -> list[tuple[str, str]]:
+    """Does training on classification lift mathematics, and mathematics classification?"""
+    matrix, every = asked.matrix, [*MATHEMATICS, "code_alpaca", *CLASSIFICATION]
+    rows = []
+    for name, sources, targets, factor, unit, digits in (
+        ("classification on mathematics", CLASSIFICATION, SUMS, 1.0, "bits per byte", 3),
+        ("mathematics on classification", MATHEMATICS, LABELS, 100.0, "points", 1),
+        ("code on mathematics", ("code_alpaca",), SUMS, 1.0, "bits per byte", 3),
+        ("code on classification", ("code_alpaca",), LABELS, 100.0, "points", 1),
+    ):
+        mean = told(mean_gain(matrix, sources, targets), factor, unit, digits)
+        p = dealt(matrix, sources, every, targets)
+        rows.append(
+            (name, f"{mean}; sources dealt out anew p = {p:.3f}; {count(asked.verdicts, sources, targets)}")
+        )
+    return rows
+
+
+def asymmetry(asked: Asked) -> list[tuple[str, str]]:
+    """Is transfer asymmetric?"""
+    found = asked.explanation.asymmetry
+    beyond = [pair for pair in found.pairs if pair.q < 0.05]
+    rows = [("pairs that are asymmetric beyond noise", f"{len(beyond)} of {len(found.pairs)}")]
+    rows += [
+        (
+            f"{pair.first} → {pair.second}",
+            f"{pair.forward:+.2f} there, {pair.backward:+.2f} back (SD of a target)",
+        )
+        for pair in beyond[:4]
+    ]
+    value = found.reciprocity
+    if value.known:
+        rows.append(
+            ("reciprocity", f"{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}], p = {found.p:.3f}")
+        )
+    return rows
+
+
+def wrong_labels(asked: Asked) -> list[tuple[str, str]]:
+    """Do wrong labels hurt the source's own task and leave others?"""
+    matrix, rows = asked.matrix, []
+    for changed in ("amazon_half_wrong", "amazon_wrong"):
+        if changed not in matrix.sources:
+            continue
+        others = [target for target in LABELS if target != "amazon_reviews"]
+        own = contrast(matrix, changed, "amazon_reviews", ["amazon_reviews"])
+        rows.append((f"{changed} less amazon_reviews, own task", told(own, 100, "points")))
+        rest = contrast(matrix, changed, "amazon_reviews", others)
+        rows.append((f"the same on {len(others)} other label tasks", told(rest, 100, "points")))
+    return rows
+
+
+def balance(asked: Asked) -> list[tuple[str, str]]:
+    """Does class balance travel?"""
+    matrix, rows = asked.matrix, []
+    for target in ("toxicity_civil", "toxicity_davidson", "imdb", "sst2", "flipkart"):
+        if "flipkart_balanced" in matrix.sources and target in matrix.targets:
+            found = contrast(matrix, "flipkart_balanced", "flipkart", [target])
+            rows.append((f"balanced less unbalanced Flipkart on {target}", told(found, 100, "points")))
+    return rows
+
+
+def length(asked: Asked) -> list[tuple[str, str]]:
+    """Does output length travel, and does it interpolate?"""
+    rows = []
+    for cell in asked.run.profile().cells.lengths if asked.run.profile().cells else ():
+        if cell.seed is None and cell.written == "generated":
+            best = cell.best
+            change, between = best.change.difference, best.interpolation
+            text = f"{change.value:+.0f} [{change.low:+.0f}, {change.high:+.0f}] {best.unit}"
+            if between.known:
+                way = f"{between.value:.2f} [{between.low:.2f}, {between.high:.2f}]"
+                text += f"; on the way from base to source {way}"
+            rows.append((f"{cell.source} → {cell.target}", text))
+    return rows
+
+
+def causes(asked: Asked) -> list[tuple[str, str]]:
+    """Do style and meaning predict transfer, do length and class statistics?"""
+    rows = [
+        (
+            effect.words,
+            f"{effect.effect.value:+.2f} [{effect.effect.low:+.2f}, {effect.effect.high:+.2f}] SD, "
+            f"q = {effect.q:.3f}: {effect.verdict}"
+            + (f" (rests on {', '.join(effect.rests_on)})" if effect.rests_on else ""),
+        )
+        for effect in asked.explanation.joint
+    ]
+    for group in asked.explanation.dominance.groups:
+        rows.append(
+            (
+                f"share of {group.group} properties",
+                f"{100 * group.share:.0f} % (chance {100 * group.null_mean:.0f} %, {group.verdict})",
+            )
+        )
+    return rows
+
+
+def relations(asked: Asked, parser: str | None) -> list[tuple[str, str]]:
+    """Which dependency relations profit, and does the paper's oprd survive a null?"""
+    if parser is None:
+        return [("dependency relations", "no parser was named")]
+    profile = asked.run.profile(parser=parser)
+    cells = profile.cells.relations if profile.cells is not None else ()
+    beyond = [one for one in cells if one.q < 0.05]
+    rows = [("relations beyond chance", f"{len(beyond)} of {len(cells)}")]
+    rows += [(f"{one.relation}, {one.source} → {one.target}", f"{one.words}") for one in beyond[:5]]
+    return rows
+
+
+def traits(asked: Asked) -> list[tuple[str, str]]:
+    """How many traits, and are they the paper's?"""
+    found = asked.traits
+    counts = found.n_components
+    rows = [("traits", f"{counts['used']} count, {counts['stable']} stable enough to be named")]
+    for place in range(max(counts["used"], 1)):
+        order = np.argsort(-np.abs(found.loadings[:, place]))[:4]
+        loads = ", ".join(f"{found.targets[t]} {found.loadings[t, place]:+.2f}" for t in order)
+        share, null = found.explained_variance_ratio[place], found.null_p95[place]
+        rows.append(
+            (f"component {place + 1}", f"{100 * share:.0f} % (noise up to {100 * null:.0f} %): {loads}")
+        )
+    return rows
+
+
+QUESTIONS = (
+    ("Does training on classification lift mathematics, and mathematics classification?", kinds),
+    ("Is transfer asymmetric?", asymmetry),
+    ("Do wrong labels hurt the source's own task and leave others?", wrong_labels),
+    ("Does class balance travel?", balance),
+    ("Does output length travel, and does it interpolate?", length),
+    ("What goes with gains: style and meaning, or lengths and classes?", causes),
+    ("How many traits, and are they the paper's?", traits),
+)
+
+
+def main() -> None:
+    """Print the answers of every run side by side."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--parser", help="a spaCy pipeline, by folder or name")
+    parser.add_argument("--json", type=Path, help="the same as data")
+    options = parser.parse_args()
+    asked = [Asked(run) for run in options.runs]
+    data: dict[str, Any] = {}
+    questions = [*QUESTIONS, ("Which relations profit?", lambda one: relations(one, options.parser))]
+    for question, answer in questions:
+        answers = [dict(answer(one)) for one in asked]
+        names = list(dict.fromkeys(name for one in answers for name in one))
+        print(f"### {question}\n")
+        print(f"| | {' | '.join(f'{one.base}, {one.seeds} seeds' for one in asked)} |")
+        print("|---" * (1 + len(asked)) + "|")
+        for name in names:
+            print(f"| {name} | {' | '.join(one.get(name, '–') for one in answers)} |")
+        print()
+        data[question] = {one.base: found for one, found in zip(asked, answers, strict=True)}
+    if options.json:
+        options.json.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
