@@ -3,8 +3,8 @@
     python examples/two_bases/claims.py runs/real-smollm2 runs/real-gemma [--parser PIPELINE] [--json FILE]
 
 Prints Markdown, a section for each question and a column for each run. A mean over several transfers speaks
-for these sources and targets: items (and seeds, where there are several) are the sample. Its null deals out the
-kinds of the sources anew in every possible way (at most 5,000 of them).
+for these sources and targets: items (and seeds, where there are several) are the sample. Its null deals
+out the kinds of the sources anew in every possible way (at most 5,000 of them).
 """
 
 from __future__ import annotations
