@@ -208,7 +208,7 @@ def test_tables_of_noise_agree_as_often_as_chance():
         one, other = (column_effects + generator.normal(size=(8, 7)) for _ in range(2))
         loadings = tuple(np.linalg.svd(table - table.mean(axis=0))[2].T for table in (one, other))
         found = agreement(
-            one, other, own, places=(0, 1), loadings=loadings, supported=(0, 0), draws=99, seed=seed
+            one, other, own, own, places=(0, 1), loadings=loadings, supported=(0, 0), draws=99, seed=seed
         )
         assert found.picks is not None
         called["gains"] += found.gains.p < 0.05
@@ -227,7 +227,9 @@ def test_agreement_does_not_depend_on_units_of_targets():
     factors = np.array([1, 100, 0.01, 3, 1, 1, 50.0])
 
     def found(table, second):
-        return agreement(table, second, own, places=(0, 1), loadings=None, supported=(0, 0), draws=49)
+        return agreement(
+            table, second, own, np.zeros_like(own), places=(0, 1), loadings=None, supported=(0, 0), draws=49
+        )
 
     plain, scaled = found(one, other), found(one * factors, other * factors)
     for name in ("gains", "pattern", "sources"):
@@ -241,7 +243,7 @@ def test_what_a_pick_loses_is_a_share_of_best_over_average():
     one = np.array([[5.0, 1.0], [1.0, 5.0], [0.0, 0.0], [0.0, 0.0]])
     other = np.array([[10.0, 0.0], [20.0, 30.0], [10.0, 0.0], [0.0, 10.0]])
     found = agreement(
-        one, other, np.zeros((4, 2), bool), places=(0, 1), loadings=None, supported=(0, 0), draws=9
+        one, other, *np.zeros((2, 4, 2), bool), places=(0, 1), loadings=None, supported=(0, 0), draws=9
     )
     assert found.picks is not None
     assert found.picks.same == 1
@@ -253,6 +255,7 @@ def test_components_are_matched_whatever_their_order():
     found = agreement(
         np.zeros((5, 9)),
         np.zeros((5, 9)),
+        np.zeros((5, 9), bool),
         np.zeros((5, 9), bool),
         places=(0, 1),
         loadings=(loadings, -loadings[:, [2, 0, 1]]),

@@ -1,8 +1,9 @@
 """How far two tables of gains agree over the sources and targets that they share, each against its null.
 
-The null is always the same: the rows of the second table change places (for traits its targets), so that
+The null is always the same: the sources of the second table are permuted (for traits its targets), so that
 whatever every source does to a target alike stays, and only which source does what is lost. Intervals leave
-one source out at a time. Cells of a source on its own target, and sources made from others, take no part.
+one source out at a time. Cells of a source on its own target, and sources made from others, take no part;
+picks are made among gains that are what they seem.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from math import isfinite, nan, sqrt
 import numpy as np
 
 from traitmap.analysis.explanation.design import two_way_residual
+from traitmap.analysis.recommendation.protocol import pearson
 from traitmap.analysis.traits.stability import match
 from traitmap.matrix.record import Array
-from traitmap.matrix.statistics import Interval, resampled_interval, t_value, unknown
+from traitmap.matrix.statistics import Interval, bootstrap_interval, t_value, unknown
 
 FEWEST = 4  # sources, and targets, below which nothing is said of tables
 DRAWS = 999
@@ -42,8 +44,8 @@ class Picks:
     targets: how many could be asked. same: on how many both runs have the same best source. lost: what the
     second run loses by the first one's pick, as a share of what its own best gains over its average source: 0
     is its best, 1 the average source, mean over targets with a 95 % interval over them. chance: the 5th
-    percentile of that loss when the first run's rows are mixed up; p: of so small a loss by chance. popular:
-    the same loss by the first run's most popular source.
+    percentile of that loss when the first run's sources are permuted; p: of so small a loss by chance.
+    popular: the same loss by the first run's most popular source.
     """
 
     targets: int
@@ -96,6 +98,7 @@ def agreement(
     first: Array,
     second: Array,
     own: Array,
+    unclean: Array,
     *,
     places: tuple[int, int],
     loadings: tuple[Array, Array] | None,
@@ -105,8 +108,9 @@ def agreement(
 ) -> Agreement:
     """Two tables (S, T) of gains, positive where the adapter is better, NaN where unknown.
 
-    own: (S, T) True where a source meets its own target. places: of the two runs. loadings: (T, C) of both
-    on the same targets, or None where a run has none. supported: components that count as traits in each.
+    own: (S, T) True where a source meets its own target; unclean: where a gain is something else than
+    skill in one of them, which no pick may be. places: of the two runs. loadings: (T, C) of both on the same
+    targets, or None where a run has none. supported: components that count as traits in each.
     """
     earlier, later = (_scaled(np.where(own, nan, table)) for table in (first, second))
     known = np.isfinite(earlier) & np.isfinite(later)
@@ -123,8 +127,8 @@ def agreement(
         gains=_associated(_correlation, earlier, later, moves),
         pattern=_associated(_correlation, _pattern(earlier), _pattern(later), moves),
         sources=_associated(_mean_correlation, earlier, later, moves),
-        picks=_picks(earlier, later, moves, seed),
-        back=_picks(later, earlier, moves, seed),
+        picks=_picks(_without(earlier, unclean), _without(later, unclean), moves, seed),
+        back=_picks(_without(later, unclean), _without(earlier, unclean), moves, seed),
         traits=traits,
     )
 
@@ -136,6 +140,10 @@ def _scaled(table: Array) -> Array:
         return np.asarray(np.where(size > 0, table / size, nan))
 
 
+def _without(table: Array, cells: Array) -> Array:
+    return np.where(cells, nan, table)
+
+
 def _moves(rows: int, draws: int, seed: int) -> list[np.ndarray]:
     generator = np.random.default_rng(seed)
     return [generator.permutation(rows) for _ in range(draws)]
@@ -143,7 +151,7 @@ def _moves(rows: int, draws: int, seed: int) -> list[np.ndarray]:
 
 def _correlation(first: Array, second: Array) -> float:
     known = np.isfinite(first) & np.isfinite(second)
-    return _pearson(first[known], second[known])
+    return _correlated(first[known], second[known])
 
 
 def _pattern(table: Array) -> Array:
@@ -157,15 +165,14 @@ def _mean_correlation(first: Array, second: Array) -> float:
     known = np.isfinite(first) & np.isfinite(second)
     counts = known.sum(axis=1)
     means = [np.where(known, table, 0.0).sum(axis=1) / np.maximum(counts, 1) for table in (first, second)]
-    return _pearson(*(mean[counts > 0] for mean in means))
+    return _correlated(*(mean[counts > 0] for mean in means))
 
 
-def _pearson(first: Array, second: Array) -> float:
-    if len(first) < 3:
+def _correlated(first: Array, second: Array) -> float:
+    """Pearson's correlation; NaN for fewer than three pairs, and where one side does not vary."""
+    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return nan
-    first, second = first - first.mean(), second - second.mean()
-    size = sqrt(float(first @ first) * float(second @ second))
-    return float(first @ second) / size if size > 1e-12 else nan
+    return pearson(first, second)
 
 
 def _associated(
@@ -199,57 +206,46 @@ def _quantile(null: Array, percent: float) -> float:
 def _picks(first: Array, second: Array, moves: Sequence[np.ndarray], seed: int) -> Picks | None:
     """Choose by the first table for the second; None where no target has three sources that both know."""
     known = np.isfinite(first) & np.isfinite(second)
-    columns = np.flatnonzero(known.sum(axis=0) >= 3)
-    lost, popular, same, compared = [], [], 0, []
-    means = np.array([_mean_of(row) for row in first])
-    for column in columns:
-        rows = np.flatnonzero(known[:, column])
-        truth = second[rows, column]
-        room = float(truth.max() - truth.mean())
-        if room <= 1e-12:
-            continue
-        pick, favourite = first[rows, column].argmax(), np.nanargmax(means[rows])
-        lost.append(float(truth.max() - truth[pick]) / room)
-        popular.append(float(truth.max() - truth[favourite]) / room)
-        same += int(truth[pick] == truth.max())
-        compared.append(int(column))
-    if not compared:
+    columns = [
+        column
+        for column in np.flatnonzero(known.sum(axis=0) >= 3).tolist()
+        if np.ptp(second[known[:, column], column]) > 1e-12
+    ]
+    if not columns:
         return None
-    null = np.array([_loss_by(first[move], second, compared) for move in moves])
-    value = float(np.mean(lost))
+    filled, counts = np.where(np.isfinite(first), first, 0.0), np.isfinite(first).sum(axis=1)
+    means = filled.sum(axis=1) / np.maximum(counts, 1)
+    losses = _losses(first, second, columns)
+    permuted = (_losses(first[move], second, columns) for move in moves)
+    null = np.array([drawn[np.isfinite(drawn)].mean() for drawn in permuted if np.isfinite(drawn).any()])
     return Picks(
-        targets=len(compared),
-        same=same,
-        lost=_over_targets(lost, seed),
-        chance=_quantile(null[np.isfinite(null)], 5),
-        p=(1 + int((null <= value + 1e-12).sum())) / (1 + len(null)),
-        popular=_over_targets(popular, seed),
+        targets=len(columns),
+        same=int((losses == 0).sum()),
+        lost=_over_targets(losses, seed),
+        chance=_quantile(null, 5),
+        p=(1 + int((null <= losses.mean() + 1e-12).sum())) / (1 + len(null)),
+        popular=_over_targets(_losses(np.where(known, means[:, None], nan), second, columns), seed),
     )
 
 
-def _mean_of(row: Array) -> float:
-    return float(row[np.isfinite(row)].mean()) if np.isfinite(row).any() else -np.inf
+def _losses(first: Array, second: Array, columns: Sequence[int]) -> Array:
+    """What the first table's best source loses in the second on some targets, as share of best less average.
 
-
-def _loss_by(first: Array, second: Array, columns: Sequence[int]) -> float:
-    """Mean loss over some targets when the first table chooses among the rows that both know."""
-    values = []
-    for column in columns:
+    Among the sources that both know; NaN where these do not differ, as a permuted table may have it.
+    """
+    losses = np.full(len(columns), nan)
+    for place, column in enumerate(columns):
         rows = np.flatnonzero(np.isfinite(first[:, column]) & np.isfinite(second[:, column]))
-        if len(rows) < 2:
-            continue
-        truth = second[rows, column]
-        room = float(truth.max() - truth.mean())
-        if room > 1e-12:
-            values.append(float(truth.max() - truth[first[rows, column].argmax()]) / room)
-    return float(np.mean(values)) if values else nan
+        if len(rows) and np.ptp(truth := second[rows, column]) > 1e-12:
+            picked = truth[first[rows, column].argmax()]
+            losses[place] = (truth.max() - picked) / (truth.max() - truth.mean())
+    return losses
 
 
-def _over_targets(values: Sequence[float], seed: int) -> Interval:
-    """Mean with a bootstrap interval over targets."""
-    sample = np.asarray(values)
-    drawn = np.random.default_rng(seed).integers(0, len(sample), (2_000, len(sample)))
-    return resampled_interval(float(sample.mean()), sample[drawn].mean(axis=1), n=len(sample), low=0.0)
+def _over_targets(losses: Array, seed: int) -> Interval:
+    """Mean loss with a bootstrap interval over targets."""
+    (low,), (high,) = bootstrap_interval(losses[None], seed=seed)
+    return Interval(float(losses.mean()), float(max(low, 0.0)), float(high))
 
 
 def _traits(

@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 
 from traitmap.analysis import comparison_words
 from traitmap.analysis.agreement import Agreement, agreement
-from traitmap.analysis.explanation.families import variations_of, without_variations
+from traitmap.analysis.explanation.families import variations_of
 from traitmap.analysis.traits.decompose import decompose
 from traitmap.analysis.verdicts import UNCLEAN, Kind, Verdicts
 from traitmap.errors import MatrixError
 from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.reading import SIGNIFICANT, Reading, read
-from traitmap.matrix.record import Array, TransferMatrix
+from traitmap.matrix.record import Array, Cell, TransferMatrix
 from traitmap.matrix.statistics import (
     Estimate,
     Interval,
@@ -138,8 +138,8 @@ class Comparison:
 
     @property
     def differing(self) -> tuple[ComparedCell, ...]:
-        """Transfers whose gain is not the same in two runs, the surest first."""
-        unlike = [cell for cell in self.transfers if cell.q_differs < SIGNIFICANT]
+        """Clean transfers whose gain is not the same in two runs, the surest first."""
+        unlike = [cell for cell in self.transfers if cell.q_differs < SIGNIFICANT and cell.clean]
         return tuple(sorted(unlike, key=lambda cell: cell.q_differs))
 
     @property
@@ -238,11 +238,13 @@ class _Tested:
 
 def _cell(sides: Sequence[Side], readings: Sequence[Reading], source: str, target: str) -> _Tested:
     """One transfer in every run."""
-    views = [reading.targets[reading_place(reading, target)] for reading in readings]
-    verdicts = [side.verdicts.of(source, target) for side in sides]
+    columns = [side.matrix.targets.index(target) for side in sides]
+    views = [reading.targets[column] for reading, column in zip(readings, columns, strict=True)]
     pooled = [
-        reading.cells[reading.sources.index(source)][reading_place(reading, target)] for reading in readings
+        reading.cells[reading.sources.index(source)][column]
+        for reading, column in zip(readings, columns, strict=True)
     ]
+    verdicts = [side.verdicts.of(source, target) for side in sides]
     measured = [cell.status != "predicted" for cell in pooled]
     gains = tuple(
         Interval(cell.gain * view.factor, cell.gain_low * view.factor, cell.gain_high * view.factor)
@@ -254,7 +256,7 @@ def _cell(sides: Sequence[Side], readings: Sequence[Reading], source: str, targe
     one_unit = len(metrics) < 2 and len({view.factor for view in views}) == 1
     reason = "" if one_unit else f"other metrics: {', '.join(sorted(metrics)) or 'shares and points'}"
     pairs = [
-        ((first, second), *_difference(sides[first], sides[second], source, target))
+        ((first, second), *_difference(sides[first], sides[second], pooled[first], pooled[second]))
         for first, second in combinations(range(len(sides)), 2)
         if one_unit and gains[first].known and gains[second].known
     ]
@@ -297,16 +299,16 @@ def _cell(sides: Sequence[Side], readings: Sequence[Reading], source: str, targe
 _NOTHING = ((0, 1), Estimate(nan, nan, nan), False, 0)
 
 
-def reading_place(reading: Reading, target: str) -> int:
-    """The place of a target in a reading."""
-    return next(place for place, view in enumerate(reading.targets) if view.name == target)
+def _difference(first: Side, second: Side, before: Cell, after: Cell) -> tuple[Estimate, bool, int]:
+    """Gain in the second run less that in the first, in the matrix's unit; whether paired; how many items.
 
-
-def _difference(first: Side, second: Side, source: str, target: str) -> tuple[Estimate, bool, int]:
-    """Gain in the second run less that in the first, in the matrix's unit; whether paired; how many items."""
+    before, after: the cell in each. Without items they are independent, with the errors of their intervals.
+    """
+    source, target = before.source, before.target
     earlier, later = (_scores(side, source, target) for side in (first, second))
     if earlier is None or later is None:
-        return _apart(first, second, source, target), False, 0
+        errors = [error_of_width(cell.gain_high - cell.gain_low) for cell in (before, after)]
+        return Estimate(after.gain - before.gain, hypot(*errors), inf), False, 0
     scores = [earlier, later]
     places = _common_items(first, second, target)
     paired = places is not None
@@ -344,16 +346,6 @@ def _scores(side: Side, source: str, target: str) -> Array | None:
         return None
     rows = scores[[0, 1 + side.matrix.sources.index(source)]]
     return rows if np.isfinite(rows).all(axis=(0, 1)).sum() > 1 else None
-
-
-def _apart(first: Side, second: Side, source: str, target: str) -> Estimate:
-    """From what the two tables say of the cell: independent, with the errors behind their intervals."""
-    numbers = []
-    for side in (first, second):
-        cell = read(side.matrix).cells[side.matrix.sources.index(source)][side.matrix.targets.index(target)]
-        numbers.append((cell.gain, error_of_width(cell.gain_high - cell.gain_low)))
-    (earlier, earlier_error), (later, later_error) = numbers
-    return Estimate(later - earlier, hypot(earlier_error, later_error), inf)
 
 
 def _common_items(
@@ -422,6 +414,7 @@ def _agreements(
     own = np.array([[cell.in_domain for cell in row] for row in grid], bool).reshape(
         len(originals), len(targets)
     )
+    unclean = np.array([[not cell.clean for cell in row] for row in grid], bool).reshape(own.shape)
     tables = _effects(sides, grid, own)
     fitted = [_loadings(side.matrix, originals, targets, seed) for side in sides]
     agreements = []
@@ -433,6 +426,7 @@ def _agreements(
                 tables[first],
                 tables[second],
                 own,
+                unclean,
                 places=(first, second),
                 loadings=both,
                 supported=(0 if earlier is None else earlier[2], 0 if later is None else later[2]),
@@ -457,7 +451,7 @@ def _effects(
     without_base = np.any([~np.isfinite(table).any(axis=0) for table in gains], axis=0)
     tables = []
     for side, table in zip(sides, gains, strict=True):
-        part = _part(side.matrix, [row[0].source for row in grid], [cell.target for cell in grid[0]])
+        part = side.matrix.part([row[0].source for row in grid], [cell.target for cell in grid[0]])
         scores = np.where(own | part.predicted, np.nan, part.values)
         counts = np.isfinite(scores).sum(axis=0)
         means = np.nansum(scores, axis=0) / np.maximum(counts, 1)
@@ -470,36 +464,10 @@ def _loadings(
 ) -> tuple[tuple[str, ...], Array, int] | None:
     """Targets, their loadings (T, C) and how many components count as traits; None where there are none."""
     try:
-        traits = decompose(_part(without_variations(matrix), sources, targets), n_bootstrap=0, seed=seed)
+        traits = decompose(matrix.part(sources, targets), n_bootstrap=0, seed=seed)
     except MatrixError:
         return None
     return traits.targets, traits.loadings, traits.n_components["used"]
-
-
-def _part(matrix: TransferMatrix, sources: Sequence[str], targets: Sequence[str]) -> TransferMatrix:
-    """The matrix of some of its sources and targets."""
-    rows = [matrix.sources.index(name) for name in sources]
-    columns = [matrix.targets.index(name) for name in targets]
-
-    def of_targets(numbers: Array | None) -> Array | None:
-        return None if numbers is None else numbers[columns]
-
-    return replace(
-        matrix,
-        sources=tuple(sources),
-        targets=tuple(targets),
-        values=matrix.values[np.ix_(rows, columns)],
-        baseline=matrix.baseline[columns],
-        cells=tuple(cell for cell in matrix.cells if cell.source in sources and cell.target in targets),
-        base_cells=tuple(cell for cell in matrix.base_cells if cell.target in targets),
-        item_scores={
-            name: matrix.item_scores[name][[0, *(1 + row for row in rows)]]
-            for name in targets
-            if name in matrix.item_scores
-        },
-        chance=of_targets(matrix.chance),
-        majority=of_targets(matrix.majority),
-    )
 
 
 def _on_shared_targets(

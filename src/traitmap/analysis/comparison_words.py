@@ -9,6 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from traitmap.analysis.verdicts import GLYPHS
+from traitmap.matrix.reading import SIGNIFICANT
 from traitmap.matrix.statistics import detectable, error_of_width
 from traitmap.table import Entry, Row, Table, to_notebook
 from traitmap.wording import (
@@ -28,13 +29,12 @@ from traitmap.wording import (
 if TYPE_CHECKING:
     from traitmap.analysis.agreement import Agreement, Association, Picks
     from traitmap.analysis.comparison import ComparedCell, Comparison, Outcome
-    from traitmap.matrix.statistics import Interval
+    from traitmap.matrix.reading import SIGNIFICANT
+from traitmap.matrix.statistics import Interval
 
-NAMED = 3  # cells that a line names
+NAMED = 2  # cells that a line names
 MOST_ROWS = 20  # of the table of cells
-MOST_PAIRS = 3  # agreements that the lines speak of; the table has all
 MOST_CONDITIONS = 12
-SIGNIFICANT = 0.05
 
 
 def lines(comparison: Comparison) -> list[tuple[str, str]]:
@@ -87,28 +87,24 @@ def _differs(comparison: Comparison) -> str:
     paired = sum(cell.paired for cell in tested)
     text = f"{len(differing)} of {len(tested)} are not the same beyond noise"
     text += f", {opposite} of them of opposite sign" if opposite else ""
-    text += (
-        " (on the same items)"
-        if paired == len(tested)
-        else f" ({paired} on the same items)"
-        if paired
-        else ""
-    )
+    if unclean := sum(cell.q_differs < SIGNIFICANT and not cell.clean for cell in tested):
+        text += f", {unclean} more are something else than skill"
+    if paired:
+        text += f" ({'' if paired == len(tested) else f'{paired} '}on the same items)"
     if differing:
         text += ": " + "; ".join(
-            f"{_place(cell)} {' against '.join(signed(gain.value, cell.digits) for gain in cell.gains)}"
-            f"{_unit(cell)}"
+            f"{_place(cell)} {' against '.join(signed(gain.value, cell.digits) for gain in cell.gains)}, "
+            f"differing by {estimate(cell.difference, cell.digits)}{_unit(cell)}"
             for cell in differing[:NAMED]
         )
         text += f" and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
-    else:
-        errors = [
-            error_of_width(cell.difference.high - cell.difference.low)
-            for cell in tested
-            if cell.unit == "points" and isfinite(cell.difference.low)
-        ]
-        if errors:
-            text += f"; differences under {plain(detectable(median(errors)))} points mostly go unseen"
+    elif errors := [
+        error_of_width(cell.difference.high - cell.difference.low)
+        for cell in tested
+        if cell.unit == "points" and isfinite(cell.difference.low)
+    ]:
+        effect = plain(detectable(median(errors)))
+        text += f"; the minimal detectable difference is {effect} points (80 % power, median cell)"
     if min(comparison.seeds, default=0) == 1:
         text += "; with 1 seed a difference may be of the training's noise"
     return text
@@ -116,7 +112,7 @@ def _differs(comparison: Comparison) -> str:
 
 def _cells(cells: Sequence[ComparedCell]) -> str:
     named = "; ".join(
-        f"{_place(cell)} {', '.join(signed(gain.value, cell.digits) for gain in cell.gains)}{_unit(cell)}"
+        f"{_place(cell)} {', '.join(estimate(gain, cell.digits) for gain in cell.gains)}{_unit(cell)}"
         for cell in cells[:NAMED]
     )
     return named + (f" and {len(cells) - NAMED} more" if len(cells) > NAMED else "")
@@ -167,7 +163,7 @@ def _association(measure: Association) -> str:
     value = f"r = {plain(measure.value.value, 2)}"
     if isfinite(measure.value.low):
         value += f" {interval(measure.value.low, measure.value.high, 2)}"
-    return f"{value} (mixed-up sources reach {plain(measure.chance, 2)}, {related('p', measure.p)})"
+    return f"{value} (permuted sources reach {plain(measure.chance, 2)}, {related('p', measure.p)})"
 
 
 def _traits(pair: Agreement) -> str:
@@ -206,10 +202,13 @@ def _picks(comparison: Comparison) -> str:
 
 
 def _loss(picks: Picks) -> str:
-    low, high = picks.lost.low, picks.lost.high
-    band = f" [{100 * low:.0f}, {100 * high:.0f}]" if isfinite(low) and isfinite(high) else ""
-    popular = share(picks.popular.value)
-    return f"{share(picks.lost.value)}{band} ({related('p', picks.p)}; its most popular source {popular})"
+    popular = _percent(picks.popular)
+    return f"{_percent(picks.lost)} ({related('p', picks.p)}; its most popular source {popular})"
+
+
+def _percent(loss: Interval) -> str:
+    band = f" [{100 * loss.low:.0f}, {100 * loss.high:.0f}]" if isfinite(loss.low) else ""
+    return share(loss.value) + band
 
 
 def _changed(comparison: Comparison) -> str:
@@ -320,7 +319,7 @@ def agreement_table(comparison: Comparison) -> Table:
             "gains: each target's in units of its own; pattern: beyond means of sources and targets; "
             "sources: their mean gains; components: mean cosine of the spaces of components; pick loses: "
             "by the first run's best source in the second, of what its best has over the average. * beyond "
-            "mixed-up sources (targets for components), p < .05."
+            "permuted sources (targets for components), p < .05."
         ],
     )
 
@@ -334,7 +333,7 @@ def _entry(measure: Association) -> Entry:
 def _loss_entry(picks: Picks | None) -> Entry:
     if picks is None:
         return Entry(UNKNOWN)
-    return Entry(share(picks.lost.value), mark=_star(picks.p), value=picks.lost.value)
+    return Entry(_percent(picks.lost), mark=_star(picks.p), value=picks.lost.value)
 
 
 def _star(p: float) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
@@ -123,6 +123,36 @@ class TransferMatrix:
             if origin == "known" and (target in metrics or not higher):
                 known.setdefault(target, higher)
         return known
+
+    def part(
+        self, sources: Sequence[str] | None = None, targets: Sequence[str] | None = None
+    ) -> TransferMatrix:
+        """The matrix of some of its sources and targets, in the order in which they are named; None: all.
+
+        The very same record where nothing is left out. ValueError for a name that it does not have.
+        """
+        sources = self.sources if sources is None else tuple(sources)
+        targets = self.targets if targets is None else tuple(targets)
+        if (sources, targets) == (self.sources, self.targets):
+            return self
+        rows = [self.sources.index(name) for name in sources]
+        columns = [self.targets.index(name) for name in targets]
+        return replace(
+            self,
+            sources=sources,
+            targets=targets,
+            values=self.values[np.ix_(rows, columns)],
+            baseline=self.baseline[columns],
+            cells=tuple(cell for cell in self.cells if cell.source in sources and cell.target in targets),
+            base_cells=tuple(cell for cell in self.base_cells if cell.target in targets),
+            item_scores={  # the base is the first row
+                name: scores[[0, *(1 + row for row in rows)]]
+                for name, scores in self.item_scores.items()
+                if name in targets
+            },
+            chance=None if self.chance is None else self.chance[columns],
+            majority=None if self.majority is None else self.majority[columns],
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Long table: one row per cell, the fields of ``Cell`` as columns.

@@ -122,17 +122,7 @@ def without_variations(matrix: TransferMatrix) -> TransferMatrix:
 
 def without_sources(matrix: TransferMatrix, names: Collection[str]) -> TransferMatrix:
     """The matrix of all sources but those named; the very same record where none is."""
-    if not names:
-        return matrix
-    others = [i for i, name in enumerate(matrix.sources) if name not in names]
-    rows = [0, *(1 + i for i in others)]  # the base is the first row of item scores
-    return replace(
-        matrix,
-        sources=tuple(matrix.sources[i] for i in others),
-        values=matrix.values[others],
-        cells=tuple(cell for cell in matrix.cells if cell.source not in names),
-        item_scores={target: scores[rows] for target, scores in matrix.item_scores.items()},
-    )
+    return matrix.part([name for name in matrix.sources if name not in names])
 
 
 def doses_of(matrix: TransferMatrix) -> dict[tuple[str, str, str], dict[float, str]]:

@@ -482,16 +482,6 @@ def with_base(matrix: TransferMatrix, values: Values) -> tuple[TransferMatrix, l
 
 
 def _columns(matrix: TransferMatrix, keep: Sequence[int]) -> TransferMatrix:
-    """The matrix with some of its targets: values, base and cells."""
-    names = tuple(matrix.targets[t] for t in keep)
-    return replace(
-        matrix,
-        targets=names,
-        values=matrix.values[:, list(keep)],
-        baseline=matrix.baseline[list(keep)],
-        cells=tuple(cell for cell in matrix.cells if cell.target in names),
-        base_cells=tuple(cell for cell in matrix.base_cells if cell.target in names),
-        item_scores={},
-        chance=None,
-        majority=None,
-    )
+    """The matrix with some of its targets: values, base and cells, without items."""
+    part = matrix.part(targets=[matrix.targets[t] for t in keep])
+    return replace(part, item_scores={}, chance=None, majority=None)
