@@ -76,7 +76,7 @@ def test_adapters_and_a_merged_model_stand_beside_one_base(adapters: Path, tmp_p
     assert [bool(suite.findall("testcase/failure")) for suite in suites] == [False, True, False]
     assert "### damaged" in summary.read_text()
     page = (tmp_path / "audit-harmless" / "audit.html").read_text()
-    assert "<script" not in page
+    assert page.count("<script") == 1  # the one that the page's policy names
     # the same again computes nothing, and tells the same
     again, out = audited(*rows, *FEW, "-o", tmp_path, "--json")
     assert json.loads(out)["rows"][1]["words"] == record["rows"][1]["words"]

@@ -258,7 +258,7 @@ def test_every_form_says_the_same_and_nothing_in_it_can_run(several):
     page = audit_page(several)
     assert "<a>" not in page
     assert "&lt;a&gt;" in page
-    assert "<script" not in page
+    assert page.count("<script") == 1  # the one that the page's policy names
     markdown = audit_markdown(several)
     suites = ElementTree.fromstring(audit_junit(several))
     failures = suites.findall("testsuite/testcase/failure")

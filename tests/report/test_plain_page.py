@@ -9,7 +9,7 @@ import re
 import pytest
 
 from traitmap.errors import UserError
-from traitmap.report.plain_page import Section, plain_page, write_page
+from traitmap.report.plain_page import plain_page, table_section, write_page
 from traitmap.table import Entry, Table
 
 HOSTILE = "<script>alert(1)</script>"
@@ -20,9 +20,8 @@ def page(name: str = "a") -> str:
         "Gains", ["transfer", name], [[Entry(name), Entry("-1.5", mark="*", value=-1.5)]], ["A note."]
     )
     empty = Table("Zilch", ["one"], [])
-    return plain_page(
-        name, "What it is.", [("HOLDS", f"1 of 2: {name}")], [Section("Gains", table), Section("No", empty)]
-    )
+    sections = [table_section("Gains", table), table_section("No", empty)]
+    return plain_page(name, "What it is.", [("HOLDS", f"1 of 2: {name}")], sections)
 
 
 def test_names_cannot_run() -> None:

@@ -106,7 +106,7 @@ class Answer:
     by_target: in the order of the matrix. by_source: the ones that help most and hurt least first.
     gains, losses: how many transfers beyond noise are of which kind; within_noise, unknown: the others.
     lifts, harms: clean ones, strongest first. unclean: gains and losses that are something else.
-    smallest: gain in points that would be seen four times in five, median of the cells; NaN where unknown.
+    smallest: minimal detectable gain in points (80 % power), median of the cells; NaN where unknown.
     doubts: what cannot be told, most serious first, in sentences. conditions: of the matrix.
     """
 

@@ -13,7 +13,7 @@ cannot tell     no such loss, but one of that size is not excluded either; or so
 changed         clear changes, none of them such a loss
 no change seen  none; then all that was asked lies within ``reach``, the end of the widest interval
 
-``needed`` items of a task would show a loss of ``fail_on`` points four times in five.
+``needed`` items of a task make a loss of ``fail_on`` points the minimal detectable effect (80 % power).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Question:
         return max(end, 0.0) if isfinite(end) else nan
 
     def items_to_see(self, loss: float) -> int | None:
-        """Items at which a loss of so many points is clear four times in five; None where unknown."""
+        """Items at which a loss of so many points is clear with 80 % power; None where unknown."""
         if self.unit != "points" or not isfinite(self.smallest) or loss <= 0:
             return None
         return ceil(self.n * (self.smallest / loss) ** 2)
@@ -107,7 +107,7 @@ class Question:
     def items_to_settle(self, loss: float) -> int | None:
         """Items at which a loss of so many points would be excluded, or be clear, were the change as it is.
 
-        At least as many as show such a loss four times in five; None where unknown.
+        At least as many as show such a loss with 80 % power; None where unknown.
         """
         power = self.items_to_see(loss)
         if power is None or not isfinite(self.worst):

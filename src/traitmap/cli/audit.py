@@ -95,17 +95,18 @@ def audit(
         _print_plan(rows, settings, as_json)
         return
     from traitmap.report import audit as reports
+    from traitmap.report.plain_page import write_page
 
     with shown_progress() as listener:
         done = api.audit(
             rows, **settings, fail_on=float(match[1]) if match[1] else None, atlas=atlas, drift=drift,
             listener=listener, tell=lambda line: tell(f"! {line}"),
         )  # fmt: skip
-    page = reports.write_audit_page(done, Path(done.folder) / "audit.html")
+    page = write_page(Path(done.folder) / "audit.html", reports.audit_page(done))
     if junit is not None:
-        reports.write_text(junit, reports.audit_junit(done))
+        write_page(junit, reports.audit_junit(done))
     if markdown is not None:
-        reports.write_text(markdown, reports.audit_markdown(done), append=True)
+        write_page(markdown, reports.audit_markdown(done), append=True)
     if card is not None:
         from traitmap.exports.model_card import update_card
 

@@ -6,27 +6,27 @@ All four say the same of the same record; none computes anything.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
-from html import escape
+from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
 from xml.etree import ElementTree
 
 from traitmap.analysis.audit import LOSS_SHOWN, Audit, AuditRow, ChangedItem, Question
-from traitmap.errors import UserError
-from traitmap.report.chart import themed
-from traitmap.report.page import TEMPLATES
-from traitmap.runs.files import write_output
-from traitmap.table import Column, Entry, Table, to_csv, to_html
-from traitmap.wording import clean, counted, estimate, in_time, interval, plain, sentence, signed
+from traitmap.report.plain_page import Listing, Section, plain_page, table_section
+from traitmap.table import Column, Entry, Table, to_csv
+from traitmap.wording import (
+    clean,
+    counted,
+    escaped_markdown,
+    estimate,
+    in_time,
+    interval,
+    plain,
+    sentence,
+    signed,
+)
 
 LINES = 25  # of a terminal, at most
-# What the report's style sheet does not have: no bar above the title, lists with marks, texts from the left.
-_STYLE = """
-main { padding-top: 2rem; } main p { margin: .5rem 0; } main h3 { margin: 1.2rem 0 .3rem; }
-main ul { margin: .5rem 0 1rem 1.2rem; list-style: disc; }
-.texts td, td:last-child { text-align: left; }
-"""
 _HEAD = 9  # characters of a line's heading
 _TOLD = {
     "better": "better",
@@ -67,7 +67,7 @@ def seen_in_words(audit: Audit, row: AuditRow) -> str:
     loss = audit.fail_on or LOSS_SHOWN
     ends = f"{plain(min(known))} to {plain(max(known))}" if len(known) > 1 else plain(known[0])
     needed = f"; a loss of {plain(loss)} takes up to {row.needed:,} items a task" if row.needed else ""
-    return f"smallest change seen four times in five: {ends} points{needed}"
+    return f"minimal detectable effect (80 % power): {ends} points{needed}"
 
 
 def cost_in_words(audit: Audit) -> str:
@@ -92,10 +92,13 @@ def _form(row: AuditRow) -> str:
     for question in row.questions:
         if question.kind != "format":
             continue
+        change = question.change
         if question.name == "length":
-            parts.append(f"length x{plain(2**question.change.value, 2)}")
-        elif question.change.known:
-            parts.append(f"{question.name} {plain(question.after, 0)} % (base {plain(question.before, 0)})")
+            times, low, high = (plain(2**end, 2) for end in (change.value, change.low, change.high))
+            parts.append(f"length x{times} [{low}, {high}]")
+        elif change.known:
+            ends = f"{plain(question.before, 0)} % -> {plain(question.after, 0)} %"
+            parts.append(f"{question.name} {ends} ({estimate(change, 0)} points)")
     return ", ".join(parts)
 
 
@@ -221,14 +224,14 @@ def audit_csv(audit: Audit) -> str:
 def audit_markdown(audit: Audit) -> str:
     """A summary for a pull request or a model card: verdicts, clear changes, harms, what could be seen."""
     lines = [
-        f"## Audit against {clean(audit.base)}: {audit.verdict}",
+        f"## Audit against {escaped_markdown(audit.base)}: {audit.verdict}",
         "",
         f"{asked(audit)}. {cost_in_words(audit)}.",
     ]
     if audit.keep:
         lines += ["", f"**{sentence(audit.keep)}**"]
     for row in audit.rows:
-        lines += ["", f"### {clean(row.name)}", "", f"**{sentence(row.words)}**", ""]
+        lines += ["", f"### {escaped_markdown(row.name)}", "", f"**{sentence(row.words)}**", ""]
         lines += [f"- {sentence(finding.words)}" for finding in row.findings]
         clear = row.clear("worse", "better", "changed")
         if clear:
@@ -238,7 +241,7 @@ def audit_markdown(audit: Audit) -> str:
                 "|---|---|---|---|---|---|",
             ]
             lines += [
-                f"| {_cell(q.name)} | {plain(q.before, q.digits)} | {plain(q.after, q.digits)} "
+                f"| {escaped_markdown(q.name)} | {plain(q.before, q.digits)} | {plain(q.after, q.digits)} "
                 f"| {estimate(q.change, q.digits)}{_unit(q)} | {q.n:,} | {q.called} |"
                 for q in clear
             ]
@@ -249,10 +252,6 @@ def audit_markdown(audit: Audit) -> str:
     if left_out:
         lines += ["", f"Not asked: {left_out}."]
     return "\n".join([*lines, "", "Measured with traitmap audit.", ""])
-
-
-def _cell(text: str) -> str:
-    return clean(text).replace("|", "\\|")
 
 
 def audit_junit(audit: Audit) -> str:
@@ -286,81 +285,41 @@ def audit_junit(audit: Audit) -> str:
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def write_text(path: Path, text: str, *, append: bool = False) -> Path:
-    """Write a file that the user named, or add to it; UserError where that cannot be done."""
-    try:
-        before = path.read_text(encoding="utf-8") if append and path.is_file() else ""
-        return write_output(path, before + text)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be written: {error}. Give a file in a folder of yours.") from error
-
-
 # The page.
 
 
-def write_audit_page(audit: Audit, path: Path) -> Path:
-    """Write the page; UserError where it cannot be written."""
-    return write_text(path, audit_page(audit))
-
-
 def audit_page(audit: Audit) -> str:
-    """One self-contained HTML page without a script. All texts are escaped; nothing is fetched."""
-    style = themed((TEMPLATES / "report.css").read_text(encoding="utf-8")) + _STYLE
-    body = [
-        f"<h1>{_text(audit.name)}: {_text(audit.verdict)}</h1>",
-        f'<p class="lead">{_text(sentence(f"{asked(audit)}, against {audit.base}"))}</p>',
-        f"<p>{_text(sentence(cost_in_words(audit)))}</p>",
-    ]
-    if audit.keep:
-        body.append(f"<p><strong>{_text(sentence(audit.keep))}</strong></p>")
-    if len(audit.rows) > 1:
-        body.append(to_html(rows_table(audit)))
-    for row in audit.rows:
-        body += _row_section(audit, row)
-    if audit.left_out or audit.notes:
-        body.append("<section><h2>To know</h2>")
-        told = [f"{name} was not asked: {reason}" for name, reason in audit.left_out.items()]
-        body += [_listed([*told, *audit.notes]), "</section>"]
-    return "\n".join(
-        [
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src '
-            "'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'\">",
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            f'<title>{_text(audit.name)} · traitmap</title>\n<link rel="icon" href="data:,">',
-            f"<style>{style}</style>\n</head>\n<body>\n<main>",
-            *body,
-            "</main>\n</body>\n</html>\n",
-        ]
+    """One self-contained HTML page. All texts are escaped; nothing is fetched."""
+    lines = [("VERDICT", audit.verdict), ("ASKED", f"{asked(audit)}, against {audit.base}")]
+    lines += [("KEEP", audit.keep)] if audit.keep else []
+    sections = [table_section("Rows", rows_table(audit))] if len(audit.rows) > 1 else []
+    sections += [_row_section(audit, row) for row in audit.rows]
+    left_out = [f"{name} was not asked: {reason}" for name, reason in audit.left_out.items()]
+    sections.append(Section("To know", "To know", [*left_out, *audit.notes]))
+    return plain_page(
+        title=f"{audit.name}: {audit.verdict}",
+        lead="What each row changed, beside its base on the same items.",
+        lines=[*lines, ("COST", cost_in_words(audit))],
+        sections=sections,
     )
 
 
-def _row_section(audit: Audit, row: AuditRow) -> list[str]:
-    parts = [f"<section><h2>{_text(row.name)}</h2>", f"<p><strong>{_text(sentence(row.words))}</strong></p>"]
+def _row_section(audit: Audit, row: AuditRow) -> Section:
+    parts: list[str | Listing | Table] = [row.words]
     if row.findings:
-        parts.append(_listed([finding.words for finding in row.findings]))
-    parts += [to_html(questions_table(row)), f"<p>{_text(sentence(seen_in_words(audit, row)))}</p>"]
-    for head, told in (
+        parts.append(Listing("What it did", [finding.words for finding in row.findings]))
+    parts += [questions_table(row), seen_in_words(audit, row)]
+    for head, texts in (
         ("Drift (95 % intervals over texts)", row.drift),
         ("Do the safety tasks agree?", row.agreement),
         ("Known traits that it moved along", row.traits),
         ("Test items in the training data", row.overlap),
         ("What lies beside it (shown as found, not measured here)", row.beside),
     ):
-        if told:
-            parts += [f"<h3>{_text(head)}</h3>", _listed(told)]
+        if texts:
+            parts.append(Listing(head, texts))
     if row.items:
         columns = ["target", "asked", "right", "base answered", "now"]
         rows = [[item.target, item.text, item.gold, item.before, item.after] for item in row.items]
-        table = to_html(Table("what was asked, its end where it is long", columns, rows))
-        parts += ["<h3>Items that changed most</h3>", f'<div class="texts">{table}</div>']
-    return [*parts, "</section>"]
-
-
-def _listed(texts: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{_text(sentence(text))}</li>' for text in texts)}</ul>"
-
-
-def _text(text: str) -> str:
-    return escape(clean(text))
+        parts.append(Table("Items that changed most (of long ones the end)", columns, rows))
+    return Section(row.name, row.name, parts)

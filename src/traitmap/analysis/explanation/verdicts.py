@@ -206,7 +206,7 @@ def _asymmetry(found: Asymmetry, unit: str) -> list[str]:
             if found.p < 0.05
             else "cannot tell whether one direction goes with the other"
         )
-        seen = f"; {found.detectable:.2f} would have been seen four times in five"
+        seen = f"; the minimal detectable effect is {found.detectable:.2f} (80 % power)"
         sentences.append(
             f"Reciprocity: {verdict}; r {_standard(found.reciprocity)}, {related('p', found.p)}"
             f"{_resting(found.rests_on)}"
