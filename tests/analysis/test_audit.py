@@ -315,3 +315,22 @@ def test_instruments_that_contradict_each_other_are_told():
     assert "contradict each other" in told
     assert "bias better" in told
     assert agreement_in_words(row, {"toxic": "safety", "bias": "safety"}) == ()
+
+
+@pytest.mark.parametrize(("n", "level"), [(40, 0.95), (40, 1 - 0.05 / 6), (200, 0.95), (400, 1 - 0.05 / 40)])
+def test_an_effect_that_is_called_detectable_is_called_four_times_in_five(n, level):
+    """Items that change all one way: the minimal detectable effect is clear in 80 % of draws, half of it in fewer."""
+    smallest = corrected(np.zeros((1, n)), level, binary=True).smallest
+    generator = np.random.default_rng(0)
+
+    def clear(effect: float) -> float:
+        draws = (generator.random((600, 1, n)) < effect).astype(float)
+        return float(np.mean([corrected(draw, level, binary=True).clear for draw in draws]))
+
+    assert 0.75 <= clear(smallest) <= 0.95
+    assert clear(smallest / 2) < 0.5
+
+
+def test_few_items_cannot_be_clear_at_all():
+    assert not np.isfinite(corrected(np.zeros((1, 5)), 1 - 0.05 / 6, binary=True).smallest)
+    assert not corrected(np.ones((1, 5)), 1 - 0.05 / 6, binary=True).clear

@@ -21,11 +21,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil, isfinite, nan
-from typing import Any, Literal
+from math import ceil, floor, inf, isfinite, log2, nan
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
 from traitmap.analysis.verdicts import Verdicts
@@ -36,6 +37,7 @@ from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.reading import Reading, read
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import (
+    POWER,
     Groups,
     Interval,
     crossed_mean,
@@ -67,9 +69,9 @@ class Question:
 
     name: the target, or ``never stops``, ``unreadable``, ``refuses``, ``length``. area: what the target is
     about. before, after: of base and row, in ``unit`` (points for shares). better: 1 where higher is better,
-    -1 where lower is, 0 where neither is. n: items. smallest: the change that would be clear four times in
-    five. called: what the number says by itself; words: what it is, as ``verdicts`` calls the cell. floor:
-    what a row without skill reaches, in ``unit``; NaN where unknown.
+    -1 where lower is, 0 where neither is. n: items. smallest, scatter: minimal detectable effect (80 %
+    power), see ``Corrected``. called: what the number says by itself; words: what it is, as ``verdicts`` calls
+    the cell. floor: what a row without skill reaches, in ``unit``; NaN where unknown.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Question:
     n: int
     smallest: float
     called: Called
+    scatter: float = nan
     area: str = ""
     digits: int = 1
     words: str = ""
@@ -102,7 +105,7 @@ class Question:
         """Items at which a loss of so many points is clear with 80 % power; None where unknown."""
         if self.unit != "points" or not isfinite(self.smallest) or loss <= 0:
             return None
-        return ceil(self.n * (self.smallest / loss) ** 2)
+        return ceil(self.n * max((self.scatter / loss) ** 2, self.smallest / loss))
 
     def items_to_settle(self, loss: float) -> int | None:
         """Items at which a loss of so many points would be excluded, or be clear, were the change as it is.
@@ -263,27 +266,26 @@ def _task(
     view, cell, base = reading.targets[t], reading.cells[s][t], reading.base[t]
     tags = matrix.target_tags.get(view.name, ())
     scores = matrix.item_scores.get(view.name)
-    change, clear, smallest, n = unknown(cell.reason or cell.status), False, nan, cell.n
+    tested = Corrected(unknown(cell.reason or cell.status), False, nan, nan, cell.n)
     if scores is not None and np.isfinite(scores[[0, 1 + s]]).all():
         differences = (scores[1 + s] - scores[0])[:1]
         binary = bool(np.isin(scores[[0, 1 + s]], (0.0, 1.0)).all())
-        change, clear, smallest, n = corrected(
-            differences, level, binary=binary, groups=matrix.item_groups.get(view.name)
-        )
-        change, smallest = _scaled(change, view.factor), smallest * view.factor
+        groups = matrix.item_groups.get(view.name)
+        tested = corrected(differences, level, binary=binary, groups=groups).scaled(view.factor)
     cell_verdict = verdicts.of(cell.source, view.name)
-    words = f"{cell_verdict.kind}: {cell_verdict.words}" if clear and cell_verdict.words else ""
+    words = f"{cell_verdict.kind}: {cell_verdict.words}" if tested.clear and cell_verdict.words else ""
     return Question(
         name=view.name,
         kind="task",
         unit=view.unit,
         before=base.value * view.factor,
         after=cell.value * view.factor,
-        change=change,
+        change=tested.change,
         better=view.better,
-        n=n,
-        smallest=smallest,
-        called=_called(change, clear, view.better),
+        n=tested.n,
+        smallest=tested.smallest,
+        scatter=tested.scatter,
+        called=_called(tested, view.better),
         area=tags[-1] if tags else "",
         digits=view.digits,
         words=words,
@@ -297,11 +299,31 @@ def _floor(matrix: TransferMatrix, t: int) -> float:
     return max((rate for rate in known if isfinite(rate)), default=0.0)
 
 
-def corrected(
-    differences: Array, level: float, *, binary: bool, groups: Groups | None = None
-) -> tuple[Interval, bool, float, int]:
-    """Mean of differences (1, n) with an interval of this level, whether it is clear, the minimal detectable
-    effect at 80 % power, and the items that count.
+class Corrected(NamedTuple):
+    """A mean difference with its interval, whether it is clear, and the items that count.
+
+    smallest: minimal detectable effect (80 % power). scatter: the part of it that falls with the root of the
+    items; the other part, what an exact test needs at all, falls with their number.
+    """
+
+    change: Interval
+    clear: bool
+    smallest: float
+    scatter: float
+    n: int
+
+    def scaled(self, factor: float) -> Corrected:
+        """The same in another unit."""
+        ends = (self.change.value * factor, self.change.low * factor, self.change.high * factor)
+        return self._replace(
+            change=Interval(*ends, self.change.reason),
+            smallest=self.smallest * factor,
+            scatter=self.scatter * factor,
+        )
+
+
+def corrected(differences: Array, level: float, *, binary: bool, groups: Groups | None = None) -> Corrected:
+    """Mean of differences (1, n) with an interval of this level.
 
     binary: of 0/1 values: Tango's interval, and exact McNemar beside it; else Student's t. groups: (n,) of
     items that are no sample of their own.
@@ -314,27 +336,33 @@ def corrected(
         clear = interval.clear and float(mcnemar(wins, losses)[0]) < 1 - level
         # one more item that differs counts with those that are seen: none seen is not none to come
         error = ((wins[0] + losses[0] + 1) / (n + 2) / n) ** 0.5
-        return interval, clear, detectable(float(error), confidence=level), n
+        scatter = detectable(float(error), confidence=level)
+        return Corrected(interval, clear, max(scatter, exactly_detectable(n, level)), scatter, n)
     values = grouped(differences, groups)
     mean = crossed_mean(values, reach=1.0 if binary else 0.0)
     interval = mean.interval(*((-1.0, 1.0) if binary else ()), confidence=level)
     clear = interval.clear and mean.p < 1 - level
     smallest = detectable(mean.error, mean.freedom, level) if mean.error > 0 else nan
-    return interval, clear, smallest, values.shape[1]
+    return Corrected(interval, clear, smallest, smallest, values.shape[1])
 
 
-def _scaled(interval: Interval, factor: float) -> Interval:
-    return Interval(interval.value * factor, interval.low * factor, interval.high * factor, interval.reason)
+def exactly_detectable(n: int, level: float) -> float:
+    """Share of n items that must change, all one way, for exact McNemar to be clear with 80 % power.
+
+    Infinite where even all of them would not be.
+    """
+    fewest = floor(log2(2 / (1 - level))) + 1  # with which 2 / 2^k falls below 1 - level
+    return float(stats.beta.ppf(POWER, fewest, n - fewest + 1)) if fewest <= n else inf
 
 
-def _called(change: Interval, clear: bool, better: int) -> Called:
-    if not change.known:
+def _called(tested: Corrected, better: int) -> Called:
+    if not tested.change.known:
         return "unknown"
-    if not clear:
+    if not tested.clear:
         return "no change seen"
     if not better:
         return "changed"
-    return "better" if change.value * better > 0 else "worse"
+    return "better" if tested.change.value * better > 0 else "worse"
 
 
 # The form of what was written, over all targets whose answers are texts.
@@ -377,20 +405,39 @@ def _format(parts: Sequence[_Written], level: float) -> Iterator[Question]:
     )
     for name, values in zip(_FORMS, (1 - stopped, 1 - parsed, refuses), strict=False):
         values = values[:, np.isfinite(values).all(axis=0)]
-        change, clear, smallest, n = unknown("nobody tells"), False, nan, values.shape[1]
-        if n:
-            change, clear, smallest, n = corrected((values[1] - values[0])[None], level, binary=True)
-        before, after = (100 * float(row.mean()) if n else nan for row in values)
-        called = _called(change, clear, -1)
-        shown = _scaled(change, 100)
-        yield Question(name, "format", "points", before, after, shown, -1, n, 100 * smallest, called)
+        tested = Corrected(unknown("nobody tells"), False, nan, nan, 0)
+        if values.shape[1]:
+            tested = corrected((values[1] - values[0])[None], level, binary=True).scaled(100)
+        ends = [100 * float(row.mean()) if values.shape[1] else nan for row in values]
+        yield _of_form(name, "points", ends, tested, -1, digits=1)
     ratio = np.log2((tokens[1] + 1) / (tokens[0] + 1))[None]
-    change, clear, smallest, n = corrected(ratio, level, binary=False)
-    if not isfinite(change.low) and change.value == 0:
-        change = Interval(0.0, 0.0, 0.0)
-    before, after = tokens.mean(axis=1).tolist()
-    called = _called(change, clear, 0)
-    yield Question("length", "format", "doublings", before, after, change, 0, n, smallest, called, digits=2)
+    yield _of_form(
+        "length",
+        "doublings",
+        tokens.mean(axis=1).tolist(),
+        corrected(ratio, level, binary=False),
+        0,
+        digits=2,
+    )
+
+
+def _of_form(
+    name: str, unit: str, ends: Sequence[float], tested: Corrected, better: int, *, digits: int
+) -> Question:
+    return Question(
+        name=name,
+        kind="format",
+        unit=unit,
+        before=ends[0],
+        after=ends[1],
+        change=tested.change,
+        better=better,
+        n=tested.n,
+        smallest=tested.smallest,
+        scatter=tested.scatter,
+        called=_called(tested, better),
+        digits=digits,
+    )
 
 
 # Rows.

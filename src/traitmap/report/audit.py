@@ -21,6 +21,7 @@ from traitmap.wording import (
     estimate,
     in_time,
     interval,
+    listed,
     plain,
     sentence,
     signed,
@@ -65,7 +66,7 @@ def seen_in_words(audit: Audit, row: AuditRow) -> str:
     if not known:
         return "no interval could be had"
     loss = audit.fail_on or LOSS_SHOWN
-    ends = f"{plain(min(known))} to {plain(max(known))}" if len(known) > 1 else plain(known[0])
+    ends = " to ".join(dict.fromkeys((plain(min(known)), plain(max(known)))))
     needed = f"; a loss of {plain(loss)} takes up to {row.needed:,} items a task" if row.needed else ""
     return f"minimal detectable effect (80 % power): {ends} points{needed}"
 
@@ -163,7 +164,7 @@ def _several(audit: Audit) -> Iterator[tuple[str, str]]:
 def questions_table(row: AuditRow) -> Table:
     """All that was asked of a row, with corrected intervals."""
     columns: list[Column | str] = [
-        *("asked", "about", "base", row.name, "change", "interval", "smallest seen", "items", "called"),
+        *("asked", "about", "base", row.name, "change", "interval", "minimal detectable", "items", "called"),
     ]
     return Table(
         f"{row.name}: all that was asked; intervals hold together over the whole audit",
@@ -290,7 +291,8 @@ def audit_junit(audit: Audit) -> str:
 
 def audit_page(audit: Audit) -> str:
     """One self-contained HTML page. All texts are escaped; nothing is fetched."""
-    lines = [("VERDICT", audit.verdict), ("ASKED", f"{asked(audit)}, against {audit.base}")]
+    verdicts = [row.words if len(audit.rows) == 1 else f"{row.name}: {row.words}" for row in audit.rows]
+    lines = [("VERDICT", listed(verdicts)), ("ASKED", f"{asked(audit)}, against {audit.base}")]
     lines += [("KEEP", audit.keep)] if audit.keep else []
     sections = [table_section("Rows", rows_table(audit))] if len(audit.rows) > 1 else []
     sections += [_row_section(audit, row) for row in audit.rows]
