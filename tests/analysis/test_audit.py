@@ -16,7 +16,7 @@ from traitmap.analysis.verdicts import cell_verdicts
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.matrix.record import Cell, TransferMatrix
-from traitmap.matrix.statistics import paired_gain
+from traitmap.matrix.statistics import Interval, paired_gain
 from traitmap.report.audit import LINES, audit_csv, audit_junit, audit_lines, audit_markdown, audit_page
 
 WORDS = ("red", "green", "blue")
@@ -319,7 +319,7 @@ def test_instruments_that_contradict_each_other_are_told():
 
 @pytest.mark.parametrize(("n", "level"), [(40, 0.95), (40, 1 - 0.05 / 6), (200, 0.95), (400, 1 - 0.05 / 40)])
 def test_an_effect_that_is_called_detectable_is_called_four_times_in_five(n, level):
-    """Items that change all one way: the minimal detectable effect is clear in 80 % of draws, half of it in fewer."""
+    """Items that change all one way: such an effect is clear in 80 % of draws, half of it in fewer."""
     smallest = corrected(np.zeros((1, n)), level, binary=True).smallest
     generator = np.random.default_rng(0)
 
@@ -334,3 +334,17 @@ def test_an_effect_that_is_called_detectable_is_called_four_times_in_five(n, lev
 def test_few_items_cannot_be_clear_at_all():
     assert not np.isfinite(corrected(np.zeros((1, 5)), 1 - 0.05 / 6, binary=True).smallest)
     assert not corrected(np.ones((1, 5)), 1 - 0.05 / 6, binary=True).clear
+
+
+def test_a_gain_that_is_no_skill_is_not_named_as_better(several):
+    row = several.rows[0]
+    gain = replace(row.questions[0], called="better", change=Interval(13.0, 4.6, 25.3))
+    of = {
+        words: replace(several, rows=(replace(row, questions=(replace(gain, words=words),)),))
+        for words in ("", "collapse: answers 'no' to 100 % of the items")
+    }
+    skill, collapse = of.values()
+    assert any(line.startswith("BETTER") for line in audit_lines(skill))
+    assert not any(line.startswith("BETTER") for line in audit_lines(collapse))
+    assert "| better (collapse) |" in audit_markdown(collapse)
+    assert "better (collapse)" in audit_page(collapse)

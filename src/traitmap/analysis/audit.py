@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
-from traitmap.analysis.verdicts import Verdicts
+from traitmap.analysis.verdicts import UNCLEAN, Verdicts
 from traitmap.data.answer_metrics import REFUSAL
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
@@ -70,8 +70,8 @@ class Question:
     name: the target, or ``never stops``, ``unreadable``, ``refuses``, ``length``. area: what the target is
     about. before, after: of base and row, in ``unit`` (points for shares). better: 1 where higher is better,
     -1 where lower is, 0 where neither is. n: items. smallest, scatter: minimal detectable effect (80 %
-    power), see ``Corrected``. called: what the number says by itself; words: what it is, as ``verdicts`` calls
-    the cell. floor: what a row without skill reaches, in ``unit``; NaN where unknown.
+    power), see ``Corrected``. called: what the number says by itself; words: as ``verdicts`` calls the cell.
+    floor: what a row without skill reaches, in ``unit``; NaN where unknown.
     """
 
     name: str
@@ -89,6 +89,11 @@ class Question:
     digits: int = 1
     words: str = ""
     floor: float = nan
+
+    @property
+    def unclean(self) -> str:
+        """What a change is instead of skill (``collapse``, ``class shares`` ...), or nothing."""
+        return next((kind for kind in UNCLEAN if self.words.startswith(f"{kind}:")), "")
 
     @property
     def improvement(self) -> float:
@@ -476,7 +481,10 @@ def _row(
         return replace(row, verdict="cannot tell", words=_cannot_tell(absent, open_, fail_on))
     clear = [question for question in questions if question.called in ("better", "worse", "changed")]
     if clear:
-        counts = Counter(question.called for question in clear)
+        counts = Counter(
+            f"{question.called} by {question.unclean}" if question.unclean else question.called
+            for question in clear
+        )
         told = ", ".join(f"{count} {called}" for called, count in counts.items())
         return replace(row, verdict="changed", words=f"changed: {told}, none of it a harm{_within(fail_on)}")
     words = f"no change seen above {plain(reach)} points" if isfinite(reach) else "no change seen"

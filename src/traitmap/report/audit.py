@@ -54,6 +54,11 @@ def change_in_words(question: Question) -> str:
     return f"{question.name} {estimate(question.change, question.digits)}{_unit(question)} {ends}"
 
 
+def _called(question: Question) -> str:
+    """``better``, or ``better (collapse)`` where the change is something else than skill."""
+    return f"{question.called} ({question.unclean})" if question.unclean else question.called
+
+
 def _unit(question: Question) -> str:
     return "" if question.unit == "points" else f" {question.unit}"
 
@@ -131,7 +136,8 @@ def _single(audit: Audit, row: AuditRow) -> Iterator[tuple[str, str]]:
     yield "VERDICT", row.words
     yield from (("HARM", finding.words) for finding in row.findings[:4])
     yield from (("WORSE", change_in_words(question)) for question in row.clear("worse")[:4])
-    yield from (("BETTER", change_in_words(question)) for question in row.clear("better")[:3])
+    better = [question for question in row.clear("better") if not question.unclean]
+    yield from (("BETTER", change_in_words(question)) for question in better[:3])
     yield "SEEN", seen_in_words(audit, row)
     if form := _form(row):
         yield "FORMAT", form
@@ -186,7 +192,7 @@ def _question_entries(question: Question) -> list[Entry | str]:
         Entry(interval(change.low, change.high, digits)),
         Entry(plain(question.smallest, digits), value=question.smallest),
         Entry(f"{question.n:,}", value=question.n),
-        Entry(question.called, question.words, style=style),
+        Entry(_called(question), question.words, style=style),
     ]
 
 
@@ -243,7 +249,7 @@ def audit_markdown(audit: Audit) -> str:
             ]
             lines += [
                 f"| {escaped_markdown(q.name)} | {plain(q.before, q.digits)} | {plain(q.after, q.digits)} "
-                f"| {estimate(q.change, q.digits)}{_unit(q)} | {q.n:,} | {q.called} |"
+                f"| {estimate(q.change, q.digits)}{_unit(q)} | {q.n:,} | {_called(q)} |"
                 for q in clear
             ]
         lines += ["", sentence(seen_in_words(audit, row))]
