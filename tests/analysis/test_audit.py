@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import isfinite
 
 import numpy as np
@@ -225,7 +226,6 @@ def test_what_was_not_measured_is_no_clean_bill():
         Cell("row", "task", None, "acc", np.nan, 0, *[np.nan] * 7, "failed", "memory ran out")
         for _ in range(1)
     )
-    from dataclasses import replace
 
     matrix = replace(matrix, item_scores=scores, cells=failed, values=np.array([[np.nan]]))
     rows, _ = audit_rows(matrix, cell_verdicts(matrix), lambda _: {}, texts={})

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 HELD_OUT = 1000  # rows that a target keeps of a dataset with a training split only; sources leave them out
+VALIDATION = 200  # rows at each end of a training split that sources leave out; the sweep asks them
 ANSWERS = (
     "output",
     "code",
@@ -31,6 +32,27 @@ def balanced(docs: Any) -> Any:
 def held_out(docs: Any) -> Any:
     """The last rows of a dataset that has a training split only."""
     return docs.select(range(max(0, len(docs) - HELD_OUT), len(docs)))
+
+
+def validation(docs: Any) -> Any:
+    """The rows at both ends of a training split, so that a split sorted by class gives both of its ends."""
+    ends = [*range(VALIDATION), *range(len(docs) - VALIDATION, len(docs))]
+    return docs.select(ends).shuffle(seed=0)
+
+
+def balanced_validation(docs: Any) -> Any:
+    """The same rows of a dataset, as many of each label as the rarest has."""
+    return balanced(validation(docs))
+
+
+def balanced_training(docs: Any) -> Any:
+    """The other rows, as many of each label as the rarest has."""
+    return balanced(docs.select(range(VALIDATION, len(docs) - VALIDATION)))
+
+
+def validation_before_held_out(docs: Any) -> Any:
+    """The same of a dataset whose last rows are its target's."""
+    return validation(docs.select(range(len(docs) - HELD_OUT)))
 
 
 def of_answer(doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, float]:

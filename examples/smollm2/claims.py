@@ -1,10 +1,10 @@
 """The paper's claims, asked of finished runs of this study: each with its interval and its null.
 
-    python examples/two_bases/claims.py runs/real-smollm2 runs/real-gemma [--parser PIPELINE] [--json FILE]
+    python examples/smollm2/claims.py runs/real-smollm2 runs/real-gemma [--parser PIPELINE] [--json FILE]
 
 Prints Markdown, a section for each question and a column for each run. A mean over several transfers speaks
-for these sources and targets: items (and seeds, where there are several) are the sample. Its null deals
-out the kinds of the sources anew in every possible way (at most 5,000 of them).
+for these sources and targets: items (and seeds, where there are several) are the sample. Its null permutes
+the kinds of the sources in every possible way (at most 5,000 of them).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 import traitmap as tm
 from traitmap.analysis.verdicts import GAINS, LOSSES
 from traitmap.matrix.statistics import Estimate, VarianceTerm, crossed_contrast, group_scores
+from traitmap.wording import counted
 
 MATHEMATICS = ("gsm8k", "goat")
 CLASSIFICATION = ("mnli", "paws", "toxicity_civil", "flipkart", "amazon_reviews", "imdb")
@@ -30,7 +31,7 @@ LABELS = (
     *("mnli", "paws", "toxicity_civil", "toxicity_davidson"),
 )
 SUMS = ("gsm8k", "svamp")  # targets of mathematics in words; goat's are numbers alone
-MOST_DEALS = 5_000
+MOST_PERMUTATIONS = 5_000
 
 
 def scores_of(matrix: tm.TransferMatrix, target: str) -> np.ndarray:
@@ -63,7 +64,7 @@ def contrast(matrix: tm.TransferMatrix, changed: str, parent: str, targets: Sequ
     return crossed_contrast(terms)
 
 
-def dealt(
+def permuted(
     matrix: tm.TransferMatrix, sources: Sequence[str], pool: Sequence[str], targets: Sequence[str]
 ) -> float:
     """p of so large a mean gain (either sign) against every other choice of as many sources from the pool."""
@@ -78,8 +79,8 @@ def dealt(
 
     centre = mean(pool)
     seen = abs(mean([name for name in sources if name in pool]) - centre)
-    deals = [mean(names) for names in islice(combinations(pool, len(sources)), MOST_DEALS)]
-    return float(np.mean([abs(value - centre) >= seen - 1e-12 for value in deals]))
+    permuted_means = [mean(names) for names in islice(combinations(pool, len(sources)), MOST_PERMUTATIONS)]
+    return float(np.mean([abs(value - centre) >= seen - 1e-12 for value in permuted_means]))
 
 
 def told(estimate: Estimate, factor: float, unit: str, digits: int = 1) -> str:
@@ -128,9 +129,9 @@ def kinds(asked: Asked) -> list[tuple[str, str]]:
         ("code on classification", ("code_alpaca",), LABELS, 100.0, "points", 1),
     ):
         mean = told(mean_gain(matrix, sources, targets), factor, unit, digits)
-        p = dealt(matrix, sources, every, targets)
+        p = permuted(matrix, sources, every, targets)
         rows.append(
-            (name, f"{mean}; sources dealt out anew p = {p:.3f}; {count(asked.verdicts, sources, targets)}")
+            (name, f"{mean}; sources permuted p = {p:.3f}; {count(asked.verdicts, sources, targets)}")
         )
     return rows
 
@@ -267,7 +268,7 @@ def main() -> None:
         answers = [dict(answer(one)) for one in asked]
         names = list(dict.fromkeys(name for one in answers for name in one))
         print(f"### {question}\n")
-        print(f"| | {' | '.join(f'{one.base}, {one.seeds} seeds' for one in asked)} |")
+        print(f"| | {' | '.join(f'{one.base}, {counted(one.seeds, "seed")}' for one in asked)} |")
         print("|---" * (1 + len(asked)) + "|")
         for name in names:
             print(f"| {name} | {' | '.join(one.get(name, '–') for one in answers)} |")
