@@ -268,7 +268,8 @@ def main() -> None:
         answers = [dict(answer(one)) for one in asked]
         names = list(dict.fromkeys(name for one in answers for name in one))
         print(f"### {question}\n")
-        print(f"| | {' | '.join(f'{one.base}, {counted(one.seeds, "seed")}' for one in asked)} |")
+        heads = [f"{one.base}, {counted(one.seeds, 'seed')}" for one in asked]
+        print(f"| | {' | '.join(heads)} |")
         print("|---" * (1 + len(asked)) + "|")
         for name in names:
             print(f"| {name} | {' | '.join(one.get(name, '–') for one in answers)} |")
