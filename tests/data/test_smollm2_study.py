@@ -12,6 +12,7 @@ from traitmap.study.load import load_study
 
 FOLDER = Path(__file__).parents[2] / "examples" / "smollm2"
 STUDY = load_study(FOLDER / "study.yaml")
+THREE_SEEDS = load_study(FOLDER / "three_seeds.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +28,11 @@ def copies(shared, tmp_path_factory):
     return folder
 
 
-def test_every_task_file_is_a_target():
-    assert {Path(target.task).stem for target in STUDY.targets} == {
-        path.stem for path in (FOLDER / "tasks").glob("*.yaml")
-    }
+def test_every_task_file_is_a_target_a_source_or_the_validation_of_one():
+    named = {Path(entry.task).stem for study in (STUDY, THREE_SEEDS) for entry in study.targets}
+    named |= {Path(source.task).stem for source in THREE_SEEDS.sources if source.task}
+    swept = {f"{source.name}_validation" for source in THREE_SEEDS.sources if not source.from_}
+    assert named | swept == {path.stem for path in (FOLDER / "tasks").glob("*.yaml")}
 
 
 @pytest.mark.shared
