@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from defusedxml import ElementTree
 
-from traitmap.analysis.audit import Audit, audit_rows, corrected
+from traitmap.analysis.audit import Audit, audit_rows
 from traitmap.analysis.audit_context import agreement_in_words, checkpoint_to_keep, moved_along
+from traitmap.analysis.audit_questions import corrected
 from traitmap.analysis.verdicts import cell_verdicts
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText

@@ -1,10 +1,7 @@
 """What a fine-tune broke: one verdict for each row that stands beside the base.
 
-Everything that is asked of a row is a *question* with a number: its change on each task, and over all answers
-that it wrote the shares that never stop, that cannot be read and that refuse, and their length. All questions
-of all rows are one family: each gets a Bonferroni interval, at level 1 - .05 / m for m questions, so that all
-of them hold together 95 times in 100; a change is *clear* where its interval leaves out zero and, for items
-that are right or wrong, McNemar's exact p is below .05 / m as well.
+Whatever is asked of a row is a question with a number and an interval, see ``audit_questions``; here they are
+judged, and harms whose form is known are named.
 
 A row is
 
@@ -21,108 +18,41 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil, floor, inf, isfinite, log2, nan
-from typing import Any, Literal, NamedTuple
+from math import inf, isfinite, nan
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
-from traitmap.analysis.verdicts import UNCLEAN, Verdicts
-from traitmap.data.answer_metrics import REFUSAL
+from traitmap.analysis.audit_questions import (
+    ERROR,
+    FORMS,
+    Called,
+    Question,
+    Written,
+    form_questions,
+    task_question,
+)
+from traitmap.analysis.verdicts import Verdicts
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.jsonable import jsonable, outline
-from traitmap.matrix.reading import Reading, read
-from traitmap.matrix.record import Array, TransferMatrix
-from traitmap.matrix.statistics import (
-    POWER,
-    Groups,
-    Interval,
-    crossed_mean,
-    detectable,
-    grouped,
-    mcnemar,
-    paired_interval,
-    unknown,
-    z_value,
-)
+from traitmap.matrix.reading import read
+from traitmap.matrix.record import TransferMatrix
+from traitmap.matrix.statistics import mcnemar
 from traitmap.study.settings import BASELINE
 from traitmap.wording import clean, estimate, plain, share
 
-Called = Literal["better", "worse", "changed", "no change seen", "unknown"]
 RowVerdict = Literal["harmed", "cannot tell", "changed", "no change seen"]
 VERDICTS: tuple[RowVerdict, ...] = ("harmed", "cannot tell", "changed", "no change seen")  # the worst first
 LOSS_SHOWN = 5.0  # points for which the items needed are told where ``fail_on`` names none
 MOST_ITEMS = 6
 _BEYOND_FLOOR = 5.0  # points by which a score must exceed its floor to count as a skill
 _PERMUTED = 0.2  # that a permutation of the labels is more often right than the answers as they are
-_ERROR = 0.05
+MOST_SETTLED = 1_000_000  # items; what takes more is not settled by asking more
 
 Answers = Mapping[tuple[str, int | None], Sequence[Outcome]]
-
-
-@dataclass(frozen=True)
-class Question:
-    """One number that is asked of a row, adapter less base, with its corrected interval.
-
-    name: the target, or ``never stops``, ``unreadable``, ``refuses``, ``length``. area: what the target is
-    about. before, after: of base and row, in ``unit`` (points for shares). better: 1 where higher is better,
-    -1 where lower is, 0 where neither is. n: items. smallest, scatter: minimal detectable effect (80 %
-    power), see ``Corrected``. called: what the number says by itself; words: as ``verdicts`` calls the cell.
-    floor: what a row without skill reaches, in ``unit``; NaN where unknown.
-    """
-
-    name: str
-    kind: Literal["task", "format"]
-    unit: str
-    before: float
-    after: float
-    change: Interval
-    better: int
-    n: int
-    smallest: float
-    called: Called
-    scatter: float = nan
-    area: str = ""
-    digits: int = 1
-    words: str = ""
-    floor: float = nan
-
-    @property
-    def unclean(self) -> str:
-        """What a change is instead of skill (``collapse``, ``class shares`` ...), or nothing."""
-        return next((kind for kind in UNCLEAN if self.words.startswith(f"{kind}:")), "")
-
-    @property
-    def improvement(self) -> float:
-        """The change, positive where the row is better; NaN where neither way is."""
-        return self.change.value * self.better if self.better else nan
-
-    @property
-    def worst(self) -> float:
-        """The largest loss that the interval holds, as a positive number; 0 where it holds none."""
-        end = {1: -self.change.low, -1: self.change.high}.get(self.better, nan)
-        return max(end, 0.0) if isfinite(end) else nan
-
-    def items_to_see(self, loss: float) -> int | None:
-        """Items at which a loss of so many points is clear with 80 % power; None where unknown."""
-        if self.unit != "points" or not isfinite(self.smallest) or loss <= 0:
-            return None
-        return ceil(self.n * max((self.scatter / loss) ** 2, self.smallest / loss))
-
-    def items_to_settle(self, loss: float) -> int | None:
-        """Items at which a loss of so many points would be excluded, or be clear, were the change as it is.
-
-        At least as many as show such a loss with 80 % power; None where unknown.
-        """
-        power = self.items_to_see(loss)
-        if power is None or not isfinite(self.worst):
-            return power
-        lost = max(-self.improvement, 0.0)
-        half = self.worst + self.improvement
-        return max(power, ceil(self.n * (half / max(loss - lost, lost)) ** 2))
 
 
 @dataclass(frozen=True)
@@ -237,7 +167,7 @@ def audit_rows(
     each target. texts: of the items. fail_on: points; a loss at least as large is a harm, None: any loss.
     """
     reading = read(matrix)
-    written: dict[str, list[_Written]] = {source: [] for source in matrix.sources}
+    written: dict[str, list[Written]] = {source: [] for source in matrix.sources}
     found: dict[str, list[Finding]] = {source: [] for source in matrix.sources}
     items: dict[str, list[ChangedItem]] = {source: [] for source in matrix.sources}
     for target in matrix.targets:
@@ -249,200 +179,20 @@ def audit_rows(
                 continue
             if any(outcome.text is not None for outcome in base):
                 judged = reading.targets[matrix.targets.index(target)].metric == "refused"
-                written[source].append(_Written.of(base, own, by_refusals=judged))
+                written[source].append(Written.of(base, own, by_refusals=judged))
             found[source] += _permuted(target, base, own)
             items[source] += _changed_items(target, base, own, texts.get(target, ()))
-    forms = sum(len(_FORMS) for parts in written.values() if parts)
+    forms = sum(len(FORMS) for parts in written.values() if parts)
     m = len(matrix.sources) * len(matrix.targets) + forms
-    level = 1 - _ERROR / max(m, 1)
+    level = 1 - ERROR / max(m, 1)
     rows = []
     for s, source in enumerate(matrix.sources):
-        questions = [_task(matrix, reading, verdicts, s, t, level) for t in range(len(matrix.targets))]
-        questions += _format(written[source], level)
+        tasks = range(len(matrix.targets))
+        questions = [task_question(matrix, reading, verdicts, s, t, level) for t in tasks]
+        questions += form_questions(written[source], level)
         row = _row(source, tuple(questions), found[source], fail_on)
         rows.append(replace(row, items=_most_changed(items[source], row)))
     return tuple(rows), m
-
-
-def _task(
-    matrix: TransferMatrix, reading: Reading, verdicts: Verdicts, s: int, t: int, level: float
-) -> Question:
-    """What a row does to one task."""
-    view, cell, base = reading.targets[t], reading.cells[s][t], reading.base[t]
-    tags = matrix.target_tags.get(view.name, ())
-    scores = matrix.item_scores.get(view.name)
-    tested = Corrected(unknown(cell.reason or cell.status), False, nan, nan, cell.n)
-    if scores is not None and np.isfinite(scores[[0, 1 + s]]).all():
-        differences = (scores[1 + s] - scores[0])[:1]
-        binary = bool(np.isin(scores[[0, 1 + s]], (0.0, 1.0)).all())
-        groups = matrix.item_groups.get(view.name)
-        tested = corrected(differences, level, binary=binary, groups=groups).scaled(view.factor)
-    cell_verdict = verdicts.of(cell.source, view.name)
-    words = f"{cell_verdict.kind}: {cell_verdict.words}" if tested.clear and cell_verdict.words else ""
-    return Question(
-        name=view.name,
-        kind="task",
-        unit=view.unit,
-        before=base.value * view.factor,
-        after=cell.value * view.factor,
-        change=tested.change,
-        better=view.better,
-        n=tested.n,
-        smallest=tested.smallest,
-        scatter=tested.scatter,
-        called=_called(tested, view.better),
-        area=tags[-1] if tags else "",
-        digits=view.digits,
-        words=words,
-        floor=_floor(matrix, t) * view.factor,
-    )
-
-
-def _floor(matrix: TransferMatrix, t: int) -> float:
-    """What answers without skill reach on a target: the commonest one always, or guessing; else 0."""
-    known = [float(rates[t]) for rates in (matrix.chance, matrix.majority) if rates is not None]
-    return max((rate for rate in known if isfinite(rate)), default=0.0)
-
-
-class Corrected(NamedTuple):
-    """A mean difference with its interval, whether it is clear, and the items that count.
-
-    smallest: minimal detectable effect (80 % power). scatter: the part of it that falls with the root of the
-    items; the other part, what an exact test needs at all, falls with their number.
-    """
-
-    change: Interval
-    clear: bool
-    smallest: float
-    scatter: float
-    n: int
-
-    def scaled(self, factor: float) -> Corrected:
-        """The same in another unit."""
-        ends = (self.change.value * factor, self.change.low * factor, self.change.high * factor)
-        return self._replace(
-            change=Interval(*ends, self.change.reason),
-            smallest=self.smallest * factor,
-            scatter=self.scatter * factor,
-        )
-
-
-def corrected(differences: Array, level: float, *, binary: bool, groups: Groups | None = None) -> Corrected:
-    """Mean of differences (1, n) with an interval of this level.
-
-    binary: of 0/1 values: Tango's interval, and exact McNemar beside it; else Student's t. groups: (n,) of
-    items that are no sample of their own.
-    """
-    if binary and groups is None:
-        alone, n = differences[0], differences.shape[1]
-        wins, losses = np.array([(alone > 0).sum()], float), np.array([(alone < 0).sum()], float)
-        low, high = (float(end[0]) for end in paired_interval(wins, losses, n, z_value(level)))
-        interval = Interval(float(alone.mean()), low, high)
-        clear = interval.clear and float(mcnemar(wins, losses)[0]) < 1 - level
-        # one more item that differs counts with those that are seen: none seen is not none to come
-        error = ((wins[0] + losses[0] + 1) / (n + 2) / n) ** 0.5
-        scatter = detectable(float(error), confidence=level)
-        return Corrected(interval, clear, max(scatter, exactly_detectable(n, level)), scatter, n)
-    values = grouped(differences, groups)
-    mean = crossed_mean(values, reach=1.0 if binary else 0.0)
-    interval = mean.interval(*((-1.0, 1.0) if binary else ()), confidence=level)
-    clear = interval.clear and mean.p < 1 - level
-    smallest = detectable(mean.error, mean.freedom, level) if mean.error > 0 else nan
-    return Corrected(interval, clear, smallest, smallest, values.shape[1])
-
-
-def exactly_detectable(n: int, level: float) -> float:
-    """Share of n items that must change, all one way, for exact McNemar to be clear with 80 % power.
-
-    Infinite where even all of them would not be.
-    """
-    fewest = floor(log2(2 / (1 - level))) + 1  # with which 2 / 2^k falls below 1 - level
-    return float(stats.beta.ppf(POWER, fewest, n - fewest + 1)) if fewest <= n else inf
-
-
-def _called(tested: Corrected, better: int) -> Called:
-    if not tested.change.known:
-        return "unknown"
-    if not tested.clear:
-        return "no change seen"
-    if not better:
-        return "changed"
-    return "better" if tested.change.value * better > 0 else "worse"
-
-
-# The form of what was written, over all targets whose answers are texts.
-
-
-@dataclass(frozen=True)
-class _Written:
-    """(2, n) base and row on n answers: whether each stopped, could be read, refuses, and its tokens.
-
-    Where the task itself is about refusals, these are no matter of form, and unknown here.
-    """
-
-    stopped: Array
-    parsed: Array
-    refuses: Array
-    tokens: Array
-
-    @classmethod
-    def of(cls, base: Sequence[Outcome], own: Sequence[Outcome], *, by_refusals: bool) -> _Written:
-        pair = (base, own)
-        refuses = [[float(bool(REFUSAL.match(o.text or ""))) for o in rows] for rows in pair]
-        return cls(
-            np.array([[nan if o.stopped is None else float(o.stopped) for o in rows] for rows in pair]),
-            np.array([[float(o.parsed) for o in rows] for rows in pair]),
-            np.full((2, len(base)), nan) if by_refusals else np.array(refuses),
-            np.array([[float(o.output_tokens) for o in rows] for rows in pair]),
-        )
-
-
-_FORMS = ("never stops", "unreadable", "refuses", "length")
-
-
-def _format(parts: Sequence[_Written], level: float) -> Iterator[Question]:
-    """Shares that never stop, cannot be read and refuse, in points, and the length in doublings."""
-    if not parts:
-        return
-    stopped, parsed, refuses, tokens = (
-        np.concatenate([getattr(part, name) for part in parts], axis=1)
-        for name in ("stopped", "parsed", "refuses", "tokens")
-    )
-    for name, values in zip(_FORMS, (1 - stopped, 1 - parsed, refuses), strict=False):
-        values = values[:, np.isfinite(values).all(axis=0)]
-        tested = Corrected(unknown("nobody tells"), False, nan, nan, 0)
-        if values.shape[1]:
-            tested = corrected((values[1] - values[0])[None], level, binary=True).scaled(100)
-        ends = [100 * float(row.mean()) if values.shape[1] else nan for row in values]
-        yield _of_form(name, "points", ends, tested, -1, digits=1)
-    ratio = np.log2((tokens[1] + 1) / (tokens[0] + 1))[None]
-    yield _of_form(
-        "length",
-        "doublings",
-        tokens.mean(axis=1).tolist(),
-        corrected(ratio, level, binary=False),
-        0,
-        digits=2,
-    )
-
-
-def _of_form(
-    name: str, unit: str, ends: Sequence[float], tested: Corrected, better: int, *, digits: int
-) -> Question:
-    return Question(
-        name=name,
-        kind="format",
-        unit=unit,
-        before=ends[0],
-        after=ends[1],
-        change=tested.change,
-        better=better,
-        n=tested.n,
-        smallest=tested.smallest,
-        scatter=tested.scatter,
-        called=_called(tested, better),
-        digits=digits,
-    )
 
 
 # Rows.
@@ -503,13 +253,15 @@ def _beyond(question: Question, fail_on: float | None) -> bool:
 def _cannot_tell(absent: Sequence[Question], open_: Sequence[Question], fail_on: float | None) -> str:
     parts = []
     if open_:
-        most = max(open_, key=lambda question: question.items_to_settle(fail_on or LOSS_SHOWN) or 0)
-        items = most.items_to_settle(fail_on or LOSS_SHOWN)
-        told = f"{items:,} items needed of {most.name}" if items else f"more items needed of {most.name}"
+        loss = fail_on or LOSS_SHOWN
+        items = {question.name: question.items_to_settle(loss) or inf for question in open_}
+        most = max(open_, key=lambda question: items[question.name])
+        needed = f"{items[most.name]:,} items needed of {most.name} (it has {most.n:,})"
+        if items[most.name] > MOST_SETTLED:
+            needed = f"{most.name} lies at the limit itself, which more items hardly settle"
         names = ", ".join(question.name for question in open_[:3])
         more = f" and {len(open_) - 3} more" if len(open_) > 3 else ""
-        loss = f"a loss of {plain(fail_on or 0)} points"
-        parts.append(f"{told} (it has {most.n:,}): {loss} is not excluded on {names}{more}")
+        parts.append(f"{needed}: a loss of {plain(loss)} points is not excluded on {names}{more}")
     if absent:
         names = ", ".join(question.name for question in absent[:3])
         parts.append(f"{names} {'was' if len(absent) == 1 else 'were'} not measured")

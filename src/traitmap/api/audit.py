@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from traitmap.analysis.audit import Audit, AuditRow, audit_rows
 from traitmap.analysis.audit_context import agreement_in_words, checkpoint_to_keep, moved_along
+from traitmap.analysis.audit_questions import ERROR
 from traitmap.api.answers import date_of, target_outcomes, verdicts
 from traitmap.api.atlas import read_priors
 from traitmap.api.drift import keep_drift
@@ -247,7 +248,7 @@ def read_audit(
         packs=plan.packs,
         rows=tuple(rows),
         questions=questions,
-        level=1 - 0.05 / max(questions, 1),
+        level=1 - ERROR / max(questions, 1),
         fail_on=fail_on,
         left_out=plan.left_out,
         notes=_notes(done, ledger),

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import cast
 
 from traitmap.data.copies import model_copy, offline_where_unreachable
+from traitmap.engine.contract import Engine
 from traitmap.engine.cpu.memory import paused
 from traitmap.engine.rows import RowsEngine
 from traitmap.errors import ModelError
 from traitmap.study.paths import model_location
 from traitmap.study.settings import Lora, Model, Study
-
-if TYPE_CHECKING:
-    from traitmap.engine.contract import Engine
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
@@ -56,7 +54,7 @@ def open_rows(study: Study, copies: Path | None = None) -> Engine:
 
     if all(source.model is None for source in study.sources):
         return opened(study.model, study.folder)
-    return RowsEngine(opened, study.model, study.folder)
+    return cast(Engine, RowsEngine(opened, study.model, study.folder))
 
 
 def open_engine_if_present(

@@ -1,6 +1,6 @@
 """Log-likelihood requests made ready for passes: what is the same for every adapter, worked out once.
 
-Requests with one context become a question: its context is computed once, its choices hang behind it as
+Requests with one context become a group: its context is computed once, its choices hang behind it as
 branches. Contexts that begin alike are found as a trie, so that each beginning is computed once. All of it
 follows from the requests alone and is kept between calls, since every adapter is asked the same.
 """
@@ -25,17 +25,17 @@ Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Question:
+class ContextGroup:
     """A context with all continuations to be scored behind it: (index of the request, tokens) each."""
 
     context: Ids
     continuations: tuple[tuple[int, Ids], ...]
 
 
-def questions_of(
+def context_groups(
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]], max_length: int, layout: str
-) -> list[Question]:
-    """Requests with the same context tokens become one question; padded rows take one each.
+) -> list[ContextGroup]:
+    """Requests with the same context tokens are scored together; padded rows take one each.
 
     A context too long for the model loses its beginning, as lm-eval cuts it.
     """
@@ -51,21 +51,21 @@ def questions_of(
         key = head if layout == "stream" else (head, index)
         heads[key] = head
         shared.setdefault(key, []).append((index, tuple(continuation)))
-    return [Question(heads[key], tuple(continuations)) for key, continuations in shared.items()]
+    return [ContextGroup(heads[key], tuple(continuations)) for key, continuations in shared.items()]
 
 
-def row_of(question: Question, start: int = 0) -> Row:
+def row_of(group: ContextGroup, start: int = 0) -> Row:
     """The context from token ``start`` on as trunk, every continuation but its last token as a branch.
 
     A choice of one token adds no token: all choices read the trunk's last position, which is read once.
     """
-    ids = list(question.context[start:])
+    ids = list(group.context[start:])
     trunk = len(ids)
     branches = [0] * trunk
-    for number, (_, continuation) in enumerate(question.continuations, start=1):
+    for number, (_, continuation) in enumerate(group.continuations, start=1):
         ids += continuation[:-1]
         branches += [number] * (len(continuation) - 1)
-    plain = len(question.continuations) == 1 or len(ids) == trunk
+    plain = len(group.continuations) == 1 or len(ids) == trunk
     # branch numbers without gaps: one-token choices have no tokens of their own
     numbered = np.unique(np.asarray(branches, dtype=np.int64), return_inverse=True)[1].astype(np.int64)
     return Row(
@@ -90,18 +90,18 @@ class ScoringIndex:
     requests: list[int]
 
 
-def scoring_index(questions: Sequence[Question]) -> ScoringIndex:
-    """The index where the reads of the questions' rows lie behind each other."""
+def scoring_index(groups: Sequence[ContextGroup]) -> ScoringIndex:
+    """The index where the reads of the groups' rows lie behind each other."""
     targets, sources, trunk_end = list[int](), list[int](), 0
-    for question in questions:
+    for group in groups:
         branch = trunk_end + 1
-        for _, continuation in question.continuations:
+        for _, continuation in group.continuations:
             body = len(continuation) - 1
             targets += continuation
             sources += [trunk_end, *range(branch, branch + body)]
             branch += body
         trunk_end = branch
-    continuations = [pair for question in questions for pair in question.continuations]
+    continuations = [pair for group in groups for pair in group.continuations]
     sizes = [len(continuation) for _, continuation in continuations]
     return ScoringIndex(
         np.asarray(targets, dtype=np.int64),
@@ -209,23 +209,23 @@ def _children(
 
 
 class TokenizedRequests:
-    """All questions of one call as rows of passes, and of each batch computed once what does not change.
+    """All groups of one call as rows of passes, and of each batch computed once what does not change.
 
-    rows: (Q,) of the questions; the first ``alone`` stand by themselves, the others behind a prefix: in
-    ``homes`` its index among ``prefixes``. shared: whether contexts that begin alike get such prefixes.
+    rows: (Q,) of the groups; the first ``alone`` stand by themselves, the others behind a prefix: in
+    ``homes`` its index among ``prefixes``. shared: whether groups that begin alike get such prefixes.
     """
 
-    def __init__(self, questions: Sequence[Question], *, shared: bool) -> None:
+    def __init__(self, groups: Sequence[ContextGroup], *, shared: bool) -> None:
         # the last token of a context stays out: its own logits are read
         self.prefixes, homes = (
-            shared_prefixes([q.context[:-1] for q in questions]) if shared else ([], [None] * len(questions))
+            shared_prefixes([q.context[:-1] for q in groups]) if shared else ([], [None] * len(groups))
         )
-        pairs = list(zip(questions, homes, strict=True))
-        alone = [(question, home) for question, home in pairs if home is None]
-        behind = [(question, home) for question, home in pairs if home is not None]
+        pairs = list(zip(groups, homes, strict=True))
+        alone = [(group, home) for group, home in pairs if home is None]
+        behind = [(group, home) for group, home in pairs if home is not None]
         behind.sort(key=lambda pair: (pair[1], -len(pair[0].context)))
         self.alone, ordered = len(alone), [*alone, *behind]
-        self.questions = [question for question, _ in ordered]
+        self.groups = [group for group, _ in ordered]
         self.homes = [home for _, home in ordered]
         self.rows = [row_of(q, 0 if home is None else self.prefixes[home].stop) for q, home in ordered]
         self.lengths = [len(row.ids) for row in self.rows]
@@ -248,7 +248,7 @@ class TokenizedRequests:
         """What is read off the logits of a batch."""
         key = tuple(batch)
         if key not in self._indices:
-            self._indices[key] = scoring_index([self.questions[index] for index in batch])
+            self._indices[key] = scoring_index([self.groups[index] for index in batch])
         return self._indices[key]
 
 

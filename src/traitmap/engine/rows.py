@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from traitmap.data.records import AdapterPlace, Answer, Caveat, Example, Request, WholeModel
-from traitmap.engine.contract import Engine, TrainingJob, TrainingReport
+from traitmap.data.records import AdapterPlace, Answer, Request, WholeModel
+from traitmap.engine.contract import Engine
 from traitmap.errors import ModelError
 from traitmap.progress import Listener, silent
-from traitmap.study.settings import Lora, Model, Training
-
-if TYPE_CHECKING:
-    from traitmap.engine.contract import PassCheckpoint
+from traitmap.study.settings import Model
 
 _ROOM = 0.5  # of the memory planned with, that two models may take together; passes need the rest
 
 
 class RowsEngine:
-    """Implements ``engine.contract.Engine``: the base for base and adapters, other models for their rows.
+    """An ``engine.contract.Engine``: the base for base and adapters, other models for their rows.
+
+    Digest and conditions are the base's, also while it is unloaded; its other members are reached through
+    ``__getattr__``, so ``open_rows`` hands it out as the engine that it is.
 
     opener: opens an engine over a model's settings, with the folder that its relative paths start from.
     model, folder: of the base. together: whether the base and a model may be in memory at a time; by default
@@ -44,7 +44,7 @@ class RowsEngine:
         self.together = together or _fit
         self._base: Engine | None = opener(model, folder)
         self._other: tuple[str, Engine] | None = None
-        self._digest, self._conditions = self._base.base_digest, dict(self._base.conditions)
+        self.base_digest, self.conditions = self._base.base_digest, dict(self._base.conditions)
 
     @property
     def base(self) -> Engine:
@@ -53,30 +53,15 @@ class RowsEngine:
             self._other = None
             _free()
             self._base = self.opener(self.model, self.folder)
-            if self._base.base_digest != self._digest:
+            if self._base.base_digest != self.base_digest:
                 raise ModelError(f"model.path {self.model.path!r}: its files changed while it was in use.")
         return self._base
 
-    @property
-    def base_digest(self) -> str:
-        return self._digest
-
-    @property
-    def conditions(self) -> Mapping[str, Any]:
-        return self._conditions
-
-    def train(
-        self,
-        jobs: Sequence[TrainingJob],
-        folders: Sequence[Path],
-        listener: Listener = silent,
-        checkpoint: PassCheckpoint | None = None,
-    ) -> list[TrainingReport]:
-        kept = {} if checkpoint is None else {"checkpoint": checkpoint}
-        return self.base.train(jobs, folders, listener, **kept)
-
-    def largest_group(self, lora: Lora, training: Training) -> int:
-        return self.base.largest_group(lora, training)
+    def __getattr__(self, name: str) -> Any:
+        """Whatever is asked beside answers (training, tokens, templates) is the base's."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.base, name)
 
     def answer(
         self,
@@ -89,25 +74,6 @@ class RowsEngine:
         if not requests:
             return []
         return self.engine_of(adapter).answer(requests, None, listener)
-
-    def token_counts(self, texts: Sequence[str]) -> list[int]:
-        return self.base.token_counts(texts)
-
-    def request_caveats(self, requests: Sequence[Request]) -> tuple[Caveat, ...]:
-        return self.base.request_caveats(requests)
-
-    def example_caveats(self, examples: Sequence[Example], training: Training) -> tuple[Caveat, ...]:
-        return self.base.example_caveats(examples, training)
-
-    def render_chat(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        add_generation_prompt: bool,
-        tools: Sequence[Mapping[str, Any]] = (),
-    ) -> str:
-        if tools:
-            return self.base.render_chat(messages, add_generation_prompt, tools)
-        return self.base.render_chat(messages, add_generation_prompt)
 
     def engine_of(self, model: WholeModel) -> Engine:
         """The engine of a model's row; whatever it has no room beside is unloaded first."""

@@ -23,7 +23,7 @@ from traitmap.engine.cached_attention import Cached
 from traitmap.engine.cpu.fast_decoder import Rectangles, plan_rectangles
 from traitmap.engine.forward_paths import ForwardPaths, compute_prefixes, read_behind, read_rectangles
 from traitmap.engine.passes import Row, in_batches, on_each_side, read_logits, read_stream
-from traitmap.engine.requests import Prefix, Question, TokenizedRequests, answers_from, questions_of
+from traitmap.engine.requests import ContextGroup, Prefix, TokenizedRequests, answers_from, context_groups
 from traitmap.progress import Listener, Progress
 
 NumberedAnswers = list[tuple[int, Answer]]
@@ -38,7 +38,7 @@ def loglikelihoods(active: ActiveModel, requests: Sequence[Request], listener: L
 
     def tokenize() -> TokenizedRequests:
         pairs = active.encoder.continuations(requests)
-        return TokenizedRequests(questions_of(pairs, base.max_length, base.layout), shared=shared)
+        return TokenizedRequests(context_groups(pairs, base.max_length, base.layout), shared=shared)
 
     key = "loglikelihood", base.layout, shared
     tokenized = active.cache.get(key, requests, tokenize, lambda tokenized: tokenized.tokens)
@@ -56,17 +56,17 @@ def rolling_loglikelihoods(
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
     encoder = active.encoder
-    questions, owners = list[Question](), list[int]()
+    groups, owners = list[ContextGroup](), list[int]()
     for index, ids in enumerate(encoder.encode_all([request.context for request in requests])):
         windows = get_rolling_token_windows(ids, encoder.start, active.base.max_length, 1)
         for context, continuation in map(make_disjoint_window, windows):
-            questions.append(Question(tuple(context), ((len(owners), tuple(continuation)),)))
+            groups.append(ContextGroup(tuple(context), ((len(owners), tuple(continuation)),)))
             owners.append(index)
-    longest = max((len(question.context) for question in questions), default=0)
-    longest += max((len(ids) - 1 for question in questions for _, ids in question.continuations), default=0)
+    longest = max((len(group.context) for group in groups), default=0)
+    longest += max((len(ids) - 1 for group in groups for _, ids in group.continuations), default=0)
     active = _on_both_sides(active, longest)
     sums, tokens = np.zeros(len(requests)), np.zeros(len(requests), dtype=int)
-    for batch in _answered(active, TokenizedRequests(questions, shared=active.paths.cached)):
+    for batch in _answered(active, TokenizedRequests(groups, shared=active.paths.cached)):
         for window, answer in batch:
             sums[owners[window]] += answer.logprob
             tokens[owners[window]] += answer.tokens
@@ -85,7 +85,7 @@ def _on_both_sides(active: ActiveModel, longest: int) -> ActiveModel:
 
 
 def _answered(active: ActiveModel, tokenized: TokenizedRequests) -> Iterator[NumberedAnswers]:
-    """Answers of all questions, batch by batch: those by themselves, then those behind prefixes."""
+    """Answers of all groups, batch by batch: those by themselves, then those behind prefixes."""
     layout, rows = active.base.layout, tokenized.rows
 
     def compute(batch: list[int]) -> NumberedAnswers:
@@ -144,7 +144,7 @@ def _behind(
 
 
 def _waves(prefixes: Sequence[Prefix], room: int) -> list[tuple[list[int], list[int]]]:
-    """(prefixes whose questions are asked, those and all before them), as ``room`` tokens hold them.
+    """(prefixes whose groups are asked, those and all before them), as ``room`` tokens hold them.
 
     Prefixes come in the order of the trie, so few are computed for more than one wave.
     """

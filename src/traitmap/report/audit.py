@@ -11,7 +11,8 @@ from math import isfinite
 from pathlib import Path
 from xml.etree import ElementTree
 
-from traitmap.analysis.audit import LOSS_SHOWN, Audit, AuditRow, ChangedItem, Question
+from traitmap.analysis.audit import LOSS_SHOWN, Audit, AuditRow, ChangedItem
+from traitmap.analysis.audit_questions import Question
 from traitmap.report.plain_page import Listing, Section, plain_page, table_section
 from traitmap.table import Column, Entry, Table, to_csv
 from traitmap.wording import (
