@@ -27,7 +27,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from traitmap.runs.cells import BATCH, SCHEMA, CellResult, NewCell, write_cells
+from traitmap.data.outcomes import SCHEMA
+from traitmap.runs.cells import BATCH, CellResult, NewCell, write_cells
 from traitmap.runs.ledger import AdapterEntry, CellEntry, Ledger, write_ledger
 from traitmap.runs.store import RunStore, locked_store
 from traitmap.study.paths import digest

@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from traitmap.data.outcomes import SCHEMA, OutcomeColumns, outcome_table
 from traitmap.data.records import Outcome
 from traitmap.errors import RunError
 from traitmap.runs.cells import (
     BATCH,
-    SCHEMA,
     CellResult,
     cell_fault,
-    outcome_table,
     read_aggregates,
     read_outcomes,
     read_scores,
@@ -58,6 +57,46 @@ def test_outcomes_come_back_as_they_were(
     assert list(map(repr, read_outcomes(path))) == list(map(repr, outcomes))  # NaN equals NaN in words
     scores = [outcome.score for outcome in outcomes]
     assert np.array_equal(read_scores(path).scores, scores, equal_nan=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(outcomes=st.lists(OUTCOME, min_size=1, max_size=8), data=st.data())
+def test_columns_say_what_their_outcomes_say(outcomes: list[Outcome], data: st.DataObject) -> None:
+    """One by one, sliced, picked and by column: the same values as of the records that they were made of."""
+    columns = OutcomeColumns.of(outcomes)
+    assert OutcomeColumns.of(columns) is columns
+    assert repr(columns) == repr(tuple(outcomes))
+    place = data.draw(st.integers(-len(outcomes), len(outcomes) - 1))
+    assert repr(columns[place]) == repr(outcomes[place])
+    assert repr(columns[place:]) == repr(tuple(outcomes[place:]))
+    assert repr(columns[::-2]) == repr(tuple(outcomes[::-2]))
+    picked = data.draw(st.lists(st.integers(0, len(outcomes) - 1), max_size=4))
+    assert repr(columns.take(picked)) == repr(tuple(outcomes[at] for at in picked))
+    with pytest.raises(IndexError):
+        columns[len(outcomes)]
+    for name in ("score", "correct", "parsed", "output_tokens", "stopped"):
+        values = [getattr(one, name) for one in outcomes]
+        expected = np.array([nan if value is None else value for value in values], dtype=float)
+        assert np.array_equal(columns.numbers(name), expected, equal_nan=True)
+    for name in ("prediction", "gold", "text", "item_digest"):
+        assert columns.words(name) == [getattr(one, name) for one in outcomes]
+        assert columns.known(name).tolist() == [getattr(one, name) is not None for one in outcomes]
+    widths = [len(one.choice_logprobs or ()) for one in outcomes]
+    assert columns.widths.tolist() == widths
+    table = columns.choice_logprobs
+    if len(set(widths)) == 1 and widths[0]:
+        assert np.array_equal(table, [one.choice_logprobs for one in outcomes], equal_nan=True)
+    else:
+        assert table is None
+
+
+def test_columns_of_more_than_a_batch_are_read_in_order() -> None:
+    many = [Outcome(at, str(at), at % 2, bool(at % 2), "a", "b") for at in range(20_001)]
+    columns = OutcomeColumns.of(many)
+    assert [one.item for one in columns] == list(range(20_001))
+    assert columns == many
+    assert columns != many[:-1]
+    assert columns[8192:8194] == many[8192:8194]
 
 
 def test_scores_conditions_and_aggregates(tmp_path: Path) -> None:

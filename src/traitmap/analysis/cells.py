@@ -8,8 +8,9 @@ needs and no more: counts, histograms, scores of items, shortened texts of as ma
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, takewhile
 from types import MappingProxyType
 from zlib import crc32
 
@@ -20,6 +21,7 @@ from traitmap.analysis.explanation.records import OddCell
 from traitmap.analysis.profiles.cell_items import Key, TargetItems, target_items
 from traitmap.analysis.profiles.classes import confusion_counts
 from traitmap.analysis.profiles.pairs import Reason
+from traitmap.data.outcomes import OutcomeColumns
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.jsonable import outline
@@ -188,22 +190,29 @@ def target_details(
         extra = [column for column in (classes, classes + 1) if (items.predicted == column).any()]
         columns = [*range(classes), *extra]
     edges = _edges(items)
-    rows = {source: {key: outcomes[key] for key in outcomes if key[0] == source} for source in sources}
-    rows = {source: {key: row for key, row in own.items() if len(row)} for source, own in rows.items()}
-    inputs = [shortened(text.input.strip(), INPUT_LENGTH) for text in texts]
-    inputs += [""] * (len(base) - len(inputs))
-    golds = [shortened(outcome.gold.strip(), ANSWER_LENGTH) for outcome in base]
-    answers = {source: _answers(list(own.values())) for source, own in rows.items() if own}
-    base_answers = _answers([base])
-    sizes = [len(one) + len(gold) for one, gold in zip(inputs, golds, strict=True)]
-    for told in (base_answers, *answers.values()):
-        sizes = [size + len(answer) for size, answer in zip(sizes, told, strict=True)]
-    shown = _that_fit(sizes, room, np.random.default_rng((seed, crc32(target.encode()))))
+    known = {key: OutcomeColumns.of(row) for key, row in outcomes.items() if len(row)}
+    rows = {source: {key: row for key, row in known.items() if key[0] == source} for source in sources}
+    golds = known[BASELINE, None].words("gold")
+    written = {key: _written(row) for key, row in known.items()}
+    of_base = [written[BASELINE, None]]
+    answers = {source: [written[key] for key in own] for source, own in rows.items() if own}
+
+    def texts_of(item: int) -> tuple[str, str]:
+        asked = texts[item].input.strip() if item < len(texts) else ""
+        return shortened(asked, INPUT_LENGTH), shortened(golds[item].strip(), ANSWER_LENGTH)
+
+    def size(item: int) -> int:
+        told = (_answer(own, item) for own in (of_base, *answers.values()))
+        return sum(map(len, (*texts_of(item), *told)))
+
+    shown = _that_fit(len(base), size, room, np.random.default_rng((seed, crc32(target.encode()))))
     cells = [
-        _cell(source, target, base, own, items, columns, edges, [answers[source][item] for item in shown])
-        for source, own in rows.items()
-        if own
-    ]
+        _cell(
+            source, target, known[BASELINE, None], rows[source], items, columns, edges,
+            [_answer(own, item) for item in shown],
+        )
+        for source, own in answers.items()
+    ]  # fmt: skip
     names = (*items.labels, "not parsed", "no class") if items else ()
     detail = TargetDetail(
         target=target,
@@ -218,50 +227,56 @@ def target_details(
         else None,
         total=len(base),
         items=tuple(shown),
-        texts=tuple((inputs[item], golds[item]) for item in shown),
-        base_answers=tuple(base_answers[item] for item in shown),
+        texts=tuple(texts_of(item) for item in shown),
+        base_answers=tuple(_answer(of_base, item) for item in shown),
     )
     return detail, tuple(cells)
 
 
-def _answers(rows: Sequence[Sequence[Outcome]]) -> list[str]:
-    """The answer to every item; of several seeds that differ, each with the number of seeds that gave it."""
-
-    def answer(outcome: Outcome) -> str:
-        text = outcome.prediction if outcome.text is None else outcome.text
-        return shortened(text.strip(), ANSWER_LENGTH)
-
-    answers = []
-    for outcomes in zip(*rows, strict=True):
-        counts = Counter(map(answer, outcomes))
-        several = len(counts) > 1
-        answers.append(" · ".join(f"{text} ×{n}" if several else text for text, n in counts.items()))
-    return answers
+def _written(row: OutcomeColumns) -> list[str]:
+    """(n,) what was written, or chosen where nothing was written."""
+    chosen = row.words("prediction")
+    if not row.known("text").any():
+        return chosen
+    return [answer if text is None else text for answer, text in zip(chosen, row.words("text"), strict=True)]
 
 
-def _that_fit(sizes: Sequence[int], room: int, rng: np.random.Generator) -> list[int]:
-    """Places of all items, or of a random draw that takes no more than ``room``, in their order."""
-    if sum(sizes) <= room:
-        return list(range(len(sizes)))
-    order = rng.permutation(len(sizes))
-    count = int((np.cumsum(np.array(sizes)[order]) <= room).sum())
-    return sorted(order[: max(count, FEWEST_ITEMS)].tolist())
+def _answer(seeds: Sequence[Sequence[str]], item: int) -> str:
+    """The answer to an item; of several seeds that differ, each with the number of seeds that gave it."""
+    counts = Counter(shortened(written[item].strip(), ANSWER_LENGTH) for written in seeds)
+    several = len(counts) > 1
+    return " · ".join(f"{text} ×{n}" if several else text for text, n in counts.items())
+
+
+def _that_fit(n: int, size: Callable[[int], int], room: int, rng: np.random.Generator) -> list[int]:
+    """Places of all items, or of a random draw that takes no more than ``room``, in their order.
+
+    Sizes are asked for as long as there is room, and of no item more: most of a large target is not shown.
+    """
+
+    def count_that_fit(places: Sequence[int]) -> int:
+        taken = accumulate(map(size, places))
+        return sum(1 for _ in takewhile(lambda total: total <= room, taken))
+
+    if count_that_fit(range(n)) == n:
+        return list(range(n))
+    order = rng.permutation(n).tolist()
+    return sorted(order[: max(count_that_fit(order), FEWEST_ITEMS)])
 
 
 def _cell(
     source: str,
     target: str,
-    base: Sequence[Outcome],
-    rows: Mapping[Key, Sequence[Outcome]],
+    base: OutcomeColumns,
+    rows: Mapping[Key, OutcomeColumns],
     items: TargetItems | None,
     columns: Sequence[int],
     edges: tuple[float, ...],
     answers: Sequence[str],
 ) -> CellDetail:
     """Details of one cell. rows: its outcomes by seed. answers: to the items that are shown."""
-    zero = np.array([outcome.score for outcome in base], dtype=float)
-    scores = np.array([[outcome.score for outcome in row] for row in rows.values()], dtype=float)
-    change = scores.mean(axis=0) - zero
+    scores = np.stack([row.numbers("score") for row in rows.values()])
+    change = scores.mean(axis=0) - base.numbers("score")
     return CellDetail(
         source=source,
         target=target,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from math import inf, nan
 from typing import Literal
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from traitmap.analysis.explanation.families import FORMAT, variations_of
 from traitmap.analysis.profiles.cell_items import Key, TargetItems, target_items
 from traitmap.analysis.profiles.classes import COLLAPSED
+from traitmap.data.outcomes import OutcomeColumns
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.matrix.record import Array, TransferMatrix
@@ -95,10 +97,10 @@ def cell_evidence(
     base = outcomes.get((BASELINE, None))
     if not base:
         return {}
-    used = {key: rows for key, rows in outcomes.items() if len(rows) == len(base)}
+    used = {key: OutcomeColumns.of(rows) for key, rows in outcomes.items() if len(rows) == len(base)}
     items = target_items(target, used, texts)
     keys = list(used)
-    scores = np.array([[outcome.score for outcome in used[key]] for key in keys], dtype=float)
+    scores = np.stack([rows.numbers("score") for rows in used.values()])
     choices = None if items is None or not items.labels else _choice_shifts(used, items)
     evidence = {}
     for source in sources:
@@ -116,7 +118,7 @@ def cell_evidence(
         elif touched[source]:
             left += _untouched(cell, touched[source])
         evidence[source] = replace(
-            _commonest(cell, [used[keys[row]] for row in rows], base),
+            _commonest(cell, [used[keys[row]] for row in rows], used[BASELINE, None]),
             controls=tuple(left),
             unchecked=tuple(unchecked),
         )
@@ -248,21 +250,25 @@ def _is_blank(items: TargetItems, base: int, adapter: int) -> bool:
 
 
 def _choice_shifts(
-    outcomes: Mapping[Key, Sequence[Outcome]], items: TargetItems
+    outcomes: Mapping[Key, OutcomeColumns], items: TargetItems
 ) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]] | None:
     """Log-probabilities (n, K) of the base's choices, the true choice (n,), and what everybody chose (A, n).
 
     None where choices have none, or the likeliest one is not what counts as the answer.
     """
-    rows = list(outcomes.values())
-    widths = {len(outcome.choice_logprobs or ()) for row in rows for outcome in row}
-    if len(widths) != 1 or 0 in widths or not items.labels:
-        return None
-    logits = np.array([[outcome.choice_logprobs for outcome in row] for row in rows], dtype=float)
-    if not np.isfinite(logits).all():
-        return None
-    chosen = logits.argmax(axis=2)
-    width, classes = logits.shape[2], len(items.labels)
+    base = items.base
+    assert base is not None
+    likeliest, width = [], 0
+    for place, row in enumerate(outcomes.values()):
+        logprobs = row.choice_logprobs
+        if logprobs is None or not np.isfinite(logprobs).all() or width not in (0, logprobs.shape[1]):
+            return None
+        width = logprobs.shape[1]
+        likeliest.append(logprobs.argmax(axis=1))
+        if place == base:
+            logits = logprobs
+    chosen = np.stack(likeliest)
+    classes = len(items.labels)
     answered = items.predicted < classes
     together = np.zeros((width, classes))
     np.add.at(together, (chosen[answered], items.predicted[answered]), 1)
@@ -270,11 +276,9 @@ def _choice_shifts(
     of_choice[together.sum(axis=1) == 0] = -1
     if not answered.all() or (of_choice[chosen] == items.predicted).mean() < _AGREES:
         return None
-    base = items.base
-    assert base is not None
     choice_of = {int(label): choice for choice, label in enumerate(of_choice) if label >= 0}
     gold = np.array([choice_of.get(int(label), -1) for label in items.gold], dtype=np.int64)
-    return logits[base], gold, chosen.astype(np.int64)
+    return logits, gold, chosen.astype(np.int64)
 
 
 def answers_with_shares(logits: Array, counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -319,7 +323,7 @@ def _untouched(cell: _CellScores, touched: Collection[int]) -> Iterator[Left]:
         yield Left("overlap", none, none)
 
 
-def _commonest(cell: _CellScores, rows: Sequence[Sequence[Outcome]], base: Sequence[Outcome]) -> Evidence:
+def _commonest(cell: _CellScores, rows: Sequence[OutcomeColumns], base: OutcomeColumns) -> Evidence:
     """Whether nearly all answers that could be parsed are alike, by class where there are classes."""
     items = cell.items
     if items is None:
@@ -330,9 +334,9 @@ def _commonest(cell: _CellScores, rows: Sequence[Sequence[Outcome]], base: Seque
         of_base = [names[code] for code in items.predicted[cell.base]]
         gold = [names[code] for code in items.gold]
     else:
-        answers = [outcome.prediction for row in rows for outcome in row if outcome.parsed]
-        of_base = [outcome.prediction for outcome in base if outcome.parsed]
-        gold = [outcome.gold for outcome in base]
+        answers = [answer for row in rows for answer in _parsed_answers(row)]
+        of_base = _parsed_answers(base)
+        gold = base.words("gold")
     answers, of_base = list(filter(None, answers)), list(filter(None, of_base))
     if len(answers) < FEWEST:
         return Evidence()
@@ -346,3 +350,7 @@ def _commonest(cell: _CellScores, rows: Sequence[Sequence[Outcome]], base: Seque
         base_share=of_base.count(top) / len(of_base) if of_base else nan,
         gold_share=of_gold,
     )
+
+
+def _parsed_answers(row: OutcomeColumns) -> list[str]:
+    return list(compress(row.words("prediction"), row.numbers("parsed") == 1))

@@ -162,7 +162,7 @@ def together(
     return texts, roles, tasks
 
 
-def outcomes_of_run(store: RunStore) -> dict[tuple[str, int | None, str], tuple[Outcome, ...]]:
+def outcomes_of_run(store: RunStore) -> dict[tuple[str, int | None, str], Sequence[Outcome]]:
     """(source, seed, target) -> outcomes of every cell that is done, the base first.
 
     RunError where they are more than ``MOST_OUTCOMES``, which would not fit the memory.

@@ -48,7 +48,7 @@ def model_rows(ledger: Ledger) -> tuple[ModelRow, ...]:
 
 def cells_of(
     store: RunStore, row: ModelRow, ledger: Ledger
-) -> Iterator[tuple[Mapping[str, Any], CellScores, tuple[Outcome, ...]]]:
+) -> Iterator[tuple[Mapping[str, Any], CellScores, Sequence[Outcome]]]:
     """(target as the ledger describes it, scores and metadata, outcomes) of every cell that is done."""
     for target in ledger.targets:
         entry = row.cells.get(target["name"])

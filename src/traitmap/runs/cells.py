@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from math import isfinite, nan
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from traitmap.data.outcomes import FEW, SCHEMA, OutcomeColumns, outcome_table
 from traitmap.data.records import Outcome
 from traitmap.errors import RunError
 from traitmap.runs.files import METADATA, encode_sealed, partial_path, read_sealed, sync, write_partial
@@ -24,22 +24,6 @@ from traitmap.runs.files import METADATA, encode_sealed, partial_path, read_seal
 GIVEN = "given"  # condition of a cell without items: n and stderr as somebody else's file told them
 BATCH = 64  # cells that are made to count together
 _WRITERS = 8  # threads: most of the time they wait for the disk
-_DICTIONARIES = ("prediction", "gold")  # few values, many times
-SCHEMA = pa.schema(
-    [
-        pa.field("item", pa.int32(), nullable=False),
-        pa.field("item_digest", pa.string(), nullable=False),
-        pa.field("score", pa.float64(), nullable=False),
-        pa.field("correct", pa.bool_()),
-        pa.field("prediction", pa.string(), nullable=False),
-        pa.field("gold", pa.string(), nullable=False),
-        pa.field("choice_logprobs", pa.list_(pa.float64())),
-        pa.field("text", pa.string()),
-        pa.field("parsed", pa.bool_(), nullable=False),
-        pa.field("output_tokens", pa.int32(), nullable=False),
-        pa.field("stopped", pa.bool_()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -73,18 +57,6 @@ class CellResult:
 
 # What ``write_cells`` takes: the cell's place, named by its key, what came of it, and its conditions.
 NewCell = tuple[Path, CellResult, Mapping[str, Any]]
-
-
-def outcome_table(outcomes: Sequence[Outcome]) -> pa.Table:
-    """Outcomes as the columns of a cell, one row per item in their order, types as ``SCHEMA`` has them.
-
-    Raises pyarrow's ArrowInvalid or ArrowTypeError for a value of another type.
-    """
-    columns = {
-        field.name: [getattr(outcome, field.name) for outcome in outcomes] for field in fields(Outcome)
-    }
-    columns["score"] = [float(score) for score in columns["score"]]
-    return pa.table(columns, schema=SCHEMA)
 
 
 def write_cell(
@@ -122,26 +94,12 @@ def write_cells(cells: Iterable[NewCell]) -> int:
     return count
 
 
-def read_outcomes(path: Path) -> tuple[Outcome, ...]:
+def read_outcomes(path: Path) -> OutcomeColumns:
     """Every outcome of a cell, as it was written, in the order of the items.
 
     RunError where the file is damaged or not there.
     """
-    table = _read(path, None)
-    columns: dict[str, Iterable[Any]] = {}
-    for field in fields(Outcome):
-        column = table[field.name].combine_chunks()
-        if field.name in _DICTIONARIES:  # each text stands in memory once
-            encoded = column.dictionary_encode(null_encoding="encode")
-            values = encoded.dictionary.to_pylist()
-            columns[field.name] = map(values.__getitem__, encoded.indices.to_pylist())
-        elif field.name == "item_digest":  # the same in every cell of a target
-            columns[field.name] = [text and sys.intern(text) for text in column.to_pylist()]
-        elif field.name == "choice_logprobs":
-            columns[field.name] = (None if held is None else tuple(held) for held in column.to_pylist())
-        else:
-            columns[field.name] = column.to_pylist()
-    return tuple(map(Outcome, *columns.values()))
+    return OutcomeColumns(_read(path, None))
 
 
 def read_scores(path: Path) -> CellScores:
@@ -221,7 +179,7 @@ def _write_partial(path: Path, cell: CellResult, conditions: Mapping[str, Any]) 
         },
     }
     text = json.dumps(metadata, sort_keys=True, allow_nan=False).encode()
-    write_partial(path, encode_sealed(cell.outcomes, text, dictionaries=_DICTIONARIES))
+    write_partial(path, encode_sealed(cell.outcomes, text, dictionaries=FEW))
 
 
 def _read(path: Path, columns: list[str] | None) -> pa.Table:

@@ -25,8 +25,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
+from traitmap.data.outcomes import SCHEMA
 from traitmap.errors import RunError, UserError
-from traitmap.runs.cells import SCHEMA
 from traitmap.runs.files import partial_path, removed_on_failure
 from traitmap.runs.ledger import CellEntry, Ledger, read_ledger
 from traitmap.runs.status import cell_faults

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from traitmap.data.outcomes import OutcomeColumns
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
 from traitmap.errors import MatrixError
@@ -117,39 +118,37 @@ def target_items(
     (n,) of items that repeat; without effect where they are of another number of items.
     MatrixError where adapters did not answer the same items.
     """
-    outcomes = {key: outcomes[key] for key in outcomes if len(outcomes[key])}
-    if not outcomes:
+    columns = {key: OutcomeColumns.of(rows) for key, rows in outcomes.items() if len(rows)}
+    if not columns:
         return None
-    first, *others = outcomes
-    digests = [outcome.item_digest for outcome in outcomes[first]]
+    first, *others = columns
+    digests = columns[first].words("item_digest")
     for source, seed in others:
-        if [outcome.item_digest for outcome in outcomes[source, seed]] != digests:
+        if columns[source, seed].words("item_digest") != digests:
             raise MatrixError(
                 f"target {target!r}: {source} (seed {seed}) and {first[0]} (seed {first[1]}) answered "
                 "different items; cells can only be compared on the same ones. Run the study again."
             )
-    rows = list(outcomes.values())
-    generated = all(outcome.text is not None for outcome in rows[0])
-    if not generated and any(outcome.choice_logprobs is None for outcome in rows[0]):
+    rows = list(columns.values())
+    generated = bool(rows[0].known("text").all())
+    if not generated and not rows[0].known("choice_logprobs").all():
         return None
-    labels = _labels(rows, texts, generated)
+    golds = rows[0].words("gold")
+    labels = _labels(rows, golds, texts, generated)
     place = {label: code for code, label in enumerate(labels)}
+    tokens = np.stack([row.numbers("output_tokens") for row in rows])
+    tokens[tokens == 0] = np.nan  # every answer has a token at least: none counted means that nobody counted
     return TargetItems(
         target=target,
-        adapters=tuple(outcomes),
+        adapters=tuple(columns),
         labels=labels,
-        gold=np.array([place.get(outcome.gold, -1) for outcome in rows[0]], dtype=np.int64),
-        predicted=np.array([_predicted(row, labels) for row in rows]),
-        parsed=np.array([[outcome.parsed for outcome in row] for row in rows], dtype=bool),
-        # every answer has a token at least: none counted means that nobody counted
-        tokens=np.array([[outcome.output_tokens or np.nan for outcome in row] for row in rows], dtype=float),
-        characters=np.array(
-            [[np.nan if answer.text is None else len(answer.text.strip()) for answer in row] for row in rows]
-        ),
-        stopped=np.array(
-            [[np.nan if answer.stopped is None else answer.stopped for answer in row] for row in rows]
-        ),
-        gold_characters=np.array([len(outcome.gold.strip()) for outcome in rows[0]], dtype=float),
+        gold=np.array([place.get(gold, -1) for gold in golds], dtype=np.int64),
+        predicted=np.stack([_predicted(row, labels) for row in rows]),
+        parsed=np.stack([row.numbers("parsed") == 1 for row in rows]),
+        tokens=tokens,
+        characters=np.stack([_characters(row) for row in rows]),
+        stopped=np.stack([row.numbers("stopped") for row in rows]),
+        gold_characters=np.array([len(gold.strip()) for gold in golds], dtype=float),
         generated=generated,
         item_groups=item_groups if item_groups is not None and len(item_groups) == len(digests) else None,
     )
@@ -160,9 +159,18 @@ def same_word(word: str) -> str:
     return word.strip().casefold()
 
 
-def _labels(rows: Sequence[Sequence[Outcome]], texts: Sequence[TaskText], generated: bool) -> tuple[str, ...]:
-    """The classes of a target, or nothing where every item has its own answers."""
-    golds = Counter(outcome.gold for outcome in rows[0])
+def _characters(row: OutcomeColumns) -> Array:
+    """(n,) lengths of the written texts without surrounding blanks, NaN where nothing was written."""
+    if not row.known("text").any():
+        return np.full(len(row), np.nan)
+    return np.array([np.nan if text is None else len(text.strip()) for text in row.words("text")])
+
+
+def _labels(
+    rows: Sequence[OutcomeColumns], true: Sequence[str], texts: Sequence[TaskText], generated: bool
+) -> tuple[str, ...]:
+    """The classes of a target, or nothing where every item has its own answers. true: (n,) right answers."""
+    golds = Counter(true)
     offered = {tuple(text.choices) for text in texts}
     if len(offered) == 1 and (choices := next(iter(offered))):
         words = choices
@@ -170,26 +178,21 @@ def _labels(rows: Sequence[Sequence[Outcome]], texts: Sequence[TaskText], genera
         few = len(golds) * LEAST_PER_CLASS <= len(rows[0])
         words = tuple(sorted(golds)) if few else ()
     else:
-        answers = set(golds) | {outcome.prediction for row in rows for outcome in row}
-        most = max(len(outcome.choice_logprobs or ()) for outcome in rows[0])
+        answers = set(golds).union(*(row.words("prediction") for row in rows))
+        most = int(rows[0].widths.max())
         words = tuple(sorted(answers)) if len(answers) <= most else ()
     legal = 2 <= len(words) <= MOST_CLASSES and set(golds) <= set(words)
     return words if legal else ()
 
 
-def _predicted(row: Sequence[Outcome], labels: tuple[str, ...]) -> NDArray[np.int64]:
+def _predicted(row: OutcomeColumns, labels: tuple[str, ...]) -> NDArray[np.int64]:
     """Codes of the answers. What the metric took for right is the gold class, however it was written."""
     place = {label: code for code, label in enumerate(labels)}
     alike = {same_word(label): code for code, label in reversed(list(enumerate(labels)))}
     unparsed, unknown_class = len(labels), len(labels) + 1
-    return np.array(
-        [
-            unparsed
-            if not outcome.parsed
-            else place[outcome.gold]
-            if outcome.correct and outcome.gold in place
-            else place.get(outcome.prediction, alike.get(same_word(outcome.prediction), unknown_class))
-            for outcome in row
-        ],
-        dtype=np.int64,
-    )
+    answers, golds = row.words("prediction"), row.words("gold")
+    codes = {word: place.get(word, alike.get(same_word(word), unknown_class)) for word in set(answers)}
+    predicted = np.array([codes[word] for word in answers], dtype=np.int64)
+    gold = np.array([place.get(word, -1) for word in golds], dtype=np.int64)
+    predicted = np.where((row.numbers("correct") == 1) & (gold >= 0), gold, predicted)
+    return np.where(row.numbers("parsed") == 1, predicted, unparsed)

@@ -402,11 +402,10 @@ def biplot_of(
     axes = aligned[:, :, :PLANE]
     drawn = z @ axes
     if moved is not None:
-        apart = moved / divisor
-        apart = apart - apart.mean(axis=1, keepdims=True)
-        if metric == "double":
-            apart = apart - apart.mean(axis=2, keepdims=True)
-        drawn = drawn + apart @ axes
+        # scaling and centring of the draws, done to the axes and to the points: the draws are many
+        centred = axes - axes.mean(axis=1, keepdims=True) if metric == "double" else axes
+        apart = moved @ (centred / divisor[:, None])
+        drawn = drawn + apart - apart.mean(axis=1, keepdims=True)
     return Biplot(
         scores=z @ loadings[:, :PLANE],
         loadings=loadings[:, :PLANE],

@@ -60,24 +60,24 @@ def item_deviations(items: ItemScores, draws: int, generator: np.random.Generato
 
     In raw units. ValueError where a target has no items.
     """
-    parts = []
-    for scores in items:
-        if scores is None:
-            raise ValueError("item_deviations needs items for every target")
+    if any(scores is None for scores in items):
+        raise ValueError("item_deviations needs items for every target")
+    known = [scores for scores in items if scores is not None]
+    deviations = np.empty((draws, len(known[0]) if known else 0, len(known)))
+    for t, scores in enumerate(known):
         pooled = _mean_over(scores, axis=1)
         finite = np.isfinite(pooled)
         filled = np.where(finite, pooled, 0.0)
         mean = filled.sum(axis=1) / np.maximum(finite.sum(axis=1), 1)
-        part = np.empty((draws, len(pooled)))
         n = pooled.shape[1]
         step = max(1, 4_000_000 // n)
         for first in range(0, draws, step):
             last = min(first + step, draws)
             counts = generator.multinomial(n, np.full(n, 1.0 / n), size=last - first).astype(float)
             total, weight = counts @ filled.T, counts @ finite.T.astype(float)
-            part[first:last] = np.where(weight > 0, total / np.maximum(weight, 1e-300) - mean, 0.0)
-        parts.append(part)
-    return np.stack(parts, axis=2)
+            moved = np.where(weight > 0, total / np.maximum(weight, 1e-300) - mean, 0.0)
+            deviations[first:last, :, t] = moved
+    return deviations
 
 
 def seed_deviations(items: ItemScores, draws: int, generator: np.random.Generator) -> Array:
@@ -193,8 +193,15 @@ class RemeasuredTable:
     slope: Array
 
     def in_table_units(self) -> Mapping[str, Array]:
-        """kind -> (draws, S, T) deviations of the sources in the units of the table."""
-        return {kind: part[:, 1:] * self.slope for kind, part in self.deviations.items()}
+        """kind -> (draws, S, T) deviations of the sources in the units of the table.
+
+        What is one array in two kinds stays one: those of a large table are most of what is in memory.
+        """
+        scaled: dict[int, Array] = {}
+        for part in self.deviations.values():
+            if id(part) not in scaled:
+                scaled[id(part)] = part[:, 1:] * self.slope
+        return {kind: scaled[id(part)] for kind, part in self.deviations.items()}
 
     def interval(self, effect: Array, weights: Array, *, against_base: bool) -> tuple[Array, Array]:
         """95 % interval of effects (S, C): values @ weights (T, C) less the base's or the mean source's.
@@ -204,11 +211,13 @@ class RemeasuredTable:
         errors.
         """
         if "measurement" in self.deviations:
-            moved = self.deviations["measurement"] @ weights
-            moved = moved[:, 1:] - (
-                moved[:, :1] if against_base else moved[:, 1:].mean(axis=1, keepdims=True)
-            )
-            low, high = np.percentile(moved, [2.5, 97.5], axis=0)
+            base, sources = np.split(self.deviations["measurement"], [1], axis=1)
+            zero = (base if against_base else sources.mean(axis=1, keepdims=True)) @ weights
+            edges = [  # source by source: all of a large table at once would be held several times
+                np.percentile(sources[:, row] @ weights - zero[:, 0], [2.5, 97.5], axis=0)
+                for row in range(sources.shape[1])
+            ]
+            low, high = np.stack(edges, axis=1)
             return effect + low, effect + high
         variance = self.stderr**2 @ weights**2
         rows = len(effect)
@@ -257,10 +266,10 @@ def _deviations(
     items: ItemScores, observed: Mask, residual: Array, draws: int, generator: np.random.Generator
 ) -> dict[str, Array]:
     """Deviations by items, by seeds, and both; filled cells move by what the fit leaves over."""
-    moved = item_deviations(items, draws, generator)
-    guess = generator.normal(size=(draws, *residual.shape)) * residual
-    known = np.concatenate([np.ones((1, observed.shape[1]), dtype=bool), observed])
-    by_items = np.where(known, moved, guess)
+    by_items = item_deviations(items, draws, generator)
+    filled = np.concatenate([np.zeros((1, observed.shape[1]), dtype=bool), ~observed])
+    for moved in by_items:  # draw by draw: all at once would be held beside them
+        np.copyto(moved, generator.normal(size=residual.shape) * residual, where=filled)
     most_seeds = max(
         (
             int(np.isfinite(scores[1:]).any(axis=2).sum(axis=1).max())
@@ -271,7 +280,8 @@ def _deviations(
     )
     if most_seeds < 2:
         return {"items": by_items, "measurement": by_items}
-    by_seeds = np.where(known, seed_deviations(items, draws, generator), 0.0)
+    by_seeds = seed_deviations(items, draws, generator)
+    by_seeds[:, filled] = 0.0
     return {"items": by_items, "seeds": by_seeds, "measurement": by_items + by_seeds}
 
 
