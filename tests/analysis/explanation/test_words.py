@@ -36,6 +36,8 @@ def sentences(found: Explanation) -> Iterator[str]:
 
 @settings(deadline=None, max_examples=25)
 @example(rows=3, columns=5, shared=False, kind="plain", others=4, seed=0)
+@example(rows=3, columns=4, shared=False, kind="additive", others=1, seed=0)  # effects explain everything
+@example(rows=4, columns=5, shared=False, kind="few levels", others=1, seed=19)  # all sources are alike
 @given(
     rows=st.integers(3, 7),
     columns=st.integers(3, 7),

@@ -88,6 +88,7 @@ def test_a_table_in_per_cent_is_completed_alike(pattern: list[str], seed: int) -
 
 
 EIGHT = ["varies"] * 8
+MANY_TIES = ["constant", "one source", "one source", *["nearly constant"] * 3, "one source", "constant"]
 PLACES = st.lists(
     st.sampled_from(["varies", "constant", "nearly constant", "one source"]), min_size=8, max_size=8
 )
@@ -97,6 +98,8 @@ PLACES = st.lists(
 @example(pattern=EIGHT, seed=1, shifted=False)
 @example(pattern=["constant", "nearly constant", "one source", *EIGHT[3:]], seed=0, shifted=False)
 @example(pattern=["one source"] * 8, seed=2, shifted=True)
+@example(pattern=MANY_TIES, seed=12, shifted=False)  # couples of tasks: rounding alone
+@example(pattern=MANY_TIES[::-1], seed=19, shifted=True)
 @given(pattern=PLACES, seed=st.integers(0, 20), shifted=st.booleans())
 def test_explanations_do_not_depend_on_the_unit_of_any_column(
     pattern: list[str], seed: int, shifted: bool

@@ -32,6 +32,11 @@ Units = Literal["points", "standard"]
 
 Moves = NDArray[np.int32]  # (B, n) for every draw the flat (S, T) place whose value each used pair gets
 
+Order = NDArray[np.intp]  # places of pairs, sources or tasks, in some order
+
+_ROUNDING = 1e-12  # of the largest value: what is left of it by rounding, where nothing is left
+_EQUAL = 9  # decimals of the largest value to which values are equal
+
 LEAST_FREEDOM = 5  # pairs left after source and target effects below which nothing is tested
 _ABSORBED = 1e-9  # share of a feature's variance below which effects have taken all of it
 
@@ -222,9 +227,21 @@ def with_features(basis: Array, columns: Array) -> Array:
 def residual(values: Array, basis: Array) -> Array:
     """(n,) or (n, k) what of the values lies outside the space of the orthonormal basis (n, r).
 
-    The same shape as the values.
+    The same shape as the values. What rounding alone leaves is 0, so that it is never taken for an effect.
     """
-    return np.asarray(values - basis @ (basis.T @ values))
+    outside = values - basis @ (basis.T @ values)
+    rounding = _ROUNDING * np.abs(values).max(axis=0, initial=0.0)
+    return np.asarray(np.where(np.abs(outside) > rounding, outside, 0.0))
+
+
+def ascending(values: Array) -> Order:
+    """(n,) places of the values (n,) from the smallest up; what differs by rounding alone keeps its order.
+
+    The order of ties then depends neither on the unit of a table nor on the machine.
+    """
+    finite = np.abs(values[np.isfinite(values)])
+    scale = float(finite.max(initial=0.0)) or 1.0
+    return np.argsort(np.round(values / scale, _EQUAL), kind="stable")
 
 
 def two_way_residual(values: Array, known: Mask) -> Array:

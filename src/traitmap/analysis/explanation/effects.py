@@ -18,6 +18,7 @@ from traitmap.analysis.explanation.design import (
     Design,
     Moves,
     PreparedFeatures,
+    ascending,
     effect_basis,
     node_permutations,
     prepare_alone,
@@ -205,7 +206,7 @@ def _least_without(design: Design, feature: Array, others: Array) -> tuple[list[
     listed: list[list[int]] = []
     for removed in (products, by_source):
         r = correlation(removed)
-        order = np.argsort(r, kind="stable")
+        order = ascending(r)
         listed.append(order[r[order] < full].tolist())
     return listed[0], listed[1]
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from traitmap.analysis.explanation.design import Design, Mask, effect_basis, residual
+from traitmap.analysis.explanation.design import Design, Mask, ascending, effect_basis, residual
 from traitmap.analysis.explanation.permutation import LEVEL
 from traitmap.analysis.explanation.records import LevelEffect, Strength, Verdict
 from traitmap.analysis.explanation.scatter import drawn_scatter
@@ -90,7 +90,7 @@ def levels_resting(
             y = np.array([strength.effect.value for strength in strengths])
             without = [np.where(np.arange(len(y)) == task, np.nan, y) for task in range(len(y))]
             r = [_tested(values, x, 0, seed)[0].value * np.sign(level.r.value) for values in without]
-            for task in np.argsort(r, kind="stable")[:MOST_LEFT_OUT]:
+            for task in ascending(np.array(r))[:MOST_LEFT_OUT]:
                 changed = p.copy()
                 changed[i] = _tested(without[task], x, draws, seed)[1]
                 if benjamini_hochberg(changed)[i] < LEVEL and r[task] > 0:

@@ -13,9 +13,8 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from traitmap.analysis.explanation.design import Design, effect_basis, grouped, residual
+from traitmap.analysis.explanation.design import Design, Order, ascending, effect_basis, grouped, residual
 from traitmap.analysis.explanation.dominance import group_dominance, share_tests, shares_over
 from traitmap.analysis.explanation.effects import Question
 from traitmap.analysis.explanation.levels import MOST_LEFT_OUT, RATIO_DRAWS, levels_resting, plain_ratios
@@ -27,7 +26,6 @@ from traitmap.matrix.statistics import benjamini_hochberg
 
 MOST_RANKED = 200  # pairs whose loss of a share is reckoned, those with the largest gains first
 
-Order = NDArray[np.intp]  # numbers of pairs or sources, those that carry most of a verdict first
 Candidates = Iterator[tuple[str, Callable[[], Question]]]  # name, and the question without it
 
 
@@ -88,7 +86,7 @@ def _shares(dominance: Dominance, question: Question) -> Dominance:
     design, joint = question.design, question.prepared()
     rows, columns = design.cells
     members = tuple(grouped(joint.groups).values())
-    largest = np.argsort(-np.abs(residual(design.y, effect_basis(design.used))), kind="stable")[:MOST_RANKED]
+    largest = ascending(-np.abs(residual(design.y, effect_basis(design.used))))[:MOST_RANKED]
 
     def without(removed: Array) -> Array:
         used = design.used.copy()
@@ -99,8 +97,8 @@ def _shares(dominance: Dominance, question: Question) -> Dominance:
     by_source = np.array([without(rows == at) for at in range(len(design.sources))])
 
     def candidates(weights: Array) -> tuple[Candidates, Candidates]:
-        pairs = largest[np.argsort(by_pair @ weights, kind="stable")]
-        return _pairs(question, pairs), _sources(question, np.argsort(by_source @ weights, kind="stable"))
+        pairs = largest[ascending(by_pair @ weights)]
+        return _pairs(question, pairs), _sources(question, ascending(by_source @ weights))
 
     groups = list(dominance.groups)
     for i, group in enumerate(groups):
@@ -136,15 +134,20 @@ def _reciprocity(question: Question, value: float) -> tuple[str, ...]:
         for other_row, other_column in design.shared.tolist():
             back[row, other_column] = within[other_row, column]
     carried = np.sign(value) * within * back
-    of_pairs = np.argsort(-carried[design.used], kind="stable")
-    of_sources = np.argsort(-carried.sum(axis=1), kind="stable")
+    # both directions of a couple carry the same: one of them is enough
+    rows, columns = design.shared.T
+    first, second = np.triu_indices(len(rows), 1)
+    both = design.used[rows[first], columns[second]] & design.used[rows[second], columns[first]]
+    cells = rows[first][both], columns[second][both]
+    place = np.cumsum(design.used).reshape(design.used.shape) - 1
+    of_pairs = place[cells][ascending(-carried[cells])]
+    of_sources = ascending(-carried.sum(axis=1))
 
     def stays(other: Question) -> bool:
         again, p, _ = reciprocity_of(other.design, other.draws, other.seed)
         return bool(p < LEVEL and again.value * value > 0)
 
-    # both directions of a couple carry the same: one of them is enough
-    return _needed(_pairs(question, of_pairs[::2]), _sources(question, of_sources), stays)
+    return _needed(_pairs(question, of_pairs), _sources(question, of_sources), stays)
 
 
 def _strengths(
@@ -159,16 +162,18 @@ def _strengths(
     # p as a drawn table gives it, and beyond what so few tables tell, Student's; it moves as Student's does
     _, whole = _ratios(design, donors=donors)
     p = np.array([strength.p for strength in strengths])
-    p = np.where(p > 2 / RATIO_DRAWS, p, np.minimum(p, 2 * np.exp(whole)))
+    by_student = (p <= 2 / RATIO_DRAWS) & (p > 2 * np.exp(whole))
+    beyond = np.where(by_student, np.log(2), np.log(p) - np.where(by_student, 0.0, whole))
+    p = np.where(by_student, 2 * np.exp(whole), p)
     for i, strength in enumerate(strengths):
         if not strength.q < LEVEL:
             continue
         sign = np.sign(strength.effect.value)
         own = np.flatnonzero(at == i)
-        pairs = own[np.argsort(-sign * within[own], kind="stable")]
+        pairs = own[ascending(-sign * within[own])]
         others = rows[pairs]  # of a recipient the sources that lift it most
         if donors:  # those that drag the mean of all the other way
-            others = np.argsort(sign * np.nan_to_num(effects), kind="stable")
+            others = ascending(sign * np.nan_to_num(effects))
             others = others[others != i]
 
         def stays(other: Question, name: str = strength.name, at: int = i, sign: float = sign) -> bool:
@@ -176,7 +181,7 @@ def _strengths(
             ratios, tails = _ratios(other.design, donors=donors)
             row = names.index(name)
             changed = p.copy()
-            changed[at] = min(1.0, float(p[at] * np.exp(tails[row] - whole[at])))
+            changed[at] = float(np.exp(min(0.0, beyond[at] + tails[row])))
             return bool(ratios[row] * sign > 0 and benjamini_hochberg(changed)[at] < LEVEL)
 
         rests = _needed(_pairs(question, pairs), _sources(question, others), stays)

@@ -46,11 +46,13 @@ def drawn_scatter(
             return variance * left
         return variance * (1 - 2 * np.diag(hat)) + hat**2 @ variance
 
-    least = 1e-6 * max(float((residuals**2).mean()), 1e-300)
-    row, column = np.ones(used.shape[0]), np.full(used.shape[1], float((residuals**2).mean() / left.mean()))
+    # Where effects explain all there is, any size serves: what is asked of the noise are ratios.
+    squares = residuals**2 if residuals.any() else np.ones(len(residuals))
+    least = 1e-6 * float(squares.mean())
+    row, column = np.ones(used.shape[0]), np.full(used.shape[1], float(squares.mean() / left.mean()))
     for _ in range(ROUNDS):
         for size, at in ((row, at_row), (column, at_column)):
-            seen = np.bincount(at, residuals**2, len(size))
+            seen = np.bincount(at, squares, len(size))
             size *= np.maximum(seen, least) / np.maximum(
                 np.bincount(at, expected(row[at_row] * column[at_column]), len(size)), least
             )

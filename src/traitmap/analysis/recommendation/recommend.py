@@ -267,7 +267,14 @@ def _posterior(
 ) -> Posterior:
     """The chosen model's prediction for every source, updated by probes of the rows ``probed``."""
     model, at = problem.model, problem.at
-    deviation = float(np.nanmean(model.high[:, at] - model.low[:, at])) / (2 * NINETY)
+    widths = model.high[:, at] - model.low[:, at]
+    widths = widths[np.isfinite(widths)]
+    if not len(widths):
+        raise MatrixError(
+            "no target tells the sources apart: on each of them all sources that are known have one score, so "
+            "there is nothing to learn from; evaluate them on targets that they move"
+        )
+    deviation = float(widths.mean()) / (2 * NINETY)
     before = predictive_posterior(model.effect[:, at], deviation, model.held_out)
     sign = 1.0 if problem.matrix.higher_is_better.get(problem.target, True) else -1.0
     gains = np.array([probe.gain * sign for probe in used])
