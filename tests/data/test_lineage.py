@@ -14,8 +14,8 @@ from traitmap.data.variations import CATALOGUE
 from traitmap.errors import DataError, StudyError
 from traitmap.runs.ledger import describe_source
 from traitmap.runs.plan import adapter_key
+from traitmap.study.derived import KINDS, variation_conflicts
 from traitmap.study.load import load_study
-from traitmap.study.rules import KINDS, variation_conflicts
 from traitmap.study.settings import Source
 
 MOODS = ["good"] * 30 + ["bad"] * 10

@@ -320,14 +320,14 @@ def test_pending_is_what_running_would_do(tmp_path: Path) -> None:
     rows, columns, base = sources(asked), targets(), FakeEngine().base_digest
     plan = make_plan(study=asked, sources=rows, targets=columns, base_digest=base)
     told = {"plan": plan, "base_digest": base, "sources": rows, "targets": columns}
-    assert pending_units(folder=tmp_path / "small", **told) == (plan.adapters, plan.cells)
+    assert pending_units(folder=tmp_path / "small", **told) == (plan.adapters, (), plan.cells)
     store = execute(asked, FakeEngine(), rows[:3], columns[:2])
-    adapters, cells = pending_units(folder=store.folder, **told)
+    adapters, _, cells = pending_units(folder=store.folder, **told)
     assert {unit.source for unit in adapters} == {"sums"}
     assert len(cells) == 20 - 2 * 4
     execute(asked, engine, rows, columns)
     assert (engine.count("train"), engine.count("answer")) == (len(adapters), len(cells))
-    assert pending_units(folder=store.folder, **told) == ((), ())
+    assert pending_units(folder=store.folder, **told) == ((), (), ())
 
 
 def test_status_is_plain_json(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from traitmap.errors import EngineError
 from traitmap.progress import Listener, Progress, silent
 from traitmap.runs.execute import execute
 from traitmap.runs.ledger import read_ledger
-from traitmap.runs.run_state import failure_of, ran_out_of_memory
 from traitmap.runs.status import Tally, run_status
 from traitmap.runs.store import RunStore
+from traitmap.runs.units import failure_of, ran_out_of_memory
 from traitmap.study.settings import Lora, Study, Training
 
 

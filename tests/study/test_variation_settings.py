@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from traitmap.errors import StudyError
+from traitmap.study.derived import KINDS, changes_of
 from traitmap.study.load import load_study
-from traitmap.study.rules import KINDS, changes_of
 from traitmap.study.settings import Mislabel, Source, Study, settings_of
 
 HEAD = """\

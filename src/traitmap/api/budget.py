@@ -33,11 +33,11 @@ from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.build import build_matrix
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.progress import Listener
-from traitmap.runs.cost import ASSUMED, request_tokens, training_tokens
+from traitmap.runs.cost import ASSUMED, request_tokens, trained_tokens
 from traitmap.runs.execute import execute
 from traitmap.runs.files import write_sealed_json
 from traitmap.runs.ledger import Selection
-from traitmap.runs.plan import CellUnit
+from traitmap.runs.plan import AdapterUnit, CellUnit
 from traitmap.runs.run_state import Checkpoints
 from traitmap.runs.store import RunStore, locked_store
 from traitmap.study.paths import digest
@@ -129,7 +129,8 @@ def run_on_budget(
         items=items,
         left=Budget(left.training, left.evaluation - float(part.sum())),
         counts=np.array([len(items.get(name, ())) or by_name[name].n_items for name in prices.targets]),
-        existing=frozenset(source.name for source in sources if source.adapter is not None),
+        existing=frozenset(source.name for source in sources if not source.seeded),
+        trainings=_trainings_of(sources),
         checkpoints=checkpoints,
     )
     if campaign.left.evaluation < -1e-6:
@@ -153,6 +154,7 @@ class _Campaign:
     left: Budget
     counts: Array
     existing: frozenset[str]
+    trainings: Mapping[str, frozenset[str]]
     checkpoints: Checkpoints | None = None
     rounds: tuple[tuple[int, ...], ...] = ()
     cells: tuple[tuple[int, int], ...] = ()
@@ -195,7 +197,7 @@ class _Campaign:
         for source, target in self.cells:
             name = self.prices.sources[source]
             cells.append(CellUnit(name, None if name in self.existing else seed, self.prices.targets[target]))
-        trained = frozenset((name, seed) for name in rows if name not in self.existing)
+        trained = frozenset((name, seed) for row in rows for name in self.trainings[row])
         return Selection(trained, tuple(cells), self.items)
 
     def known(self, matrix: TransferMatrix) -> TransferMatrix:
@@ -282,26 +284,37 @@ def _price_list(
     study: Study, engine: Engine, sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget]
 ) -> _Prices:
     ordered = sorted(sources, key=lambda source: source.name)
-    training = np.array(
-        [
-            0.0
-            if source.adapter is not None
-            else training_tokens(
-                engine.token_counts([example.text for example in source.examples]), source.training
-            )
-            for source in ordered
-        ]
-    )
+    needs, price = _trainings_of(sources), dict[str, float]()
+    for source in sources:
+        if source.trained:
+            alone = AdapterUnit(source.name, 0, "", source.step)
+            price[source.name] = trained_tokens([alone], source, engine.token_counts)
+    # of a merge those of all its parents, of which some may be there already
+    training = np.array([sum(price[name] for name in needs[source.name]) for source in ordered])
+    whole = sum(price[source.name] for source in sources if source.trained and source.step is None)
     columns = sorted(targets, key=lambda target: target.name)
     evaluation = np.array([_tokens(target, None, engine) for target in columns])
-    rows = sum(1 if source.adapter is not None else len(study.seeds) for source in sources)
+    rows = sum(len(study.seeds) if source.seeded else 1 for source in sources)
     return _Prices(
         sources=tuple(source.name for source in ordered),
         targets=tuple(target.name for target in columns),
         training=training,
         evaluation=evaluation,
-        whole=Budget(float(training.sum()) * len(study.seeds), float(evaluation.sum()) * (1 + rows)),
+        whole=Budget(whole * len(study.seeds), float(evaluation.sum()) * (1 + rows)),
     )
+
+
+def _trainings_of(sources: Sequence[LoadedSource]) -> dict[str, frozenset[str]]:
+    """source -> the sources and checkpoints that must be trained for its row: itself, a merge's parents."""
+    by_name = {source.name: source for source in sources}
+
+    def needed(name: str) -> frozenset[str]:
+        source = by_name[name]
+        if source.merge is not None:
+            return frozenset[str]().union(*(needed(parent) for parent in source.merge.parents))
+        return frozenset((name,) if source.trained else ())
+
+    return {source.name: needed(source.name) for source in sources}
 
 
 def _tokens(target: LoadedTarget, items: Sequence[int] | None, engine: Engine) -> float:

@@ -54,6 +54,7 @@ from traitmap.runs.cost import (
     shape_of_base,
 )
 from traitmap.runs.execute import execute
+from traitmap.runs.files import whole_folder
 from traitmap.runs.growth import Growth, assumed_unit, grow, measured_unit
 from traitmap.runs.ledger import describe_variation, read_ledger
 from traitmap.runs.outlook import Outlook, outlook
@@ -132,6 +133,8 @@ class Check:
                 "warnings": list(source.warnings),
                 "adapter": str(source.adapter) if source.adapter else None,
                 "variation": describe_variation(source.variation) if source.variation else None,
+                "merge": jsonable(source.merge),
+                "step": source.step,
             }
             for source in self.sources
         ]
@@ -143,6 +146,9 @@ class Check:
             ],
             "adapters": len(self.plan.adapters),
             "adapters_to_train": self.adapters_to_train,
+            "trainings": self.outlook.trainings,
+            "merges": len(self.plan.merges),
+            "merges_to_make": len(self.outlook.merges),
             "cells": len(self.plan.cells),
             "contamination": self.contamination.to_json(),
             "cells_to_evaluate": self.cells_to_evaluate,
@@ -207,6 +213,7 @@ def check(
         outlook=ahead,
         estimate=estimate(
             adapters=ahead.adapters,
+            merges=ahead.merges,
             cells=ahead.cells,
             sources=sources,
             targets=targets,
@@ -237,7 +244,7 @@ def _unit_cost(
     shape = shape_of_base(study.model, study.folder)
     if shape is None:
         return ASSUMED, ()
-    ranks = [source.lora.r for source in sources if source.adapter is None]
+    ranks = [source.lora.r for source in sources if source.trained]
     return assumed_cost(shape, max(ranks, default=0)) or (ASSUMED, ())
 
 
@@ -371,9 +378,10 @@ def pretrain(
 
     Settings are the fields of ``PretrainRecipe``, which says what each means. listener: see ``Progress``;
     None shows progress on a terminal or notebook. Losses of the report are nats per token.
-    The same recipe, text, threads and machine give the same weights.
+    The same recipe, text, threads and machine give the same weights. folder: a new one, which is there whole
+    or not at all.
 
-    Raises a UserError where the texts or the recipe cannot be used.
+    Raises a UserError where the texts or the recipe cannot be used, or the folder holds something.
     """
     from traitmap.engine import pretrain as pretraining  # torch: only here
 
@@ -395,7 +403,11 @@ def pretrain(
         arithmetic=arithmetic,
         threads=threads,
     )
-    return pretraining.pretrain([Path(text) for text in texts], Path(folder), recipe, listener or silent)
+    place = Path(folder)
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise RunError(f"{place}: is there already; give a new folder for the base")
+    with whole_folder(place) as staged:
+        return pretraining.pretrain([Path(text) for text in texts], staged, recipe, listener or silent)
 
 
 def write_task_files(study: Any, folder: str | Path) -> tuple[Path, ...]:

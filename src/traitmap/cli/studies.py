@@ -130,7 +130,7 @@ def check(
         tables.check_preview(
             sources=found.sources,
             targets=found.targets,
-            adapters=found.adapters_to_train,
+            adapters=found.outlook.trainings,
             cells=found.cells_to_evaluate,
             estimate=found.estimate,
             lengths=found.lengths,

@@ -272,6 +272,25 @@ def _last_part(name: str) -> str:
     return name.replace("\\", "/").rstrip("/").split("/")[-1].split("__")[-1].casefold()
 
 
+def lora_ranks(place: Path) -> tuple[int, ...] | str:
+    """The ranks of a plain LoRA adapter's modules, rising, or why it is none that can be merged.
+
+    place: a folder that `adapter_problem` finds nothing wrong with. Read off the shapes of its tensors.
+    """
+    config = json.loads((place / CONFIG).read_bytes())
+    if config.get("peft_type") != "LORA":
+        return f"it is not a LoRA but {config.get('peft_type')}, which PEFT cannot merge; give a LoRA adapter"
+    kinds = ("use_dora", "lora_bias", "modules_to_save", "target_parameters")
+    beyond = [key for key in kinds if config.get(key)]
+    header = _read_header(place / WEIGHTS) or {}
+    matrices = {name: tensor for name, tensor in header.items() if ".lora_A." in name}
+    others = [name for name in header if ".lora_A." not in name and ".lora_B." not in name]
+    if beyond or others or not matrices:
+        what = ", ".join(beyond) or (others[0] if others else "no lora_A matrix")
+        return f"it is more than plain LoRA ({what}), which a merge would lose; give a plain LoRA adapter"
+    return tuple(sorted({int(tensor["shape"][0]) for tensor in matrices.values()}))
+
+
 def has_no_effect(place: Path) -> bool:
     """Whether every lora_B weight is zero and nothing else is stored, as in an adapter never trained."""
     header = _read_header(place / WEIGHTS) or {}

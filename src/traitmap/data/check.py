@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING
 from traitmap.data.conversation import RenderChat, plain_chat
 from traitmap.data.lineage import SourceLoader, repeated
 from traitmap.data.records import AdapterPlace, Example
-from traitmap.data.sources import Lineage, LoadedSource, examine_source
+from traitmap.data.sources import Lineage, LoadedSource, Merge, examine_source
 from traitmap.errors import DataError, Fault, StudyError
+from traitmap.study.derived import parents
 from traitmap.study.document import Place
 from traitmap.study.load import StudyDraft, read_draft
 from traitmap.study.paths import MINI, is_task_file, model_location, resolve
-from traitmap.study.rules import parents
-from traitmap.study.settings import Model, Study, Target, target_of
+from traitmap.study.settings import Lora, Model, Study, Target, Training, target_of
 from traitmap.wording import listed
 
 if TYPE_CHECKING:
@@ -110,6 +110,8 @@ def _stand_in(draft: StudyDraft) -> Study:
         study = Study.model_construct(
             name="draft",
             model=draft.model or Model(path="absent"),
+            training=draft.training or Training(),
+            lora=draft.lora or Lora(),
             sources=tuple(draft.sources.values()),
             targets=tuple(draft.targets.values()),
             sample_seed=draft.sample_seed,
@@ -150,13 +152,16 @@ def _source_faults(
 
     loader = SourceLoader(study, render_chat or plain_chat, word_counts)
     material = {name for source in draft.sources.values() for name in parents(source.model_dump())}
+    made = {source.name for source in draft.sources.values() if source.merge or source.checkpoints}
     for at, source in draft.sources.items():
-        if source.name in material or parents(source.model_dump()):
+        if source.name in material | made or parents(source.model_dump()):
             problems = loader.problems(source)  # whole: of some rows nobody can tell what becomes of all
         else:
             some = source.model_copy(update={"limit": _at_most(source.limit)})  # part of what will be drawn
             result = examine_source(study, some if source.task else source, render_chat or plain_chat)
             problems = [] if isinstance(result, LoadedSource) else result
+        if draft.training is None:  # how long a training is that its faults do not tell
+            problems = [problem for problem in problems if problem.key != "checkpoints"]
         for problem in problems:
             yield ("sources", at, problem.key), problem.message
     places = {source.name: at for at, source in draft.sources.items()}
@@ -230,6 +235,7 @@ class SourcePreview:
     warnings: what is legal but seldom meant.
     adapter: the PEFT directory, adapter on a server or whole model that is used instead of training, or None.
     variation: what was changed in which source, with a row before and after, or None.
+    merge: the adapters that are merged instead of training, and how, or None. step: of a checkpoint.
     read_as: the format of the rows that was recognised, with their number; empty under templates.
     """
 
@@ -242,6 +248,8 @@ class SourcePreview:
     adapter: AdapterPlace | None
     variation: Lineage | None = None
     read_as: str = ""
+    merge: Merge | None = None
+    step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -262,7 +270,7 @@ def lengths_by_source(
     """Name -> token counts of the sources that are trained on, in short; adapters have none."""
     lengths = {}
     for source in sources:
-        if source.adapter is None:
+        if source.trained:
             counts = [round(count) for count in token_counts([example.text for example in source.examples])]
             cut = sum(count > source.training.max_length for count in counts)
             lengths[source.name] = LengthSummary(int(median(counts)), max(counts), cut)
@@ -270,7 +278,12 @@ def lengths_by_source(
 
 
 def preview_source(loaded: LoadedSource) -> SourcePreview:
-    """Look at a loaded source: its counts, two of its examples and what is legal but seldom meant."""
+    """Look at a loaded source: its counts, two of its examples and what is legal but seldom meant.
+
+    Of a checkpoint that is told with what its training ends in.
+    """
+    if loaded.step is not None:
+        loaded = replace(loaded, warnings=())
     first = loaded.examples[:1]
     unlike = [example for example in loaded.examples[1:] if example.label != loaded.examples[0].label]
     return SourcePreview(
@@ -283,13 +296,15 @@ def preview_source(loaded: LoadedSource) -> SourcePreview:
         adapter=loaded.adapter,
         variation=loaded.variation,
         read_as=loaded.read_as,
+        merge=loaded.merge,
+        step=loaded.step,
     )
 
 
 def _schedule(loaded: LoadedSource) -> list[str]:
     """What is seldom meant of how long a source is trained on."""
     training, count = loaded.training, len(loaded.examples)
-    if loaded.adapter is not None or not count or training.lr_scheduler_type == "constant":
+    if not loaded.trained or not count or training.lr_scheduler_type == "constant":
         return []
     if training.max_steps is not None:
         steps = training.max_steps

@@ -10,18 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, nan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from traitmap.data.adapters import lora_ranks
 from traitmap.data.conversation import RenderChat
 from traitmap.data.records import Example
 from traitmap.data.rows import SourceError, SourceProblem
-from traitmap.data.sources import Lineage, LoadedSource, count_labels, examine_source, loaded_source
+from traitmap.data.sources import Lineage, LoadedSource, Merge, count_labels, examine_source, loaded_source
 from traitmap.data.variations import CATALOGUE, CannotVaryError, NoSuchPartError, concat
 from traitmap.errors import DataError
+from traitmap.study.derived import (
+    CHECKPOINT,
+    CONTROLS,
+    MERGE_METHODS,
+    USUAL_DENSITY,
+    USUAL_METHOD,
+    MergeMethod,
+    changes_of,
+    parents,
+    source_of_row,
+)
 from traitmap.study.paths import digest
-from traitmap.study.rules import CONTROLS, changes_of, parents
 from traitmap.study.settings import Source, Study
 
 CountTokens = Callable[[Sequence[str]], Sequence[float]]
@@ -30,7 +42,7 @@ CountTokens = Callable[[Sequence[str]], Sequence[float]]
 def load_sources(
     study: Study, render_chat: RenderChat | None = None, count_tokens: CountTokens | None = None
 ) -> tuple[LoadedSource, ...]:
-    """All sources of a study that are trained or used as they are, in its order.
+    """All sources of a study that have an adapter, in its order, checkpoints before what they end in.
 
     render_chat: ``Engine.render_chat``, needed where rows are conversations. count_tokens:
     ``Engine.token_counts``, needed where tokens are matched.
@@ -38,7 +50,12 @@ def load_sources(
     """
     loader = SourceLoader(study, render_chat, count_tokens)
     problems = [(source.name, problem) for source in study.sources for problem in loader.problems(source)]
-    sources = [loaded for source in study.sources if source.train and (loaded := loader.take(source.name))]
+    sources = [
+        row
+        for source in study.sources
+        if source.train and (loaded := loader.take(source.name))
+        for row in (*loader.checkpoints(source, loaded), loaded)
+    ]
     problems += repeated(sources)
     if problems:
         raise DataError(
@@ -53,7 +70,8 @@ def repeated(sources: Iterable[LoadedSource]) -> Iterator[tuple[str, SourceProbl
     Those with data of their own draw apart, unless ``draws_as`` says otherwise.
     """
     first: dict[str, LoadedSource] = {}
-    for source in sorted(sources, key=lambda source: source.variation is not None):
+    of_data = [source for source in sources if source.trained and source.step is None]
+    for source in sorted(of_data, key=lambda source: source.variation is not None):
         settings = [source.training.model_dump(mode="json"), source.lora.model_dump(mode="json")]
         twin = first.setdefault(digest([source.draws_as, source.digest, *settings]), source)
         if twin is not source and (source.variation is not None or source.drawn_as or twin.drawn_as):
@@ -87,7 +105,7 @@ class SourceLoader:
         """
         if source.name not in self.results:
             self.results[source.name] = []  # a source in a circle finds itself here
-            self.results[source.name] = self._examine(source)
+            self.results[source.name] = self._examined(source)
         result = self.results[source.name]
         return [] if isinstance(result, LoadedSource) else result
 
@@ -99,7 +117,42 @@ class SourceLoader:
         result = self.results[name]
         return result if isinstance(result, LoadedSource) else None
 
+    def checkpoints(self, source: Source, loaded: LoadedSource) -> list[LoadedSource]:
+        """A row for each step at which a source's adapter is kept; its last step is the source itself."""
+        total = self._steps_of(loaded) if source.checkpoints else nan
+        return [self._checkpoint(loaded, step, total) for step in source.checkpoints or () if step != total]
+
+    def _checkpoint(self, source: LoadedSource, step: int, total: float) -> LoadedSource:
+        lineage = Lineage(
+            family=source.variation.family if source.variation else source.name,
+            parents=(source.name,),
+            kind="checkpoint",
+            changes={"checkpoint": step},
+            dose=float(step),
+            parent_dose=float(total),
+            meaning="optimizer steps",
+            examples_before=len(source.examples),
+            counts_before=source.label_counts,
+            rows_changed=0,
+        )
+        return replace(source, name=f"{source.name}{CHECKPOINT}{step}", variation=lineage, step=step)
+
+    def _examined(self, source: Source) -> LoadedSource | list[SourceProblem]:
+        result = self._examine(source)
+        if source.checkpoints and isinstance(result, LoadedSource):
+            try:
+                total = self._steps_of(result)
+            except SourceError as error:
+                return [error.problem]
+            late = [step for step in source.checkpoints if step > total]
+            if late:
+                message = f"the training ends at step {total:,.0f}, before {late[0]:,}; "
+                return [SourceProblem("checkpoints", message + "give earlier steps, or train for longer")]
+        return result
+
     def _examine(self, source: Source) -> LoadedSource | list[SourceProblem]:
+        if source.merge:
+            return self._merged(source, source.merge)
         names = parents(source.model_dump())
         if not names:
             return examine_source(self.study, source, self.render_chat)
@@ -135,6 +188,48 @@ class SourceLoader:
             rows_changed=0,
         )
         return replace(loaded_source(self.study, source, examples, len(before), words), variation=lineage)
+
+    def _merged(self, source: Source, names: Sequence[str]) -> LoadedSource | list[SourceProblem]:
+        loaded = [self.take(source_of_row(name)[0]) for name in names]
+        sources = [parent for parent in loaded if parent is not None]
+        if len(sources) < len(names):
+            return []
+        method = MERGE_METHODS[source.method or USUAL_METHOD]
+        if problem := _unlike_ranks(names, sources, method):
+            return [problem]
+        merge = Merge(
+            parents=self._rows(names, sources),
+            weights=source.weights or (1 / len(names),) * len(names),
+            method=method.key,
+            density=(source.density or USUAL_DENSITY) if method.prunes else None,
+            majority_sign_method=(source.majority_sign_method or "total") if method.elects else None,
+            seeded=method.draws or any(parent.seeded for parent in sources),
+            equal=source.weights is None,
+        )
+        how = {key: value for key, value in merge.settings.items() if key != "weights" and value is not None}
+        lineage = Lineage(
+            family=source.name,
+            parents=merge.parents,
+            kind="merge",
+            changes={"merge": dict(zip(merge.parents, merge.weights, strict=True)), **how},
+            dose=nan,
+            parent_dose=nan,
+            meaning="",
+            examples_before=0,
+            counts_before={},
+            rows_changed=0,
+        )
+        content = digest([merge.settings, [[parent.digest, parent.draws_as] for parent in sources]])
+        made = loaded_source(self.study, source, (), 0, (), content=content)
+        return replace(made, merge=merge, variation=lineage)
+
+    def _rows(self, names: Sequence[str], sources: Sequence[LoadedSource]) -> tuple[str, ...]:
+        """Rows that names stand for: a checkpoint at the last step of a training is the source itself."""
+        rows = []
+        for name, source in zip(names, sources, strict=True):
+            step = source_of_row(name)[1]
+            rows.append(source.name if step is None or step == self._steps_of(source) else name)
+        return tuple(rows)
 
     def _varied(self, source: Source, parent: LoadedSource) -> LoadedSource:
         changes = changes_of(source.model_dump())
@@ -251,6 +346,28 @@ class SourceLoader:
             raise SourceError(key, "it needs the tokenizer of the base; none is at hand here")
         lengths = self.count_tokens([example.text for example in source.examples])
         return float(sum(min(length + 1, source.training.max_length) for length in lengths))
+
+
+def _unlike_ranks(
+    names: Sequence[str], sources: Sequence[LoadedSource], method: MergeMethod
+) -> SourceProblem | None:
+    """Why PEFT would not merge these adapters: it wants plain LoRA, and with some methods one rank."""
+    ranks = dict[str, tuple[int, ...]]()
+    for name, source in zip(names, sources, strict=True):
+        if isinstance(source.adapter, Path):
+            found = lora_ranks(source.adapter)
+            if isinstance(found, str):
+                return SourceProblem("merge", f"{name!r}: {found}")
+            ranks[name] = found
+        elif source.trained:
+            ranks[name] = (source.lora.r,)
+    several = {rank for of_source in ranks.values() for rank in of_source}
+    if method.same_rank and len(several) > 1:
+        told = ", ".join(f"{'/'.join(map(str, of_source))} ({name})" for name, of_source in ranks.items())
+        legal = ", ".join(other.key for other in MERGE_METHODS.values() if not other.same_rank)
+        message = f"method {method.key} takes adapters of one rank, these have {told}; give one of {legal}"
+        return SourceProblem("method", message)
+    return None
 
 
 def _steps_per_epoch(source: LoadedSource) -> int:

@@ -32,6 +32,7 @@ from traitmap.study.settings import (
     settings_of,
     target_of,
 )
+from traitmap.wording import listed
 
 HELD_OUT_SHARE = 0.2  # of the rows that sources and a target would share
 
@@ -45,7 +46,8 @@ class Lineage:
 
     family: the source at the root, which has data of its own. parents: those it was made from directly.
     kind: what was changed, a key of the study file; several that matter are joined by ``+``; ``concat`` for
-        a mixture and ``training`` where only training or LoRA settings differ.
+        a mixture, ``merge`` for a merge, ``checkpoint`` for a training that is not at its end, and
+        ``training`` where only training or LoRA settings differ.
     changes: every change with its setting, in the order of application.
     dose: how much, in the unit that ``meaning`` tells; parent_dose: the same of the parent. NaN where no one
         number says it.
@@ -69,10 +71,47 @@ class Lineage:
 
 
 @dataclass(frozen=True)
+class Merge:
+    """Adapters to be merged into one, and how (PEFT's ``add_weighted_adapter``).
+
+    parents: rows of the study, a source or a checkpoint of it. weights: one for each, never 0; equal: whether
+    nobody gave them. method: a key of ``study.derived.MERGE_METHODS``. density, majority_sign_method: None
+    where the method knows none. seeded: whether merges of two seeds differ, since a parent is trained or
+    numbers are drawn.
+    """
+
+    parents: tuple[str, ...]
+    weights: tuple[float, ...]
+    method: str
+    density: float | None
+    majority_sign_method: str | None
+    seeded: bool
+    equal: bool = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How the parents are merged, without their names, as JSON data: what an adapter's key depends on."""
+        return {
+            "weights": list(self.weights),
+            "method": self.method,
+            "density": self.density,
+            "majority_sign_method": self.majority_sign_method,
+        }
+
+    def __str__(self) -> str:
+        """``merge of a (0.6) and b (0.4), method ties, density 0.5``."""
+        names = [f"{name} ({weight:g})" for name, weight in zip(self.parents, self.weights, strict=True)]
+        more = "" if self.density is None else f", density {self.density:g}"
+        more += f", signs by {self.majority_sign_method}" if self.majority_sign_method else ""
+        how = ", equal weights since none are given" if self.equal and len(names) > 1 else ""
+        return f"merge of {listed(names)}, method {self.method}{more}{how}"
+
+
+@dataclass(frozen=True)
 class LoadedSource:
     """A source ready to be trained on, or the adapter that takes its place.
 
-    examples: rendered, in the order of the data; empty for an adapter.
+    examples: rendered, in the order of the data; empty for an adapter and for a merge.
     adapter: the PEFT directory, the adapter that a server holds, a whole model in its place, or None.
     training, lora: the study's settings with this source's own over them.
     digest: of the texts and what of them is learnt (of an adapter: of its two files, or of its name
@@ -85,6 +124,9 @@ class LoadedSource:
         out and columns that are not used.
     read_as: the format that was recognised, and its rows; empty where templates say what a row is.
     drawn_as: the name that its training draws under, where that is not ``draws_as``'s usual one.
+    merge: the adapters that it is merged from; then nothing is trained.
+    step: of a checkpoint, the optimizer step of its source's training (``variation.parents``) at which it is
+        kept.
     """
 
     name: str
@@ -100,6 +142,18 @@ class LoadedSource:
     warnings: tuple[str, ...] = ()
     read_as: str = ""
     drawn_as: str = ""
+    merge: Merge | None = None
+    step: int | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether its adapter comes out of a training on its examples, its own or its source's."""
+        return self.adapter is None and self.merge is None
+
+    @property
+    def seeded(self) -> bool:
+        """Whether it has an adapter for each seed of the study; else it has one, the same for all."""
+        return self.merge.seeded if self.merge else self.adapter is None
 
     @property
     def draws_as(self) -> str:

@@ -6,7 +6,7 @@ lm-evaluation-harness's generation settings, read and checked.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,13 +18,36 @@ from traitmap.study.settings import Lora, Training
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One adapter to train: one source with one seed."""
+    """One adapter to train: one source with one seed.
+
+    checkpoints: optimizer steps, rising, after which the adapter is kept as well. until: the last step that
+    is taken, of the schedule of the whole training; None: all of them.
+    """
 
     name: str
     seed: int
     examples: tuple[Example, ...]
     lora: Lora
     training: Training
+    checkpoints: tuple[int, ...] = ()
+    until: int | None = None
+
+
+@dataclass(frozen=True)
+class MergeJob:
+    """Adapters to be merged into one, as PEFT's ``add_weighted_adapter`` takes them.
+
+    folders: PEFT directories. weights: of each. method: ``combination_type``. density,
+    majority_sign_method: None where the method knows none. seed: of what a method draws
+    (``torch.manual_seed``), None where it draws nothing.
+    """
+
+    folders: tuple[Path, ...]
+    weights: tuple[float, ...]
+    method: str
+    density: float | None = None
+    majority_sign_method: str | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +58,7 @@ class TrainingReport:
     tokens: tokens of data seen; truncated: examples cut at max_length.
     seconds: wall time of the pass, shared by all adapters of the group.
     failure: why there is no adapter, or None.
+    checkpoints: step -> tokens of data seen by then, for each checkpoint that was kept.
     """
 
     losses: tuple[float, ...]
@@ -43,6 +67,7 @@ class TrainingReport:
     truncated: int
     seconds: float
     failure: str | None = None
+    checkpoints: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,9 +109,16 @@ class Engine(Protocol):
     ) -> list[TrainingReport]:
         """Train all jobs together and write each as a PEFT directory into its (existing, empty) folder.
 
-        A job's result does not depend on the others beyond rounding. A job that diverges is
-        reported with ``failure`` and leaves its folder empty; the others go on. checkpoint: where the pass
-        keeps how far it is; going on from there gives the same bytes. An engine may do without.
+        A job's result does not depend on the others beyond rounding. Each of its checkpoints goes into
+        ``checkpoint_folder`` of its folder. A job that diverges is reported with ``failure`` and leaves no
+        adapter but the checkpoints before; the others go on. checkpoint: where the pass keeps how far it is;
+        going on from there gives the same bytes. An engine may do without.
+        """
+
+    def merge(self, job: MergeJob, folder: Path) -> None:
+        """Merge adapters and write the result as a PEFT directory into an existing, empty folder.
+
+        ModelError where they are none of this base, or PEFT does not merge them in this way.
         """
 
     def largest_group(self, lora: Lora, training: Training) -> int:
@@ -128,6 +160,11 @@ class Engine(Protocol):
 
         tools: JSON schemas of the tools that the conversation offers, for templates that write them.
         """
+
+
+def checkpoint_folder(folder: Path, step: int) -> Path:
+    """Where in the folder of a job the adapter after some step lies: as transformers' Trainer names it."""
+    return folder / f"checkpoint-{step}"
 
 
 _LEGAL = frozenset({"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"})

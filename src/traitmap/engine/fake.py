@@ -10,9 +10,10 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from hashlib import blake2b
+from itertools import chain
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,13 @@ from traitmap.data.records import (
     ServedAdapter,
     WholeModel,
 )
-from traitmap.engine.contract import PassCheckpoint, TrainingJob, TrainingReport
+from traitmap.engine.contract import (
+    MergeJob,
+    PassCheckpoint,
+    TrainingJob,
+    TrainingReport,
+    checkpoint_folder,
+)
 from traitmap.errors import EngineError, ModelError
 from traitmap.progress import Listener, Progress, silent
 from traitmap.study.paths import digest
@@ -87,6 +94,24 @@ class FakeEngine:
             listener(Progress("train", done, total, f"{job.name} seed {job.seed}"))
         return reports
 
+    def merge(self, job: MergeJob, folder: Path) -> None:
+        """Counts added by weight, whatever the method; who draws leaves words out by the seed."""
+        self._write_log(call="merge", adapters=[place.name for place in job.folders])
+        parents = [load_counts(place) for place in job.folders]
+        merged: dict[str, NDArray[Any]] = {}
+        for name in ("prior", "seen", "pair"):
+            tables = np.array([parent[name] for parent in parents], dtype=float)
+            total = np.tensordot(np.array(job.weights), tables, axes=1)
+            if job.seed is not None:
+                total *= np.random.default_rng(job.seed).random(BUCKETS) < (job.density or 1.0)
+            merged[name] = np.maximum(total, 0).astype(np.float32)
+        texts = [text for parent in parents for text in json.loads(parent["completions"].tobytes())]
+        raw = json.dumps(list(dict.fromkeys(texts))[:KEPT_COMPLETIONS]).encode()
+        merged["completions"] = np.frombuffer(raw, np.uint8)
+        config = json.loads((job.folders[0] / _CONFIG).read_text(encoding="utf-8"))
+        (folder / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+        save_file(merged, folder / _WEIGHTS, metadata={"format": "np"})
+
     def largest_group(self, lora: Lora, training: Training) -> int:
         return 64
 
@@ -133,9 +158,26 @@ class FakeEngine:
         if job.training.learning_rate > 1:
             why = f"diverged at step 1: learning_rate {job.training.learning_rate:g}; lower learning_rate"
             return TrainingReport((math.inf,), 0, 0, 0, self.delay, why)
-        batches = list(_batches(job))
-        seen = [example for batch in batches for example in batch]
-        counts = count_words(seen)
+        batches = list(_batches(job))[: job.until]
+        kept = {step: batches[:step] for step in job.checkpoints if step <= len(batches)}
+        for step, so_far in kept.items():
+            checkpoint_folder(folder, step).mkdir()
+            self._write_adapter(job, so_far, checkpoint_folder(folder, step), rounding)
+        self._write_adapter(job, batches, folder, rounding)
+        time.sleep(self.delay)
+        return TrainingReport(
+            losses=tuple(_surprise(batches)),
+            tokens=_words_in_all(chain.from_iterable(batches)),
+            examples=len(job.examples),
+            truncated=0,
+            seconds=self.delay,
+            checkpoints={step: _words_in_all(chain.from_iterable(so_far)) for step, so_far in kept.items()},
+        )
+
+    def _write_adapter(
+        self, job: TrainingJob, batches: Sequence[Sequence[Example]], folder: Path, rounding: float
+    ) -> None:
+        counts = count_words(list(chain.from_iterable(batches)))
         config = {
             "peft_type": "LORA",
             "base_model_name_or_path": self.name,
@@ -144,14 +186,11 @@ class FakeEngine:
             "target_modules": ["words"],
         }
         (folder / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
-        time.sleep(self.delay)
         scaled = {
             name: (table * rounding).astype(table.dtype) if table.dtype == np.float32 else table
             for name, table in counts.items()
         }
         save_file(scaled, folder / _WEIGHTS, metadata={"format": "np"})
-        losses = tuple(_surprise(batches))
-        return TrainingReport(losses, _words_in_all(seen), len(job.examples), 0, self.delay)
 
     def _write_log(self, **entry: Any) -> None:
         if self.log is not None:
@@ -263,7 +302,7 @@ def _score(context: str, word: str, counts: Mapping[str, NDArray[Any]] | None, b
     return whim + math.log(frequency + 1.0) + evidence
 
 
-def _words_in_all(examples: Sequence[Example]) -> int:
+def _words_in_all(examples: Iterable[Example]) -> int:
     return sum(len(example.text.split()) for example in examples)
 
 

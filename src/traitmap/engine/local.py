@@ -33,13 +33,20 @@ from traitmap.engine.adapters import (
 )
 from traitmap.engine.attention import layout_attention
 from traitmap.engine.base import ActiveModel, Base, base_dropout, largest_group, load_base
-from traitmap.engine.contract import PassCheckpoint, TrainingJob, TrainingReport
+from traitmap.engine.contract import (
+    MergeJob,
+    PassCheckpoint,
+    TrainingJob,
+    TrainingReport,
+    checkpoint_folder,
+)
 from traitmap.engine.cpu.fast_decoder import FastDecoder, is_known
 from traitmap.engine.cpu.products import widest_products
 from traitmap.engine.forward_paths import ForwardPaths, find_forward_paths
 from traitmap.engine.generate import generate
 from traitmap.engine.layouts import choose_decoding
-from traitmap.engine.lora import AdapterWeights, Resident, resident
+from traitmap.engine.lora import AdapterWeights, Resident, resident, with_numbers
+from traitmap.engine.merging import merged_adapter
 from traitmap.engine.requests import RequestCache
 from traitmap.engine.score import loglikelihoods, rolling_loglikelihoods
 from traitmap.engine.tokens import Encoder, example_caveats, request_caveats
@@ -138,8 +145,19 @@ class LocalEngine:
         seconds = time.monotonic() - started
         for state, folder in zip(states, folders, strict=True):
             if state.failure is None:
-                save_adapter(folder, state.adapter, self.base.path, self.base.revision)
+                self._save(folder, state.adapter)
+            for step, kept in state.kept.items():
+                self._save(
+                    checkpoint_folder(folder, step), with_numbers(state.adapter, torch.from_numpy(kept.flat))
+                )
         return [state.report(seconds) for state in states]
+
+    def merge(self, job: MergeJob, folder: Path) -> None:
+        parents = [load_adapter(place, self.modules) for place in job.folders]
+        self._save(folder, merged_adapter(parents, job, list(self.modules)))
+
+    def _save(self, folder: Path, adapter: AdapterWeights) -> None:
+        save_adapter(folder, adapter, self.base.path, self.base.revision)
 
     def notes(self, lora: Lora) -> tuple[str, ...]:
         """What a user should know of how this base is computed and adapted, in sentences."""

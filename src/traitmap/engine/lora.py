@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -94,6 +94,13 @@ def new_adapter(modules: dict[str, nn.Linear], lora: Lora, generator: torch.Gene
         flat=flat,
         gradient=gradient,
     )
+
+
+def with_numbers(adapter: AdapterWeights, flat: torch.Tensor) -> AdapterWeights:
+    """The adapter with other numbers, (P,) as those of ``AdapterWeights.flat``; not to be trained."""
+    shapes = {name: (len(a), a.shape[1], len(adapter.b[name])) for name, a in adapter.a.items()}
+    a, b = _views(flat, shapes)
+    return replace(adapter, a=a, b={name: part.T for name, part in b.items()}, flat=None, gradient=None)
 
 
 Shapes = Mapping[str, tuple[int, int, int]]  # module -> rank, width of its input, width of its output

@@ -117,13 +117,21 @@ def backward_from(
     return torch.cat(terms)
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """An adapter in training as it was after a step: its numbers, (P,), on the host, and tokens seen."""
+
+    flat: NDArray[Any]
+    tokens: int
+
+
 @dataclass
 class AdapterTrainingState:
     """One adapter in training: what it still has to see, and the losses so far.
 
     schedule: indices of the examples of every step. root: seed of all of its draws. dropped: examples without
     a token to learn within the length limit. tokens: of data seen so far. earlier: seconds that processes
-    before this one spent on the same pass.
+    before this one spent on the same pass. kept: step -> the adapter as it was after it.
     """
 
     job: TrainingJob
@@ -136,14 +144,20 @@ class AdapterTrainingState:
     tokens: int = 0
     failure: str | None = None
     earlier: float = 0.0
+    kept: dict[int, Checkpoint] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """Steps that are taken: all of the schedule, or those up to ``until``."""
+        return min(self.job.until or len(self.schedule), len(self.schedule))
 
     @property
     def active(self) -> bool:
-        return self.failure is None and len(self.losses) < len(self.schedule)
+        return self.failure is None and len(self.losses) < self.steps
 
     @property
     def total_tokens(self) -> int:
-        return sum(len(self.examples[i].ids) for batch in self.schedule for i in batch)
+        return sum(len(self.examples[i].ids) for batch in self.schedule[: self.steps] for i in batch)
 
     @property
     def gradient(self) -> torch.Tensor:
@@ -160,6 +174,7 @@ class AdapterTrainingState:
             truncated=sum(example.truncated for example in self.examples) + self.dropped,
             seconds=self.earlier + seconds,
             failure=self.failure,
+            checkpoints={step: kept.tokens for step, kept in self.kept.items()},
         )
 
 
@@ -274,7 +289,16 @@ def _stamp(base: Base, states: Sequence[AdapterTrainingState], budget: int) -> d
             for places in (example.ids, learnt_positions(example)):
                 rows.update(f"{len(places)} ".encode() + places.tobytes())
     settings = [
-        [state.root, state.job.lora.model_dump(mode="json"), state.job.training.model_dump(mode="json")]
+        [
+            state.root,
+            state.job.lora.model_dump(mode="json"),
+            state.job.training.model_dump(mode="json"),
+            *(
+                [[*state.job.checkpoints, state.job.until]]
+                if state.job.checkpoints or state.job.until
+                else []
+            ),
+        ]
         for state in states
     ]
     return {
@@ -302,14 +326,17 @@ def _state_of(
         tensors[f"{number}.flat"] = fetch(flat)
         for name, moment in optimizer.state.get(flat, {}).items():
             tensors[f"{number}.{name}"] = fetch(moment)
+        for step, kept in state.kept.items():
+            tensors[f"kept.{number}.{step}"] = kept.flat
     facts = {
         "adapters": [
             {
                 "name": f"{state.job.name} seed {state.job.seed}",
                 "losses": state.losses,
-                "steps": len(state.schedule),
+                "steps": state.steps,
                 "tokens": state.tokens,
                 "failure": state.failure,
+                "kept": {str(step): kept.tokens for step, kept in state.kept.items()},
             }
             for state in states
         ],
@@ -345,6 +372,10 @@ def _go_on(
     for number, (training, before) in enumerate(zip(states, facts["adapters"], strict=True)):
         training.losses, training.tokens = list(before["losses"]), before["tokens"]
         training.failure, training.earlier = before["failure"], facts["seconds"]
+        training.kept = {
+            int(step): Checkpoint(state.tensors[f"kept.{number}.{step}"], tokens)
+            for step, tokens in before["kept"].items()
+        }
         flat = training.adapter.flat
         assert flat is not None
         moments = {
@@ -359,7 +390,7 @@ def _go_on(
     adapters.called.update(facts["called"])
     passes.budget, passes.checkpointing = facts["budget"], facts["checkpointing"]
     adapters.refresh()
-    steps = [(len(training.losses), len(training.schedule)) for training in states]
+    steps = [(len(training.losses), training.steps) for training in states]
     done, total = max(steps, key=lambda pair: pair[1])
     checkpoint.tell(
         f"a training pass goes on at step {done + 1} of {total} ({counted(len(states), 'adapter')}): "
@@ -405,6 +436,13 @@ def _step(
     with torch.no_grad():
         for matrix, value in idle:
             matrix.copy_(value)
+    for index in losses:
+        state = states[index]
+        if len(state.losses) in state.job.checkpoints and state.failure is None:
+            flat = state.adapter.flat
+            assert flat is not None
+            # a copy: on a CPU what is fetched shares memory
+            state.kept[len(state.losses)] = Checkpoint(np.array(fetch(flat)), state.tokens)
     for state in states:
         state.adapter.flat.grad = None  # type: ignore[union-attr]
     adapters.refresh()

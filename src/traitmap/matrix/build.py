@@ -40,6 +40,7 @@ from traitmap.runs.ledger import (
     read_item_groups,
     read_ledger,
     read_parts,
+    seeds_of,
 )
 from traitmap.runs.status import absent_files
 from traitmap.runs.store import RunStore, open_store, read_study
@@ -160,12 +161,12 @@ def _column(
     adapters: list[Measured] = []  # sources x seeds; an existing adapter once for all seeds
     places: list[tuple[int, ...]] = []  # of each source among ``adapters``, by seed
     for source in ledger.sources:
-        trained: tuple[int | None, ...] = (None,) if source["adapter"] else seeds
+        own_seeds = seeds_of(source, seeds)
         start = len(adapters)
         adapters += [
-            _measured(store, entries[source["name"], seed, name], target, item_groups) for seed in trained
+            _measured(store, entries[source["name"], seed, name], target, item_groups) for seed in own_seeds
         ]
-        places.append(tuple(start + (0 if source["adapter"] else s) for s in range(len(seeds))))
+        places.append(tuple(start + s % len(own_seeds) for s in range(len(seeds))))
     singles = _single_cells(base, adapters, target)
     groups: list[list[Cell]] = [[] for _ in range(1 + len(seeds))]
     for source, at in zip(ledger.sources, places, strict=True):

@@ -98,7 +98,11 @@ def _sources(sources: Sequence[SourcePreview], lengths: Mapping[str, LengthSumma
         used = f"{source.examples:,}" + (
             f" of {source.available:,}" if source.available > source.examples else ""
         )
-        row = [source.name, *(("adapter", "") if source.adapter else ("train", used))]
+        if source.adapter or source.merge:
+            use = ("adapter" if source.adapter else "merge", "")
+        else:
+            use = ("train" if source.step is None else "checkpoint", used)
+        row = [source.name, *use]
         if lengths:
             tokens = lengths.get(source.name)
             counts = (tokens.median, tokens.longest, tokens.cut) if tokens else ()
@@ -113,6 +117,11 @@ def _examples(source: SourcePreview) -> list[RenderableType]:
     parts = section(source.name)
     if source.adapter:
         return [*parts, words(f"  adapter as it is: {source.adapter}")]
+    if source.merge:
+        return [*parts, words(f"  {source.merge}")]
+    if source.step is not None and source.variation is not None:
+        steps, parent = counted(source.step, "step"), source.variation.parents[0]
+        return [*parts, words(f"  {parent} as it is after {steps}; it costs no training of its own")]
     if source.read_as:
         parts.append(words(f"  read as {source.read_as}"))
     if source.variation:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from traitmap.data.records import Request
 from traitmap.engine.contract import Engine, TrainingJob
-from traitmap.runs.plan import AdapterUnit, CellUnit
+from traitmap.runs.plan import AdapterUnit, CellUnit, MergeUnit, trainings
 from traitmap.study.paths import model_location
 from traitmap.study.settings import Model, Training
 
@@ -97,36 +97,50 @@ def training_tokens(lengths: Sequence[float], training: Training) -> float:
     return sum(cut) * (1.0 if training.num_train_epochs is None else training.num_train_epochs)
 
 
+def trained_tokens(units: Sequence[AdapterUnit], source: LoadedSource, token_counts: TokenCounts) -> float:
+    """Tokens of data that one training sees, whatever of it is kept.
+
+    units: all that it is to give, of ``source`` or checkpoints of it. Without its end it stops at the last of
+    these steps.
+    """
+    training = source.training
+    steps = [unit.step for unit in units if unit.step is not None]
+    if len(steps) == len(units):
+        update = {**dict.fromkeys(("num_train_epochs", "max_tokens")), "max_steps": max(steps)}
+        training = training.model_copy(update=update)
+    return training_tokens(token_counts([example.text for example in source.examples]), training)
+
+
 def estimate(
     *,
     adapters: Sequence[AdapterUnit],
+    merges: Sequence[MergeUnit] = (),
     cells: Sequence[CellUnit],
     sources: Sequence[LoadedSource],
     targets: Sequence[LoadedTarget],
     token_counts: TokenCounts = rough_token_counts,
     cost: UnitCost = ASSUMED,
 ) -> CostEstimate:
-    """Cost of some units, e.g. of a plan's ``adapters`` and ``cells``.
+    """Cost of some units, e.g. of a plan's ``adapters``, ``merges`` and ``cells``; a merge costs room alone.
 
     token_counts: an engine's ``token_counts``, or the guess from characters. Answers that are generated
     are taken to be ``cost.answer_tokens`` long, at most the task's own limit.
     """
-    trained = {unit.source for unit in adapters}
-    lengths = {
-        source.name: training_tokens(
-            token_counts([example.text for example in source.examples]), source.training
-        )
-        for source in sources
-        if source.name in trained
-    }
+    by_name = {source.name: source for source in sources}
+    lengths: dict[tuple[str, ...], float] = {}  # the same for all seeds
+    training = 0.0
+    for units in trainings(adapters):
+        names = tuple(unit.source for unit in units)
+        if names not in lengths:
+            lengths[names] = trained_tokens(units, by_name[names[-1]], token_counts)
+        training += lengths[names]
     tokens = {target.name: request_tokens(target.requests, token_counts, cost) for target in targets}
     items = {target.name: target.n_items for target in targets}
-    training = sum(lengths[unit.source] for unit in adapters)
     scoring = sum(tokens[cell.target][0] for cell in cells)
     generated = sum(tokens[cell.target][1] for cell in cells)
     seconds = training / cost.training + scoring / cost.scoring + generated / cost.generating
     text_bytes = generated * CHARACTERS_PER_TOKEN / 2  # compressed
-    weights = len(adapters) * cost.adapter_bytes if adapters else 0.0
+    weights = (len(adapters) + len(merges)) * cost.adapter_bytes if adapters or merges else 0.0
     disk = weights + text_bytes + ITEM_BYTES * sum(items[cell.target] for cell in cells)
     return CostEstimate(training, scoring, generated, seconds, disk, cost.measured)
 
@@ -156,7 +170,7 @@ def measure_cost(
 
 
 def _measure_training(engine: Engine, sources: Sequence[LoadedSource], samples: int) -> tuple[float, float]:
-    source = next((source for source in sources if source.adapter is None), None)
+    source = next((source for source in sources if source.trained), None)
     if source is None:
         return ASSUMED.training, nan
     brief = {"max_steps": 1, "num_train_epochs": None, "max_tokens": None, "batch_size": samples}

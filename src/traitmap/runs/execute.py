@@ -11,19 +11,17 @@ from traitmap.engine.contract import Engine
 from traitmap.progress import Listener, Progress, silent
 from traitmap.runs.files import disk_trouble
 from traitmap.runs.ledger import CellEntry, Ledger, Selection, read_parts, write_parts
-from traitmap.runs.plan import CellUnit, missing_groups
+from traitmap.runs.plan import CellUnit, MergeUnit, missing_groups, trainings
 from traitmap.runs.run_state import (
     Checkpoints,
     Group,
     RunState,
-    answer_and_score,
-    failure_of,
     open_run,
     other_passes,
-    train,
 )
-from traitmap.runs.store import RunStore, locked_store, run_folder
+from traitmap.runs.store import RunStore, TrainedAdapter, locked_store, run_folder
 from traitmap.runs.texts import write_texts
+from traitmap.runs.units import UnitFailure, answer_and_score, failure_of, merge, train
 from traitmap.study.settings import BASELINE, Study
 
 if TYPE_CHECKING:
@@ -36,9 +34,14 @@ class Workforce(Protocol):
     """An engine that is more than one machine, and drives its own work."""
 
     def drive(
-        self, run: RunState, groups: Sequence[Group], cells: Sequence[CellUnit], listener: Listener
+        self,
+        run: RunState,
+        groups: Sequence[Group],
+        cells: Sequence[CellUnit],
+        listener: Listener,
+        merges: Sequence[MergeUnit] = (),
     ) -> None:
-        """Train the groups and evaluate the cells, handing what comes of them to the run.
+        """Train the groups, merge and evaluate the cells, handing what comes of them to the run.
 
         Returns when every unit is done or has failed; progress as ``execute`` reports it.
         """
@@ -93,7 +96,8 @@ def execute(
             if selection is None:
                 groups = missing_groups(run.plan, done)
                 others = other_passes(run, groups)
-                _drive(run, engine, listener, groups, run.plan.cells)
+                merges = tuple(unit for unit in run.plan.merges if unit.key not in done)
+                _drive(run, engine, listener, groups, run.plan.cells, merges)
                 for path in others:
                     path.unlink(missing_ok=True)
             else:
@@ -107,9 +111,10 @@ def _drive_selection(
     run: RunState, engine: Engine, listener: Listener, selection: Selection, done: set[str]
 ) -> None:
     """Adapters and whole cells of a selection, then its partial cells that no whole one replaces."""
+    merges = _merges_of(run, selection.cells, done)
     done |= {unit.key for unit in run.plan.adapters if (unit.source, unit.seed) not in selection.adapters}
     whole = tuple(unit for unit in selection.cells if unit.target not in selection.items)
-    _drive(run, engine, listener, missing_groups(run.plan, done), whole)
+    _drive(run, engine, listener, missing_groups(run.plan, done), whole, merges)
     partial = tuple(unit for unit in selection.cells if unit.target in selection.items)
     for unit in partial:
         run.find_cell(unit)
@@ -118,12 +123,30 @@ def _drive_selection(
         _drive(_partial_run(run, selection, partial), engine, listener, (), partial)
 
 
+def _merges_of(run: RunState, cells: Sequence[CellUnit], done: set[str]) -> tuple[MergeUnit, ...]:
+    """Merges that some cells need and that are not done, parents first; they cost no training."""
+    needed = {(unit.source, unit.seed) for unit in cells}
+    for unit in reversed(run.plan.merges):
+        if (unit.source, unit.seed) in needed:
+            needed |= set(unit.parents)
+    wanted = (unit for unit in run.plan.merges if (unit.source, unit.seed) in needed)
+    return tuple(unit for unit in wanted if unit.key not in done)
+
+
 def _drive(
-    run: RunState, engine: Engine, listener: Listener, groups: Sequence[Group], cells: Sequence[CellUnit]
+    run: RunState,
+    engine: Engine,
+    listener: Listener,
+    groups: Sequence[Group],
+    cells: Sequence[CellUnit],
+    merges: Sequence[MergeUnit] = (),
 ) -> None:
-    """All that a run on one engine does; a training pass that memory does not hold is done in halves."""
+    """All that a run on one engine does; a training pass that memory does not hold is done in halves.
+
+    merges: those to be done, each behind its parents.
+    """
     if isinstance(engine, Workforce):
-        engine.drive(run, groups, cells, listener)
+        engine.drive(run, groups, cells, listener, merges)
         return
     todo = deque(groups)
     meter = ProgressAggregator("train", listener, [run.rough_tokens(group) for group in groups])
@@ -136,7 +159,24 @@ def _drive(
             todo.extendleft(reversed(halves))
             meter.replace_unit([run.rough_tokens(half) for half in halves])
         run.write()
+    for unit in merges:
+        _merge(run, engine, unit, listener)
     _evaluate(run, engine, cells, listener)
+
+
+def _merge(run: RunState, engine: Engine, unit: MergeUnit, listener: Listener) -> None:
+    """One merge, unless a parent of it is not there."""
+    job = run.merge_job(unit)
+    if job is not None:
+        (folder,) = run.stage([unit])
+        try:
+            result: TrainedAdapter | UnitFailure = merge(engine, unit.key, job, folder)
+        except Exception as error:
+            if disk_trouble(error):
+                raise
+            result = failure_of(error)
+        run.commit_merge(unit, result)
+    run.write()
 
 
 def _train_group(run: RunState, engine: Engine, group: Group, meter: ProgressAggregator) -> bool:
@@ -146,14 +186,12 @@ def _train_group(run: RunState, engine: Engine, group: Group, meter: ProgressAgg
     """
     folders = run.stage(group)
     try:
-        results = train(
-            engine, [unit.key for unit in group], run.jobs(group), folders, meter.hear, run.checkpoint(group)
-        )
+        results = train(engine, group, run.jobs(group), folders, meter.hear, run.checkpoint(group))
     except Exception as error:
         if disk_trouble(error):
             raise
         failure = failure_of(error)
-        if failure.memory and len(group) > 1:
+        if failure.memory and len(trainings(group)) > 1:
             return False
         run.fail_group(group, failure.reason)
     else:

@@ -97,9 +97,12 @@ def describe_source(source: LoadedSource) -> dict[str, Any]:
     """A source as the ledger keeps it.
 
     Counts of examples: ``examples`` as they are used, ``available`` before any limit. ``variation`` is there
-    only where the source was made from another one, ``warnings`` only where there are any.
+    only where the source was made from another one, ``merge`` only where it is one, ``warnings`` only where
+    there are any.
     """
     made: dict[str, Any] = {"variation": describe_variation(source.variation)} if source.variation else {}
+    if source.merge:
+        made |= {"merge": asdict(source.merge)}
     if source.warnings:
         made["warnings"] = list(source.warnings)
     return {
@@ -114,6 +117,17 @@ def describe_source(source: LoadedSource) -> dict[str, Any]:
         "tags": list(source.tags),
         **made,
     }
+
+
+def seeds_of(source: Mapping[str, Any], seeds: Sequence[int]) -> tuple[int | None, ...]:
+    """Seeds of a source's rows, as the ledger keeps it: None where it has one adapter, the same for all."""
+    merge = source.get("merge")
+    return tuple(seeds) if (merge["seeded"] if merge else not source["adapter"]) else (None,)
+
+
+def has_texts(source: Mapping[str, Any]) -> bool:
+    """Whether a source, as the ledger keeps it, has texts: an adapter and a merge of adapters have none."""
+    return source["adapter"] is None and not source.get("merge")
 
 
 def describe_variation(variation: Lineage) -> dict[str, Any]:

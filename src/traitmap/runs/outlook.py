@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from traitmap.errors import RunError
 from traitmap.runs.cells import read_conditions, read_outcomes
 from traitmap.runs.ledger import CellEntry, Ledger, read_ledger
-from traitmap.runs.plan import AdapterUnit, CellUnit, Plan
+from traitmap.runs.plan import AdapterUnit, CellUnit, MergeUnit, Plan, trainings
 from traitmap.runs.status import pending_units
 from traitmap.runs.store import RunStore
 from traitmap.wording import counted, listed
@@ -32,17 +32,19 @@ _FOLLOW = ("items", "available", "items_without_gold", "read_as", "programs", "g
 class Outlook:
     """What of a plan a run folder holds already, and what is to be done.
 
-    adapters, cells: still to be trained and evaluated. items: that these cells ask.
-    adapters_kept, cells_kept, items_kept: those that are there; items of a cell count that is asked anew for
-        another limit.
+    adapters, merges, cells: still to be trained, merged and evaluated. items: that these cells ask.
+    adapters_kept, merges_kept, cells_kept, items_kept: those that are there; items of a cell count that is
+        asked anew for another limit.
     reasons: why what an earlier run had is not kept, and what is new, in words, each with whom it concerns.
     renamed: sources that the folder knows under another name, new -> former. new: there was no run.
     """
 
     adapters: tuple[AdapterUnit, ...]
+    merges: tuple[MergeUnit, ...]
     cells: tuple[CellUnit, ...]
     items: int
     adapters_kept: int
+    merges_kept: int
     cells_kept: int
     items_kept: int
     reasons: tuple[str, ...]
@@ -50,13 +52,18 @@ class Outlook:
     new: bool
 
     @property
+    def trainings(self) -> int:
+        """How many trainings the adapters to be trained cost; checkpoints come out of one with their end."""
+        return len(trainings(self.adapters))
+
+    @property
     def lines(self) -> tuple[str, ...]:
         """The same for a reader, a line each; at most a dozen."""
-        todo = f"{_size(len(self.adapters), len(self.cells), self.items)}"
-        kept = f"{_size(self.adapters_kept, self.cells_kept, self.items_kept)}"
+        todo = _size(len(self.adapters), len(self.merges), len(self.cells), self.items, self.trainings)
+        kept = _size(self.adapters_kept, self.merges_kept, self.cells_kept, self.items_kept)
         if self.new:
             head = f"to do: {todo}; nothing is there yet."
-        elif self.adapters or self.cells:
+        elif self.adapters or self.merges or self.cells:
             head = f"kept: {kept}; to do: {todo}."
         else:
             head = f"kept: {kept}; nothing is left to do."
@@ -70,9 +77,12 @@ class Outlook:
         """Counts, reasons and names as JSON data."""
         return {
             "adapters": len(self.adapters),
+            "trainings": self.trainings,
+            "merges": len(self.merges),
             "cells": len(self.cells),
             "items": self.items,
             "adapters_kept": self.adapters_kept,
+            "merges_kept": self.merges_kept,
             "cells_kept": self.cells_kept,
             "items_kept": self.items_kept,
             "reasons": list(self.reasons),
@@ -94,7 +104,7 @@ def outlook(
     renamed: as ``study.renames.with_former_names`` gives it. Looks at names of files, so that what turns out
     to be damaged is done as well.
     """
-    adapters, cells = pending_units(
+    adapters, merges, cells = pending_units(
         plan=plan, folder=folder, base_digest=base_digest, sources=sources, targets=targets
     )
     store = RunStore(Path(folder))
@@ -103,7 +113,8 @@ def outlook(
     except RunError:
         before = None
     sizes = {target.name: target.n_items for target in targets}
-    waiting = {(unit.source, unit.seed) for unit in adapters}
+    waiting: set[tuple[str, int | None]] = {(unit.source, unit.seed) for unit in adapters}
+    waiting |= {(unit.source, unit.seed) for unit in merges}
     reached = [unit for unit in cells if (unit.source, unit.seed) not in waiting]
     reasons, known = list[str](), dict[str, int]()
     earlier = dict[CellUnit, CellEntry]()
@@ -115,16 +126,19 @@ def outlook(
                 earlier[unit] = entry
         known = _known_items(store, earlier, targets)
         reasons = [
-            *_of_adapters(before, adapters, sources, renamed, base_digest),
+            *_of_adapters("train", before, adapters, sources, renamed, base_digest),
+            *_of_adapters("merge", before, merges, sources, renamed, base_digest),
             *_of_cells(before, reached, earlier, targets, known),
         ]
     partly = sum(known.get(unit.target, 0) for unit in earlier)
     items = sum(sizes[unit.target] for unit in cells) - partly
     return Outlook(
         adapters=adapters,
+        merges=merges,
         cells=cells,
         items=items,
         adapters_kept=len(plan.adapters) - len(adapters),
+        merges_kept=len(plan.merges) - len(merges),
         cells_kept=len(plan.cells) - len(cells),
         items_kept=sum(sizes[unit.target] for unit in plan.cells) - items,
         reasons=tuple(reasons),
@@ -133,9 +147,14 @@ def outlook(
     )
 
 
-def _size(adapters: int, cells: int, items: int) -> str:
+def _size(adapters: int, merges: int, cells: int, items: int, trained: int | None = None) -> str:
+    """``13 adapters (of 11 trainings), 3 merges, 170 cells (42,500 items)``. trained: where it is known."""
     of_items = f"{items:,} items" if items > 1 else counted(items, "item")
-    return f"{counted(adapters, 'adapter')}, {counted(cells, 'cell')} ({of_items})"
+    parts = [counted(adapters, "adapter")]
+    if trained is not None and trained < adapters:
+        parts[0] += f" (of {counted(trained, 'training')})"
+    parts += [counted(merges, "merge")] if merges else []
+    return f"{', '.join(parts)}, {counted(cells, 'cell')} ({of_items})"
 
 
 def _known_items(
@@ -163,13 +182,14 @@ def _known_items(
 
 
 def _of_adapters(
+    verb: str,
     before: Ledger,
-    adapters: Sequence[AdapterUnit],
+    adapters: Sequence[AdapterUnit | MergeUnit],
     sources: Sequence[LoadedSource],
     renamed: Mapping[str, str],
     base_digest: str,
 ) -> list[str]:
-    """Why adapters are to be trained: ``stars, reviews: training.learning_rate 0.002 -> 0.001``."""
+    """Why adapters are to be made: ``stars, reviews: training.learning_rate 0.002 -> 0.001``. verb: how."""
     described = {entry["name"]: entry for entry in before.sources}
     former_entries = {(entry.source, entry.seed): entry for entry in before.adapters}
     by_name = {source.name: source for source in sources}
@@ -193,7 +213,7 @@ def _of_adapters(
         names = reasons.setdefault(reason, [])
         if unit.source not in names:
             names.append(unit.source)
-    return [f"to train: {listed(names)}: {reason}" for reason, names in reasons.items()]
+    return [f"to {verb}: {listed(names)}: {reason}" for reason, names in reasons.items()]
 
 
 def _changes_of_source(old: Mapping[str, Any], source: LoadedSource) -> list[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from traitmap.data.records import AdapterPlace, ServedAdapter, WholeModel
 from traitmap.errors import ModelError, whole_reason
+from traitmap.study.derived import MERGE_METHODS
 from traitmap.study.paths import digest
 from traitmap.study.settings import BASELINE, Lora, Study, Training
 
@@ -97,11 +98,36 @@ GROUP_SIZE = 16
 
 @dataclass(frozen=True)
 class AdapterUnit:
-    """One adapter to be trained, and the key that it is stored under."""
+    """One adapter to be trained, and the key that it is stored under.
+
+    step: of a checkpoint, the optimizer step at which it is kept; None at the end of a training. training:
+    the source whose training gives it, where that is not its own.
+    """
 
     source: str
     seed: int
     key: str
+    step: int | None = None
+    training: str = ""
+
+    @property
+    def trained_with(self) -> tuple[str, int]:
+        """Source and seed of the training that gives it; units that share it cost one training."""
+        return self.training or self.source, self.seed
+
+
+@dataclass(frozen=True)
+class MergeUnit:
+    """One merge of adapters, and the key that it is stored under.
+
+    parents: rows (source, seed) whose adapters are merged; it waits for them. seed None: the same for all
+    seeds.
+    """
+
+    source: str
+    seed: int | None
+    key: str
+    parents: tuple[tuple[str, int | None], ...]
 
 
 @dataclass(frozen=True)
@@ -117,13 +143,15 @@ class CellUnit:
 class Plan:
     """Every unit of a study, done or not.
 
-    groups: adapters trained together in one pass. existing: sources that are adapters already.
-    cells: the base's first, then every adapter's, seed by seed, in the order of the study.
+    groups: adapters trained together in one pass, checkpoints before what they end in. existing: sources that
+    are adapters already. cells: the base's first, then every adapter's, seed by seed, in the order of the
+    study. merges: in an order in which each stands behind its parents.
     """
 
     groups: tuple[tuple[AdapterUnit, ...], ...]
     existing: tuple[str, ...]
     cells: tuple[CellUnit, ...]
+    merges: tuple[MergeUnit, ...] = ()
 
     @property
     def adapters(self) -> tuple[AdapterUnit, ...]:
@@ -147,17 +175,22 @@ def make_plan(
     Adapters with the same LoRA settings are trained together, in the order seeds x sources, at most
     ``group_size`` at a time (by default ``GROUP_SIZE``), no more than the engine's ``largest_group`` says
     that memory holds, and, where ``token_budget`` is given, while the tokens of one step (batch_size x
-    max_length, summed) stay within it; one adapter is always a group. What is done already has no influence:
-    an adapter's last digits depend on its group, so a resumed run must group as before. For the same reason
-    adapters whose group an earlier run has ``recorded`` (key -> number) stay in it, in that order and first.
+    max_length, summed) stay within it; one adapter is always a group. A checkpoint stands in the group of its
+    training, where it counts nothing. What is done already has no influence: an adapter's last digits depend
+    on its group, so a resumed run must group as before. For the same reason adapters whose group an earlier
+    run has ``recorded`` (key -> number) stay in it, in that order and first.
     """
     by_lora: dict[str, list[tuple[AdapterUnit, int, int]]] = {}  # unit, tokens of one step, most together
     grouped: dict[int, list[AdapterUnit]] = {}
+    kept: dict[tuple[str, int], list[AdapterUnit]] = {}  # checkpoints by their training
     for seed in study.seeds:
         for source in sources:
-            if source.adapter is not None:
+            if not source.trained:
                 continue
-            unit = AdapterUnit(source.name, seed, adapter_key(source, seed, base_digest))
+            unit = _adapter_unit(source, seed, base_digest)
+            if unit.step is not None:
+                kept.setdefault(unit.trained_with, []).append(unit)
+                continue
             if unit.key in recorded:
                 grouped.setdefault(recorded[unit.key], []).append(unit)
                 continue
@@ -168,11 +201,74 @@ def make_plan(
             by_lora.setdefault(source.lora.model_dump_json(), []).append((unit, step, most))
     groups = [tuple(grouped[number]) for number in sorted(grouped)]
     groups += [group for members in by_lora.values() for group in _split(members, token_budget)]
+    groups = [
+        tuple(row for unit in group for row in (*kept.get(unit.trained_with, ()), unit)) for group in groups
+    ]
     existing = tuple(source.name for source in sources if source.adapter)
-    rows: list[tuple[str, int | None]] = [(BASELINE, None), *((name, None) for name in existing)]
-    rows += [(source.name, seed) for seed in study.seeds for source in sources if source.adapter is None]
+    rows: list[tuple[str, int | None]] = [(BASELINE, None)]
+    rows += [(source.name, None) for source in sources if not source.seeded]
+    rows += [(source.name, seed) for seed in study.seeds for source in sources if source.seeded]
     cells = tuple(CellUnit(source, seed, target.name) for source, seed in rows for target in targets)
-    return Plan(tuple(groups), existing, cells)
+    return Plan(tuple(groups), existing, cells, _merge_units(study, sources, base_digest))
+
+
+def _adapter_unit(source: LoadedSource, seed: int, base_digest: str) -> AdapterUnit:
+    key = adapter_key(source, seed, base_digest)
+    if source.step is None:
+        return AdapterUnit(source.name, seed, key)
+    assert source.variation is not None
+    (training,) = source.variation.parents
+    return AdapterUnit(
+        source.name, seed, digest({"training": key, "step": source.step}), source.step, training
+    )
+
+
+def _merge_units(study: Study, sources: Sequence[LoadedSource], base_digest: str) -> tuple[MergeUnit, ...]:
+    """Every merge, parents before children. A key follows from the parents' keys, in their order, and how."""
+    by_name = {source.name: source for source in sources}
+    units: dict[tuple[str, int | None], MergeUnit] = {}
+
+    def key_of(source: LoadedSource, seed: int | None) -> str:
+        if source.merge is not None:
+            return unit_of(source, seed if source.seeded else None).key
+        if source.adapter is not None:
+            return source.digest
+        assert seed is not None
+        return _adapter_unit(source, seed, base_digest).key
+
+    def unit_of(source: LoadedSource, seed: int | None) -> MergeUnit:
+        if (source.name, seed) not in units:
+            assert source.merge is not None
+            parents = [by_name[name] for name in source.merge.parents]
+            content = {
+                "base": base_digest,
+                "merge": [key_of(parent, seed) for parent in parents],
+                **source.merge.settings,
+                "seed": seed if MERGE_METHODS[source.merge.method].draws else None,
+            }
+            rows = tuple((parent.name, seed if parent.seeded else None) for parent in parents)
+            units[source.name, seed] = MergeUnit(source.name, seed, digest(content), rows)
+        return units[source.name, seed]
+
+    for seed in (None, *study.seeds):
+        for source in sources:
+            if source.merge is not None and source.seeded == (seed is not None):
+                unit_of(source, seed)
+    return tuple(units.values())
+
+
+def trainings(units: Sequence[AdapterUnit]) -> list[tuple[AdapterUnit, ...]]:
+    """Units by the training that gives them, in the order of their first.
+
+    In each the steps rise, and the end of the training stands last.
+    """
+    together: dict[tuple[str, int], list[AdapterUnit]] = {}
+    for unit in units:
+        together.setdefault(unit.trained_with, []).append(unit)
+    return [
+        tuple(sorted(members, key=lambda unit: (unit.step is None, unit.step)))
+        for members in together.values()
+    ]
 
 
 def missing_groups(plan: Plan, done: Container[str]) -> tuple[tuple[AdapterUnit, ...], ...]:

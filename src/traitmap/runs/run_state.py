@@ -1,29 +1,24 @@
-"""The state of a run that is being written, and how one of its units is computed.
+"""The state of a run that is being written.
 
-A unit goes in with an engine and a result comes out, the same on every machine. Whoever computes, here or
-on a cluster, hands results to the one ``RunState`` in the one process that holds the run's lock; it alone
-changes the run's files.
+Whoever computes its units (`runs.units`), here or on a cluster, hands results to the one ``RunState`` in the
+one process that holds the run's lock; it alone changes the run's files.
 """
 
 from __future__ import annotations
 
 import shutil
-import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from math import isfinite
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traitmap.data.adapters import numbers_without_value
-from traitmap.data.records import AdapterPlace, Outcome, require_answers
-from traitmap.engine.contract import Engine, PassCheckpoint, TrainingJob, TrainingReport
+from traitmap.data.records import AdapterPlace, Outcome
+from traitmap.engine.contract import Engine, MergeJob, PassCheckpoint, TrainingJob
 from traitmap.engine.pass_state import read_state
-from traitmap.errors import ModelError, NewerRunError, RunError, TraitmapError, UserError
-from traitmap.progress import Listener, silent
-from traitmap.runs.cells import CellResult, outcome_table, read_conditions, read_outcomes, write_cells
-from traitmap.runs.cost import rough_token_counts, training_tokens
+from traitmap.errors import ModelError, NewerRunError, RunError
+from traitmap.runs.cells import CellResult, read_conditions, read_outcomes, write_cells
+from traitmap.runs.cost import rough_token_counts, trained_tokens
 from traitmap.runs.files import disk_trouble, partial_path, publish, removed_on_failure, sync
 from traitmap.runs.ledger import (
     AdapterEntry,
@@ -35,7 +30,16 @@ from traitmap.runs.ledger import (
     read_parts,
     write_ledger,
 )
-from traitmap.runs.plan import AdapterUnit, CellUnit, Plan, adapter_digest, cell_key, make_plan
+from traitmap.runs.plan import (
+    AdapterUnit,
+    CellUnit,
+    MergeUnit,
+    Plan,
+    adapter_digest,
+    cell_key,
+    make_plan,
+    trainings,
+)
 from traitmap.runs.store import (
     RunStore,
     TrainedAdapter,
@@ -45,115 +49,14 @@ from traitmap.runs.store import (
     freeze_study,
     stage_adapter,
 )
+from traitmap.runs.units import UnitFailure
+from traitmap.study.derived import MERGE_METHODS
 from traitmap.study.settings import BASELINE, Study
 from traitmap.wording import counted
 
 if TYPE_CHECKING:
     from traitmap.data.sources import LoadedSource
     from traitmap.data.targets import LoadedTarget
-
-
-_OUT_OF_MEMORY = frozenset({"OutOfMemoryError", "MemoryError", "ArrayMemoryError"})
-
-
-@dataclass(frozen=True)
-class UnitFailure:
-    """Why a unit gave no result.
-
-    memory: memory ran out, so that a smaller group may do. final: another try would fail as well.
-    """
-
-    reason: str
-    memory: bool = False
-    final: bool = False
-
-
-def train(
-    engine: Engine,
-    keys: Sequence[str],
-    jobs: Sequence[TrainingJob],
-    folders: Sequence[Path],
-    listener: Listener = silent,
-    checkpoint: PassCheckpoint | None = None,
-) -> list[TrainedAdapter | UnitFailure]:
-    """One training pass: a finished adapter in its folder, or why there is none, for each job in order.
-
-    checkpoint: where the pass keeps how far it is. Raises what the engine raises where the whole pass fails.
-    """
-    kept = {} if checkpoint is None else {"checkpoint": checkpoint}
-    reports = engine.train(jobs, folders, listener, **kept)
-    return [_collect(*entry) for entry in zip(keys, folders, reports, strict=True)]
-
-
-def answer_and_score(
-    engine: Engine,
-    target: LoadedTarget,
-    adapter: AdapterPlace | None,
-    listener: Listener = silent,
-    before: tuple[Sequence[Outcome], str] | None = None,
-) -> CellResult:
-    """One cell: answers to all requests of a target, scored. Nothing of any other cell has a part in it.
-
-    adapter: a PEFT directory, one that a server holds, or None for the base. Its seconds are those of
-    answering and scoring. before: outcomes of the same adapter on items of the target, and the metric that
-    judged them: only what they do not tell is asked. Raises what the engine or the scoring raises, and
-    ModelError where an answer is none (``records.require_answers``).
-    """
-    started = time.monotonic()
-    known = target.known_answers(*before) if before else [None] * len(target.requests)
-    asked = [request for request, answer in zip(target.requests, known, strict=True) if answer is None]
-    fresh = iter(engine.answer(asked, adapter, listener) if asked else ())
-    answers = [next(fresh) if answer is None else answer for answer in known]
-    require_answers(target.requests, answers)
-    scored = target.score(answers)
-    seconds = round(time.monotonic() - started, 3)
-    return CellResult(outcome_table(scored.outcomes), dict(scored.aggregates), seconds)
-
-
-def failure_of(error: BaseException) -> UnitFailure:
-    """Why a unit failed, in one line.
-
-    A fault that the user must mend is final. An error of any other package is called a defect, with file and
-    line, unless memory ran out.
-    """
-    memory = ran_out_of_memory(error)
-    if isinstance(error, TraitmapError):
-        return UnitFailure(str(error), memory, final=isinstance(error, UserError))
-    if memory:
-        return UnitFailure(
-            f"memory ran out ({type(error).__name__}: {' '.join(str(error).split())[:200]})", True
-        )
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"; {Path(frames[-1].filename).name} line {frames[-1].lineno}" if frames else ""
-    return UnitFailure(f"{type(error).__name__}: {error} (a defect{place})")
-
-
-def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether lack of memory is what an error comes from, by the names of it and of its causes.
-
-    Names, since torch's error cannot be named where torch is not imported.
-    """
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        if type(cause).__name__ in _OUT_OF_MEMORY:
-            return True
-        seen.add(id(cause))
-        cause = cause.__cause__ or cause.__context__
-    return False
-
-
-def _collect(key: str, folder: Path, report: TrainingReport) -> TrainedAdapter | UnitFailure:
-    if report.failure is not None:
-        return UnitFailure(report.failure)
-    if not all(isfinite(loss) for loss in report.losses):
-        return UnitFailure("diverged: a training loss is no number; lower learning_rate")
-    try:
-        if unknown := numbers_without_value(folder):
-            return UnitFailure(f"diverged: {unknown} of its weights are NaN or infinite; lower learning_rate")
-        return TrainedAdapter(key, adapter_digest(folder), asdict(report))
-    except ModelError as error:
-        return UnitFailure(f"the engine reported success and left no adapter: {error}")
 
 
 Group = tuple[AdapterUnit, ...]
@@ -224,28 +127,72 @@ class RunState:
     def jobs(self, group: Sequence[AdapterUnit]) -> list[TrainingJob]:
         """What the engine is asked to train.
 
-        One for each unit, in order. A source draws its first weights under the name of the source that it
-        varies (``LoadedSource.draws_as``).
+        One for each of the group's ``trainings``, in order. A source draws its first weights under the name
+        of the source that it varies (``LoadedSource.draws_as``).
         """
-        pairs = [(unit, self.sources[unit.source]) for unit in group]
-        return [
-            TrainingJob(source.draws_as, unit.seed, tuple(source.examples), source.lora, source.training)
-            for unit, source in pairs
-        ]
+        jobs = []
+        for *earlier, last in trainings(group):
+            source = self.sources[last.source]
+            jobs.append(
+                TrainingJob(
+                    name=source.draws_as,
+                    seed=last.seed,
+                    examples=tuple(source.examples),
+                    lora=source.lora,
+                    training=source.training,
+                    checkpoints=tuple(unit.step for unit in earlier if unit.step is not None),
+                    until=last.step,
+                )
+            )
+        return jobs
+
+    def merge_job(self, unit: MergeUnit) -> MergeJob | None:
+        """What the engine is asked to merge; None where a parent's adapter is not there.
+
+        Where it is known not to come, the merge's entry then says so.
+        """
+        for parent in unit.parents:
+            entry = self.adapters[parent]
+            if entry.status == "failed":
+                row = entry.source + ("" if entry.seed is None else f" seed {entry.seed}")
+                self.fail_adapter(unit, f"{row} has no adapter: {entry.reason}")
+            if entry.status != "done":
+                return None
+        merge = self.sources[unit.source].merge
+        assert merge is not None
+        folders = [self._folder(*parent) for parent in unit.parents]
+        assert all(isinstance(folder, Path) for folder in folders)
+        draws = MERGE_METHODS[merge.method].draws
+        return MergeJob(
+            folders=tuple(folder for folder in folders if isinstance(folder, Path)),
+            weights=merge.weights,
+            method=merge.method,
+            density=merge.density,
+            majority_sign_method=merge.majority_sign_method,
+            seed=unit.seed if draws else None,
+        )
+
+    def commit_merge(self, unit: MergeUnit, result: TrainedAdapter | UnitFailure) -> None:
+        """Make a staged merge count, or say why it is not there."""
+        if isinstance(result, UnitFailure):
+            self.fail_adapter(unit, result.reason)
+        else:
+            commit_adapters(self.store, [result])
+            place = unit.source, unit.seed
+            self.adapters[place] = finished(self.adapters[place], result)
+        self.unstage([unit])
 
     def rough_tokens(self, group: Sequence[AdapterUnit]) -> float:
         """Tokens of a training pass, guessed from characters.
 
         Summed over the units, all steps of each; no engine is asked.
         """
-        total = 0.0
-        for unit in group:
-            source = self.sources[unit.source]
-            lengths = rough_token_counts([example.text for example in source.examples])
-            total += training_tokens(lengths, source.training)
-        return total
+        return sum(
+            trained_tokens(units, self.sources[units[-1].source], rough_token_counts)
+            for units in trainings(group)
+        )
 
-    def stage(self, group: Sequence[AdapterUnit]) -> list[Path]:
+    def stage(self, group: Sequence[AdapterUnit | MergeUnit]) -> list[Path]:
         """Empty folders for a group's adapters.
 
         In the order of the group; what a killed pass left in one is removed first.
@@ -295,7 +242,7 @@ class RunState:
         self.unstage(group)
         self.store.training_state([unit.key for unit in group]).unlink(missing_ok=True)
 
-    def unstage(self, group: Sequence[AdapterUnit]) -> None:
+    def unstage(self, group: Sequence[AdapterUnit | MergeUnit]) -> None:
         """Remove what a training pass left that does not count."""
         for unit in group:
             shutil.rmtree(partial_path(self.store.adapter(unit.key)), ignore_errors=True)
@@ -303,12 +250,21 @@ class RunState:
     def fail_group(self, group: Sequence[AdapterUnit], reason: str) -> None:
         """Say why adapters are not there."""
         for unit in group:
-            place = unit.source, unit.seed
-            self.adapters[place] = replace(self.adapters[place], status="failed", digest=None, reason=reason)
+            self.fail_adapter(unit, reason)
+
+    def fail_adapter(self, unit: AdapterUnit | MergeUnit, reason: str) -> None:
+        """Say why one adapter is not there."""
+        place = unit.source, unit.seed
+        self.adapters[place] = replace(self.adapters[place], status="failed", digest=None, reason=reason)
 
     def split(self, group: Group) -> tuple[Group, Group]:
-        """A group in halves, for want of memory. The ledger tells that they are trained apart from now on."""
-        halves = group[: len(group) // 2], group[len(group) // 2 :]
+        """A group in halves, for want of memory; what one training gives stays together.
+
+        The ledger tells that they are trained apart from now on.
+        """
+        parts = trainings(group)
+        first, second = parts[: len(parts) // 2], parts[len(parts) // 2 :]
+        halves = tuple(chain.from_iterable(first)), tuple(chain.from_iterable(second))
         number = 1 + max(adapter.group or 0 for adapter in self.adapters.values())
         for unit in halves[1]:
             place = unit.source, unit.seed
@@ -371,10 +327,11 @@ class RunState:
 
         A folder of this machine, what a server holds under a name, or a whole model in its place.
         """
-        if unit.source == BASELINE:
-            return None
-        key = self.adapters[unit.source, unit.seed].key
-        return self.sources[unit.source].adapter if key is None else self.store.adapter(key)
+        return None if unit.source == BASELINE else self._folder(unit.source, unit.seed)
+
+    def _folder(self, source: str, seed: int | None) -> AdapterPlace | None:
+        key = self.adapters[source, seed].key
+        return self.sources[source].adapter if key is None else self.store.adapter(key)
 
     def cell_conditions(self, unit: CellUnit) -> dict[str, Any]:
         """All that determines a cell, and how it was computed. No names of sources: several may share it."""
@@ -486,9 +443,9 @@ def finished(entry: AdapterEntry, trained: TrainedAdapter) -> AdapterEntry:
 
     Its report keeps the number of steps and the last loss (nats per token) in place of all losses.
     """
-    losses = trained.report["losses"]
     report = {name: value for name, value in trained.report.items() if name not in ("losses", "failure")}
-    report |= {"steps": len(losses), "last_loss": losses[-1] if losses else None}
+    if (losses := trained.report.get("losses")) is not None:
+        report |= {"steps": len(losses), "last_loss": losses[-1] if losses else None}
     return replace(entry, status="done", digest=trained.digest, reason="", report=report)
 
 
@@ -529,12 +486,14 @@ def _adapter_entries(
     entries: dict[tuple[str, int | None], AdapterEntry] = {}
     for number, group in enumerate(plan.groups):
         for unit in group:
-            entry = AdapterEntry(unit.source, unit.seed, unit.key, number)
-            if unit.key in trained:
-                entry = finished(entry, trained[unit.key])
-            elif unit.key in failures:
-                entry = replace(entry, status="failed", reason=failures[unit.key])
-            entries[unit.source, unit.seed] = entry
+            entries[unit.source, unit.seed] = AdapterEntry(unit.source, unit.seed, unit.key, number)
+    for merge in plan.merges:
+        entries[merge.source, merge.seed] = AdapterEntry(merge.source, merge.seed, merge.key, None)
+    for place, entry in entries.items():
+        if entry.key is not None and entry.key in trained:
+            entries[place] = finished(entry, trained[entry.key])
+        elif entry.key in failures:
+            entries[place] = replace(entry, status="failed", reason=failures[entry.key])
     for name in plan.existing:
         entry = AdapterEntry(name, None, None, None)
         path = sources[name].adapter

@@ -34,7 +34,7 @@ from traitmap.runs.files import (
     write_json,
 )
 from traitmap.runs.ledger import GONE, AdapterEntry, CellEntry, Ledger, read_ledger, read_parts
-from traitmap.runs.plan import AdapterUnit, CellUnit, Plan, adapter_digest, cell_key
+from traitmap.runs.plan import AdapterUnit, CellUnit, MergeUnit, Plan, adapter_digest, cell_key
 from traitmap.runs.store import (
     RunStore,
     adapter_fault,
@@ -268,15 +268,16 @@ def pending_units(
     base_digest: str,
     sources: Sequence[LoadedSource],
     targets: Sequence[LoadedTarget],
-) -> tuple[tuple[AdapterUnit, ...], tuple[CellUnit, ...]]:
-    """What of a plan a run folder does not hold yet: all of it where there is no such folder.
+) -> tuple[tuple[AdapterUnit, ...], tuple[MergeUnit, ...], tuple[CellUnit, ...]]:
+    """Adapters, merges and cells of a plan that a run folder does not hold yet: all, where there is none.
 
     Looks at names only, so it is quick; ``execute`` also computes anew what turns out to be damaged.
     """
     store = RunStore(Path(folder))
     trained = trained_adapters(store)
     digests: dict[tuple[str, int | None], str | None] = {(BASELINE, None): None}
-    for unit in plan.adapters:
+    made: tuple[AdapterUnit | MergeUnit, ...] = (*plan.adapters, *plan.merges)
+    for unit in made:
         if unit.key in trained:
             digests[unit.source, unit.seed] = trained[unit.key].digest
     for source in sources:
@@ -292,7 +293,8 @@ def pending_units(
         key = cell_key(base_digest, digests[place], tests[cell.target]) if place in digests else None
         if key is None or not store.cell(key).exists():
             cells.append(cell)
-    return tuple(unit for unit in plan.adapters if unit.key not in trained), tuple(cells)
+    adapters = tuple(unit for unit in plan.adapters if unit.key not in trained)
+    return adapters, tuple(unit for unit in plan.merges if unit.key not in trained), tuple(cells)
 
 
 def _partial_cells(store: RunStore, ledger: Ledger) -> list[CellEntry]:

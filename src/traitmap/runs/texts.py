@@ -26,7 +26,7 @@ from traitmap.runs.files import (
     require_plain_file,
     write_whole,
 )
-from traitmap.runs.ledger import read_ledger
+from traitmap.runs.ledger import has_texts, read_ledger
 from traitmap.runs.store import RunStore
 from traitmap.study.paths import digest
 
@@ -103,7 +103,7 @@ def read_run_texts(store: RunStore) -> RunTexts:
     imported = ledger.conditions.get("engine") == IMPORTED
     sources, targets, totals = {}, {}, {}
     for source in ledger.sources:
-        if source["adapter"] is None and not imported:
+        if has_texts(source) and not imported:
             name = source["name"]
             sources[name], totals[name] = _read(_source_file(store.texts, name))
     for target in ledger.targets:

@@ -41,8 +41,8 @@ class StudyDraft:
     """A study file as far as it could be read.
 
     study: the study, or None where there is any fault.
-    model, sources, targets: those parts that are in order by themselves, sources and targets by
-        their position in the file; include_path, sample_seed, data: as given, else their defaults.
+    model, training, lora, sources, targets: those parts that are in order by themselves, sources and targets
+        by their position in the file; include_path, sample_seed, data: as given, else their defaults.
     faults: everything wrong with the file itself; data that the study names is not looked at.
     """
 
@@ -50,6 +50,8 @@ class StudyDraft:
     faults: tuple[Fault, ...]
     study: Study | None = None
     model: Model | None = None
+    training: Training | None = None
+    lora: Lora | None = None
     sources: Mapping[int, Source] = field(default_factory=dict)
     targets: Mapping[int, Target] = field(default_factory=dict)
     include_path: tuple[str, ...] = ()
@@ -101,6 +103,7 @@ def read_draft(path: str | Path) -> StudyDraft:
     # parts in order by themselves: their values are legal, and no rule inside them is broken
     broken = {place[:2] for place, _ in of_parts}
     model = None if any(place[0] == "model" for place in broken) else _checked(Model, data.get("model"))
+    training = None if ("training",) in {place[:1] for place in broken} else data.get("training") or {}
     sources = {at: source for at, source in _items(Source, data) if ("sources", at) not in broken}
     include_path, seed, copies = (data.get(key) for key in ("include_path", "sample_seed", "data"))
     folders = include_path if isinstance(include_path, list) else ()
@@ -109,6 +112,8 @@ def read_draft(path: str | Path) -> StudyDraft:
         faults=tuple(dict.fromkeys(faults)),
         study=None if faults else study,
         model=model,
+        training=_checked(Training, training),
+        lora=_checked(Lora, data.get("lora") or {}),
         sources=sources,
         targets={at: target for at, target in _items(Target, data) if ("targets", at) not in broken},
         include_path=tuple(folder for folder in folders if isinstance(folder, str)),

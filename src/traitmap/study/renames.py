@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from traitmap.study.derived import source_of_row
 from traitmap.study.paths import digest
 from traitmap.study.settings import Study
 
 # What says nothing about the rows and the training of a source
-_APART = ("name", "tags", "target", "train", "draws_as")
+_APART = ("name", "tags", "target", "train", "draws_as", "checkpoints")
 _REFERENCES = ("match_tokens", "match_steps")
 
 
@@ -71,6 +72,9 @@ def _contents(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             settings["from"] = content(str(settings["from"]))
         if isinstance(settings.get("concat"), Mapping):
             settings["concat"] = [[content(part), weight] for part, weight in settings["concat"].items()]
+        if isinstance(settings.get("merge"), list):
+            rows = [source_of_row(str(part)) for part in settings["merge"]]
+            settings["merge"] = [[content(part), step] for part, step in rows]
         for key in _REFERENCES:
             if isinstance(settings.get(key), str):
                 settings[key] = content(settings[key])

@@ -9,17 +9,23 @@ of a part where settings are built in Python.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
 
+from traitmap.study.derived import (
+    LENGTHS,
+    READY_MADE,
+    Conflict,
+    checkpoint_conflicts,
+    lineage_conflicts,
+    merge_conflicts,
+    source_mapping,
+    variation_conflicts,
+)
 from traitmap.study.document import Place
 from traitmap.study.paths import data_stem, is_local_data, task_stem
 
-LENGTHS = ("num_train_epochs", "max_steps", "max_tokens")
-ORIGINS = ("path", "task", "adapter", "served_as", "model", "from", "concat")
-READY_MADE = ("adapter", "served_as", "model")
+ORIGINS = ("path", "task", "adapter", "served_as", "model", "from", "concat", "merge")
 _OF_ROWS = ("prompt", "completion", "label", "labels", "train_on")
 _OF_HUB = ("subset", "split", "revision")
 _OF_DATA: tuple[str, ...] = (  # what a target over plain data has, and one with a task has not
@@ -35,14 +41,12 @@ _WITHOUT_EFFECT = {
     "model": (*_OF_HUB, *_OF_ROWS, "limit", "training", "lora"),
     "from": (*_OF_HUB, *_OF_ROWS, "limit"),
     "concat": (*_OF_HUB, *_OF_ROWS, "limit"),
+    "merge": (*_OF_HUB, *_OF_ROWS, "limit", "training", "lora"),
 }
 _INSTEAD = {
     ("from", "limit"): "subsample",
     ("concat", "limit"): "subsample in a source that is made from this one",
 }
-
-
-Conflict = tuple[Place, str]  # settings that do not go together: the place to mend, and the message
 
 
 def training_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
@@ -108,8 +112,9 @@ def endpoint_conflicts(endpoint: Any, sources: Sequence[Any]) -> Iterator[Confli
             )
             yield ("sources", at, "adapter"), message
         if origins and origins[0] not in READY_MADE:
+            cannot = "merge adapters" if origins[0] == "merge" else "train an adapter"
             message = (
-                "a server cannot train an adapter; give served_as (its model name there) or adapter (a PEFT "
+                f"a server cannot {cannot}; give served_as (its model name there) or adapter (a PEFT "
                 "directory), or remove model.endpoint to train on this machine"
             )
             yield ("sources", at, origins[0]), message
@@ -122,7 +127,7 @@ def source_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
         message = (
             "no data: give one of path (a file or a hub dataset), task (an lm-eval task's training split), "
             "adapter (a PEFT directory), served_as (an adapter on a server), model (a whole model), from "
-            "(another source, with something changed) or concat (several)"
+            "(another source, with something changed), concat (several) or merge (adapters of several)"
         )
         yield (), message
     elif len(origins) > 1:
@@ -143,6 +148,8 @@ def source_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
             )
     if len(origins) == 1:
         yield from variation_conflicts(given, origins[0])
+        yield from merge_conflicts(given, origins[0])
+        yield from checkpoint_conflicts(given, origins[0])
     yield from _own_target_of(given)
 
 
@@ -152,7 +159,7 @@ def _without_effect(given: Mapping[str, Any], origin: str) -> Iterator[Conflict]
             instead = _INSTEAD.get((origin, key))
             mend = f"give {instead}" if instead else "remove it"
             yield (key,), f"{key} has no effect on a source with {origin}; {mend}"
-    if origin in READY_MADE and given.get("train") is False:
+    if origin in (*READY_MADE, "merge") and given.get("train") is False:
         yield ("train",), "an adapter is not trained and no source can be made from it; remove train"
     path = given.get("path")
     if origin == "path" and isinstance(path, str) and is_local_data(path):
@@ -272,101 +279,9 @@ def duplicate_names(names: Sequence[Any], part: str) -> Iterator[Conflict]:
             yield (part, at, "name"), message
 
 
-@dataclass(frozen=True)
-class Change:
-    """One thing that a source made from another one may change.
-
-    key: the setting of the source. excludes: changes that cannot stand beside it; the fault stands at them.
-    controls: beside another change it only holds an amount of training equal, and is not what is studied.
-    """
-
-    key: str
-    excludes: tuple[str, ...] = ()
-    controls: bool = False
-
-
-# In the order of application, whatever the order in the file: rows, their labels, their texts, the training.
-CHANGES = (
-    Change("output_length_quantile"),
-    Change("balance", excludes=("class_weights",)),
-    Change("class_weights"),
-    Change("subsample", controls=True),
-    Change("mislabel"),
-    Change("format_only", excludes=("random_text", "shuffle_words", "mislabel")),
-    Change("random_text", excludes=("shuffle_words",)),
-    Change("shuffle_words"),
-    Change("truncate_output"),
-    Change("loss_on"),
-    Change("match_tokens", excludes=("match_steps",), controls=True),
-    Change("match_steps", controls=True),
-)
-KINDS = tuple(change.key for change in CHANGES)
-CONTROLS = tuple(change.key for change in CHANGES if change.controls)
-
-
-def changes_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The variation keys that a source sets, in the order of application.
-
-    given: a source as a mapping; null and false say nothing. Key -> setting as given.
-    """
-    return {key: given[key] for key in KINDS if given.get(key) not in (None, False)}
-
-
-def variation_conflicts(given: Mapping[str, Any], origin: str) -> Iterator[Conflict]:
-    """What keeps the variation keys of one source from being applied. origin: its one kind of origin."""
-    changes = changes_of(given)
-    if origin != "from":
-        for key in changes:
-            message = f"{key} changes another source; give a source of its own with from: and that source"
-            yield (key,), message
-        return
-    training: Any = given.get("training") if isinstance(given.get("training"), dict) else {}
-    if not (changes or training or given.get("lora")):
-        yield ("from",), f"nothing is changed; give one of {', '.join(KINDS)}, or training or lora"
-    for change in CHANGES:
-        for key in change.excludes:
-            if change.key in changes and key in changes:
-                yield (key,), f"{change.key} and {key} are given together; keep one of them"
-    if "loss_on" in changes and training.get("loss_on") is not None:
-        yield ("loss_on",), "loss_on stands here and under training; keep one of them"
-    lengths = [key for key in LENGTHS if training.get(key) is not None]
-    for key in ("match_tokens", "match_steps"):
-        if key in changes and lengths:
-            yield (key,), f"{key} and training.{lengths[0]} are given together; keep one of them"
-
-
-def lineage_conflicts(sources: Sequence[Any]) -> Iterator[Conflict]:
-    """Each name that leads nowhere or in a circle, and material that is not used.
-
-    sources: as plain mappings; whatever is not a mapping, or has no name, is passed over.
-    """
-    named = {
-        source["name"]: source
-        for source in sources
-        if isinstance(source, Mapping) and isinstance(source.get("name"), str)
-    }
-    used: set[str] = set()
-    for at, source in enumerate(sources):
-        if not isinstance(source, Mapping):
-            continue
-        for key, name in _references(source):
-            used.add(name)
-            if message := _reference_fault(source, name, named):
-                yield ("sources", at, key), message
-    for at, source in enumerate(sources):
-        if not isinstance(source, Mapping) or source.get("train") is not False:
-            continue
-        if not isinstance(source.get("name"), str) or source["name"] not in used:
-            message = "it is neither trained nor used by another source; remove train or the source"
-            yield ("sources", at, "train"), message
-    if named and all(source.get("train") is False for source in named.values()):
-        message = "no source is trained; leave train out of at least one"
-        yield ("sources", len(sources) - 1, "train"), message
-
-
 def part_conflicts(study: Mapping[str, Any]) -> Iterator[Conflict]:
     """Conflicts inside one source, the model or the training, with their places in the study file."""
-    for at, source in enumerate(_listed(study, "sources")):
+    for at, source in enumerate(_sources(study)):
         if isinstance(source, Mapping):
             yield from _placed(("sources", at), source_conflicts(source))
             model = source.get("model")
@@ -385,7 +300,7 @@ def part_conflicts(study: Mapping[str, Any]) -> Iterator[Conflict]:
 
 def study_conflicts(study: Mapping[str, Any]) -> Iterator[Conflict]:
     """Conflicts between the parts of a study: origins of sources, the server, names that stand twice."""
-    sources, model = _listed(study, "sources"), study.get("model")
+    sources, model = _sources(study), study.get("model")
     asked = study.get("targets")
     own = [source for source in sources if isinstance(source, Mapping) and source.get("target") is not None]
     if not own and (asked is None or asked == [] or asked == ()):
@@ -437,6 +352,10 @@ def target_mapping(target: Any) -> Any:
     return target
 
 
+def _sources(study: Mapping[str, Any]) -> list[Any]:
+    return [source_mapping(source) for source in _listed(study, "sources")]
+
+
 def _listed(study: Mapping[str, Any], key: str) -> Sequence[Any]:
     items = study.get(key)
     return items if isinstance(items, list | tuple) else ()
@@ -444,47 +363,3 @@ def _listed(study: Mapping[str, Any], key: str) -> Sequence[Any]:
 
 def _placed(place: Place, conflicts: Iterator[Conflict]) -> Iterator[Conflict]:
     return (((*place, *inner), message) for inner, message in conflicts)
-
-
-def parents(source: Mapping[str, Any]) -> list[str]:
-    """Names of the sources that a source takes its rows from.
-
-    One for ``from``, several for ``concat``, none for a source that has data of its own.
-    """
-    return [name for key, name in _references(source) if key in ("from", "concat")]
-
-
-def _references(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if isinstance(source.get("from"), str):
-        yield "from", source["from"]
-    if isinstance(source.get("concat"), Mapping):
-        yield from (("concat", name) for name in source["concat"] if isinstance(name, str))
-    for key in ("match_tokens", "match_steps"):
-        value = source.get(key)
-        if isinstance(value, str) and not value.replace("_", "").isdigit():
-            yield key, value
-
-
-def _reference_fault(
-    source: Mapping[str, Any], name: str, named: Mapping[str, Mapping[str, Any]]
-) -> str | None:
-    start = str(source.get("name"))
-    if name not in named:
-        near = get_close_matches(name, [known for known in named if known != source.get("name")], n=1)
-        guess = f"did you mean {near[0]}? " if near else ""
-        return f"there is no source {name!r}; {guess}legal here: {', '.join(named)}"
-    if name == source.get("name"):
-        return f"{name!r} is this source itself; give another one"
-    if any(named[name].get(key) is not None for key in READY_MADE):
-        return f"{name!r} is an adapter, which has no rows; give a source with data"
-    ways, seen = [[start, name]], {name}
-    while ways:
-        way = ways.pop()
-        for _, further in _references(named.get(way[-1], {})):
-            if further == start:
-                circle = " -> ".join([*way, start])
-                return f"the sources go in a circle: {circle}; give one of them data"
-            if further not in seen:
-                seen.add(further)
-                ways.append([*way, further])
-    return None

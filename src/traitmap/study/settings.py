@@ -15,9 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from traitmap.study.derived import LENGTHS, Conflict, source_mapping
 from traitmap.study.rules import (
-    LENGTHS,
-    Conflict,
     model_conflicts,
     own_target_conflicts,
     own_target_mapping,
@@ -37,6 +36,7 @@ from traitmap.study.values import (
     Count,
     CountOrName,
     LabelWords,
+    MergeMethodName,
     Name,
     Number,
     Part,
@@ -45,10 +45,12 @@ from traitmap.study.values import (
     Quantile,
     Rank,
     Rate,
+    RowName,
     Seed,
     Share,
     ShareOrCount,
     Shots,
+    Signed,
     Steps,
     Stops,
     TemplateText,
@@ -250,12 +252,12 @@ class OwnTarget(Settings):
 
 
 class Source(Settings):
-    """A training set, or an adapter that exists already.
+    """A training set, an adapter that exists already, or a merge of adapters.
 
-    Exactly one of ``path``, ``task``, ``adapter``, ``served_as``, ``model``, ``from``, ``concat``. Without
-    templates a row must have a format that is known by its columns: ``text``; ``prompt`` and ``completion``;
-    ``messages``; ``conversations`` (ShareGPT); ``instruction`` and ``output`` (Alpaca); ``chosen`` and
-    ``rejected``.
+    Exactly one of ``path``, ``task``, ``adapter``, ``served_as``, ``model``, ``from``, ``concat``, ``merge``.
+    Without templates a row must have a format that is known by its columns: ``text``; ``prompt`` and
+    ``completion``; ``messages``; ``conversations`` (ShareGPT); ``instruction`` and ``output`` (Alpaca);
+    ``chosen`` and ``rejected``.
     The keys from ``balance`` on say what a source with ``from`` changes; several are applied in the order of
     ``docs/variations.md``.
 
@@ -271,7 +273,24 @@ class Source(Settings):
         fine-tune, a quantised build, or with ``endpoint`` one that is served.
     from: (``from_`` in Python) the name of another source of the study, one thing of which is changed by
         the keys below; its own training, lora and tags hold where this source gives none.
-    concat: a mixture of other sources, with weights that are shares of the examples.
+    concat: a mixture of other sources, with weights that are shares of the examples: ``{a: 1, b: 3}``, or
+        ``[a, b]`` with ``weights``, without these equal ones.
+    merge: a merge of the adapters of other sources, trained ones, checkpoints (``a@30``), PEFT directories
+        (``adapter``) or merges, as PEFT's ``add_weighted_adapter`` makes it; one for each seed. It costs no
+        training (docs/combine.md).
+    weights: of ``merge``, one for each adapter in its order, also negative ones; without them each gets one
+        over their number. Of ``concat``, where that is a list.
+    method: of ``merge``, PEFT's name for it (``combination_type``). ``cat`` (without it) is the weighted sum
+        of the updates itself; ``svd`` the same cut to the largest rank; ``linear`` adds the factors, a rough
+        approximation; ``ties``, ``dare_linear``, ``dare_ties`` and ``magnitude_prune`` prune them first, and
+        with ``_svd`` behind them prune the updates themselves. Those without ``cat`` or ``svd`` in their name
+        take adapters of one rank.
+    density: share of the numbers that such a method keeps; without it 0.5. What ``dare`` keeps is drawn with
+        each seed of the study.
+    majority_sign_method: whether ``ties`` elects signs by sums (``total``, without it) or by counts
+        (``frequency``).
+    checkpoints: optimizer steps at which the adapter is kept as well, rising: each is a row beside this one,
+        ``name@step``, at the price of one training. The last step of the training is this source itself.
     subset: configuration of a hub dataset that has several.
     split: split of a hub dataset.
     revision: branch, tag or commit of what comes from the hub; with ``served_as`` a word of your own for the
@@ -315,6 +334,12 @@ class Source(Settings):
     model: Model | None = None
     from_: Name | None = Field(default=None, alias="from")
     concat: Annotated[dict[str, Positive], MIXTURE] | None = None
+    merge: Annotated[tuple[RowName, ...], NOT_EMPTY] | None = None
+    weights: Annotated[tuple[Signed, ...], NOT_EMPTY] | None = None
+    method: MergeMethodName | None = None
+    density: Part | None = None
+    majority_sign_method: Literal["total", "frequency"] | None = None
+    checkpoints: Annotated[tuple[Steps, ...], NOT_EMPTY] | None = None
     subset: Text | None = None
     split: Text = "train"
     revision: Text | None = None
@@ -344,6 +369,11 @@ class Source(Settings):
     loss_on: Literal["completion", "all", "label", "no_label"] | None = None
     match_tokens: CountOrName | None = None
     match_steps: CountOrName | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_one_form(cls, value: Any) -> Any:
+        return source_mapping(value)
 
     def conflicts(self) -> Iterable[Conflict]:
         return source_conflicts(self.model_dump())

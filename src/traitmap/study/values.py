@@ -23,7 +23,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from traitmap.study.rules import Conflict, url_fault
+from traitmap.study.derived import MERGE_METHODS, Conflict
+from traitmap.study.rules import url_fault
 from traitmap.study.template import syntax_fault
 
 # Context of a validation whose caller runs the rules by itself, over all parts of a file.
@@ -99,6 +100,14 @@ def _safe_name(name: str) -> str:
         )
     if _DEVICE.fullmatch(name):
         raise _fault(f"{name!r} is a device on Windows, so no file there can have this name; choose another")
+    return name
+
+
+def _row_name(name: str) -> str:
+    source, at, step = name.partition("@")
+    if at and not (step.isdecimal() and int(step) > 0):
+        raise _fault(f"{name!r} is no checkpoint; write the source, @ and the step, such as {source}@30")
+    _safe_name(source)
     return name
 
 
@@ -194,6 +203,7 @@ def override(record: type[BaseModel], settings: dict[str, Any], info: Validation
 # not pydantic's min_length, which calls a list empty when all its items are at fault
 NOT_EMPTY = _require(len, "the list is empty; give at least one")
 Name = Annotated[str, AfterValidator(_safe_name)]
+RowName = Annotated[str, AfterValidator(_row_name)]  # a source, or a checkpoint of it
 Text = Annotated[str, _require(str.strip, "it is empty; give text or remove the key")]
 TruthOrText = Annotated[bool | Text, BeforeValidator(_truth)]
 Url = Annotated[str, AfterValidator(_server_url)]
@@ -211,6 +221,7 @@ Number = Annotated[float, BeforeValidator(_number)]
 Whole = Annotated[int, BeforeValidator(_number)]
 # Beyond these bounds a number is a slip of the pen, and what is made of it overflows or fills the memory.
 Positive = Annotated[Number, Field(gt=0, le=1e9)]
+Signed = Annotated[Number, Field(ge=-1e9, le=1e9)]
 Part = Annotated[Number, Field(gt=0, lt=1)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 Count = Annotated[Whole, Field(ge=1, le=10**12)]
@@ -236,4 +247,11 @@ QUANTILES = _require(
     lambda limits: len(limits) == 2 and limits[0] < limits[1],
     "give two shares, the lower one first, such as [0, 0.5] for the shorter half",
 )
+MergeMethodName = Annotated[
+    str,
+    _require(
+        lambda name: name in MERGE_METHODS,
+        f"no such method; legal: {', '.join(MERGE_METHODS)} (PEFT's add_weighted_adapter)",
+    ),
+]
 CountOrName = Annotated[Count | Name, BeforeValidator(_number)]

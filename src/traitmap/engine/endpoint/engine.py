@@ -17,7 +17,14 @@ from typing import Any
 
 from traitmap.data.copies import hub_reason, tokenizer_copy
 from traitmap.data.records import AdapterPlace, Answer, Caveat, Example, Request, ServedAdapter
-from traitmap.engine.contract import Decoding, PassCheckpoint, TrainingJob, TrainingReport, decoding_of
+from traitmap.engine.contract import (
+    Decoding,
+    MergeJob,
+    PassCheckpoint,
+    TrainingJob,
+    TrainingReport,
+    decoding_of,
+)
 from traitmap.engine.endpoint import protocol
 from traitmap.engine.endpoint.protocol import Prompt
 from traitmap.engine.endpoint.transport import RefusedError, Transport, Voice, speaking
@@ -154,6 +161,14 @@ class EndpointEngine:
         raise ModelError(
             f"{', '.join(job.name for job in jobs)}: a server cannot train an adapter; give served_as or "
             "adapter, or remove model.endpoint to train on this machine."
+        )
+
+    def merge(self, job: MergeJob, folder: Path) -> None:
+        """Always a ModelError: completions servers do not merge."""
+        names = ", ".join(place.name for place in job.folders)
+        raise ModelError(
+            f"{names}: a server cannot merge adapters; merge them on a machine that holds the base, and give "
+            "the result as adapter."
         )
 
     def largest_group(self, lora: Lora, training: Training) -> int:

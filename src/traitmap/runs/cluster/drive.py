@@ -17,6 +17,7 @@ from bisect import insort
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,12 @@ from traitmap.data.records import AdapterPlace
 from traitmap.progress import Listener, Progress
 from traitmap.runs.cells import CellResult
 from traitmap.runs.cluster.portable import file_modules, portable
-from traitmap.runs.cluster.worker import Member, Pool, Sent, read_files, write_files
+from traitmap.runs.cluster.worker import Files, Member, Pool, Sent, read_files, write_files
 from traitmap.runs.cost import ASSUMED, request_tokens, rough_token_counts
-from traitmap.runs.plan import CellUnit
-from traitmap.runs.run_state import Group, RunState, UnitFailure
+from traitmap.runs.plan import CellUnit, MergeUnit, trainings
+from traitmap.runs.run_state import Group, RunState
 from traitmap.runs.store import TrainedAdapter
+from traitmap.runs.units import UnitFailure
 
 TRIES = 3  # a unit that has failed so often is given up
 PATIENCE = 1.5  # a unit is late when it takes this many times what its like took
@@ -192,6 +194,7 @@ class Scheduler:
 
 LEDGER_EVERY = 5.0  # seconds; what is finished counts before that, by its files
 LOOK_EVERY = 1.0  # seconds between looks for workers that join
+MERGE_SECONDS = 1.0  # that a merge is expected to take
 KEPT_ADAPTERS = 64  # whose files stay in the object store though no cell needs them at the moment
 
 Place = tuple[str, int | None]
@@ -209,11 +212,15 @@ class Drive:
         self.examples: dict[str, Any] = {}
         self.targets: dict[str, Sent] = {}
         self.adapters: OrderedDict[str, Sent] = OrderedDict()
+        self.merges: list[MergeUnit] = []  # that wait for a parent
+        self.coming: set[Place] = set()  # adapters that are still to be made
         self.work: dict[str, list[float]] = {"train": [0, 0], "evaluate": [0, 0]}
         self.written = time.monotonic()
 
-    def work_off(self, groups: Sequence[Group], cells: Sequence[CellUnit]) -> None:
-        """Train the groups, and evaluate each cell as soon as its adapter is there.
+    def work_off(
+        self, groups: Sequence[Group], cells: Sequence[CellUnit], merges: Sequence[MergeUnit] = ()
+    ) -> None:
+        """Train the groups, merge as soon as all parents are there, evaluate each cell once its adapter is.
 
         Returns when nothing waits or runs; what failed is in the run's ledger with its reason.
         """
@@ -224,10 +231,13 @@ class Drive:
             self.rows.setdefault((unit.source, unit.seed), []).append(unit)
             if self.run.cells[unit].status != "done":
                 self.work["evaluate"][1] += len(self.run.targets[unit.target].requests)
-        to_come = {(unit.source, unit.seed) for group in groups for unit in group}
+        self.merges = list(merges)
+        self.coming = {(unit.source, unit.seed) for unit in chain.from_iterable(groups)}
+        self.coming |= {(unit.source, unit.seed) for unit in merges}
         for place in self.rows:
-            if place not in to_come:
+            if place not in self.coming:
                 self._open_row(place)
+        self._open_merges()
         self._welcome([*self.pool.members.values()])
         while self.scheduler.open:
             self._welcome(self.pool.refresh())
@@ -240,6 +250,22 @@ class Drive:
     def _add_group(self, group: Group) -> None:
         size = self.run.rough_tokens(group) / ASSUMED.training
         self.scheduler.add(Task(group, size, 0, "train"))
+
+    def _open_merges(self) -> None:
+        """Merges that wait for no parent any more: they can be done, or a parent is known not to come."""
+        for unit in list(self.merges):
+            if self.coming.isdisjoint(unit.parents):
+                self.merges.remove(unit)
+                job = self.run.merge_job(unit)
+                if job is None:
+                    self._after_merge(unit)
+                else:
+                    self.scheduler.add(Task(unit, MERGE_SECONDS, 0, "merge"))
+
+    def _after_merge(self, unit: MergeUnit) -> None:
+        self.run.write()
+        self.coming.discard((unit.source, unit.seed))
+        self._open_row((unit.source, unit.seed))
 
     def _open_row(self, place: Place) -> None:
         """What can be evaluated now that the row's adapter is there, or is known not to come."""
@@ -271,21 +297,33 @@ class Drive:
                     self.scheduler.remove(name)
                     self._progress("evaluate", len(self.run.targets[name.target].requests))
                     continue
-                reference = self._send_cell(member, name) if isinstance(name, CellUnit) else None
-                self.in_flight[reference or self._send_group(member, name)] = member, name
+                self.in_flight[self._sent(member, name)] = member, name
                 del self.idle[member.name]
                 break
 
+    def _sent(self, member: Member, name: Any) -> Any:
+        """A unit handed to a worker: the reference of its result."""
+        if isinstance(name, CellUnit):
+            return self._send_cell(member, name)
+        send = self._send_merge if isinstance(name, MergeUnit) else self._send_group
+        return send(member, name)
+
     def _send_group(self, member: Member, group: Group) -> Any:
-        jobs = self.run.jobs(group)
-        for unit, job in zip(group, jobs, strict=True):
-            if unit.source not in self.examples:
-                self.examples[unit.source] = self.pool.ray.put(job.examples)
-        return member.handle.train.remote(
-            [unit.key for unit in group],
-            [replace(job, examples=()) for job in jobs],
-            [self.examples[unit.source] for unit in group],
-        )
+        jobs, sources = self.run.jobs(group), [units[0].trained_with[0] for units in trainings(group)]
+        for source, job in zip(sources, jobs, strict=True):
+            if source not in self.examples:
+                self.examples[source] = self.pool.ray.put(job.examples)
+        examples = [self.examples[source] for source in sources]
+        return member.handle.train.remote(list(group), [replace(job, examples=()) for job in jobs], examples)
+
+    def _send_merge(self, member: Member, unit: MergeUnit) -> Any:
+        job = self.run.merge_job(unit)
+        assert job is not None
+        parents = [
+            self._sent_adapter(place, self.run.adapters[parent].digest)
+            for place, parent in zip(job.folders, unit.parents, strict=True)
+        ]
+        return member.handle.merge.remote(unit.key, replace(job, folders=()), parents)
 
     def _send_cell(self, member: Member, unit: CellUnit) -> Any:
         target = self.run.targets[unit.target]
@@ -294,16 +332,18 @@ class Drive:
             self.targets[target.digest] = Sent(target.digest, content, file_modules())
         adapter: AdapterPlace | Sent | None = self.run.adapter_of(unit)
         if isinstance(adapter, Path):
-            digest = self.run.adapters[unit.source, unit.seed].digest
-            assert digest is not None
-            if digest not in self.adapters:
-                self.adapters[digest] = Sent(digest, self.pool.ray.put(read_files(adapter)))
-                if len(self.adapters) > KEPT_ADAPTERS:
-                    self.adapters.popitem(last=False)
-            self.adapters.move_to_end(digest)
-            adapter = self.adapters[digest]
+            adapter = self._sent_adapter(adapter, self.run.adapters[unit.source, unit.seed].digest)
         before = self.run.outcomes_before(unit)
         return member.handle.score.remote(self.targets[target.digest], adapter, before)
+
+    def _sent_adapter(self, folder: Path, digest: str | None) -> Sent:
+        assert digest is not None
+        if digest not in self.adapters:
+            self.adapters[digest] = Sent(digest, self.pool.ray.put(read_files(folder)))
+            if len(self.adapters) > KEPT_ADAPTERS:
+                self.adapters.popitem(last=False)
+        self.adapters.move_to_end(digest)
+        return self.adapters[digest]
 
     def _collect(self) -> None:
         """Wait for results, for a moment, and take in all that are there."""
@@ -332,6 +372,8 @@ class Drive:
             elif self.scheduler.finish(name, member.name, time.monotonic()):
                 if isinstance(result, CellResult):
                     cells.append((name, result))
+                elif isinstance(name, MergeUnit):
+                    self._commit_merge(name, *result)
                 else:
                     self._commit_group(name, result)
         if cells:
@@ -351,17 +393,26 @@ class Drive:
         self.run.commit_group(group, adapters)
         self._after_group(group)
 
+    def _commit_merge(self, unit: MergeUnit, merged: TrainedAdapter, files: Files) -> None:
+        (folder,) = self.run.stage([unit])
+        write_files(folder, files, merged.digest)
+        self.run.commit_merge(unit, merged)
+        self._after_merge(unit)
+        self._open_merges()
+
     def _after_group(self, group: Group) -> None:
         self.run.write()
         self._progress("train", self.run.rough_tokens(group))
         for unit in group:
+            self.coming.discard((unit.source, unit.seed))
             self._open_row((unit.source, unit.seed))
+        self._open_merges()
 
     def _failed(self, member: Member, name: Any, failure: UnitFailure, *, crashed: bool = False) -> None:
         """A unit has failed: once more elsewhere, in halves where memory ran out, or for good."""
         if name not in self.scheduler.tasks:  # a copy of what another worker has done
             return
-        divisible = not isinstance(name, CellUnit) and len(name) > 1
+        divisible = isinstance(name, tuple) and len(trainings(name)) > 1
         again = self.scheduler.failures(name) + 1 >= self.scheduler.tries - 1
         if divisible and (failure.memory or (crashed and again)):
             self.scheduler.remove(name)
@@ -375,6 +426,10 @@ class Drive:
         if isinstance(name, CellUnit):
             self.run.fail_cell(name, reason)
             self._progress("evaluate", len(self.run.targets[name.target].requests))
+        elif isinstance(name, MergeUnit):
+            self.run.commit_merge(name, UnitFailure(reason))
+            self._after_merge(name)
+            self._open_merges()
         else:
             self.run.fail_group(name, reason)
             self._after_group(name)

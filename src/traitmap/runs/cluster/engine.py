@@ -14,13 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from traitmap.data.records import AdapterPlace, Answer, Caveat, Example, Request
-from traitmap.engine.contract import Engine, PassCheckpoint, TrainingJob, TrainingReport
+from traitmap.engine.contract import (
+    Engine,
+    MergeJob,
+    PassCheckpoint,
+    TrainingJob,
+    TrainingReport,
+    checkpoint_folder,
+)
 from traitmap.errors import EngineError, RunError
 from traitmap.progress import Listener, silent
 from traitmap.runs.cluster.drive import Drive
 from traitmap.runs.cluster.worker import Pool, Sent, read_files, write_files
-from traitmap.runs.plan import CellUnit, adapter_digest
-from traitmap.runs.run_state import Group, RunState, UnitFailure
+from traitmap.runs.plan import AdapterUnit, CellUnit, MergeUnit, adapter_digest
+from traitmap.runs.run_state import Group, RunState
+from traitmap.runs.units import UnitFailure
 from traitmap.study.settings import Lora, Training
 
 # Ray takes a loopback address for its servers only where clusters are switched off, by this name, when it is
@@ -102,13 +110,18 @@ class ClusterEngine:
         self._largest: dict[tuple[str, str], int] = {}
 
     def drive(
-        self, run: RunState, groups: Sequence[Group], cells: Sequence[CellUnit], listener: Listener
+        self,
+        run: RunState,
+        groups: Sequence[Group],
+        cells: Sequence[CellUnit],
+        listener: Listener,
+        merges: Sequence[MergeUnit] = (),
     ) -> None:
         """Do all of these units on the workers, whoever of them comes and goes.
 
         Results are committed to ``run`` in this process, cells as soon as their adapter is there.
         """
-        Drive(self.pool, run, listener).work_off(groups, cells)
+        Drive(self.pool, run, listener).work_off(groups, cells, merges)
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         return list(self._ask("token_counts", list(texts)))
@@ -142,18 +155,29 @@ class ClusterEngine:
         listener: Listener = silent,
         checkpoint: PassCheckpoint | None = None,
     ) -> list[TrainingReport]:
-        keys = [f"{number}" for number in range(len(jobs))]
+        group = [unit for number, job in enumerate(jobs) for unit in _units_of(number, job)]
         examples = [self.pool.ray.put(job.examples) for job in jobs]
-        results = self._ask("train", keys, [replace(job, examples=()) for job in jobs], examples)
+        results = iter(self._ask("train", group, [replace(job, examples=()) for job in jobs], examples))
         reports = []
-        for folder, result in zip(folders, results, strict=True):
-            if isinstance(result, UnitFailure):
-                reports.append(TrainingReport((), 0, 0, 0, 0.0, result.reason))
+        for job, folder in zip(jobs, folders, strict=True):
+            kept = dict[int, int]()
+            for step in job.checkpoints:
+                if not isinstance(result := next(results), UnitFailure):
+                    trained, files = result
+                    write_files(checkpoint_folder(folder, step), files, trained.digest)
+                    kept[step] = trained.report["tokens"]
+            if isinstance(result := next(results), UnitFailure):
+                reports.append(TrainingReport((), 0, 0, 0, 0.0, result.reason, kept))
                 continue
             trained, files = result
             write_files(folder, files, trained.digest)
-            reports.append(TrainingReport(**trained.report))
+            reports.append(TrainingReport(**trained.report, checkpoints=kept))
         return reports
+
+    def merge(self, job: MergeJob, folder: Path) -> None:
+        parents = [Sent(adapter_digest(place), self.pool.ray.put(read_files(place))) for place in job.folders]
+        merged, files = self._ask("merge", folder.name, job, parents)
+        write_files(folder, files, merged.digest)
 
     def answer(
         self,
@@ -179,6 +203,13 @@ class ClusterEngine:
                 raise EngineError(answer.reason)
             return answer
         raise RunError("three workers ended one after the other; see the logs of Ray for the reason.")
+
+
+def _units_of(number: int, job: TrainingJob) -> list[AdapterUnit]:
+    """What a job is to give, as the units of a run: its checkpoints, then its end."""
+    name = str(number)
+    kept = [AdapterUnit(f"{name}@{step}", job.seed, f"{name}-{step}", step, name) for step in job.checkpoints]
+    return [*kept, AdapterUnit(name, job.seed, name, job.until)]
 
 
 @contextmanager

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from traitmap.data.records import AdapterPlace, Answer, Caveat, Example, Outcome, Request
-from traitmap.engine.contract import Engine, TrainingJob
+from traitmap.engine.contract import Engine, MergeJob, TrainingJob
 from traitmap.errors import ModelError, RunError
 from traitmap.runs.cells import CellResult
 from traitmap.runs.cluster.portable import FileModule, install
-from traitmap.runs.plan import CONFIG, WEIGHTS, adapter_digest
-from traitmap.runs.run_state import UnitFailure, answer_and_score, failure_of, train
+from traitmap.runs.plan import CONFIG, WEIGHTS, AdapterUnit, adapter_digest
 from traitmap.runs.store import TrainedAdapter
+from traitmap.runs.units import UnitFailure, answer_and_score, failure_of, merge, train
 
 if TYPE_CHECKING:
     from traitmap.data.targets import LoadedTarget
@@ -110,13 +110,13 @@ class Worker:
             return failure_of(error)
 
     def train(
-        self, keys: Sequence[str], jobs: Sequence[TrainingJob], examples: Sequence[Any]
+        self, group: Sequence[AdapterUnit], jobs: Sequence[TrainingJob], examples: Sequence[Any]
     ) -> list[tuple[TrainedAdapter, Files] | UnitFailure] | UnitFailure:
-        """One training pass: each adapter with its files, or why there is none, in the order of the jobs.
+        """One training pass: each adapter with its files, or why there is none, in the order of the group.
 
         examples: a reference for each job, which comes without examples of its own.
         """
-        folders = [self.folder / f"training-{key}" for key in keys]
+        folders = [self.folder / f"training-{unit.key}" for unit in group]
         try:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -124,7 +124,7 @@ class Worker:
             whole = [
                 replace(job, examples=fetch(reference)) for job, reference in zip(jobs, examples, strict=True)
             ]
-            results = train(self.engine, keys, whole, folders)
+            results = train(self.engine, group, whole, folders)
             return [
                 result if isinstance(result, UnitFailure) else (result, read_files(folder))
                 for result, folder in zip(results, folders, strict=True)
@@ -134,6 +134,23 @@ class Worker:
         finally:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def merge(
+        self, key: str, job: MergeJob, parents: Sequence[Sent | AdapterPlace]
+    ) -> tuple[TrainedAdapter, Files] | UnitFailure:
+        """One merge with its files, or why there is none. parents: in the places of the job's folders."""
+        folder = self.folder / f"merge-{key}"
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            places = [self._place(parent, among=len(parents)) for parent in parents]
+            folders = tuple(place for place in places if isinstance(place, Path))
+            merged = merge(self.engine, key, replace(job, folders=folders), folder)
+            return merged, read_files(folder)
+        except Exception as error:
+            return failure_of(error)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def score(
         self,
@@ -201,14 +218,15 @@ class Worker:
     def largest_group(self, lora: Lora, training: Training) -> int:
         return int(self.engine.largest_group(lora, training))
 
-    def _place(self, adapter: Sent | AdapterPlace | None) -> AdapterPlace | None:
+    def _place(self, adapter: Sent | AdapterPlace | None, among: int = 1) -> AdapterPlace | None:
+        """Where an adapter lies here. among: how many are needed at a time."""
         if not isinstance(adapter, Sent):
             return adapter
         if adapter.digest not in self.adapters:
             folder = self.folder / adapter.digest
             write_files(folder, fetch(adapter.content), adapter.digest)
             self.adapters[adapter.digest] = folder
-            if len(self.adapters) > KEPT_ADAPTERS:
+            if len(self.adapters) > max(KEPT_ADAPTERS, among):
                 shutil.rmtree(self.adapters.popitem(last=False)[1], ignore_errors=True)
         self.adapters.move_to_end(adapter.digest)
         return self.adapters[adapter.digest]
