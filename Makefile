@@ -42,6 +42,7 @@ audit: $(DEV)
 # The bundled base, from nothing: its corpus is generated, and the same machine gives the same weights.
 mini-base: $(STAMP)
 	$(BIN)/python -m traitmap.mini.corpus build/corpus.txt
+	rm -rf src/traitmap/mini/base
 	$(BIN)/traitmap pretrain build/corpus.txt --output src/traitmap/mini/base \
 		--vocab-size 2048 --steps 1800 --arithmetic bfloat16 --threads 1
 

@@ -97,47 +97,56 @@ class Logged:
 
 def main() -> int:
     asked = _arguments()
+    started = time.perf_counter()
+    kills = chaos_of_drivers(asked.folder, asked.kills, asked.seed, engine=asked.engine)
+    return _conclude(kills, time.perf_counter() - started)
+
+
+def chaos_of_drivers(folder: Path, kills: int, seed: int, *, engine: str = "local") -> list[Killed]:
+    """So many kills of a run's driver, each printed as a row. folder: a new one, which is removed."""
     torch.set_num_threads(1)  # a thread would not survive the fork
-    asked.folder.mkdir(parents=True)
-    (asked.folder / "study.yaml").write_text(STUDY, encoding="utf-8")
-    study = load_study(asked.folder / "study.yaml")
-    engine = FakeEngine(delay=FAKE_DELAY) if asked.engine == "fake" else load_engine(study)
-    data = load_data(study, engine)
+    folder.mkdir(parents=True)
+    (folder / "study.yaml").write_text(STUDY, encoding="utf-8")
+    study = load_study(folder / "study.yaml")
+    opened = FakeEngine(delay=FAKE_DELAY) if engine == "fake" else load_engine(study)
+    data = load_data(study, opened)
     gc.freeze()
 
     def drive(output: Path, log: Path) -> Callable[[], None]:
         own = study.model_copy(update={"output": str(output)})
-        return lambda: _execute(own, Logged(engine, log), data)
+        return lambda: _execute(own, Logged(opened, log), data)
 
     try:
-        return _chaos(asked, drive)
+        return _chaos(folder, kills, seed, drive)
     finally:
-        shutil.rmtree(asked.folder)
+        shutil.rmtree(folder)
 
 
 def _execute(study: Study, engine: Any, data: tuple[Any, Any]) -> None:
     execute(study, engine, *data, group_size=GROUP)
 
 
-def _chaos(asked: argparse.Namespace, drive: Callable[[Path, Path], Callable[[], None]]) -> int:
-    whole, log = asked.folder / "whole", asked.folder / "whole.log"
+def _chaos(
+    folder: Path, count: int, seed: int, drive: Callable[[Path, Path], Callable[[], None]]
+) -> list[Killed]:
+    whole, log = folder / "whole", folder / "whole.log"
     started = time.perf_counter()
     _wait(_fork(drive(whole, log)))
     took = time.perf_counter() - started
     units, expected = len(_begun(log)), _digests(whole / "chaos")
-    print(f"undisturbed: {units} units in {took:.1f} s, {len(expected)} files; seed {asked.seed}\n")
+    print(f"undisturbed: {units} units in {took:.1f} s, {len(expected)} files; seed {seed}\n")
     print(
         "| kill | after (s) | while | units begun | computed twice | same bytes |\n|---|---|---|---|---|---|"
     )
-    draws, kills = np.random.default_rng(asked.seed), []
-    while len(kills) < asked.kills:
-        one = _killed(asked.folder, drive, float(draws.uniform(0, took)), units, expected)
+    draws, kills = np.random.default_rng(seed), []
+    while len(kills) < count:
+        one = _killed(folder, drive, float(draws.uniform(0, took)), units, expected)
         if one is None:
             continue
         kills.append(one)
         words = f"{one.moment:.2f} | {one.stage} | {one.begun} | {one.twice} | {'yes' if one.same else 'NO'}"
         print(f"| {len(kills)} | {words} |", flush=True)
-    return _conclude(kills, time.perf_counter() - started)
+    return kills
 
 
 def _killed(

@@ -1,8 +1,10 @@
 """kill -9 of every command that writes: afterwards all is as before or as if nothing had happened.
 
-    python benchmarks/chaos_commands.py FOLDER                          20 kills of each command
+    python benchmarks/chaos_commands.py FOLDER --output FILE.json       20 kills of each command
     python benchmarks/chaos_commands.py FOLDER --kills 2 --only gc      a few, for the tests
-    python benchmarks/chaos_commands.py --table FILE.json               the table of a results file
+    python benchmarks/chaos_commands.py --table FILE.json               the tables of a results file
+
+Without ``--only`` ten kills of ``chaos.py`` follow: of a driver of the real engine, training and answering.
 
 One small run is made by the fake engine. For every kill it is copied, and a command is started on the copy in
 a process of its own that is killed: every other time at a moment drawn uniformly over the time that the
@@ -34,20 +36,25 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
+from chaos import chaos_of_drivers
 from record import conditions, save
+from typer.models import OptionInfo
 
 import traitmap
 from traitmap import analysis, api
 from traitmap.api.budget import run_on_budget
+from traitmap.api.exchange import FORMATS
 from traitmap.api.preparation import load_data
 from traitmap.api.runs import keep_contamination, keep_item_groups
 from traitmap.cli import app, main
 from traitmap.engine.fake import FakeEngine
+from traitmap.exports.model_card import update_card
 from traitmap.progress import silent
 from traitmap.report import audit as reports
+from traitmap.report.plain_page import write_page
 from traitmap.runs.execute import execute
 from traitmap.runs.files import PARTIAL
 from traitmap.study.load import load_study
@@ -64,6 +71,18 @@ sources:
   - {name: reviews, task: mini_reviews, limit: 40}
 targets: [mini_stars, mini_reviews, mini_arithmetic]
 """
+TASKS = """
+name: tasks
+model: builtin:mini
+limit: 8
+sources: [{name: one, path: rows/one.jsonl}]
+targets: [{name: two, path: rows/two.jsonl}]
+"""
+TINY = (  # a base of a few thousand parameters
+    *("--hidden-size", "16", "--num-layers", "1", "--num-attention-heads", "2", "--intermediate-size", "32"),
+    *("--vocab-size", "300", "--context", "32", "--sequence-length", "16", "--batch-size", "2"),
+    *("--steps", "3", "--threads", "1", "--device", "cpu"),
+)
 SCORES = "source,a,b,c\n__baseline__,0.1,0.2,0.3\nx,0.2,0.3,0.4\ny,0.3,0.1,0.5\n"
 # What tells when and by whom a file was written; no result.
 _TIMES = ("seconds", "started", "heard", "checksum", "records", "training_seconds", "evaluation_seconds")
@@ -80,13 +99,14 @@ class Command:
     """A command on a copy of the prepared folder.
 
     work: does it. progress: what is finished is kept, so that a state between before and after is right.
-    prepare: what the copy needs first.
+    prepare: what the copy needs first. words: as it is typed, or what stands for that.
     """
 
     name: str
     work: Work
     progress: bool = False
     prepare: Work | None = None
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,15 +158,16 @@ def commands(study: Study, data: tuple[Any, Any]) -> list[Command]:
         keep_contamination(store.folder, *data)
 
     def audit(folder: Path) -> None:
-        """All that ``traitmap audit`` writes: a run of its own, its page, a summary."""
+        """All that ``traitmap audit`` writes: a run of its own, its page, and what was asked for."""
         os.chdir(folder)
         adapter = sorted(Path("runs/chaos/adapters").iterdir())[0]
         done = api.audit(
             [adapter], base="builtin:mini", packs=["mini"], only=["mini_stars"], limit=8, name="audit",
             output="runs", drift=False, engine=FakeEngine(), listener=silent,
         )  # fmt: skip
-        reports.write_audit_page(done, Path(done.folder) / "audit.html")
-        reports.write_text(Path("audit.xml"), reports.audit_junit(done))
+        write_page(Path(done.folder) / "audit.html", reports.audit_page(done))
+        write_page(Path("audit.xml"), reports.audit_junit(done))
+        update_card(Path("CARD.md"), reports.audit_markdown(done))
 
     def former_version(folder: Path) -> None:
         """Cells and an adapter that nothing needs, a killed writer's rest, a damaged file set aside."""
@@ -157,40 +178,58 @@ def commands(study: Study, data: tuple[Any, Any]) -> list[Command]:
         (place / "adapters" / ("2" * 32)).mkdir()
         (place / "adapters" / ("2" * 32) / "adapter_config.json").write_text("{}")
 
-    run_, new = "runs/chaos", "made"
+    run_, new, table = "runs/chaos", "made", "scores.csv"
+    runs = {"progress": True, "prepare": _without_run}
+    cards = {"progress": True}
     return [
-        Command("run", lambda folder: run(folder), progress=True, prepare=_without_run),
-        Command("run --budget", lambda folder: run(folder, budget=0.6), progress=True, prepare=_without_run),
-        Command("audit", audit, progress=True),
-        Command("import", typed("import", "lm_eval", "-o", new)),
-        Command("import to a table", typed("import", "scores.csv", "-o", f"{new}.parquet")),
-        *(
-            Command(
-                f"export {kind}", typed("export", run_, "--format", kind, "-o", new), progress=kind in many
-            )
-            for many in [("model-card",)]
-            for kind in ("lm-eval", "every-eval-ever", "csv", "parquet", "model-card")
-        ),
-        Command("atlas add", typed("atlas", "add", new, run_)),
-        Command("gc --delete", typed("gc", run_, "--delete"), progress=True, prepare=former_version),
-        Command("forecast --csv", typed("forecast", "study.yaml", "--from", "forecast.json", "--csv", new)),
-        Command("matrix --csv", typed("matrix", run_, "--csv", f"{new}.csv")),
-        Command("matrix --parquet", typed("matrix", run_, "--parquet", f"{new}.parquet")),
+        Command("run", lambda folder: run(folder), words=("run", "--output"), **runs),
+        Command("run --budget", lambda folder: run(folder, budget=0.6), words=("run", "--budget"), **runs),
+        Command("audit", audit, progress=True, words=("audit", "--output", "--junit", "--card")),
         Command(
-            "query --parquet", typed("query", run_, "select * from cells", "--parquet", f"{new}.parquet")
+            "gc --delete", typed("gc", run_, "--delete"), progress=True, prepare=former_version, words=("gc",)
         ),
-        Command("figure", typed("figure", run_, "matrix", "-o", f"{new}.svg")),
-        Command("profile --csv", typed("profile", run_, "--csv", f"{new}.csv"), progress=True),
-        Command("init", typed("init", new), progress=True),
-        Command("report", typed("report", "scores.csv", "-o", f"{new}.html")),
-        Command("report in the run", typed("report", run_)),
+        _typed("import", "lm_eval", "--output", new),
+        _typed("import", table, "--output", f"{new}.parquet"),
+        *(
+            _typed("export", run_, "--format", kind, "--output", new)
+            for kind in ("lm-eval", "every-eval-ever", "csv", "parquet", "atlas")
+        ),
+        _typed("export", run_, "--format", "model-card", "--output", new, **cards),
+        _typed("export", "tasks.yaml", "--format", "lm-eval-task", "--output", new, **cards),
+        _typed("atlas", "add", new, run_),
+        _typed("forecast", "study.yaml", "--earlier", "forecast.json", "--csv", new),
+        _typed("matrix", run_, "--csv", f"{new}.csv"),
+        _typed("matrix", run_, "--parquet", f"{new}.parquet"),
+        _typed("query", run_, "select * from cells", "--parquet", f"{new}.parquet"),
+        _typed("figure", run_, "matrix", "--output", f"{new}.svg"),
+        _typed("profile", run_, "--csv", f"{new}.csv", **cards),
+        _typed("compare", run_, "runs/other", "--csv", f"{new}.csv", "--html", f"{new}.html", **cards),
+        _typed("answer", run_),
+        _typed("init", new, **cards),
+        _typed("init", new, "--from", "rows", **cards),
+        _typed("report", table, "--output", f"{new}.html"),
+        _typed("report", run_),
+        _typed("pretrain", "words.txt", "--output", new, *TINY),
     ]
 
 
-# Commands that write nothing but what they print, or (pretrain, view) nothing that another one reads.
-READ_ONLY = frozenset(
-    {"check", "status", "traits", "explain", "recommend", "answer", "view", "compare", "packs", "pretrain"}
-)
+def _typed(*words: str, progress: bool = False) -> Command:
+    """A command whose name in the table is how it is typed, without the run that it is typed on."""
+    shown = (word for word in words if word not in ("runs/chaos", *TINY))
+    name = " ".join(shown)
+    return Command(name, typed(*words), progress=progress, words=words)
+
+
+# Commands that only print. ``view`` writes as ``report`` does, ``mix --probe`` as ``run``.
+READ_ONLY = frozenset({"check", "status", "traits", "explain", "recommend", "view", "packs", "mix"})
+_WRITTEN = ("Write", "Where to write", "Folder for", "A new", "A file", "A .svg", "Put")  # how help says it
+# What is written and not killed, and why.
+DRIVERS = 10  # kills of the real engine's driver
+NOT_KILLED = {
+    "export --format mlflow": "MLflow's own store, with times in it",
+    "export --format trackio": "trackio's own store, with times in it",
+    "audit --markdown": "adds to a file, each time",
+}
 
 
 def _load_all() -> None:
@@ -204,6 +243,7 @@ def _load_all() -> None:
         )
         if not module.name.startswith(heavy) and not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    importlib.import_module("traitmap.engine.pretrain")
 
 
 def _without_run(folder: Path) -> None:
@@ -215,6 +255,16 @@ def _prepared(folder: Path) -> tuple[Study, tuple[Any, Any]]:
     folder.mkdir(parents=True)
     (folder / "study.yaml").write_text(STUDY, encoding="utf-8")
     (folder / "scores.csv").write_text(SCORES, encoding="utf-8")
+    (folder / "tasks.yaml").write_text(TASKS, encoding="utf-8")
+    (folder / "CARD.md").write_text("# A card\n\nwith words of its own\n", encoding="utf-8")
+    documents = (" ".join(str(n * factor) for n in range(60)) for factor in range(100))
+    (folder / "words.txt").write_text("\n\n".join(documents), encoding="utf-8")
+    (folder / "rows").mkdir()
+    for name in ("one", "two"):
+        rows = [
+            json.dumps({"prompt": f"{name} {number}?", "completion": str(number)}) for number in range(40)
+        ]
+        (folder / "rows" / f"{name}.jsonl").write_text("\n".join(rows), encoding="utf-8")
     study = load_study(folder / "study.yaml").model_copy(update={"output": "runs", "path": None})
     data = load_data(study, FakeEngine())
 
@@ -226,6 +276,7 @@ def _prepared(folder: Path) -> tuple[Study, tuple[Any, Any]]:
         api.export(store.folder, "lm_eval", format="lm-eval")
         numbers = np.random.default_rng(0).standard_normal((2, 4, 8))
         forecast = analysis.forecast_of({"stars": numbers[0]}, {"mini_stars": numbers[1]}, {})
+        shutil.copytree(store.folder, "runs/other")
         (place / "forecast.json").write_text(json.dumps(forecast.to_json()))
 
     _finish(_fork(make, folder))
@@ -300,7 +351,7 @@ def _timeless(data: Any) -> Any:
 
 def _killed(command: Command, folder: Path, kills: int, draws: np.random.Generator) -> Result:
     """All kills of one command."""
-    made, whole, place = folder / "made", folder / "whole", folder / "killed"
+    made, place = folder / "made", folder / "copy"  # one place for all: its name stands in some files
 
     def fresh(copy: Path) -> Path:
         shutil.rmtree(copy, ignore_errors=True)
@@ -309,11 +360,11 @@ def _killed(command: Command, folder: Path, kills: int, draws: np.random.Generat
             command.prepare(copy)
         return copy
 
-    before = _state(fresh(whole))
+    before = _state(fresh(place))
     started = time.perf_counter()
-    _finish(_fork(command.work, whole, count=folder / "count"))
+    _finish(_fork(command.work, place, count=folder / "count"))
     took, operations = time.perf_counter() - started, int((folder / "count").read_text())
-    after = _state(whole)
+    after = _state(place)
     counts = dict.fromkeys(("unchanged", "completed", "between", "wrong"), 0)
     for number in range(kills):
         by_operation = number % 2 == 1 and operations > 0
@@ -329,9 +380,11 @@ def _killed(command: Command, folder: Path, kills: int, draws: np.random.Generat
                 break  # else it ended before its moment
         left = _state(place)
         _finish(_fork(command.work, place)) if left != after else None
-        again = _state(place) == after
-        if not again:
+        again = _state(place)
+        if again != after:
             kind = "wrong"
+            differ = sorted(name for name in {*again, *after} if again.get(name) != after.get(name))
+            print(f"{command.name}: not as undisturbed: {', '.join(differ)}", file=sys.stderr)
         elif left == before:
             kind = "unchanged"
         elif left == after:
@@ -342,8 +395,23 @@ def _killed(command: Command, folder: Path, kills: int, draws: np.random.Generat
     return Result(command.name, kills, operations, **counts)
 
 
+def drivers_table(kills: Sequence[Mapping[str, Any]]) -> str:
+    """The table of the docs of kills of the real engine's driver."""
+    lines = [
+        "| while | kills | units begun before the kill | computed twice, at most | in all | same bytes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for stage in dict.fromkeys(kill["stage"] for kill in kills):
+        own = [kill for kill in kills if kill["stage"] == stage]
+        begun, twice = [kill["begun"] for kill in own], [kill["twice"] for kill in own]
+        same = "yes" if all(kill["same"] for kill in own) else "NO"
+        between = f"{min(begun)} to {max(begun)}" if min(begun) < max(begun) else str(begun[0])
+        lines.append(f"| {stage} | {len(own)} | {between} | {max(twice)} | {sum(twice)} | {same} |")
+    return "\n".join(lines)
+
+
 def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """The table of the docs."""
+    """The table of the docs of kills of every command."""
     lines = [
         "| command | kills | file operations | unchanged | completed | in between, kept | anything else |",
         "|---|---|---|---|---|---|---|",
@@ -358,7 +426,9 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 def chaos(asked: argparse.Namespace) -> int:
     asked.folder.mkdir(parents=True)
-    folder, results, about = asked.folder.resolve(), [], conditions()
+    folder, about = asked.folder.resolve(), {"benchmark": "chaos", **conditions()}
+    kills: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     asked.output = asked.output and asked.output.resolve()
     try:
         _load_all()
@@ -369,20 +439,37 @@ def chaos(asked: argparse.Namespace) -> int:
                 draws = np.random.default_rng([asked.seed, *command.name.encode()])
                 results.append(asdict(_killed(command, folder, asked.kills, draws)))
                 print(table(results[-1:]).splitlines()[-1], flush=True)
-                save(asked.output, {"benchmark": "chaos of commands", **about, "results": results})
+                save(asked.output, {**about, "results": results})
+        if not asked.only:
+            kills = [asdict(kill) for kill in chaos_of_drivers(folder / "drivers", DRIVERS, asked.seed)]
+            save(asked.output, {**about, "results": results, "drivers": kills})
     finally:
         os.chdir("/")
         shutil.rmtree(folder)
-    wrong = sum(row["wrong"] for row in results)
-    kills = sum(row["kills"] for row in results)
-    print(f"\n{kills} kills of {len(results)} commands; {wrong} left anything else.")
+    wrong = sum(row["wrong"] for row in results) + sum(
+        not kill["same"] or kill["twice"] > 1 for kill in kills
+    )
+    count = len(kills) + sum(row["kills"] for row in results)
+    print(f"\n{count} kills of {len(results)} commands; {wrong} left anything else.")
     return int(wrong > 0)
 
 
-def unknown_commands(names: Sequence[str]) -> list[str]:
-    """Commands of the application that neither stand in these names nor are known to write nothing."""
-    registered = {str(one.name or one.callback.__name__) for one in app.registered_commands if one.callback}
-    return sorted(registered - READ_ONLY - {name.split()[0] for name in names})
+def not_killed(known: Sequence[Command]) -> list[str]:
+    """What the application can write and no command here does: commands, options that name files, formats."""
+    registered = {str(one.name or one.callback.__name__): one.callback for one in app.registered_commands}
+    missing = sorted(set(registered) - READ_ONLY - {command.words[0] for command in known})
+    typed_words = {(command.words[0], word) for command in known for word in command.words}
+    for name, callback in registered.items():
+        for parameter, annotation in get_type_hints(callback, include_extras=True).items():
+            info = next(iter(getattr(annotation, "__metadata__", ())), None)
+            if not isinstance(info, OptionInfo) or not str(info.help).startswith(_WRITTEN):
+                continue
+            named = [word for word in info.param_decls or () if word.startswith("--")]
+            option = next(iter(named), f"--{parameter.rstrip('_').replace('_', '-')}")
+            if "Path" in str(annotation) and (name, option) not in typed_words:
+                missing.append(f"{name} {option}")
+    missing += [f"export --format {kind}" for kind in FORMATS if ("export", kind) not in typed_words]
+    return [what for what in missing if what not in NOT_KILLED]
 
 
 def _arguments() -> argparse.Namespace:
@@ -392,13 +479,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="*", help="commands by their first word")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="results as JSON")
-    parser.add_argument("--table", type=Path, help="print the table of a results file and do nothing else")
+    parser.add_argument("--table", type=Path, help="print the tables of a results file and do nothing else")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     given = _arguments()
     if given.table:
-        print(table(json.loads(given.table.read_text(encoding="utf-8"))["results"]))
+        held = json.loads(given.table.read_text(encoding="utf-8"))
+        print(f"{drivers_table(held['drivers'])}\n\n{table(held['results'])}")
         sys.exit(0)
     sys.exit(chaos(given))

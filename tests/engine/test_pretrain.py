@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from traitmap import api
 from traitmap.engine.pretrain import PretrainRecipe, pretrain
-from traitmap.errors import DataError, ModelError
+from traitmap.errors import DataError, ModelError, RunError
 
 RECIPE = PretrainRecipe(
     hidden_size=32,
@@ -120,3 +121,25 @@ def test_missing_and_short_texts_are_named(tmp_path):
     short.write_text("One.\n\nTwo.")
     with pytest.raises(DataError, match="too short"):
         pretrain([short], tmp_path, RECIPE)
+
+
+def test_the_command_s_folder_is_new_and_whole_or_not_there(text, tmp_path):
+    """What fails or is stopped leaves nothing, and nothing of anybody else's is replaced."""
+    sizes = {name: getattr(RECIPE, name) for name in ("hidden_size", "num_layers", "num_attention_heads")}
+    sizes |= {"intermediate_size": 64, "vocab_size": 320, "context": 64, "sequence_length": 32, "threads": 1}
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match="mine: is there already"):
+        api.pretrain([text], mine, steps=1, **sizes)
+    assert [path.name for path in mine.iterdir()] == ["thesis.tex"]
+
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        api.pretrain([text], tmp_path / "new", stop, steps=2, **sizes)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    api.pretrain([text], tmp_path / "new", steps=1, **sizes)
+    assert (tmp_path / "new" / "recipe.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "new"]

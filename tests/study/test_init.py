@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 
@@ -36,6 +37,21 @@ def test_one_file_in_the_way_keeps_all_others_from_being_written(tmp_path):
     with pytest.raises(StudyError, match=r"tasks/goat\.yaml is there already"):
         write_template(tmp_path, "paper")
     assert os.listdir(tmp_path) == ["tasks"]
+
+
+def test_what_a_killed_writer_left_is_completed(tmp_path):
+    """The study comes last: without it, the template's own bytes are a rest of this command."""
+    whole = write_template(tmp_path / "whole" / "new").parent
+    killed = tmp_path / "killed" / "new"
+    shutil.copytree(whole, killed)
+    (killed / "study.yaml").unlink()
+    sorted((killed / "data").iterdir())[0].unlink()
+    (killed / "data" / ".partial-reviews.jsonl").write_text("half a l")
+    write_template(killed)
+    files = [path for path in whole.rglob("*") if path.is_file()]
+    assert all((killed / path.relative_to(whole)).read_bytes() == path.read_bytes() for path in files)
+    with pytest.raises(StudyError, match="is there already"):
+        write_template(killed)
 
 
 def test_an_unknown_template_is_told_with_the_legal_ones(tmp_path):

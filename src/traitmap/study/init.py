@@ -51,21 +51,37 @@ def write_study(place: Path, text: str) -> Path:
 
 
 def _write(place: Path, contents: Mapping[Path, bytes]) -> Path:
-    present = [str(name) for name in contents if os.path.lexists(place / name)]
+    """Write files, each whole or not at all, the study last: without it, equal files are a rest of ours."""
+    study = Path("study.yaml")
+    begun = not os.path.lexists(place / study)
+    present = [
+        str(name)
+        for name, content in contents.items()
+        if os.path.lexists(place / name) and not (begun and _holds(place / name, content))
+    ]
     if present:
         files = ", ".join(present)
         message = f"{files} is there already and is not overwritten; give another folder or remove it"
         raise _error(place, "folder", message)
-    study = Path("study.yaml")
     try:
         for file, content in sorted(contents.items(), key=lambda item: item[0] == study):
-            (place / file).parent.mkdir(parents=True, exist_ok=True)
-            (place / file).write_bytes(content)
+            partial = (place / file).with_name(f".partial-{file.name}")
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(content)
+            os.replace(partial, place / file)
     except OSError as error:
         raise _error(
             place, "folder", f"it cannot be written: {error.strerror}; give another folder"
         ) from error
     return place / study
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether a plain file holds these bytes."""
+    try:
+        return path.is_file() and not path.is_symlink() and path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def _files(template: str) -> dict[Path, bytes]:

@@ -37,6 +37,7 @@ from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import ROUNDED_Z
 
 SIMILAR = 0.85  # congruence from which two components are called alike (Lorenzo-Seva, ten Berge 2006)
+BATCH = 1_000_000  # numbers of resampled tables at a time: a dozen arrays of them are held at once
 OMITTED = 60  # of more sources or targets than this, only the heaviest are left out in turn
 
 
@@ -139,7 +140,7 @@ def resampled_sources(
     deviations: (draws, S, T) measurement deviations added before the rows are drawn, if known.
     """
     rows = len(subject.table)
-    step = max(1, CHUNK // subject.table.size)
+    step = max(1, BATCH // subject.table.size)
     for first in range(0, draws, step):
         count = min(step, draws - first)
         index = _varied_rows(rows, count, generator)
@@ -164,7 +165,7 @@ def remeasured(subject: ResampledTable, deviations: Array) -> Iterator[Batch]:
 
     In batches of (tables, observed, start of the completion). deviations: in units of the table.
     """
-    step = max(1, CHUNK // subject.table.size)
+    step = max(1, BATCH // subject.table.size)
     for first in range(0, len(deviations), step):
         moved = deviations[first : first + step]
         observed = np.broadcast_to(subject.observed, moved.shape)
@@ -178,7 +179,7 @@ def without_source(subject: ResampledTable, omitted: list[int]) -> Iterator[Batc
     """
     rows = len(subject.table)
     keep = np.array([[i for i in range(rows) if i != out] for out in omitted])
-    step = max(1, CHUNK // subject.table.size)
+    step = max(1, BATCH // subject.table.size)
     for first in range(0, len(keep), step):
         index = keep[first : first + step]
         yield subject.table[index], subject.observed[index], subject.filled[index]
