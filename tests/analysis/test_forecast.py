@@ -133,7 +133,7 @@ def test_too_little_to_judge_is_not_judged():
 
 def test_the_figures_of_the_docs_are_those_of_the_files():
     root = Path(__file__).parents[2]
-    results = root / "examples" / "smollm2" / "results"
+    results = root / "examples" / "real" / "results"
     forecast = forecast_from_json(json.loads((results / "forecast.json").read_text()))
     found = judged(forecast, read_matrix(results / "matrix.csv"))
     page = (root / "docs" / "forecast.md").read_text()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
+import nltk
 import pytest
 
 from pack_layouts import write_pack_copies
@@ -19,7 +21,12 @@ TASKS = [(pack, task) for pack in pack_names() for task in read_pack(pack).tasks
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pack_copies(tmp_path_factory.mktemp("copies"))
+    """Copies of every dataset, and a place in which NLTK finds the resources that tasks need to be opened."""
+    folder = write_pack_copies(tmp_path_factory.mktemp("copies"))
+    for resource in {name for _, task in TASKS for name in task.needs_nltk}:
+        (folder / "nltk" / resource).mkdir(parents=True)
+    nltk.data.path.append(str(folder / "nltk"))
+    return folder
 
 
 def study(copies: Path, *targets: object) -> Study:
@@ -126,6 +133,24 @@ def test_what_cannot_be_asked_here_is_left_out_with_its_reason():
     assert [target.name for target in only] == ["piqa"]
     with pytest.raises(DataError, match="no task of the packs"):
         pack_targets(["general"], only=["pica"])
+
+
+def test_what_is_missing_is_told_with_what_brings_it():
+    (ifeval,) = (task for pack, task in TASKS if (pack, task.task) == ("general", "ifeval"))
+    nowhere = ifeval.model_copy(update={"needs": ("nowhere_at_all", "nltk")})
+    assert nowhere.absent == "needs nowhere_at_all: pip install 'traitmap[ifeval]'"
+    assert "pip install nowhere_at_all" in nowhere.model_copy(update={"extra": None}).absent
+    data = ifeval.model_copy(update={"needs": (), "needs_nltk": ("tokenizers/nothing_such",)})
+    assert data.absent == "needs data of NLTK: python -m nltk.downloader nothing_such"
+    assert pack_extras() == {"ifeval"}
+
+
+def pack_extras() -> set[str]:
+    """Extras that tasks of packs name; each is one of the package's."""
+    extras = {task.extra for _, task in TASKS if task.extra}
+    known = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert extras <= known["project"]["optional-dependencies"].keys()
+    return extras
 
 
 def test_settings_beside_a_pack_that_do_nothing_are_told():

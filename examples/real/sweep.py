@@ -1,6 +1,6 @@
 """Choose the learning rate of each source, by rows of its own training split that no source trains on.
 
-    python examples/smollm2/sweep.py examples/smollm2/three_seeds.yaml --data copies
+    python examples/real/sweep.py examples/real/study.yaml --data copies
 
 For each source of the study that has rows of its own, one adapter is trained for each of RATES and asked the
 validation rows of its own task, nothing else; no test row is read. The rule:

@@ -1,6 +1,6 @@
 """The paper's claims, asked of finished runs of this study: each with its interval and its null.
 
-    python examples/smollm2/claims.py runs/real-smollm2 runs/real-gemma [--parser PIPELINE] [--json FILE]
+    python examples/real/claims.py runs/real-smollm2 runs/real-gemma [--parser PIPELINE] [--json FILE]
 
 Prints Markdown, a section for each question and a column for each run. A mean over several transfers speaks
 for these sources and targets: items (and seeds, where there are several) are the sample. Its null permutes

@@ -1,6 +1,6 @@
 """Lay the plain files of ``shared/data`` out as the hub datasets that the study names.
 
-    python examples/smollm2/lay_out.py ../shared/data ../shared/model/build copies
+    python examples/real/lay_out.py ../shared/data ../shared/model/build copies
 
 writes ``copies/org__name/SPLIT.jsonl`` for each dataset and a link to each base, the folder that
 ``traitmap run --data copies`` reads in place of the hub. With a network none of this is needed: the names in
