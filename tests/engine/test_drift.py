@@ -8,6 +8,7 @@ import numpy as np
 import peft
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import traitmap.engine.drift as chapter
@@ -188,3 +189,22 @@ def test_intervals_cover_and_need_two_texts(engine) -> None:
     assert np.isnan([low, high]).all()
     with base_reading(engine, []) as reading:
         assert np.isnan(drift(engine, reading).forgetting).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_unknown_with_the_reason(base, engine, tmp_path, value) -> None:
+    """One weight of one token's embedding: the text that holds the token is unknown, and so is the mean."""
+    adapter = made(HEAD, base, tmp_path / "good")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    next(tensor for name, tensor in tensors.items() if "lm_head.lora_B" in name)[0] = value
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    with base_reading(engine, TEXTS) as reading:
+        found = drift(engine, reading, adapter)
+    lost = ~np.isfinite(found.after)
+    assert lost.any()
+    assert np.isnan(found.after[lost]).all()
+    assert np.isnan(found.kl[lost]).all()
+    assert np.isfinite(found.kl[~lost]).all()
+    assert f"{lost.sum()} of {len(TEXTS)} texts have no finite log-probability" in found.unknown
+    assert not np.isfinite(found.forgetting[0])
+    assert not np.isfinite(found.divergence[0])

@@ -20,6 +20,7 @@ from traitmap.engine.gradients import (
 from traitmap.engine.local import LocalEngine
 from traitmap.engine.lora import new_adapter, resident
 from traitmap.engine.passes import Row, read_logits
+from traitmap.errors import ModelError
 from traitmap.progress import Progress
 from traitmap.study.settings import Lora, Model, Training
 
@@ -141,6 +142,20 @@ def test_sources_step_by_adam_and_what_has_too_few_lessons_is_left_out(engine):
     touched = squares > 1e-3
     assert touched.any()
     assert squares[touched] == pytest.approx(1.0, abs=1e-3)  # divided by the root of the mean square
+
+
+def test_a_gradient_that_is_no_number_makes_no_forecast(engine):
+    """One weight of the base that is NaN: a source, of which no answer is asked, is named all the same."""
+    weight = next(engine.base.model.parameters()).data
+    kept = weight.clone()
+    weight.fill_(float("nan"))
+    try:
+        with pytest.raises(ModelError, match="its gradient on 'one' is NaN or infinite"):
+            first_directions(engine, {"one": (examples(16), Training())}, {}, LORA, parts=4)
+        with pytest.raises(ModelError, match="no finite log-probability"):
+            first_directions(engine, {}, {"dogs": items(16)}, LORA, parts=4)
+    finally:
+        weight.copy_(kept)
 
 
 def test_a_projection_keeps_products():

@@ -106,7 +106,8 @@ def drift(
     """How far a model is from the base of a reading: an adapter on the engine's base, or that base itself.
 
     engine: the one that the reading is of, or one of a model that was made from that base (merged, or trained
-    as a whole). Where it has grown or lost tokens, distributions cannot be compared and ``kl`` is unknown.
+    as a whole). Where it has grown or lost tokens, distributions cannot be compared and ``kl`` is unknown; a
+    text that either gives no finite log-probability is unknown in both.
     ModelError where it splits the texts into other tokens than the base, so that not even their cost can be.
     """
     ids = _tokens(engine, reading.texts, reading.prompts, reading.longest)
@@ -130,12 +131,20 @@ def drift(
 
     with engine.active(adapter) as active:
         nats, kl = _read(active, reading, divergence, listener)
+    unknown = "" if size == known else f"the model has {size} tokens, its base {known}"
+    lost = ~np.isfinite(nats) | ~np.isfinite(reading.nats) | (~np.isfinite(kl) & (size == known))
+    if lost.any():  # no number is made of what the others say alone
+        nats[lost] = kl[lost] = nan
+        unknown = (
+            f"{lost.sum()} of {len(lost)} texts have no finite log-probability; weights of the model or of "
+            "its base are NaN or infinite, or too large for its dtype"
+        )
     return TextDrift(
         tokens=np.array([max(len(row) - 1, 0) for row in ids], dtype=np.int64),
         before=reading.nats,
         after=nats,
         kl=kl,
-        unknown="" if size == known else f"the model has {size} tokens, its base {known}",
+        unknown=unknown,
     )
 
 

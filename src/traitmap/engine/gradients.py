@@ -31,6 +31,7 @@ from traitmap.engine.passes import Row
 from traitmap.engine.tokens import Encoder, learnt_positions
 from traitmap.engine.train import differentiate
 from traitmap.engine.training_blocks import fused_blocks
+from traitmap.errors import ModelError
 from traitmap.progress import Listener, Progress, silent
 from traitmap.study.settings import Lora, Training
 
@@ -84,23 +85,33 @@ def first_directions(
     A target's loss is minus the log-probability of the gold answer: among its choices where it has some (see
     ``lessons_of_items``), per token where the answer is text. Items without a gold answer are left out; a
     task of which fewer than ``parts`` lessons are left is absent from the result.
-    Reports the stage ``forecast`` in tasks.
+    Reports the stage ``forecast`` in tasks. ModelError where answers or gradients of the base are not finite.
     """
     base, draw = engine.base, np.random.default_rng(seed)
     steps, gradients = dict[str, NDArray[np.float32]](), dict[str, NDArray[np.float32]]()
     total = len(sources) + len(targets)
+
+    def gradients_on(name: str, lessons: Sequence[Lesson]) -> list[torch.Tensor]:
+        by_part = _gradients(engine, lessons, lora, parts, seed)
+        if not all(bool(torch.isfinite(part).all()) for part in by_part):
+            raise ModelError(
+                f"{base.path}: its gradient on {name!r} is NaN or infinite, and no forecast is made of it; "
+                "weights of it are NaN or infinite, or too large for its dtype (model.dtype)."
+            )
+        return by_part
+
     for done, (name, (examples, training)) in enumerate(sources.items(), start=1):
         drawn = [examples[i] for i in _drawn(draw, len(examples), sample)]
         lessons = lessons_of_examples(engine.encoder, drawn, training, base.max_length)
         if len(lessons) >= parts:
-            by_part = _gradients(engine, lessons, lora, parts, seed)
+            by_part = gradients_on(name, lessons)
             spread = torch.stack([part.square() for part in by_part]).mean(0).sqrt_().add_(_EPSILON)
             steps[name] = np.stack([_projected(part / spread, width, seed) for part in by_part])
         listener(Progress("forecast", done, total, name))
     for done, (name, (requests, texts)) in enumerate(targets.items(), start=len(sources) + 1):
         lessons = lessons_of_items(engine, requests, texts, _drawn(draw, len(texts), sample))
         if len(lessons) >= parts:
-            by_part = _gradients(engine, lessons, lora, parts, seed)
+            by_part = gradients_on(name, lessons)
             gradients[name] = np.stack([_projected(part, width, seed) for part in by_part])
         listener(Progress("forecast", done, total, name))
     return Directions(steps, gradients)

@@ -183,7 +183,7 @@ class TextDrift:
 
     tokens: predicted tokens of each text. before, after: what they cost the base and the model, minus their
     log-probability in nats, summed over tokens. kl: KL(model || base) of the next-token distributions, nats,
-    mean over the places of a text that were compared; NaN where they cannot be, and ``unknown`` says why.
+    mean over the places of a text that were compared. NaN where they are not known, and ``unknown`` says why.
     """
 
     tokens: NDArray[np.int64]
