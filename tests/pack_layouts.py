@@ -259,6 +259,17 @@ LAYOUTS: dict[tuple[str, str | None], tuple[Rows, list[str]]] = {
         rows({"premise": lambda n: f"Il a {n} livres", "hypothesis": "il lit", "label": lambda n: n % 3}),
         ["train", "validation", "test"],
     ),
+    ("google/IFEval", None): (
+        rows(
+            {
+                "key": lambda n: 1000 + n,
+                "prompt": lambda n: f"Say what {n} is. Use no comma, and write in English.",
+                "instruction_id_list": lambda n: ["punctuation:no_comma", "language:response_language"],
+                "kwargs": lambda n: [{}, {"language": "en"}],
+            }
+        ),
+        ["train"],
+    ),
     ("juletxara/mgsm", "ja"): (
         rows(
             {

@@ -221,3 +221,21 @@ def test_every_bundled_task_opens_renders_and_has_its_golds_among_its_choices(pa
         assert all(
             gold_choices(task, doc, task.doc_to_choice(doc)) and len(labels) > 1 for doc in task.eval_docs
         )
+
+
+@pytest.mark.parametrize(
+    ("module", "advice"),
+    [
+        ("immutabledict", r"pip install 'lm-eval\[ifeval\]'"),
+        ("sentencepiece", r"pip install 'lm-eval\["),
+        ("nobody_has_this", "install the package that has nobody_has_this"),
+    ],
+)
+def test_a_module_that_a_task_lacks_is_told_with_what_brings_it(module, advice, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, "functions_here", raising=False)
+    (tmp_path / "functions_here.py").write_text(f"import {module}\n\ndef f(doc): return doc\n")
+    text = (TASKS / "tiny_review.yaml").read_text() + "process_results: !function functions_here.f\n"
+    (tmp_path / "lacking.yaml").write_text(text)
+    with pytest.raises(DataError, match=f"{module}.*{advice}"):
+        open_task(str(tmp_path / "lacking.yaml"), allow_code=True)

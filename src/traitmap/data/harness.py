@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -301,7 +302,18 @@ def reason(fault: BaseException) -> str:
         fault = fault.__cause__
     text = whole_reason(fault)
     name = type(fault).__name__
+    if isinstance(fault, ModuleNotFoundError) and fault.name:
+        text += f"; {_bringing(fault.name)}"
     return name if text == name else f"{name}: {text}"
+
+
+def _bringing(module: str) -> str:
+    """What to install for a module that a task imports: lm-eval's extra for it, where there is one."""
+    for requirement in metadata.requires("lm_eval") or ():
+        extra = re.search(r"extra == [\"'](.+?)[\"']", requirement)
+        if extra and re.split(r"[^\w.-]", requirement)[0].replace("-", "_").lower() == module.lower():
+            return f"pip install 'lm-eval[{extra[1]}]'"
+    return f"install the package that has {module}"
 
 
 @contextmanager

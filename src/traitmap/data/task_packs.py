@@ -31,7 +31,8 @@ class PackTask(Settings):
     target has them.
     direction: whether a higher or a lower score is better, whatever lm-eval says of the metric.
     chance: score of guessing. area: what it is about, in a word. licence: of the data. why: it is in.
-    num_fewshot, apply_chat_template: as in a target. needs: Python packages that it cannot do without.
+    num_fewshot, apply_chat_template: as in a target. needs: Python packages that it cannot do without;
+    extra: of traitmap, which brings them. needs_nltk: resources of NLTK, such as ``tokenizers/punkt_tab``.
     runs_code: whether programs that the model wrote are run to judge it, in the sandbox.
     """
 
@@ -47,13 +48,19 @@ class PackTask(Settings):
     num_fewshot: Annotated[Whole, Field(ge=0)] | None = None
     apply_chat_template: bool = False
     needs: tuple[Text, ...] = ()
+    extra: Text | None = None
+    needs_nltk: tuple[Text, ...] = ()
     runs_code: bool = False
 
     @property
     def absent(self) -> str:
         """Why this machine cannot ask the task, and what to do; empty where it can."""
         missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
-        return f"needs {', '.join(missing)}: pip install {' '.join(missing)}" if missing else ""
+        if missing:
+            brought = f"'traitmap[{self.extra}]'" if self.extra else " ".join(missing)
+            return f"needs {', '.join(missing)}: pip install {brought}"
+        absent = [name.rpartition("/")[2] for name in self.needs_nltk if not _nltk_has(name)]
+        return f"needs data of NLTK: python -m nltk.downloader {' '.join(absent)}" if absent else ""
 
     def target(self, tags: Sequence[str] = (), limit: int | None = None) -> Target:
         """The target of a study that asks this task. limit: instead of the pack's own."""
@@ -77,6 +84,16 @@ class Pack(Settings):
     name: Name
     about: Text
     tasks: Annotated[tuple[PackTask, ...], NOT_EMPTY]
+
+
+def _nltk_has(resource: str) -> bool:
+    import nltk  # takes a second
+
+    try:
+        nltk.data.find(resource)
+    except LookupError:
+        return False
+    return True
 
 
 @cache
