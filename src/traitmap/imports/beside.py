@@ -19,6 +19,7 @@ from traitmap.imports.reading import Evaluation, read_json
 
 STATE = "trainer_state.json"
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_DEPTHS = ("*.", "*/*.", "*/*/*.")  # lm-eval writes OUTPUT/MODEL/results_....json
 _MOST = 8  # results of one folder that are told
 _NOT_RESULTS = frozenset(
     {
@@ -98,9 +99,7 @@ def _training(folder: Path) -> Iterator[str]:
 
 def _results(folder: Path) -> Iterator[str]:
     """Results of harnesses in files that are no part of the model itself."""
-    files = [
-        path for pattern in ("*.json", "*.eval", "*/*.json", "*/*.eval") for path in folder.glob(pattern)
-    ]
+    files = [path for depth in _DEPTHS for ending in ("json", "eval") for path in folder.glob(depth + ending)]
     files = [path for path in sorted(files) if not _belongs_to_model(path.relative_to(folder))]
     evaluations: list[Evaluation] = []
     for file in files:
@@ -111,8 +110,9 @@ def _results(folder: Path) -> Iterator[str]:
     for one in evaluations[:_MOST]:
         error = f" ± {one.stderr:.3f}" if isfinite(one.stderr) else ""
         items = f", {one.n} items" if one.n else ""
-        origin = Path(one.place.split(",")[0]).name
-        yield f"{one.kind}: {one.task} {one.metric} {one.value:.3f}{error}{items} ({origin})"
+        metric = one.metric if one.filter in ("none", "") else f"{one.metric} ({one.filter})"
+        origin = f"of {one.adapter or one.model}, {Path(one.place.split(',')[0]).name}"
+        yield f"{one.kind}: {one.task} {metric} {one.value:.3f}{error}{items} ({origin})"
     if len(evaluations) > _MOST:
         yield f"and {len(evaluations) - _MOST} more results"
 
