@@ -1,28 +1,33 @@
-"""The paper's claims, asked of finished runs of this study: each with its interval and its null.
+"""The paper's claims, asked of a finished run of this study: each with its interval and its null.
 
-    python examples/real/claims.py runs/real-smollm2 runs/real-gemma [--parser PIPELINE] [--json FILE]
+    python examples/real/claims.py runs/real-smollm2 [--parser PIPELINE] [--results FOLDER]
+    python docs/real_run.py
 
-Prints Markdown, a section for each question and a column for each run. A mean over several transfers speaks
-for these sources and targets: items (and seeds, where there are several) are the sample. Its null permutes
-the kinds of the sources in every possible way (at most 5,000 of them).
+The first command writes the answers, with matrix, traits and explanation, as small records beside the study;
+the second draws docs/real-run.md from the records of all bases. A mean over several transfers speaks for
+these sources and targets: items (and seeds, where there are several) are the sample. Its null permutes the
+kinds of the sources in every possible way (at most 5,000 of them).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations, islice
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import traitmap as tm
-from traitmap.analysis.verdicts import GAINS, LOSSES
+from traitmap.analysis.profiles.parser import OBJECT_PREDICATE
+from traitmap.analysis.profiles.relations import relation_in_words
+from traitmap.analysis.verdicts import GAINS, LOSSES, CellVerdict
 from traitmap.matrix.statistics import Estimate, VarianceTerm, crossed_contrast, group_scores
-from traitmap.wording import counted
+from traitmap.wording import probability
 
 MATHEMATICS = ("gsm8k", "goat")
 CLASSIFICATION = ("mnli", "paws", "toxicity_civil", "flipkart", "amazon_reviews", "imdb")
@@ -220,11 +225,15 @@ def relations(asked: Asked, parser: str | None) -> list[tuple[str, str]]:
     """Which dependency relations profit, and does the paper's oprd survive a null?"""
     if parser is None:
         return [("dependency relations", "no parser was named")]
-    profile = asked.run.profile(parser=parser)
-    cells = profile.cells.relations if profile.cells is not None else ()
-    beyond = [one for one in cells if one.q < 0.05]
-    rows = [("relations beyond chance", f"{len(beyond)} of {len(cells)}")]
-    rows += [(f"{one.relation}, {one.source} → {one.target}", f"{one.words}") for one in beyond[:5]]
+    effects = asked.run.profile(parser=parser).effects
+    if effects is None:
+        return [("dependency relations", "not measured")]
+    rows = [("relations beyond chance", f"{len(effects.findings)} of {len(effects.tested)} tests")]
+    rows += [(f"{e.source} → {e.target}", relation_in_words(e)) for e in effects.findings[:5]]
+    oprd = [effect for effect in effects.tested if effect.relation == OBJECT_PREDICATE]
+    significant = sum(effect.significant for effect in oprd)
+    least = min((effect.q for effect in oprd), default=float("nan"))
+    rows.append(("oprd", f"{significant} of {len(oprd)} tests beyond chance, least q {probability(least)}"))
     return rows
 
 
@@ -243,7 +252,48 @@ def traits(asked: Asked) -> list[tuple[str, str]]:
     return rows
 
 
+def clean(asked: Asked) -> list[tuple[str, str]]:
+    """Which transfers are clean?"""
+    variations = {
+        name for name, source in asked.matrix.conditions["sources"].items() if source.get("variation")
+    }
+    cells = [
+        cell for cell in asked.verdicts.cells if cell.source not in variations and cell.kind != "in-domain"
+    ]
+    kinds = Counter(cell.kind for cell in cells)
+    rows = [("transfers between different tasks", str(len(cells)))]
+    rows += [(kind, str(number)) for kind, number in kinds.most_common()]
+    for title, members in (("gains", GAINS), ("losses", LOSSES)):
+        by_target: dict[str, list[CellVerdict]] = {}
+        for cell in cells:
+            if cell.kind in members:
+                by_target.setdefault(cell.target, []).append(cell)
+        for target, found in by_target.items():
+            found.sort(key=lambda cell: -abs(cell.improvement))
+            rows.append(
+                (f"clean {title} on {target}", ", ".join(f"{c.source} {interval_words(c)}" for c in found))
+            )
+    return rows
+
+
+def interval_words(cell: CellVerdict) -> str:
+    """``+12.0 [4.1, 19.8]``, positive where the adapter is better; bits per byte with two digits."""
+    digits = 1 if cell.unit == "points" else 2
+    ends = (cell.gain.low, cell.gain.high)
+    if cell.improvement != cell.gain.value:  # of a metric that is better where it is lower
+        ends = (-cell.gain.high, -cell.gain.low)
+    return f"{cell.improvement:+.{digits}f} [{ends[0]:+.{digits}f}, {ends[1]:+.{digits}f}]"
+
+
+def learnt(asked: Asked) -> list[tuple[str, str]]:
+    """Did the adapters learn their own tasks?"""
+    own = [cell for cell in asked.verdicts.cells if cell.source == cell.target]
+    return [(cell.source, interval_words(cell) if cell.gain.known else "not measured") for cell in own]
+
+
 QUESTIONS = (
+    ("Did the adapters learn their own tasks?", learnt),
+    ("Which transfers are clean?", clean),
     ("Does training on classification lift mathematics, and mathematics classification?", kinds),
     ("Is transfer asymmetric?", asymmetry),
     ("Do wrong labels hurt the source's own task and leave others?", wrong_labels),
@@ -255,28 +305,32 @@ QUESTIONS = (
 
 
 def main() -> None:
-    """Print the answers of every run side by side."""
+    """Write the records of a run, its answers among them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("run", type=Path)
     parser.add_argument("--parser", help="a spaCy pipeline, by folder or name")
-    parser.add_argument("--json", type=Path, help="the same as data")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
-    asked = [Asked(run) for run in options.runs]
-    data: dict[str, Any] = {}
-    questions = [*QUESTIONS, ("Which relations profit?", lambda one: relations(one, options.parser))]
-    for question, answer in questions:
-        answers = [dict(answer(one)) for one in asked]
-        names = list(dict.fromkeys(name for one in answers for name in one))
-        print(f"### {question}\n")
-        heads = [f"{one.base}, {counted(one.seeds, 'seed')}" for one in asked]
-        print(f"| | {' | '.join(heads)} |")
-        print("|---" * (1 + len(asked)) + "|")
-        for name in names:
-            print(f"| {name} | {' | '.join(one.get(name, '–') for one in answers)} |")
-        print()
-        data[question] = {one.base: found for one, found in zip(asked, answers, strict=True)}
-    if options.json:
-        options.json.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    asked = Asked(options.run)
+    questions = [
+        *QUESTIONS,
+        ("Which dependency relations profit?", partial(relations, parser=options.parser)),
+    ]
+    answers = {question: dict(answer(asked)) for question, answer in questions}
+    for question, rows in answers.items():
+        print(f"{question}\n" + "".join(f"  {name}: {found}\n" for name, found in rows.items()))
+    conditions = asked.matrix.conditions
+    claims = {"base": asked.base, "seeds": asked.seeds, "answers": answers}
+    records = {
+        "claims": claims,
+        "matrix": asked.matrix.to_json(),
+        "traits": asked.traits.to_json(),
+        "explanation": asked.explanation.to_json(),
+    }
+    options.results.mkdir(exist_ok=True)
+    for name, record in records.items():
+        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        (options.results / f"{conditions['name']}-{name}.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

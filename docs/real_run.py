@@ -1,0 +1,94 @@
+"""The tables of docs/real-run.md, drawn from the records of the real study.
+
+python docs/real_run.py          # writes them into the page
+python docs/real_run.py --check  # fails where the page shows something else
+
+The records in examples/real/results are written by examples/real/sweep.py and examples/real/claims.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "real-run.md"
+RESULTS = ROOT / "examples" / "real" / "results"
+BLOCK = re.compile(r"(<!-- (\w+): python docs/real_run\.py -->\n).*?(<!-- end of \w+ -->)", re.DOTALL)
+
+Row = Sequence[str]
+
+
+def table(head: Row, rows: Sequence[Row]) -> Iterator[str]:
+    """Lines of a Markdown table, its first column to the left."""
+    yield f"| {' | '.join(head)} |"
+    yield "|---" * len(head) + "|"
+    yield from (f"| {' | '.join(row)} |" for row in rows)
+
+
+def rates(sweeps: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What each learning rate gave on the validation rows of each source's own task."""
+    for base, sources in sweeps.items():
+        tried = list(next(iter(sources.values()))["rates"])
+        rows = []
+        for name, found in sorted(sources.items()):
+            scores = [score(found["rates"][rate], rate == f"{found['chosen']}") for rate in tried]
+            rows.append((name, f"{found['base']:.2f}", f"{found['majority']:.2f}", *scores))
+        yield f"{base}:\n"
+        yield from table(("source", "base", "commonest answer", *(f"{float(r):g}" for r in tried)), rows)
+        yield ""
+
+
+def score(found: Mapping[str, Any], chosen: bool) -> str:
+    """``**0.54** (39 %)``: the score, bold where the rate was chosen, and the share of the commonest answer."""
+    text = f"**{found['score']:.2f}**" if chosen else f"{found['score']:.2f}"
+    share = found["one_answer"]
+    return text if share is None else f"{text} ({100 * share:.0f} %)"
+
+
+def answers(claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A section for each question, a column for each base."""
+    seeds = ("{} seed" if claim["seeds"] == 1 else "{} seeds" for claim in claims)
+    heads = [
+        f"{claim['base']}, {text.format(claim['seeds'])}" for claim, text in zip(claims, seeds, strict=True)
+    ]
+    for question in claims[0]["answers"]:
+        found = [claim["answers"].get(question, {}) for claim in claims]
+        names = list(dict.fromkeys(name for column in found for name in column))
+        yield f"### {question}\n"
+        rows = [(name, *(column.get(name, "–") for column in found)) for name in names]
+        yield from table(("", *heads), rows) if rows else iter(["Nothing of it was measured."])
+        yield ""
+
+
+def blocks() -> dict[str, str]:
+    """Name -> the lines of every block of the page."""
+
+    def records(pattern: str) -> list[Any]:
+        return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(pattern))]
+
+    names = [path.stem.removeprefix("sweep-") for path in sorted(RESULTS.glob("sweep-*.json"))]
+    sweeps = dict(zip(names, records("sweep-*.json"), strict=True))
+    return {"rates": "\n".join(rates(sweeps)), "answers": "\n".join(answers(records("*-claims.json")))}
+
+
+def with_tables(page: str) -> str:
+    """The page with all blocks as the records have them."""
+    drawn = blocks()
+    return BLOCK.sub(lambda found: f"{found[1]}\n{drawn[found[2]].strip()}\n\n{found[3]}", page)
+
+
+if __name__ == "__main__":
+    old = PAGE.read_text(encoding="utf-8")
+    new = with_tables(old)
+    if "--check" in sys.argv[1:]:
+        sys.exit(
+            "docs/real-run.md shows other tables than the records; run: python docs/real_run.py"
+            if old != new
+            else 0
+        )
+    PAGE.write_text(new, encoding="utf-8")
