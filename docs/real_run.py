@@ -44,7 +44,7 @@ def rates(sweeps: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 
 def score(found: Mapping[str, Any], chosen: bool) -> str:
-    """``**0.54** (39 %)``: the score, bold where the rate was chosen, and the share of the commonest answer."""
+    """``**0.54** (39 %)``: the score, bold where chosen, and the share of the commonest answer."""
     text = f"**{found['score']:.2f}**" if chosen else f"{found['score']:.2f}"
     share = found["one_answer"]
     return text if share is None else f"{text} ({100 * share:.0f} %)"
