@@ -183,3 +183,47 @@ def test_results_without_samples_say_nothing_of_items(folder: Path, tmp_path: Pa
         file.unlink()
     import_results([folder], tmp_path / "run")
     assert read_run_texts(open_store(tmp_path / "run")).targets == {}
+
+
+UNKNOWN = [float("nan"), float("inf"), -float("inf"), None, "inf", "NaN", "1e999", "", "N/A"]
+
+
+@pytest.mark.parametrize("value", UNKNOWN, ids=repr)
+@pytest.mark.parametrize("place", ["result", "item"])
+@pytest.mark.parametrize("harness", ["lm-eval", "inspect", "helm"])
+def test_a_number_that_is_unknown_is_none(tmp_path: Path, harness: str, place: str, value: object) -> None:
+    """A result that is no number is missing with its file; an item that is none leaves no mean of items."""
+    files, run = tmp_path / "files", tmp_path / "run"
+    if harness == "lm-eval":
+        results.lm_eval_folder(files, {None: [True, False, True, False], "org/a": [True, True, True, False]})
+        file = sorted((files / "org__a").glob("results_*" if place == "result" else "samples_*"))[0]
+        keys = ("results", "senti", "acc,none") if place == "result" else ("acc",)
+    elif harness == "inspect":
+        results.write(files / "base.json", results.inspect())
+        log = results.inspect()
+        log["eval"]["model"] = "vllm/a"
+        file = results.write(files / "a.json", log)
+        keys = ("results", "scores", 0, "metrics", "accuracy", "value")
+        keys = keys if place == "result" else ("samples", 0, "scores", "match", "value")
+    else:
+        results.helm_run(files / "base")
+        results.helm_run(files / "a", model="org/a")
+        file = files / "a" / ("stats.json" if place == "result" else "per_instance_stats.json")
+        keys = (2, "mean") if place == "result" else (0, "stats", 0, "mean")
+    lines = file.read_text().splitlines() if file.suffix == ".jsonl" else [file.read_text()]
+    content = json.loads(lines[0])
+    held = content
+    for key in keys[:-1]:
+        held = held[key]
+    held[keys[-1]] = value
+    results.write(file, "\n".join([json.dumps(content), *lines[1:]]))
+    import_results([files], run)
+    cell = next(one for one in read_matrix(run).cells if one.source == "a")
+    if place == "result":
+        assert cell.status == "missing"
+        assert file.name in cell.reason
+        assert np.isnan([cell.value, cell.gain]).all()
+    else:
+        assert np.isfinite(cell.value)  # as its harness tells it
+        assert np.isnan([cell.gain_low, cell.p]).all()
+        assert cell.reason

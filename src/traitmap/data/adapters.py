@@ -240,7 +240,7 @@ def adapter_warnings(
             f"it names revision {named_revision!r} of its base, the study's is {revision!r}: if these are "
             "not the same weights, its answers mean nothing"
         )
-    if config.get("peft_type") == "LORA" and has_no_effect(place):
+    if config.get("peft_type") == "LORA" and not unknown and has_no_effect(place):
         warnings.append("all its B matrices are zero: it answers exactly as the base does")
     elif config.get("peft_type") != "LORA":
         warnings.append(f"it is not a LoRA but {config['peft_type']}: evaluated through PEFT, slower")

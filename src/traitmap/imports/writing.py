@@ -64,7 +64,7 @@ def _cell(store: RunStore, column: ImportedColumn, row: Row, base: str) -> CellE
     entry = CellEntry(*row, column.target, None)
     if evaluation is None:
         return replace(entry, reason="no file holds this result")
-    if not evaluation.outcomes and not isfinite(evaluation.value):
+    if not isfinite(evaluation.value):
         return replace(entry, reason=f"{evaluation.place}: there is no number")
     outcomes = evaluation.outcomes if column.paired else ()
     if not column.binary:
