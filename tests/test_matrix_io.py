@@ -1,6 +1,7 @@
 """read_matrix: what is in the file comes back; what cannot be read is named."""
 
 import gzip
+import json
 import time
 from contextlib import suppress
 from math import isnan, nan
@@ -127,14 +128,37 @@ def measured_matrix() -> TransferMatrix:
     )
 
 
-def test_parquet_gives_back_every_cell(tmp_path):
-    matrix = measured_matrix()
-    matrix.to_parquet(tmp_path / "matrix.parquet")
-    again = read_matrix(tmp_path / "matrix.parquet")
+@pytest.mark.parametrize("suffix", [".parquet", ".json"])
+def test_parquet_and_json_give_back_every_cell(tmp_path: Path, suffix: str) -> None:
+    matrix, file = measured_matrix(), tmp_path / f"matrix{suffix}"
+    if suffix == ".json":
+        file.write_text(json.dumps(matrix.to_json()), encoding="utf-8")
+    else:
+        matrix.to_parquet(file)
+    again = read_matrix(file)
     assert sorted(again.cells, key=repr) == sorted(matrix.cells, key=repr)
     assert again.base_cells == matrix.base_cells
     np.testing.assert_array_equal(again.values, matrix.values)
     assert again.conditions["seeds"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        ('{"results": {"sst2": {"acc": 0.5}}}', "`traitmap import` reads results of a harness"),
+        ('{"cells": [[1]]}', "no list of `cells`"),
+        (
+            '{"cells": [{"source": "a", "target": "b", "value": [1]}]}',
+            r"value of a cell is \[1\]; give one number",
+        ),
+    ],
+)
+def test_other_json_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "m.json").write_text(text)
+    with pytest.raises(MatrixError, match=words):
+        read_matrix(tmp_path / "m.json")
 
 
 def test_wide_csv_gives_back_the_values(tmp_path):

@@ -23,7 +23,7 @@ from traitmap.errors import MatrixError
 from traitmap.matrix.numbers import is_missing, parsed_number
 from traitmap.metrics import direction
 
-SUFFIXES = (".csv", ".tsv", ".parquet", ".xlsx", ".md", ".tex", ".txt")
+SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".xlsx", ".md", ".tex", ".txt")
 _LFS = "version https://git-lfs.github.com/spec/"
 _NO_NAME = re.compile(r"__index_level_\d+__")  # of an index that pandas wrote and nobody named
 _LARGEST = 1 << 28  # bytes of an unpacked table; a thousand models on a thousand tasks are 20 MB
@@ -49,7 +49,7 @@ _LATEX_FONT = re.compile(
 class CellTable:
     """A table as it lies in the file: header, rows of strings or numbers.
 
-    conditions: stored with the table by ``to_parquet``. notes: what was found out of the file's form.
+    conditions: stored with the table by ``to_parquet`` and ``to_json``. notes: what the file's form was.
     decimal_comma_likely: whether ``1,234`` in it is rather 1.234 than one thousand.
     lower: columns of which a second line of the header says that lower is better.
     """
@@ -84,6 +84,8 @@ def load_table(path: Path) -> CellTable:
         )
     if suffix == ".parquet":
         table = _load_parquet(path)
+    elif suffix == ".json":
+        table = _load_json(path)
     elif suffix == ".xlsx":
         table = _load_excel(path)
     else:
@@ -537,6 +539,32 @@ def _load_parquet(path: Path) -> CellTable:
     except (ValueError, RecursionError) as error:
         raise MatrixError(f"{path}: its conditions are no JSON ({error}); write the table again") from None
     return CellTable(str(path), tuple(str(name) for name in frame.columns), rows, conditions)
+
+
+def _load_json(path: Path) -> CellTable:
+    """A matrix as ``to_json`` gives it and ``traitmap matrix --json`` prints it: its cells and conditions."""
+    text, encoding = text_of(path)
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MatrixError(f"{path} is no JSON: {error}; write the matrix again") from None
+    parts = [data.get(key) for key in ("baseline_cells", "cells")] if isinstance(data, dict) else []
+    cells = [cell for part in parts if isinstance(part, list) for cell in part]
+    if not cells or not all(isinstance(cell, dict) for cell in cells):
+        what = "the JSON that `traitmap matrix --json` prints (no list of `cells`)"
+        raise MatrixError(f"{path} is not {what}; `traitmap import` reads results of a harness")
+    header = list(dict.fromkeys(name for cell in cells for name in cell))
+    _refuse_width(path, len(header))
+    _refuse_cells(path, len(cells) * len(header))
+    for cell in cells:
+        for name, value in cell.items():
+            if not isinstance(value, str | int | float | None):
+                raise MatrixError(
+                    f"{path}: {name} of a cell is {json.dumps(value)[:60]}; give one number or text"
+                )
+    rows = tuple(tuple(cell.get(name) for name in header) for cell in cells)
+    conditions = data["conditions"] if isinstance(data.get("conditions"), dict) else {}
+    return CellTable(str(path), tuple(header), rows, conditions, encoding)
 
 
 def _places(metadata: Mapping[bytes, bytes], columns: Sequence[str]) -> list[int]:
