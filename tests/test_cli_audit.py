@@ -131,6 +131,19 @@ def test_checkpoints_are_rows_in_the_order_of_training_and_one_is_to_be_kept(tmp
     assert "best checkpoint is checkpoint-20" in beside
 
 
+def test_the_end_of_a_training_is_a_row_unless_a_checkpoint_is_the_same(tmp_path: Path) -> None:
+    folder = tmp_path / "training"
+    for step, scale in ((5, 0.01), (10, 0.1)):
+        adapter(folder / f"checkpoint-{step}", scale)
+    for file in (folder / "checkpoint-10").iterdir():
+        shutil.copy(file, folder)
+    assert [row.name for row in tm.plan_audit([folder]).rows] == ["checkpoint-5", "checkpoint-10"]
+    adapter(folder, 0.2)
+    rows = tm.plan_audit([folder]).rows
+    assert [row.name for row in rows] == ["checkpoint-5", "checkpoint-10", "training-final"]
+    assert {row.training for row in rows} == {folder}
+
+
 @pytest.mark.shared
 def test_results_and_cards_beside_a_model_are_told_as_found(shared: Path) -> None:
     told = found_beside(shared / "fixtures" / "lm_eval_0.4.13_cli" / "m__adapters__goat")

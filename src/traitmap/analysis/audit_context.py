@@ -10,7 +10,7 @@ import numpy as np
 from traitmap.analysis.audit import AuditRow
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import mcnemar
-from traitmap.wording import signed
+from traitmap.wording import counted, signed
 
 _ERROR = 0.05
 
@@ -23,8 +23,12 @@ def checkpoint_to_keep(rows: Sequence[AuditRow], losses: Mapping[str, float]) ->
     """
     sound = [row for row in rows if row.verdict != "harmed"]
     if not sound:
-        first = min(rows, key=lambda row: len(row.clear("worse")))
-        return f"none is without harm; {first.name} has the fewest losses ({len(first.clear('worse'))})"
+        losses_of = {row.name: len(row.clear("worse")) for row in rows}
+        fewest = min(losses_of.values())
+        names = [name for name, count in losses_of.items() if count == fewest]
+        if len(names) == len(rows):
+            return f"none is without harm, each has {counted(fewest, 'clear loss', 'clear losses')}"
+        return f"none is without harm; fewest clear losses ({fewest}): {', '.join(names)}"
     known = [row for row in sound if row.name in losses]
     others = ", ".join(row.name for row in rows if row not in sound)
     harmed = f"; harmed: {others}" if others else ""

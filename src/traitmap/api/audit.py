@@ -7,6 +7,7 @@ is put together with what lies beside the rows already.
 
 from __future__ import annotations
 
+import filecmp
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from traitmap.api.drift import keep_drift
 from traitmap.api.runs import Run, contamination_in, drift_in, keep_contamination
 from traitmap.api.studies import Check, check, load_engine, loaded_data, run
 from traitmap.api.subject import traits_if_any
-from traitmap.data.adapters import CONFIG
+from traitmap.data.adapters import CONFIG, WEIGHTS
 from traitmap.data.folder_study import guess_of
 from traitmap.data.rows import SourceError, read_file
 from traitmap.data.sources import LoadedSource, examine_source
@@ -54,7 +55,8 @@ _SERVED = re.compile(r"(?P<name>[^@\s]+)@(?P<url>https?://\S+)")
 class RowPlace:
     """A row as it was found. source: its entry in the study. folder: of its files, None where it is served.
 
-    base: the base that it names itself, empty where it names none. step: of a checkpoint.
+    base: the base that it names itself, empty where it names none. step: of a checkpoint; training: the
+    folder of the training that it is a checkpoint or the end of.
     """
 
     name: str
@@ -62,6 +64,7 @@ class RowPlace:
     folder: Path | None
     base: str = ""
     step: int | None = None
+    training: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,7 @@ def plan_audit(
     base = MINI if embedded else base
     packs = tuple(packs) or ("mini" if embedded else "general",)
     targets, left_out = pack_targets(packs, folder=Path.cwd(), only=only, limit=limit, allow_code=allow_code)
-    first = (
-        places[0].folder.parent.name if places[0].step is not None and places[0].folder else places[0].name
-    )
+    first = places[0].training.absolute().name if places[0].training else places[0].name
     model: dict[str, Any] = {"path": base, "dtype": dtype, "device": device}
     if served := _SERVED.fullmatch(base):
         model = {"path": served["name"], "endpoint": {"url": served["url"]}}
@@ -320,8 +321,23 @@ def _rows_at(path: str) -> list[RowPlace] | str:
         match, of_place = CHECKPOINT.fullmatch(place.name), _rows_at(str(place))
         if isinstance(of_place, str):
             return of_place
-        rows += [replace(row, step=int(match[1]) if match else None) for row in of_place]
+        rows += [replace(row, step=int(match[1]) if match else None, training=folder) for row in of_place]
+    for kind, config, weights in (
+        ("adapter", CONFIG, WEIGHTS),
+        ("model", "config.json", "model.safetensors"),
+    ):
+        end = folder / weights
+        if (folder / config).is_file() and end.is_file() and not _saved_in(end, inside):
+            source = {kind: str(folder.absolute())}
+            rows.append(RowPlace(f"{name}-final", source, folder, _named_base(folder), training=folder))
+            break
     return rows
+
+
+def _saved_in(end: Path, checkpoints: Sequence[Path]) -> bool:
+    """Whether the weights at the end of a training are those of one of its checkpoints, byte for byte."""
+    same = (place / end.name for place in checkpoints)
+    return any(file.is_file() and filecmp.cmp(file, end, shallow=False) for file in same)
 
 
 def _named_base(folder: Path) -> str:
@@ -423,9 +439,9 @@ def _notes(done: Run, ledger: Ledger) -> tuple[str, ...]:
 
 def _keep(places: Sequence[RowPlace], rows: Sequence[AuditRow]) -> str:
     """Which checkpoint to keep, where the rows are checkpoints of one training."""
-    steps = {place.step: row.name for place, row in zip(places, rows, strict=True) if place.step is not None}
-    if len(steps) < 2 or len(steps) < len(rows):
+    training = places[0].training
+    if training is None or len(rows) < 2 or any(place.training != training for place in places):
         return ""
-    folder = places[0].folder
-    losses = evaluation_losses(folder.parent) if folder is not None else {}
+    steps = {place.step: row.name for place, row in zip(places, rows, strict=True) if place.step is not None}
+    losses = evaluation_losses(training)
     return checkpoint_to_keep(rows, {steps[step]: loss for step, loss in losses.items() if step in steps})
