@@ -42,6 +42,8 @@ class SmallTarget:
     majority: float = nan
     refused: str = ""
     groups: str | None = None
+    precision: float | None = None
+    decide: str | None = None
     read_as: str = ""
     tags: tuple[str, ...] = ()
     conditions: Mapping[str, Any] = field(default_factory=dict)

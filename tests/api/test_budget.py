@@ -93,7 +93,8 @@ def test_the_base_is_asked_first_and_cells_are_paired_with_it(tmp_path: Path) ->
     for cell in matrix.cells:
         if cell.seed is None and cell.status == "measured":
             assert cell.n == spent.items[cell.target][0] < spent.items[cell.target][1]
-            assert cell.reason.endswith("items")
+            assert cell.asked_words == "{} of {}".format(*spent.items[cell.target])
+            assert f"{cell.n} asked of {cell.asked_of} items" in cell.reason
             row = matrix.sources.index(cell.source)
             scores = matrix.item_scores[cell.target][[0, 1 + row], 0]
             assert cell.gain == pytest.approx(np.nanmean(scores[1] - scores[0]))

@@ -411,7 +411,15 @@ def _holes(reading: Reading) -> list[str]:
             f"{'are' if failed + missing != 1 else 'is'} unknown ({', '.join(parts)}): no number here "
             "includes them."
         )
-    partly = sum(cell.status == "measured" and bool(cell.reason) for cell in cells)
+    asked = [cell for cell in cells if cell.asked_of]
+    if asked:
+        shares = [cell.asked / cell.asked_of for cell in asked]
+        sentences.append(
+            f"{counted(len(asked), 'cell')} of {len(cells)} "
+            f"{'are' if len(asked) != 1 else 'is'} asked in part ({share(min(shares))} to "
+            f"{share(max(shares))} of the items): their intervals are as wide as that makes them."
+        )
+    partly = sum(cell.status == "measured" and bool(cell.reason) and not cell.asked_of for cell in cells)
     if partly:
         sentences.append(
             f"{counted(partly, 'cell')} {'are' if partly != 1 else 'is'} known in part only (a seed is "

@@ -147,12 +147,13 @@ def _evidence(folder: Path, matrix: TransferMatrix) -> dict[tuple[str, str], ana
             controls=controls,
             item_groups=groups,
         )
-        if asked := parts.items.get(target, ()):  # the others answered these items alone, as the base did too
+        for asked, rest in _asked_in_part(parts, target, [name for name in sources if name not in whole]):
+            # these answered so many items alone, as the base did too
             place = {item: at for at, item in enumerate(asked)}
             seen |= analysis.cell_evidence(
                 target,
                 _part_outcomes(store, parts, target, outcomes, asked),
-                [source for source in sources if source not in whole],
+                rest,
                 texts=[texts[target][item] for item in asked] if texts.get(target) else (),
                 touched=None
                 if touched is None
@@ -166,6 +167,21 @@ def _evidence(folder: Path, matrix: TransferMatrix) -> dict[tuple[str, str], ana
     return evidence
 
 
+def _asked_in_part(parts: Parts, target: str, sources: Sequence[str]) -> list[tuple[list[int], list[str]]]:
+    """The sources that were asked a part of a target's items, by what they were asked: items and sources.
+
+    Of several seeds the fewest items count, which all of them have.
+    """
+    counts: dict[str, int] = {}
+    for cell in parts.cells:
+        if cell.target == target and cell.source in sources and cell.status == "done" and cell.asked:
+            counts[cell.source] = min(cell.asked, counts.get(cell.source, cell.asked))
+    by_count: dict[int, list[str]] = {}
+    for source, count in counts.items():
+        by_count.setdefault(count, []).append(source)
+    return [(sorted(parts.order[target][:count]), by_count[count]) for count in sorted(by_count)]
+
+
 def _part_outcomes(
     store: RunStore,
     parts: Parts,
@@ -173,7 +189,7 @@ def _part_outcomes(
     outcomes: Mapping[tuple[str, int | None], Sequence[Outcome]],
     asked: Sequence[int],
 ) -> dict[tuple[str, int | None], Sequence[Outcome]]:
-    """(source, seed) -> outcomes of the asked items alone: of partial cells, and picked out of whole ones."""
+    """(source, seed) -> outcomes of the asked items alone, picked out of cells that hold them all."""
     picked: dict[tuple[str, int | None], Sequence[Outcome]] = {
         key: [rows[item] for item in asked] for key, rows in outcomes.items() if len(rows) > max(asked)
     }
@@ -181,9 +197,10 @@ def _part_outcomes(
         key = (entry.source, None if entry.source == BASELINE else entry.seed)
         if entry.target == target and entry.status == "done" and entry.key is not None and key not in picked:
             with suppress(RunError):  # the matrix tells of it
-                rows = read_outcomes(store.cell(entry.key))
-                if len(rows) == len(asked):
-                    picked[key] = rows
+                rows, items = read_outcomes(store.cell(entry.key)), parts.items_of(entry)
+                held = dict(zip(items, rows, strict=True)) if len(rows) == len(items) else {}
+                if all(item in held for item in asked):
+                    picked[key] = [held[item] for item in asked]
     return picked
 
 

@@ -26,6 +26,7 @@ from traitmap.runs.ledger import (
     contamination_key,
     read_contamination,
     read_item_groups,
+    read_parts,
     write_contamination,
     write_item_groups,
 )
@@ -81,6 +82,13 @@ class Run:
             return None
         except ValueError as error:
             raise RunError(f"{path}: damaged ({error}); run with --budget again.") from None
+
+    def asked(self) -> Mapping[str, Any]:
+        """What was asked where cells may end early, with the fields of ``Asked``; empty for any other run.
+
+        RunError where the record is damaged.
+        """
+        return read_parts(open_store(self.folder)).asking
 
     def drift(self) -> pd.DataFrame:
         """How far each adapter has moved from the base, where the study has ``drift``: a row an adapter.

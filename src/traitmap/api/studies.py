@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from traitmap import analysis, exports
+from traitmap.api.asking import before_asking, ends_early, run_in_looks
 from traitmap.api.drift import keep_drift
 from traitmap.api.preparation import (
     code_that_runs,
@@ -222,6 +223,7 @@ def check(
         ),
         notes=(
             *ahead.lines,
+            *before_asking(plan, targets),
             system_note(),
             *code_that_runs(study),
             *base_notes,
@@ -284,7 +286,7 @@ def run(
     tell: gets what ``check`` would warn of, line by line, before the run begins; None tells nothing, and the
         run keeps it all the same (``Run.matrix().conditions``).
     announce: gets what is kept of earlier runs, what is to do and why, line by line, before the run begins,
-        and whether an interrupted training pass goes on.
+        whether an interrupted training pass goes on, and at the end what was saved where cells ended early.
 
     Raises StudyError with all faults of the study and its data, RunError where another process writes the
     run. An adapter or cell that fails does not raise: ``Run.status`` tells.
@@ -314,6 +316,10 @@ def run(
     sources, targets = loaded_data(study, opened)
     base = opened()
     sources, targets = with_caveats(sources, targets, base)
+    if budget is not None and any(map(ends_early, targets)):
+        raise RunError(
+            "--budget chooses how many items are asked, and so do precision and decide; leave one out."
+        )
     if tell is not None:
         for line in told_before(study, sources, targets, base):
             tell(line)
@@ -327,7 +333,7 @@ def run(
             targets=targets,
             renamed=renamed,
         )
-        for line in ahead.lines:
+        for line in (*ahead.lines, *before_asking(plan, targets)):
             announce(line)
     with passing_over(), kept_progress(run_folder(study), giving_back(listener or silent)) as heard:
         if budget is not None:
@@ -336,6 +342,12 @@ def run(
             store, _ = run_on_budget(
                 study, base, sources, targets, heard, share=budget, seed=seed, checkpoints=checkpoints
             )
+        elif any(map(ends_early, targets)):
+            store, asked = run_in_looks(
+                study, base, sources, targets, heard, group_size=group_size, checkpoints=checkpoints
+            )
+            for line in asked.lines:
+                (announce or _untold)(line)
         else:
             store = execute(
                 study, base, sources, targets, heard, group_size=group_size, checkpoints=checkpoints

@@ -69,6 +69,8 @@ class LoadedTarget:
     conditions: how the target was asked, for the record (plain JSON data).
     groups: column of the task's documents that tells which items belong together, or None. It is no part of
         the digest: it changes no outcome.
+    precision, decide: when a cell may end before all items are asked, as the study has it; neither changes
+        an outcome.
     refused: why its answers are not judged here (they are programs, say); empty where they are. The cells
         of a refused target stay missing.
     read_as: what rows of plain data were taken for, and which of them are asked; empty for lm-eval tasks.
@@ -91,6 +93,8 @@ class LoadedTarget:
     choices: tuple[str, ...] | None
     conditions: Mapping[str, Any]
     groups: str | None = field(default=None, kw_only=True)
+    precision: float | None = field(default=None, kw_only=True)
+    decide: str | None = field(default=None, kw_only=True)
     refused: str = field(default="", kw_only=True)
     read_as: str = field(default="", kw_only=True)
     caveats: tuple[Caveat, ...] = field(default=(), kw_only=True)
@@ -247,7 +251,8 @@ def _load_pack(study: Study, target: Target, render_chat: RenderChat | None) -> 
     for part in parts:
         tags = tuple(dict.fromkeys((*target.tags, *part.tags)))
         chat = target.apply_chat_template or part.apply_chat_template
-        part = part.model_copy(update={"tags": tags, "apply_chat_template": chat})
+        ended = {"precision": target.precision, "decide": target.decide}
+        part = part.model_copy(update={"tags": tags, "apply_chat_template": chat, **ended})
         try:
             loaded += load_entry(study, part, render_chat)
         except DataError as fault:
@@ -336,6 +341,8 @@ def _load(
         choices=choices,
         conditions=conditions,
         groups=target.groups,
+        precision=study.precision if target.precision is None else target.precision,
+        decide=target.decide or study.decide,
         refused=code_tests.why_not_executed(task.config.metadata, study.allow_code),
         read_as=read_as,
         caveats=notes,

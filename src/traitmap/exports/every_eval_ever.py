@@ -123,6 +123,7 @@ def _result(target: Mapping[str, Any], cell: CellScores, outcomes: Sequence[Outc
         "metric": target["metric"],
         "filter": target["filter"],
         "version": target["version"],
+        **({"asked": f"{len(outcomes)} of {target['items']} items"} if "asked" in target else {}),
         "num_fewshot": conditions.get("num_fewshot") or 0,
         "template": target["digest"],
     }
@@ -151,7 +152,7 @@ def _instances(
 ) -> list[str]:
     return [
         json.dumps(_instance(name, model, target, outcome, text), ensure_ascii=False, allow_nan=False)
-        for outcome, text in zip(outcomes, aligned_texts(texts, outcomes), strict=True)
+        for outcome, text in zip(outcomes, aligned_texts(target, texts, outcomes), strict=True)
         if isfinite(outcome.score)
     ]
 

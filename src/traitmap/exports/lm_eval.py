@@ -108,13 +108,14 @@ def _add_target(
     content["versions"][name] = target["version"]
     content["n-shot"][name] = conditions.get("num_fewshot") or 0
     content["higher_is_better"][name] = {metric: target["higher_is_better"]}
-    content["n-samples"][name] = {"original": len(outcomes), "effective": len(outcomes)}
+    original = target["items"] if "asked" in target else len(outcomes)
+    content["n-samples"][name] = {"original": original, "effective": len(outcomes)}
 
 
 def _samples(target: Mapping[str, Any], outcomes: Sequence[Outcome], texts: Sequence[TaskText]) -> list[str]:
     return [
         json.dumps(_sample(target, outcome, text), ensure_ascii=False, allow_nan=False)
-        for outcome, text in zip(outcomes, aligned_texts(texts, outcomes), strict=True)
+        for outcome, text in zip(outcomes, aligned_texts(target, texts, outcomes), strict=True)
     ]
 
 

@@ -103,7 +103,7 @@ def _row(matrix: TransferMatrix, cell: Cell) -> str:
         if _sure(cell):
             gain = f"**{gain}**"
     q = "< 0.001" if cell.q < 0.001 else _number(cell.q)
-    items = str(cell.n) if cell.n else "–"
+    items = (cell.asked_words or str(cell.n)) if cell.n else "–"
     numbers = (_number(base), _number(cell.value), gain, q, _number(majority), items)
     return f"| {escaped_markdown(cell.target)} | {escaped_markdown(cell.metric)} | {' | '.join(numbers)} |"
 

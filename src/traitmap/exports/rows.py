@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, nan
 from typing import Any
 
@@ -14,7 +14,7 @@ from traitmap.data.texts import TaskText
 from traitmap.errors import RunError
 from traitmap.matrix.statistics import standard_error
 from traitmap.runs.cells import CellScores, read_outcomes, read_scores
-from traitmap.runs.ledger import CellEntry, Ledger, read_ledger
+from traitmap.runs.ledger import CellEntry, Ledger, read_ledger, read_parts
 from traitmap.runs.store import RunStore
 from traitmap.runs.texts import read_run_texts
 from traitmap.study.settings import BASELINE
@@ -49,12 +49,17 @@ def model_rows(ledger: Ledger) -> tuple[ModelRow, ...]:
 def cells_of(
     store: RunStore, row: ModelRow, ledger: Ledger
 ) -> Iterator[tuple[Mapping[str, Any], CellScores, Sequence[Outcome]]]:
-    """(target as the ledger describes it, scores and metadata, outcomes) of every cell that is done."""
+    """(target as the ledger describes it, scores and metadata, outcomes) of every cell that is done.
+
+    The target of a cell that was asked in part has ``asked`` too: the places of these among all its items.
+    """
+    parts = read_parts(store)
     for target in ledger.targets:
         entry = row.cells.get(target["name"])
         if entry is not None and entry.key is not None:
             path = store.cell(entry.key)
-            yield target, read_scores(path), read_outcomes(path)
+            asked = {"asked": parts.items_of(entry)} if entry.asked else {}
+            yield {**target, **asked}, read_scores(path), read_outcomes(path)
 
 
 def value_and_error(target: Mapping[str, Any], cell: CellScores) -> tuple[float, float]:
@@ -66,8 +71,15 @@ def value_and_error(target: Mapping[str, Any], cell: CellScores) -> tuple[float,
     return stated if isfinite(stated) else mean, error
 
 
-def aligned_texts(texts: Sequence[TaskText], outcomes: Sequence[Outcome]) -> Sequence[TaskText]:
-    """One text per outcome; where the run has not kept them, the gold answers alone."""
+def aligned_texts(
+    target: Mapping[str, Any], texts: Sequence[TaskText], outcomes: Sequence[Outcome]
+) -> Sequence[TaskText]:
+    """One text per outcome; where the run has not kept them, the gold answers alone.
+
+    target: as ``cells_of`` gives it.
+    """
+    if "asked" in target and len(texts) == target["items"]:
+        texts = [texts[item] for item in target["asked"]]
     return texts if len(texts) == len(outcomes) else [TaskText("", outcome.gold) for outcome in outcomes]
 
 
@@ -80,8 +92,21 @@ def target_texts(store: RunStore) -> Mapping[str, Sequence[TaskText]]:
 
 
 def ledger_of(store: RunStore) -> Ledger:
-    """The ledger of a run that has at least one cell. RunError where there is none."""
+    """The ledger of a run that has at least one cell. RunError where there is none.
+
+    Cells that were asked in part stand in the places of whole ones that are missing.
+    """
     ledger = read_ledger(store)
+    parts = {
+        (cell.source, cell.seed, cell.target): cell
+        for cell in read_parts(store).cells
+        if cell.status == "done"
+    }
+    cells = (
+        cell if cell.status == "done" else parts.get((cell.source, cell.seed, cell.target), cell)
+        for cell in ledger.cells
+    )
+    ledger = replace(ledger, cells=tuple(cells))
     if not any(cell.status == "done" for cell in ledger.cells):
         raise RunError(f"{store.folder}: no cell is done, so there is nothing to export; run the study first")
     return ledger

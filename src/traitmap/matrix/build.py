@@ -1,18 +1,20 @@
 """Outcomes of a run -> TransferMatrix: every adapter against the base on the same items.
 
 First whole cells, one target at a time: each adapter alone, then pooled over its seeds. A cell of one seed,
-of an existing adapter, or of a run with one seed speaks for that very adapter: its uncertainty is that of
-the items. A cell pooled over several seeds speaks for the source: seeds and items both count. Then partial
-cells, of which only some items were asked, in the places of whole ones that are missing. All numbers come
-from ``statistics.paired_gain``, and items that repeat count once. Only metrics that are the mean of item
-scores have uncertainty; for any other the harness' own value stands, and the rest is NaN with the reason.
+of an existing adapter, or of a run with one seed speaks for that very adapter: its uncertainty is that of the
+items. A cell pooled over several seeds speaks for the source: seeds and items both count. Partial cells, of
+which only some items were asked, take the places of whole ones that are missing; each is held against the
+base on its own items. Where a run looks at growing parts of the items, intervals and p hold at every look
+(``matrix.sequential``). All numbers come ``statistics.paired_gain``, and items that repeat count once. Only
+metrics that are the mean of item scores have uncertainty; for any other the harness' own value stands, and
+the rest is NaN with the reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, nan
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from traitmap.errors import MatrixError, RunError
 from traitmap.matrix.record import Array, Cell, TransferMatrix
+from traitmap.matrix.sequential import confidence_at, looks_at, repeated_p
 from traitmap.matrix.statistics import (
     Groups,
     benjamini_hochberg,
@@ -30,7 +33,7 @@ from traitmap.matrix.statistics import (
     pooled_error,
     standard_error,
 )
-from traitmap.runs.cells import GIVEN, CellScores, read_item_digests, read_scores
+from traitmap.runs.cells import GIVEN, read_item_digests, read_scores
 from traitmap.runs.ledger import (
     CellEntry,
     Ledger,
@@ -51,6 +54,7 @@ _AGREES = 1e-6  # between the harness' value and the mean of item scores
 _METHODS = {
     "interval": "95 %; 0/1 scores: Tango 1998; other scores: expanded percentile bootstrap, 2000 draws",
     "test": "two-sided; 0/1 scores: exact McNemar; other scores: sign-flip permutation, 9999 draws",
+    "looks": "cells that may end early: repeated intervals and p, spending by the square of the share",
     "pooled": "several seeds: min F' over seeds and items (Clark 1973), pseudo-items for 0/1 scores",
     "q": "Benjamini-Hochberg over the pooled cells, and over each seed's cells among themselves",
 }
@@ -62,7 +66,8 @@ class Measured:
 
     n: items, those of a group counted once. scores: on the items that have a score, or None. items: which of
     all items those are; groups: of those items. means: whether the mean of the scores is the metric's value.
-    stderr: where results were imported without items.
+    stderr: where results were imported without items. asked: items of a partial cell, else 0; settled: why no
+    more of them are asked.
     """
 
     status: str
@@ -76,6 +81,8 @@ class Measured:
     means: bool = False
     stderr: float = nan
     groups: Groups | None = None
+    asked: int = 0
+    settled: str = ""
 
 
 def build_matrix(run: RunStore | str | Path) -> TransferMatrix:
@@ -86,12 +93,9 @@ def build_matrix(run: RunStore | str | Path) -> TransferMatrix:
     do not have the same items.
     """
     store = run if isinstance(run, RunStore) else open_store(run)
-    ledger = read_ledger(store)
-    entries = {(entry.source, entry.seed, entry.target): entry for entry in ledger.cells}
+    ledger, parts = read_ledger(store), read_parts(store)
     groups = _item_groups(store, ledger)
-    columns = [
-        _column(store, ledger, target, entries, groups.get(target["name"])) for target in ledger.targets
-    ]
+    columns = [_column(store, ledger, parts, target, groups.get(target["name"])) for target in ledger.targets]
     names = tuple(target["name"] for target in ledger.targets)
     base_cells = tuple(base for base, _, _ in columns)
     by_group = [
@@ -99,7 +103,7 @@ def build_matrix(run: RunStore | str | Path) -> TransferMatrix:
         for group in zip(*(cells for _, cells, _ in columns), strict=True)
     ]
     pooled = by_group[0] if by_group else []
-    whole = TransferMatrix(
+    return TransferMatrix(
         sources=tuple(source["name"] for source in ledger.sources),
         targets=names,
         values=np.array([cell.value for cell in pooled]).reshape(len(ledger.sources), len(names)),
@@ -113,10 +117,9 @@ def build_matrix(run: RunStore | str | Path) -> TransferMatrix:
         majority=_numbers(ledger, "majority"),
         source_tags={source["name"]: tuple(source["tags"]) for source in ledger.sources},
         target_tags={target["name"]: tuple(target["tags"]) for target in ledger.targets},
-        conditions=_conditions(store, ledger),
+        conditions=_conditions(store, ledger, parts),
         item_groups=groups,
     )
-    return with_parts(whole, store)
 
 
 def _item_groups(store: RunStore, ledger: Ledger) -> dict[str, Groups]:
@@ -151,28 +154,40 @@ def _digests(store: RunStore, ledger: Ledger, target: Mapping[str, Any]) -> list
 def _column(
     store: RunStore,
     ledger: Ledger,
+    parts: Parts,
     target: Mapping[str, Any],
-    entries: Mapping[tuple[str, int | None, str], CellEntry],
     item_groups: Groups | None,
 ) -> tuple[Cell, list[list[Cell]], Array | None]:
     """One target: the base's cell, all pooled cells and then each seed's, the scores of all items."""
     name, seeds = target["name"], ledger.seeds
-    base = _measured(store, entries[BASELINE, None, name], target, item_groups)
+    whole = {(entry.source, entry.seed): entry for entry in ledger.cells if entry.target == name}
+    partial = {(entry.source, entry.seed): entry for entry in parts.cells if entry.target == name}
+    column = _Column(target, item_groups, looks_at(parts.asking, name))
+
+    def measured(source: str, seed: int | None) -> Measured:
+        cell = _measured(store, whole[source, seed], target, item_groups)
+        entry = partial.get((source, seed))
+        if cell.status in _KNOWN or entry is None or entry.status == "missing":
+            return cell
+        if entry.status == "failed":
+            return Measured("failed", entry.reason) if cell.status == "missing" else cell
+        part = _measured_in_part(store, entry, parts, column)
+        return part if part.status in _KNOWN or cell.status == "missing" else cell
+
+    base = measured(BASELINE, None)
     adapters: list[Measured] = []  # sources x seeds; an existing adapter once for all seeds
     places: list[tuple[int, ...]] = []  # of each source among ``adapters``, by seed
     for source in ledger.sources:
         own_seeds = seeds_of(source, seeds)
         start = len(adapters)
-        adapters += [
-            _measured(store, entries[source["name"], seed, name], target, item_groups) for seed in own_seeds
-        ]
+        adapters += [measured(source["name"], seed) for seed in own_seeds]
         places.append(tuple(start + s % len(own_seeds) for s in range(len(seeds))))
-    singles = _single_cells(base, adapters, target)
+    singles = _single_cells(base, adapters, column)
     groups: list[list[Cell]] = [[] for _ in range(1 + len(seeds))]
     for source, at in zip(ledger.sources, places, strict=True):
         several = [adapters[i] for i in dict.fromkeys(at)]
         own = [singles[i] for i in at]
-        pooled = own[0] if len(several) == 1 else _pooled_cell(base, several, own, seeds, target)
+        pooled = own[0] if len(several) == 1 else _pooled_cell(base, several, own, seeds, column)
         groups[0].append(replace(pooled, source=source["name"], seed=None))
         for group, seed, cell in zip(groups[1:], seeds, own, strict=True):
             group.append(replace(cell, source=source["name"], seed=seed))
@@ -180,6 +195,67 @@ def _column(
     if base.scores is not None:
         base_cell = replace(base_cell, stderr=float(standard_error(base.scores, base.groups)))
     return base_cell, groups, _item_scores(base, adapters, places, len(seeds))
+
+
+@dataclass(frozen=True)
+class _Column:
+    """What all cells of a target share: the target as the ledger has it, groups of its items, its looks."""
+
+    target: Mapping[str, Any]
+    groups: Groups | None
+    looks: tuple[int, ...]
+
+    def tested(
+        self, differences: Array, *, binary: bool, asked: int, groups: Groups | None
+    ) -> tuple[Array, Array, Array]:
+        """Limits and p-values of gains (K, S, n), as they hold at every look; asked: 0 for all items."""
+        asked = asked or (self.looks[-1] if self.looks else 0)
+        confidence = confidence_at(self.looks, asked)
+        _, low, high, p = paired_gain(differences, binary=binary, groups=groups, confidence=confidence)
+        return low, high, repeated_p(p, self.looks, asked)
+
+
+def _measured_in_part(store: RunStore, entry: CellEntry, parts: Parts, column: _Column) -> Measured:
+    """What the file of a partial cell says, or why there is none."""
+    assert entry.key is not None
+    asked, total = parts.items_of(entry), int(column.target["items"])
+    try:
+        cell = read_scores(store.cell(entry.key))
+    except RunError as error:
+        return Measured("missing", str(error))
+    known = np.isfinite(cell.scores)
+    if len(known) != len(asked) or (asked and asked[-1] >= total) or not known.any():
+        return Measured("missing", "its partial cell holds other items than the run says")
+    items = np.zeros(total, dtype=bool)
+    items[np.array(asked)[known]] = True
+    part = Measured(
+        status="measured",
+        unparsed=float(1 - cell.parsed.mean()) if len(cell.parsed) else nan,
+        scores=cell.scores[known],
+        items=items,
+        binary=cell.binary,
+        means=True,
+        asked=len(asked),
+        settled=entry.settled,
+    )
+    return _on_items(part, items, column)
+
+
+def _on_items(measured: Measured, items: NDArray[np.bool_], column: _Column) -> Measured:
+    """The same cell on some of its items: value, count and groups are of these."""
+    assert measured.scores is not None
+    assert measured.items is not None
+    scores = measured.scores[items[measured.items]]
+    groups = None if column.groups is None else numbered_groups(column.groups[items])
+    count = len(scores) if groups is None else int(groups.max()) + 1
+    return replace(measured, value=float(scores.mean()), n=count, scores=scores, items=items, groups=groups)
+
+
+def _base_for(base: Measured, adapter: Measured, column: _Column) -> Measured:
+    """The base on the items of a partial cell; as it is for a whole one, and where it lacks some of them."""
+    if not adapter.asked or adapter.items is None or base.items is None or base.scores is None:
+        return base
+    return _on_items(base, adapter.items, column) if not (adapter.items & ~base.items).any() else base
 
 
 def _measured(
@@ -223,20 +299,26 @@ def _measured(
     )
 
 
-def _single_cells(base: Measured, adapters: Sequence[Measured], target: Mapping[str, Any]) -> list[Cell]:
+def _single_cells(base: Measured, adapters: Sequence[Measured], column: _Column) -> list[Cell]:
     """One cell per adapter, each against the base on the same items. Names are filled in later."""
-    cells = [_against(base, _cell(adapter, target), adapter) for adapter in adapters]
-    for i, adapter in enumerate(adapters):
+    bases = [_base_for(base, adapter, column) for adapter in adapters]
+    cells = [
+        _against(base, own, _cell(adapter, column.target), adapter)
+        for own, adapter in zip(bases, adapters, strict=True)
+    ]
+    alike: dict[tuple[bool, bytes], list[int]] = {}
+    for i, (own, adapter) in enumerate(zip(bases, adapters, strict=True)):
         if adapter.scores is not None:
             cells[i] = replace(cells[i], stderr=float(standard_error(adapter.scores, adapter.groups)))
-    paired = [i for i, adapter in enumerate(adapters) if _pairs(base, adapter)]
-    for binary in (True, False):
-        alike = [i for i in paired if (base.binary and adapters[i].binary) == binary]
-        if alike:
-            differences = np.array([adapters[i].scores for i in alike]) - base.scores
-            _, *tested = paired_gain(differences[:, None], binary=binary, groups=base.groups)
-            for i, low, high, p in zip(alike, *tested, strict=True):
-                cells[i] = _with_interval(cells[i], low, high, p)
+        if _pairs(own, adapter):
+            assert own.items is not None
+            alike.setdefault((own.binary and adapter.binary, own.items.tobytes()), []).append(i)
+    for (binary, _), places in sorted(alike.items(), key=lambda entry: not entry[0][0]):
+        own, first = bases[places[0]], adapters[places[0]]
+        differences = np.array([adapters[i].scores for i in places]) - own.scores
+        tested = column.tested(differences[:, None], binary=binary, asked=first.asked, groups=own.groups)
+        for i, low, high, p in zip(places, *tested, strict=True):
+            cells[i] = _with_interval(cells[i], low, high, p)
     return cells
 
 
@@ -245,7 +327,7 @@ def _pooled_cell(
     several: Sequence[Measured],
     singles: Sequence[Cell],
     seeds: Sequence[int],
-    target: Mapping[str, Any],
+    column: _Column,
 ) -> Cell:
     """Mean over the seeds that are measured, with the uncertainty of seeds and items."""
     known = [i for i, adapter in enumerate(several) if adapter.status == "measured"]
@@ -256,14 +338,14 @@ def _pooled_cell(
     ]
     if not known:
         status = "failed" if any(adapter.status == "failed" for adapter in several) else "missing"
-        return _cell(Measured(status, "; ".join(lost)), target)
+        return _cell(Measured(status, "; ".join(lost)), column.target)
     if lost:
         lost.insert(0, f"{len(known)} of {len(several)} seeds")
     if len(known) == 1:
         lost += ["interval and test are of the items alone"]
         cell = singles[known[0]]
         return replace(cell, reason="; ".join([*lost, *filter(None, [cell.reason])]))
-    measured = [several[i] for i in known]
+    measured = _on_common_items([several[i] for i in known], column)
     mean = Measured(
         status="measured",
         value=float(np.mean([adapter.value for adapter in measured])),
@@ -271,19 +353,37 @@ def _pooled_cell(
         unparsed=float(np.mean([adapter.unparsed for adapter in measured])),
         items=measured[0].items,
         means=all(adapter.means and _same_items(adapter, measured[0]) for adapter in measured),
+        asked=measured[0].asked,
+        settled=measured[0].settled,
     )
+    own = _base_for(base, mean, column)
     reasons = [*lost, *dict.fromkeys(adapter.reason for adapter in measured if adapter.reason)]
-    cell = _against(base, replace(_cell(mean, target), reason="; ".join(reasons)), mean)
+    cell = _cell(mean, column.target)
+    cell = replace(cell, reason="; ".join(filter(None, [*reasons, cell.reason])))
+    cell = _against(base, own, cell, mean)
     if not mean.means:
         return cell
     scores = np.array([adapter.scores for adapter in measured])
     groups = measured[0].groups
     cell = replace(cell, stderr=float(pooled_error(grouped(scores, groups)[None])[0]))
-    if not _pairs(base, mean):
+    if not _pairs(own, mean):
         return cell
-    binary = base.binary and all(adapter.binary for adapter in measured)
-    _, low, high, p = paired_gain((scores - base.scores)[None], binary=binary, groups=groups)
+    binary = own.binary and all(adapter.binary for adapter in measured)
+    differences = (scores - own.scores)[None]
+    low, high, p = column.tested(differences, binary=binary, asked=mean.asked, groups=groups)
     return _with_interval(cell, low[0], high[0], p[0])
+
+
+def _on_common_items(several: Sequence[Measured], column: _Column) -> list[Measured]:
+    """Seeds of one source on the items that all were asked, where some were asked a part."""
+    masks = [adapter.items for adapter in several if adapter.items is not None and adapter.scores is not None]
+    if not any(adapter.asked for adapter in several) or len(masks) < len(several):
+        return list(several)
+    items: NDArray[np.bool_] = np.all(masks, axis=0)
+    asked = min(adapter.asked for adapter in several if adapter.asked)
+    if not items.any():
+        return list(several)
+    return [replace(_on_items(adapter, items, column), asked=asked) for adapter in several]
 
 
 def _cell(adapter: Measured, target: Mapping[str, Any]) -> Cell:
@@ -303,20 +403,38 @@ def _cell(adapter: Measured, target: Mapping[str, Any]) -> Cell:
         q=nan,
         unparsed=adapter.unparsed,
         status=adapter.status,
-        reason=adapter.reason,
+        reason=adapter.reason or _asked_in_words(adapter, target),
+        asked=adapter.asked,
+        asked_of=int(target["items"]) if adapter.asked else 0,
     )
 
 
-def _against(base: Measured, cell: Cell, adapter: Measured) -> Cell:
-    """The cell with its gain over the base, or the reason why it has none."""
+def _asked_in_words(adapter: Measured, target: Mapping[str, Any]) -> str:
+    """``60 asked of 250 items``, and why it were no more; nothing for a whole cell."""
+    if not adapter.asked:
+        return ""
+    why = f" ({adapter.settled})" if adapter.settled else ""
+    return f"{adapter.asked} asked of {target['items']} items{why}"
+
+
+def _against(base: Measured, own: Measured, cell: Cell, adapter: Measured) -> Cell:
+    """The cell with its gain over the base, or the reason why it has none.
+
+    own: the base on the adapter's items. The value of a partial cell is that of the base, on all items that
+    it was asked, plus the gain, so that gains stay differences of values.
+    """
     if adapter.status not in _KNOWN:
         return cell
     if base.status not in _KNOWN:
         why = f"the base is {base.status} on this target" + (f" ({base.reason})" if base.reason else "")
         return _with_reason(cell, why)
-    if adapter.means and base.means and not _same_items(base, adapter):
+    if adapter.means and own.means and not _same_items(own, adapter):
+        if adapter.asked:
+            why = "the base has not been asked the same items"
+            return replace(cell, value=nan, n=0, status="missing", reason=why, asked=0, asked_of=0)
         cell = _with_reason(cell, "other items have a score than with the base: no interval and no test")
-    return replace(cell, gain=cell.value - base.value)
+    gain = cell.value - own.value
+    return replace(cell, value=base.value + gain if adapter.asked else cell.value, gain=gain)
 
 
 def _with_reason(cell: Cell, why: str) -> Cell:
@@ -367,7 +485,7 @@ def _numbers(ledger: Ledger, name: str) -> Array:
     return np.array([nan if target[name] is None else target[name] for target in ledger.targets], dtype=float)
 
 
-def _conditions(store: RunStore, ledger: Ledger) -> dict[str, Any]:
+def _conditions(store: RunStore, ledger: Ledger, parts: Parts) -> dict[str, Any]:
     """The study's settings, the engine's conditions and the statistics, as the matrix carries them."""
     contamination = read_contamination(store)
     repeats = read_item_groups(store) or {"targets": {}, "shared": []}
@@ -390,6 +508,7 @@ def _conditions(store: RunStore, ledger: Ledger) -> dict[str, Any]:
         "shared_items": repeats["shared"],
         "study_digest": ledger.study,
         "study": read_study(store),
+        **({"asking": dict(parts.asking)} if parts.asking else {}),
         **({"absent": absent} if (absent := absent_files(store, ledger)) else {}),
     }
 
@@ -398,142 +517,3 @@ def _by_name(described: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]
     return {
         entry["name"]: {key: value for key, value in entry.items() if key != "name"} for entry in described
     }
-
-
-def with_parts(matrix: TransferMatrix, store: RunStore) -> TransferMatrix:
-    """The matrix with the partial cells of a run in the places of missing ones.
-
-    Of such a cell ``n`` counts the items that were asked and the reason tells of how many. Its gain is
-    over the base on the same items. Where the base has been asked all items the cell's value is the
-    base's plus that gain, so that ``gains`` stays the difference of values. A partial cell has the first
-    seed's place; its interval and test are of the items alone. q is computed anew over all pooled cells.
-    """
-    parts = read_parts(store)
-    if not parts.cells:
-        return matrix
-    filled = matrix
-    for target in matrix.targets:
-        filled = _with_base(filled, store, parts, target)
-    for entry in parts.cells:
-        if entry.source != BASELINE and entry.status == "done":
-            filled = _with_part(filled, store, parts, entry)
-    cells = list(filled.cells)
-    for seed in {cell.seed for cell in cells}:
-        at = [i for i, cell in enumerate(cells) if cell.seed == seed]
-        for i, cell in zip(at, _with_q([cells[i] for i in at]), strict=True):
-            cells[i] = cell
-    return replace(filled, cells=tuple(cells))
-
-
-def _with_base(matrix: TransferMatrix, store: RunStore, parts: Parts, target: str) -> TransferMatrix:
-    """The matrix with the base's value on the asked items, where the whole cell is missing."""
-    at = matrix.targets.index(target)
-    entry = next((e for e in parts.cells if (e.source, e.target) == (BASELINE, target)), None)
-    if isfinite(matrix.baseline[at]) or entry is None or entry.status != "done":
-        return matrix
-    part = _read_part(store, entry)
-    if isinstance(part, str):
-        return _without(matrix, entry, part)
-    baseline = matrix.baseline.copy()
-    baseline[at] = part.scores.mean()
-    total = _total(matrix, target)
-    groups = _part_groups(matrix, target, list(parts.items[target]))
-    base_cells = tuple(
-        _part_cell(cell, part, float(baseline[at]), total, groups) if cell.target == target else cell
-        for cell in matrix.base_cells
-    )
-    n_seeds = max(len(matrix.conditions.get("seeds") or ()), 1)
-    scores = np.full((1 + len(matrix.sources), n_seeds, total), nan)
-    scores[0][:, list(parts.items[target])] = part.scores
-    item_scores = {**matrix.item_scores, target: scores}
-    return replace(matrix, baseline=baseline, base_cells=base_cells, item_scores=item_scores)
-
-
-def _with_part(matrix: TransferMatrix, store: RunStore, parts: Parts, entry: CellEntry) -> TransferMatrix:
-    """The matrix with one partial cell, where it has neither a whole one nor no base to hold it against."""
-    if entry.source not in matrix.sources or entry.target not in matrix.targets:
-        return matrix
-    row, column = matrix.sources.index(entry.source), matrix.targets.index(entry.target)
-    if isfinite(matrix.values[row, column]) or entry.target not in matrix.item_scores:
-        return matrix
-    part = _read_part(store, entry)
-    if isinstance(part, str):
-        return _without(matrix, entry, part)
-    items, total = list(parts.items[entry.target]), _total(matrix, entry.target)
-    scores = matrix.item_scores[entry.target].copy()
-    base = scores[0, 0, items]
-    if len(part.scores) != len(items) or not np.isfinite(base).all() or not np.isfinite(part.scores).all():
-        return matrix
-    seeds = list(matrix.conditions["seeds"])
-    place = slice(None) if entry.seed is None else seeds.index(entry.seed)
-    scores[1 + row, place] = nan
-    scores[1 + row][place, items] = part.scores
-    binary = part.binary and bool(np.isin(base, (0.0, 1.0)).all())
-    groups = _part_groups(matrix, entry.target, items)
-    tested = paired_gain((part.scores - base)[None, None], binary=binary, groups=groups)
-    gain, low, high, p = (float(values[0]) for values in tested)
-    values = matrix.values.copy()
-    values[row, column] = matrix.baseline[column] + gain
-    cells = tuple(
-        replace(
-            _part_cell(cell, part, float(values[row, column]), total, groups),
-            gain=gain,
-            gain_low=low,
-            gain_high=high,
-            p=p,
-        )
-        if _is_of(cell, entry)
-        else cell
-        for cell in matrix.cells
-    )
-    item_scores = {**matrix.item_scores, entry.target: scores}
-    return replace(matrix, values=values, cells=cells, item_scores=item_scores)
-
-
-def _part_groups(matrix: TransferMatrix, target: str, items: list[int]) -> Groups | None:
-    """Groups of some of a target's items."""
-    groups = matrix.item_groups.get(target)
-    return None if groups is None else numbered_groups(groups[items])
-
-
-def _part_cell(cell: Cell, part: CellScores, value: float, total: int, groups: Groups | None) -> Cell:
-    """The cell, measured on some of all items."""
-    return replace(
-        cell,
-        value=value,
-        n=len(part.scores) if groups is None else int(groups.max()) + 1,
-        stderr=float(standard_error(part.scores, groups)),
-        unparsed=float(1 - part.parsed.mean()),
-        status="measured",
-        reason=f"{len(part.scores)} of {total} items",
-    )
-
-
-def _total(matrix: TransferMatrix, target: str) -> int:
-    return int(matrix.conditions["targets"][target]["items"])
-
-
-def _read_part(store: RunStore, entry: CellEntry) -> CellScores | str:
-    """A partial cell, or why it cannot be read."""
-    assert entry.key is not None
-    try:
-        return read_scores(store.cell(entry.key))
-    except RunError as error:
-        return str(error)
-
-
-def _without(matrix: TransferMatrix, entry: CellEntry, why: str) -> TransferMatrix:
-    """The matrix with the reason why a partial cell is missing."""
-
-    def explained(cells: Sequence[Cell]) -> tuple[Cell, ...]:
-        return tuple(
-            replace(cell, reason=why) if _is_of(cell, entry) and cell.status == "missing" else cell
-            for cell in cells
-        )
-
-    return replace(matrix, cells=explained(matrix.cells), base_cells=explained(matrix.base_cells))
-
-
-def _is_of(cell: Cell, entry: CellEntry) -> bool:
-    """Whether a cell of the matrix, pooled or of the entry's seed, is that of an entry."""
-    return (cell.source, cell.target) == (entry.source, entry.target) and cell.seed in (None, entry.seed)

@@ -151,7 +151,7 @@ def given_cell(source: str, target: str, seed: int | None, known: Mapping[str, A
     value = float(known.get("value", nan))
     status = known.get("status") or ("given" if isfinite(value) else "missing")
     reason = known.get("reason") or ("" if isfinite(value) else "empty in the table")
-    numbers = {name: float(known.get(name, nan)) for name in NUMBERS}
+    numbers: dict[str, Any] = {name: float(known.get(name, nan)) for name in NUMBERS}
     return Cell(
         source=source,
         target=target,
@@ -161,6 +161,8 @@ def given_cell(source: str, target: str, seed: int | None, known: Mapping[str, A
         n=int(known.get("n", 0)),
         status=str(status),
         reason=str(reason),
+        asked=int(known.get("asked", 0)),
+        asked_of=int(known.get("asked_of", 0)),
         **numbers,
     )
 
@@ -332,7 +334,7 @@ def _long_cells(
     """The rows of a long table as cells. sources: of its rows, with the base called ``__baseline__``."""
     lines = [f"{i + 2}" for i in range(len(table.rows))]
     targets = table.words(fields["target"])
-    known = [name for name in ("value", "n", "seed", *NUMBERS) if name in fields]
+    known = [name for name in ("value", "n", "seed", "asked", "asked_of", *NUMBERS) if name in fields]
     for name in known:
         table.refuse_text(fields[name], lines)
     table.note_asides([fields["value"]])

@@ -24,8 +24,8 @@ from traitmap.table import Column, Entry, Row, Table, to_notebook
 from traitmap.wording import UNKNOWN, interval, listed, plain, related, share, signed
 
 SIGNIFICANT = 0.05
-# Marks behind a gain: its test items occur in the training data; predicted from other cells.
-MARK, PREDICTED = "!", "~"
+# Marks behind a gain: its test items occur in the training data; predicted from other cells; asked in part.
+MARK, PREDICTED, IN_PART = "!", "~", "°"
 _DEEPEST_Z = 3.0  # standard deviations at which the colour of a score is deepest
 _NOTES = 6  # on single targets and sources under a matrix
 _NICE = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
@@ -153,6 +153,11 @@ class Reading:
     def some_predicted(self) -> bool:
         """Whether some cell is predicted."""
         return any(cell.status == "predicted" for row in self.cells for cell in row)
+
+    @property
+    def in_part(self) -> int:
+        """How many cells are estimates from a part of their target's items."""
+        return sum(bool(cell.asked_of) for row in self.cells for cell in row)
 
     def transfers(self) -> Iterable[tuple[int, int]]:
         """Every place off the diagonal."""
@@ -415,6 +420,11 @@ def matrix_table(reading: Reading, *, intervals: bool = False) -> Table:
         "Base: absolute value. Sources: gain over the base, * where q < .05; beneath it the 95 % "
         "interval and the adapter's own value."
         + (f" {PREDICTED} is predicted from other cells, not measured." if reading.some_predicted else "")
+        + (
+            f" {IN_PART} is asked in part, so many items of all as its details say."
+            if reading.in_part
+            else ""
+        )
         + (f" {MARK} test items occur in the training data." if reading.touched else "")
     )
     columns = [
@@ -483,7 +493,7 @@ def _score(reading: Reading, s: int, t: int, intervals: bool) -> Entry:
         "" if intervals else error,
         shade=z * target.better / _DEEPEST_Z if isfinite(z) else 0.0,
         style="predicted" if reading.is_predicted(s, t) else "",
-        title=f"{cell.source} on {cell.target}" + (f", n = {cell.n}" if cell.n else ""),
+        title=f"{cell.source} on {cell.target}" + (f", n = {cell.asked_words or cell.n}" if cell.n else ""),
         value=cell.value,
     )
 
@@ -502,13 +512,15 @@ def _gain(reading: Reading, s: int, t: int, intervals: bool) -> Entry:
         mark, style = PREDICTED, "predicted"
     elif reading.significant(s, t):
         mark, style = "*", f"{style} {'better' if improvement > 0 else 'worse'}"
+    if reading.in_part:
+        mark += IN_PART if cell.asked_of else " "
     if reading.touched:
         mark += MARK if (s, t) in reading.touched else " "
     facts = [
         f"{cell.source} -> {cell.target}: {signed(cell.gain * target.factor, 2)}",
         interval(cell.gain_low * target.factor, cell.gain_high * target.factor, 2) if ends != UNKNOWN else "",
         related("q", cell.q) if isfinite(cell.q) else "",
-        f"n = {cell.n}" if cell.n else "",
+        f"n = {cell.asked_words or cell.n}" if cell.n else "",
     ]
     gain = signed(cell.gain * target.factor, target.digits)
     return Entry(
@@ -535,6 +547,15 @@ def _matrix_note(reading: Reading) -> str:
         parts = [f"scores{points}{own}: no base is known, so there is nothing that they are held against"]
     if reading.some_predicted:
         parts.append(f"{PREDICTED} predicted from other cells, not measured")
+    if reading.in_part:
+        fewest = min(
+            (cell for row in reading.cells for cell in row if cell.asked_of),
+            key=lambda cell: cell.asked / cell.asked_of,
+        )
+        parts.append(
+            f"{IN_PART} asked in part ({reading.in_part} of {len(reading.sources) * len(reading.targets)} "
+            f"cells, down to {fewest.asked_words} items)"
+        )
     if reading.touched:
         most = max(reading.touched.values(), key=lambda overlap: overlap.touched / overlap.items)
         parts.append(

@@ -35,13 +35,15 @@ Array = NDArray[np.float64]
 class Cell:
     """One (source, target) of the matrix, for one seed or pooled over seeds (seed None).
 
-    value, stderr: mean score of the adapter on the items of the target, and its standard error.
-    n: items, those that repeat or belong together counted once. gain: adapter minus base on the same items,
-    with a 95 % interval; p against no gain (paired); q after Benjamini-Hochberg over the pooled cells.
-    unparsed: share of answers that the task could not parse.
-    Unknown numbers are NaN; status says why: ``measured``, ``missing`` (not there yet),
-    ``failed`` (reason tells), ``given`` (read from a table without items), ``predicted``
-    (from other cells: the interval then is of the level that the conditions tell, and there is no test).
+    value, stderr: mean score of the adapter on the items of the target, and its standard error. n: items,
+    those that repeat or belong together counted once. asked, asked_of: items asked and items of the target,
+    where only some were asked and this number is an estimate from a part; else 0. gain: adapter minus base on
+    the same items, with a 95 % interval; p against no gain (paired); q after Benjamini-Hochberg over the
+    pooled cells. unparsed: share of answers that the task could not parse. Unknown numbers are NaN; status
+    says why: ``measured``, ``missing`` (not there yet), ``failed`` (reason tells), ``given`` (read from a
+    table without items), ``predicted`` (from other cells: the interval then is of the level that the
+    conditions tell, and there is no test). Where cells may end early the intervals and p hold at every look
+    (``matrix.sequential``).
     """
 
     source: str
@@ -59,6 +61,13 @@ class Cell:
     unparsed: float
     status: str
     reason: str = ""
+    asked: int = 0
+    asked_of: int = 0
+
+    @property
+    def asked_words(self) -> str:
+        """``60 of 250``, the items that were asked of all; empty where all were."""
+        return f"{self.asked:,} of {self.asked_of:,}" if self.asked_of else ""
 
 
 @dataclass(frozen=True)

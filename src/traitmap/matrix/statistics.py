@@ -210,7 +210,7 @@ def _score_statistic(wins: Array, losses: Array, n: Array, difference: Array) ->
 
 
 def bootstrap_interval(
-    differences: Array, *, draws: int = BOOTSTRAP_DRAWS, seed: int = 0
+    differences: Array, *, draws: int = BOOTSTRAP_DRAWS, seed: int = 0, confidence: float = CONFIDENCE
 ) -> tuple[Array, Array]:
     """(K,), (K,) bootstrap interval of the mean of differences (K, n); items resampled jointly for all cells.
 
@@ -225,15 +225,15 @@ def bootstrap_interval(
     means = np.empty((draws, len(differences)))
     for start in range(0, draws, _BLOCK):
         means[start : start + _BLOCK] = weights[start : start + _BLOCK].astype(np.float64) @ differences.T / n
-    level = _expanded_level(n)
+    level = _expanded_level(n, confidence)
     low, high = np.quantile(means, [level, 1 - level], axis=0)
     still = np.ptp(differences, axis=1) == 0
     return np.where(still, np.nan, low), np.where(still, np.nan, high)
 
 
-def _expanded_level(n: int) -> float:
-    """The lower percentile of an expanded 95 % interval from n items."""
-    return float(special.ndtr(sqrt(n / (n - 1)) * special.stdtrit(n - 1, 0.5 - CONFIDENCE / 2)))
+def _expanded_level(n: int, confidence: float = CONFIDENCE) -> float:
+    """The lower percentile of an expanded interval from n items."""
+    return float(special.ndtr(sqrt(n / (n - 1)) * special.stdtrit(n - 1, 0.5 - confidence / 2)))
 
 
 def sign_flip(differences: Array, *, draws: int = SIGN_FLIP_DRAWS, seed: int = 0) -> Array:
@@ -286,7 +286,9 @@ def pooled_error(scores: Array) -> Array:
         return np.asarray(np.sqrt((seeds + items) / (scores.shape[1] * scores.shape[2])))
 
 
-def pooled_test(differences: Array, *, binary: bool) -> tuple[Array, Array, Array]:
+def pooled_test(
+    differences: Array, *, binary: bool, confidence: float = CONFIDENCE
+) -> tuple[Array, Array, Array]:
     """(K,) low and high limits and p-value of the mean of differences (K, S, n) over S >= 2 seeds.
 
     Seeds and items are both samples, crossed: every seed's adapter answers the same items. The claim is
@@ -310,7 +312,7 @@ def pooled_test(differences: Array, *, binary: bool) -> tuple[Array, Array, Arra
     variance = (seeds + items) / (n_seeds * n_items)
     with np.errstate(divide="ignore", invalid="ignore"):
         freedom = (seeds + items) ** 2 / (seeds**2 / (n_seeds - 1) + items**2 / (n_items - 1))
-        half = t_value(freedom) * np.sqrt(variance)
+        half = t_value(freedom, confidence) * np.sqrt(variance)
         p = 2 * special.stdtr(freedom, -np.abs(mean) / np.sqrt(variance))
     # the pseudo-items draw the centre towards 0; the estimate itself always belongs to the interval
     plain = differences.mean(axis=(1, 2))
@@ -337,13 +339,14 @@ def _mean_squares(scores: Array, *, pseudo: bool) -> tuple[Array, Array, Array]:
 
 
 def paired_gain(
-    differences: Array, *, binary: bool, groups: Groups | None = None
+    differences: Array, *, binary: bool, groups: Groups | None = None, confidence: float = CONFIDENCE
 ) -> tuple[Array, Array, Array, Array]:
     """Gain of K adapters over the base on the same items: (K,) means, low and high limits, p-values.
 
     differences: (K, S, n) score of the adapter less that of the base, for S seeds and n items, none NaN; of
         whole cells, of parts of them, or of anything that is derived item by item.
     binary: whether they are differences of 0/1 scores. groups: (n,) of items that are no sample of their own.
+    confidence: of the limits; one above 95 % makes them hold at several looks (``matrix.sequential``).
 
     One seed: Tango's interval and exact McNemar for 0/1 scores, else paired bootstrap and sign-flip test.
     With groups that are not alike throughout, 0/1 scores have Tango's interval on as many items as they
@@ -352,18 +355,19 @@ def paired_gain(
     """
     gains = differences.mean(axis=(1, 2))
     if differences.shape[1] > 1:
-        return gains, *pooled_test(grouped(differences, groups), binary=binary)
+        return gains, *pooled_test(grouped(differences, groups), binary=binary, confidence=confidence)
     alone = differences[:, 0]
     totals = alone if groups is None else _sums(alone, groups)
     if binary and np.isin(totals, (-1.0, 0.0, 1.0)).all():  # items, or groups of one size that are like one
         wins, losses = (totals > 0).sum(axis=1).astype(float), (totals < 0).sum(axis=1).astype(float)
-        return gains, *paired_interval(wins, losses, totals.shape[1]), mcnemar(wins, losses)
+        limits = paired_interval(wins, losses, totals.shape[1], z_value(confidence))
+        return gains, *limits, mcnemar(wins, losses)
     if binary and groups is not None:
         effect = design_effect(alone, groups)
         wins, losses = (alone > 0).sum(axis=1) / effect, (alone < 0).sum(axis=1) / effect
-        z = float(t_value(max(totals.shape[1] - 1, 1)))
+        z = float(t_value(max(totals.shape[1] - 1, 1), confidence))
         return gains, *paired_interval(wins, losses, alone.shape[1] / effect, z), sign_flip(totals)
-    return gains, *bootstrap_interval(grouped(alone, groups)), sign_flip(totals)
+    return gains, *bootstrap_interval(grouped(alone, groups), confidence=confidence), sign_flip(totals)
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,8 @@ def verdict_table(reading: Reading, verdicts: Verdicts, *, intervals: bool = Fal
             nothing = kind == "within noise" or (kind == "unknown" and not entry.mark.startswith("*"))
             if entry.mark and not entry.mark.startswith(PREDICTED):
                 used |= set() if nothing else {kind}
-                entry = replace(entry, mark=" " if nothing else GLYPHS[kind])
+                part = entry.mark[1:2] if reading.in_part else ""
+                entry = replace(entry, mark=(" " if nothing else GLYPHS[kind]) + part)
             entries.append(entry)
         rows.append(entries)
     key = ", ".join(f"{glyph} {kind}" for kind, glyph in GLYPHS.items() if kind in used)

@@ -217,7 +217,7 @@ def cell_facts(reading: Reading, s: int, t: int) -> dict[str, str]:
         if isfinite(value):
             facts[name] = probability(value)
     if cell.n:
-        facts["n"] = str(cell.n)
+        facts["n"] = cell.asked_words or str(cell.n)
     if isfinite(cell.unparsed):
         facts["unparsed"] = share(cell.unparsed)
     if len(reading.by_seed[s][t]) > 1:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from traitmap.engine.contract import Engine
 from traitmap.progress import Listener, Progress, silent
 from traitmap.runs.files import disk_trouble
-from traitmap.runs.ledger import CellEntry, Ledger, Selection, read_parts, write_parts
-from traitmap.runs.plan import CellUnit, MergeUnit, missing_groups, trainings
+from traitmap.runs.ledger import CellEntry, Ledger, Parts, Selection, read_parts, write_parts
+from traitmap.runs.plan import CellUnit, MergeUnit, cell_key, missing_groups, trainings
 from traitmap.runs.run_state import (
     Checkpoints,
     Group,
@@ -19,7 +19,7 @@ from traitmap.runs.run_state import (
     open_run,
     other_passes,
 )
-from traitmap.runs.store import RunStore, TrainedAdapter, locked_store, run_folder
+from traitmap.runs.store import RunStore, TrainedAdapter, check_cell, locked_store, run_folder
 from traitmap.runs.texts import write_texts
 from traitmap.runs.units import UnitFailure, answer_and_score, failure_of, merge, train
 from traitmap.study.settings import BASELINE, Study
@@ -120,7 +120,12 @@ def _drive_selection(
         run.find_cell(unit)
     partial = tuple(unit for unit in partial if run.cells[unit].status != "done")
     if partial:
-        _drive(_partial_run(run, selection, partial), engine, listener, (), partial)
+        part = _partial_run(run, selection, partial)
+        if part.plan.cells:
+            try:
+                _drive(part, engine, listener, (), part.plan.cells)
+            finally:
+                _remove_former(run, part)
 
 
 def _merges_of(run: RunState, cells: Sequence[CellUnit], done: set[str]) -> tuple[MergeUnit, ...]:
@@ -234,30 +239,73 @@ def _evaluate(run: RunState, engine: Engine, cells: Sequence[CellUnit], listener
 
 
 def _partial_run(run: RunState, selection: Selection, units: tuple[CellUnit, ...]) -> RunState:
-    """The run as it looks to its partial cells: targets of the selected items, and a list of their own."""
-    targets = {name: run.targets[name].part(items) for name, items in selection.items.items()}
+    """The run as it looks to its partial cells: targets of the selected items, and a list of their own.
+
+    Its plan has those units that do not hold the selected items yet.
+    """
     before = read_parts(run.store)
-    listed = {CellUnit(cell.source, cell.seed, cell.target): cell for cell in before.cells}
-    same_items = {
-        unit: cell
-        for unit, cell in listed.items()
-        if before.items.get(unit.target)
-        == tuple(selection.items.get(unit.target, before.items.get(unit.target, ())))
+    order = dict(before.order)
+    for name, items in selection.items.items():
+        common = min(len(items), len(before.order.get(name, ())))
+        if before.order.get(name, ())[:common] != items[:common] or common < len(items):
+            order[name] = items
+    listed = {
+        CellUnit(cell.source, cell.seed, cell.target): cell
+        for cell in before.cells
+        if order.get(cell.target, ())[: cell.asked] == before.order.get(cell.target, ())[: cell.asked]
     }
-    cells = same_items | {
-        unit: same_items.get(unit) or CellEntry(unit.source, unit.seed, unit.target, None) for unit in units
+    held = {unit for unit in units if unit in listed and _holds(run, before, listed[unit], selection)}
+    todo = tuple(unit for unit in units if unit not in held)
+    targets = {
+        name: run.targets[name].part(sorted(items))
+        for name, items in selection.items.items()
+        if any(unit.target == name for unit in todo)
     }
-    items = {**before.items, **selection.items}
+    blank = {unit: CellEntry(unit.source, unit.seed, unit.target, None) for unit in todo}
+    same = {
+        unit: listed[unit]
+        for unit in todo
+        if unit in listed and listed[unit].asked == len(selection.items[unit.target])
+    }
 
     def record(store: RunStore, ledger: Ledger) -> None:
-        write_parts(store, items, ledger.cells)
+        write_parts(store, Parts(order, ledger.cells, selection.asking or before.asking))
 
-    plan = replace(run.plan, cells=units)
-    part = replace(run, plan=plan, targets={**run.targets, **targets}, cells=cells, record=record)
-    for unit in units:
+    part = replace(
+        run,
+        plan=replace(run.plan, cells=todo),
+        targets={**run.targets, **targets},
+        cells=listed | blank | same,
+        record=record,
+    )
+    for unit in todo:
         part.find_cell(unit)
-    part.write()
+        part.cells[unit] = replace(part.cells[unit], asked=len(selection.items[unit.target]))
+    if todo:
+        part.write()
     return part
+
+
+def _holds(run: RunState, parts: Parts, cell: CellEntry, selection: Selection) -> bool:
+    """Whether a partial cell is done and holds more items than are selected, of the target as it is now."""
+    target = run.targets[cell.target]
+    asked = cell.asked or 0
+    if cell.status != "done" or asked <= len(selection.items[cell.target]) or asked > target.n_items:
+        return False
+    adapter = None if cell.source == BASELINE else run.adapters[cell.source, cell.seed].digest
+    digest = target.part(parts.items_of(cell)).digest
+    key = cell_key(run.head.base, adapter, digest)
+    return cell.key == key and check_cell(run.store, key)
+
+
+def _remove_former(run: RunState, part: RunState) -> None:
+    """Remove the files of partial cells that hold fewer items than those which have taken their places."""
+    cells = (*run.cells.values(), *part.cells.values())
+    needed = {key for cell in cells for key in (cell.key, cell.earlier)}
+    for unit in part.plan.cells:
+        former = run.parts.get(unit)
+        if former is not None and former not in needed and part.cells[unit].status == "done":
+            run.store.cell(former).unlink(missing_ok=True)
 
 
 def row_name(unit: CellUnit) -> str:

@@ -57,7 +57,9 @@ class CellEntry:
     """One cell: (source, seed, target); the base's cells have the source ``__baseline__`` and no seed.
 
     key: name of its file, None until the adapter is there. seconds: of computing it, None where unknown.
-    earlier: name of the file of a cell that is there and holds other items, until this one is.
+    earlier: name of the file of a cell that is there and holds other items, until this one is. asked: of a
+    partial cell, how many of its target's items it holds (``Parts.items_of``). settled: why no more of them
+    are asked, where a rule of the study ended it.
     """
 
     source: str
@@ -68,6 +70,8 @@ class CellEntry:
     reason: str = ""
     seconds: float | None = None
     earlier: str | None = None
+    asked: int | None = None
+    settled: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,7 @@ def write_ledger(store: RunStore, ledger: Ledger) -> None:
     content = {name: value for name, value in vars(ledger).items() if name not in ("adapters", "cells")}
     content["adapters"] = [{**vars(entry), "report": dict(entry.report)} for entry in ledger.adapters]
     content["cells"] = [
-        {name: value for name, value in vars(entry).items() if name != "earlier" or value}
+        {name: value for name, value in vars(entry).items() if name not in _OPTIONAL or value}
         for entry in ledger.cells
     ]
     content["records"] = sorted({*ledger.records, *side_records(store)})
@@ -224,6 +228,7 @@ def read_ledger(store: RunStore) -> Ledger:
     )
 
 
+_OPTIONAL = ("earlier", "asked", "settled")  # of a cell's entry, left out where they say nothing
 _KEY = re.compile(r"[0-9a-f]{32}")  # of an adapter or cell: it becomes a file name
 
 
@@ -268,7 +273,7 @@ def _current(entry: CellEntry, present: bool) -> CellEntry:
     return replace(entry, status="missing", reason=GONE) if entry.status == "done" else entry
 
 
-PARTS_FORMAT = 1
+PARTS_FORMAT = 2
 FILE = "parts.json"
 
 
@@ -276,12 +281,19 @@ FILE = "parts.json"
 class Parts:
     """Partial cells of a run.
 
-    items: target -> the items (indices, in order) that partial cells of it hold, the same for the base and
-    all adapters. cells: what came of each, like the ledger's; a key is that of the partial cell.
+    order: target -> its items (indices) in the order in which they are asked; a partial cell holds the first
+    so many of them, the same for the base and all adapters that hold as many. cells: what came of each, like
+    the ledger's; a key is that of the partial cell. asking: of a run that ends cells early, its rules, looks
+    and what it saved, as JSON data; else empty.
     """
 
-    items: Mapping[str, tuple[int, ...]]
+    order: Mapping[str, tuple[int, ...]]
     cells: tuple[CellEntry, ...]
+    asking: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def items_of(self, cell: CellEntry) -> list[int]:
+        """The items (indices, rising) that a partial cell holds."""
+        return sorted(self.order.get(cell.target, ())[: cell.asked or 0])
 
 
 @dataclass(frozen=True)
@@ -289,12 +301,15 @@ class Selection:
     """What of a plan is to be done.
 
     adapters: (source, seed) to be trained. cells: to be evaluated, the base's among them. items: target ->
-    items to be asked (indices); targets that it lacks are asked whole.
+    items to be asked (indices, in any order that later selections go on with); targets that it lacks are
+    asked whole. A partial cell that holds these items and more is done. asking: kept beside partial cells
+    (``Parts.asking``).
     """
 
     adapters: frozenset[tuple[str, int]]
     cells: tuple[CellUnit, ...]
     items: Mapping[str, tuple[int, ...]]
+    asking: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def read_parts(store: RunStore) -> Parts:
@@ -302,10 +317,13 @@ def read_parts(store: RunStore) -> Parts:
     path = store.folder / FILE
 
     def parse(raw: dict[str, Any]) -> Parts:
-        if raw["format"] != PARTS_FORMAT:
+        if raw["format"] not in (1, PARTS_FORMAT):
             raise RunError(f"{path}: written by another version of traitmap; remove it and run again.")
-        items = {name: tuple(indices) for name, indices in raw["items"].items()}
-        return Parts(items, tuple(CellEntry(**entry) for entry in raw["cells"]))
+        order = {name: tuple(indices) for name, indices in raw["items"].items()}
+        cells = [CellEntry(**entry) for entry in raw["cells"]]
+        if raw["format"] == 1:  # all partial cells of a target held the same items
+            cells = [replace(entry, asked=len(order.get(entry.target, ()))) for entry in cells]
+        return Parts(order, tuple(cells), raw.get("asking", {}))
 
     if not path.is_file():
         return Parts({}, ())
@@ -316,16 +334,13 @@ def read_parts(store: RunStore) -> Parts:
     return replace(parts, cells=tuple(cells))
 
 
-def write_parts(store: RunStore, items: Mapping[str, Sequence[int]], cells: Sequence[CellEntry]) -> None:
-    """Write the list of partial cells atomically. Needs the lock.
-
-    items: target -> indices of the items that its partial cells hold, in order. cells: every partial cell,
-    also those that failed.
-    """
+def write_parts(store: RunStore, parts: Parts) -> None:
+    """Write the list of partial cells atomically, those that failed among them. Needs the lock."""
     content = {
         "format": PARTS_FORMAT,
-        "items": {name: list(indices) for name, indices in items.items()},
-        "cells": [asdict(entry) for entry in cells],
+        "items": {name: list(indices) for name, indices in parts.order.items()},
+        "cells": [asdict(entry) for entry in parts.cells],
+        **({"asking": dict(parts.asking)} if parts.asking else {}),
     }
     write_sealed_json(store.folder / FILE, content)
 

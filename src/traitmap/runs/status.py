@@ -172,7 +172,8 @@ class RunStatus:
     """A run at one moment.
 
     adapters, cells: units by what came of them; a cell is done when all its items are. partial: of the
-    cells that are not done, those that a run on a budget took up, by what came of the items it asked.
+    cells that are not done, those of which only some items were to be asked, by what came of these. settled:
+    of them those that a rule of the study has ended: nothing more is to be asked of them.
     failures: in the order of the study; the cells of an adapter that failed are counted as failed, and the
     adapter alone is listed. bytes: used on the disk. running: the process that is running it now, or None,
     and host: its machine. quarantine: damaged files that were moved out of the way. damaged: files that are
@@ -189,6 +190,7 @@ class RunStatus:
     bytes: int
     running: int | None
     partial: Tally = Tally(0, 0, 0)
+    settled: int = 0
     host: str = ""
     quarantine: tuple[Quarantined, ...] = ()
     damaged: tuple[tuple[str, str], ...] | None = None
@@ -204,8 +206,9 @@ class RunStatus:
 
     @property
     def complete(self) -> bool:
-        """Everything that was asked for is done. A partial cell is none that is done."""
-        return not (self.adapters.failed or self.adapters.missing or self.cells.failed or self.cells.missing)
+        """Everything that was asked for is done. A partial cell is not done, unless it is settled."""
+        open_cells = self.cells.missing - self.settled
+        return not (self.adapters.failed or self.adapters.missing or self.cells.failed or open_cells)
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON data."""
@@ -250,6 +253,7 @@ def run_status(run: RunStore | str | Path, *, verify: bool = False) -> RunStatus
         adapters=_tally(ledger.adapters),
         cells=_tally(ledger.cells),
         partial=_tally(partial),
+        settled=sum(cell.status == "done" and bool(cell.settled) for cell in partial),
         failures=tuple(failures),
         bytes=total,
         running=holder.pid if holder else None,

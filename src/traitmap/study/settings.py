@@ -42,6 +42,7 @@ from traitmap.study.values import (
     Part,
     Pattern,
     Positive,
+    Precision,
     Quantile,
     Rank,
     Rate,
@@ -418,6 +419,8 @@ class Target(Settings):
     num_fewshot: examples in the prompt; without it as many as the task says. For rows of data they come from
         those that the source learns, without a source from the target's own other rows.
     limit: ask at most this many items (``limit_takes`` says which); without it the study's ``limit``.
+    precision: as in the study, for this target only.
+    decide: as in the study, for this target only.
     metric: which of the task's own metrics stands in the matrix; without it the task's first. For rows of
         data: ``acc``, ``acc_norm``, ``acc_bytes``, ``acc_mutual_info`` or ``exact_match`` among choices;
         ``exact_match``, ``f1``, ``precision``, ``recall``, ``rouge``, ``bleu``, ``chrf``, ``ter`` or
@@ -452,6 +455,8 @@ class Target(Settings):
     held_out: Part | None = None
     num_fewshot: Shots | None = None
     limit: Count | None = None
+    precision: Precision | None = None
+    decide: Literal["sign", "best", "all"] | None = None
     metric: Text | None = None
     higher_is_better: bool | None = None
     filter: Text | None = None
@@ -483,7 +488,14 @@ class Study(Settings):
     limit_takes: which items a ``limit`` of targets leaves: ``sample``, drawn at random with ``sample_seed``,
         or ``first``, those at the beginning of the data, as lm-eval's own ``--limit`` has it. Data that are
         sorted by class need a sample.
-    sample_seed: seed of drawing examples of sources and items of targets with a ``limit``, and of variations.
+    sample_seed: seed of drawing examples of sources and items of targets with a ``limit``, and of variations;
+        and of the order of items where cells may end early.
+    precision: a cell ends early once half the width of its gain's interval is at most this: points of shares
+        of right answers, of other metrics their own unit. Its interval holds at every look
+        (docs/ask-less.md).
+    decide: a cell ends early once its ``sign`` is clear, or, with ``best``, once it cannot be the best source
+        of its target any more, or no other can. With ``precision`` too, what comes first ends it. ``all``
+        asks all items, whatever the study says of other targets.
     include_path: folders with further lm-eval task files.
     data: a folder with copies of hub datasets and of the base, ``org__name/`` each, used in place of the hub.
     allow_code: whether code may run that comes with the study: Python functions that its own task files name
@@ -509,6 +521,8 @@ class Study(Settings):
     limit: Count | None = None
     limit_takes: Literal["sample", "first"] = "sample"
     sample_seed: Seed = 0
+    precision: Precision | None = None
+    decide: Literal["sign", "best", "all"] | None = None
     include_path: tuple[Text, ...] = ()
     data: Text | None = None
     allow_code: bool = False
