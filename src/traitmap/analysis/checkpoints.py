@@ -139,6 +139,8 @@ class Choice:
             return f"{clean(self.source)}: no step can be named ({self.reason}){harm}"
         mean = self.means[self.rows.index(self.kept)]
         text = f"keep {clean(self.kept)}: {self.reason}, {estimate(mean)} points over all steps at a time"
+        if mean.high < 0:
+            text = f"no step gains; the least is lost at {clean(self.kept)}, {estimate(mean)} points"
         end = self.rows[-1]
         if self.kept == end:
             text += "; it is the end"
@@ -327,8 +329,9 @@ def _course(matrix: TransferMatrix, source: str, steps: Mapping[str, int], view:
     level = _level(K)
     losses = {at: table.contrast({at: 1.0, K - 1: -1.0}) for at in range(K - 1)}
     peak = max(losses, key=lambda at: losses[at].value)
-    compared = [*losses.values(), end]
-    ps = [each.p for each in compared if isfinite(each.p)]
+    # what is asked is a loss since an earlier step, and the end against the base; a rise is neither
+    asked = [1.0 if loss.value <= 0 else loss.p for loss in losses.values()]
+    ps = [p for p in (*asked, end.p) if isfinite(p)]
     pairs = {
         (a, b): table.contrast({a: 1.0, b: -1.0}).interval(confidence=_level(K * (K - 1) // 2))
         for a, b in combinations(range(K), 2)
