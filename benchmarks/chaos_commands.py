@@ -15,7 +15,8 @@ command that keeps its progress (``run``) only what is finished counts. Then the
 files must be as the undisturbed command leaves them. Seconds, process numbers and temporary files are left
 out of the comparison.
 
-Prints Markdown; ends with 1 where a kill left anything else. FOLDER is removed.
+A results file that is there already is completed. Prints Markdown; ends with 1 where a kill left anything
+else. FOLDER is removed.
 """
 
 from __future__ import annotations
@@ -197,7 +198,7 @@ def commands(study: Study, data: tuple[Any, Any]) -> list[Command]:
         _typed("export", run_, "--format", "model-card", "--output", new, **cards),
         _typed("export", "tasks.yaml", "--format", "lm-eval-task", "--output", new, **cards),
         _typed("atlas", "add", new, run_),
-        _typed("forecast", "study.yaml", "--earlier", "forecast.json", "--csv", new),
+        _typed("forecast", "study.yaml", "--from", "forecast.json", "--csv", new),
         _typed("matrix", run_, "--csv", f"{new}.csv"),
         _typed("matrix", run_, "--parquet", f"{new}.parquet"),
         _typed("query", run_, "select * from cells", "--parquet", f"{new}.parquet"),
@@ -221,7 +222,9 @@ def _typed(*words: str, progress: bool = False) -> Command:
 
 
 # Commands that only print. ``view`` writes as ``report`` does, ``mix --probe`` as ``run``.
-READ_ONLY = frozenset({"check", "status", "traits", "explain", "recommend", "view", "packs", "mix"})
+READ_ONLY = frozenset(
+    {"check", "status", "traits", "explain", "recommend", "view", "packs", "mix", "checkpoints"}
+)
 _WRITTEN = ("Write", "Where to write", "Folder for", "A new", "A file", "A .svg", "Put")  # how help says it
 # What is written and not killed, and why.
 DRIVERS = 10  # kills of the real engine's driver
@@ -430,12 +433,15 @@ def chaos(asked: argparse.Namespace) -> int:
     kills: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     asked.output = asked.output and asked.output.resolve()
+    if asked.output and asked.output.is_file():  # of a run that was stopped: what it holds is not done again
+        results = json.loads(asked.output.read_text(encoding="utf-8"))["results"]
+    done = {row["command"] for row in results}
     try:
         _load_all()
         study, data = _prepared(folder / "made")
         gc.freeze()
         for command in commands(study, data):
-            if not asked.only or command.name.split()[0] in asked.only:
+            if command.name not in done and (not asked.only or command.name.split()[0] in asked.only):
                 draws = np.random.default_rng([asked.seed, *command.name.encode()])
                 results.append(asdict(_killed(command, folder, asked.kills, draws)))
                 print(table(results[-1:]).splitlines()[-1], flush=True)
@@ -464,7 +470,9 @@ def not_killed(known: Sequence[Command]) -> list[str]:
             info = next(iter(getattr(annotation, "__metadata__", ())), None)
             if not isinstance(info, OptionInfo) or not str(info.help).startswith(_WRITTEN):
                 continue
-            named = [word for word in info.param_decls or () if word.startswith("--")]
+            # typer takes the first name of an annotated option for its default
+            names = (str(info.default), *(info.param_decls or ()))
+            named = [word for word in names if word.startswith("--")]
             option = next(iter(named), f"--{parameter.rstrip('_').replace('_', '-')}")
             if "Path" in str(annotation) and (name, option) not in typed_words:
                 missing.append(f"{name} {option}")

@@ -5,7 +5,7 @@
 TARGET is one of those in tests/fuzz/fuzz_targets.py: study, matrix (tables of scores in every form),
 adapters, endpoint (answers of servers), imports (all results of harnesses) or one importer, such as
 imports/lm-eval. Each execution turns bytes into damaged files and reads them; a result and an error of
-traitmap's own tree are legal. Anything else is a fault, as is an execution of more than ten seconds: it is
+traitmap's own tree are legal. Anything else is a fault, as is one of more than ten CPU seconds: it is
 told once per place in the code, and its files are kept under tests/fuzz/seeds/TARGET/, which `make test`
 reads again from then on. Prints executions, faults and coverage (edges of the package's own code). Exit
 code 1 with any fault.
@@ -31,7 +31,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SEEDS = ROOT / "tests" / "fuzz" / "seeds"
-SLOW = 10.0  # seconds of one execution
+SLOW = 10.0  # CPU seconds of one execution
 LONGEST = 1500  # bytes that drive one execution
 READ_BY = {  # modules whose code counts for the coverage of a target
     "study": ("study.load",),
@@ -63,12 +63,12 @@ class Fuzzing:
     def __call__(self, data: bytes) -> None:
         folder = self.place / "files"
         folder.mkdir()
-        begun = time.monotonic()
+        begun = time.process_time()  # of this machine, not of its other work
         try:
             self.target.run(data, folder)
         except BaseException as error:
             self._fault(_where(error), error, folder)
-        took = time.monotonic() - begun
+        took = time.process_time() - begun
         if took > SLOW:
             self._fault("slow", TimeoutError(f"{took:.0f} seconds"), folder)
         self.executions, self.slowest = self.executions + 1, max(self.slowest, took)

@@ -120,7 +120,8 @@ def parameters(callback: Callable[..., Any]) -> list[Parameter]:
             if isinstance(info, typer.models.ParameterInfo)
         )
         argument = isinstance(about, typer.models.ArgumentInfo)
-        declared = [word for word in about.param_decls or () if word.startswith("--")]
+        names = (str(about.default), *(about.param_decls or ()))  # typer takes the first one for a default
+        declared = [word for word in names if word.startswith("--")]
         option = "" if argument else (declared or [f"--{name.rstrip('_').replace('_', '-')}"])[0]
         required = parameter.default is inspect.Parameter.empty
         found.append(Parameter(name, option, "Path" in str(annotation), required, str(about.metavar)))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -509,6 +511,16 @@ def test_few_packed_bytes_that_hold_very_many_cells_are_refused(tmp_path: Path) 
     file = tmp_path / "bomb.csv.gz"
     file.write_bytes(gzip.compress(b"a,b\n" + b"\n" * 25_000_000, 1))
     with pytest.raises(MatrixError, match=r"about 25,000,002 cells, so hardly a matrix"):
+        read_matrix(file)
+
+
+def test_few_bytes_of_parquet_that_hold_very_many_cells_are_refused_unread(tmp_path: Path) -> None:
+    """Run-length encoding holds 30 million cells in 200 kB; understood they take gigabytes."""
+    file = tmp_path / "bomb.parquet"
+    zeros = pa.array(np.zeros(15_000_000, dtype=np.int8))
+    pq.write_table(pa.table({"source": zeros, "a": zeros}), file, compression="zstd")
+    assert file.stat().st_size < 1_000_000
+    with pytest.raises(MatrixError, match=r"about 30,000,000 cells, so hardly a matrix"):
         read_matrix(file)
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import results
 
+from traitmap.api.atlas import atlas_add
 from traitmap.api.exchange import import_results
 from traitmap.api.report import write_report
-from traitmap.errors import RunError, StudyError, TraitmapError, UserError
+from traitmap.errors import MatrixError, RunError, StudyError, TraitmapError, UserError
+from traitmap.exports.atlas import read_atlas_entry
 from traitmap.runs.files import read_sealed_json, write_sealed_json
 from traitmap.runs.ledger import read_ledger
 from traitmap.runs.store import open_store
@@ -151,3 +153,22 @@ def test_a_link_of_a_run_leads_no_report_out_of_it(run: Path, tmp_path: Path) ->
         write_report(run, fast=True)
     assert mine.read_text() == "mine"
     (run / "report.html").unlink()
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["a file of mine", "nothing yet"])
+def test_a_link_of_an_atlas_is_not_written_through(run: Path, tmp_path: Path, there: bool) -> None:
+    """Who made the atlas may have put a link where the next matrix of this name goes."""
+    mine, atlas = tmp_path / "mine.json", tmp_path / "atlas"
+    atlas.mkdir()
+    if there:
+        mine.write_text("mine")
+    (atlas / f"{run.name}.atlas.json").symlink_to(mine)
+    with pytest.raises(RunError, match=r"is a link to .*mine\.json, outside of its folder"):
+        atlas_add(atlas, run)
+    assert mine.exists() == there
+    assert not there or mine.read_text() == "mine"
+    (atlas / f"{run.name}.atlas.json").unlink()
+    assert atlas_add(atlas, run).is_file()
+    (atlas / f"{run.name}.atlas.json").write_text("[" * 100_000)
+    with pytest.raises(MatrixError, match=r"atlas\.json cannot be read as a file of an atlas"):
+        read_atlas_entry(atlas / f"{run.name}.atlas.json")

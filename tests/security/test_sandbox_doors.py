@@ -92,6 +92,7 @@ MODES = {
     ),
     "an ordinary user": ORDINARY,
     "an ordinary user, umask 077": (*ORDINARY, "sh", "-c", 'umask 077; exec "$@"', "sh"),
+    "as the tests, umask 077": ("sh", "-c", 'umask 077; exec "$@"', "sh"),
     "root of a user namespace alone": ("unshare", "-U", "-r"),
 }
 

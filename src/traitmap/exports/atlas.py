@@ -20,7 +20,7 @@ from traitmap.analysis.recommendation.prior import WIDTH, Profile
 from traitmap.errors import MatrixError
 from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.record import Array, TransferMatrix
-from traitmap.runs.files import write_output
+from traitmap.runs.files import own_file, write_output
 from traitmap.study.paths import digest
 
 SUFFIX = ".atlas.json"
@@ -79,11 +79,12 @@ def write_atlas_entry(
     """Write a matrix (S x T) as one file of an atlas; returns its path.
 
     place: a file ``NAME.atlas.json``, or a folder that gets ``NAME.atlas.json``. The same content again is
-    left as it is; MatrixError where another one has that name, or predicted cells are among the values.
+    left as it is; MatrixError where another one has that name, or predicted cells are among the values,
+    RunError where a link out of the folder has it.
     """
     place = Path(place)
     if not place.name.endswith(SUFFIX):
-        place = place / f"{_NAME.sub('-', name).strip('-.') or 'matrix'}{SUFFIX}"
+        place = own_file(place, f"{_NAME.sub('-', name).strip('-.') or 'matrix'}{SUFFIX}")
     if matrix.predicted.any():
         raise MatrixError(f"{name} holds predicted cells; an atlas holds what was measured")
     content = {
@@ -116,7 +117,7 @@ def read_atlas_entry(path: str | Path) -> AtlasEntry:
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MatrixError(f"{path} cannot be read as a file of an atlas: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise MatrixError(

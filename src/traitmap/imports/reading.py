@@ -69,7 +69,7 @@ _COMPUTING = frozenset(
         "tp_size",
     ]
 )
-_LARGEST = 1 << 31  # bytes of a Parquet file in memory
+_LARGEST, _MOST_CELLS = 1 << 31, 20_000_000  # bytes and cells of a Parquet file in memory
 _DEEPEST = 100  # lists and objects inside one another; harnesses write about ten
 
 
@@ -161,8 +161,9 @@ def parquet_rows(path: Path) -> list[dict[str, Any]]:
             refuse_pointer(stream.read(200).decode("utf-8", "replace"), path)
         file = pq.ParquetFile(path)
         size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
-        if max(size, file.metadata.num_rows) > _LARGEST:
-            raise MatrixError(f"{path}: holds more than {_LARGEST:,} bytes; check the path")
+        cells = file.metadata.num_rows * file.metadata.num_columns  # few bytes may hold many
+        if size > _LARGEST or cells > _MOST_CELLS:
+            raise MatrixError(f"{path}: holds {cells:,} cells of {size:,} bytes; check the path")
         rows: list[dict[str, Any]] = file.read().replace_schema_metadata(None).to_pylist()
     except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
         raise MatrixError(f"{path}: cannot be read as Parquet ({error}); copy it again") from None

@@ -521,9 +521,9 @@ def _load_parquet(path: Path) -> CellTable:
         file = pq.ParquetFile(path)
         size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
         _refuse_width(path, file.metadata.num_columns)
-        cells = file.metadata.num_rows * file.metadata.num_columns
-        if max(size, cells) > _LARGEST:
-            raise MatrixError(f"{path} holds {cells:,} cells, so hardly a matrix; check the path")
+        _refuse_cells(path, file.metadata.num_rows * file.metadata.num_columns)
+        if size > _LARGEST:
+            raise MatrixError(f"{path} unpacks to {size:,} bytes, so hardly a matrix; check the path")
         stored = file.read()
         # pandas' own metadata may name an index; anything may stand in it, so it is read, not obeyed
         places = _places(stored.schema.metadata or {}, stored.column_names)

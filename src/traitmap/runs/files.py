@@ -82,6 +82,19 @@ def write_output(path: str | Path, content: str | bytes) -> Path:
     return Path(path)
 
 
+def own_file(folder: Path, name: str) -> Path:
+    """The place of a file that a command writes into a folder by itself, which somebody else may have made.
+
+    RunError where a link stands there that leads out of the folder: what it points to is nobody's to replace.
+    """
+    place = folder / name
+    if place.is_symlink() and not place.resolve().is_relative_to(folder.resolve()):
+        raise RunError(
+            f"{place} is a link to {place.resolve()}, outside of its folder; remove it, or name another file"
+        )
+    return place
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A new folder under a temporary name beside it, which gets its own at the end: all of it or nothing.
