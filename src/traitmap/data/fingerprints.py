@@ -125,6 +125,31 @@ def fingerprints(updates: Mapping[str, Update]) -> Fingerprints:
     )
 
 
+def sign_conflicts(updates: Mapping[str, Update], *, rows: int = 128, seed: int = 0) -> Array:
+    """(N, N) how much of two updates of one base has opposite signs: 0 all alike, 1 all opposite.
+
+    Entries dW of both are weighted by the product of their sizes; half is what unrelated updates have. Of
+    each module at most so many output rows are looked at, drawn with the seed, so that none is formed whole.
+    DataError where modules differ in size.
+    """
+    names = tuple(updates)
+    together, opposite = np.zeros((len(names), len(names))), np.zeros((len(names), len(names)))
+    generator = np.random.default_rng(seed)
+    for module in sorted({module for update in updates.values() for module in update}):
+        having = [at for at, name in enumerate(names) if module in updates[name]]
+        factors = [updates[names[at]][module] for at in having]
+        if len({(a.shape[1], b.shape[0]) for a, b in factors}) > 1:
+            raise DataError(f"adapters have {module} in different sizes: they are not of one base")
+        size = factors[0][1].shape[0]
+        drawn = generator.permutation(size)[:rows]
+        flat = np.array([(b[drawn] @ a).ravel() for a, b in factors])
+        inner, sizes = flat @ flat.T, np.abs(flat) @ np.abs(flat).T
+        scale = size / len(drawn)
+        together[np.ix_(having, having)] += scale * sizes
+        opposite[np.ix_(having, having)] += scale * (sizes - inner) / 2
+    return np.where(together > 0, opposite / np.where(together > 0, together, 1.0), np.nan)
+
+
 def read_fingerprints(folder: str | Path) -> Fingerprints:
     """Compare the LoRA adapters in the folders of a folder, each named after its source."""
     places = sorted(place for place in Path(folder).glob("*") if (place / CONFIG).is_file())

@@ -207,13 +207,13 @@ def in_errors(values: Array) -> float:
     )
 
 
-def simplest(scores: Mapping[str, Array], units: NDArray[np.int64]) -> str:
+def simplest(scores: Mapping[str, Array], units: NDArray[np.int64], leave: float = LEAVE) -> str:
     """The model to use: the first that is not worse than the best by more than a standard error.
 
     scores: (T,) of each model on held-out targets, from the simplest model, popularity, to the least simple;
     units: (T,) numbers of what targets are held out with. The error is that of the mean paired difference
     over units (the one-standard-error rule: Breiman et al., Classification and Regression Trees, 1984).
-    Popularity is only left where the best model is ``LEAVE`` standard errors better and the one chosen beats
+    The simplest is left only where the best model is ``leave`` standard errors better and that chosen beats
     chance, which scores 0, by as many as 95 % of noise does not reach: the best of several would else often
     be one that noise favours.
     """
@@ -223,7 +223,7 @@ def simplest(scores: Mapping[str, Array], units: NDArray[np.int64]) -> str:
         name: float(np.nanmean(of)) if np.isfinite(of).any() else -np.inf for name, of in means.items()
     }
     best = max(average, key=lambda name: round(average[name], 9))
-    if best == first or not others or not in_errors(means[best] - means[first]) > LEAVE:
+    if best == first or not others or not in_errors(means[best] - means[first]) > leave:
         return first
     chosen = next(name for name in others if name == best or in_errors(means[best] - means[name]) <= 1)
     return chosen if in_errors(means[chosen]) > z_value(0.9) else first

@@ -1,0 +1,336 @@
+"""Combinations of sources: predicted beside measured, what a proposal loses, and whether it does harm.
+
+    python benchmarks/combine.py --make FOLDER [--study FILE]     a study with mixtures and merges, and the
+    command python benchmarks/combine.py RUN [--output FILE]              on a run that has been measured
+    python benchmarks/combine.py --simulated 200                  on tables of known truth
+
+The study is that of the package (or --study), with 10 mixtures of two sources and 2 of three, and 30 merges:
+18 pairs and 3 triples by the weighted sum of the updates (cat), 3 pairs at .7 and .3, and 6 pairs by ties.
+Adapters of a run that is there are kept, so that merges cost their evaluation alone.
+
+On a run every combination is predicted from those that share no two of its parents, model and intervals
+chosen without it. Choices are among all measured rows, for every target and for sets of two and three: a
+combination counts as it was predicted, a single source as it was measured. Harm is looked for on other items
+than the proposal was made on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations as subsets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from record import conditions, save
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from planted_combinations import planted_combinations
+from traitmap.analysis.combination import CombinationTable, Fit, fit, read_combinations
+from traitmap.analysis.interference import row_contrast
+from traitmap.analysis.mixing import MARGIN, propose
+from traitmap.api.mix import fitted_combinations
+from traitmap.api.subject import read_matrix
+from traitmap.matrix.record import Array, TransferMatrix
+
+HERE = Path(__file__).parents[1]
+SETS = 200  # of targets, beside each alone
+FEWEST = 10  # combinations of a way that choices are made among
+SPLITS = 4  # of the items into halves
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    arguments.add_argument("run", nargs="?", type=Path)
+    arguments.add_argument("--make", type=Path)
+    arguments.add_argument("--study", type=Path, default=HERE / "src/traitmap/mini/study.yaml")
+    arguments.add_argument("--simulated", type=int, default=0)
+    arguments.add_argument("--output", type=Path)
+    given = arguments.parse_args()
+    if given.make:
+        path = make_study(given.study, given.make)
+        print(f"traitmap run {path}")
+        return
+    result: dict[str, Any] = {}
+    if given.run:
+        result["measured"] = measured(given.run)
+    if given.simulated:
+        result["simulated"] = simulated(given.simulated)
+    for part, tables in result.items():
+        print(part)
+        for name, values in tables.items():
+            print(f"  {name}: {values}")
+    if given.output:
+        save(given.output, {"conditions": conditions(), **result})
+
+
+def make_study(path: Path, folder: Path) -> Path:
+    """The study with combinations of its sources that are trained on data of their own."""
+    study = yaml.safe_load(path.read_text())
+    names = [
+        one["name"] for one in study["sources"] if not {"from", "concat", "merge", "adapter"} & one.keys()
+    ]
+    rng = np.random.default_rng(0)
+    pairs, triples = (list(subsets(names, count)) for count in (2, 3))
+    pairs, triples = ([of[at] for at in rng.permutation(len(of))] for of in (pairs, triples))
+    for parents in (*pairs[:10], *triples[:2]):
+        study["sources"].append(
+            {"name": f"mix_{len(study['sources'])}", "concat": dict.fromkeys(parents, 1.0)}
+        )
+    for parents, method, weights in (
+        *((parents, "cat", None) for parents in (*pairs[:18], *triples[:3])),
+        *((parents, "cat", [0.7, 0.3]) for parents in pairs[18:21]),
+        *((parents, "ties", None) for parents in pairs[:6]),
+    ):
+        entry = {"name": f"{method}_{len(study['sources'])}", "merge": list(parents), "method": method}
+        study["sources"].append(entry | ({"weights": weights} if weights else {}))
+    folder.mkdir(parents=True, exist_ok=True)
+    study |= {"name": "combine", "output": str(folder / "runs")}
+    target = folder / "study.yaml"
+    target.write_text(yaml.safe_dump(study, sort_keys=False))
+    return target
+
+
+# A run.
+
+
+def measured(place: Path) -> dict[str, Any]:
+    """Everything that the notes tell of a run."""
+    matrix = read_matrix(place)
+    whole, _ = fitted_combinations(place, matrix)
+    fits = held_out_fits(whole.table)
+    result: dict[str, Any] = {"combinations": _counts(whole.table), "chosen on all": whole.chosen}
+    for way in ("all", *dict.fromkeys(c.way for c in whole.table.combinations)):
+        rows = [at for at, c in enumerate(whole.table.combinations) if way in ("all", c.way)]
+        result[f"predicted, {way}"] = accuracy(whole.table, fits, rows)
+    result["models, held out"] = {
+        f"{one.kind}: {one.name}": f"rmse {one.rmse:.2f}, r {one.r:.2f}{' (chosen)' if one.chosen else ''}"
+        for one in whole.scores
+    }
+    for way in ("all", *dict.fromkeys(c.way for c in whole.table.combinations)):
+        rows = [at for at, c in enumerate(whole.table.combinations) if way in ("all", c.way)]
+        if len(rows) >= FEWEST:
+            result[f"points lost by choices, {way}"] = choices(
+                _only(whole.table, rows), [fits[at] for at in rows]
+            )
+    result["no harm on other items"] = harm(matrix, whole.table)
+    return result
+
+
+def _counts(table: CombinationTable) -> dict[str, int]:
+    ways = [c.way for c in table.combinations]
+    return {way: ways.count(way) for way in dict.fromkeys(ways)}
+
+
+def held_out_fits(table: CombinationTable) -> list[Fit]:
+    """For every combination, what is learnt from those that share no two of its parents."""
+    fits = []
+    for combination in table.combinations:
+        rows = [at for at, other in enumerate(table.combinations) if not combination.pairs & other.pairs]
+        fits.append(fit(_only(table, rows)))
+    return fits
+
+
+def _only(table: CombinationTable, rows: Sequence[int]) -> CombinationTable:
+    """The table with some of its combinations."""
+    return replace(
+        table,
+        combinations=tuple(table.combinations[at] for at in rows),
+        **{
+            name: getattr(table, name)[list(rows)]
+            for name in ("measured", "measured_counted", "measured_noise")
+        },
+    )
+
+
+def accuracy(table: CombinationTable, fits: Sequence[Fit], rows: Sequence[int]) -> dict[str, Any]:
+    """RMSE, r and coverage of 90 % intervals, beside baselines; coverage with its error over combinations."""
+    shown: dict[str, Any] = {"combinations": len(rows), "cells": len(rows) * len(table.targets)}
+    guesses: dict[str, Array] = {"model": np.full((len(rows), len(table.targets)), np.nan)}
+    for name in ("mean of parents", "best parent", "zero"):
+        guesses[name] = guesses["model"].copy()
+    inside = np.full((len(rows), len(table.targets)), np.nan)
+    for place, at in enumerate(rows):
+        combination = table.combinations[at]
+        values, deviation = fits[at].predict([combination])
+        half = fits[at].half(combination.way) * deviation[0]
+        guesses["model"][place] = values[0]
+        parents = table.gains[[table.place(name) for name in combination.parents]]
+        guesses["mean of parents"][place] = (
+            np.asarray(combination.weights) / sum(combination.weights) @ parents
+        )
+        guesses["best parent"][place] = parents.max(axis=0)
+        guesses["zero"][place] = 0.0
+        if np.isfinite(half).all():
+            inside[place] = np.abs(table.measured[at] - values[0]) <= half
+    truth = table.measured[list(rows)]
+    for name, guess in guesses.items():
+        errors = truth - guess
+        r = np.corrcoef(guess.ravel(), truth.ravel())[0, 1] if np.ptp(guess) > 0 else float("nan")
+        shown[name] = f"rmse {np.sqrt(np.nanmean(errors**2)):.2f}, r {r:.3f}"
+    with_interval = inside[np.isfinite(inside).all(axis=1)].mean(axis=1)
+    if len(with_interval) > 1:
+        error = with_interval.std(ddof=1) / np.sqrt(len(with_interval))
+        shown["coverage of 90 %"] = f"{100 * with_interval.mean():.1f} +- {100 * error:.1f} %"
+    models = [fits[at].chosen.get(table.combinations[at].kind, "mean") for at in rows]
+    shown["models"] = {name: models.count(name) for name in dict.fromkeys(models)}
+    return shown
+
+
+def choices(table: CombinationTable, fits: Sequence[Fit]) -> dict[str, Any]:
+    """Points that a choice loses to the best measured row, over targets and sets of them."""
+    predicted = np.array([of.predict([c])[0][0] for of, c in zip(fits, table.combinations, strict=True)])
+    pool = np.vstack([table.gains, table.measured])
+    seen = np.vstack([table.gains, predicted])
+    rng = np.random.default_rng(0)
+    count = len(table.targets)
+    sets = [(t,) for t in range(count)]
+    sets += [tuple(rng.permutation(count)[: 2 + at % 2].tolist()) for at in range(SETS)]
+    losses: dict[str, dict[int, list[float]]] = {
+        name: {}
+        for name in ("choice", "choice among combinations", "best single source", "mean of parents", "random")
+    }
+    mean = np.array(
+        [
+            np.asarray(c.weights) / sum(c.weights) @ table.gains[[table.place(n) for n in c.parents]]
+            for c in table.combinations
+        ]
+    )
+    singles = len(table.gains)
+    for of in sets:
+        truth, guess = pool[:, of].mean(axis=1), seen[:, of].mean(axis=1)
+        combos, best = truth[singles:].max(), truth.max()
+        for name, lost in (
+            ("choice", best - truth[guess.argmax()]),
+            ("choice among combinations", combos - truth[singles + guess[singles:].argmax()]),
+            ("best single source", best - truth[:singles].max()),
+            ("mean of parents", combos - truth[singles + mean[:, of].mean(axis=1).argmax()]),
+            ("random", combos - truth[singles:].mean()),
+        ):
+            losses[name].setdefault(len(of), []).append(float(lost))
+    return {
+        name: {
+            f"{size} target{'s' if size > 1 else ''}": f"{np.mean(lost):.2f}"
+            for size, lost in by_size.items()
+        }
+        for name, by_size in losses.items()
+    }
+
+
+def harm(matrix: TransferMatrix, table: CombinationTable) -> dict[str, Any]:
+    """How often what was called safe on half of the items is so on the other half."""
+    safe = kept = surely = asked = 0
+    for split in range(SPLITS):
+        halves = [half_of(matrix, split, part) for part in (0, 1)]
+        seen, other = (read_combinations(half, weights=table.weights) for half in halves)
+        fits = held_out_fits(seen)
+        rng = np.random.default_rng(split)
+        for at, combination in enumerate(seen.combinations):
+            names = [seen.targets[t] for t in rng.permutation(len(seen.targets))]
+            told = propose(fits[at], names[:2], keep=names[2:4], only=[combination], probes=0)
+            asked += 1
+            if not told.proposals or told.proposals[0].safe != "yes":
+                continue
+            safe += 1
+            columns = [seen.targets.index(name) for name in names[2:4]]
+            gains, noise = other.measured[at, columns], np.sqrt(other.measured_noise[at, columns])
+            kept += bool((gains > -MARGIN).all())
+            surely += bool((gains + 1.645 * noise > -MARGIN).all())
+    return {
+        "asked": asked,
+        "called safe": safe,
+        "kept": f"{kept} of {safe}",
+        "not beyond noise of the other half": f"{surely} of {safe}",
+    }
+
+
+def half_of(matrix: TransferMatrix, split: int, part: int) -> TransferMatrix:
+    """The matrix by half of each target's items."""
+    scores: dict[str, Array] = {}
+    values, baseline = matrix.values.copy(), matrix.baseline.copy()
+    for t, target in enumerate(matrix.targets):
+        items = matrix.item_scores[target].shape[-1]
+        places = np.random.default_rng([split, t]).permutation(items)[part::2]
+        scores[target] = matrix.item_scores[target][..., np.sort(places)]
+        means = np.nanmean(scores[target], axis=(1, 2))
+        values[:, t], baseline[t] = means[1:], means[0]
+    return replace(
+        matrix, values=values, baseline=baseline, cells=(), base_cells=(), item_scores=scores, item_groups={}
+    )
+
+
+# Tables of known truth.
+
+WORLDS: Mapping[str, dict[str, Any]] = {
+    "no effect at all, 4 measured": {"size": 0, "stray": 0, "pairs": 4},
+    "no effect at all, 12 measured": {"size": 0, "stray": 0, "pairs": 12},
+    "single sources alike, combinations stray, 24": {"size": 0, "stray": 3, "pairs": 24},
+    "gains, 6 measured": {"pairs": 6},
+    "gains, 12 measured": {"pairs": 12},
+    "gains, 24 measured": {"pairs": 24, "sources": 10},
+    "near the better parent, 6 measured": {"pairs": 6, "lead": 0.6},
+    "near the better parent, 24 measured": {"pairs": 24, "lead": 0.6, "sources": 10},
+}
+
+
+def simulated(tables: int) -> dict[str, Any]:
+    """Coverage, false claims to beat the best single source, and harm, in each world."""
+    result = {}
+    for name, world in WORLDS.items():
+        covered, claims, wrong, safe, kept = [], 0, 0, 0, 0
+        for seed in range(tables):
+            planted = planted_combinations(seed=seed, **world)
+            table = read_combinations(planted.matrix)
+            order = np.random.default_rng(seed).permutation(len(table.targets))
+            names = [table.targets[t] for t in order]
+            columns, keep = order[:2], order[2:4]
+
+            def contrast(first: str, second: str, on: Sequence[str], planted: Any = planted) -> Any:
+                rows = {first: 1.0, second: -1.0}
+                return row_contrast(planted.matrix, rows, dict.fromkeys(on, 1 / len(on)))
+
+            mix = propose(fit(table), names[:2], keep=names[2:4], contrast=contrast, probes=0)
+            known = {c.name for c in table.combinations}
+
+            def truth(combination: Any, planted: Any = planted, known: Any = known) -> Array:
+                name = combination.name
+                return planted.truth[name] if name in known else planted.true_gain(combination)
+
+            able = [s for s in table.singles if (planted.truth[s][keep] > -MARGIN).all()]
+            best = max((float(planted.truth[s][columns].mean()) for s in able), default=-np.inf)
+            if mix.pick is not None:
+                claims += 1
+                wrong += float(truth(mix.pick.combination)[columns].mean()) <= best
+            if mix.proposals[0].safe == "yes":
+                safe += 1
+                kept += bool((truth(mix.proposals[0].combination)[keep] > -MARGIN).all())
+            covered.append(_coverage(world, seed))
+        known_cover = [one for one in covered if one is not None]
+        result[name] = {
+            "coverage of 90 %": f"{100 * np.mean(known_cover):.1f} %" if known_cover else "no interval",
+            "claims": f"{claims} of {tables}, {wrong} wrong ({100 * wrong / tables:.1f} % of tables)",
+            "no harm": f"{safe} first proposals called safe, {kept} are",
+        }
+    return result
+
+
+def _coverage(world: Mapping[str, Any], seed: int) -> float | None:
+    """Share of cells of pairs that were hidden, measured on the same items, within their intervals."""
+    count = world.get("sources", 8)
+    whole = planted_combinations(seed=seed, **{**world, "pairs": count * (count - 1) // 2})
+    table = read_combinations(whole.matrix)
+    fitted = fit(_only(table, range(world["pairs"])))
+    if not fitted.widths:
+        return None
+    rest = list(range(world["pairs"], len(table.combinations)))
+    values, deviation = fitted.predict([table.combinations[at] for at in rest])
+    half = fitted.half(table.combinations[0].way) * deviation
+    return float((np.abs(table.measured[rest] - values) <= half).mean())
+
+
+if __name__ == "__main__":
+    main()
