@@ -36,6 +36,24 @@ def test_resampled_items_spread_as_the_binomial_says():
     np.testing.assert_allclose(spread, np.sqrt(means * (1 - means) / 400), rtol=0.1)
 
 
+def test_a_cell_that_was_asked_a_part_moves_by_its_own_items():
+    """Its value is the base's plus the gain on its own items, and so are its deviations."""
+    draw = np.random.default_rng(4)
+    scores = (draw.random((4, 1, 400)) < 0.5).astype(float)
+    whole = item_deviations([scores], 4000, np.random.default_rng(0))[:, :, 0]
+    asked = scores.copy()
+    asked[2, :, 100:] = np.nan
+    moved = item_deviations([asked], 4000, np.random.default_rng(0))[:, :, 0]
+    assert np.array_equal(moved[:, [0, 1, 3]], whole[:, [0, 1, 3]])
+    gain = scores[2, 0, :100] - scores[0, 0, :100]
+    assert (moved[:, 2] - moved[:, 0]).std() == pytest.approx(gain.std() / 10, rel=0.05)
+    assert (whole[:, 2] - whole[:, 0]).std() == pytest.approx((scores[2] - scores[0]).std() / 20, rel=0.05)
+    noise = [float(item_noise_variance([part])[0]) for part in (scores, asked)]
+    spread = (scores[1:, 0, :100] - scores[1:, 0, :100].mean(axis=0)).var(axis=1, ddof=1)
+    assert noise[1] == pytest.approx((spread / [400, 100, 400]).sum() / 2)
+    assert noise[0] < noise[1] < 4 * noise[0]
+
+
 def test_what_items_share_cancels_between_adapters():
     """With hard and easy items, two adapters' deviations correlate, so their difference moves less."""
     items = items_of(items=300, shared_difficulty=4.0)

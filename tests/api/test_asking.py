@@ -1,6 +1,7 @@
 """Cells that end early: nested items, nothing asked twice, decisions that a kill does not change, marks."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 import traitmap as tm
+from small_study import targets
+from traitmap.api.asking import before_asking
 from traitmap.cli import app
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
@@ -17,6 +20,7 @@ from traitmap.matrix.sequential import confidence_at, look_counts
 from traitmap.matrix.statistics import numbered_groups, paired_gain
 from traitmap.progress import silent
 from traitmap.runs.ledger import read_ledger, read_parts
+from traitmap.runs.plan import CellUnit, Plan
 from traitmap.runs.store import RunStore
 
 SOURCES = ("stars", "arithmetic", "reviews")
@@ -177,12 +181,12 @@ def test_intervals_are_those_of_all_looks_on_the_cells_own_items(tmp_path: Path)
 
 
 def test_a_target_may_have_a_rule_of_its_own_or_none(tmp_path: Path) -> None:
-    targets = [
+    several = [
         "mini_stars",
         {"task": "mini_reviews", "decide": "all"},
         {"task": "mini_arithmetic", "precision": 90},
     ]
-    done = run(tmp_path, precision=1, targets=targets)
+    done = run(tmp_path, precision=1, targets=several)
     held = counts(done)
     assert {count for (_, _, target), count in held.items() if target == "mini_reviews"} == {ITEMS}
     assert {count for (_, _, target), count in held.items() if target == "mini_arithmetic"} == {20}
@@ -213,3 +217,14 @@ def test_a_check_and_a_run_tell_what_it_may_cost(tmp_path: Path) -> None:
     done = tm.run(asked, engine=FakeEngine(), announce=told.append)
     assert note in told
     assert told[-2].startswith("asked: {:,} of 1,200 items".format(done.asked()["items"][0]))
+
+
+def test_a_precision_in_a_unit_of_its_own_is_told() -> None:
+    (asked,) = [
+        replace(one, precision=3.0, metric="bits_per_byte") for one in targets() if one.name == "sums"
+    ]
+    plan = Plan((), (), (CellUnit("__baseline__", None, "sums"),))
+    told = before_asking(plan, (asked, replace(asked, name="shares", metric="acc")))
+    assert [line for line in told if "its own unit" in line] == [
+        "the precision of sums is in bits_per_byte, its own unit, and not in points."
+    ]

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from cluster_engines import calls, results, wait_until
 
 from conftest import NODE
 from small_study import sources, study, targets
+from traitmap.api.asking import run_in_looks
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import ModelError, RunError
 from traitmap.progress import Listener, Progress, silent
 from traitmap.runs.cluster.engine import ClusterEngine, open_cluster
 from traitmap.runs.execute import execute
-from traitmap.runs.ledger import read_ledger
+from traitmap.runs.ledger import read_ledger, read_parts
 from traitmap.runs.status import Tally, run_status
 from traitmap.runs.store import RunStore
 from traitmap.study.settings import Study
@@ -49,6 +51,19 @@ def test_a_base_that_cannot_be_loaded_is_told(cluster: Any) -> None:
 def test_a_cluster_that_is_not_there_is_told() -> None:
     with pytest.raises(RunError, match="cannot be used"), open_cluster(FakeEngine, address="127.0.0.1:1"):
         pytest.fail("a cluster out of nothing")
+
+
+def test_cells_end_early_on_two_nodes_as_on_one_machine(engine: ClusterEngine, tmp_path: Path) -> None:
+    held = []
+    for name, each in (("alone", FakeEngine()), ("cluster", engine)):
+        asked = study(tmp_path / name)
+        early = [replace(target, precision=30.0, decide="sign") for target in targets()]
+        store, told = run_in_looks(asked, each, sources(asked), early, silent, group_size=4)
+        cells = {(cell.source, cell.seed, cell.target): cell for cell in read_parts(store).cells}
+        held.append((told, results(store), {unit: (cell.asked, cell.key) for unit, cell in cells.items()}))
+    assert held[0] == held[1]
+    assert held[0][0].items[0] < held[0][0].items[1]
+    assert held[0][2]
 
 
 def test_two_nodes_give_the_bytes_of_one_machine(

@@ -24,7 +24,15 @@ from traitmap.errors import MatrixError
 from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.reading import Reading, TargetView, read
 from traitmap.matrix.record import TransferMatrix
-from traitmap.matrix.statistics import Interval, detectable, error_of_width, paired_gain, unknown
+from traitmap.matrix.sequential import confidence_at, looks_at
+from traitmap.matrix.statistics import (
+    Interval,
+    detectable,
+    error_of_width,
+    numbered_groups,
+    paired_gain,
+    unknown,
+)
 from traitmap.runs.texts import IMPORTED
 
 if TYPE_CHECKING:
@@ -321,14 +329,19 @@ def _apart(matrix: TransferMatrix, view: TargetView, best: Sequence[int]) -> Int
     scores = matrix.item_scores.get(view.name)
     if scores is None:
         return unknown("the results hold no items")
-    difference = (scores[1 + best[0]] - scores[1 + best[1]])[None] * view.better
-    if not np.isfinite(difference).all():
+    both = np.isfinite(scores[[1 + best[0], 1 + best[1]]]).all(axis=(0, 1))
+    if both.sum() < 2:
         return unknown("they did not answer the same items")
+    scores = scores[:, :, both]
+    difference = (scores[1 + best[0]] - scores[1 + best[1]])[None] * view.better
     if np.ptp(scores[1 + best[0]] - scores[1 + best[0]][:1]) == 0:  # an adapter without seeds of its own
         difference = difference[:, :1] if np.ptp(difference, axis=1).max() == 0 else difference
     binary = bool(np.isin(scores[[1 + s for s in best]], (0.0, 1.0)).all())
     groups = matrix.item_groups.get(view.name)
-    parts = paired_gain(difference, binary=binary, groups=groups)
+    groups = None if groups is None else numbered_groups(groups[both])
+    looks = looks_at(matrix.conditions.get("asking"), view.name)
+    confidence = confidence_at(looks, int(both.sum()))
+    parts = paired_gain(difference, binary=binary, groups=groups, confidence=confidence)
     gain, low, high = (float(part[0]) * view.factor for part in parts[:3])
     return Interval(gain, low, high)
 

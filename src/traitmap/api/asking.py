@@ -103,6 +103,11 @@ def before_asking(plan: Plan, targets: Sequence[LoadedTarget]) -> tuple[str, ...
     return (
         f"cells end early by {words}: between {least:,} and {most:,} items are asked in all; figures of cost "
         "are those of all items, the most it can be.",
+        *(
+            f"the precision of {target.name} is in {target.metric}, its own unit, and not in points."
+            for target in early.values()
+            if target.precision is not None and not metrics.metric(target.metric).may_be_share
+        ),
     )
 
 

@@ -149,6 +149,12 @@ def group_scores(scores: Array, groups: Groups | None) -> Array:
     return np.where(measured, by_group, np.nan)
 
 
+def on_common_items(*scores: Array) -> tuple[Array, ...]:
+    """Several scores (S, n) on the items that all of them know; as they are where that is none."""
+    known = np.logical_and.reduce([np.isfinite(part).all(axis=0) for part in scores])
+    return tuple(part[:, known] for part in scores) if known.any() else scores
+
+
 def _sums(values: Array, groups: Groups) -> Array:
     """(..., G) sums over groups of values (..., n), times G / n: their mean is that of the items."""
     order = np.argsort(groups, kind="stable")

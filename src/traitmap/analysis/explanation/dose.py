@@ -32,6 +32,7 @@ from traitmap.matrix.statistics import (
     crossed_contrast,
     crossed_mean,
     group_scores,
+    on_common_items,
     ratio_interval,
     share_interval,
     unknown,
@@ -414,9 +415,8 @@ def subtract_format(matrix: TransferMatrix, control: str | Mapping[str, str]) ->
             scores = group_scores(matrix.item_scores[target], matrix.item_groups.get(target))
             measured = [_measured_seeds(scores[1 + row]) for row in (at, matrix.sources.index(name))]
             if all(len(seeds) for seeds in measured) and np.isfinite(scores[0]).any():
-                part = format_part(
-                    measured[0], scores[0, 0], measured[1], source=source, target=target, control_name=name
-                )
+                own, base, other = on_common_items(measured[0], scores[0, :1], measured[1])
+                part = format_part(own, base[0], other, source=source, target=target, control_name=name)
                 parts.append(part)
     corrected = []
     q_values = benjamini_hochberg(np.array([part.p for part in parts], dtype=float))

@@ -58,7 +58,8 @@ def _mean_over(values: Array, axis: int) -> Array:
 def item_deviations(items: ItemScores, draws: int, generator: np.random.Generator) -> Array:
     """(draws, 1 + S, T) resampled less observed mean when items are drawn again; row 0 is the base.
 
-    In raw units. ValueError where a target has no items.
+    In raw units. ValueError where a target has no items. A source that was asked a part of the base's items
+    moves as its value is made: as the base does, and by the paired difference on its own items.
     """
     if any(scores is None for scores in items):
         raise ValueError("item_deviations needs items for every target")
@@ -67,6 +68,8 @@ def item_deviations(items: ItemScores, draws: int, generator: np.random.Generato
     for t, scores in enumerate(known):
         pooled = _mean_over(scores, axis=1)
         finite = np.isfinite(pooled)
+        part = (finite <= finite[0]).all(axis=1) & finite.any(axis=1) & (finite != finite[0]).any(axis=1)
+        pooled = np.where(part[:, None], pooled - pooled[0], pooled)
         filled = np.where(finite, pooled, 0.0)
         mean = filled.sum(axis=1) / np.maximum(finite.sum(axis=1), 1)
         n = pooled.shape[1]
@@ -76,6 +79,7 @@ def item_deviations(items: ItemScores, draws: int, generator: np.random.Generato
             counts = generator.multinomial(n, np.full(n, 1.0 / n), size=last - first).astype(float)
             total, weight = counts @ filled.T, counts @ finite.T.astype(float)
             moved = np.where(weight > 0, total / np.maximum(weight, 1e-300) - mean, 0.0)
+            moved[:, part] += moved[:, :1]
             deviations[first:last, :, t] = moved
     return deviations
 
@@ -107,7 +111,8 @@ def item_noise_variance(items: ItemScores) -> Array:
     """(T,) expected contribution of item sampling to the variance between sources.
 
     All sources answer the same items, so what an item adds to all of them cancels between sources:
-    with d the item scores less their mean over sources, sum over sources of var(d) / n, divided by S - 1.
+    with d the item scores less their mean over sources, sum over sources of var(d) / n, divided by S - 1. d is
+    seen on the items that all of them were asked; n is each source's own.
     """
     variances = np.full(len(items), np.nan)
     for t, scores in enumerate(items):
@@ -117,10 +122,11 @@ def item_noise_variance(items: ItemScores) -> Array:
         pooled = pooled[np.isfinite(pooled).any(axis=1)]  # a failed adapter takes no part
         shared = pooled[:, np.isfinite(pooled).all(axis=0)]
         sources, n = shared.shape
+        asked = np.isfinite(pooled).sum(axis=1)
         if n < 2 or sources < 2:
             continue
         deviation = shared - shared.mean(axis=0)
-        variances[t] = deviation.var(axis=1, ddof=1).sum() / n / (sources - 1)
+        variances[t] = (deviation.var(axis=1, ddof=1) * (n / asked)).sum() / n / (sources - 1)
     return variances
 
 
