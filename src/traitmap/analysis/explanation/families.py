@@ -28,7 +28,13 @@ from traitmap.data.records import Outcome
 from traitmap.data.texts import Texts
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
-from traitmap.matrix.statistics import Groups, benjamini_hochberg, group_scores, grouped
+from traitmap.matrix.statistics import (
+    Groups,
+    benjamini_hochberg,
+    group_scores,
+    grouped,
+    on_common_items,
+)
 
 Outcomes = Mapping[tuple[str, int | None, str], Sequence[Outcome]]
 
@@ -181,10 +187,13 @@ def _curves(matrix: TransferMatrix) -> Iterator[DoseCurve]:
             known = {dose: array for dose, array in scores.items() if array is not None}
             if len(known) < 2 or len({array.shape for array in known.values()}) > 1:
                 continue
+            common = on_common_items(*known.values())
+            if common[0].shape[1] < 2:
+                continue
             try:
                 response = dose_response(
                     list(known),
-                    np.stack(list(known.values())),
+                    np.stack(common),
                     measure=f"the score on {target}",
                     dose=meaning,
                 )
@@ -215,6 +224,8 @@ def _balanced(matrix: TransferMatrix, made: Mapping[str, Mapping[str, Any]]) -> 
             ]
             if any(len(of_source) < 2 for of_source in scores):
                 continue
+            for target in (parent, other):
+                scores[0][target], scores[1][target] = on_common_items(scores[0][target], scores[1][target])
             contrast = difference_in_differences(*scores, names=(name, parent))
             if isfinite(contrast.p):
                 yield Balanced(parent, name, contrast, nan)
