@@ -237,6 +237,10 @@ def test_what_was_not_measured_is_no_clean_bill():
 
 @pytest.fixture(scope="module")
 def several() -> Audit:
+    return audit_of(outcomes_of_several())
+
+
+def outcomes_of_several():
     generator = np.random.default_rng(5)
     outcomes = {}
     for target in ("a", "b", "c", "d"):
@@ -249,7 +253,7 @@ def several() -> Audit:
         name: written(generator.random(100) < 0.5)
         for name in ("", "checkpoint-10", "checkpoint-100", "checkpoint-400")
     }
-    return audit_of(outcomes)
+    return outcomes
 
 
 def test_every_form_says_the_same_and_nothing_in_it_can_run(several):
@@ -278,16 +282,18 @@ def test_every_form_says_the_same_and_nothing_in_it_can_run(several):
 
 def test_the_checkpoint_to_keep_is_sound_first_then_the_trainer_s_or_the_best(several):
     assert several.rows[-1].verdict == "harmed"
+    matrix = matrix_of(outcomes_of_several(), ())
     told = checkpoint_to_keep(
-        several.rows, {"checkpoint-10": 2.0, "checkpoint-100": 1.5, "checkpoint-400": 1.0}
+        matrix, several.rows, {"checkpoint-10": 2.0, "checkpoint-100": 1.5, "checkpoint-400": 1.0}
     )
     sound = [row.name for row in several.rows if row.verdict != "harmed"]
     assert told.startswith(
         f"keep {'checkpoint-100' if 'checkpoint-100' in sound else 'checkpoint-10'}: the lowest"
     )
-    assert "harmed: " in told
-    assert checkpoint_to_keep(several.rows, {}).startswith(f"keep {sound[0]}")
-    assert checkpoint_to_keep(several.rows[-1:], {}).startswith("none is without harm")
+    assert "checkpoint-400 is harmed" in told
+    best = checkpoint_to_keep(matrix, several.rows, {})
+    assert best.startswith(f"keep {sound[0]}: the highest mean over 5 targets")
+    assert checkpoint_to_keep(matrix, several.rows[-1:], {}).startswith("none is without harm")
 
 
 def test_a_row_is_held_against_known_traits_and_their_null(several):

@@ -8,42 +8,29 @@ from math import isfinite
 import numpy as np
 
 from traitmap.analysis.audit import AuditRow
-from traitmap.matrix.record import Array
+from traitmap.analysis.checkpoints import choose_step
+from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import mcnemar
-from traitmap.wording import counted, signed
+from traitmap.wording import signed
 
 _ERROR = 0.05
 
 
-def checkpoint_to_keep(rows: Sequence[AuditRow], losses: Mapping[str, float]) -> str:
+def checkpoint_to_keep(matrix: TransferMatrix, rows: Sequence[AuditRow], losses: Mapping[str, float]) -> str:
     """Which of several checkpoints to keep and why, in a sentence. rows: in the order of training.
 
-    losses: name -> evaluation loss of the trainer, where it is known. Those that are not harmed come first;
-    among them the lowest loss decides, else the highest mean change on tasks that are shares.
+    losses: name -> evaluation loss of the trainer, where it is known. Those that are harmed are left out;
+    among the others the lowest loss decides, else the highest mean change on tasks that are shares
+    (``checkpoints.choose_step``).
     """
-    sound = [row for row in rows if row.verdict != "harmed"]
-    if not sound:
-        losses_of = {row.name: len(row.clear("worse")) for row in rows}
-        fewest = min(losses_of.values())
-        names = [name for name, count in losses_of.items() if count == fewest]
-        if len(names) == len(rows):
-            return f"none is without harm, each has {counted(fewest, 'clear loss', 'clear losses')}"
-        return f"none is without harm; fewest clear losses ({fewest}): {', '.join(names)}"
-    known = [row for row in sound if row.name in losses]
-    others = ", ".join(row.name for row in rows if row not in sound)
-    harmed = f"; harmed: {others}" if others else ""
-    if known:
-        best = min(known, key=lambda row: losses[row.name])
-        return (
-            f"keep {best.name}: the lowest evaluation loss ({losses[best.name]:.4g}) without a harm{harmed}"
-        )
-
-    def mean(row: AuditRow) -> float:
-        values = [q.improvement for q in row.questions if q.kind == "task" and q.unit == "points"]
-        return float(np.mean([value for value in values if isfinite(value)] or [-np.inf]))
-
-    best = max(sound, key=mean)
-    return f"keep {best.name}: the best mean change ({signed(mean(best))} points) without a harm{harmed}"
+    harmed = {row.name: "is harmed" for row in rows if row.verdict == "harmed"}
+    if len(harmed) == len(rows):
+        first = min(rows, key=lambda row: len(row.clear("worse")))
+        return f"none is without harm; {first.name} has the fewest losses ({len(first.clear('worse'))})"
+    asked = rows[0].questions
+    targets = [q.name for q in asked if q.kind == "task" and q.unit == "points" and q.name in matrix.targets]
+    steps = {row.name: place for place, row in enumerate(rows)}
+    return choose_step(matrix, "checkpoints", steps, targets, harmful=harmed, losses=losses).words
 
 
 def agreement_in_words(row: AuditRow, areas: Mapping[str, str]) -> tuple[str, ...]:

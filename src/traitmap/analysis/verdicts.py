@@ -50,7 +50,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from traitmap.analysis.controls import FEWEST, Evidence, Left, Rule
-from traitmap.analysis.explanation.families import variations_of
+from traitmap.analysis.explanation.families import origins_of
 from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.reading import SIGNIFICANT, Reading, TargetView, read
 from traitmap.matrix.record import Cell, TransferMatrix
@@ -246,7 +246,7 @@ def cell_verdicts(
     answered: dict[tuple[str, str], list[tuple[Left, float, float]]] = {}
     for (place, control), left, most in zip(questions, q_left.tolist(), q_most.tolist(), strict=True):
         answered.setdefault(place, []).append((control, left, most))
-    parents = {name: tuple(made["parents"]) for name, made in variations_of(matrix).items()}
+    parents = origins_of(matrix)
     cells = []
     for s, source in enumerate(reading.sources):
         for t, target in enumerate(reading.targets):

@@ -33,6 +33,7 @@ from traitmap.data.task_packs import Pack, pack_names, pack_targets, read_pack
 from traitmap.engine.perplexity import TextDrift
 from traitmap.errors import DataError, ModelError
 from traitmap.imports.beside import CHECKPOINT, checkpoints_in, evaluation_losses, found_beside
+from traitmap.matrix.record import TransferMatrix
 from traitmap.matrix.statistics import Interval
 from traitmap.progress import Listener, silent
 from traitmap.runs.ledger import Ledger, read_ledger
@@ -253,7 +254,7 @@ def read_audit(
         fail_on=fail_on,
         left_out=plan.left_out,
         notes=_notes(done, ledger),
-        keep=_keep(plan.rows, rows),
+        keep=_keep(plan.rows, rows, matrix),
         seconds=sum(cell.seconds or 0.0 for cell in ledger.cells),
         folder=str(done.folder),
         date=date_of(done),
@@ -437,11 +438,12 @@ def _notes(done: Run, ledger: Ledger) -> tuple[str, ...]:
     return (*failures[:6], *([f"computed on {device}"] if device else []))
 
 
-def _keep(places: Sequence[RowPlace], rows: Sequence[AuditRow]) -> str:
+def _keep(places: Sequence[RowPlace], rows: Sequence[AuditRow], matrix: TransferMatrix) -> str:
     """Which checkpoint to keep, where the rows are checkpoints of one training."""
     training = places[0].training
     if training is None or len(rows) < 2 or any(place.training != training for place in places):
         return ""
     steps = {place.step: row.name for place, row in zip(places, rows, strict=True) if place.step is not None}
     losses = evaluation_losses(training)
-    return checkpoint_to_keep(rows, {steps[step]: loss for step, loss in losses.items() if step in steps})
+    known = {steps[step]: loss for step, loss in losses.items() if step in steps}
+    return checkpoint_to_keep(matrix, rows, known)

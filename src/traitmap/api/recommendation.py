@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traitmap import analysis
+from traitmap.analysis.explanation.families import without_derived
 from traitmap.analysis.recommendation.knowledge import with_drift
 from traitmap.analysis.recommendation.prior import align, text_profile
 from traitmap.api.atlas import read_priors
@@ -33,6 +34,7 @@ from traitmap.matrix.record import TransferMatrix
 from traitmap.progress import Listener, silent
 from traitmap.runs.texts import RunTexts
 from traitmap.terminal import shows_progress
+from traitmap.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +93,8 @@ def recommend(
 
     Raises MatrixError or DataError where something cannot be used.
     """
-    matrix = read_matrix(subject)
+    whole = read_matrix(subject)
+    matrix = without_derived(whole)
     rendered = texts_of(subject, texts) or RunTexts({}, {}, {})
     name, new_texts = _target(matrix, target, examples, labels)
     columns = dict(rendered.targets) | ({name: new_texts} if new_texts is not None else {})
@@ -120,10 +123,21 @@ def recommend(
         care=care,
         traits=traits,
         values=values,
-        notes=(*notes, *lacking),
+        notes=(*notes, *lacking, *_left_out(whole, matrix)),
         seed=seed,
     )
     return ranked if top is None else analysis.with_top(ranked, top)
+
+
+def _left_out(whole: TransferMatrix, matrix: TransferMatrix) -> list[str]:
+    """What of a run is ranked by other commands, in a sentence."""
+    count = len(whole.sources) - len(matrix.sources)
+    if not count:
+        return []
+    return [
+        f"{counted(count, 'merge or checkpoint', 'merges and checkpoints')} of these sources are not ranked "
+        "beside them: see `traitmap mix` and `traitmap checkpoints`"
+    ]
 
 
 def _target(
@@ -257,7 +271,7 @@ def evaluate_recommenders(
         rendered = texts_of(matrix, texts)
         texts = rendered.targets if rendered is not None else None
     return analysis.evaluate(
-        read_matrix(matrix),
+        without_derived(read_matrix(matrix)),
         texts=texts,
         encoder=None if encoder is None else analysis.load_encoder(encoder),
         embeddings=_embeddings(embeddings),

@@ -9,7 +9,13 @@ import numpy as np
 from planted import answered
 from planted_pairs import Shape, simulated
 from traitmap.analysis.explanation.explain import explain
-from traitmap.analysis.explanation.families import families, without_variations
+from traitmap.analysis.explanation.families import (
+    doses_of,
+    families,
+    origins_of,
+    without_derived,
+    without_variations,
+)
 from traitmap.matrix.record import TransferMatrix
 
 
@@ -98,3 +104,19 @@ def test_a_study_of_one_family_is_told_without_pairs() -> None:
     assert "nobody can tell" in found.words[0]
     assert found.families.curves
     assert found.to_json()["dominance"]["unexplained"] is None
+
+
+def test_merges_and_checkpoints_are_no_doses_and_no_tasks_and_know_where_they_come_from() -> None:
+    matrix = answered(np.full((4, 1), 0.5), np.array([0.4]), items=30)
+    names = dict(zip(matrix.sources, ("a", "a@5", "half", "ab"), strict=True))
+    of = {
+        "a@5": {"kind": "checkpoint", "parents": ["a"], "dose": 5, "parent_dose": 9, "meaning": "steps"},
+        "half": {"kind": "subsample", "parents": ["a"], "dose": 5, "parent_dose": 9, "meaning": "rows"},
+        "ab": {"kind": "merge", "parents": ["a@5", "half"], "dose": None, "parent_dose": None, "meaning": ""},
+    }
+    told = {name: {"variation": of.get(name)} for name in names.values()}
+    matrix = replace(matrix, sources=tuple(names.values()), conditions={"sources": told})
+    assert without_derived(matrix).sources == ("a", "half")
+    assert without_variations(matrix).sources == ("a",)
+    assert list(doses_of(matrix)) == [("a", "subsample", "rows")]
+    assert origins_of(matrix) == {"a@5": {"a"}, "half": {"a"}, "ab": {"a", "half"}}

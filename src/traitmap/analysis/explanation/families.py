@@ -35,11 +35,13 @@ from traitmap.matrix.statistics import (
     grouped,
     on_common_items,
 )
+from traitmap.study.derived import source_of_row
 
 Outcomes = Mapping[tuple[str, int | None, str], Sequence[Outcome]]
 
 BALANCING = ("balance", "class_weights")
 FORMAT = "format_only"
+DERIVED = ("merge", "checkpoint")  # kinds that change no row: adapters merged, or a training not at its end
 MOST_SAID = 6  # sentences of one kind; the record holds all
 
 
@@ -126,6 +128,28 @@ def without_variations(matrix: TransferMatrix) -> TransferMatrix:
     return without_sources(matrix, variations_of(matrix))
 
 
+def without_derived(matrix: TransferMatrix) -> TransferMatrix:
+    """The matrix without merges and checkpoints: mixed or unfinished adapters of sources that stand there."""
+    made = variations_of(matrix)
+    return without_sources(matrix, [name for name, one in made.items() if one["kind"] in DERIVED])
+
+
+def origins_of(matrix: TransferMatrix) -> dict[str, frozenset[str]]:
+    """All sources that each source was made from, over however many steps, by its name."""
+    made = variations_of(matrix)
+
+    def origins(name: str) -> frozenset[str]:
+        found, ahead = set[str](), [name]
+        while ahead:
+            parents = (made.get(ahead.pop()) or {}).get("parents", ())
+            new = {source_of_row(parent)[0] for parent in parents} - found
+            found |= new
+            ahead += new
+        return frozenset(found)
+
+    return {name: origins(name) for name in made}
+
+
 def without_sources(matrix: TransferMatrix, names: Collection[str]) -> TransferMatrix:
     """The matrix of all sources but those named; the very same record where none is."""
     return matrix.part([name for name in matrix.sources if name not in names])
@@ -135,10 +159,11 @@ def doses_of(matrix: TransferMatrix) -> dict[tuple[str, str, str], dict[float, s
     """Every change that was made in two doses or more, the parent's own counted.
 
     (parent, kind of change, unit of its dose) -> dose -> source, the doses rising and one source for a dose;
-    in the order of the parents' names and the kinds.
+    in the order of the parents' names and the kinds. Steps of one training are a matter of ``checkpoints``.
     """
     made = variations_of(matrix)
-    groups = sorted({(one["parents"][0], one["kind"]) for one in made.values() if len(one["parents"]) == 1})
+    single = [one for one in made.values() if len(one["parents"]) == 1 and one["kind"] not in DERIVED]
+    groups = sorted({(one["parents"][0], one["kind"]) for one in single})
     series = {}
     for parent, kind in groups:
         family = {n: v for n, v in made.items() if list(v["parents"]) == [parent] and v["kind"] == kind}
