@@ -12,6 +12,7 @@ from cluster_engines import calls, results, wait_until
 from conftest import NODE
 from small_study import sources, study, targets
 from traitmap.api.asking import run_in_looks
+from traitmap.data.sources import Lineage, LoadedSource, Merge
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import ModelError, RunError
 from traitmap.progress import Listener, Progress, silent
@@ -64,6 +65,35 @@ def test_cells_end_early_on_two_nodes_as_on_one_machine(engine: ClusterEngine, t
     assert held[0] == held[1]
     assert held[0][0].items[0] < held[0][0].items[1]
     assert held[0][2]
+
+
+def derived(of: Study) -> tuple[LoadedSource, ...]:
+    """Two sources, a checkpoint of the first, a merge of that with the second, and a merge of the merge."""
+    first, second, *_ = sources(of)
+
+    def made(kind: str, *parents: str) -> Lineage:
+        return Lineage(first.name, parents, kind, {}, 3.0, 8.0, "steps", 0, {}, 0)
+
+    def merged(name: str, *parents: str) -> LoadedSource:
+        merge = Merge(parents, (0.5, 0.5), "dare_linear", 0.5, None, seeded=True)
+        return replace(second, name=name, examples=(), merge=merge, variation=made("merge", *parents))
+
+    kept = replace(first, name="kept@3", step=3, variation=made("checkpoint", first.name))
+    merges = merged("again", "both", second.name), merged("both", kept.name, second.name)
+    return (kept, first, second, *merges)
+
+
+def test_checkpoints_and_merges_come_from_two_nodes_as_from_one_machine(
+    engine: ClusterEngine, tmp_path: Path
+) -> None:
+    held = []
+    for name, each in (("alone", FakeEngine()), ("cluster", engine)):
+        asked = study(tmp_path / name)
+        store = execute(asked, each, derived(asked), targets(), group_size=2)
+        assert run_status(store).complete
+        held.append(results(store))
+    assert held[0] == held[1]
+    assert run_status(store).adapters.done == 10
 
 
 def test_two_nodes_give_the_bytes_of_one_machine(

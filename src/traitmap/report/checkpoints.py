@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from traitmap.analysis.checkpoints import COURSE_VERDICTS, Checkpoints, Course
 from traitmap.report.plane_charts import Curve, curves
 from traitmap.report.records import Shown
-from traitmap.table import Entry, Table, to_terminal, words
+from traitmap.table import Entry, Row, Table, to_terminal, words
 from traitmap.wording import clean, counted, estimate, none_of, plain, probability, related, sentence
 
 MOST_COURSES = 12  # panels; the table has all
@@ -77,7 +77,7 @@ def checkpoints_figures(found: Checkpoints) -> tuple[Shown, ...]:
 
 def courses_table(found: Checkpoints, *, steps: bool = True) -> Table:
     """A row for each source and target, those that turn first. steps: whether with the gain at each."""
-    rows = [
+    rows: list[Row] = [
         (
             f"{clean(course.source)} → {clean(course.target)}",
             *([clean(course.unit), _by_step(course)] if steps else []),
