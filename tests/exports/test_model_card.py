@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from planted import answered
 from traitmap.errors import MatrixError
 from traitmap.exports.model_card import card_section, update_card
 from traitmap.matrix.record import Cell, TransferMatrix
@@ -111,3 +112,25 @@ def test_names_in_a_card_are_text_whatever_they_hold(name: str) -> None:
         assert line.count("`") <= other.count("`")
     for sign in ("<script", "<!--", "\u202e", "](j", "| __", "| https://"):
         assert sign not in section
+
+
+def test_a_merge_and_a_checkpoint_say_what_they_come_from() -> None:
+    made = {
+        "kept": {"kind": "checkpoint", "parents": ["a"], "dose": 30.0, "parent_dose": 90.0},
+        "both": {
+            "kind": "merge",
+            "parents": ["kept", "a"],
+            "changes": {"merge": {"kept": 0.6, "a": -0.4}, "method": "ties", "density": 0.5},
+        },
+    }
+    matrix = answered(np.full((3, 1), 0.5), np.array([0.4]), items=30)
+    names = ("a", "kept", "both")
+    cells = tuple(replace(cell, source=names[int(cell.source[-1])]) for cell in matrix.cells)
+    told = {name: {"variation": made.get(name)} for name in names}
+    matrix = replace(matrix, sources=names, cells=cells, conditions={"sources": told})
+    assert "as it was after 30 of 90 optimizer steps." in card_section(matrix, "kept")
+    merged = card_section(matrix, "both")
+    assert (
+        "It is a merge of `kept` (0.6) and `a` (-0.4) by PEFT's `add_weighted_adapter`: method ties" in merged
+    )
+    assert "It is" not in card_section(matrix, "a")

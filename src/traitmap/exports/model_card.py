@@ -7,11 +7,12 @@ from importlib.metadata import metadata
 from math import isfinite, nan
 from pathlib import Path
 
+from traitmap.analysis.explanation.families import variations_of
 from traitmap.analysis.traits.records import Traits
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Cell, TransferMatrix
 from traitmap.runs.files import write_output
-from traitmap.wording import escaped_markdown
+from traitmap.wording import escaped_markdown, listed
 
 START, END = "<!-- traitmap: start -->", "<!-- traitmap: end -->"
 _SIGNIFICANT = 0.05
@@ -39,6 +40,7 @@ def card_section(matrix: TransferMatrix, source: str, traits: Traits | None = No
         f"{len(known) - len(better) - len(worse)} cannot be told apart from no change"
         + (f", {len(cells) - len(known)} not known" if len(cells) > len(known) else "")
         + f" (q < {_SIGNIFICANT} after Benjamini-Hochberg over all adapters).",
+        *_origin(matrix, source),
         "",
         "| task | metric | base | adapter | gain [95 %] | q | majority | items |",
         "|---|---|---|---|---|---|---|---|",
@@ -51,6 +53,28 @@ def card_section(matrix: TransferMatrix, source: str, traits: Traits | None = No
         f"Measured with {_tool()}.",
     ]
     return "\n".join(lines)
+
+
+def _origin(matrix: TransferMatrix, source: str) -> list[str]:
+    """How an adapter came from other sources of the run, in a sentence; nothing for one of its own."""
+    made = variations_of(matrix).get(source)
+    if made is None:
+        return []
+    parents = listed([_code(parent) for parent in made["parents"]])
+    if made["kind"] == "checkpoint":
+        return [
+            "",
+            f"It is {parents} as it was after {made['dose']:g} of {made['parent_dose']:g} optimizer steps.",
+        ]
+    if made["kind"] == "merge":
+        how = dict(made["changes"])
+        weights = listed([f"{_code(name)} ({weight:g})" for name, weight in how.pop("merge", {}).items()])
+        settings = ", ".join(f"{key} {value}" for key, value in how.items())
+        return [
+            "",
+            f"It is a merge of {weights} by PEFT's `add_weighted_adapter`: {escaped_markdown(settings)}.",
+        ]
+    return ["", f"It is made from {parents}: {escaped_markdown(str(made['kind']))}."]
 
 
 def _tool() -> str:
