@@ -1,10 +1,12 @@
 from .analysis.answer import Answer as Answer
 from .analysis.audit import Audit as Audit
+from .analysis.checkpoints import Checkpoints as Checkpoints
 from .analysis.comparison import ComparedCell as ComparedCell
 from .analysis.comparison import Comparison as Comparison
 from .analysis.explanation.design import Composite as Composite
 from .analysis.explanation.records import Explanation as Explanation
 from .analysis.forecast import Forecast as Forecast
+from .analysis.mixing import Mix as Mix
 from .analysis.profiles.pairs import PairFeatures as PairFeatures
 from .analysis.profiles.record import Profile as Profile
 from .analysis.recommendation.completion import complete as complete
@@ -32,6 +34,7 @@ from .api import atlas_add as atlas_add
 from .api import atlas_report as atlas_report
 from .api import audit as audit
 from .api import check as check
+from .api import checkpoints as checkpoints
 from .api import compare as compare
 from .api import evaluate_recommenders as evaluate_recommenders
 from .api import explain as explain
@@ -41,6 +44,7 @@ from .api import figure_names as figure_names
 from .api import forecast as forecast
 from .api import gc as gc
 from .api import import_results as import_results
+from .api import mix as mix
 from .api import open_run as open_run
 from .api import packs as packs
 from .api import plan_audit as plan_audit

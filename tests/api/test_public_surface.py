@@ -40,8 +40,9 @@ OTHERWISE = {
     "pretrain": {"output"},  # folder
 }
 RECORDS = {
-    *("Answer", "Audit", "CellVerdict", "ComparedCell", "Comparison", "Forecast", "Verdicts"),
+    *("Answer", "Audit", "CellVerdict", "Checkpoints", "ComparedCell", "Comparison", "Forecast", "Verdicts"),
     *("Cell", "Check", "Composite", "Engine", "Explanation", "Fault", "Growth", "ImportReport", "Interval"),
+    "Mix",
     *("PairFeatures", "Probe", "Profile", "Progress", "Recommendation", "RecommenderEvaluation", "Run"),
     *("RunStatus", "Study", "TaskText", "Traits", "TransferMatrix", "Viewing", "Waste"),
 }

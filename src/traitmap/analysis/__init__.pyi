@@ -8,6 +8,9 @@ from .cells import TargetDetail as TargetDetail
 from .cells import chosen_cells as chosen_cells
 from .cells import side_by_side as side_by_side
 from .cells import target_details as target_details
+from .checkpoints import Checkpoints as Checkpoints
+from .checkpoints import checkpoint_courses as checkpoint_courses
+from .checkpoints import checkpoints_in as checkpoints_in
 from .comparison import Comparison as Comparison
 from .comparison import Side as Side
 from .comparison import compare_sides as compare_sides
@@ -27,6 +30,7 @@ from .explanation.explain import features_from_texts as features_from_texts
 from .explanation.families import AnsweredCurve as AnsweredCurve
 from .explanation.families import answered_curves as answered_curves
 from .explanation.families import doses_of as doses_of
+from .explanation.families import without_derived as without_derived
 from .explanation.families import without_variations as without_variations
 from .explanation.pairs import Reasons as Reasons
 from .explanation.records import Explanation as Explanation
@@ -34,6 +38,7 @@ from .forecast import Forecast as Forecast
 from .forecast import forecast_from_json as forecast_from_json
 from .forecast import forecast_of as forecast_of
 from .forecast import judged as judged
+from .mixing import Mix as Mix
 from .profiles.cells import CellProfiles as CellProfiles
 from .profiles.cells import cell_profiles as cell_profiles
 from .profiles.datasets import Sampling as Sampling

@@ -7,6 +7,7 @@ from .audit import audit as audit
 from .audit import packs as packs
 from .audit import plan_audit as plan_audit
 from .budget import Spent as Spent
+from .checkpoints import checkpoints as checkpoints
 from .comparison import compare as compare
 from .exchange import ImportReport as ImportReport
 from .exchange import export as export
@@ -15,6 +16,7 @@ from .explanation import explain as explain
 from .figures import figure as figure
 from .figures import figure_names as figure_names
 from .forecast import forecast as forecast
+from .mix import mix as mix
 from .naming import ask_names as ask_names
 from .profiles import profile as profile
 from .profiles import write_profile as write_profile

@@ -16,8 +16,10 @@ import numpy as np
 from traitmap import analysis
 from traitmap import matrix as matrices
 from traitmap import report as pages
+from traitmap.analysis.combination import combinations_in
 from traitmap.api.answers import FROM_SCORES, NOT_ASKED, target_outcomes, untold, verdicts
 from traitmap.api.explanation import explain, outcome_findings
+from traitmap.api.mix import mix
 from traitmap.api.profiles import profile
 from traitmap.api.runs import Run, contamination_in, open_run, overlap_in_words, with_predictions
 from traitmap.api.subject import date_of, folder_of, read_matrix, traits_if_any
@@ -208,6 +210,9 @@ def report_contents(
         )
     if which:
         evaluation = part("which", lambda: _evaluation(run, measured, features, seed, listener))
+    combined = (
+        part("combine", lambda: mix(run, seed=seed, listener=silent)) if combinations_in(matrix) else None
+    )
     if cells:
         details = part(
             "cells",
@@ -223,6 +228,8 @@ def report_contents(
         explanation=explanation,
         evaluation=evaluation,
         cells=details,
+        mix=combined,
+        checkpoints=analysis.checkpoint_courses(matrix) if analysis.checkpoints_in(matrix) else None,
         answer=analysis.answer_of(
             matrix,
             verdicts(run, matrix=matrix),
@@ -231,7 +238,9 @@ def report_contents(
             traits=traits,
             date=date_of(run),
         ),
-        missing={name: reason for name, reason in missing.items() if name in ("why", "which", "profile")},
+        missing={
+            name: reason for name, reason in missing.items() if name in ("why", "which", "profile", "combine")
+        },
     )
 
 
@@ -283,7 +292,12 @@ def _evaluation(
         side = material if overlap.material else slight
         side.setdefault(overlap.target, {})[overlap.source] = overlap_in_words(overlap)
     return analysis.recommend_each(
-        matrix, features=features, contaminated=material, touched=slight, seed=seed, listener=listener
+        analysis.without_derived(matrix),
+        features=features,
+        contaminated=material,
+        touched=slight,
+        seed=seed,
+        listener=listener,
     )
 
 

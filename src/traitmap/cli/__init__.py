@@ -22,7 +22,7 @@ __all__ = ["analysis", "app", "audit", "main", "studies"]
 # The order of `traitmap --help` is the order of the work, not of the imports.
 _ORDER = (
     *("init", "check", "run", "status", "audit", "packs", "matrix", "traits", "profile", "explain"),
-    *("recommend", "compare", "atlas"),
+    *("recommend", "mix", "checkpoints", "compare", "atlas"),
     *("report", "figure", "view", "import_", "export", "query", "gc"),
 )
 app.registered_commands.sort(

@@ -1,3 +1,5 @@
+from .checkpoints import checkpoints_view as checkpoints_view
+from .combine import mix_view as mix_view
 from .figure_files import FORMATS as FORMATS
 from .figure_files import check_file as check_file
 from .figure_files import figure_file as figure_file

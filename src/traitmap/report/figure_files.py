@@ -20,6 +20,8 @@ from traitmap.analysis.traits.scaling import clustered_order
 from traitmap.errors import UserError
 from traitmap.matrix.reading import read
 from traitmap.report.chart import HALF, SMALLEST, WIDE, Chart, captioned, themed, with_key
+from traitmap.report.checkpoints import checkpoints_figures
+from traitmap.report.combine import combine_figures
 from traitmap.report.heatmap import MATRIX, heatmap, layout, matrix_key, matrix_words
 from traitmap.report.records import ReportContents, Shown
 from traitmap.report.traits import adapter_cards, loading_figures, trait_figures
@@ -139,6 +141,10 @@ def _figures(contents: ReportContents) -> list[Shown]:
         figures += group
     if evaluation is not None:
         figures += [*which_figures(evaluation), *rankings(evaluation)]
+    if contents.mix is not None:
+        figures += combine_figures(contents.mix)
+    if contents.checkpoints is not None:
+        figures += checkpoints_figures(contents.checkpoints)
     return figures
 
 

@@ -55,6 +55,8 @@ FIGURES = (
     Listed("regret", "What a wrong pick costs", "gains"),
     Listed("predicted", "Predicted against measured", "gains"),
     Listed("recommendation", "Sources for", "gains", each="target"),
+    Listed("combinations", "Combinations, predicted and measured", "gains"),
+    Listed("courses", "Improvement over steps", "gains"),
 )
 COMPONENTS = 2  # whose loadings are listed; more are there where the data support more
 

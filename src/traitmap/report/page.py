@@ -29,6 +29,8 @@ from traitmap.analysis.verdicts import GLYPHS, Verdicts, cell_verdicts
 from traitmap.errors import UserError
 from traitmap.matrix.reading import Reading, read
 from traitmap.report.chart import STEPS, diverging_class, themed, value_class
+from traitmap.report.checkpoints import checkpoints_part
+from traitmap.report.combine import combine_part
 from traitmap.report.first_screen import page_answer, page_matrix
 from traitmap.report.heatmap import MATRIX, Z_LIMIT, heatmap, layout
 from traitmap.report.records import ReportContents
@@ -102,6 +104,8 @@ def render_report(contents: ReportContents) -> str:
         traits_part(matrix, traits),
         why_part(matrix, contents.profile, contents.explanation, missing.get("why", ""), answer.verdicts),
         which_part(contents.evaluation, missing.get("which", "")),
+        combine_part(contents.mix, missing.get("combine", "")),
+        checkpoints_part(contents.checkpoints),
         _conditions_part(conditions, cells),
     )
     for part in parts:

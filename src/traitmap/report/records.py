@@ -17,7 +17,9 @@ from traitmap.table import Table
 
 if TYPE_CHECKING:
     from traitmap.analysis.answer import Answer
+    from traitmap.analysis.checkpoints import Checkpoints
     from traitmap.analysis.explanation.records import Explanation
+    from traitmap.analysis.mixing import Mix
     from traitmap.analysis.profiles.record import Profile
     from traitmap.analysis.recommendation.held_out import HeldOut
     from traitmap.analysis.traits.records import Traits
@@ -31,7 +33,8 @@ class ReportContents:
     profile: what texts and answers say. explanation: why gains are what they are. evaluation: what would have
     been recommended for each target, and what came of it. recommendation: for a target that the matrix does
     not have. cells: details of single cells. answer: what the top of the page says; None takes what the
-    matrix alone says. missing: part -> why it is not there.
+    matrix alone says. mix: measured combinations of sources, for all targets.
+    checkpoints: courses of the trainings that kept some. missing: part -> why it is not there.
     """
 
     matrix: TransferMatrix
@@ -43,6 +46,8 @@ class ReportContents:
     evaluation: HeldOut | None = None
     cells: Any = None
     answer: Answer | None = None
+    mix: Mix | None = None
+    checkpoints: Checkpoints | None = None
     missing: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
