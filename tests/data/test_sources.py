@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from traitmap.data.conversation import plain_chat
 from traitmap.data.lineage import load_sources
 from traitmap.data.records import Example, Segment
+from traitmap.data.rows import SourceError, read_file
 from traitmap.data.sources import draw
 from traitmap.errors import DataError
 from traitmap.study.settings import Model, Source, Study, Target
@@ -502,3 +503,14 @@ def test_every_real_training_file_renders_whole(shared):
         source = Source(name="a", path=str(folder / "train.jsonl"), completion=text)
         assert len(load_source(study_of(shared, source), source).examples) == lines, folder.name
     assert folders
+
+
+def test_what_is_no_plain_file_is_told_and_not_waited_for(tmp_path):
+    """A pipe that nobody writes into, a device without end, a link to itself."""
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    (tmp_path / "loop.json").symlink_to("loop.json")
+    device = "a pipe or a device"
+    for name, told in {"pipe.jsonl": device, "zero.csv": device, "loop.json": "does not exist"}.items():
+        with pytest.raises(SourceError, match=told):
+            read_file(tmp_path / name)

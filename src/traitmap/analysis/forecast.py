@@ -144,6 +144,7 @@ def forecast_from_json(record: Mapping[str, Any]) -> Forecast:
     try:
         sources, targets = tuple(map(str, record["sources"])), tuple(map(str, record["targets"]))
         gain, stderr = (np.array(record[name], dtype=float) for name in ("gain", "stderr"))
+        gain[~np.isfinite(gain)] = stderr[~np.isfinite(stderr)] = np.nan  # infinite is as little known
         conditions = MappingProxyType(dict(record["conditions"]))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"not a forecast as `traitmap forecast --json` writes it: {error}") from None

@@ -107,6 +107,8 @@ def read_file(file: Path) -> SourceTable:
         fault = f"{file} is a folder; give one file in it ({_FORMATS})"
     elif not os.path.exists(file):
         fault = f"{file} does not exist; relative paths start from the study file's folder"
+    elif not os.path.isfile(file):  # opening it may wait for ever
+        fault = f"{file} is a pipe or a device; write what it gives into a file, and give that"
     elif not suffix:
         fault = f"{file.name} is none of {_FORMATS}; convert it to one of them, or unpack it"
     else:
