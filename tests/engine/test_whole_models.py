@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 import traitmap as tm
 from traitmap.data.records import Request
 from traitmap.data.whole_models import whole_model
+from traitmap.engine.cpu import products
 from traitmap.engine.fake import FakeEngine
 from traitmap.engine.open import open_engine
 from traitmap.engine.rows import RowsEngine
@@ -128,3 +130,24 @@ def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(ModelError, match="save_pretrained"):
         whole_model(Model(path=str(tmp_path)), Path())
+
+
+class _Codes(torch.Tensor):
+    """Weights as a quantised build has them: a class of its own, without the kernels of plain ones."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "mkldnn" in str(function):
+            raise NotImplementedError(str(function))
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+def test_quantised_weights_bring_their_own_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = torch.nn.Linear(16, 4), torch.linspace(-1, 1, 128).reshape(8, 16)
+    expected = layer(x)
+    layer.weight = torch.nn.Parameter(layer.weight.detach().as_subclass(_Codes), requires_grad=False)
+    monkeypatch.setattr(products, "by_onednn", lambda *_: True)
+    assert not products.is_plain(layer)
+    with torch.inference_mode():
+        found = products.product(x, layer.weight, layer.bias)
+    assert torch.allclose(found.as_subclass(torch.Tensor), expected, atol=1e-6)

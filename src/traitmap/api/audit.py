@@ -305,7 +305,8 @@ def _rows_at(path: str) -> list[RowPlace] | str:
             return [RowPlace(name_of(folder), {"adapter": path}, None)]  # of the hub
         return f"{path}: there is no such folder; give a PEFT directory or a model folder"
     if not folder.is_dir():
-        return f"{path}: a file; give the folder of an adapter or a model"
+        served = "; serve a GGUF file and give NAME@http://host/v1" if path.endswith(".gguf") else ""
+        return f"{path}: a file; give the folder of an adapter or a model{served}"
     name = name_of(folder.absolute())
     inside = checkpoints_in(folder)
     if (folder / CONFIG).is_file() and not inside:

@@ -121,7 +121,9 @@ def _random_adapter(modules: Mapping[str, torch.nn.Linear], seed: int) -> Adapte
         weight = module.weight
         a[name] = send(torch.randn(1, module.in_features, generator=generator), weight.device)
         b[name] = send(torch.randn(module.out_features, 1, generator=generator), weight.device)
-        b[name] *= 0.1 * weight[0].float().std() if weight.is_floating_point() else 0.002
+        # a quantised weight calls itself floating, but is a class of its own without arithmetic
+        plain = type(weight) is torch.nn.Parameter and weight.is_floating_point()
+        b[name] *= 0.1 * weight[0].float().std() if plain else 0.002
     return AdapterWeights(a=a, b=b, scale=dict.fromkeys(a, 1.0))
 
 

@@ -34,7 +34,9 @@ def widest_products(model: Any) -> Iterator[None]:
     processors) the block changes nothing. On an AMD Zen 5, one thread: 232 GFLOP/s against MKL's 103.
     """
     layers = [
-        module for module in model.modules() if type(module) is nn.Linear and "forward" not in vars(module)
+        module
+        for module in model.modules()
+        if type(module) is nn.Linear and "forward" not in vars(module) and is_plain(module)
     ]
     if model.dtype != torch.float32 or model.device.type != "cpu" or not _onednn_is_wider():
         layers = []
@@ -60,7 +62,7 @@ def product(
 
     Then, at no cost of their own where oneDNN computes: swish, or ``times`` or ``plus`` (N, out) each.
     """
-    if not by_onednn(x.dtype, x.device):
+    if not by_onednn(x.dtype, x.device) or type(weight) not in (torch.Tensor, nn.Parameter):  # quantised
         y = nn.functional.linear(x, weight, bias)
         y = nn.functional.silu(y) if swish else y
         y = y if times is None else y.mul_(times)
@@ -89,10 +91,14 @@ def by_onednn(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether a module computes what its class says: no hooks, and no other forward than the one above."""
+    """Whether a module computes what its class says: no hooks, and no other forward than the one above.
+
+    Nor weights of a class of their own, as quantised ones are, which bring their own products.
+    """
     own = vars(module).get("forward")
     hooks = (module._forward_hooks, module._forward_pre_hooks)
-    return not any(hooks) and (own is None or getattr(own, "func", None) is _product)
+    dense = all(type(weight) is nn.Parameter for weight in module.parameters(recurse=False))
+    return dense and not any(hooks) and (own is None or getattr(own, "func", None) is _product)
 
 
 def _product(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
