@@ -1,4 +1,4 @@
-"""Commands that ask what a fine-tune broke: the audit, and the packs of tasks that it asks."""
+"""Commands that ask what a fine-tune broke: the audit, the packs that it asks, and steps of a training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,21 @@ from typing import Annotated, Any
 import typer
 
 from traitmap import api
-from traitmap.cli.app import AsJson, app, listed, print_json, print_table, shown_progress, tell
+from traitmap import report as tables
+from traitmap.cli.app import (
+    NO_READING,
+    AsJson,
+    MatrixOrRun,
+    Reading,
+    app,
+    listed,
+    print_json,
+    print_table,
+    shown_progress,
+    subject_of,
+    takes_table,
+    tell,
+)
 
 _FAIL_ON = re.compile(r"loss(?::(\d+(?:\.\d+)?))?")
 
@@ -96,13 +110,14 @@ def audit(
         return
     from traitmap.report import audit as reports
     from traitmap.report.plain_page import write_page
+    from traitmap.runs.files import own_file
 
     with shown_progress() as listener:
         done = api.audit(
             rows, **settings, fail_on=float(match[1]) if match[1] else None, atlas=atlas, drift=drift,
             listener=listener, tell=lambda line: tell(f"! {line}"),
         )  # fmt: skip
-    page = write_page(Path(done.folder) / "audit.html", reports.audit_page(done))
+    page = write_page(own_file(Path(done.folder), "audit.html"), reports.audit_page(done))
     if junit is not None:
         write_page(junit, reports.audit_junit(done))
     if markdown is not None:
@@ -146,6 +161,36 @@ def _print_plan(rows: list[str], settings: dict[str, Any], as_json: bool) -> Non
     ]
     for line in lines:
         typer.echo(line)
+
+
+@app.command()
+@takes_table
+def checkpoints(
+    run: MatrixOrRun,
+    as_json: AsJson = False,
+    targets: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help="Targets over whose mean a step is chosen; without it all that are shares.",
+        ),
+    ] = "",
+    keep: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Targets that may not clearly lose more than the margin.")
+    ] = "",
+    margin: Annotated[
+        float, typer.Option(help="What a target to keep may lose, in its unit (points for shares).")
+    ] = 2.0,
+    reading: Reading = NO_READING,
+) -> None:
+    """Where the gain of a training is lost again, and which of the steps that were kept to take.
+
+    Example: traitmap checkpoints runs/mini --targets reviews,stars --keep toxicity
+    """
+    found = api.checkpoints(
+        subject_of(run, reading), targets=listed(targets), keep=listed(keep), margin=margin
+    )
+    print_json(found.to_json()) if as_json else print_table(tables.checkpoints_view(found))
 
 
 @app.command()
