@@ -62,7 +62,7 @@ class Asked:
     @property
     def lines(self) -> tuple[str, ...]:
         """The same for a reader, a line each."""
-        why = listed([f"{count:,} {reason}" for reason, count in self.ended.items()], len(self.ended))
+        why = listed([f"{count:,} ({reason})" for reason, count in self.ended.items()], len(self.ended))
         items, tokens = self.items, self.tokens
         return (
             f"asked: {items[0]:,} of {items[1]:,} items ({share(items[0] / max(items[1], 1))}), "
