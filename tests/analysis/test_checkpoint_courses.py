@@ -1,5 +1,6 @@
 """Courses of checkpointed sources: planted turns are found, level ones are not, chosen steps are covered."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -166,3 +167,11 @@ def test_questions_that_cannot_be_answered_say_so() -> None:
     without_items = replace(matrix, item_scores={})
     assert checkpoint_courses(without_items).courses == ()
     assert checkpoint_courses(without_items).choices[0].kept is None
+
+
+def test_the_record_is_plain_json_and_a_frame_of_steps() -> None:
+    found = checkpoint_courses(course(np.full((3, 2), 0.5), items=60))
+    told = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert [entry["target"] for entry in told["courses"]] == ["target000", "target001"]
+    assert told["choices"][0]["words"] == found.choices[0].words
+    assert found.to_frame()["step"].tolist() == [30, 60, 100] * 2

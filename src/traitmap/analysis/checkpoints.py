@@ -176,11 +176,11 @@ class Checkpoints:
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON data; unknown numbers are null."""
-        data: dict[str, Any] = jsonable(self)
-        for part in ("courses", "choices"):
-            for entry, record in zip(data[part], getattr(self, part), strict=True):
-                entry["words"] = record.words
-        return data
+        return {
+            "courses": [{**jsonable(course), "words": course.words} for course in self.courses],
+            "choices": [{**jsonable(choice), "words": choice.words} for choice in self.choices],
+            "notes": list(self.notes),
+        }
 
     def to_frame(self) -> pd.DataFrame:
         """A row for each source, target and step: gain with its interval, and the course's verdict."""
