@@ -76,11 +76,10 @@ def make_study(path: Path, folder: Path) -> Path:
     ]
     rng = np.random.default_rng(0)
     pairs, triples = (list(subsets(names, count)) for count in (2, 3))
-    pairs, triples = ([of[at] for at in rng.permutation(len(of))] for of in (pairs, triples))
+    rng.shuffle(pairs)
+    rng.shuffle(triples)
     for parents in (*pairs[:10], *triples[:2]):
-        study["sources"].append(
-            {"name": f"mix_{len(study['sources'])}", "concat": dict.fromkeys(parents, 1.0)}
-        )
+        study["sources"].append({"name": "_".join(("mix", *parents)), "concat": dict.fromkeys(parents, 1.0)})
     for parents, method, weights in (
         *((parents, "cat", None) for parents in (*pairs[:18], *triples[:3])),
         *((parents, "cat", [0.7, 0.3]) for parents in pairs[18:21]),
