@@ -37,7 +37,9 @@ def rates(sweeps: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         rows = []
         for name, found in sorted(sources.items()):
             scores = [score(found["rates"][rate], rate == f"{found['chosen']}") for rate in tried]
-            rows.append((name, f"{found['base']:.2f}", f"{found['majority']:.2f}", *scores))
+            of_classes = any(rate["one_answer"] is not None for rate in found["rates"].values())
+            majority = f"{found['majority']:.2f}" if of_classes else "–"
+            rows.append((name, f"{found['base']:.2f}", majority, *scores))
         yield f"{base}:\n"
         yield from table(("source", "base", "commonest answer", *(f"{float(r):g}" for r in tried)), rows)
         yield ""

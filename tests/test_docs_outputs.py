@@ -36,3 +36,11 @@ def test_an_output_is_replaced_and_the_page_stays() -> None:
     assert again.count("<!-- output") == 1
     assert "\na\n" not in again
     assert OUTPUTS["BLOCK"].sub("", again) == page
+
+
+def test_the_real_study_shows_its_records() -> None:
+    drawn = runpy.run_path(str(DOCS / "real_run.py"))
+    page = (DOCS / "real-run.md").read_text(encoding="utf-8")
+    assert drawn["with_tables"](page) == page, "run: python docs/real_run.py"
+    assert page.count("### ") == len(drawn["blocks"]()["answers"].split("### ")) - 1 > 8
+    assert drawn["with_tables"](page.replace("+0.18", "+0.81")) == page

@@ -171,7 +171,7 @@ def wrong_labels(asked: Asked) -> list[tuple[str, str]]:
         own = contrast(matrix, changed, "amazon_reviews", ["amazon_reviews"])
         rows.append((f"{changed} less amazon_reviews, own task", told(own, 100, "points")))
         rest = contrast(matrix, changed, "amazon_reviews", others)
-        rows.append((f"the same on {len(others)} other label tasks", told(rest, 100, "points")))
+        rows.append((f"{changed} less amazon_reviews, {len(others)} other tasks", told(rest, 100, "points")))
     return rows
 
 
