@@ -13,7 +13,7 @@ from defusedxml import ElementTree
 
 from traitmap.analysis.audit import Audit, audit_rows
 from traitmap.analysis.audit_context import agreement_in_words, checkpoint_to_keep, moved_along
-from traitmap.analysis.audit_questions import corrected
+from traitmap.analysis.audit_questions import Question, corrected
 from traitmap.analysis.verdicts import cell_verdicts
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
@@ -203,6 +203,40 @@ def test_cannot_tell_says_how_many_items_would_and_these_do():
         "changed",
     )  # reach shrinks as the root of the items
     assert audited(4 * needed).exit_code == 0
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.08, 0.15])
+def test_as_many_items_as_cannot_tell_names_do_tell(loss):
+    """Of rows that lose so much, with 6 % of items changed besides, at ``fail_on`` 5: most."""
+    generator, fail_on, level = np.random.default_rng(0), 5.0, 1 - 0.05 / 11
+
+    def asked(n: int) -> Question:
+        place = generator.random(n)
+        differences = np.where(place < loss + 0.03, -1.0, np.where(place < loss + 0.06, 1.0, 0.0))
+        tested = corrected(differences[None], level, binary=True).scaled(100)
+        ends = 80.0, 80 + tested.change.value
+        return Question(
+            "task",
+            "task",
+            "points",
+            *ends,
+            tested.change,
+            1,
+            n,
+            tested.smallest,
+            tested.called(1),
+            tested.scatter,
+        )
+
+    def settled(question: Question) -> bool:
+        called = question.called == "worse" and -question.improvement >= fail_on
+        return called or question.worst <= fail_on
+
+    small = [question for question in (asked(60) for _ in range(200)) if not settled(question)]
+    needed = [question.items_to_settle(fail_on) for question in small]
+    again = [settled(asked(n)) for n in needed if n is not None and n < 1e6]
+    assert len(again) > 100
+    assert np.mean(again) > 0.7
 
 
 def test_a_loss_counts_from_fail_on_on_and_a_small_clear_one_is_a_change():

@@ -305,8 +305,8 @@ def _rows_at(path: str) -> list[RowPlace] | str:
             return [RowPlace(name_of(folder), {"adapter": path}, None)]  # of the hub
         return f"{path}: there is no such folder; give a PEFT directory or a model folder"
     if not folder.is_dir():
-        served = "; serve a GGUF file and give NAME@http://host/v1" if path.endswith(".gguf") else ""
-        return f"{path}: a file; give the folder of an adapter or a model{served}"
+        hint = "; serve a GGUF file and give NAME@http://host/v1" if path.endswith(".gguf") else ""
+        return f"{path}: a file; give the folder of an adapter or a model{hint}"
     name = name_of(folder.absolute())
     inside = checkpoints_in(folder)
     if (folder / CONFIG).is_file() and not inside:
@@ -330,8 +330,8 @@ def _rows_at(path: str) -> list[RowPlace] | str:
     ):
         end = folder / weights
         if (folder / config).is_file() and end.is_file() and not _saved_in(end, inside):
-            source = {kind: str(folder.absolute())}
-            rows.append(RowPlace(f"{name}-final", source, folder, _named_base(folder), training=folder))
+            entry = {kind: str(folder.absolute())}
+            rows.append(RowPlace(f"{name}-final", entry, folder, _named_base(folder), training=folder))
             break
     return rows
 
