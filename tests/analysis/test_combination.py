@@ -222,6 +222,29 @@ def test_gains_that_are_no_skill_count_as_none_and_losses_count() -> None:
     assert before.single is not None
     assert after.single is not None
     assert before.single.source == table.singles[s] != after.single.source
+    asked = [
+        named((table.singles[s], other), (0.5, 0.5), CONCAT)
+        for other in table.singles
+        if other != table.singles[s]
+    ]
+    for combination in asked:  # as if none was measured: what is predicted counts the same way
+        told = propose(fit(filtered), ["t0"], only=[combination], probes=0).proposals[0]
+        assert told.gain.value < told.by_target["t0"].value - 1
+
+
+def test_safe_and_better_are_what_the_bounds_say_and_not_what_is_expected() -> None:
+    doubted = {"safe": 0, "better": 0}
+    for seed in range(8):
+        planted = planted_combinations(seed=seed, pairs=8, lead=0.8)
+        fitted = fit(read_combinations(planted.matrix))
+        for one in propose(fitted, ["t0", "t1"], keep=["t2", "t3"], top=80, probes=0).proposals:
+            lows = [bound.low for bound in one.keep.values()]
+            assert (one.safe == "yes") == all(low > -2 for low in lows)
+            assert (one.better == "yes") == (one.lead.low > 0)
+            expected = all(bound.value > -2 for bound in one.keep.values())
+            doubted["safe"] += expected and one.safe == "cannot tell"
+            doubted["better"] += one.lead.value > 0 and one.better == "cannot tell"
+    assert min(doubted.values()) > 3
 
 
 @pytest.mark.parametrize(
