@@ -23,6 +23,7 @@ from traitmap.analysis.combination import (
 )
 from traitmap.analysis.interference import Distances, interference, row_contrast
 from traitmap.analysis.mixing import Mix, named, propose
+from traitmap.data.fingerprints import Update, fingerprints
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import TransferMatrix
 from traitmap.matrix.statistics import Estimate
@@ -33,6 +34,11 @@ def contrast_of(matrix: TransferMatrix) -> Any:
         return row_contrast(matrix, {first: 1.0, second: -1.0}, dict.fromkeys(names, 1 / len(names)))
 
     return contrast
+
+
+def one_module(generator: np.random.Generator) -> Update:
+    """The update of an adapter with one module of rank 2."""
+    return {"layers.0.q_proj": (generator.normal(size=(2, 6)), generator.normal(size=(6, 2)))}
 
 
 def some_of(table: CombinationTable, rows: Sequence[int]) -> CombinationTable:
@@ -75,6 +81,29 @@ def test_a_way_of_combining_that_was_not_measured_has_no_interval() -> None:
     assert fitted.half("ties") == float("inf")
     of_ties = propose(fitted, ["t0"], method="ties", probes=0)
     assert {one.gain.reason for one in of_ties.proposals} == {"no interval is known"}
+
+
+def test_fingerprints_count_where_they_tell_of_every_single_source() -> None:
+    """A proposal may combine sources that no measured combination holds."""
+    planted = planted_combinations(pairs=3)
+    names = read_combinations(planted.matrix).singles
+    generator = np.random.default_rng(0)
+    whole = fingerprints({name: one_module(generator) for name in names})
+    parents = [
+        name for name in names if any(name in c.parents for c in combinations_in(planted.matrix).values())
+    ]
+    assert len(parents) < len(names)
+    part = fingerprints({name: one_module(generator) for name in parents})
+    assert read_combinations(planted.matrix, weights=whole).weights is whole
+    assert read_combinations(planted.matrix, weights=part).weights is None
+    never_trained = replace(whole, norm=np.where(np.arange(len(names)) == 2, 0.0, whole.norm))
+    assert read_combinations(planted.matrix, weights=never_trained).weights is None
+    for prints in (whole, part):
+        fitted = fit(read_combinations(planted.matrix, weights=prints))
+        assert ("weights" in {score.name for score in fitted.scores}) == (prints is whole)
+        assert np.isfinite(
+            fitted.predict([Combination("x", (names[-1], names[0]), (0.5, 0.5), CONCAT)])[0]
+        ).all()
 
 
 @pytest.mark.parametrize("lead", [0.0, 0.8])

@@ -206,8 +206,16 @@ def read_combinations(
         better=tuple(view.better for view in reading.targets),
         scale=_scales(gains[singles], units),
         left_out=left_out,
-        weights=weights,
+        weights=weights if weights is not None and _tells_of_all(weights, names) else None,
     )
+
+
+def _tells_of_all(prints: Fingerprints, names: Sequence[str]) -> bool:
+    """Whether any combination of these sources, measured or only asked about, has its fingerprints."""
+    if not set(names) <= set(prints.names):
+        return False
+    at = [prints.names.index(name) for name in names]
+    return bool(np.isfinite(prints.cosine[np.ix_(at, at)]).all() and (prints.norm[at] > 0).all())
 
 
 def _scales(gains: Array, units: Sequence[str]) -> Array:
@@ -294,10 +302,10 @@ def _of_weights(
 ) -> tuple[Array, Array] | None:
     """(N,) mean cosine of the parents' updates, less the mean over all; (N, T) the parents' mean by size.
 
-    None where the fingerprints do not tell of all single sources that are parents.
+    None without fingerprints.
     """
     prints = table.weights
-    if prints is None or any(name not in prints.names for c in combos for name in c.parents):
+    if prints is None:
         return None
     at = {name: prints.names.index(name) for name in prints.names}
     cosine = prints.cosine - np.eye(len(prints.names))
@@ -306,11 +314,8 @@ def _of_weights(
         np.mean([prints.cosine[at[a], at[b]] for a, b in map(tuple, combination.pairs)]) - usual
         for combination in combos
     ]
-    norm = np.array([prints.norm[at[name]] if name in at else 0.0 for name in table.singles])
-    by_size = share * norm
+    by_size = share * np.array([prints.norm[at[name]] for name in table.singles])
     total = by_size.sum(axis=1, keepdims=True)
-    if not (np.isfinite(by_size).all() and (total > 0).all() and np.isfinite(alike).all()):
-        return None
     return np.array(alike), (by_size / total) @ np.where(np.isfinite(z), z, 0.0)
 
 

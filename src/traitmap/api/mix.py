@@ -183,9 +183,9 @@ def fitted_combinations(subject: MatrixLike, matrix: TransferMatrix) -> tuple[Fi
     )
     updates: dict[str, Update] = {}
     prints: Fingerprints | None = None
-    parents = {name for one in combinations_in(matrix).values() for name in one.parents}
-    if folder is not None and len(combinations_in(matrix)) >= LEAST:
-        updates = _updates(folder, parents)
+    combinations = combinations_in(matrix)
+    if folder is not None and len(combinations) >= LEAST:
+        updates = _updates(folder, set(matrix.sources) - set(combinations))
         if len(updates) > 1:
             with suppress(DataError):  # adapters of unlike shapes cannot be compared
                 prints = fingerprints(updates)

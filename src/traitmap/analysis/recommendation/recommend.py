@@ -271,8 +271,8 @@ def _posterior(
     widths = widths[np.isfinite(widths)]
     if not len(widths):
         raise MatrixError(
-            "no target tells the sources apart: on each of them all sources that are known have one score, so "
-            "there is nothing to learn from; evaluate them on targets that they move"
+            "no target tells the sources apart: on each of them all known sources have one score, so there "
+            "is nothing to learn from; evaluate them on targets that they move"
         )
     deviation = float(widths.mean()) / (2 * NINETY)
     before = predictive_posterior(model.effect[:, at], deviation, model.held_out)

@@ -111,8 +111,8 @@ def item_noise_variance(items: ItemScores) -> Array:
     """(T,) expected contribution of item sampling to the variance between sources.
 
     All sources answer the same items, so what an item adds to all of them cancels between sources:
-    with d the item scores less their mean over sources, sum over sources of var(d) / n, divided by S - 1. d is
-    seen on the items that all of them were asked; n is each source's own.
+    with d the item scores less their mean over sources, sum over sources of var(d) / n, divided by S - 1. d
+    is seen on the items that all of them were asked; n is each source's own.
     """
     variances = np.full(len(items), np.nan)
     for t, scores in enumerate(items):
