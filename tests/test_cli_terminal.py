@@ -32,6 +32,10 @@ NOT_RUN = {
     "traitmap audit my-adapter/": "adapters of one's own; test_cli_audit.py trains some",
     "traitmap audit runs/ft1 runs/ft2 --pack general,safety --fail-on loss:3": "the same",
     "traitmap audit merged-model/ --base org/base --limit 100": "the same",
+    "traitmap checkpoints runs/mini --targets reviews,stars --keep toxicity": (
+        "a run with checkpoints; tests/runs/test_merges_and_checkpoints.py makes one"
+    ),
+    "traitmap mix runs/mini --method merge --probe 6": "it merges and evaluates; tests/api/test_mix.py does",
     "traitmap pretrain corpus.txt -o my-base --steps 2000": "it trains for minutes",
     "traitmap profile texts.jsonl --parser en_core_web_sm --csv profiles.csv": "a parser to be downloaded",
     "traitmap recommend runs/mini --target stars --prior other/runs/mini --prior atlas": (
