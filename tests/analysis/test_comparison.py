@@ -10,6 +10,7 @@ import pytest
 from planted import matrix_of
 from traitmap.analysis import Side, compare_sides
 from traitmap.analysis.agreement import agreement
+from traitmap.analysis.comparison_words import cells_table
 from traitmap.analysis.verdicts import cell_verdicts
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Cell, TransferMatrix
@@ -310,3 +311,16 @@ def test_nothing_in_common_is_an_error(first):
         compare_sides([side("one", first), side("two", other)])
     with pytest.raises(MatrixError, match="name two or more"):
         compare_sides([side("one", first)])
+
+
+def test_cells_that_a_run_does_not_know_are_named_with_their_reason(first):
+    damaged = [
+        replace(cell, gain=NAN, gain_low=NAN, gain_high=NAN, status="missing", reason="its file is damaged")
+        if (cell.source, cell.target) == (first.sources[0], first.targets[1])
+        else cell
+        for cell in first.cells
+    ]
+    second = replace(first, cells=tuple(damaged))
+    notes = " ".join(cells_table(compare_sides([side("one", first), side("two", second)])).notes)
+    assert f"Not known in two: {first.sources[0]} -> {first.targets[1]} (its file is damaged)." in notes
+    assert "Not known in one" not in notes

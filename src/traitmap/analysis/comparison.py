@@ -247,7 +247,9 @@ def _cell(sides: Sequence[Side], readings: Sequence[Reading], source: str, targe
     verdicts = [side.verdicts.of(source, target) for side in sides]
     measured = [cell.status != "predicted" for cell in pooled]
     gains = tuple(
-        Interval(cell.gain * view.factor, cell.gain_low * view.factor, cell.gain_high * view.factor)
+        Interval(
+            cell.gain * view.factor, cell.gain_low * view.factor, cell.gain_high * view.factor, cell.reason
+        )
         if is_measured
         else unknown("predicted, not measured")
         for cell, view, is_measured in zip(pooled, views, measured, strict=True)

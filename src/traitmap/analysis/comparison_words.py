@@ -272,9 +272,24 @@ def cells_table(comparison: Comparison, most: int | None = MOST_ROWS) -> Table:
     in_domain = sum(cell.in_domain for cell in comparison.cells)
     if in_domain:
         notes.append(f"{counted(in_domain, 'in-domain cell')} are left out.")
+    notes += _unknown(comparison)
     between = "second - first" if len(comparison.names) == 2 else "largest difference"
     columns = ["transfer", *map(clean, comparison.names), between, "q differs", "items", "outcome"]
     return Table("Gains of the same transfer in every run, with 95 % intervals", columns, rows, notes)
+
+
+def _unknown(comparison: Comparison) -> list[str]:
+    """A sentence for each run that does not know some of the cells that are compared, with the reasons."""
+    sentences = []
+    for run, name in enumerate(comparison.names):
+        cells = [cell for cell in comparison.cells if not cell.gains[run].known]
+        if cells:
+            reasons = Counter(cell.gains[run].reason or "not measured" for cell in cells)
+            places = listed([_place(cell) for cell in cells[:NAMED]])
+            more = f" and {len(cells) - NAMED} more" if len(cells) > NAMED else ""
+            why = "; ".join(clean(reason) for reason, _ in reasons.most_common(NAMED))
+            sentences.append(f"Not known in {clean(name)}: {places}{more} ({why}).")
+    return sentences
 
 
 def _items(cell: ComparedCell) -> str:

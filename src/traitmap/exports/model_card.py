@@ -12,7 +12,7 @@ from traitmap.analysis.traits.records import Traits
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Cell, TransferMatrix
 from traitmap.runs.files import write_output
-from traitmap.wording import escaped_markdown, listed
+from traitmap.wording import escaped_markdown, listed, with_interval
 
 START, END = "<!-- traitmap: start -->", "<!-- traitmap: end -->"
 _SIGNIFICANT = 0.05
@@ -143,8 +143,8 @@ def _trait_lines(traits: Traits | None, source: str) -> list[str]:
         return []
     s = traits.sources.index(source)
     lines = [
-        f"{escaped_markdown(traits.names[c])} {traits.effects[s, c]:+.1f} "
-        f"[{traits.effects_low[s, c]:+.1f}, {traits.effects_high[s, c]:+.1f}]"
+        f"{escaped_markdown(traits.names[c])} "
+        + with_interval(traits.effects[s, c], traits.effects_low[s, c], traits.effects_high[s, c])
         for c in range(used)
         if isfinite(traits.effects[s, c])
     ]
