@@ -11,8 +11,14 @@ import numpy as np
 import pytest
 from defusedxml import ElementTree
 
+from planted import matrix_of as matrix_of_values
 from traitmap.analysis.audit import Audit, audit_rows
-from traitmap.analysis.audit_context import agreement_in_words, checkpoint_to_keep, moved_along
+from traitmap.analysis.audit_context import (
+    agreement_in_words,
+    checkpoint_to_keep,
+    instruments_in_words,
+    moved_along,
+)
 from traitmap.analysis.audit_questions import Question, corrected
 from traitmap.analysis.verdicts import cell_verdicts
 from traitmap.data.records import Outcome
@@ -389,3 +395,26 @@ def test_a_gain_that_is_no_skill_is_not_named_as_better(several):
     assert not any(line.startswith("BETTER") for line in audit_lines(collapse))
     assert "| better (collapse) |" in audit_markdown(collapse)
     assert "better (collapse)" in audit_page(collapse)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_several_instruments_are_told_to_move_together_where_they_do(shared: bool) -> None:
+    """Ten rows on four instruments and one task that is none: of one trait, or of none."""
+    generator = np.random.default_rng(3)
+    strength = generator.normal(size=(10, 1)) if shared else generator.normal(size=(10, 4))
+    values = 0.5 + 0.1 * np.hstack([strength * np.ones((1, 4)), generator.normal(size=(10, 1))])
+    values += 0.01 * generator.normal(size=values.shape)
+    names = ["a", "b", "c", "d", "other"]
+    matrix = matrix_of_values(values, [f"row{at}" for at in range(10)], names, baseline=np.full(5, 0.5))
+    told = instruments_in_words(matrix, names[:4])
+    assert told.startswith("over 10 rows the 4 safety tasks share ")
+    assert ("share 1 trait (" in told) == shared
+    assert ("none of them stands for another" in told) == (not shared)
+    assert "other" not in told.replace("another", "")
+
+
+def test_two_rows_or_two_instruments_have_no_traits() -> None:
+    values = 0.5 + 0.1 * np.random.default_rng(0).normal(size=(2, 3))
+    matrix = matrix_of_values(values, ["x", "y"], ["a", "b", "c"], baseline=np.full(3, 0.5))
+    assert instruments_in_words(matrix, ["a", "b"]) == ""
+    assert "cannot be told to move together" in instruments_in_words(matrix, ["a", "b", "c"])

@@ -120,7 +120,8 @@ class Audit:
 
     questions: how many one family has, and level: of each interval. fail_on: points of loss, None for any.
     left_out: tasks that were not asked, and why. notes: what to know of all rows. keep: which checkpoint to
-    keep and why, where the rows are checkpoints. seconds: of all answers; folder: of the run.
+    keep and why, where the rows are checkpoints. instruments: whether the safety tasks move together over the
+    rows. seconds: of all answers; folder: of the run.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Audit:
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     keep: str = ""
+    instruments: str = ""
     seconds: float = nan
     folder: str = ""
     date: str = ""

@@ -9,9 +9,11 @@ import numpy as np
 
 from traitmap.analysis.audit import AuditRow
 from traitmap.analysis.checkpoints import choose_step
+from traitmap.analysis.traits.decompose import decompose
+from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import mcnemar
-from traitmap.wording import signed
+from traitmap.wording import counted, share, signed
 
 _ERROR = 0.05
 
@@ -53,6 +55,29 @@ def agreement_in_words(row: AuditRow, areas: Mapping[str, str]) -> tuple[str, ..
         split = ", ".join(f"{q.name} {q.called}" for q in clear)
         return (f"{told}; the clear ones contradict each other: {split}",)
     return (f"{told}; {len(clear)} of them clearly",)
+
+
+def instruments_in_words(matrix: TransferMatrix, targets: Sequence[str]) -> str:
+    """Whether several instruments move together over all audited rows: their traits, beside noise.
+
+    targets: the instruments, in the matrix. Empty for fewer than three of them or than two rows.
+    """
+    shown = [target for target in matrix.targets if target in targets]
+    if len(shown) < 3 or len(matrix.sources) < 2:
+        return ""
+    over = f"over {counted(len(matrix.sources), 'row')} the {len(shown)} safety tasks"
+    try:
+        traits = decompose(matrix.part(matrix.sources, shown), n_bootstrap=0)
+    except MatrixError as error:
+        return f"{over} cannot be told to move together or apart: {error}"
+    first, noise = (share(float(values[0])) for values in (traits.explained_variance_ratio, traits.null_p95))
+    size = f"the first component takes {first} of the variance, noise takes up to {noise}"
+    used = traits.n_components["used"]
+    if not used:
+        return f"{over} share no trait beyond noise ({size}), so none of them stands for another"
+    order = np.argsort(-np.abs(traits.loadings[:, 0]), kind="stable")
+    loads = ", ".join(f"{traits.targets[t]} {signed(float(traits.loadings[t, 0]), 2)}" for t in order[:4])
+    return f"{over} share {counted(int(used), 'trait')} ({size}), of which the first loads on {loads}"
 
 
 def moved_along(

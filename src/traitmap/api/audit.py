@@ -17,7 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitmap.analysis.audit import Audit, AuditRow, audit_rows
-from traitmap.analysis.audit_context import agreement_in_words, checkpoint_to_keep, moved_along
+from traitmap.analysis.audit_context import (
+    agreement_in_words,
+    checkpoint_to_keep,
+    instruments_in_words,
+    moved_along,
+)
 from traitmap.analysis.audit_questions import ERROR
 from traitmap.api.answers import date_of, target_outcomes, verdicts
 from traitmap.api.atlas import read_priors
@@ -255,6 +260,7 @@ def read_audit(
         left_out=plan.left_out,
         notes=_notes(done, ledger),
         keep=_keep(plan.rows, rows, matrix),
+        instruments=instruments_in_words(matrix, tuple(safety)),
         seconds=sum(cell.seconds or 0.0 for cell in ledger.cells),
         folder=str(done.folder),
         date=date_of(done),

@@ -160,6 +160,8 @@ def _several(audit: Audit) -> Iterator[tuple[str, str]]:
             yield "HARM", f"{row.name}: {finding.words}"
     worst = max(audit.rows, key=lambda row: row.needed or 0)
     yield "SEEN", seen_in_words(audit, worst)
+    if audit.instruments:
+        yield "SAFETY", audit.instruments
     for row in audit.rows:
         if row.drift:
             yield "DRIFT", f"{row.name}, {row.drift[0]}"
@@ -238,6 +240,8 @@ def audit_markdown(audit: Audit) -> str:
     ]
     if audit.keep:
         lines += ["", f"**{sentence(audit.keep)}**"]
+    if audit.instruments:
+        lines += ["", sentence(audit.instruments)]
     for row in audit.rows:
         lines += ["", f"### {escaped_markdown(row.name)}", "", f"**{sentence(row.words)}**", ""]
         lines += [f"- {sentence(finding.words)}" for finding in row.findings]
@@ -301,6 +305,7 @@ def audit_page(audit: Audit) -> str:
     verdicts = [row.words if len(audit.rows) == 1 else f"{row.name}: {row.words}" for row in audit.rows]
     lines = [("VERDICT", listed(verdicts)), ("ASKED", f"{asked(audit)}, against {audit.base}")]
     lines += [("KEEP", audit.keep)] if audit.keep else []
+    lines += [("SAFETY", audit.instruments)] if audit.instruments else []
     sections = [table_section("Rows", rows_table(audit))] if len(audit.rows) > 1 else []
     sections += [_row_section(audit, row) for row in audit.rows]
     left_out = [f"{name} was not asked: {reason}" for name, reason in audit.left_out.items()]
