@@ -266,7 +266,10 @@ def _cannot_tell(absent: Sequence[Question], open_: Sequence[Question], fail_on:
         parts.append(f"{needed}: a loss of {plain(loss)} points is not excluded on {names}{more}")
     if absent:
         names = ", ".join(question.name for question in absent[:3])
-        parts.append(f"{names} {'was' if len(absent) == 1 else 'were'} not measured")
+        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+        reason = absent[0].change.reason.removeprefix("missing: ").rstrip(".")
+        why = f" ({reason})" if reason else ""
+        parts.append(f"{names}{more} {'was' if len(absent) == 1 else 'were'} not measured{why}")
     return f"cannot tell: {'; '.join(parts)}"
 
 

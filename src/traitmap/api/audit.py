@@ -42,13 +42,14 @@ from traitmap.matrix.record import TransferMatrix
 from traitmap.matrix.statistics import Interval
 from traitmap.progress import Listener, silent
 from traitmap.runs.ledger import Ledger, read_ledger
+from traitmap.runs.status import FailedUnit
 from traitmap.runs.store import open_store
 from traitmap.runs.texts import read_run_texts
 from traitmap.study.init import name_of
 from traitmap.study.paths import MINI, digest, model_location
 from traitmap.study.settings import Source, Study
 from traitmap.terminal import shows_progress
-from traitmap.wording import estimate, share
+from traitmap.wording import counted, estimate, share
 
 if TYPE_CHECKING:
     from traitmap.api.subject import MatrixLike
@@ -437,10 +438,13 @@ def _seconds(ledger: Ledger, row: str) -> float:
 
 def _notes(done: Run, ledger: Ledger) -> tuple[str, ...]:
     """What to know of all rows: failures, and how they were computed."""
-    failures = [
-        f"{failure.source} on {failure.target}: {failure.reason}" if failure.target else failure.reason
-        for failure in done.status().failures
-    ]
+    by_row: dict[str, list[FailedUnit]] = {}
+    for failure in done.status().failures:
+        by_row.setdefault(failure.source, []).append(failure)
+    failures = []
+    for row, (first, *others) in by_row.items():
+        more = f" and {counted(len(others), 'more task')}" if others else ""
+        failures.append(f"{row} on {first.target}{more}: {first.reason}" if first.target else first.reason)
     device = ", ".join(str(ledger.conditions[key]) for key in ("device", "dtype") if key in ledger.conditions)
     return (*failures[:6], *([f"computed on {device}"] if device else []))
 
