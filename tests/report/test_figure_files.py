@@ -134,7 +134,11 @@ def test_what_needs_typst_is_said_before_anything_is_computed(monkeypatch: pytes
 
 
 def test_the_list_has_the_names_and_titles_that_are_drawn(contents: ReportContents) -> None:
-    listed = possible_figures(contents.matrix.sources, contents.matrix.targets, gains=True, texts=True)
+    sources, targets = contents.matrix.sources, contents.matrix.targets
+    kinds = ["mislabel", "concat"]
+    listed = possible_figures(sources, targets, gains=True, texts=True, kinds=kinds)
+    assert "combinations" in listed
+    assert {"combinations", "courses"}.isdisjoint(possible_figures(sources, targets, gains=True, texts=True))
     names = figure_names(contents)
     assert set(names) <= set(listed)
     assert [name for name in listed if name in names] == list(names)

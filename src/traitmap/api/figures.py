@@ -12,6 +12,7 @@ import numpy as np
 
 from traitmap import api
 from traitmap import report as pages
+from traitmap.analysis.explanation.families import variations_of
 from traitmap.api.subject import folder_of, read_matrix
 from traitmap.errors import UserError
 from traitmap.progress import Listener, silent
@@ -66,10 +67,12 @@ def figure_names(run: MatrixLike) -> dict[str, str]:
     if folder is None:
         matrix = read_matrix(run)
         based = bool(np.isfinite(matrix.baseline).any())
-        return pages.possible_figures(matrix.sources, matrix.targets, gains=based, texts=False)
+        kinds = {str(made.get("kind")) for made in variations_of(matrix).values()}
+        return pages.possible_figures(matrix.sources, matrix.targets, gains=based, texts=False, kinds=kinds)
     ledger = read_ledger(open_store(folder))
     sources, targets = (tuple(one["name"] for one in side) for side in (ledger.sources, ledger.targets))
-    return pages.possible_figures(sources, targets, gains=True, texts=True)
+    kinds = {str((source.get("variation") or {}).get("kind")) for source in ledger.sources}
+    return pages.possible_figures(sources, targets, gains=True, texts=True, kinds=kinds)
 
 
 def _contents(run: MatrixLike, listener: Listener, name: str) -> pages.ReportContents:

@@ -5,10 +5,11 @@ The sections draw them under these names; whether the data tell enough for one i
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-Need = Literal["scores", "gains", "texts"]
+Need = Literal["scores", "gains", "texts", "combinations", "checkpoints"]
 Each = Literal["", "component", "source", "target"]
 
 
@@ -17,7 +18,8 @@ class Listed:
     """A figure, or several of one kind.
 
     name: as ``traitmap figure`` takes it; ``-1``, ``-2`` and so on stand behind it where there is one for
-    each component, source or target. needs: a matrix alone, gains over a base, or texts of the tasks.
+    each component, source or target. needs: a matrix alone, gains over a base, texts of the tasks, or sources
+    that are made of others or kept on the way.
     """
 
     name: str
@@ -55,20 +57,27 @@ FIGURES = (
     Listed("regret", "What a wrong pick costs", "gains"),
     Listed("predicted", "Predicted against measured", "gains"),
     Listed("recommendation", "Sources for", "gains", each="target"),
-    Listed("combinations", "Combinations, predicted and measured", "gains"),
-    Listed("courses", "Improvement over steps", "gains"),
+    Listed("combinations", "Combinations, predicted and measured", "combinations"),
+    Listed("courses", "Improvement over steps", "checkpoints"),
 )
 COMPONENTS = 2  # whose loadings are listed; more are there where the data support more
 
 
 def possible_figures(
-    sources: tuple[str, ...], targets: tuple[str, ...], *, gains: bool, texts: bool
+    sources: tuple[str, ...],
+    targets: tuple[str, ...],
+    *,
+    gains: bool,
+    texts: bool,
+    kinds: Collection[str] = (),
 ) -> dict[str, str]:
     """Name -> title of every figure that a report of these sources and targets may have, in its order.
 
-    gains: whether a base is known. texts: whether those of the tasks are.
+    gains: whether a base is known. texts: whether those of the tasks are. kinds: of variations among the
+    sources, as conditions name them.
     """
-    there = {"scores": True, "gains": gains, "texts": texts}
+    combined, kept = not {"concat", "merge"}.isdisjoint(kinds), "checkpoint" in kinds
+    there = {"scores": True, "gains": gains, "texts": texts, "combinations": combined, "checkpoints": kept}
     figures: dict[str, str] = {}
     for one in FIGURES:
         names = {"source": sources, "target": targets, "component": tuple(map(str, range(COMPONENTS)))}
