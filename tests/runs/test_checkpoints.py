@@ -14,7 +14,7 @@ from traitmap.engine.fake import FakeEngine
 from traitmap.engine.pass_state import PassState, read_state, write_state
 from traitmap.progress import Listener, silent
 from traitmap.runs.execute import execute
-from traitmap.runs.run_state import Checkpoints
+from traitmap.runs.run_state import PassCheckpoints
 from traitmap.runs.status import run_status
 from traitmap.runs.store import RunStore
 
@@ -54,7 +54,7 @@ class Keeping(FakeEngine):
 def do(folder: Path, engine: Keeping, told: list[str], **changes: int) -> RunStore:
     asked = study(folder, seeds=(0,), **changes)
     return execute(
-        asked, engine, sources(asked), targets(), group_size=2, checkpoints=Checkpoints(60.0, told.append)
+        asked, engine, sources(asked), targets(), group_size=2, checkpoints=PassCheckpoints(60.0, told.append)
     )
 
 

@@ -88,7 +88,7 @@ class SingleSource:
 
 
 @dataclass(frozen=True)
-class Suggestion:
+class CombinationProbe:
     """A combination worth measuring next. change: probability that another candidate then stands first;
     worth: by how much the expected gain of the first grows, in the unit of the gains."""
 
@@ -123,7 +123,7 @@ class Mix:
     model: Mapping[Kind, str]
     scores: tuple[ModelScore, ...]
     rests_on: str
-    probes: tuple[Suggestion, ...] = ()
+    probes: tuple[CombinationProbe, ...] = ()
     cells: tuple[CombinedCell, ...] = ()
     interference: Interference | None = None
     added: tuple[Mapping[str, Any], ...] = ()
@@ -449,7 +449,7 @@ def _candidates(question: _Question, method: str | None, most: int) -> list[Comb
 
 def _probes(
     question: _Question, combos: Sequence[Combination], best: SingleSource | None, most: int
-) -> tuple[Suggestion, ...]:
+) -> tuple[CombinationProbe, ...]:
     """What to measure next: the knowledge gradient, one after another, of candidates that may be safe.
 
     Errors of two candidates go together as far as their parents do. Where no width is known yet, the
@@ -481,11 +481,11 @@ def _probes(
     covariance[:-1, :-1] = (share @ share.T) ** 2 * np.outer(spread[order], spread[order])
     belief = Posterior(np.append(values[order], best.gain.value), covariance)
     noise = float(np.nanmean(question.noise(table.noise)) ** 2)
-    chosen: list[Suggestion] = []
+    chosen: list[CombinationProbe] = []
     left = list(range(len(order)))
     while left and len(chosen) < most:
         at, change, worth = next_probes(belief, left, noise, 1)[0]
-        chosen.append(Suggestion(combos[order[at]], change, worth))
+        chosen.append(CombinationProbe(combos[order[at]], change, worth))
         left.remove(at)
         belief = condition_on(belief, [at], belief.mean[[at]], np.array([noise]))
     return tuple(chosen)

@@ -27,7 +27,7 @@ from traitmap.runs.cost import ASSUMED, request_tokens
 from traitmap.runs.execute import execute
 from traitmap.runs.ledger import CellEntry, Parts, Selection, read_ledger, read_parts, write_parts
 from traitmap.runs.plan import CellUnit, Plan, make_plan
-from traitmap.runs.run_state import Checkpoints
+from traitmap.runs.run_state import PassCheckpoints
 from traitmap.runs.store import RunStore, locked_store
 from traitmap.study.paths import digest
 from traitmap.study.settings import BASELINE, Study
@@ -124,7 +124,7 @@ def run_in_looks(
     listener: Listener,
     *,
     group_size: int | None = None,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: PassCheckpoints | None = None,
 ) -> tuple[RunStore, Asked]:
     """Train what is to be trained, and ask items look by look until every cell has ended.
 
@@ -132,7 +132,7 @@ def run_in_looks(
     store is. What was saved is kept in the run's list of partial cells (``Parts.asking``).
     """
     plan = make_plan(study=study, sources=sources, targets=targets, base_digest=engine.base_digest)
-    campaign = _Campaign(study, plan, sources, {target.name: target for target in targets})
+    campaign = _Asking(study, plan, sources, {target.name: target for target in targets})
     trained = frozenset((unit.source, unit.seed) for unit in plan.adapters)
     number = 0
     while selection := campaign.selection(number, trained):
@@ -155,7 +155,7 @@ def run_in_looks(
     return store, asked
 
 
-class _Campaign:
+class _Asking:
     """A run in looks: who is still asked about what, and why others are not."""
 
     def __init__(
@@ -307,7 +307,7 @@ def _unit(cell: CellEntry) -> CellUnit:
     return CellUnit(cell.source, cell.seed, cell.target)
 
 
-def _keep(store: RunStore, campaign: _Campaign, asked: Asked) -> None:
+def _keep(store: RunStore, campaign: _Asking, asked: Asked) -> None:
     """Keep why cells ended and what was asked; partial cells that whole ones have replaced go."""
     with locked_store(store.folder) as locked:
         ledger, parts = read_ledger(locked), read_parts(locked)

@@ -38,7 +38,7 @@ from traitmap.runs.execute import execute
 from traitmap.runs.files import write_sealed_json
 from traitmap.runs.ledger import Selection
 from traitmap.runs.plan import AdapterUnit, CellUnit
-from traitmap.runs.run_state import Checkpoints
+from traitmap.runs.run_state import PassCheckpoints
 from traitmap.runs.store import RunStore, locked_store
 from traitmap.study.paths import digest
 from traitmap.study.settings import BASELINE, Study
@@ -102,7 +102,7 @@ def run_on_budget(
     share: float,
     seed: int = 0,
     aim: Aim = "best",
-    checkpoints: Checkpoints | None = None,
+    checkpoints: PassCheckpoints | None = None,
 ) -> tuple[RunStore, Spent]:
     """Measure what a share of the whole run's price allows, where it tells most, and predict the rest.
 
@@ -155,7 +155,7 @@ class _Campaign:
     counts: Array
     existing: frozenset[str]
     trainings: Mapping[str, frozenset[str]]
-    checkpoints: Checkpoints | None = None
+    checkpoints: PassCheckpoints | None = None
     rounds: tuple[tuple[int, ...], ...] = ()
     cells: tuple[tuple[int, int], ...] = ()
 

@@ -60,7 +60,7 @@ from traitmap.runs.growth import Growth, assumed_unit, grow, measured_unit
 from traitmap.runs.ledger import describe_variation, read_ledger
 from traitmap.runs.outlook import Outlook, outlook
 from traitmap.runs.plan import Plan, make_plan
-from traitmap.runs.run_state import Checkpoints
+from traitmap.runs.run_state import PassCheckpoints
 from traitmap.runs.status import kept_progress
 from traitmap.runs.store import RunStore, run_folder
 from traitmap.study.load import load_study
@@ -297,7 +297,7 @@ def run(
     check_executor(executor, address, workers, threads, engine=engine is not None)
     if not 0 <= save_minutes < inf:
         raise RunError(f"save_minutes {save_minutes:g}: give minutes, such as 5, or 0 to keep no state.")
-    checkpoints = Checkpoints(60 * save_minutes, announce or _untold) if save_minutes else None
+    checkpoints = PassCheckpoints(60 * save_minutes, announce or _untold) if save_minutes else None
     if executor == "ray":
         with cluster_engine(study, address=address, workers=workers, threads=threads) as many:
             return run(

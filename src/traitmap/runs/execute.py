@@ -13,8 +13,8 @@ from traitmap.runs.files import disk_trouble
 from traitmap.runs.ledger import CellEntry, Ledger, Parts, Selection, read_parts, write_parts
 from traitmap.runs.plan import CellUnit, MergeUnit, cell_key, missing_groups, trainings
 from traitmap.runs.run_state import (
-    Checkpoints,
     Group,
+    PassCheckpoints,
     RunState,
     open_run,
     other_passes,
@@ -57,7 +57,7 @@ def execute(
     group_size: int | None = None,
     token_budget: int | None = None,
     selection: Selection | None = None,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: PassCheckpoints | None = None,
 ) -> RunStore:
     """Do whatever of a study is not done yet, in the folder ``output/name``.
 

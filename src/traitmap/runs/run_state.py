@@ -63,7 +63,7 @@ Group = tuple[AdapterUnit, ...]
 
 
 @dataclass(frozen=True)
-class Checkpoints:
+class PassCheckpoints:
     """How often a training pass keeps how far it is: ``seconds`` apart, at least.
 
     tell: gets a line where a pass goes on from what was kept, or does not.
@@ -89,7 +89,7 @@ class RunState:
     adapters: dict[tuple[str, int | None], AdapterEntry]
     cells: dict[CellUnit, CellEntry]
     record: Callable[[RunStore, Ledger], None] = write_ledger
-    checkpoints: Checkpoints | None = None
+    checkpoints: PassCheckpoints | None = None
     parts: Mapping[CellUnit, str] = field(default_factory=dict)
 
     def write(self) -> None:
@@ -357,7 +357,7 @@ def open_run(
     *,
     group_size: int | None,
     token_budget: int | None,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: PassCheckpoints | None = None,
 ) -> RunState:
     """Plan a study and find what of it is done. Adapters not trained yet stay in the groups that an earlier
     run of this folder gave them, unless ``group_size`` or ``token_budget`` asks for others."""

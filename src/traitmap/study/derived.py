@@ -22,7 +22,7 @@ READY_MADE = ("adapter", "served_as", "model")
 
 
 @dataclass(frozen=True)
-class Change:
+class SettingChange:
     """One thing that a source made from another one may change.
 
     key: the setting of the source. excludes: changes that cannot stand beside it; the fault stands at them.
@@ -36,18 +36,18 @@ class Change:
 
 # In the order of application, whatever the order in the file: rows, their labels, their texts, the training.
 CHANGES = (
-    Change("output_length_quantile"),
-    Change("balance", excludes=("class_weights",)),
-    Change("class_weights"),
-    Change("subsample", controls=True),
-    Change("mislabel"),
-    Change("format_only", excludes=("random_text", "shuffle_words", "mislabel")),
-    Change("random_text", excludes=("shuffle_words",)),
-    Change("shuffle_words"),
-    Change("truncate_output"),
-    Change("loss_on"),
-    Change("match_tokens", excludes=("match_steps",), controls=True),
-    Change("match_steps", controls=True),
+    SettingChange("output_length_quantile"),
+    SettingChange("balance", excludes=("class_weights",)),
+    SettingChange("class_weights"),
+    SettingChange("subsample", controls=True),
+    SettingChange("mislabel"),
+    SettingChange("format_only", excludes=("random_text", "shuffle_words", "mislabel")),
+    SettingChange("random_text", excludes=("shuffle_words",)),
+    SettingChange("shuffle_words"),
+    SettingChange("truncate_output"),
+    SettingChange("loss_on"),
+    SettingChange("match_tokens", excludes=("match_steps",), controls=True),
+    SettingChange("match_steps", controls=True),
 )
 KINDS = tuple(change.key for change in CHANGES)
 CONTROLS = tuple(change.key for change in CHANGES if change.controls)

@@ -41,7 +41,7 @@ SAME_TEXTS = 0.5  # of a source's inputs that another one must have for its answ
 
 
 @dataclass(frozen=True)
-class Question:
+class FeatureQuestion:
     """What is asked of the pairs: features over a design, alone (composites None) or as composites.
 
     draws, seed: of the permutations of tasks.
@@ -64,14 +64,14 @@ class Question:
         """Permutations of the tasks; the same seed gives the same."""
         return node_permutations(self.design, self.draws, self.seed)
 
-    def without_pair(self, source: int, target: int) -> Question:
+    def without_pair(self, source: int, target: int) -> FeatureQuestion:
         """The same with one pair unknown, in gains and in features."""
         out = np.zeros(self.design.used.shape, dtype=bool)
         out[source, target] = True
         design = replace(self.design, used=self.design.used & ~out, own=self.design.own | out)
         return replace(self, design=design)
 
-    def without_source(self, source: int) -> Question:
+    def without_source(self, source: int) -> FeatureQuestion:
         """The same without one source; the task stays a target where it is one."""
         rows = np.delete(np.arange(len(self.design.sources)), source)
         places = {int(row): at for at, row in enumerate(rows)}
@@ -90,7 +90,7 @@ class Question:
         return replace(self, design=design, features=features)
 
 
-def feature_effects(question: Question) -> tuple[FeatureEffect, ...]:
+def feature_effects(question: FeatureQuestion) -> tuple[FeatureEffect, ...]:
     """Every feature by itself, or every composite beside all the others; a *yes* names what it rests on."""
     design, prepared, moves = question.design, question.prepared(), question.moves()
     together = question.composites is not None
@@ -152,7 +152,7 @@ def _interval(slope: Slope) -> Interval:
 
 
 def _rests_on(
-    question: Question, prepared: PreparedFeatures, effects: Sequence[FeatureEffect], i: int
+    question: FeatureQuestion, prepared: PreparedFeatures, effects: Sequence[FeatureEffect], i: int
 ) -> tuple[str, ...]:
     """Pairs ``source -> target`` and sources without which the verdict on feature ``i`` is no longer yes.
 
@@ -211,7 +211,7 @@ def _least_without(design: Design, feature: Array, others: Array) -> tuple[list[
     return listed[0], listed[1]
 
 
-def still_yes(without: Question, effects: Sequence[FeatureEffect], i: int) -> bool:
+def still_yes(without: FeatureQuestion, effects: Sequence[FeatureEffect], i: int) -> bool:
     """Whether the verdict on effect ``i`` of a list is still yes by fewer pairs.
 
     without: the question with a pair or a source left out. The other effects keep their p in the list.
@@ -241,7 +241,7 @@ def still_yes(without: Question, effects: Sequence[FeatureEffect], i: int) -> bo
 
 
 def fitted_reasons(
-    question: Question, joint: PreparedFeatures, effects: Sequence[FeatureEffect], odd: OddCells
+    question: FeatureQuestion, joint: PreparedFeatures, effects: Sequence[FeatureEffect], odd: OddCells
 ) -> Reasons:
     """The hidden composites that push an odd pair the way it went, in the units of the gains.
 

@@ -26,7 +26,7 @@ from traitmap.analysis.explanation.design import (
     usual_units,
 )
 from traitmap.analysis.explanation.dominance import group_dominance
-from traitmap.analysis.explanation.effects import Question, feature_effects, fitted_reasons
+from traitmap.analysis.explanation.effects import FeatureQuestion, feature_effects, fitted_reasons
 from traitmap.analysis.explanation.families import (
     AnsweredCurve,
     Families,
@@ -116,7 +116,7 @@ def explain(
         tasks = len(set(design.sources) | set(design.targets))
         if composites is None:
             composites = default_composites(alone, tasks)
-        question = Question(design, known, None, n_permutations, seed)
+        question = FeatureQuestion(design, known, None, n_permutations, seed)
         explanation = _explained(question, alone, composites, reasons or {})
     explanation = replace(
         explanation,
@@ -182,7 +182,7 @@ def features_from_texts(
 
 
 def _explained(
-    question: Question, alone: PreparedFeatures, composites: Sequence[Composite], reasons: Reasons
+    question: FeatureQuestion, alone: PreparedFeatures, composites: Sequence[Composite], reasons: Reasons
 ) -> Explanation:
     """Everything that is compared between pairs and between tasks; without words and families.
 

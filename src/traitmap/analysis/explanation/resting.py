@@ -16,7 +16,7 @@ import numpy as np
 
 from traitmap.analysis.explanation.design import Design, Order, ascending, effect_basis, grouped, residual
 from traitmap.analysis.explanation.dominance import group_dominance, share_tests, shares_over
-from traitmap.analysis.explanation.effects import Question
+from traitmap.analysis.explanation.effects import FeatureQuestion
 from traitmap.analysis.explanation.levels import MOST_LEFT_OUT, RATIO_DRAWS, levels_resting, plain_ratios
 from traitmap.analysis.explanation.pairs import reciprocity_of
 from traitmap.analysis.explanation.permutation import LEVEL
@@ -26,10 +26,10 @@ from traitmap.matrix.statistics import benjamini_hochberg
 
 MOST_RANKED = 200  # pairs whose loss of a share is reckoned, those with the largest gains first
 
-Candidates = Iterator[tuple[str, Callable[[], Question]]]  # name, and the question without it
+Candidates = Iterator[tuple[str, Callable[[], FeatureQuestion]]]  # name, and the question without it
 
 
-def with_resting(found: Explanation, question: Question) -> Explanation:
+def with_resting(found: Explanation, question: FeatureQuestion) -> Explanation:
     """The same explanation in which every yes over many pairs names what it rests on.
 
     question: of the composites beside each other; its design, draws and seed are those of the explanation.
@@ -50,7 +50,9 @@ def with_resting(found: Explanation, question: Question) -> Explanation:
     )
 
 
-def _needed(pairs: Candidates, sources: Candidates, stays: Callable[[Question], bool]) -> tuple[str, ...]:
+def _needed(
+    pairs: Candidates, sources: Candidates, stays: Callable[[FeatureQuestion], bool]
+) -> tuple[str, ...]:
     """Names without which a verdict does not stay, of both kinds until one makes no difference."""
     names: list[str] = []
     for candidates in (pairs, sources):
@@ -62,7 +64,7 @@ def _needed(pairs: Candidates, sources: Candidates, stays: Callable[[Question], 
     return tuple(name for name in names if name not in of_pairs)
 
 
-def _pairs(question: Question, order: Order) -> Candidates:
+def _pairs(question: FeatureQuestion, order: Order) -> Candidates:
     """The question without each of some used pairs, by their numbers."""
     design = question.design
     rows, columns = design.cells
@@ -72,14 +74,14 @@ def _pairs(question: Question, order: Order) -> Candidates:
         yield name, partial(question.without_pair, row, column)
 
 
-def _sources(question: Question, order: Order) -> Candidates:
+def _sources(question: FeatureQuestion, order: Order) -> Candidates:
     """The question without each of some sources, by their numbers; none where too few would be left."""
     if len(question.design.sources) > 3:
         for at in order[:MOST_LEFT_OUT].tolist():
             yield question.design.sources[at], partial(question.without_source, at)
 
 
-def _shares(dominance: Dominance, question: Question) -> Dominance:
+def _shares(dominance: Dominance, question: FeatureQuestion) -> Dominance:
     """Shares of groups, and hidden against surface; the pairs whose loss lowers a share most come first."""
     if dominance.verdict != "yes" and all(group.verdict != "yes" for group in dominance.groups):
         return dominance
@@ -104,7 +106,7 @@ def _shares(dominance: Dominance, question: Question) -> Dominance:
     for i, group in enumerate(groups):
         if group.verdict == "yes":
 
-            def significant(other: Question, name: str = group.group) -> bool:
+            def significant(other: FeatureQuestion, name: str = group.group) -> bool:
                 tests = share_tests(other.design, other.prepared(), other.moves())
                 return name in tests and tests[name][2] < LEVEL
 
@@ -115,7 +117,7 @@ def _shares(dominance: Dominance, question: Question) -> Dominance:
         return dominance
     direction = np.sign(dominance.hidden_less_surface.value)
 
-    def differs(other: Question) -> bool:
+    def differs(other: FeatureQuestion) -> bool:
         again = group_dominance(other.design, other.prepared(), other.moves())
         return again.verdict == "yes" and again.hidden_less_surface.value * direction > 0
 
@@ -124,7 +126,7 @@ def _shares(dominance: Dominance, question: Question) -> Dominance:
     return replace(dominance, rests_on=_needed(*candidates(weights), differs))
 
 
-def _reciprocity(question: Question, value: float) -> tuple[str, ...]:
+def _reciprocity(question: FeatureQuestion, value: float) -> tuple[str, ...]:
     """Pairs and sources without which one direction does not go with the other."""
     design = question.design
     within = np.zeros(design.used.shape)
@@ -143,7 +145,7 @@ def _reciprocity(question: Question, value: float) -> tuple[str, ...]:
     of_pairs = place[cells][ascending(-carried[cells])]
     of_sources = ascending(-carried.sum(axis=1))
 
-    def stays(other: Question) -> bool:
+    def stays(other: FeatureQuestion) -> bool:
         again, p, _ = reciprocity_of(other.design, other.draws, other.seed)
         return bool(p < LEVEL and again.value * value > 0)
 
@@ -151,7 +153,7 @@ def _reciprocity(question: Question, value: float) -> tuple[str, ...]:
 
 
 def _strengths(
-    strengths: Sequence[Strength], question: Question, design: Design, *, donors: bool
+    strengths: Sequence[Strength], question: FeatureQuestion, design: Design, *, donors: bool
 ) -> tuple[Strength, ...]:
     """Strengths beyond chance with the pairs, and other sources, without which they are not."""
     rows, columns = design.cells
@@ -176,7 +178,7 @@ def _strengths(
             others = ascending(sign * np.nan_to_num(effects))
             others = others[others != i]
 
-        def stays(other: Question, name: str = strength.name, at: int = i, sign: float = sign) -> bool:
+        def stays(other: FeatureQuestion, name: str = strength.name, at: int = i, sign: float = sign) -> bool:
             names = other.design.sources if donors else other.design.targets
             ratios, tails = _ratios(other.design, donors=donors)
             row = names.index(name)
