@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
-from traitmap.cli import analysis, audit, studies
+from traitmap.cli import analysis, audit, combine, studies
 from traitmap.cli.app import app, tell
 from traitmap.errors import SYSTEM_ERRORS, UserError, system_fault
 
-__all__ = ["analysis", "app", "audit", "main", "studies"]
+__all__ = ["analysis", "app", "audit", "combine", "main", "studies"]
 
 # The order of `traitmap --help` is the order of the work, not of the imports.
 _ORDER = (

@@ -1,4 +1,4 @@
-"""Commands that ask what a fine-tune broke: the audit, the packs that it asks, and steps of a training."""
+"""Commands that ask what a fine-tune broke: the audit, and the packs that it asks."""
 
 from __future__ import annotations
 
@@ -9,19 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from traitmap import api
-from traitmap import report as tables
 from traitmap.cli.app import (
-    NO_READING,
     AsJson,
-    MatrixOrRun,
-    Reading,
     app,
     listed,
     print_json,
     print_table,
     shown_progress,
-    subject_of,
-    takes_table,
     tell,
 )
 
@@ -161,36 +155,6 @@ def _print_plan(rows: list[str], settings: dict[str, Any], as_json: bool) -> Non
     ]
     for line in lines:
         typer.echo(line)
-
-
-@app.command()
-@takes_table
-def checkpoints(
-    run: MatrixOrRun,
-    as_json: AsJson = False,
-    targets: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME,...",
-            help="Targets over whose mean a step is chosen; without it all that are shares.",
-        ),
-    ] = "",
-    keep: Annotated[
-        str, typer.Option(metavar="NAME,...", help="Targets that may not clearly lose more than the margin.")
-    ] = "",
-    margin: Annotated[
-        float, typer.Option(help="What a target to keep may lose, in its unit (points for shares).")
-    ] = 2.0,
-    reading: Reading = NO_READING,
-) -> None:
-    """Where the gain of a training is lost again, and which of the steps that were kept to take.
-
-    Example: traitmap checkpoints runs/mini --targets reviews,stars --keep toxicity
-    """
-    found = api.checkpoints(
-        subject_of(run, reading), targets=listed(targets), keep=listed(keep), margin=margin
-    )
-    print_json(found.to_json()) if as_json else print_table(tables.checkpoints_view(found))
 
 
 @app.command()
