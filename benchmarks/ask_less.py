@@ -439,8 +439,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    found: dict[str, Any] = {"conditions": conditions(), "runs": {}}
-    found["conditions"]["command"] = f"python benchmarks/ask_less.py RUN... --seeds {asked.seeds}"
+    found: dict[str, Any] = {**conditions(), "runs": {}}
+    found["command"] = f"python benchmarks/ask_less.py RUN... --seeds {asked.seeds}"
     for folder in asked.runs:
         targets = targets_of(folder)
         found["runs"][Path(folder).name] = {

@@ -26,6 +26,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from record import conditions, save
+
 RESULTS = Path(__file__).parent / "results"
 MERGE = """
 import sys
@@ -194,14 +196,17 @@ def main() -> None:
         print(table())
         return
     environments = {"modeldiffr": options.modeldiffr, "finetunecheck": options.finetunecheck}
+    told = conditions()
     result = {
+        **told,
+        "command": f"python benchmarks/audit_beside.py {options.name} BASE ADAPTER...",
         "base": options.name,
-        "versions": versions(environments),
+        "versions": {**told["versions"], **versions(environments)},
         "audit": [Path(word).name if "/" in word else word for word in audit],
         "rows": side_by_side(options, audit),
     }
     file = RESULTS / f"{options.date}-audit-beside-{options.name}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(file, result)
     print(file)
 
 

@@ -10,7 +10,6 @@ once.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from audit_beside import RESULTS, measured
+from record import conditions, save
 from safetensors.torch import load_file, save_file
 
 
@@ -53,7 +53,7 @@ def main() -> None:
         ratio = result[count]["cpu_seconds"] / result[first]["cpu_seconds"]
         print(f"{count} rows cost {ratio:.2f} times {first}")
     file = RESULTS / f"{options.date}-audit-price.json"
-    file.write_text(json.dumps({"audit": audit, "rows": result}, indent=1) + "\n", encoding="utf-8")
+    save(file, {**conditions(), "audit": audit, "rows": result})
 
 
 if __name__ == "__main__":

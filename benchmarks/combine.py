@@ -65,7 +65,7 @@ def main() -> None:
         for name, values in tables.items():
             print(f"  {name}: {values}")
     if given.output:
-        save(given.output, {"conditions": conditions(), **result})
+        save(given.output, {**conditions(), **result})
 
 
 def make_study(path: Path, folder: Path) -> Path:
