@@ -1,11 +1,10 @@
 """An adapter audited against itself with other items and other batches: how often is it called changed?
 
-python benchmarks/audit_self.py ADAPTER [--audits 200] [--items 40] [--seed 0]
+python benchmarks/audit_self.py ADAPTER [--audits 200] [--items 40] [--seed 0] [--output FILE.json]
 
 Real forward passes on the embedded base. Each audit draws its own items of the pack ``mini``; the adapter
 answers them once all together and once in batches of random sizes, which changes the last digits of its
-numbers.
-The first answers stand as the base's, the second as the row's.
+numbers. The first answers stand as the base's, the second as the row's.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from record import conditions, save
 
 from traitmap.analysis.audit import AuditRow, audit_rows
 from traitmap.analysis.verdicts import Verdicts, cell_verdicts
@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--audits", type=int, default=200)
     parser.add_argument("--items", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, metavar="FILE")
     options = parser.parse_args()
     generator = np.random.default_rng(options.seed)
     study = Study(name="self", model="builtin:mini", sources=[{"name": "any", "task": "mini_reviews"}],
@@ -94,6 +95,8 @@ def main() -> None:
     print(f"{options.audits} audits of {options.adapter.name} against itself, {options.items} items a task")
     print(f"verdicts: {dict(verdicts)}")
     print("of {items:,} items {digits:,} have other last digits, {scores:,} another score".format(**moved))
+    result = {"audits": options.audits, "items": options.items, "verdicts": verdicts, "moved": moved}
+    save(options.output, {**conditions(), **result})
 
 
 if __name__ == "__main__":
