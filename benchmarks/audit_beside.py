@@ -190,7 +190,6 @@ def main() -> None:
     parser.add_argument("--modeldiffr", type=Path, metavar="VENV")
     parser.add_argument("--finetunecheck", type=Path, metavar="VENV")
     parser.add_argument("--most", type=int, help="CPU seconds after which another tool is ended")
-    parser.add_argument("--date", default="undated", help="at the head of the results file")
     options, audit = parser.parse_known_args()
     if options.table:
         print(table())
@@ -205,7 +204,7 @@ def main() -> None:
         "audit": [Path(word).name if "/" in word else word for word in audit],
         "rows": side_by_side(options, audit),
     }
-    file = RESULTS / f"{options.date}-audit-beside-{options.name}.json"
+    file = RESULTS / f"{told['date'][:10]}-audit-beside-{options.name}.json"
     save(file, result)
     print(file)
 

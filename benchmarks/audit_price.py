@@ -1,6 +1,6 @@
 """What ten adapters cost beside one: an audit of each, in CPU seconds, and the parts that they share.
 
-python benchmarks/audit_price.py ADAPTER [--rows 1,10] [--date D] [options of traitmap audit]
+python benchmarks/audit_price.py ADAPTER [--rows 1,10] [options of traitmap audit]
 
 The rows are the adapter with its weights moved a little, so that nothing is answered from what is known.
 Answers are asked of every row and of the base; what else it takes (Python, the base, data, the page) is paid
@@ -37,7 +37,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("adapter", type=Path)
     parser.add_argument("--rows", default="1,10")
-    parser.add_argument("--date", default="undated")
     options, audit = parser.parse_known_args()
     command = [Path(sys.executable).parent / "traitmap", "audit"]
     result = {}
@@ -52,8 +51,9 @@ def main() -> None:
     for count in others:
         ratio = result[count]["cpu_seconds"] / result[first]["cpu_seconds"]
         print(f"{count} rows cost {ratio:.2f} times {first}")
-    file = RESULTS / f"{options.date}-audit-price.json"
-    save(file, {**conditions(), "audit": audit, "rows": result})
+    told = conditions()
+    file = RESULTS / f"{told['date'][:10]}-audit-price.json"
+    save(file, {**told, "audit": audit, "rows": result})
 
 
 if __name__ == "__main__":

@@ -329,7 +329,8 @@ def main() -> None:
     }
     options.results.mkdir(exist_ok=True)
     for name, record in records.items():
-        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        indent = 1 if name == "claims" else None
+        text = json.dumps(record, indent=indent, ensure_ascii=False) + "\n"
         (options.results / f"{conditions['name']}-{name}.json").write_text(text, encoding="utf-8")
 
 

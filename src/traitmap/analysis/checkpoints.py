@@ -63,7 +63,7 @@ class Course:
     rows: of the matrix, in the order of the steps; the last is the source itself. gains: over the base, each
     with its own 95 % interval. peak: the step with the best number before the end; lost: its improvement less
     the end's, an interval of all m comparisons. peaks: steps of which no other is clearly better. end: the
-    end's gain, an interval of all m. smallest: a loss that is seen four times in five (80 % power). p: of no
+    end's gain, an interval of all m. smallest: minimal detectable loss (80 % power). p: of no
     difference at all, times m; q: over all courses.
     """
 
@@ -101,7 +101,7 @@ class Course:
             return f"{pair} falls: {estimate(self.end)} {unit} against the base at step {last}"
         if self.verdict == "holds":
             return f"{pair} holds its gain: {estimate(self.end)} {unit} at step {last}"
-        seen = f"; a loss of {plain(self.smallest)} would be seen" if isfinite(self.smallest) else ""
+        seen = f"; minimal detectable loss {plain(self.smallest)}" if isfinite(self.smallest) else ""
         lost = f"{estimate(self.lost)} {unit}{seen}"
         return f"{pair}: cannot tell whether gain was lost after step {self.peak} ({lost})"
 

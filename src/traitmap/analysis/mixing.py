@@ -577,6 +577,19 @@ def models_words(models: Mapping[Kind, str]) -> str:
     return "; ".join(f"{names[kind]} predicted by {model_words(model)}" for kind, model in models.items())
 
 
+MODEL_LABELS = {
+    "zero": "no change",
+    "best parent": "best parent",
+    "mean": "mean of parents",
+    "lead": "mean, best",
+    "parents": "mean, best, worst",
+    "ways": "mean, best by method",
+    "traits": "low rank",
+    "weights": "update similarity",
+    "own effects": "source, target effects",
+}
+
+
 def model_words(model: str) -> str:
     """What a model is, in words."""
     return {

@@ -81,9 +81,8 @@ def rule_of(target: LoadedTarget, factor: float = 1.0) -> Rule:
     """When its cells end. factor: from the scores to the unit of the precision, 100 for points."""
     if target.decide == "all":
         return Rule()
-    decide = None if target.decide is None else target.decide
     precision = None if target.precision is None else target.precision / factor
-    return Rule(precision, decide)  # type: ignore[arg-type]
+    return Rule(precision, target.decide)
 
 
 def before_asking(plan: Plan, targets: Sequence[LoadedTarget]) -> tuple[str, ...]:
@@ -279,12 +278,11 @@ class _Asking:
             if count:
                 items += (count, target.n_items)
                 tokens += (price[unit.target, count], price[unit.target, target.n_items])
-        with_rule = sum(len(self.rows) - 1 for _ in self.order)
         return Asked(
             rules=asking["rules"],
             looks={name: tuple(counts) for name, counts in asking["looks"].items()},
             ended=dict(Counter(self.reasons.values()).most_common()),
-            cells=(len(self.reasons), with_rule),
+            cells=(len(self.reasons), (len(self.rows) - 1) * len(self.order)),
             items=(int(items[0]), int(items[1])),
             tokens=(float(tokens[0]), float(tokens[1])),
         )

@@ -94,7 +94,7 @@ class LoadedTarget:
     conditions: Mapping[str, Any]
     groups: str | None = field(default=None, kw_only=True)
     precision: float | None = field(default=None, kw_only=True)
-    decide: str | None = field(default=None, kw_only=True)
+    decide: Literal["sign", "best", "all"] | None = field(default=None, kw_only=True)
     refused: str = field(default="", kw_only=True)
     read_as: str = field(default="", kw_only=True)
     caveats: tuple[Caveat, ...] = field(default=(), kw_only=True)

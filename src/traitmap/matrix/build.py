@@ -5,9 +5,9 @@ of an existing adapter, or of a run with one seed speaks for that very adapter: 
 items. A cell pooled over several seeds speaks for the source: seeds and items both count. Partial cells, of
 which only some items were asked, take the places of whole ones that are missing; each is held against the
 base on its own items. Where a run looks at growing parts of the items, intervals and p hold at every look
-(``matrix.sequential``). All numbers come ``statistics.paired_gain``, and items that repeat count once. Only
-metrics that are the mean of item scores have uncertainty; for any other the harness' own value stands, and
-the rest is NaN with the reason.
+(``matrix.sequential``). All numbers come from ``statistics.paired_gain``, and items that repeat count once.
+Only metrics that are the mean of item scores have uncertainty; for any other the harness' own value stands,
+and the rest is NaN with the reason.
 """
 
 from __future__ import annotations

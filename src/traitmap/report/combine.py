@@ -11,9 +11,9 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from traitmap.analysis.combination import CONCAT, CombinedCell, ModelScore
+from traitmap.analysis.combination import CONCAT, LEAST, CombinedCell, ModelScore
 from traitmap.analysis.interference import Interaction
-from traitmap.analysis.mixing import Mix, Proposal, models_words
+from traitmap.analysis.mixing import MODEL_LABELS, Mix, Proposal, models_words
 from traitmap.matrix.reading import PREDICTED
 from traitmap.matrix.statistics import Interval
 from traitmap.report.first_screen import lines_view
@@ -74,15 +74,17 @@ def proposals_table(mix: Mix) -> Table:
                 *([_kept(worst), single.safe] if mix.keep else []),
             )
         )
+    notes = []
+    if any(proposal.status == "predicted" for proposal in mix.proposals):
+        few = f"no interval where fewer than {LEAST} of its way were measured"
+        notes = [f"{PREDICTED} predicted, not measured; {few}"]
     keep = (Column("worst on what to keep", "worst kept"), Column("no harm")) if mix.keep else ()
     return Table(
-        f"Mean improvement on {', '.join(mix.targets)} in {mix.unit}, 90 %; lead over the best single "
+        f"Mean improvement on {', '.join(mix.targets)} in {mix.unit}, 90 %; beyond the best single "
         "source, one-sided at 5 % over all that are shown.",
-        (Column("combination"), Column("how"), Column("gain"), Column("lead"), *keep),
+        (Column("combination"), Column("how"), Column("gain"), Column("beyond the best single"), *keep),
         rows,
-        notes=[f"{PREDICTED} predicted, not measured"]
-        if any(p.status == "predicted" for p in mix.proposals)
-        else [],
+        notes=notes,
     )
 
 
@@ -123,14 +125,15 @@ def models_table(scores: Sequence[ModelScore], cells: Sequence[CombinedCell]) ->
     """Every model and baseline on held-out combinations."""
     units = {cell.unit for cell in cells}
     unit = units.pop() if len(units) == 1 else "usual gains"
+    measured = counted(len({cell.combination.name for cell in cells}), "measured combination")
     return Table(
-        "Measured combinations, each predicted from those that share no two of its parents.",
+        f"{measured}, each predicted from those that share no two of its parents.",
         ("of", "predicted by", f"error (RMSE, {unit})", "r"),
         [
             (
                 "mixtures" if one.kind == CONCAT else "merges",
                 Entry(
-                    one.name,
+                    MODEL_LABELS[one.name],
                     style="strong" if one.chosen else "",
                     mark="*" if one.chosen else " ",
                 ),
