@@ -1,12 +1,16 @@
 """Combinations of sources: predicted beside measured, what a proposal loses, and whether it does harm.
 
     python benchmarks/combine.py --make FOLDER [--study FILE]     a study with mixtures and merges, and the
-    command python benchmarks/combine.py RUN [--output FILE]              on a run that has been measured
+                                                                  commands that run it
+    python benchmarks/combine.py RUN [--output FILE]              on a run that has been measured
     python benchmarks/combine.py --simulated 200                  on tables of known truth
 
-The study is that of the package (or --study), with 10 mixtures of two sources and 2 of three, and 30 merges:
-18 pairs and 3 triples by the weighted sum of the updates (cat), 3 pairs at .7 and .3, and 6 pairs by ties.
-Adapters of a run that is there are kept, so that merges cost their evaluation alone.
+The study is that of the package, or --study, with one seed (--seeds), and with combinations, drawn at
+random, of its sources that have data of their own: --mixtures 12, a sixth of them of three sources, and
+--merges 30, a fifth by ties, the others by the weighted sum of the updates (cat), a tenth of all of three
+sources and a tenth at .7 and .3. A mixture is trained with the settings that its parents share, and the
+study's where they differ. Adapters and cells of a run that is there (--run) are kept, so that merges cost
+their evaluation alone.
 
 On a run every combination is predicted from those that share no two of its parents, model and intervals
 chosen without it. Choices are among all measured rows, for every target and for sets of two and three: a
@@ -30,9 +34,9 @@ from record import conditions, save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from planted_combinations import planted_combinations
-from traitmap.analysis.combination import CombinationTable, Fit, fit, read_combinations
+from traitmap.analysis.combination import CONCAT, CombinationTable, Fit, fit, read_combinations
 from traitmap.analysis.interference import row_contrast
-from traitmap.analysis.mixing import MARGIN, propose
+from traitmap.analysis.mixing import MARGIN, named, propose
 from traitmap.api.mix import fitted_combinations
 from traitmap.api.subject import read_matrix
 from traitmap.matrix.record import Array, TransferMatrix
@@ -48,12 +52,19 @@ def main() -> None:
     arguments.add_argument("run", nargs="?", type=Path)
     arguments.add_argument("--make", type=Path)
     arguments.add_argument("--study", type=Path, default=HERE / "src/traitmap/mini/study.yaml")
+    arguments.add_argument("--mixtures", type=int, default=12)
+    arguments.add_argument("--merges", type=int, default=30)
+    arguments.add_argument("--seeds", type=int, default=1, help="how many of the study's, the first ones")
+    arguments.add_argument("--run", dest="former", type=Path, help="a run of the study, to be gone on with")
     arguments.add_argument("--simulated", type=int, default=0)
     arguments.add_argument("--output", type=Path)
     given = arguments.parse_args()
     if given.make:
-        path = make_study(given.study, given.make)
-        print(f"traitmap run {path}")
+        name = made_study(given.study, given.make, given.mixtures, given.merges, given.seeds)
+        if given.former:
+            print(f"mkdir -p {given.make}/runs && cp -a {given.former} {given.make}/runs/{name}")
+        print(f"traitmap run {given.make}/study.yaml")
+        print(f"python benchmarks/combine.py {given.make}/runs/{name} --output FILE.json")
         return
     result: dict[str, Any] = {}
     if given.run:
@@ -68,30 +79,59 @@ def main() -> None:
         save(given.output, {**conditions(), **result})
 
 
-def make_study(path: Path, folder: Path) -> Path:
-    """The study with combinations of its sources that are trained on data of their own."""
+def made_study(path: Path, folder: Path, mixtures: int, merges: int, seeds: int) -> str:
+    """Write ``folder``/study.yaml: a study with combinations of its sources. Returns the name of its run."""
     study = yaml.safe_load(path.read_text())
-    names = [
-        one["name"] for one in study["sources"] if not {"from", "concat", "merge", "adapter"} & one.keys()
-    ]
+    _place(study, path.parent)
+    sources = {
+        source["name"]: source
+        for source in study["sources"]
+        if not {"from", "concat", "merge", "adapter"} & source.keys() and source.get("train") is not False
+    }
     rng = np.random.default_rng(0)
-    pairs, triples = (list(subsets(names, count)) for count in (2, 3))
+    pairs, triples = (list(subsets(sources, count)) for count in (2, 3))
     rng.shuffle(pairs)
     rng.shuffle(triples)
-    for parents in (*pairs[:10], *triples[:2]):
-        study["sources"].append({"name": "_".join(("mix", *parents)), "concat": dict.fromkeys(parents, 1.0)})
+    threes = mixtures // 6
+    for parents in (*pairs[: mixtures - threes], *triples[:threes]):
+        shares = named(parents, [1 / len(parents)] * len(parents), CONCAT)
+        settings = _shared([sources[name].get("training", {}) for name in parents])
+        entry = {"name": shares.name, "concat": dict.fromkeys(parents, 1.0)}
+        study["sources"].append(entry | ({"training": settings} if settings else {}))
+    ties, uneven, threes = merges // 5, merges // 10, merges // 10
+    even = merges - ties - uneven - threes
     for parents, method, weights in (
-        *((parents, "cat", None) for parents in (*pairs[:18], *triples[:3])),
-        *((parents, "cat", [0.7, 0.3]) for parents in pairs[18:21]),
-        *((parents, "ties", None) for parents in pairs[:6]),
+        *((parents, "cat", None) for parents in (*pairs[:even], *triples[:threes])),
+        *((parents, "cat", [0.7, 0.3]) for parents in pairs[even : even + uneven]),
+        *((parents, "ties", None) for parents in pairs[:ties]),
     ):
-        entry = {"name": f"{method}_{len(study['sources'])}", "merge": list(parents), "method": method}
+        merge = named(parents, weights or [1 / len(parents)] * len(parents), method)
+        entry = {"name": merge.name, "merge": list(parents), "method": method}
         study["sources"].append(entry | ({"weights": weights} if weights else {}))
+    name = f"{study['name']}-combine"
+    study |= {
+        "name": name,
+        "output": str(folder.absolute() / "runs"),
+        "seeds": study.get("seeds", [0])[:seeds],
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    study |= {"name": "combine", "output": str(folder / "runs")}
-    target = folder / "study.yaml"
-    target.write_text(yaml.safe_dump(study, sort_keys=False))
-    return target
+    (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    return str(name)
+
+
+def _place(settings: dict[str, Any] | list[Any], folder: Path) -> None:
+    """Files and folders that are named from a study's folder are named from the root."""
+    for key, value in settings.items() if isinstance(settings, dict) else enumerate(settings):
+        if isinstance(value, dict | list):
+            _place(value, folder)
+        elif isinstance(value, str) and key not in ("name", "output") and (folder / value).exists():
+            settings[key] = str((folder / value).absolute())
+
+
+def _shared(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The training settings that all have alike."""
+    first = settings[0].items()
+    return {key: value for key, value in first if all(other.get(key) == value for other in settings)}
 
 
 # A run.
@@ -107,7 +147,8 @@ def measured(place: Path) -> dict[str, Any]:
         rows = [at for at, c in enumerate(whole.table.combinations) if way in ("all", c.way)]
         result[f"predicted, {way}"] = accuracy(whole.table, fits, rows)
     result["models, held out"] = {
-        f"{one.kind}: {one.name}": f"rmse {one.rmse:.2f}, r {one.r:.2f}{' (chosen)' if one.chosen else ''}"
+        f"{one.kind}: {one.name}": f"rmse {one.rmse.value:.2f} [{one.rmse.low:.2f}, {one.rmse.high:.2f}], "
+        f"r {one.r:.2f}{' (chosen)' if one.chosen else ''}"
         for one in whole.scores
     }
     for way in ("all", *dict.fromkeys(c.way for c in whole.table.combinations)):

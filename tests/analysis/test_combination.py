@@ -124,6 +124,26 @@ def test_the_model_finds_how_far_combinations_lie_on_the_way_to_the_better_paren
         assert errors["model"] < 0.8 * errors["mean"]
 
 
+def test_errors_of_models_have_intervals_over_combinations() -> None:
+    table = read_combinations(planted_combinations(pairs=12).matrix)
+    parents = [[table.place(name) for name in c.parents] for c in table.combinations]
+    mean = np.array([table.gains[rows].mean(axis=0) for rows in parents])
+
+    def error_of_mean(strays: Sequence[float]) -> Any:
+        measured = mean + np.array(strays)[:, None]
+        fitted = fit(replace(table, measured=measured, measured_counted=measured))
+        return next(score.rmse for score in fitted.scores if score.name == "mean")
+
+    same = error_of_mean([4.0] * 12)  # every combination strays alike: whichever are drawn, 4 points
+    assert (same.value, same.low, same.high) == pytest.approx((4, 4, 4))
+    wild = error_of_mean([4.0] * 11 + [20.0])
+    assert wild.value == pytest.approx(np.sqrt((11 * 16 + 400) / 12))
+    assert wild.low == pytest.approx(4)  # drawn without it in 1 of 3
+    counts = np.random.default_rng(5).binomial(12, 1 / 12, 200_000)
+    drawn = np.sqrt(((12 - counts) * 16 + counts * 400) / 12)
+    assert wild.high == pytest.approx(np.quantile(drawn, 0.95))
+
+
 def test_a_held_out_combination_is_predicted_without_those_that_share_two_of_its_parents() -> None:
     table = read_combinations(planted_combinations(pairs=12, lead=0.6).matrix)
     twin = replace(table.combinations[0], name="twin", weights=(0.6, 0.4))

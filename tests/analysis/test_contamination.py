@@ -186,3 +186,42 @@ def test_questions_of_gsm8k_are_found_in_the_backward_questions_made_of_them(sha
     assert found is not None
     assert set(found.touched) <= truth
     assert len(found.touched) >= 0.85 * len(truth)
+
+
+def test_merges_and_checkpoints_hold_what_the_texts_behind_them_hold() -> None:
+    longer = f"{sentence(91, 40)} {ITEMS[3]} {sentence(92, 40)}"
+    nearly = " ".join(ITEMS[5].split()[3:])
+    found = find_contamination(
+        {
+            "a": task([*FRESH, ITEMS[3]], OTHER),
+            "b": task([*FRESH[:9], longer, nearly], OTHER),
+            "c": task(FRESH[:7]),
+        },
+        {"t": task(ITEMS), "free": task(FRESH[50:55])},
+        parents={
+            "a@30": ["a"],
+            "ab": ["b", "a"],
+            "deep": ["ab", "a@30", "c"],
+            "half": ["old", "b"],
+            "none": ["old"],
+        },
+    )
+    assert found.sources == ("a", "b", "c", "a@30", "ab", "deep")  # of an adapter nothing is known
+    for name in ("ab", "deep"):  # of two copies the closest counts, and each item once
+        merged = found.of(name, "t")
+        assert merged is not None
+        assert (merged.touched, merged.exact, merged.contained, merged.near) == ((3, 5), 1, 0, 1)
+        assert ITEMS[3] in merged.examples[0].training_text
+        assert len(merged.examples[0].training_text) < len(longer)
+        assert nearly in merged.examples[1].training_text
+    early = found.of("a@30", "t")
+    assert early is not None
+    assert (early.touched, early.share) == ((3,), found.of("a", "t").share)  # type: ignore[union-attr]
+    half = found.of("half", "t")
+    assert half is not None
+    assert (half.touched, half.contained, half.near) == ((3, 5), 1, 1)
+    assert found.of("none", "t") is None
+    shares = found.shares(["ab", "c", "half", "none", "old"], ["t"])[:, 0]
+    assert shares.tolist()[:3] == [2 / 40, 0, 2 / 40]
+    assert np.isnan(shares[3:]).all()
+    assert contamination_from_json(json.loads(json.dumps(found.to_json()))) == found

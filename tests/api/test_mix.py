@@ -89,11 +89,20 @@ def test_terminal_page_and_command_show_the_same(study: Study, capsys: pytest.Ca
     shown = console.export_text()
     for one in result.proposals:
         assert one.combination.parents[0] in shown
+    errors = [f"{one.rmse.value:.2f} [{one.rmse.low:.2f}, {one.rmse.high:.2f}]" for one in result.scores]
+    assert len(errors) >= 8
+    assert all(error in shown for error in errors)
+    told = result.to_json()["scores"][0]["rmse"]
+    assert told["low"] < told["value"] < told["high"]
     contents = api.report_contents(Path(study.output) / study.name, why=False, which=False)
     assert contents.mix is not None
     page = render_report(contents)
     assert 'id="combine"' in page
     assert "Combinations, predicted and measured" in page
+    of_all = [
+        f"{one.rmse.value:.2f} [{one.rmse.low:.2f}, {one.rmse.high:.2f}]" for one in contents.mix.scores
+    ]
+    assert all(error in page for error in of_all)
     with pytest.raises(SystemExit) as end:
         main(["mix", str(Path(study.output) / study.name), "--targets", "reviews", "--json"])
     assert not end.value.code

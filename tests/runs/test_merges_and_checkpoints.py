@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from traitmap import api
+from traitmap.api.runs import contamination_in
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import StudyError
+from traitmap.matrix.reading import touched_cells
 from traitmap.runs.ledger import read_ledger
 from traitmap.runs.store import open_store
 
@@ -203,3 +205,23 @@ def test_the_last_step_is_the_source_itself(tmp_path: Path) -> None:
     assert done.matrix().sources == ("a@2", "a", "b", "m", "n")
     of = digests(done.folder)
     assert of["m", 0] == of["n", 0]
+
+
+def test_merges_inherit_the_test_items_in_the_texts_of_their_parents(tmp_path: Path) -> None:
+    sources = [
+        {**SOURCES[0], "checkpoints": [2]},
+        SOURCES[1],
+        {"name": "ab", "merge": ["a@2", "b"]},
+        {"name": "deep", "merge": ["ab", "b"]},
+        {"name": "b_twice", "merge": {"b": 2}},
+    ]
+    study = written(tmp_path, sources)
+    (tmp_path / "a.jsonl").open("a").write((tmp_path / "c.jsonl").read_text())  # the items, in a's texts
+    done = api.run(study, engine=FakeEngine(), output=tmp_path / "runs")
+    marked = touched_cells(done.matrix().conditions)
+    assert {source for source, _ in marked} == {"a@2", "a", "ab", "deep"}
+    assert len({touched.words for touched in marked.values()}) == 1
+    assert all(touched.material and touched.touched == touched.items for touched in marked.values())
+    found = contamination_in(done.folder)
+    assert found is not None
+    assert set(found.sources) == {"a@2", "a", "b", "ab", "deep", "b_twice"}

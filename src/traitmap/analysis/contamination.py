@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -101,9 +102,11 @@ class ItemOverlap:
 class Contamination:
     """Overlap of all sources' training texts with all targets' items.
 
-    sources: those with training texts; a source that is an adapter has none, and nothing is known of it.
+    sources: those whose training texts are known, their own or those of all that they are merged from; a
+    source that is an adapter has none, and nothing is known of it.
     items: of each target that could be compared; those without words of their own could not.
-    overlaps: the touched pairs only, in the order of sources and targets.
+    overlaps: the touched pairs only, in the order of sources and targets. A merge whose parents' texts are
+    known in part is not among the sources, and has at least these.
     """
 
     sources: tuple[str, ...]
@@ -166,12 +169,16 @@ def find_contamination(
     sources: Mapping[str, Sequence[TaskText]],
     targets: Mapping[str, Sequence[TaskText]],
     listener: Listener = silent,
+    *,
+    parents: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Contamination:
     """Compare every source's training texts with every target's items.
 
     sources: training texts by name; none where a source is an adapter, of which nothing is known. targets:
-    items as they are asked, without the examples that may be shown before them. Takes time in proportion to
-    the words of all texts. Reports progress in stage ``contamination`` (sources).
+    items as they are asked, without the examples that may be shown before them. parents: rows without texts
+    of their own, with the sources (or further such rows) whose texts they were made of: merges and
+    checkpoints. They hold what these hold. Takes time in proportion to the words of all texts. Reports
+    progress in stage ``contamination`` (sources).
     """
     items = {name: item_wordings(texts) for name, texts in targets.items()}
     index = ItemIndex(list(items.values()), smallest=SHORT)
@@ -181,19 +188,49 @@ def find_contamination(
             for key in _keys(item):
                 item_keys[name].setdefault(key, []).append(place)
     compared = {name: sum(wording.size > 0 for wording in wordings) for name, wordings in items.items()}
-    overlaps: list[ItemOverlap] = []
+    found: dict[str, dict[str, dict[int, Match]]] = {}
     for done, (source, texts) in enumerate(sources.items()):
         words, prompts, keys = _training(texts)
-        matches = _equal(keys, item_keys)
-        _add_near(matches, words, prompts, items, index)
-        for target, matched in matches.items():
-            if matched:
-                overlaps.append(
-                    _overlap(source, target, matched, items[target], compared[target], targets[target], texts)
-                )
+        found[source] = _equal(keys, item_keys)
+        _add_near(found[source], words, prompts, items, index)
         listener(Progress("contamination", done + 1, len(sources), source))
-    with_texts = tuple(name for name, texts in sources.items() if texts)
-    return Contamination(with_texts, tuple(targets), compared, tuple(overlaps))
+    overlaps: list[ItemOverlap] = []
+    with_texts: list[str] = []
+    for name in dict.fromkeys((*sources, *parents)):
+        made_of = _texts_behind(name, parents)
+        if all(sources.get(source) for source in made_of):
+            with_texts.append(name)
+        known = [source for source in made_of if source in sources]
+        training = [text for source in known for text in sources[source]]
+        starts = np.cumsum([0, *(len(sources[source]) for source in known)]).tolist()
+        for target in items:
+            parts = zip((found[source][target] for source in known), starts, strict=False)
+            if matched := _together(list(parts)):
+                overlaps.append(
+                    _overlap(
+                        name, target, matched, items[target], compared[target], targets[target], training
+                    )
+                )
+    return Contamination(tuple(with_texts), tuple(targets), compared, tuple(overlaps))
+
+
+def _texts_behind(name: str, parents: Mapping[str, Sequence[str]]) -> list[str]:
+    """The sources whose texts a row was made of, each once; of a row that has texts, itself."""
+    if name not in parents:
+        return [name]
+    return list(dict.fromkeys(s for parent in parents[name] for s in _texts_behind(parent, parents)))
+
+
+def _together(parts: Sequence[tuple[Mapping[int, Match], int]]) -> dict[int, Match]:
+    """Items that any of several sources hold, the closest copy of each. parts: with the place at which the
+    source's texts begin among those of all."""
+    order = get_args(Kind)
+    matched: dict[int, Match] = {}
+    for matches, start in parts:
+        for item, (text, kind, share) in matches.items():
+            if item not in matched or order.index(kind) < order.index(matched[item][1]):
+                matched[item] = (start + text, kind, share)
+    return matched
 
 
 def item_wordings(texts: Sequence[TaskText]) -> list[Wording]:

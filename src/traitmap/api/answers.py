@@ -211,7 +211,7 @@ def _touched(contamination: analysis.Contamination | None, target: str) -> Mappi
     held = {
         one.source: one.touched for one in contamination.overlaps if one.target == target and one.material
     }
-    return {source: held.get(source, ()) for source in contamination.sources}
+    return dict.fromkeys(contamination.sources, ()) | held
 
 
 def target_outcomes(

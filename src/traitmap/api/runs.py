@@ -420,9 +420,16 @@ def contamination_of(
 ) -> analysis.Contamination:
     """Overlap of all training examples with all items, as they are loaded.
 
-    Items count as they are asked, without few-shot examples in front. Progress in stage ``contamination``.
+    Merges and checkpoints hold what the sources hold that they are made of. Items count as they are asked,
+    without few-shot examples in front. Progress in stage ``contamination``.
     """
-    return analysis.find_contamination(texts_of_sources(sources), questions_of_targets(targets), listener)
+    parents = {
+        source.name: source.variation.parents
+        for source in sources
+        if source.variation is not None and (source.merge is not None or source.step is not None)
+    }
+    trained = texts_of_sources(source for source in sources if source.name not in parents)
+    return analysis.find_contamination(trained, questions_of_targets(targets), listener, parents=parents)
 
 
 def keep_contamination(

@@ -128,7 +128,7 @@ def models_table(scores: Sequence[ModelScore], cells: Sequence[CombinedCell]) ->
     measured = counted(len({cell.combination.name for cell in cells}), "measured combination")
     return Table(
         f"{measured}, each predicted from those that share no two of its parents.",
-        ("of", "predicted by", f"error (RMSE, {unit})", "r"),
+        ("of", "predicted by", f"error (RMSE, {unit}, 90 %)", "r"),
         [
             (
                 "mixtures" if one.kind == CONCAT else "merges",
@@ -137,12 +137,15 @@ def models_table(scores: Sequence[ModelScore], cells: Sequence[CombinedCell]) ->
                     style="strong" if one.chosen else "",
                     mark="*" if one.chosen else " ",
                 ),
-                Entry(plain(one.rmse, 2), value=one.rmse),
+                Entry(
+                    f"{plain(one.rmse.value, 2)} [{plain(one.rmse.low, 2)}, {plain(one.rmse.high, 2)}]",
+                    value=one.rmse.value,
+                ),
                 Entry(plain(one.r, 2), value=one.r),
             )
             for one in scores
         ],
-        notes=["* used: the simplest that is not clearly worse than the best"],
+        notes=["* used: the simplest that is not clearly worse than the best; intervals over combinations"],
     )
 
 
