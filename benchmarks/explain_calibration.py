@@ -42,7 +42,7 @@ from traitmap.analysis.explanation.design import (
 from traitmap.analysis.explanation.dominance import group_dominance
 from traitmap.analysis.explanation.dose import difference_in_differences, dose_response, format_part
 from traitmap.analysis.explanation.explain import explain
-from traitmap.analysis.explanation.levels import row_strengths
+from traitmap.analysis.explanation.levels import both_strengths, row_strengths
 from traitmap.analysis.explanation.pairs import asymmetry, odd_cells
 from traitmap.analysis.explanation.permutation import mantel, slope_of
 from traitmap.analysis.profiles.cell_classes import cell_classes
@@ -280,8 +280,7 @@ def _at_zero(shape: Shape, spread: float, together: bool, units: Units, seed: in
     measured = make_design(matrix_of(noisy, sources, targets), noise=noise)
     # no source and no target better than another
     even = make_design(matrix_of(scatter, sources, targets), units=units)
-    donors = row_strengths(even.sources, even.gains, even.used, draws=19, seed=seed)
-    recipients = row_strengths(even.targets, even.gains.T, even.used.T, draws=19, seed=seed)
+    donors, recipients = both_strengths(even, draws=19, seed=seed)
     design = make_design(matrix, units=units)
     nothing = np.zeros((*size, 0))
     shares = found.dominance.groups

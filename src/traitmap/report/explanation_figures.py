@@ -262,7 +262,8 @@ def odd_cells(explanation: Explanation, verdicts: Verdicts | None = None) -> Sho
                 tick=cell.predicted,
             )
         )
-    text = "Surface similarity predicts each pair's gain from the others (it explains "
+    quantity = explanation.quantity
+    text = f"Surface similarity predicts each pair's {quantity} from the others (it explains "
     text += f"{share(odd.r_squared)} of the variance). "
     if odd.odd:
         text += f"{len(odd.odd)} of {counted(odd.tested, 'pair')} depart from it by more than noise and lie "
@@ -282,13 +283,13 @@ def odd_cells(explanation: Explanation, verdicts: Verdicts | None = None) -> Sho
         description=text,
         chart=row_chart(
             rows,
-            "Gain against what surface similarity predicts",
-            f"{counted(len(rows), 'pair')} with predicted and measured gain, and the interval of the "
+            f"{quantity.capitalize()} against what surface similarity predicts",
+            f"{counted(len(rows), 'pair')} with predicted and measured {quantity}, and the interval of the "
             "departure; the table has reasons too.",
             heads=("departs by", "q"),
-            axis=f"gain in {unit}",
+            axis=f"{quantity} in {unit}",
         ),
-        table=odd_cells_table(in_table, unit, digits, verdicts),
+        table=odd_cells_table(in_table, unit, digits, verdicts, quantity=quantity),
         caveat=(
             "A departure of noisy cells is no finding: its interval must leave the prediction out. Reasons "
             "are what else is unusual of the pair, not proof."
@@ -309,17 +310,23 @@ def odd_cells(explanation: Explanation, verdicts: Verdicts | None = None) -> Sho
 
 
 def odd_cells_table(
-    cells: Sequence[OddCell], unit: str, digits: int, verdicts: Verdicts | None = None
+    cells: Sequence[OddCell],
+    unit: str,
+    digits: int,
+    verdicts: Verdicts | None = None,
+    *,
+    quantity: str = "gain",
 ) -> Table:
     """Measured and predicted gains of pairs, their departure from the prediction, and why.
 
     unit, digits: of the gains. Reasons are the strongest ones, in words. verdicts: what each gain is.
+    quantity: what a pair has, see ``Explanation.quantity``.
     """
     called = {(cell.source, cell.target): cell.label for cell in verdicts.cells} if verdicts else {}
     return Table(
-        f"Gains in {unit}; predicted from surface similarity without the pair itself; departure with the "
-        "95 % interval of noise; q of noise, and among the scatter of all pairs.",
-        ("pair", "gain", "predicted", "departs by", "q noise", "q scatter", "verdict", "reasons"),
+        f"{quantity.capitalize()} in {unit}; predicted from surface similarity without the pair itself; "
+        "departure with the 95 % interval of noise; q of noise, and among the scatter of all pairs.",
+        ("pair", quantity, "predicted", "departs by", "q noise", "q scatter", "verdict", "reasons"),
         [
             (
                 _pair(cell.source, cell.target),
@@ -477,9 +484,9 @@ def strengths(explanation: Explanation, side: str) -> Shown | None:
                 for task in by_strength(tasks)
             ],
             f"Strength of every {noun}",
-            f"{counted(len(tasks), noun)} with mean gain against the others, 95 % interval and chance band.",
+            f"{counted(len(tasks), noun)} with the mean against the others, 95 % interval and chance band.",
             heads=("strength", "q"),
-            axis=f"mean gain against the average {noun}, in {unit}",
+            axis=f"mean against the average {noun}, in {unit}",
         ),
         table=strengths_table(tasks, noun, unit),
         caveat=f"The interval is over {others}; one extreme cell can carry a mean.",

@@ -134,7 +134,8 @@ def explanation_view(explanation: Explanation, verdicts: Verdicts | None = None)
         parts += section(title, table)
     parts += section("Shares of the variance between pairs", to_terminal(shares_table(explanation.dominance)))
     odd = sorted(explanation.odd.odd, key=lambda cell: not is_clean(verdicts, (cell.source, cell.target)))
-    parts += section("Odd pairs: gain against what surface similarity predicts", *_odd(odd, verdicts))
+    title = f"Odd pairs: {explanation.quantity} against what surface similarity predicts"
+    parts += section(title, *_odd(odd, verdicts))
     if clear := [
         pair
         for pair in explanation.asymmetry.pairs
@@ -147,7 +148,8 @@ def explanation_view(explanation: Explanation, verdicts: Verdicts | None = None)
         ("Donors", explanation.donors, "source"),
         ("Recipients", explanation.recipients, "target"),
     ):
-        parts += section(title, to_terminal(strengths_table(strengths, noun, explanation.unit)))
+        if any(strength.effect.known for strength in strengths):
+            parts += section(title, to_terminal(strengths_table(strengths, noun, explanation.unit)))
     return Group(*parts, *_warnings(explanation.warnings))
 
 

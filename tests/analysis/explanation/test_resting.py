@@ -65,6 +65,27 @@ def test_a_share_that_all_pairs_make_stands() -> None:
     assert found.dominance.groups[0].rests_on == ()
 
 
+def test_hidden_against_surface_names_the_pairs_that_it_cannot_do_without() -> None:
+    """The interval is a jackknife over tasks, so only a verdict near its edge can rest on a pair."""
+
+    def against(seed: int, slope: float) -> Explanation:
+        near, words, gains = np.random.default_rng(seed).normal(size=(3, 12, 12))
+        gains = gains + slope * near
+        near[2, 5] += 3
+        gains[2, 5] += 4.5 * slope
+        return explained(
+            gains, Feature("near", "hidden", "near", near), Feature("words", "surface", "words", words)
+        )
+
+    found = against(7, 0.7)
+    assert found.dominance.verdict == "yes"
+    assert found.dominance.rests_on[0] == "task02 -> task05"
+    assert any("hidden explains more; rests on task02 -> task05" in words for words in found.words)
+    everywhere = against(0, 1.1).dominance
+    assert everywhere.verdict == "yes"
+    assert everywhere.rests_on == ()
+
+
 def test_reciprocity_that_one_couple_makes_names_it() -> None:
     gains = np.random.default_rng(4).normal(size=(12, 12))
     gains[2, 5] += 15

@@ -89,22 +89,33 @@ def test_a_table_in_per_cent_is_completed_alike(pattern: list[str], seed: int) -
 
 EIGHT = ["varies"] * 8
 MANY_TIES = ["constant", "one source", "one source", *["nearly constant"] * 3, "one source", "constant"]
+LEVELS = ["hardly varies", *EIGHT[2:], "one source"]  # all sources gain alike, but for a thousandth
 PLACES = st.lists(
-    st.sampled_from(["varies", "constant", "nearly constant", "one source"]), min_size=8, max_size=8
+    st.sampled_from(["varies", "constant", "nearly constant", "hardly varies", "one source"]),
+    min_size=8,
+    max_size=8,
 )
 
 
 @settings(deadline=None, max_examples=12)
-@example(pattern=EIGHT, seed=1, shifted=False)
-@example(pattern=["constant", "nearly constant", "one source", *EIGHT[3:]], seed=0, shifted=False)
-@example(pattern=["one source"] * 8, seed=2, shifted=True)
-@example(pattern=MANY_TIES, seed=12, shifted=False)  # couples of tasks: rounding alone
-@example(pattern=MANY_TIES[::-1], seed=19, shifted=True)
-@given(pattern=PLACES, seed=st.integers(0, 20), shifted=st.booleans())
+@example(pattern=EIGHT, seed=1, shifted=False, based="all")
+@example(pattern=EIGHT, seed=1, shifted=True, based="none")
+@example(pattern=LEVELS, seed=3, shifted=True, based="all")
+@example(pattern=LEVELS, seed=4, shifted=True, based="some")
+@example(pattern=["constant", "nearly constant", *EIGHT[2:]], seed=0, shifted=False, based="all")
+@example(pattern=["one source"] * 8, seed=2, shifted=True, based="all")
+@example(pattern=MANY_TIES, seed=12, shifted=False, based="all")  # couples of tasks: rounding alone
+@example(pattern=MANY_TIES[::-1], seed=19, shifted=True, based="all")
+@given(
+    pattern=PLACES,
+    seed=st.integers(0, 20),
+    shifted=st.booleans(),
+    based=st.sampled_from(["all", "some", "none"]),
+)
 def test_explanations_do_not_depend_on_the_unit_of_any_column(
-    pattern: list[str], seed: int, shifted: bool
+    pattern: list[str], seed: int, shifted: bool, based: str
 ) -> None:
-    """Each column by a factor of its own; where the base goes along, a shift changes nothing either."""
+    """Each column by a factor of its own and shifted by its own number, with its base where it has one."""
     generator = np.random.default_rng([seed, 6])
     matrix, features = simulated(Shape(8, 8), 0.5, seed)
     values = 40 + matrix.values
@@ -113,9 +124,12 @@ def test_explanations_do_not_depend_on_the_unit_of_any_column(
             values[:, t] = 41.0
         if kind == "nearly constant":
             values[:, t] += 1e-12 * generator.normal(size=8)
+        if kind == "hardly varies":
+            values[:, t] = 45.0 + 1e-3 * matrix.values[:, t]
         if kind == "one source":
             values[:, t] = 41.0 + np.where(np.arange(8) == (t + 2) % 8, values[:, t] - 41.0, 0.0)
-    plain = replace(matrix, values=values, baseline=np.full(8, 40.5))
+    known = {"all": np.ones(8, dtype=bool), "some": np.arange(8) > 2, "none": np.zeros(8, dtype=bool)}
+    plain = replace(matrix, values=values, baseline=np.where(known[based], 40.5, np.nan))
     factor = 10.0 ** generator.uniform(-6, 6, 8)
     shift = factor * generator.uniform(-20, 20, 8) if shifted else np.zeros(8)
     scaled = replace(plain, values=values * factor + shift, baseline=plain.baseline * factor + shift)
@@ -157,6 +171,49 @@ def test_targets_that_say_nothing_are_left_out_of_an_explanation_by_name() -> No
     (warning,) = (warning for warning in found.warnings if warning.code == "targets_left_out")
     assert warning.about == left_out
     assert all(name in warning.message for name in left_out)
+
+
+def test_a_target_that_hardly_varies_has_no_level_and_gives_the_others_none() -> None:
+    """In its own standard deviations what all sources gain there is any number."""
+    matrix, features = simulated(Shape(9, 9), 0.5, 3)
+    values = matrix.values.copy()
+    name, others = matrix.targets[3], [t for t in matrix.targets if t != matrix.targets[3]]
+    values[:, 3] = 5 + 1e-3 * values[:, 3]
+    found = explain(replace(matrix, values=values), features=features, n_permutations=99)
+    without = explain(matrix.part(targets=others), features=features, n_permutations=99)
+    strengths = {one.name: one.effect for one in found.recipients}
+    assert not strengths[name].known
+    assert "hardly differ" in strengths[name].reason
+    for one in without.recipients:
+        assert strengths[one.name].value == pytest.approx(one.effect.value, abs=1e-9)
+    assert all(name not in (pair.first, pair.second) for pair in found.asymmetry.pairs)
+    (warning,) = (warning for warning in found.warnings if warning.code == "level_without_scatter")
+    assert warning.about == (name,)
+    points = explain(replace(matrix, values=values), features=features, n_permutations=99, units="points")
+    assert all(one.effect.known for one in points.recipients)
+
+
+def test_without_a_base_nothing_is_said_of_gains() -> None:
+    """Scores less their mean on the target stand for gains; no target gains more than another."""
+    matrix, features = simulated(Shape(9, 9), 0.5, 3)
+    values = matrix.values + np.linspace(20, 80, 9)
+    found = explain(
+        replace(matrix, values=values, baseline=np.full(9, np.nan)), features=features, n_permutations=99
+    )
+    assert found.quantity == "score less mean"
+    assert not any(one.effect.known for one in found.recipients)
+    assert found.asymmetry.pairs == ()
+    assert found.asymmetry.reciprocity.known  # effects are taken out of it
+    assert "Asymmetry: cannot tell; the base is unknown." in found.words
+    assert "Recipients: cannot tell; the base is unknown." in found.words
+    assert not any("unknown;" in words or "Gains are" in words for words in found.words)
+    with_base = explain(matrix, features=features, n_permutations=99)
+    assert [one.effect.value for one in found.donors] == pytest.approx(
+        [one.effect.value for one in with_base.donors]
+    )
+    for name in found.targets:
+        scores = [cell.gain for cell in found.odd.cells if cell.target == name]
+        assert np.mean(scores) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_a_target_on_which_lower_is_better_is_turned() -> None:

@@ -38,6 +38,9 @@ _ROUNDING = 1e-12  # of the largest value: what is left of it by rounding, where
 _EQUAL = 9  # decimals of the largest value to which values are equal
 
 LEAST_FREEDOM = 5  # pairs left after source and target effects below which nothing is tested
+NO_BASE = "the base is unknown"
+HARDLY_VARIES = "sources hardly differ beside what all of them gain"
+_MOST_LEVEL = 10.0  # scatters by which a target may gain on average, or times the usual target's
 _ABSORBED = 1e-9  # share of a feature's variance below which effects have taken all of it
 
 
@@ -45,11 +48,13 @@ _ABSORBED = 1e-9  # share of a feature's variance below which effects have taken
 class Design:
     """The pairs that are compared, in canonical order (sources and targets sorted by name).
 
-    gains: (S, T) in points (or standard deviations of the target), NaN where unknown.
+    gains: (S, T) in points (or standard deviations of the target), NaN where unknown; where the base is
+    unknown, scores less their mean on the target.
     noise: (S, T) standard error of each gain, NaN where unknown. used: pairs with a known gain whose
     source is not the target's own training set. own: the pairs left out for that reason.
     shared: (K, 2) source and target index of tasks that are both.
     row_order, column_order: indices into the matrix. left_out: targets that no source moves.
+    no_level: targets whose gains cannot be held against those of other targets, and why.
     """
 
     sources: tuple[str, ...]
@@ -63,6 +68,12 @@ class Design:
     column_order: tuple[int, ...]
     units: Units
     left_out: tuple[str, ...]
+    no_level: Mapping[str, str]
+
+    @property
+    def levelled(self) -> Mask:
+        """(T,) targets whose gains can be held against those of other targets."""
+        return np.array([name not in self.no_level for name in self.targets], dtype=bool)
 
     @property
     def scheme(self) -> Literal["joint", "independent"]:
@@ -117,6 +128,9 @@ def make_design(
     if units == "standard":
         spread = np.nanstd(np.where(used, gains, np.nan), axis=0, ddof=1) if used.size else np.ones(0)
         gains, errors = gains / spread, errors / spread
+    mean = np.where(used, gains, 0.0).sum(axis=0) / np.maximum(used.sum(axis=0), 1)
+    based = np.isfinite(matrix.baseline)[columns]
+    gains = np.where(based, gains, gains - mean)
     sources = tuple(matrix.sources[i] for i in rows)
     targets = tuple(matrix.targets[j] for j in columns)
     _require_pairs(matrix, used)
@@ -133,7 +147,24 @@ def make_design(
         column_order=tuple(int(j) for j in columns),
         units=units,
         left_out=tuple(name for name, moves in zip(matrix.targets, moved, strict=True) if not moves),
+        no_level=_without_level(targets, mean, based, units),
     )
+
+
+def _without_level(targets: Sequence[str], mean: Array, based: Mask, units: Units) -> dict[str, str]:
+    """Targets whose gains cannot be held against those of other targets, and why.
+
+    mean: (T,) of the gains. based: (T,) whether the base is known. In standard deviations of a target on
+    which sources hardly differ, what all of them gain is any number of these: it would be the mean of all
+    targets too.
+    """
+    reasons = {name: NO_BASE for name, known in zip(targets, based, strict=True) if not known}
+    if units == "standard" and based.any():
+        most = _MOST_LEVEL * max(1.0, float(np.median(np.abs(mean[based]))))
+        for name, level, known in zip(targets, mean, based, strict=True):
+            if known and abs(level) > most:
+                reasons[name] = HARDLY_VARIES
+    return reasons
 
 
 def usual_units(matrix: TransferMatrix) -> Units:
@@ -153,7 +184,7 @@ def usual_units(matrix: TransferMatrix) -> Units:
 def _gains(matrix: TransferMatrix, noise: Array | None) -> tuple[Array, Array]:
     """(S, T) gains in points, positive where the source is better than the base, and their standard errors.
 
-    Where the base is unknown the values stand for the gains: the target's effect takes away the difference.
+    Where the base is unknown the values stand for the gains; they are held against their mean later.
     """
     base = np.where(np.isfinite(matrix.baseline), matrix.baseline, 0.0)
     factor = np.ones(matrix.values.shape[1])

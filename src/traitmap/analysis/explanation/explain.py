@@ -15,6 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from traitmap.analysis.explanation.design import (
+    NO_BASE,
     Composite,
     PreparedFeatures,
     Units,
@@ -126,6 +127,7 @@ def explain(
             "seed": seed,
             "composites": [composite.name for composite in composites],
             "left_out_targets": list(design.left_out),
+            "no_base": [name for name, why in design.no_level.items() if why == NO_BASE],
             "variations": sorted(variations_of(matrix)),
             "near_copies": copies,
         },

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import atanh, sqrt, tanh
+from math import atanh, nan, sqrt, tanh
 from typing import Literal
 
 import numpy as np
@@ -26,6 +26,7 @@ from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import Interval, benjamini_hochberg, detectable, unknown, z_value
 
 LEAST_TASKS = 5
+LEAST_LEVELLED = 3  # targets with a level that recipients are told from
 RATIO_DRAWS = 1_999
 MOST_LEFT_OUT = 4  # what is left out in turn of a yes: that which carries most of it
 NEGLIGIBLE = 0.2  # |effect| in standard deviations: 4 % of the variance
@@ -225,26 +226,40 @@ def row_strengths(
 def both_strengths(
     design: Design, *, draws: int, seed: int
 ) -> tuple[tuple[Strength, ...], tuple[Strength, ...]]:
-    """Strengths of the sources (donors), and of the targets (recipients); see ``row_strengths``."""
+    """Strengths of the sources (donors), and of the targets (recipients); see ``row_strengths``.
+
+    Recipients are held against each other, so targets without a level (``Design.no_level``) have no strength.
+    """
     standard = design.units == "standard"
-    return (
-        row_strengths(
-            design.sources,
-            design.gains,
-            design.used,
-            draws=draws,
-            seed=seed,
-            standardised="columns" if standard else None,
-        ),
-        row_strengths(
-            design.targets,
-            design.gains.T,
-            design.used.T,
-            draws=draws,
-            seed=seed,
-            standardised="rows" if standard else None,
-        ),
+    donors = row_strengths(
+        design.sources,
+        design.gains,
+        design.used,
+        draws=draws,
+        seed=seed,
+        standardised="columns" if standard else None,
     )
+    levelled = np.flatnonzero(design.levelled)
+    names = tuple(design.targets[at] for at in levelled)
+    gains, used = recipient_table(design)
+    known: dict[str, Strength] = {}
+    if len(names) >= LEAST_LEVELLED:
+        strengths = row_strengths(
+            names, gains, used, draws=draws, seed=seed, standardised="rows" if standard else None
+        )
+        known = {strength.name: strength for strength in strengths}
+    few = f"fewer than {LEAST_LEVELLED} targets have a gain that can be held against others'"
+    nothing = {name: unknown(design.no_level.get(name, few)) for name in design.targets}
+    return donors, tuple(
+        known.get(name, Strength(name, reason, nan, nan, nan, nan)) for name, reason in nothing.items()
+    )
+
+
+def recipient_table(design: Design) -> tuple[Array, Mask]:
+    """Gains of the targets that have a level (rows) from the sources (columns), and which pairs are used."""
+    used = design.used[:, design.levelled]
+    helping = used.any(axis=1)
+    return design.gains[helping][:, design.levelled].T, used[helping].T
 
 
 def plain_ratios(gains: Array, used: Mask) -> tuple[Array, Array]:

@@ -21,6 +21,7 @@ from traitmap.analysis.explanation.scatter import drawn_scatter
 from traitmap.analysis.profiles.pairs import Reason
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import Interval, benjamini_hochberg, unknown, z_value
+from traitmap.wording import listed
 
 NO_NOISE = "the noise of the gains is unknown: the table holds no items and no standard errors"
 FURTHER_THAN_MOST = 2.0  # studentised: further out than about 19 in 20 pairs
@@ -39,23 +40,30 @@ def asymmetry(design: Design, *, draws: int, seed: int) -> Asymmetry:
     """Every pair of tasks that are source and target, the largest difference first.
 
     The two gains of a pair are measured on different items with different adapters, so their errors add
-    in squares. Differences compare gains on two targets: with unlike units they mean nothing. draws, seed:
-    of the test of reciprocity.
+    in squares. Differences compare gains on two targets: with unlike units they mean little, and a target
+    without a level (``Design.no_level``) has none. draws, seed: of the test of reciprocity.
     """
-    rows, columns = design.shared[:, 0], design.shared[:, 1]
-    pairs = []
-    for a in range(len(rows)):
-        for b in range(a + 1, len(rows)):
-            if design.used[rows[a], columns[b]] and design.used[rows[b], columns[a]]:
-                pairs.append(_pair(design, a, b))
-    if not pairs:
+    couples = _couples(design)
+    if not couples:
         return Asymmetry((), unknown("no two tasks are both sources and targets"), nan, nan)
+    levelled = design.levelled
+    pairs = [_pair(design, a, b) for a, b in couples if levelled[design.shared[[a, b], 1]].all()]
     q = benjamini_hochberg(np.array([pair.p for pair in pairs]))
     pairs = [replace(pair, q=float(value)) for pair, value in zip(pairs, q, strict=True)]
     pairs.sort(key=lambda pair: (-round(abs(pair.difference.value), _EQUAL), pair.first, pair.second))
     reciprocity, p, smallest = reciprocity_of(design, draws, seed)
     reason = "" if any(isfinite(pair.p) for pair in pairs) else NO_NOISE
+    if not pairs:
+        reason = listed(sorted(set(design.no_level.values())))
     return Asymmetry(tuple(pairs), reciprocity, p, smallest, reason)
+
+
+def _couples(design: Design) -> list[tuple[int, int]]:
+    """Couples of shared tasks, by their numbers, whose gains both ways are known."""
+    rows, columns = design.shared.T
+    first, second = np.triu_indices(len(rows), 1)
+    known = design.used[rows[first], columns[second]] & design.used[rows[second], columns[first]]
+    return list(zip(first[known].tolist(), second[known].tolist(), strict=True))
 
 
 def reciprocity_of(design: Design, draws: int, seed: int) -> tuple[Interval, float, float]:
@@ -139,21 +147,20 @@ def odd_cells(design: Design, surface: Array, reasons: Reasons) -> OddCells:
     rows, columns = design.cells
     cells = []
     for i in np.flatnonzero(sound):
-        pair = (design.sources[rows[i]], design.targets[columns[i]])
+        source, target = design.sources[rows[i]], design.targets[columns[i]]
+        value, margin = float(departure[i]), float(half[i])
         cells.append(
             OddCell(
-                source=pair[0],
-                target=pair[1],
+                source=source,
+                target=target,
                 gain=float(y[i]),
-                predicted=float(y[i] - departure[i]),
-                departure=Interval(
-                    float(departure[i]), float(departure[i] - half[i]), float(departure[i] + half[i])
-                ),
+                predicted=float(y[i] - value),
+                departure=Interval(value, value - margin, value + margin),
                 p_noise=float(p_noise[i]),
                 q_noise=float(q_noise[i]),
                 studentised=float(studentised[i]),
                 q_scatter=float(q_scatter[i]),
-                reasons=ranked(reasons.get(pair, ())),
+                reasons=ranked(reasons.get((source, target), ())),
             )
         )
     cells.sort(key=lambda cell: (-round(abs(cell.studentised), _EQUAL), cell.source, cell.target))

@@ -1,6 +1,7 @@
 """The frozen records of an explanation. Every number has its interval, its null, or the reason why not.
 
-Gains are in points, or in standard deviations of the target where ``conditions["units"]`` says so. An
+Gains are in points, or in standard deviations of the target where ``conditions["units"]`` says so. Where the
+base is unknown (``conditions["no_base"]``), scores less their mean on the target stand in their place. An
 effect of a feature is in standard deviations of gain. A verdict is ``yes``, ``no`` or ``cannot tell``, and
 the last comes with the minimal effect that would have been found (80 % power).
 """
@@ -198,7 +199,8 @@ class Asymmetry:
 
     reciprocity: correlation of a pair's two gains after effects (1: symmetric, 0: one direction says nothing
     of the other); p from drawn tables in which it does not. detectable: smallest found with 80 % power.
-    rests_on: pairs and sources without any one of which that p is above .05.
+    rests_on: pairs and sources without any one of which that p is above .05. reason: why no pair has a p, or
+    why there are no pairs.
     """
 
     pairs: tuple[AsymmetricPair, ...]
@@ -268,6 +270,14 @@ class Explanation:
         """What gains are in, in words."""
         standard = self.conditions.get("units") == "standard"
         return "standard deviations of the target" if standard else "points"
+
+    @property
+    def quantity(self) -> str:
+        """What a pair has: a gain, or its score less the mean of its target where the base is unknown."""
+        no_base = set(self.conditions.get("no_base", ()))
+        if not no_base:
+            return "gain"
+        return "score less mean" if no_base >= set(self.targets) else "gain, or score less mean"
 
     def to_frame(self) -> pd.DataFrame:
         """Effects as a table: a row for each composite of the joint regression, then for each feature alone.

@@ -17,7 +17,13 @@ import numpy as np
 from traitmap.analysis.explanation.design import Design, Order, ascending, effect_basis, grouped, residual
 from traitmap.analysis.explanation.dominance import group_dominance, share_tests, shares_over
 from traitmap.analysis.explanation.effects import FeatureQuestion
-from traitmap.analysis.explanation.levels import MOST_LEFT_OUT, RATIO_DRAWS, levels_resting, plain_ratios
+from traitmap.analysis.explanation.levels import (
+    MOST_LEFT_OUT,
+    RATIO_DRAWS,
+    levels_resting,
+    plain_ratios,
+    recipient_table,
+)
 from traitmap.analysis.explanation.pairs import reciprocity_of
 from traitmap.analysis.explanation.permutation import LEVEL
 from traitmap.analysis.explanation.records import Dominance, Explanation, Strength
@@ -192,7 +198,13 @@ def _strengths(
 
 
 def _ratios(design: Design, *, donors: bool) -> tuple[Array, Array]:
-    """Strengths over their errors, and logarithms of Student's tails, of the sources or of the targets."""
+    """Strengths over their errors, and logarithms of Student's tails, of the sources or of the targets.
+
+    Targets without a level have none: 0, and the tail of 0.
+    """
     if donors:
         return plain_ratios(design.gains, design.used)
-    return plain_ratios(design.gains.T, design.used.T)
+    ratios, tails = np.zeros(len(design.targets)), np.full(len(design.targets), -np.log(2))
+    if design.levelled.any():
+        ratios[design.levelled], tails[design.levelled] = plain_ratios(*recipient_table(design))
+    return ratios, tails

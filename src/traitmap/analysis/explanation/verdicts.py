@@ -11,7 +11,7 @@ from math import isfinite
 
 import numpy as np
 
-from traitmap.analysis.explanation.design import Design, PreparedFeatures
+from traitmap.analysis.explanation.design import HARDLY_VARIES, Design, PreparedFeatures
 from traitmap.analysis.explanation.families import families_in_words
 from traitmap.analysis.explanation.permutation import LEVEL
 from traitmap.analysis.explanation.records import (
@@ -63,9 +63,13 @@ def _compared(found: Explanation) -> str:
         if found.scheme == "joint"
         else "sources and targets are permuted apart"
     )
+    what = {
+        "gain": "Gains are",
+        "score less mean": "The base is unknown: scores, less the mean of their target, are",
+    }.get(found.quantity, "Gains, and where the base is unknown scores less the mean of their target, are")
     return (
         f"{found.pairs} pairs of {len(found.sources)} sources and {len(found.targets)} targets; {own}; "
-        f"{how}, {found.permutations:,} times. Gains are in {found.unit}."
+        f"{how}, {found.permutations:,} times. {what} in {found.unit}."
     )
 
 
@@ -187,11 +191,13 @@ def _odd(found: OddCells) -> str:
 
 
 def _asymmetry(found: Asymmetry, unit: str) -> list[str]:
-    if not found.pairs:
+    if not found.pairs and not found.reciprocity.known and not found.reason:
         return [f"Asymmetry: cannot tell; {found.reciprocity.reason}."]
     significant = [pair for pair in found.pairs if pair.q < 0.05]
     text = f"{len(significant)} of {len(found.pairs)} pairs of tasks are asymmetric beyond noise"
-    if found.reason:
+    if not found.pairs:
+        text = f"cannot tell; {found.reason}"
+    elif found.reason:
         text = f"which of {len(found.pairs)} pairs are asymmetric cannot be told ({found.reason})"
     elif significant:
         pair = significant[0]
@@ -217,8 +223,11 @@ def _asymmetry(found: Asymmetry, unit: str) -> list[str]:
 
 def _strengths(strengths: Sequence[Strength], word: str, verb: str, unit: str) -> str:
     significant = [strength for strength in strengths if strength.q < 0.05]
+    bands = [strength.null_high for strength in strengths if isfinite(strength.null_high)]
+    if strengths and not bands:
+        reasons = listed(sorted({strength.effect.reason for strength in strengths}))
+        return f"{word.capitalize()}s: cannot tell; {reasons}."
     if not significant:
-        bands = [strength.null_high for strength in strengths]
         return (
             f"No {word} {verb} more or less than the others beyond chance; chance alone spreads them to "
             f"about +-{np.median(bands):.1f} {unit}."
@@ -239,6 +248,11 @@ def warnings_of(
 
     alone: the features by themselves, of which the composites were made.
     """
+    return (*_of_the_table(found, matrix, design), *_of_the_features(found, alone))
+
+
+def _of_the_table(found: Explanation, matrix: TransferMatrix, design: Design) -> list[TraitWarning]:
+    """Targets and sources that are left out, and targets of which it is unknown how much they gain."""
     warned = []
     if design.left_out:
         warned.append(
@@ -265,11 +279,30 @@ def warnings_of(
         warned.append(
             TraitWarning(
                 "baseline_unknown",
-                "the base is not known on every target: values stand for gains, which changes nothing "
-                "between pairs, but odd cells, asymmetries and recipients are of values",
+                "the base is not known on every target: scores less their mean on the target stand for "
+                "gains, which changes nothing between pairs, but how much such targets gain, and whether "
+                "pairs of tasks are asymmetric there, cannot be told",
                 "say which row is the base with --base ROW, or add one named base",
             )
         )
+    level = tuple(name for name, why in design.no_level.items() if why == HARDLY_VARIES)
+    if level:
+        warned.append(
+            TraitWarning(
+                "level_without_scatter",
+                f"on {listed(level)} sources hardly differ beside what all of them gain: in standard "
+                "deviations of the target that is any number, so nothing is said of how much it gains "
+                "beside the others, nor of asymmetric pairs with it",
+                "name the metrics, where they are shares, or use --units points",
+                level,
+            )
+        )
+    return warned
+
+
+def _of_the_features(found: Explanation, alone: PreparedFeatures) -> list[TraitWarning]:
+    """Too few tasks for the questions that are asked of them, and composites that say the same."""
+    warned = []
     tasks = len(set(found.sources) | set(found.targets))
     if tasks < 15:
         warned.append(
@@ -299,7 +332,7 @@ def warnings_of(
                 alike,
             )
         )
-    return tuple(warned)
+    return warned
 
 
 def _standard(value: Interval) -> str:
