@@ -3,19 +3,22 @@
     python benchmarks/ask_less.py RUN... --out benchmarks/results/DATE-ask-less.json      about a minute a run
     python benchmarks/ask_less.py RUN --seeds 5                                          less
 
-Of each run only the item scores are used (several seeds of a source: the first), and nothing is asked. A seed
-is an order of the items. Sections:
+Of each run only the item scores are used, those of each seed as a matrix of its own, and nothing is asked. A
+seed below is an order of the items. Sections:
 
 spending   six looks; spending functions and a confidence sequence at equal coverage: share of the items that
            are asked until a gain is known to 3 or 5 points, or its sign is clear.
 coverage   items drawn with replacement from the run's, so that the run's gain is the truth: how often
            intervals hold it at each look, at all looks together, and where the rule ``sign`` stops.
-saving     share of the items that the rules of a study ask, as ``traitmap run`` would.
-decisions  every cell asked the same share: how often the matrix of all items is decided alike. ``again`` is
-           the yardstick: all items, drawn again with replacement. Calls are gains and losses at q < .05
-           (verdicts need answers, and follow these).
-anchors    from the fourth source on, gains on all items from a share of them, the first three and the base
-           known on all: error beside plain random items, and coverage of 95 % intervals of the gain on all.
+           With an anchor: of ``within`` in orders of the run's items (the truth is the gain on all of
+           them), and of the limits at large in items drawn again.
+saving     share of the items that the rules of a study ask, as ``traitmap run`` would, and with an anchor.
+decisions  the same share of all items asked in all, of every cell alike or with anchors: how often the matrix
+           of all items is decided alike. ``again`` is the yardstick: all items, drawn again with replacement;
+           ``as good as again`` is the least share with as many equal decisions. Calls are gains and losses at
+           q < .05 (verdicts need answers, and follow these).
+anchors    gains on all items from a share of them, some rows known on all: error beside plain random items,
+           and coverage of 95 % intervals of the gain on all.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +38,15 @@ from sklearn.cluster import KMeans
 
 import traitmap as tm
 from traitmap.matrix import sequential
+from traitmap.matrix.assisted import Anchors, assisted_gain
 from traitmap.matrix.record import Array
 from traitmap.matrix.sequential import Rule, confidence_at, look_counts, settled
 from traitmap.matrix.statistics import benjamini_hochberg, paired_gain, paired_interval
 
 SHARES = (0.1, 0.2, 0.3, 0.5)
+DECIDING = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75)
 FIRST_ROWS = 3  # sources whose answers to all items anchors come from
+Method = Callable[[Array, Array, int, np.random.Generator], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,10 @@ class Target:
         return 100.0 if self.scores.min() >= 0 and self.scores.max() <= 1 else 1.0
 
 
-def targets_of(folder: str) -> list[Target]:
-    matrix = tm.open_run(folder).matrix()
+def targets_of(matrix: tm.TransferMatrix, seed: int) -> list[Target]:
     found = []
     for name, scores in matrix.item_scores.items():
-        first = scores[:, 0]
+        first = scores[:, seed]
         rows = np.isfinite(first).all(axis=1)
         if not rows[0] or rows.sum() < 5:
             continue
@@ -163,6 +169,47 @@ def coverage(targets: Sequence[Target], seeds: int) -> dict[str, Any]:
     }
 
 
+def coverage_with_anchors(targets: Sequence[Target], seeds: int) -> dict[str, Any]:
+    """By look and at all looks together: shares of cells, anchors drawn for each order."""
+    held: dict[str, list[list[float]]] = {}
+    together: dict[str, list[float]] = {}
+    for target in targets:
+        n, counts = target.scores.shape[1], look_counts(target.scores.shape[1])
+        for seed in range(seeds if target.binary else 0):
+            draw = np.random.default_rng([seed, 2])
+            rows = draw.permutation(len(target.scores) - 1)
+            orders = {"all items": draw.permutation(n), "at large": draw.integers(0, n, n)}
+            for question, order in orders.items():
+                scores = target.scores[:, order]
+                known, later = scores[[0, 1 + rows[0]]], scores[1 + rows[1:]] - scores[0]
+                truth = (target.scores[1 + rows[1:]] - target.scores[0]).mean(axis=1)
+                by_look = []
+                for count in counts[:-1]:
+                    gains = assisted_gain(
+                        later[:, None, :count],
+                        Anchors(known, np.arange(count)),
+                        binary=True,
+                        confidence=confidence_at(counts, count),
+                    )
+                    if question == "all items":
+                        by_look.append(np.abs(gains.gain - truth) <= gains.within + 1e-12)
+                    else:
+                        by_look.append((gains.low <= truth) & (truth <= gains.high))
+                held.setdefault(question, []).append([float(look.mean()) for look in by_look])
+                together.setdefault(question, []).append(float(np.all(by_look, axis=0).mean()))
+    longest = {question: max(map(len, looks)) for question, looks in held.items()}
+    return {
+        question: {
+            "at each look": [
+                float(np.mean([looks[at] for looks in held[question] if len(looks) > at]))
+                for at in range(longest[question])
+            ],
+            "at all looks together": float(np.mean(together[question])),
+        }
+        for question in held
+    }
+
+
 # What the rules of a study ask.
 
 
@@ -176,20 +223,19 @@ def saving(targets: Sequence[Target], seeds: int) -> dict[str, Any]:
         "best or precision 5": lambda t: Rule(5 / t.factor, "best"),
     }
     found: dict[str, Any] = {}
-    for name, rule in rules.items():
+    for (name, rule), anchors in product(rules.items(), (None, 1)):
         shares, best_kept, wrong_sign, signs = [], [], 0, 0
         for seed in range(min(seeds, 10)):
             items = whole = 0
             for target in targets:
-                asked, reasons = replay(target, rule(target), seed)
-                items += int(asked.sum() + asked.max())
+                asked, reasons = replay(target, rule(target), seed, anchors)
+                items += int(asked.sum() + (asked.max() if anchors is None else target.scores.shape[1]))
                 whole += (len(asked) + 1) * target.scores.shape[1]
                 gains = (target.scores[1:] - target.scores[0]).mean(axis=1) * target.better
                 order = np.random.default_rng([seed, len(target.name)]).permutation(target.scores.shape[1])
-                part = np.array([
-                    (target.scores[1 + s, order[:count]] - target.scores[0, order[:count]]).mean()
-                    for s, count in enumerate(asked)
-                ]) * target.better  # fmt: skip
+                part = target.better * np.array([
+                    _estimated(target, s, order[:count], anchors) for s, count in enumerate(asked)
+                ])  # fmt: skip
                 for s, why in reasons.items():
                     if why == sequential.CLEAR:
                         signs += 1
@@ -198,7 +244,7 @@ def saving(targets: Sequence[Target], seeds: int) -> dict[str, Any]:
                 top = gains[rivals].max()
                 best_kept.append(bool(gains[rivals[int(np.argmax(part[rivals]))]] >= top - 1e-12))
             shares.append(items / whole)
-        found[name] = {
+        found[name if anchors is None else f"{name}, {anchors} anchor"] = {
             "share of the items": float(np.mean(shares)),
             "best source the same": float(np.mean(best_kept)),
             **({"signs that all items turn": wrong_sign / signs} if signs else {}),
@@ -206,16 +252,23 @@ def saving(targets: Sequence[Target], seeds: int) -> dict[str, Any]:
     return found
 
 
-def replay(target: Target, rule: Rule, seed: int) -> tuple[Array, dict[int, str]]:
-    """(S,) items that each source is asked, and why it ended."""
+def _estimated(target: Target, s: int, items: Array, anchors: int | None) -> float:
+    """The gain of a source that was asked some items."""
+    differences = (target.scores[1 + s] - target.scores[0])[items]
+    if anchors is None or len(items) == target.scores.shape[1]:
+        return float(differences.mean())
+    known = Anchors(target.scores[: 1 + anchors], items)
+    return float(assisted_gain(differences[None, None], known, binary=target.binary).gain[0])
+
+
+def replay(target: Target, rule: Rule, seed: int, anchors: int | None = None) -> tuple[Array, dict[int, str]]:
+    """(S,) items that each source is asked, and why it ended; the first ``anchors`` sources all of them."""
     n = target.scores.shape[1]
     order = np.random.default_rng([seed, len(target.name)]).permutation(n)
     counts = look_counts(n)
-    active, asked, reasons = (
-        list(range(len(target.scores) - 1)),
-        np.zeros(len(target.scores) - 1, dtype=int),
-        {},
-    )
+    whole = list(range(anchors or 0))
+    active = list(range(len(whole), len(target.scores) - 1))
+    asked, reasons = np.full(len(target.scores) - 1, n), dict[int, str]()
     for count in counts:
         asked[active] = count
         if count == n:
@@ -224,11 +277,12 @@ def replay(target: Target, rule: Rule, seed: int) -> tuple[Array, dict[int, str]
             target.scores[:, None, order[:count]],
             rule,
             counts,
-            active=active,
+            active=whole + active,
             rivals=target.rivals,
             better=target.better,
+            anchors=None if anchors is None else Anchors(target.scores[: 1 + anchors], order[:count]),
         )
-        reasons |= ended
+        reasons |= {s: why for s, why in ended.items() if s in active}
         active = [s for s in active if s not in ended]
         if not active:
             break
@@ -240,53 +294,107 @@ def replay(target: Target, rule: Rule, seed: int) -> tuple[Array, dict[int, str]
 
 def decisions(targets: Sequence[Target], seeds: int) -> dict[str, Any]:
     whole = [_decided(target, np.arange(target.scores.shape[1])) for target in targets]
-    calls = _calls(whole)
-    rows: dict[str, Any] = {}
-    for share in (*SHARES, None):
-        same: dict[str, list[float]] = {"calls": [], "best": [], "first three": []}
-        for seed in range(seeds):
-            parts = []
-            for target in targets:
-                n = target.scores.shape[1]
-                draw = np.random.default_rng([seed, len(target.name), 7])
-                items = (
-                    draw.integers(0, n, n)
-                    if share is None
-                    else draw.permutation(n)[: max(2, round(share * n))]
-                )
-                parts.append(_decided(target, items))
-            again = _calls(parts)
-            known = calls != 0
-            same["calls"].append(float((again == calls)[known].mean()) if known.any() else 1.0)
-            same["best"].append(
-                float(np.mean([a[1][:1] == b[1][:1] for a, b in zip(whole, parts, strict=True)]))
-            )
-            same["first three"].append(
-                float(np.mean([a[1] == b[1] for a, b in zip(whole, parts, strict=True)]))
-            )
-        rows["again, all items" if share is None else f"{share:.0%}"] = {
-            name: {
-                "mean": float(np.mean(values)),
-                "seeds with all the same": float(np.mean(np.array(values) == 1)),
-                "seeds with nine in ten": float(np.mean(np.array(values) >= 0.9)),
-            }
-            for name, values in same.items()
+    again = [_agreement(targets, whole, seed, None, None) for seed in range(seeds)]
+    rows: dict[str, Any] = {"again, all items": _summary(again)}
+    least: dict[str, dict[str, float | None]] = {}
+    for way, anchors in (("random items", None), ("the base asked all", 0), ("and one source", 1)):
+        by_share = {
+            share: [_agreement(targets, whole, seed, share, anchors) for seed in range(seeds)]
+            for share in DECIDING
+            if all(_part(target, share, anchors) is not None for target in targets)
         }
-    return {"cells beyond noise": int((calls != 0).sum()), "targets": len(targets), "by share": rows}
+        rows |= {f"{share:.0%}, {way}": _summary(found) for share, found in by_share.items()}
+        least[way] = {
+            name: next(
+                (
+                    share
+                    for share, found in by_share.items()
+                    if np.mean([one[name] for one in found]) >= np.mean([one[name] for one in again])
+                ),
+                None,
+            )
+            for name in again[0]
+        }
+    return {
+        "cells beyond noise": int((_calls(whole) != 0).sum()),
+        "targets": len(targets),
+        "by share": rows,
+        "as good as again": least,
+    }
 
 
-def _decided(target: Target, items: Array) -> tuple[tuple[Array, Array], list[int]]:
-    """Gains and p of all sources on some items, and the first three rivals in order."""
+def _summary(found: Sequence[dict[str, float]]) -> dict[str, Any]:
+    values = {name: np.array([one[name] for one in found]) for name in found[0]}
+    return {
+        name: {
+            "mean": float(of.mean()),
+            "seeds with all the same": float((of == 1).mean()),
+            "seeds with nine in ten": float((of >= 0.9).mean()),
+        }
+        for name, of in values.items()
+    }
+
+
+def _part(target: Target, share: float, anchors: int | None) -> int | None:
+    """Items of a source, so that base and sources together are asked a share; None where that cannot be."""
+    rows, n = target.scores.shape
+    if anchors is None:
+        return max(2, round(share * n))
+    count = round(n * (share * rows - 1 - anchors) / (rows - 1 - anchors))
+    return count if count >= 10 else None
+
+
+def _agreement(
+    targets: Sequence[Target],
+    whole: Sequence[tuple[tuple[Array, Array], list[int]]],
+    seed: int,
+    share: float | None,
+    anchors: int | None,
+) -> dict[str, float]:
+    """Shares of decisions as with all items: calls, best sources, first three. share None: drawn again."""
+    parts = []
+    for target in targets:
+        n = target.scores.shape[1]
+        draw = np.random.default_rng([seed, len(target.name), 7])
+        items = draw.integers(0, n, n)
+        if share is not None:
+            items = draw.permutation(n)[: _part(target, share, anchors)]
+        parts.append(_decided(target, items, anchors if share is not None else None))
+    calls, again = _calls(whole), _calls(parts)
+    known = calls != 0
+    return {
+        "calls": float((again == calls)[known].mean()) if known.any() else 1.0,
+        "best": float(np.mean([a[1][:1] == b[1][:1] for a, b in zip(whole, parts, strict=True)])),
+        "first three": float(np.mean([a[1] == b[1] for a, b in zip(whole, parts, strict=True)])),
+    }
+
+
+def _decided(
+    target: Target, items: Array, anchors: int | None = None
+) -> tuple[tuple[Array, Array], list[int]]:
+    """Gains and p of all sources on some items (anchors on all), and the first three rivals in order."""
     differences = (target.scores[1:, items] - target.scores[0, items]) * target.better
+    gains, p = _tested(differences, target.binary)
+    if anchors is not None:
+        found = assisted_gain(
+            differences[:, None], Anchors(target.scores[: 1 + anchors], items), binary=target.binary
+        )
+        gains, p = found.gain, found.p
+        all_items = (target.scores[1 : 1 + anchors] - target.scores[0]) * target.better
+        gains[:anchors], p[:anchors] = _tested(all_items, target.binary)
+    rivals = sorted(target.rivals, key=lambda s: -gains[s])
+    return (gains, p), rivals[:3]
+
+
+def _tested(differences: Array, binary: bool) -> tuple[Array, Array]:
     gains = differences.mean(axis=1)
-    if target.binary:
+    if binary:
         *_, p = paired_gain(differences[:, None], binary=True)
     else:
         error = differences.std(axis=1, ddof=1) / np.sqrt(differences.shape[1])
         with np.errstate(divide="ignore", invalid="ignore"):
             p = np.where(error > 0, 2 * special.ndtr(-np.abs(gains / error)), 1.0)
-    rivals = sorted(target.rivals, key=lambda s: -gains[s])
-    return (gains, p), rivals[:3]
+    return gains, p
 
 
 def _calls(decided: Sequence[tuple[tuple[Array, Array], list[int]]]) -> Array:
@@ -351,19 +459,16 @@ def _error(values: Array, m: int, n: int) -> float:
     return float(np.sqrt(spread / (m + 1) / (m + 2) * (1 - m / n)))
 
 
-def _assisted(row: Array, known: Array, m: int, draw: np.random.Generator) -> tuple[float, float]:
-    """Random items; a ridge on what base and first rows answer predicts all, the sample corrects it."""
-    n = len(row)
-    items = draw.permutation(n)[:m]
-    predicted = _ridge(known[:, items].T, row[items], known.T, np.ones(m))
-    residual = row[items] - predicted[items]
-    unseen = np.empty(m)  # residuals of items that had no part in the fit
-    for fold in range(5):
-        out = np.arange(m) % 5 == fold
-        unseen[out] = row[items[out]] - _ridge(
-            known[:, items[~out]].T, row[items[~out]], known[:, items[out]].T, np.ones(int((~out).sum()))
-        )
-    return float(predicted.mean() + residual.mean() - known[0].mean()), _error(unseen, m, n)
+def _assisted(rows: int) -> Method:
+    """Random items with the package's estimate, by the base and so many rows."""
+
+    def estimate(row: Array, known: Array, m: int, draw: np.random.Generator) -> tuple[float, float]:
+        items = draw.permutation(len(row))[:m]
+        differences = (row - known[0])[None, None, items] / 100
+        found = assisted_gain(differences, Anchors(known[: 1 + rows] / 100, items), binary=True)
+        return float(100 * found.gain[0]), float(100 * found.within[0]) / _t(m)
+
+    return estimate
 
 
 def _spread(row: Array, known: Array, m: int, draw: np.random.Generator) -> tuple[float, float]:
@@ -425,9 +530,11 @@ def _clusters(row: Array, known: Array, m: int, draw: np.random.Generator) -> tu
     return value, float(difference[items].std(ddof=1) * np.sqrt(np.sum(np.square(spread)) / share))
 
 
-METHODS: dict[str, Callable[[Array, Array, int, np.random.Generator], tuple[float, float]]] = {
+METHODS: dict[str, Method] = {
     "random items": _plain,
-    "random items, model-assisted": _assisted,
+    "with the base": _assisted(0),
+    "with the base and 1 source": _assisted(1),
+    "with the base and 3 sources": _assisted(3),
     "items by spread, model-assisted": _spread,
     "clusters of items (tinyBenchmarks)": _clusters,
 }
@@ -442,18 +549,21 @@ def main() -> None:
     found: dict[str, Any] = {**conditions(), "runs": {}}
     found["command"] = f"python benchmarks/ask_less.py RUN... --seeds {asked.seeds}"
     for folder in asked.runs:
-        targets = targets_of(folder)
-        found["runs"][Path(folder).name] = {
-            "targets": len(targets),
-            "sources": max(len(target.scores) - 1 for target in targets),
-            "items": [target.scores.shape[1] for target in targets],
-            **{
-                part.__name__: part(targets, asked.seeds)
-                for part in (spending, coverage, saving, decisions, anchors)
-            },
-        }
-        print(json.dumps({Path(folder).name: found["runs"][Path(folder).name]}, indent=1), flush=True)
-        save(asked.out, found)
+        matrix = tm.open_run(folder).matrix()
+        for at, seed in enumerate(matrix.conditions["seeds"]):
+            targets = targets_of(matrix, at)
+            name = f"{matrix.conditions['name']}, seed {seed}"
+            found["runs"][name] = {
+                "targets": len(targets),
+                "sources": max(len(target.scores) - 1 for target in targets),
+                "items": [target.scores.shape[1] for target in targets],
+                **{
+                    part.__name__: part(targets, asked.seeds)
+                    for part in (spending, coverage, coverage_with_anchors, saving, decisions, anchors)
+                },
+            }
+            print(json.dumps({name: found["runs"][name]}, indent=1), flush=True)
+            save(asked.out, found)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ class SmallTarget:
     groups: str | None = None
     precision: float | None = None
     decide: str | None = None
+    ask: float | None = None
     read_as: str = ""
     tags: tuple[str, ...] = ()
     conditions: Mapping[str, Any] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from traitmap.api.asking import before_asking
 from traitmap.cli import app
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
+from traitmap.matrix.assisted import Anchors, assisted_gain
 from traitmap.matrix.sequential import confidence_at, look_counts
 from traitmap.matrix.statistics import numbered_groups, paired_gain
 from traitmap.progress import silent
@@ -228,3 +229,102 @@ def test_a_precision_in_a_unit_of_its_own_is_told() -> None:
     assert [line for line in told if "its own unit" in line] == [
         "the precision of sums is in bits_per_byte, its own unit, and not in points."
     ]
+
+
+ANCHORED = {"ask": 0.3, "anchors": 1}
+
+
+def test_anchors_are_asked_all_and_the_others_their_share(tmp_path: Path) -> None:
+    done = run(tmp_path, **ANCHORED)
+    held = counts(done)
+    assert {count for (source, _, _), count in held.items() if source in ("__baseline__", "stars")} == {ITEMS}
+    assert {count for (source, _, _), count in held.items() if source in SOURCES[1:]} == {30}
+    asked = done.asked()
+    assert asked["items"] == [2 * 3 * ITEMS + 2 * 3 * 30, 12 * ITEMS]
+    assert asked["anchors"] == ["stars"]
+    assert asked["ended"] == {"its share is asked": 6}
+    assert asked["cells"] == [6, 6]
+    assert done.status().complete
+    scores = done.matrix().item_scores
+    assert asked["still"] == {name: int((of[0, 0] == of[1, 0]).sum()) for name, of in scores.items()}
+
+
+def test_gains_with_anchors_are_estimates_of_all_items_and_say_how_sure(tmp_path: Path) -> None:
+    matrix, whole = run(tmp_path / "a", **ANCHORED).matrix(), run(tmp_path / "b").matrix()
+    estimated = [cell for cell in matrix.cells if cell.asked_of and cell.seed is None]
+    assert len(estimated) == 6
+    for cell in estimated:
+        at = matrix.sources.index(cell.source), matrix.targets.index(cell.target)
+        scores = matrix.item_scores[cell.target][:, 0]
+        part = np.flatnonzero(np.isfinite(scores[1 + at[0]]))
+        anchors = Anchors(scores[:2], part, matrix.item_groups.get(cell.target))
+        found = assisted_gain((scores[1 + at[0]] - scores[0])[None, None, part], anchors, binary=True)
+        assert matrix.gains[at] == pytest.approx(cell.gain) == pytest.approx(found.gain[0])
+        assert (cell.gain_low, cell.gain_high, cell.p) == pytest.approx(
+            (found.low[0], found.high[0], found.p[0])
+        )
+        assert cell.value == pytest.approx(whole.baseline[at[1]] + cell.gain)
+        assert cell.reason.startswith("30 asked of 100 items (its share is asked); the others estimated")
+        assert abs(cell.gain - whole.gains[at]) <= 1.5 * found.within[0]
+    plain = run(tmp_path / "c", ask=0.3).matrix()
+    assert not np.allclose(plain.gains[1:], matrix.gains[1:])
+    for at, name in enumerate(matrix.targets):  # an anchor is as sure as in a plain run
+        own, same = matrix.cells[at], whole.cells[at]
+        assert (own.source, own.target) == (same.source, same.target) == ("stars", name)
+        assert (own.gain, own.gain_low, own.p) == (same.gain, same.gain_low, same.p)
+
+
+def test_more_anchors_a_larger_share_or_none_ask_only_further_items(tmp_path: Path) -> None:
+    spent, held = 0, {}
+    for changes in (
+        ANCHORED,
+        ANCHORED,
+        {"ask": 0.5, "anchors": 1},
+        {"ask": 0.5, "anchors": 2},
+        {"precision": 4, "anchors": 2},
+        {},
+    ):
+        engine = Counted()
+        done = run(tmp_path / "a", engine, **changes)
+        after = counts(done)
+        assert all(after[unit] >= held.get(unit, 0) for unit in after)
+        assert (engine.requests == []) == (after == held)
+        spent, held = spent + sum(engine.requests), after
+    at_once = Counted()
+    fresh = run(tmp_path / "b", at_once)
+    assert spent == sum(at_once.requests)
+    assert np.array_equal(done.matrix().values, fresh.matrix().values)
+
+
+@pytest.mark.parametrize("after", [2, 7, 12])
+def test_a_run_with_anchors_that_was_stopped_decides_the_same(tmp_path: Path, after: int) -> None:
+    whole, broken, rest = Counted(), Counted(after), Counted()
+    rule = {"decide": "sign", "precision": 12, "anchors": 1, "seeds": [0, 1]}
+    expected = run(tmp_path / "whole", whole, **rule)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", broken, **rule)
+    resumed = run(tmp_path / "broken", rest, **rule)
+    assert broken.requests + rest.requests == whole.requests
+    assert resumed.asked() == expected.asked()
+    assert cells_in(resumed) == cells_in(expected)
+    assert expected.asked()["cells"][0] > 0
+
+
+def test_anchors_run_in_the_contest_for_the_best(tmp_path: Path) -> None:
+    done = run(tmp_path, decide="best", precision=20, anchors=1)
+    best = done.matrix()
+    held = {cell.target: cell for cell in best.cells if cell.source == "stars" and cell.seed is None}
+    assert all(not cell.asked_of for cell in held.values())
+    assert any(cell.asked_of for cell in best.cells)
+
+
+def test_anchors_without_a_rule_are_refused_and_what_is_asked_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="anchors estimate what is not asked"):
+        study(tmp_path, anchors=2)
+    told: list[str] = []
+    run_study = study(tmp_path, **ANCHORED)
+    tm.run(run_study, engine=FakeEngine(), announce=told.append)
+    (note,) = [line for line in told if "end early" in line]
+    assert "ask 0.3 (3 targets): 780 items are asked" in note
+    assert any(line.startswith("anchors: the base and stars, asked every item") for line in told)
+    assert any("were asked every item; gains of the others" in line for line in told)

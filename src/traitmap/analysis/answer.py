@@ -22,6 +22,7 @@ from traitmap.analysis import answer_words
 from traitmap.analysis.verdicts import GAINS, LOSSES, UNCLEAN, CellVerdict, Kind, Verdicts
 from traitmap.errors import MatrixError
 from traitmap.jsonable import jsonable, outline
+from traitmap.matrix.assisted import assisted_gain, recorded_anchors
 from traitmap.matrix.reading import Reading, TargetView, read
 from traitmap.matrix.record import TransferMatrix
 from traitmap.matrix.sequential import confidence_at, looks_at
@@ -341,8 +342,22 @@ def _apart(matrix: TransferMatrix, view: TargetView, best: Sequence[int]) -> Int
     groups = None if groups is None else numbered_groups(groups[both])
     looks = looks_at(matrix.conditions.get("asking"), view.name)
     confidence = confidence_at(looks, int(both.sum()))
-    parts = paired_gain(difference, binary=binary, groups=groups, confidence=confidence)
-    gain, low, high = (float(part[0]) * view.factor for part in parts[:3])
+    anchors = None
+    if not both.all():  # what both do on all items, where rows that were asked all of them help
+        anchors = recorded_anchors(
+            matrix.conditions.get("asking"),
+            view.name,
+            matrix.sources,
+            matrix.item_scores[view.name],
+            np.flatnonzero(both),
+            matrix.item_groups.get(view.name),
+        )
+    if anchors is None:
+        parts = paired_gain(difference, binary=binary, groups=groups, confidence=confidence)[:3]
+    else:
+        found = assisted_gain(difference, anchors, binary=binary, confidence=confidence)
+        parts = found.gain, found.low, found.high
+    gain, low, high = (float(part[0]) * view.factor for part in parts)
     return Interval(gain, low, high)
 
 

@@ -223,7 +223,7 @@ def check(
         ),
         notes=(
             *ahead.lines,
-            *before_asking(plan, targets),
+            *before_asking(plan, targets, study.anchors),
             system_note(),
             *code_that_runs(study),
             *base_notes,
@@ -318,7 +318,7 @@ def run(
     sources, targets = with_caveats(sources, targets, base)
     if budget is not None and any(map(ends_early, targets)):
         raise RunError(
-            "--budget chooses how many items are asked, and so do precision and decide; leave one out."
+            "--budget chooses how many items are asked, and so do precision, decide and ask; leave one out."
         )
     if tell is not None:
         for line in told_before(study, sources, targets, base):
@@ -333,7 +333,7 @@ def run(
             targets=targets,
             renamed=renamed,
         )
-        for line in (*ahead.lines, *before_asking(plan, targets)):
+        for line in (*ahead.lines, *before_asking(plan, targets, study.anchors)):
             announce(line)
     with passing_over(), kept_progress(run_folder(study), giving_back(listener or silent)) as heard:
         if budget is not None:

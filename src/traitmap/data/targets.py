@@ -69,7 +69,7 @@ class LoadedTarget:
     conditions: how the target was asked, for the record (plain JSON data).
     groups: column of the task's documents that tells which items belong together, or None. It is no part of
         the digest: it changes no outcome.
-    precision, decide: when a cell may end before all items are asked, as the study has it; neither changes
+    precision, decide, ask: when a cell may end before all items are asked, as the study has it; none changes
         an outcome.
     refused: why its answers are not judged here (they are programs, say); empty where they are. The cells
         of a refused target stay missing.
@@ -95,6 +95,7 @@ class LoadedTarget:
     groups: str | None = field(default=None, kw_only=True)
     precision: float | None = field(default=None, kw_only=True)
     decide: Literal["sign", "best", "all"] | None = field(default=None, kw_only=True)
+    ask: float | None = field(default=None, kw_only=True)
     refused: str = field(default="", kw_only=True)
     read_as: str = field(default="", kw_only=True)
     caveats: tuple[Caveat, ...] = field(default=(), kw_only=True)
@@ -251,7 +252,7 @@ def _load_pack(study: Study, target: Target, render_chat: RenderChat | None) -> 
     for part in parts:
         tags = tuple(dict.fromkeys((*target.tags, *part.tags)))
         chat = target.apply_chat_template or part.apply_chat_template
-        ended = {"precision": target.precision, "decide": target.decide}
+        ended = {"precision": target.precision, "decide": target.decide, "ask": target.ask}
         part = part.model_copy(update={"tags": tags, "apply_chat_template": chat, **ended})
         try:
             loaded += load_entry(study, part, render_chat)
@@ -343,6 +344,7 @@ def _load(
         groups=target.groups,
         precision=study.precision if target.precision is None else target.precision,
         decide=target.decide or study.decide,
+        ask=target.ask or study.ask,
         refused=code_tests.why_not_executed(task.config.metadata, study.allow_code),
         read_as=read_as,
         caveats=notes,

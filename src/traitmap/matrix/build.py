@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traitmap.errors import MatrixError, RunError
+from traitmap.matrix.assisted import Anchors, AssistedGain, assisted_gain, recorded_anchors
 from traitmap.matrix.record import Array, Cell, TransferMatrix
 from traitmap.matrix.sequential import confidence_at, looks_at, repeated_p
 from traitmap.matrix.statistics import (
@@ -55,6 +56,7 @@ _METHODS = {
     "interval": "95 %; 0/1 scores: Tango 1998; other scores: expanded percentile bootstrap, 2000 draws",
     "test": "two-sided; 0/1 scores: exact McNemar; other scores: sign-flip permutation, 9999 draws",
     "looks": "cells that may end early: repeated intervals and p, spending by the square of the share",
+    "anchors": "gains on all items from a part: regression on rows that were asked all, plus the residuals",
     "pooled": "several seeds: min F' over seeds and items (Clark 1973), pseudo-items for 0/1 scores",
     "q": "Benjamini-Hochberg over the pooled cells, and over each seed's cells among themselves",
 }
@@ -162,7 +164,6 @@ def _column(
     name, seeds = target["name"], ledger.seeds
     whole = {(entry.source, entry.seed): entry for entry in ledger.cells if entry.target == name}
     partial = {(entry.source, entry.seed): entry for entry in parts.cells if entry.target == name}
-    column = _Column(target, item_groups, looks_at(parts.asking, name))
 
     def measured(source: str, seed: int | None) -> Measured:
         cell = _measured(store, whole[source, seed], target, item_groups)
@@ -171,7 +172,7 @@ def _column(
             return cell
         if entry.status == "failed":
             return Measured("failed", entry.reason) if cell.status == "missing" else cell
-        part = _measured_in_part(store, entry, parts, column)
+        part = _measured_in_part(store, entry, parts, target, item_groups)
         return part if part.status in _KNOWN or cell.status == "missing" else cell
 
     base = measured(BASELINE, None)
@@ -182,6 +183,14 @@ def _column(
         start = len(adapters)
         adapters += [measured(source["name"], seed) for seed in own_seeds]
         places.append(tuple(start + s % len(own_seeds) for s in range(len(seeds))))
+    scores = _item_scores(base, adapters, places, len(seeds))
+    names = [source["name"] for source in ledger.sources]
+    anchors = (
+        None
+        if scores is None
+        else recorded_anchors(parts.asking, name, names, scores, np.arange(scores.shape[2]), item_groups)
+    )
+    column = _Column(target, item_groups, looks_at(parts.asking, name), anchors)
     singles = _single_cells(base, adapters, column)
     groups: list[list[Cell]] = [[] for _ in range(1 + len(seeds))]
     for source, at in zip(ledger.sources, places, strict=True):
@@ -194,31 +203,47 @@ def _column(
     base_cell = _cell(base, target)
     if base.scores is not None:
         base_cell = replace(base_cell, stderr=float(standard_error(base.scores, base.groups)))
-    return base_cell, groups, _item_scores(base, adapters, places, len(seeds))
+    return base_cell, groups, scores
 
 
 @dataclass(frozen=True)
 class _Column:
-    """What all cells of a target share: the target as the ledger has it, groups of its items, its looks."""
+    """What all cells of a target share.
+
+    target: as the ledger has it. groups: of its items. looks: counts of items. anchors: base and rows that
+    were asked every item, where these help to estimate gains, else None.
+    """
 
     target: Mapping[str, Any]
     groups: Groups | None
     looks: tuple[int, ...]
+    anchors: Anchors | None = None
 
     def tested(
-        self, differences: Array, *, binary: bool, asked: int, groups: Groups | None
-    ) -> tuple[Array, Array, Array]:
-        """Limits and p-values of gains (K, S, n), as they hold at every look; asked: 0 for all items."""
-        asked = asked or (self.looks[-1] if self.looks else 0)
+        self, differences: Array, own: Measured, *, binary: bool, asked: int, groups: Groups | None
+    ) -> AssistedGain:
+        """Gains of differences (K, S, n), with limits and p-values as they hold at every look.
+
+        own: the base on the same items. asked: 0 for all items. The gains of a part are on all items where
+        there are anchors; without them (and of whole cells) ``within`` is NaN.
+        """
+        part, asked = asked > 0, asked or (self.looks[-1] if self.looks else 0)
         confidence = confidence_at(self.looks, asked)
-        _, low, high, p = paired_gain(differences, binary=binary, groups=groups, confidence=confidence)
-        return low, high, repeated_p(p, self.looks, asked)
+        if part and self.anchors is not None and own.items is not None:
+            anchors = self.anchors.of(own.items)
+            found = assisted_gain(differences, anchors, binary=binary, confidence=confidence)
+        else:
+            gain, low, high, p = paired_gain(differences, binary=binary, groups=groups, confidence=confidence)
+            found = AssistedGain(gain, low, high, p, np.full(len(gain), nan))
+        return replace(found, p=repeated_p(found.p, self.looks, asked))
 
 
-def _measured_in_part(store: RunStore, entry: CellEntry, parts: Parts, column: _Column) -> Measured:
+def _measured_in_part(
+    store: RunStore, entry: CellEntry, parts: Parts, target: Mapping[str, Any], groups: Groups | None
+) -> Measured:
     """What the file of a partial cell says, or why there is none."""
     assert entry.key is not None
-    asked, total = parts.items_of(entry), int(column.target["items"])
+    asked, total = parts.items_of(entry), int(target["items"])
     try:
         cell = read_scores(store.cell(entry.key))
     except RunError as error:
@@ -238,15 +263,15 @@ def _measured_in_part(store: RunStore, entry: CellEntry, parts: Parts, column: _
         asked=len(asked),
         settled=entry.settled,
     )
-    return _on_items(part, items, column)
+    return _on_items(part, items, groups)
 
 
-def _on_items(measured: Measured, items: NDArray[np.bool_], column: _Column) -> Measured:
-    """The same cell on some of its items: value, count and groups are of these."""
+def _on_items(measured: Measured, items: NDArray[np.bool_], groups: Groups | None) -> Measured:
+    """The same cell on some of its items: value, count and groups are of these. groups: of all items."""
     assert measured.scores is not None
     assert measured.items is not None
     scores = measured.scores[items[measured.items]]
-    groups = None if column.groups is None else numbered_groups(column.groups[items])
+    groups = None if groups is None else numbered_groups(groups[items])
     count = len(scores) if groups is None else int(groups.max()) + 1
     return replace(measured, value=float(scores.mean()), n=count, scores=scores, items=items, groups=groups)
 
@@ -255,7 +280,7 @@ def _base_for(base: Measured, adapter: Measured, column: _Column) -> Measured:
     """The base on the items of a partial cell; as it is for a whole one, and where it lacks some of them."""
     if not adapter.asked or adapter.items is None or base.items is None or base.scores is None:
         return base
-    return _on_items(base, adapter.items, column) if not (adapter.items & ~base.items).any() else base
+    return _on_items(base, adapter.items, column.groups) if not (adapter.items & ~base.items).any() else base
 
 
 def _measured(
@@ -316,9 +341,9 @@ def _single_cells(base: Measured, adapters: Sequence[Measured], column: _Column)
     for (binary, _), places in sorted(alike.items(), key=lambda entry: not entry[0][0]):
         own, first = bases[places[0]], adapters[places[0]]
         differences = np.array([adapters[i].scores for i in places]) - own.scores
-        tested = column.tested(differences[:, None], binary=binary, asked=first.asked, groups=own.groups)
-        for i, low, high, p in zip(places, *tested, strict=True):
-            cells[i] = _with_interval(cells[i], low, high, p)
+        tested = column.tested(differences[:, None], own, binary=binary, asked=first.asked, groups=own.groups)
+        for at, i in enumerate(places):
+            cells[i] = _with_interval(cells[i], tested, at, base)
     return cells
 
 
@@ -370,8 +395,8 @@ def _pooled_cell(
         return cell
     binary = own.binary and all(adapter.binary for adapter in measured)
     differences = (scores - own.scores)[None]
-    low, high, p = column.tested(differences, binary=binary, asked=mean.asked, groups=groups)
-    return _with_interval(cell, low[0], high[0], p[0])
+    tested = column.tested(differences, own, binary=binary, asked=mean.asked, groups=groups)
+    return _with_interval(cell, tested, 0, base)
 
 
 def _on_common_items(several: Sequence[Measured], column: _Column) -> list[Measured]:
@@ -383,7 +408,7 @@ def _on_common_items(several: Sequence[Measured], column: _Column) -> list[Measu
     asked = min(adapter.asked for adapter in several if adapter.asked)
     if not items.any():
         return list(several)
-    return [replace(_on_items(adapter, items, column), asked=asked) for adapter in several]
+    return [replace(_on_items(adapter, items, column.groups), asked=asked) for adapter in several]
 
 
 def _cell(adapter: Measured, target: Mapping[str, Any]) -> Cell:
@@ -450,10 +475,17 @@ def _same_items(a: Measured, b: Measured) -> bool:
     return a.items is not None and b.items is not None and np.array_equal(a.items, b.items)
 
 
-def _with_interval(cell: Cell, low: float, high: float, p: float) -> Cell:
+def _with_interval(cell: Cell, tested: AssistedGain, at: int, base: Measured) -> Cell:
+    """The cell with limits and p; where anchors helped, with the gain on all items and how sure that is."""
+    low, high, p, within = (float(part[at]) for part in (tested.low, tested.high, tested.p, tested.within))
     if np.isnan(low):
         cell = _with_reason(cell, "the difference is the same on every item: no interval")
-    return replace(cell, gain_low=float(low), gain_high=float(high), p=float(p))
+    if np.isfinite(within):
+        gain = float(tested.gain[at])
+        unit = f"{100 * within:.1f} points" if base.binary else f"{within:.3g}"
+        cell = _with_reason(cell, f"the others estimated by anchors: within {unit} of all")
+        cell = replace(cell, value=base.value + gain, gain=gain)
+    return replace(cell, gain_low=low, gain_high=high, p=p)
 
 
 def _item_scores(

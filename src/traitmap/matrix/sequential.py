@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from traitmap.matrix.assisted import Anchors, assisted_gain
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import CONFIDENCE, Groups, numbered_groups, paired_gain
 
@@ -35,6 +36,7 @@ SPENDING = 2.0  # power of the share of items by which chances of a miss are spe
 Decision = Literal["sign", "best"]
 
 PRECISE = "precise enough"
+SHARE = "its share is asked"
 CLEAR = "its sign is clear"
 BEATEN = "another source is better"
 BELOW_BASE = "the base is better"
@@ -49,25 +51,35 @@ _LEVELS = np.concatenate([np.geomspace(1e-9, 0.02, 60), np.linspace(0.025, 0.999
 class Rule:
     """When a cell stops being asked: as soon as one of these holds.
 
-    precision: half the width of the gain's interval, in the unit of the scores. decide: ``sign``, the
-    interval leaves out 0; ``best``, the cell is out of the contest for the best of its target, or has won it.
+    precision: half the width of the gain's interval, in the unit of the scores; with anchors, of that to the
+    gain on all items. decide: ``sign``, the interval leaves out 0; ``best``, the cell is out of the contest
+    for the best of its target, or has won it. ask: share of the items, after which the cell ends.
     """
 
     precision: float | None = None
     decide: Decision | None = None
+    ask: float | None = None
 
 
-def look_counts(n_items: int) -> tuple[int, ...]:
-    """How many items have been asked at each look, rising; the last look is at all of them.
+ALL_LOOKS = Rule(precision=0.0)
+
+
+def look_counts(n_items: int, rule: Rule = ALL_LOOKS) -> tuple[int, ...]:
+    """How many items have been asked at each look, rising; the last look is at all that are asked.
 
     By ``FRACTIONS``, and never fewer than ``FEWEST`` at the first look or half of that from look to look.
+    rule: with ``ask``, the last look is at this share of the items, and the only one where nothing else may
+    end a cell; nobody chooses among intervals then.
     """
+    most = n_items
+    if rule.ask is not None and (share := max(ceil(rule.ask * n_items), FEWEST)) + FEWEST // 2 <= n_items:
+        most = share
     counts: list[int] = []
-    for fraction in FRACTIONS[:-1]:
+    for fraction in FRACTIONS[:-1] if rule.precision is not None or rule.decide else ():
         count = max(ceil(fraction * n_items), FEWEST)
-        if count + FEWEST // 2 <= n_items and (not counts or count >= counts[-1] + FEWEST // 2):
+        if count + FEWEST // 2 <= most and (not counts or count >= counts[-1] + FEWEST // 2):
             counts.append(count)
-    return (*counts, n_items)
+    return (*counts, most)
 
 
 def confidence_at(counts: Sequence[int], asked: int, *, comparisons: int = 1) -> float:
@@ -77,7 +89,7 @@ def confidence_at(counts: Sequence[int], asked: int, *, comparisons: int = 1) ->
     many comparisons) where nobody looked at so many items.
     """
     alpha = (1 - CONFIDENCE) / comparisons
-    if asked not in counts:
+    if asked not in counts or len(counts) == 1:
         return 1 - alpha
     limit = boundaries(tuple(counts), (alpha,))[0, list(counts).index(asked)]
     return float(2 * special.ndtr(limit) - 1)
@@ -139,6 +151,7 @@ def settled(
     rivals: Sequence[int] = (),
     better: int = 1,
     groups: Groups | None = None,
+    anchors: Anchors | None = None,
 ) -> dict[int, str]:
     """Which of the sources that are still asked about may stop after this look, each with the reason.
 
@@ -146,28 +159,32 @@ def settled(
         its own has the same scores for each. n is one of ``counts`` (see ``look_counts``), else nobody stops.
     active: places (0 to S - 1) of sources that are still asked; others may hold NaN. One whose scores are not
         known stays. rivals: those of them that may be the best of the target, where that is to be decided.
-    better: -1 where lower scores are. groups: (n,) of items that repeat or belong together.
+    better: -1 where lower scores are. groups: (n,) of items that repeat or belong together. anchors: rows
+        that were asked every item, by which gains on all items are estimated.
     """
     asked = scores.shape[2]
     known = [s for s in active if np.isfinite(scores[[0, 1 + s]]).any(axis=2).all()]
     if asked not in counts or not known:
         return {}
-    whole = np.isfinite(scores[[0, *(1 + s for s in known)]]).all(axis=(0, 1))
+    whole: NDArray[np.bool_] = np.logical_and.reduce(
+        np.isfinite(scores[[0, *(1 + s for s in known)]]), axis=(0, 1)
+    )
     if whole.sum() < 2:
         return {}
     scores = scores[:, :, whole]
     groups = None if groups is None else numbered_groups(groups[whole])
+    anchors = None if anchors is None else anchors.of(whole)
     reasons = dict[int, str]()
     if rule.decide == "best":
-        reasons |= _out_of_contest(scores, counts, asked, known, rivals, better, groups)
+        reasons |= _out_of_contest(scores, counts, asked, known, rivals, better, groups, anchors)
     if rule.decide == "sign" or rule.precision is not None:
         base = scores[0]
-        _, low, high = _gains([scores[1 + s] - base for s in known], _binary(scores, known), groups,
-                              confidence_at(counts, asked))  # fmt: skip
-        for s, left, right in zip(known, low, high, strict=True):
+        low, high, half = _gains([scores[1 + s] - base for s in known], _binary(scores, known), groups,
+                                 confidence_at(counts, asked), anchors)  # fmt: skip
+        for s, left, right, width in zip(known, low, high, half, strict=True):
             if rule.decide == "sign" and (left > 0 or right < 0):
                 reasons.setdefault(s, CLEAR)
-            if rule.precision is not None and (right - left) / 2 <= rule.precision:
+            if rule.precision is not None and width <= rule.precision:
                 reasons.setdefault(s, PRECISE)
     return reasons
 
@@ -180,6 +197,7 @@ def _out_of_contest(
     rivals: Sequence[int],
     better: int,
     groups: Groups | None,
+    anchors: Anchors | None,
 ) -> dict[int, str]:
     """Sources that are clearly worse than the leader, and the leader where nobody else is left.
 
@@ -195,8 +213,12 @@ def _out_of_contest(
     leader = rows[int(np.argmax(means))]
     others = [row for row in rows if row != leader]
     level = confidence_at(counts, asked, comparisons=max(len(rivals), 1))
-    _, low, _ = _gains(
-        [better * (scores[leader] - scores[row]) for row in others], _binary(scores, running), groups, level
+    low, _, _ = _gains(
+        [better * (scores[leader] - scores[row]) for row in others],
+        _binary(scores, running),
+        groups,
+        level,
+        anchors,
     )
     beaten = {row for row, left in zip(others, low, strict=True) if left > 0}
     why = BEATEN if leader else BELOW_BASE
@@ -208,17 +230,27 @@ def _out_of_contest(
 
 
 def _gains(
-    differences: Sequence[Array], binary: bool, groups: Groups | None, confidence: float
+    differences: Sequence[Array],
+    binary: bool,
+    groups: Groups | None,
+    confidence: float,
+    anchors: Anchors | None,
 ) -> tuple[Array, Array, Array]:
-    """Gains and limits of arrays (seeds, n); seeds that are all alike are one adapter without seeds."""
+    """Limits of the gains of arrays (seeds, n), and what their precision is: half the width, with anchors
+    that to the gain on all items. Seeds that are all alike are one adapter without seeds."""
     stacked = np.stack(differences)
-    gain, low, high = (np.empty(len(stacked)) for _ in range(3))
+    low, high, half = (np.empty(len(stacked)) for _ in range(3))
     alike = np.ptp(stacked, axis=1).max(axis=1) == 0
     for part, values in ((alike, stacked[:, :1]), (~alike, stacked)):
-        if part.any():
-            found = paired_gain(values[part], binary=binary, groups=groups, confidence=confidence)
-            gain[part], low[part], high[part] = found[:3]
-    return gain, low, high
+        if part.any() and anchors is not None:
+            gains = assisted_gain(values[part], anchors, binary=binary, confidence=confidence)
+            low[part], high[part], half[part] = gains.low, gains.high, gains.within
+        elif part.any():
+            _, low[part], high[part], _ = paired_gain(
+                values[part], binary=binary, groups=groups, confidence=confidence
+            )
+            half[part] = (high[part] - low[part]) / 2
+    return low, high, half
 
 
 def _binary(scores: Array, rows: Sequence[int]) -> bool:

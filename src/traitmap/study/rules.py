@@ -33,6 +33,7 @@ _OF_DATA: tuple[str, ...] = (  # what a target over plain data has, and one with
     *("extract", "until", "max_gen_toks", "held_out"),
 )
 _OF_PACK = ("num_fewshot", "metric", "higher_is_better", "filter", "groups")
+ENDING = ("precision", "decide", "ask")  # rules that end a cell before all items are asked
 _WRITTEN = ("extract", "until", "max_gen_toks")  # what only an answer has that the model writes
 _WITHOUT_EFFECT = {
     "task": (*_OF_HUB, *_OF_ROWS),
@@ -309,6 +310,13 @@ def study_conflicts(study: Mapping[str, Any]) -> Iterator[Conflict]:
             "target: under a source"
         )
         yield ("targets",), message
+    places = [study, *filter(lambda target: isinstance(target, Mapping), _listed(study, "targets"))]
+    if study.get("anchors") is not None and not any(place.get(key) for place in places for key in ENDING):
+        message = (
+            "anchors estimate what is not asked, and everything is asked here; give ask (such as 0.2), "
+            "precision (such as 3) or decide too"
+        )
+        yield ("anchors",), message
     yield from _own_target_names(study)
     yield from lineage_conflicts(sources)
     yield from endpoint_conflicts(model.get("endpoint") if isinstance(model, Mapping) else None, sources)

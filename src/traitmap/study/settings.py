@@ -421,6 +421,7 @@ class Target(Settings):
     limit: ask at most this many items (``limit_takes`` says which); without it the study's ``limit``.
     precision: as in the study, for this target only.
     decide: as in the study, for this target only.
+    ask: as in the study, for this target only.
     metric: which of the task's own metrics stands in the matrix; without it the task's first. For rows of
         data: ``acc``, ``acc_norm``, ``acc_bytes``, ``acc_mutual_info`` or ``exact_match`` among choices;
         ``exact_match``, ``f1``, ``precision``, ``recall``, ``rouge``, ``bleu``, ``chrf``, ``ter`` or
@@ -457,6 +458,7 @@ class Target(Settings):
     limit: Count | None = None
     precision: Precision | None = None
     decide: Literal["sign", "best", "all"] | None = None
+    ask: Part | None = None
     metric: Text | None = None
     higher_is_better: bool | None = None
     filter: Text | None = None
@@ -496,6 +498,10 @@ class Study(Settings):
     decide: a cell ends early once its ``sign`` is clear, or, with ``best``, once it cannot be the best source
         of its target any more, or no other can. With ``precision`` too, what comes first ends it. ``all``
         asks all items, whatever the study says of other targets.
+    ask: share of its items after which every cell ends, if no other rule has ended it before.
+    anchors: the base and so many sources, the first of the study, are asked every item; what the others do on
+        the items that they are not asked is estimated with their help. ``precision`` then counts to the gain
+        on all items of the target. 0: the base alone. Needs ``precision``, ``decide`` or ``ask``.
     include_path: folders with further lm-eval task files.
     data: a folder with copies of hub datasets and of the base, ``org__name/`` each, used in place of the hub.
     allow_code: whether code may run that comes with the study: Python functions that its own task files name
@@ -523,6 +529,8 @@ class Study(Settings):
     sample_seed: Seed = 0
     precision: Precision | None = None
     decide: Literal["sign", "best", "all"] | None = None
+    ask: Part | None = None
+    anchors: Shots | None = None
     include_path: tuple[Text, ...] = ()
     data: Text | None = None
     allow_code: bool = False
