@@ -3,7 +3,11 @@
     python benchmarks/cuda.py [--adapters 10] [--steps 8] [--pairs 3] [--output FILE]
     python benchmarks/cuda.py --tiny        the same script on a CPU in seconds
 
-Random weights in bfloat16, r = 64 on all linear layers, lengths as in ``workloads``. Trainer at the best of
+First the tests that need a GPU, since a figure of a wrong result is worth nothing. Then training at r = 64 on
+all linear layers, with CUDA's kernels as the trial on the base chose them and without, training in PEFT's own
+public setting (r = 32 on q and v, four rows a batch), and scoring.
+
+Random weights in bfloat16, lengths as in ``workloads``. Trainer at the best of
 several batch sizes (the same examples, so fewer steps where batches are larger), without checkpointing
 where that fits. Scoring: choices of four against lm-eval's HFLM at its automatic batch size, adapter by
 adapter. The base is loaded once on either side, untimed. Tokens of data per second: padding does not
@@ -15,8 +19,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +37,7 @@ from transformers.utils import logging as transformers_logging
 
 from traitmap.data.records import Request
 from traitmap.engine.contract import TrainingJob
+from traitmap.engine.layouts import Kernels
 from traitmap.engine.local import LocalEngine
 from traitmap.engine.train import new_training_state
 from traitmap.study.settings import Lora, Model, Training
@@ -69,7 +77,10 @@ def checkpoint(shape: dict[str, int], device: str, folder: Path) -> Path:
     return folder
 
 
-def jobs_for(count: int, rows: int, steps: int, rank: int) -> list[TrainingJob]:
+PUBLIC = Lora(r=32, target_modules=("q_proj", "v_proj"))  # of PEFT's own method comparison, batches of 4
+
+
+def jobs_for(count: int, rows: int, steps: int, lora: Lora) -> list[TrainingJob]:
     names = list(workloads.LENGTHS)
     training = Training(learning_rate=1e-4, lr_scheduler_type="constant", batch_size=rows, max_steps=steps)
     return [
@@ -77,7 +88,7 @@ def jobs_for(count: int, rows: int, steps: int, rank: int) -> list[TrainingJob]:
             f"{names[k % 10]}-{k}",
             k,
             workloads.examples(names[k % 10], rows * steps, k),
-            Lora(r=rank),
+            lora,
             training,
         )
         for k in range(count)
@@ -142,8 +153,41 @@ def best_batch(plain: Any, engine: LocalEngine, job: TrainingJob, sizes: list[in
     return min(seconds, key=lambda rows: seconds[rows])
 
 
-def compare_training(plain: Any, engine: LocalEngine, options: argparse.Namespace) -> dict[str, Any]:
-    jobs = jobs_for(options.adapters, options.rows, options.steps, options.rank)
+def tests_on_cuda() -> str:
+    """What pytest says last of the tests that need a GPU; they must pass before anything is timed."""
+    folder = Path(__file__).parents[1] / "tests" / "engine"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", "cuda", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"tests on CUDA failed, so nothing is timed:\n{done.stdout[-4000:]}")
+    return done.stdout.strip().splitlines()[-1]
+
+
+def with_and_without_kernels(engine: LocalEngine, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of training with the kernels that the trial chose, and times as many without."""
+    jobs = jobs_for(options.adapters, options.rows, options.steps, Lora(r=options.rank))
+    chosen, seconds = engine.base.kernels, dict[bool, list[float]]({True: [], False: []})
+    try:
+        for _ in range(options.pairs):
+            for used, taken in seconds.items():
+                engine.base = replace(engine.base, kernels=chosen if used else Kernels())
+                folders = [workloads.temporary_folder() for _ in jobs]
+                _, spent, _ = watched(engine.base.model.device, lambda f=folders: engine.train(jobs, f))
+                taken.append(spent)
+    finally:
+        engine.base = replace(engine.base, kernels=chosen)
+    ratios = [without / used for used, without in zip(seconds[True], seconds[False], strict=True)]
+    return {"chosen": chosen.conditions, "without/with": spread(ratios)}
+
+
+def compare_training(
+    plain: Any, engine: LocalEngine, options: argparse.Namespace, lora: Lora
+) -> dict[str, Any]:
+    jobs = jobs_for(options.adapters, options.rows, options.steps, lora)
     device = engine.base.model.device
     rows = best_batch(plain, engine, jobs[0], options.batch_sizes)
     engine.train(jobs[:2], [workloads.temporary_folder() for _ in jobs[:2]])
@@ -182,7 +226,7 @@ def compare_scoring(plain: Any, engine: LocalEngine, options: argparse.Namespace
     from lm_eval.models.huggingface import HFLM
     from peft import PeftModel
 
-    jobs = jobs_for(2, 2, 1, options.rank)
+    jobs = jobs_for(2, 2, 1, Lora(r=options.rank))
     adapters = [workloads.temporary_folder() for _ in jobs]
     engine.train(jobs, adapters)
     names = list(workloads.LENGTHS)
@@ -246,7 +290,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(arguments)
     if options.tiny:
         options.adapters, options.steps, options.items, options.pairs = 2, 1, 4, 1
-        options.rank, options.rows, options.batch_sizes = 4, 2, [2]
+        options.rank, options.rows, options.batch_sizes = 8, 2, [2]
     elif not torch.cuda.is_available():
         parser.error("torch sees no CUDA device here; --tiny runs the same script on a CPU")
     transformers_logging.set_verbosity_error()
@@ -258,7 +302,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "benchmark": "cuda",
         "tiny": options.tiny,
         **conditions(),
-        "training": compare_training(plain, engine, options),
+        "tests": "none: this is no GPU" if options.tiny else tests_on_cuda(),
+        "kernels": with_and_without_kernels(engine, options),
+        "training": compare_training(plain, engine, options, Lora(r=options.rank)),
+        "training, r 32 on q and v": compare_training(plain, engine, options, PUBLIC),
         "scoring": compare_scoring(plain, engine, options),
     }
     print(json.dumps(results), flush=True)

@@ -38,6 +38,15 @@ _THEIRS = ("transformers", "peft")
 _PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "addbmm", "_scaled_mm"}
 _NOT_IN_HALF = ("linalg_qr", "linalg_eigh", "_linalg_svd", "_linalg_eigh", "linalg_cholesky_ex", "histc")
 _NO_KERNELS = {torch.uint16, torch.uint32, torch.uint64}  # on CUDA, but for copies and views
+_MOVES = (
+    "_to_copy",
+    "view",
+    "reshape",
+    "clone",
+    "detach",
+    "alias",
+    "_varlen_attn_backward",
+)  # nothing computed
 _ONLY_ON_CPU = ("mkldnn", "onednn", "quantized", "mkl")  # namespaces of operators
 
 
@@ -159,7 +168,7 @@ def _check_dtypes(func: Any, name: str, dtypes: list[torch.dtype]) -> None:
         raise FaultError(f"{func} at {_place()}: CUDA has no kernel in half precision")
     if name in ("argmax", "argmin") and torch.bool in dtypes:
         raise FaultError(f"{func} at {_place()}: CUDA has no kernel for bool")
-    if _NO_KERNELS & set(dtypes) and name not in ("_to_copy", "view", "reshape", "clone", "detach", "alias"):
+    if _NO_KERNELS & set(dtypes) and name not in _MOVES:
         raise FaultError(f"{func} at {_place()}: CUDA has no kernel for {_NO_KERNELS & set(dtypes)}")
 
 

@@ -17,7 +17,10 @@ def test_the_gpu_benchmark_runs_at_tiny_size(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(output.read_text(encoding="utf-8"))
-    assert found["training"]["tokens"] > 0
-    assert len(found["training"]["Trainer/ours"]) == 3
+    for part in ("training", "training, r 32 on q and v"):
+        assert found[part]["tokens"] > 0
+        assert len(found[part]["Trainer/ours"]) == 3
+    assert found["kernels"]["chosen"] == {}  # they are CUDA's
+    assert len(found["kernels"]["without/with"]) == 3
     assert found["scoring"]["requests"] == 2 * 4 * 4
     assert found["scoring"]["farthest_apart_nats"] < 0.5

@@ -16,13 +16,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_cuda import FakeCuda, FaultError, put_on_cuda
+from fake_cuda import FakeCuda, FaultError
 from test_continuous import GREEDY, SAMPLED, asked
 from test_fast_training import mixed_jobs
 from test_forward_paths import few_shot
 from test_score import choice_requests
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3TextConfig
 
 from traitmap.data.records import Request
 from traitmap.engine.adapters import save_adapter
@@ -44,46 +43,7 @@ TRIED = {"forward_paths", "layouts", "trials"}  # modules that try ways before a
 THEIRS = {"transformers.cache_utils.lazy_initialization"}  # once a batch and layer, where windows slide
 
 
-@pytest.fixture(scope="module")
-def folders(checkpoints, tmp_path_factory) -> dict[str, Path]:
-    """Checkpoints of a Llama, and of a Gemma 3 with a sliding and a full layer, a scaled embedding, and norms
-    of queries and keys."""
-    tokenizer = AutoTokenizer.from_pretrained(checkpoints["llama"])
-    config = Gemma3TextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        query_pre_attn_scalar=8,
-        sliding_window=8,
-        layer_types=["sliding_attention", "full_attention"],
-        max_position_embeddings=256,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    folder = tmp_path_factory.mktemp("gemma3")
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return {"llama": checkpoints["llama"], "gemma3": folder}
-
-
 Open = Callable[..., LocalEngine]
-
-
-@pytest.fixture
-def on(folders) -> Open:
-    """Opens an engine in bfloat16 on the device of a ``FakeCuda``."""
-
-    def opened(cuda: FakeCuda, architecture: str = "llama", layout: str = "stream") -> LocalEngine:
-        base = load_base(Model(path=str(folders[architecture]), device="cpu", dtype="bfloat16"), Path())
-        model = put_on_cuda(cuda, base.model)
-        return LocalEngine(replace(base, model=model, layout=layout, memory=80 * GIGABYTE))
-
-    return opened
 
 
 def passes_of(engine: LocalEngine) -> list[int]:

@@ -29,7 +29,7 @@ from traitmap.data.adapters import lost_start
 from traitmap.engine.adapted_modules import is_linear
 from traitmap.engine.base import Base
 from traitmap.engine.device import fetch, send
-from traitmap.engine.layouts import choose_layout, vocabulary_of
+from traitmap.engine.layouts import Kernels, choose_layout, vocabulary_of
 from traitmap.engine.lora import AdapterWeights
 from traitmap.errors import EngineError, ModelError, whole_reason
 
@@ -270,7 +270,7 @@ def peft_applied(base: Base, folder: Path) -> Iterator[Base]:
             layout, reason = base.layout, base.reason
             if layout == "stream":
                 layout, reason = choose_layout(base.model, shared=False)
-            yield replace(base, layout=layout, reason=reason)
+            yield replace(base, layout=layout, reason=reason, kernels=Kernels())
     finally:
         before.restore()
 

@@ -123,9 +123,9 @@ def narrowed(model: Any) -> Iterator[str]:
             setattr(owner, name, value)
 
 
-def layout_attention(model: Any, layout: str) -> AbstractContextManager[None]:
-    """The attention of a layout: this module's for ``stream``, the model's own for ``padded``."""
-    return attending(model, NAME) if layout == "stream" else nullcontext()
+def layout_attention(model: Any, layout: str, name: str = NAME) -> AbstractContextManager[None]:
+    """The attention of a layout: ``name`` for ``stream``, the model's own for ``padded``."""
+    return attending(model, name) if layout == "stream" else nullcontext()
 
 
 def plan_stream(

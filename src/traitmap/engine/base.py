@@ -8,7 +8,7 @@ laid out alike each time. Where it is wrong, the trainer halves its passes when 
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from traitmap.engine.adapted_modules import linear_modules
 from traitmap.engine.cpu.fast_decoder import FastDecoder
 from traitmap.engine.device import device_of, memory_of
 from traitmap.engine.forward_paths import ForwardPaths
-from traitmap.engine.layouts import choose_layout, rope_switch
+from traitmap.engine.layouts import Kernels, choose_kernels, choose_layout, rope_switch
 from traitmap.engine.lora import Resident
 from traitmap.engine.requests import RequestCache
 from traitmap.engine.tokens import Encoder
@@ -38,9 +38,10 @@ class Base:
     """A frozen base model, ready for passes.
 
     layout: the fastest of ``layouts`` that was found to give the model's own logits; reason: why none faster
-    does. digest: of weights, configuration, tokenizer and dtype. cached: whether a pass may go on from a
-    key-value cache. switch: the length of rows at which positions are turned otherwise, see ``rope_switch``.
-    memory: bytes of its device to plan with; None asks the device.
+    does. kernels: those of CUDA that a trial found right. digest: of weights, configuration, tokenizer and
+    dtype. cached: whether a pass may go on from a key-value cache. switch: the length of rows at which
+    positions are turned otherwise, see ``rope_switch``. memory: bytes of its device to plan with; None asks
+    the device.
     """
 
     model: Any
@@ -52,6 +53,7 @@ class Base:
     max_length: int
     cached: bool = True
     reason: str = ""
+    kernels: Kernels = field(default_factory=Kernels)
     switch: int | None = None
     memory: int | None = None
 
@@ -113,6 +115,7 @@ def load_base(settings: Model, study_folder: Path) -> Base:
         model.to(device)
     model.eval().requires_grad_(False)
     layout, reason = choose_layout(model)
+    kernels = choose_kernels(model) if layout == "stream" and device.type == "cuda" else Kernels()
     return Base(
         model=model,
         tokenizer=tokenizer,
@@ -124,6 +127,7 @@ def load_base(settings: Model, study_folder: Path) -> Base:
         digest=model_digest(folder, f"{dtype} nf4" if quantised else str(dtype)),
         max_length=max_length(model.config, tokenizer),
         reason=reason,
+        kernels=kernels,
         switch=rope_switch(model.config),
     )
 

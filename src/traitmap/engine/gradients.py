@@ -228,7 +228,7 @@ def _gradients(
     assert adapter.gradient is not None
     of_a = sum(a.numel() for a in adapter.a.values())
     with (
-        layout_attention(base.model, base.layout),
+        layout_attention(base.model, base.layout, base.kernels.attention),
         fused_blocks(base.model),
         resident(base.model, [adapter]) as adapters,
     ):

@@ -6,13 +6,15 @@ window of attention. For that the window is made short, since a real one is thou
 adapters that share a pass must each see their own tokens, whatever modules do with the order of tokens.
 
 Layouts, from the fastest: ``stream`` (rows behind each other, no padding), ``padded`` (rows filled up to the
-longest), ``alone`` (one row in a pass). Generation behind transformers' own cache is tried alike.
+longest), ``alone`` (one row in a pass). Generation behind transformers' own cache is tried alike, and on CUDA
+the kernels that do at once what the stream does row by row and adapter by adapter, forward and backward.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,16 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from traitmap.engine import attention
-from traitmap.engine.adapted_modules import is_linear
+from traitmap.engine.adapted_modules import is_linear, linear_modules
 from traitmap.engine.attention import attending, narrowed
+from traitmap.engine.cuda import packed
 from traitmap.engine.device import send
-from traitmap.engine.lora import AdapterWeights, Resident, resident
+from traitmap.engine.lora import AdapterWeights, Resident, new_adapter, resident
 from traitmap.engine.passes import PaddedDecoder, Row, read_logits
-from traitmap.engine.trials import Trial
+from traitmap.engine.trials import Expected, Trial
+from traitmap.study.settings import Lora
+
+_RANK, _NUMBERS = 8, 4096  # of adapters while kernels are tried, and of each gradient that is compared
 
 
 def choose_layout(model: Any, *, shared: bool = True) -> tuple[str, str]:
@@ -42,6 +48,79 @@ def choose_layout(model: Any, *, shared: bool = True) -> tuple[str, str]:
                 return layout, failed
             failed = f"{failed}; {layout}: {trouble}" if failed else f"{layout}: {trouble}"
     return "alone", failed
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What of CUDA's kernels a stream is computed with.
+
+    packed: attention over all rows at once (``cuda.packed``). grouped: products of all adapters that are
+    trained together at once (``cuda.grouped``).
+    """
+
+    packed: bool = False
+    grouped: bool = False
+
+    @property
+    def attention(self) -> str:
+        """The name of the attention that a stream is computed with."""
+        return packed.NAME if self.packed else attention.NAME
+
+    @property
+    def conditions(self) -> dict[str, bool]:
+        """Those that are used, for the conditions of a run."""
+        chosen = {"packed_attention": self.packed, "grouped_products": self.grouped}
+        return {name: used for name, used in chosen.items() if used}
+
+
+def choose_kernels(model: Any) -> Kernels:
+    """The kernels by which adapters on this model get the gradients of the plain stream."""
+    draw = np.random.default_rng(0)
+    rows = [draw.integers(0, vocabulary_of(model), size) for size in (7, 12, 9)]
+    with _quiet():
+        trial = Trial(model)
+
+        def plain() -> Expected:
+            return trial.expected(lambda: _gradients(model, rows, Kernels()))
+
+        expected = plain()
+        with narrowed(model) as windows:
+            narrow = plain() if windows else None
+
+        def right(kernels: Kernels) -> bool:
+            if not trial.agrees(lambda: _gradients(model, rows, kernels), expected):
+                return False
+            with narrowed(model):
+                return narrow is None or trial.agrees(lambda: _gradients(model, rows, kernels), narrow)
+
+        return Kernels(packed=right(Kernels(packed=True)), grouped=right(Kernels(grouped=True)))
+
+
+def _gradients(model: Any, rows: Sequence[np.ndarray], kernels: Kernels) -> torch.Tensor:
+    """(2 K, n) numbers out of the gradients of A and of B of K adapters that share a pass, a row each."""
+    modules, adapters = linear_modules(model, "all-linear"), list[AdapterWeights]()
+    for seed in range(len(rows)):
+        generator = torch.Generator().manual_seed(seed)
+        adapter = new_adapter(modules, Lora(r=_RANK, lora_alpha=_RANK), generator)
+        for b in adapter.b.values():  # at zero, where training starts, A has no gradient
+            b.detach().copy_(send(torch.randn(b.shape, generator=generator) * 0.02, b.device))
+        adapters.append(adapter)
+    owned = [Row(ids=ids, reads=np.arange(len(ids)), owner=owner) for owner, ids in enumerate(rows)]
+    with (
+        attending(model, kernels.attention),
+        resident(model, adapters, grouped=kernels.grouped) as together,
+    ):
+        together.training = True
+        read_logits(model, "stream", owned, together).float().logsumexp(dim=1).sum().backward()
+        together.collect()
+    numbers = list[torch.Tensor]()
+    for adapter in adapters:
+        gradient, size = adapter.gradient, sum(a.numel() for a in adapter.a.values())
+        assert gradient is not None
+        for part in gradient.split([size, len(gradient) - size]):
+            numbers.append(part[:: max(1, len(part) // _NUMBERS)][:_NUMBERS].float())
+    width = min(map(len, numbers))
+    return torch.stack([part[:width] for part in numbers])
 
 
 def _trouble(trial: Trial, layout: str, shared: bool) -> str | None:

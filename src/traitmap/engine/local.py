@@ -117,6 +117,7 @@ class LocalEngine:
             "dtype": str(self.base.model.dtype).removeprefix("torch."),
             "layout": self.base.layout,
             **({"layout_reason": self.base.reason} if self.base.reason else {}),
+            **self.base.kernels.conditions,
             "threads": torch.get_num_threads(),
             "parameters": sum(parameter.numel() for parameter in self.base.model.parameters()),
             "versions": {package: version(package) for package in _PACKAGES},
@@ -132,7 +133,7 @@ class LocalEngine:
         started = time.monotonic()
         self._latest = self._fast = None
         last_mlp = self._paths_on(self.base).last_mlp
-        with layout_attention(self.base.model, self.base.layout):
+        with layout_attention(self.base.model, self.base.layout, self.base.kernels.attention):
             states = train_group(
                 self.base,
                 self.encoder,

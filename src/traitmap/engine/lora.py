@@ -16,10 +16,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from traitmap.engine.cpu.products import pad_to_bucket, product
+from traitmap.engine.cuda.grouped import GroupedJoint, GroupedLinear, Joint, grouped_joint, stack_for
 from traitmap.engine.device import send
 from traitmap.study.settings import Lora
 
@@ -98,12 +100,15 @@ def new_adapter(modules: dict[str, nn.Linear], lora: Lora, generator: torch.Gene
 
 def with_numbers(adapter: AdapterWeights, flat: torch.Tensor) -> AdapterWeights:
     """The adapter with other numbers, (P,) as those of ``AdapterWeights.flat``; not to be trained."""
-    shapes = {name: (len(a), a.shape[1], len(adapter.b[name])) for name, a in adapter.a.items()}
-    a, b = _views(flat, shapes)
+    a, b = _views(flat, _shapes(adapter))
     return replace(adapter, a=a, b={name: part.T for name, part in b.items()}, flat=None, gradient=None)
 
 
 Shapes = Mapping[str, tuple[int, int, int]]  # module -> rank, width of its input, width of its output
+
+
+def _shapes(adapter: AdapterWeights) -> Shapes:
+    return {name: (len(a), a.shape[1], len(adapter.b[name])) for name, a in adapter.a.items()}
 
 
 def _size(shapes: Shapes) -> int:
@@ -136,20 +141,23 @@ class _AdapterCopy:
     """An adapter as passes read it: in their precision, A times its scale, and room for gradients.
 
     grad: where gradients of a pass are added up, laid out as the adapter is; its own ``gradient`` where
-    that has the same precision. Everything stays where it is when the weights change.
+    that has the same precision. Everything stays where it is when the weights change. room: (2, P) for the
+    numbers and their gradients, where they shall lie in a place that is there.
     """
 
-    def __init__(self, adapter: AdapterWeights, dtype: torch.dtype) -> None:
+    def __init__(self, adapter: AdapterWeights, dtype: torch.dtype, room: torch.Tensor | None = None) -> None:
         self.adapter, self.fresh = adapter, False
-        shapes = {name: (len(a), a.shape[1], len(adapter.b[name])) for name, a in adapter.a.items()}
-        device = next(iter(adapter.a.values())).device
-        self._flat = torch.empty(_size(shapes), dtype=dtype, device=device)
+        shapes, gradient = _shapes(adapter), adapter.gradient
+        if room is None:
+            device = next(iter(adapter.a.values())).device
+            self._flat = torch.empty(_size(shapes), dtype=dtype, device=device)
+            shared = gradient is None or gradient.dtype == dtype
+            self.grad = gradient if shared else torch.zeros_like(self._flat)
+        else:
+            self._flat, self.grad = room
         self._a, self._b = _views(self._flat, shapes)
-        gradient = adapter.gradient
-        shared = gradient is None or gradient.dtype == dtype
-        self.grad = gradient if shared else torch.zeros_like(self._flat)
         self._a_grad, self._b_grad = ({}, {}) if self.grad is None else _views(self.grad, shapes)
-        self._joint: dict[tuple[str, ...], _Joint | None] = {}
+        self._joint: dict[tuple[str, ...], Joint | None] = {}
 
     def refresh(self) -> None:
         """Take the adapter's numbers as they are now."""
@@ -175,7 +183,7 @@ class _AdapterCopy:
         if self.grad is not None:
             self.grad.zero_()
 
-    def joint(self, names: tuple[str, ...]) -> _Joint | None:
+    def joint(self, names: tuple[str, ...]) -> Joint | None:
         """The share of these modules in one product, or None where the adapter touches none of them."""
         if names not in self._joint:
             adapted = [name for name in names if name in self._a]
@@ -186,7 +194,7 @@ class _AdapterCopy:
                     ranks = slice(start, start + len(self._a[name]))
                     parts.append((names.index(name), ranks, self._b[name], self._b_grad.get(name)))
                     start = ranks.stop
-                self._joint[names] = _Joint(
+                self._joint[names] = Joint(
                     a=_stacked([self._a[name] for name in adapted]),
                     a_grad=None if self.grad is None else _stacked([self._a_grad[name] for name in adapted]),
                     scale=self.adapter.scale[adapted[0]],
@@ -199,20 +207,6 @@ def _stacked(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """Matrices (r_i, in) that follow each other in memory as one, (sum r_i, in)."""
     rows, width = sum(len(part) for part in parts), parts[0].shape[1]
     return parts[0].as_strided((rows, width), (width, 1))
-
-
-@dataclass(frozen=True)
-class _Joint:
-    """What modules that read the same input need of one adapter: their A below each other, times scale.
-
-    parts: of each module its place among the modules, its rows of the joint A, its B transposed (r, out), and
-    where the gradient of that is added up.
-    """
-
-    a: torch.Tensor
-    a_grad: torch.Tensor | None
-    scale: float
-    parts: tuple[tuple[int, slice, torch.Tensor, torch.Tensor | None], ...]
 
 
 @dataclass(frozen=True)
@@ -236,7 +230,7 @@ class _Piece:
     """One adapter's share of a product. masked: its weights and the module's name where the input is
     dropped in part; then there is one part."""
 
-    def __init__(self, range_: _Range, joint: _Joint, masked: tuple[AdapterWeights, str] | None) -> None:
+    def __init__(self, range_: _Range, joint: Joint, masked: tuple[AdapterWeights, str] | None) -> None:
         self.range, self.joint, self.masked = range_, joint, masked
 
     def backward(
@@ -287,10 +281,7 @@ class _AdaptedLinear(torch.autograd.Function):
         bases: Sequence[_Base],
         pieces: Sequence[_Piece],
     ) -> tuple[torch.Tensor, ...]:
-        ys = [
-            x.new_zeros(len(x), height) if weight is None else product(x, weight, bias)
-            for weight, bias, height in bases
-        ]
+        ys = _base_outputs(bases, x)
         saved: list[torch.Tensor] = [x]
         for piece in pieces:
             tokens, joint = piece.range.tokens, piece.joint
@@ -312,14 +303,21 @@ class _AdaptedLinear(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, *tensors = ctx.saved_tensors
         dys, saved = [grad.contiguous() for grad in grads], iter(tensors)
-        dx = _input_gradient(x, ctx.bases, dys) if ctx.needs_input_grad[0] else None
+        dx = _input_gradient(ctx.bases, x, dys) if ctx.needs_input_grad[0] else None
         for piece in ctx.pieces:
             mask = None if piece.masked is None else next(saved)
             piece.backward(x, dys, dx, next(saved), mask)
         return dx, None, None, None
 
 
-def _input_gradient(x: torch.Tensor, bases: Sequence[_Base], dys: Sequence[torch.Tensor]) -> torch.Tensor:
+def _base_outputs(bases: Sequence[_Base], x: torch.Tensor) -> list[torch.Tensor]:
+    return [
+        x.new_zeros(len(x), height) if weight is None else product(x, weight, bias)
+        for weight, bias, height in bases
+    ]
+
+
+def _input_gradient(bases: Sequence[_Base], x: torch.Tensor, dys: Sequence[torch.Tensor]) -> torch.Tensor:
     total: torch.Tensor | None = None
     for (weight, _, _), dy in zip(bases, dys, strict=True):
         if weight is None:
@@ -351,15 +349,19 @@ class Resident:
     siblings: module -> all modules that may read the very same input, itself among them. The first that
     is called computes for all; the others find their output waiting. exact: no product reads a token that
     is not its adapter's, as numbers that are not finite would go from one to the other. called: the modules
-    that the model has called; it may read the weight of others itself, or not use them.
+    that the model has called; it may read the weight of others itself, or not use them. grouped: whether
+    adapters of one shape that are trained together share one product (``cuda.grouped``).
     """
 
     def __init__(
         self,
         adapters: Sequence[AdapterWeights],
         siblings: Mapping[str, Mapping[str, nn.Linear]] | None = None,
+        *,
+        grouped: bool = False,
     ) -> None:
         self.adapters = list(adapters)
+        self._grouped = grouped and _alike(self.adapters)
         self.training = False
         self.exact = False
         self.called: set[str] = set()
@@ -369,6 +371,9 @@ class Resident:
         self._anchor = torch.zeros((), requires_grad=True)
         self._copies: dict[tuple[int, torch.dtype], _AdapterCopy] = {}
         self._ranges: dict[int, list[_Range]] = {}
+        self._ends: dict[int, torch.Tensor] = {}
+        self._stacks: dict[torch.dtype, torch.Tensor] = {}
+        self._joints: dict[tuple[tuple[str, ...], torch.dtype], GroupedJoint | None] = {}
         self._waiting: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def route(self, slices: Sequence[Slice], read: Sequence[Slice] = ()) -> None:
@@ -378,6 +383,7 @@ class Resident:
         """
         self._slices, self._read = tuple(slices), tuple(read)
         self._ranges.clear()
+        self._ends.clear()
         self._waiting.clear()
 
     def refresh(self) -> None:
@@ -398,11 +404,8 @@ class Resident:
     def add_to(self, name: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """y plus every owner's low-rank product of x at module ``name``."""
         self.called.add(name)
-        pieces = self._pieces((name,), x)
-        if not pieces:
-            return y
-        flat, bases = x.reshape(-1, x.shape[-1]), [(None, None, y.shape[-1])]
-        return y + _AdaptedLinear.apply(flat, self._anchor, bases, pieces)[0].view(y.shape)
+        outputs = self._outputs((name,), x, [(None, None, y.shape[-1])])
+        return y if outputs is None else y + outputs[0].view(y.shape)
 
     def product(self, name: str, module: nn.Linear, x: torch.Tensor) -> torch.Tensor:
         """The module's output for x with every owner's low-rank product added."""
@@ -414,22 +417,77 @@ class Resident:
         if self.training and any(adapter.dropout for adapter in self.adapters):
             group = {name: module}  # every module drops its own share of the input
         bases = [(linear.weight, linear.bias, linear.out_features) for linear in group.values()]
-        pieces = self._pieces(tuple(group), x)
-        flat = _AdaptedLinear.apply(x.reshape(-1, x.shape[-1]), self._anchor, bases, pieces)
+        flat = self._outputs(tuple(group), x, bases)
+        assert flat is not None, "there is a base"
         outputs = {sibling: y.view(*x.shape[:-1], -1) for sibling, y in zip(group, flat, strict=True)}
         self._waiting.update((sibling, (x, y)) for sibling, y in outputs.items() if sibling != name)
         return outputs[name]
 
+    def _outputs(
+        self, names: tuple[str, ...], x: torch.Tensor, bases: Sequence[_Base]
+    ) -> tuple[torch.Tensor, ...] | None:
+        """(N, out) of every module of the names for the tokens of x; None where none has anything to add."""
+        flat = x.reshape(-1, x.shape[-1])
+        joint, ends = self._grouped_joint(names, x.dtype), self._ends_of(len(flat))
+        if joint is not None and ends is not None:
+            outputs, gradient = partial(_base_outputs, bases), partial(_input_gradient, bases)
+            return GroupedLinear.apply(flat, self._anchor, outputs, gradient, joint, ends)
+        pieces = self._pieces(names, x)
+        if not pieces and all(weight is None for weight, _, _ in bases):
+            return None
+        return _AdaptedLinear.apply(flat, self._anchor, bases, pieces)
+
+    def _copy(self, owner: int, dtype: torch.dtype) -> _AdapterCopy:
+        """The adapter in this precision, as its weights are now."""
+        if (owner, dtype) not in self._copies:
+            adapter = self.adapters[owner]
+            room = self._stack(dtype)[:, owner, : _size(_shapes(adapter))] if self._grouped else None
+            self._copies[owner, dtype] = _AdapterCopy(adapter, dtype, room)
+        copy = self._copies[owner, dtype]
+        if not copy.fresh:
+            copy.refresh()
+        return copy
+
+    def _stack(self, dtype: torch.dtype) -> torch.Tensor:
+        """(2, K, P') room for the numbers of all adapters and their gradients, adapter by adapter."""
+        if dtype not in self._stacks:
+            first = self.adapters[0]
+            device = next(iter(first.a.values())).device
+            self._stacks[dtype] = stack_for(len(self.adapters), _size(_shapes(first)), dtype, device)
+        return self._stacks[dtype]
+
+    def _grouped_joint(self, names: tuple[str, ...], dtype: torch.dtype) -> GroupedJoint | None:
+        """The share of these modules of all adapters in one product, or None where that is not to be had."""
+        if not self._grouped:
+            return None
+        copies = [self._copy(owner, dtype) for owner in range(len(self.adapters))]
+        if (names, dtype) not in self._joints:
+            joints = [joint for copy in copies if (joint := copy.joint(names)) is not None]
+            scales = [joint.scale for joint in joints]
+            found = grouped_joint(self._stack(dtype), joints[0], scales) if joints else None
+            self._joints[names, dtype] = found
+        return self._joints[names, dtype]
+
+    def _ends_of(self, tokens: int) -> torch.Tensor | None:
+        """(K,) int32, where the tokens of each adapter end; None where a pass has the tokens of one alone, or
+        where what an adapter reads is dropped in part."""
+        if not self._grouped or (self.training and any(adapter.dropout for adapter in self.adapters)):
+            return None
+        slices = self._slices_of(tokens)
+        if len(slices) < 2 or slices[-1].stop != tokens:
+            return None
+        if tokens not in self._ends:
+            ends = np.zeros(len(self.adapters), dtype=np.int32)
+            for piece in slices:
+                ends[piece.owner :] = piece.stop
+            self._ends[tokens] = send(ends, next(iter(self.adapters[0].a.values())).device)
+        return self._ends[tokens]
+
     def _pieces(self, names: tuple[str, ...], x: torch.Tensor) -> list[_Piece]:
         pieces = []
         for tokens in self.ranges(x.numel() // x.shape[-1]):
-            owner, key = self.adapters[tokens.piece.owner], (tokens.piece.owner, x.dtype)
-            if key not in self._copies:
-                self._copies[key] = _AdapterCopy(owner, x.dtype)
-            copy = self._copies[key]
-            if not copy.fresh:
-                copy.refresh()
-            joint = copy.joint(names)
+            owner = self.adapters[tokens.piece.owner]
+            joint = self._copy(tokens.piece.owner, x.dtype).joint(names)
             if joint is not None:
                 masked = (owner, names[joint.parts[0][0]]) if self.training and owner.dropout else None
                 pieces.append(_Piece(tokens, joint, masked))
@@ -438,9 +496,7 @@ class Resident:
     def ranges(self, tokens: int) -> list[_Range]:
         """Who owns what of an input of so many tokens, and how far each one's products reach."""
         if tokens not in self._ranges:
-            slices = self._read if self._read and tokens == self._read[-1].stop else self._slices
-            if slices[-1].stop not in (tokens, EVERYTHING.stop):
-                slices = _of_one_owner(self._slices, tokens)
+            slices = self._slices_of(tokens)
             exact = self.exact or (self.training and any(adapter.dropout for adapter in self.adapters))
             self._ranges[tokens] = []
             for piece in slices:
@@ -452,6 +508,20 @@ class Resident:
                 reach = _Range(slice(start, stop), piece.start - start, stop - piece.stop, piece)
                 self._ranges[tokens].append(reach)
         return self._ranges[tokens]
+
+    def _slices_of(self, tokens: int) -> Sequence[Slice]:
+        slices = self._read if self._read and tokens == self._read[-1].stop else self._slices
+        return slices if slices[-1].stop in (tokens, EVERYTHING.stop) else _of_one_owner(self._slices, tokens)
+
+
+def _alike(adapters: Sequence[AdapterWeights]) -> bool:
+    """Whether these adapters, two at least, touch the same modules with the same ranks and can be trained."""
+    shapes = [_shapes(adapter) for adapter in adapters]
+    return (
+        len(adapters) > 1
+        and all(adapter.gradient is not None for adapter in adapters)
+        and all(list(one.items()) == list(shapes[0].items()) for one in shapes)
+    )
 
 
 def _of_one_owner(slices: Sequence[Slice], tokens: int) -> tuple[Slice]:
@@ -466,11 +536,13 @@ def _of_one_owner(slices: Sequence[Slice], tokens: int) -> tuple[Slice]:
 
 
 @contextmanager
-def resident(model: nn.Module, adapters: Sequence[AdapterWeights]) -> Iterator[Resident]:
+def resident(
+    model: nn.Module, adapters: Sequence[AdapterWeights], *, grouped: bool = False
+) -> Iterator[Resident]:
     """Put adapters onto the model for the duration of the block.
 
     A plain frozen ``nn.Linear`` computes base and adapters in one function; what is derived from it (a
-    quantised layer) computes its own part and a hook adds the adapters'.
+    quantised layer) computes its own part and a hook adds the adapters'. grouped: see ``Resident``.
     """
     modules = dict(model.named_modules())
     names = sorted({name for adapter in adapters for name in adapter.a})
@@ -481,7 +553,7 @@ def resident(model: nn.Module, adapters: Sequence[AdapterWeights]) -> Iterator[R
         and "forward" not in vars(module)
         and not module.weight.requires_grad
     }
-    stack = Resident(adapters, _siblings(plain, names))
+    stack = Resident(adapters, _siblings(plain, names), grouped=grouped)
     for name, module in plain.items():
         module.__dict__["forward"] = partial(stack.product, name, module)
     handles = [

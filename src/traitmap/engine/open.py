@@ -8,8 +8,11 @@ a base that is loaded on this machine, and takes seconds.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
+
+import psutil
 
 from traitmap.data.copies import model_copy, offline_where_unreachable
 from traitmap.engine.contract import Engine
@@ -18,7 +21,9 @@ from traitmap.engine.rows import RowsEngine
 from traitmap.errors import ModelError
 from traitmap.study.paths import model_location
 from traitmap.study.settings import Lora, Model, Study
+from traitmap.wording import counted
 
+THREADS_SET_BY = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # environment variables that stand as they are
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
@@ -41,6 +46,47 @@ def open_engine(model: Model, folder: Path | None = None, *, copies: Path | None
         from traitmap.engine.local import LocalEngine
 
     return LocalEngine.open(with_local_copy(model, copies), folder)
+
+
+def idle_cores(seconds: float = 0.3) -> float:
+    """How many of the cores that this process may use are idle, measured while it sleeps."""
+    busy = psutil.cpu_percent(interval=seconds, percpu=True)
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(busy))
+    return sum(1 - busy[core] / 100 for core in allowed if core < len(busy))
+
+
+def fit_threads(model: Model, most: int | None = None, idle: Callable[[], float] = idle_cores) -> str:
+    """As many threads of torch as other processes leave cores idle, where a base computes on the CPU.
+
+    Threads wait for each other by spinning. Where others use the cores too, two of them take many times as
+    long as one alone. A number that the user has set stands: by ``THREADS_SET_BY``, and as a bound by
+    ``torch.set_num_threads``. To be called before the base is loaded.
+
+    most: a bound, such as the threads of an earlier run, whose digits go on. idle: how many cores are idle.
+    Returns a sentence where others have kept some away, else an empty text.
+    """
+    if model.endpoint is not None or any(os.environ.get(name) for name in THREADS_SET_BY):
+        return ""
+    with paused():
+        import torch
+    if model.device.startswith("cuda") or (model.device == "auto" and torch.cuda.is_available()):
+        return ""
+    wanted = _bounded.get(torch.get_num_threads(), torch.get_num_threads())
+    wanted = wanted if most is None else min(wanted, most)
+    threads = max(1, min(wanted, round(idle()))) if wanted > 1 else wanted
+    if threads != torch.get_num_threads():
+        _bounded.clear()
+        _bounded[threads] = wanted
+        torch.set_num_threads(threads)
+    if threads == wanted:
+        return ""
+    return (
+        f"{counted(threads, 'thread')} instead of {wanted}: the machine is busy with other work "
+        f"(OMP_NUM_THREADS={wanted} insists)."
+    )
+
+
+_bounded: dict[int, int] = {}  # threads as ``fit_threads`` has set them last, and what they would have been
 
 
 def open_rows(study: Study, copies: Path | None = None) -> Engine:

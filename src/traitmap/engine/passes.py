@@ -22,6 +22,7 @@ from transformers import DynamicCache
 
 from traitmap.engine import attention
 from traitmap.engine.cpu.products import pad_to_bucket
+from traitmap.engine.cuda.packed import plan_packed, takes_packed_rows
 from traitmap.engine.device import send
 from traitmap.engine.lora import Resident, Slice
 from traitmap.errors import EngineError
@@ -102,7 +103,11 @@ def read_stream(
     if adapters is not None:
         adapters.route(_slices(rows, lengths, size), _slices(rows, [len(row.reads) for row in rows], taken))
     positions = [row.positions for row in rows]
-    plan = attention.plan_stream(lengths, positions, [row.branches for row in rows], device, size)
+    branches = [row.branches for row in rows]
+    if takes_packed_rows(model) and all(branch is None for branch in branches):
+        plan: Any = plan_packed(lengths, device, size)
+    else:
+        plan = attention.plan_stream(lengths, positions, branches, device, size)
     ids = padded_to(np.concatenate([row.ids for row in rows]), size)
     with attention.planned(plan), compute_at_positions(last_mlp, reads, device, taken):
         output = model(

@@ -107,7 +107,7 @@ def logits_of(active: ActiveModel, rows: Sequence[Row], plan: Rectangles | None 
     model, layout = active.base.model, active.base.layout
     if active.fast is not None:
         return read_rectangles(active.fast, plan or plan_rectangles(rows))
-    with layout_attention(model, layout):
+    with layout_attention(model, layout, active.base.kernels.attention):
         if layout == "stream":
             return read_stream(model, rows, active.adapters, active.paths.last_mlp)
         return read_logits(model, layout, rows, active.adapters)

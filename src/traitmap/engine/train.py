@@ -247,7 +247,11 @@ def train_group(
     states = [new_training_state(base, encoder, job) for job in jobs]
     total_tokens, started = sum(state.total_tokens for state in states), time.monotonic()
     passes = _Passes(base, states, budget, checkpointing, last_mlp)
-    with fused_blocks(base.model), resident(base.model, [state.adapter for state in states]) as adapters:
+    trained = [state.adapter for state in states]
+    with (
+        fused_blocks(base.model),
+        resident(base.model, trained, grouped=base.kernels.grouped) as adapters,
+    ):
         adapters.training = True
         # a parameter group of one vector per adapter; AdamW skips vectors without a gradient, so that an
         # adapter that sits a step out keeps its state and its step count
