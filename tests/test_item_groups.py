@@ -10,6 +10,7 @@ from traitmap.analysis.recommendation.completion import gain_noise
 from traitmap.analysis.repeats import item_groups, repeated_items
 from traitmap.data.texts import TaskText
 from traitmap.matrix import statistics as st
+from traitmap.matrix.crossed import share_interval
 
 
 def pairs_of_answers(n, seed, rate=0.6):
@@ -75,10 +76,10 @@ def test_groups_of_a_share_widen_it_as_far_as_they_are_alike():
     generator = np.random.default_rng(5)
     groups = np.repeat(np.arange(50), 4)
     alike = (generator.random(50) < 0.4).astype(float)[groups]
-    once, again = st.share_interval(alike[::4]), st.share_interval(alike, groups)
+    once, again = share_interval(alike[::4]), share_interval(alike, groups)
     assert once.value == again.value
     assert again.high - again.low == pytest.approx(once.high - once.low, rel=0.05)
-    assert again.high - again.low > 1.7 * (st.share_interval(alike).high - st.share_interval(alike).low)
+    assert again.high - again.low > 1.7 * (share_interval(alike).high - share_interval(alike).low)
 
 
 def test_a_row_that_was_not_measured_stays_unknown_by_group():

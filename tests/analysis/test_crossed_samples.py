@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from traitmap.matrix.statistics import (
-    crossed_mean,
-    pooled_test,
-    ratio_interval,
-    resampled_interval,
-    share_interval,
-    wilson,
-)
+from traitmap.matrix.crossed import crossed_mean, resampled_interval, share_interval
+from traitmap.matrix.statistics import pooled_test, ratio_interval, wilson
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 40), (40, 40), (7, 40), (199, 200)])

@@ -18,13 +18,13 @@ from scipy import stats
 from traitmap.analysis.verdicts import UNCLEAN, Verdicts
 from traitmap.data.answer_metrics import REFUSAL
 from traitmap.data.records import Outcome
+from traitmap.matrix.crossed import crossed_mean
 from traitmap.matrix.reading import Reading
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import (
     POWER,
     Groups,
     Interval,
-    crossed_mean,
     detectable,
     grouped,
     mcnemar,

@@ -2,7 +2,7 @@
 
 A *course* is a source on one target: its improvement over the base at every step that was kept, the last of
 them the source itself. All rows answer the same items, so two steps are compared item by item; with several
-seeds both items and trainings are samples (``statistics.crossed_contrast``), and the steps of one training
+seeds both items and trainings are samples (``crossed_contrast``), and the steps of one training
 are compared within it.
 
 turns        an earlier step is clearly better than the end: gain was lost again
@@ -33,15 +33,14 @@ import numpy as np
 from traitmap.analysis.explanation.families import variations_of
 from traitmap.errors import MatrixError
 from traitmap.jsonable import jsonable, outline
+from traitmap.matrix.crossed import VarianceTerm, crossed_contrast
 from traitmap.matrix.reading import SIGNIFICANT, TargetView, read
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import (
     CONFIDENCE,
     Estimate,
     Interval,
-    VarianceTerm,
     benjamini_hochberg,
-    crossed_contrast,
     group_scores,
     unknown,
 )

@@ -31,14 +31,13 @@ from traitmap.analysis.traits.decompose import decompose
 from traitmap.analysis.verdicts import UNCLEAN, Kind, Verdicts
 from traitmap.errors import MatrixError
 from traitmap.jsonable import jsonable, outline
+from traitmap.matrix.crossed import VarianceTerm, crossed_contrast
 from traitmap.matrix.reading import SIGNIFICANT, Reading, read
 from traitmap.matrix.record import Array, Cell, TransferMatrix
 from traitmap.matrix.statistics import (
     Estimate,
     Interval,
-    VarianceTerm,
     benjamini_hochberg,
-    crossed_contrast,
     error_of_width,
     group_scores,
     unknown,

@@ -22,8 +22,9 @@ from traitmap.analysis.profiles.classes import COLLAPSED
 from traitmap.data.outcomes import OutcomeColumns
 from traitmap.data.records import Outcome
 from traitmap.data.texts import TaskText
+from traitmap.matrix.crossed import crossed_mean, share_interval
 from traitmap.matrix.record import Array, TransferMatrix
-from traitmap.matrix.statistics import Estimate, Groups, crossed_mean, grouped, share_interval
+from traitmap.matrix.statistics import Estimate, Groups, grouped
 from traitmap.study.settings import BASELINE
 
 Rule = Literal["prior", "blind", "parsing", "format control", "overlap"]

@@ -25,8 +25,9 @@ from scipy import stats
 from traitmap.analysis.explanation.families import variations_of
 from traitmap.errors import DataError
 from traitmap.jsonable import jsonable, outline
+from traitmap.matrix.crossed import resampled_interval
 from traitmap.matrix.record import Array, TransferMatrix
-from traitmap.matrix.statistics import Interval, resampled_interval, unknown
+from traitmap.matrix.statistics import Interval, unknown
 from traitmap.table import Entry, Table
 from traitmap.wording import UNKNOWN, interval, plain, probability, with_interval
 

@@ -30,16 +30,10 @@ from traitmap.analysis.profiles.cell_items import TargetItems
 from traitmap.analysis.traits.components import effect_weights
 from traitmap.analysis.traits.records import Traits
 from traitmap.jsonable import jsonable, outline
+from traitmap.matrix.crossed import VarianceTerm, crossed_contrast
 from traitmap.matrix.reading import SIGNIFICANT, Reading, read
 from traitmap.matrix.record import Array, TransferMatrix
-from traitmap.matrix.statistics import (
-    Estimate,
-    Interval,
-    VarianceTerm,
-    benjamini_hochberg,
-    crossed_contrast,
-    group_scores,
-)
+from traitmap.matrix.statistics import Estimate, Interval, benjamini_hochberg, group_scores
 from traitmap.study.settings import BASELINE
 from traitmap.wording import counted, estimate, listed, related, signed
 

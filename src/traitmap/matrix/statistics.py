@@ -1,7 +1,8 @@
 """The statistics of a transfer matrix: gain, interval and test of adapter against base, and their like.
 
 From small to large: a number with its interval; quantiles; the paired core ``paired_gain``, adapters against
-the base on the same items; contrasts of several adapters or targets; shares, ratios and resampled statistics.
+the base on the same items; an estimate with its degrees of freedom; shares and ratios. Where seeds and items
+are both a sample, of several adapters or targets too, ``crossed`` goes on.
 
 Scores are (adapters, seeds, items) or a part of that. With one seed a number speaks for that very adapter and
 only items are a sample; with several it speaks for the source, and seeds and items both count. Items that
@@ -231,13 +232,13 @@ def bootstrap_interval(
     means = np.empty((draws, len(differences)))
     for start in range(0, draws, _BLOCK):
         means[start : start + _BLOCK] = weights[start : start + _BLOCK].astype(np.float64) @ differences.T / n
-    level = _expanded_level(n, confidence)
+    level = expanded_level(n, confidence)
     low, high = np.quantile(means, [level, 1 - level], axis=0)
     still = np.ptp(differences, axis=1) == 0
     return np.where(still, np.nan, low), np.where(still, np.nan, high)
 
 
-def _expanded_level(n: int, confidence: float = CONFIDENCE) -> float:
+def expanded_level(n: int, confidence: float = CONFIDENCE) -> float:
     """The lower percentile of an expanded interval from n items."""
     return float(special.ndtr(sqrt(n / (n - 1)) * special.stdtrit(n - 1, 0.5 - confidence / 2)))
 
@@ -449,93 +450,6 @@ class Estimate:
         return detectable(self.error, self.freedom) if self.error > 0 else nan
 
 
-@dataclass(frozen=True)
-class VarianceTerm:
-    """One adapter's scores on one target, and the weight of their mean in a contrast.
-
-    scores: (S, n) or (n,); of items in groups, what ``grouped`` makes of them. Terms of one target must have
-    the same items, those of one adapter the same seeds.
-    """
-
-    adapter: str
-    target: str
-    weight: float
-    scores: ArrayLike
-
-
-def crossed_mean(values: ArrayLike, *, reach: float = 0.0) -> Estimate:
-    """Mean over seeds and items of values (S, n), or of items alone (n,); see ``crossed_contrast``."""
-    return crossed_contrast([VarianceTerm("", "", 1.0, values)], reach=2 * reach)
-
-
-def crossed_contrast(terms: Sequence[VarianceTerm], *, reach: float = 0.0) -> Estimate:
-    """Weighted sum of means of several adapters on one or several targets.
-
-    Items are a sample, shared by all adapters of a target; seeds are a sample, each adapter's own and shared
-    by its targets. Their variances are added and the degrees of freedom are Satterthwaite's: the min F' of
-    H. H. Clark (J. Verbal Learning and Verbal Behavior 12:335-359, 1973), as in
-    ``pooled_test`` (which draws its centre towards 0 along with the pseudo-items, so that the two differ a
-    little for 0/1 scores). An adapter with one seed speaks for itself alone.
-
-    reach: 1 for 0/1 scores, 0 where scores have no bounds. Two pseudo-items are then added to each target,
-    half an item at either end of what an item can contribute and one at 0 (Agresti and Min, Statistics in
-    Medicine 24:729-740, 2005), so that few items that differ, or none, do not pass for certainty. The value
-    itself stays the plain sum.
-    """
-    by_adapter: dict[str, Array] = {}
-    by_target: dict[str, Array] = {}
-    extent: dict[str, float] = {}
-    for term in terms:
-        scores = np.atleast_2d(np.asarray(term.scores, dtype=float))
-        if scores.shape[1] == 0:
-            return Estimate(nan, nan, nan)
-        weighted = term.weight * scores
-        by_adapter[term.adapter] = by_adapter.get(term.adapter, 0.0) + weighted.mean(axis=1)
-        by_target[term.target] = by_target.get(term.target, 0.0) + weighted.mean(axis=0)
-        extent[term.target] = extent.get(term.target, 0.0) + reach * abs(term.weight) / 2
-    parts = [_item_variance(values, extent[target]) for target, values in by_target.items()]
-    parts += [_seed_variance(values) for values in by_adapter.values() if len(values) > 1]
-    return _joined(float(sum(values.mean() for values in by_target.values())), parts)
-
-
-def crossed(value: float, *, items: float, freedom: float, by_seed: ArrayLike) -> Estimate:
-    """An estimate from its variance over items and what each seed alone gives (S,).
-
-    items: sampling variance of the mean over seeds as items are drawn again, with its degrees of freedom.
-    """
-    by_seed = np.asarray(by_seed, dtype=float)
-    seeds = [_seed_variance(by_seed)] if len(by_seed) > 1 else []
-    return _joined(value, [(items, freedom), *seeds])
-
-
-def _item_variance(values: Array, extent: float) -> tuple[float, float]:
-    """Sampling variance of the mean of values (n,) and its degrees of freedom; NaN for a single item."""
-    n = len(values)
-    if n < 2:
-        return nan, nan
-    if extent:
-        center = values.sum() / (n + 2)
-        squares = float((values**2).sum()) + extent**2 - (n + 2) * center**2
-        return squares / (n + 1) / (n + 2), n + 1
-    still = np.ptp(values) == 0
-    return 0.0 if still else float(values.var(ddof=1)) / n, n - 1
-
-
-def _seed_variance(by_seed: Array) -> tuple[float, float]:
-    """Sampling variance of the mean over seeds (S,) and its degrees of freedom."""
-    still = np.ptp(by_seed) == 0
-    return 0.0 if still else float(by_seed.var(ddof=1)) / len(by_seed), len(by_seed) - 1
-
-
-def _joined(value: float, parts: Sequence[tuple[float, float]]) -> Estimate:
-    """An estimate whose variance is the sum of independent parts (variance, degrees of freedom)."""
-    variance = sum(part for part, _ in parts)
-    if not variance > 0:
-        return Estimate(value, variance, parts[0][1])
-    freedom = variance**2 / sum(part**2 / own for part, own in parts)
-    return Estimate(value, sqrt(variance), freedom)
-
-
 def wilson(successes: float, n: float, *, quantile: float | None = None) -> Interval:
     """Share of successes among n with Wilson's score interval (E. B. Wilson, JASA 22:209-212, 1927)."""
     if n <= 0:
@@ -545,52 +459,6 @@ def wilson(successes: float, n: float, *, quantile: float | None = None) -> Inte
     center = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return Interval(share, min(max(center - half, 0.0), share), max(min(center + half, 1.0), share))
-
-
-def share_interval(hits: ArrayLike, groups: Groups | None = None) -> Interval:
-    """Share of hits (S, n) or (n,) with Wilson's interval. groups: (n,) of the items.
-
-    With several seeds, or with groups, n is what it would have to be for independent answers to vary as much
-    over seeds and items as these do (the design effect of L. Kish, Survey Sampling, 1965), and the quantile
-    is Student's.
-    """
-    hits = np.atleast_2d(np.asarray(hits, dtype=float))
-    n_seeds, n = hits.shape
-    if n < 2 or (n_seeds == 1 and groups is None):
-        return wilson(float(hits.mean(axis=0).sum()), n)
-    estimate = crossed_mean(grouped(hits, groups))
-    if not estimate.error > 0:
-        n = n if groups is None else int(groups.max()) + 1
-        return wilson(estimate.value * n, n)
-    size = min(estimate.value * (1 - estimate.value) / estimate.error**2, float(n_seeds * n))
-    return wilson(estimate.value * size, size, quantile=estimate.quantile)
-
-
-def resampled_interval(
-    value: float,
-    draws: Array,
-    *,
-    n: int,
-    by_seed: ArrayLike = (),
-    low: float = -np.inf,
-    high: float = np.inf,
-) -> Interval:
-    """Interval of a statistic from its values (draws,) on resampled items, and each seed's own value (S,).
-
-    One seed: percentile interval with levels widened by the t distribution (T. Hesterberg, The American
-    Statistician 69:371-386, 2015). Several: Student's t with the variances of items and seeds added.
-    """
-    known = draws[np.isfinite(draws)]
-    if not isfinite(value) or known.size < 2 or n < 2:
-        return Interval(value, reason="it cannot be computed on resampled items")
-    spread = float(known.std(ddof=1)) if np.ptp(known) > 1e-12 else 0.0
-    if len(np.asarray(by_seed)) > 1:
-        return crossed(value, items=spread**2, freedom=n - 1, by_seed=by_seed).interval(low, high)
-    if spread == 0:
-        return Interval(value, reason=STILL)
-    level = _expanded_level(n)
-    ends = np.quantile(known, [level, 1 - level])
-    return Interval(value, max(min(float(ends[0]), value), low), min(max(float(ends[1]), value), high))
 
 
 def ratio_interval(

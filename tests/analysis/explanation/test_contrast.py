@@ -5,8 +5,9 @@ import pytest
 
 from traitmap.analysis.explanation.dose import difference_in_differences, format_part, subtract_format
 from traitmap.errors import MatrixError
+from traitmap.matrix.crossed import VarianceTerm, crossed_contrast
 from traitmap.matrix.record import TransferMatrix
-from traitmap.matrix.statistics import VarianceTerm, crossed_contrast, paired_interval
+from traitmap.matrix.statistics import paired_interval
 
 
 def answers(*rates, items=400, seed=0):

@@ -22,19 +22,16 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from traitmap.errors import MatrixError
+from traitmap.matrix.crossed import VarianceTerm, crossed_contrast, crossed_mean, share_interval
 from traitmap.matrix.record import Array, TransferMatrix
 from traitmap.matrix.statistics import (
     CONFIDENCE,
     Estimate,
     Interval,
-    VarianceTerm,
     benjamini_hochberg,
-    crossed_contrast,
-    crossed_mean,
     group_scores,
     on_common_items,
     ratio_interval,
-    share_interval,
     unknown,
 )
 

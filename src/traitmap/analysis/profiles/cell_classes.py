@@ -24,6 +24,7 @@ from traitmap.analysis.profiles.classes import (
     seed_metrics,
 )
 from traitmap.jsonable import jsonable
+from traitmap.matrix.crossed import crossed, resampled_interval
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import (
     NO_CHANGE_KNOWN,
@@ -31,11 +32,9 @@ from traitmap.matrix.statistics import (
     Change,
     Groups,
     Interval,
-    crossed,
     drawn_weights,
     item_signs,
     paired_changes,
-    resampled_interval,
     unknown,
 )
 

@@ -22,20 +22,9 @@ from traitmap.analysis.profiles.lengths import (
     sample_distance,
 )
 from traitmap.errors import MatrixError
+from traitmap.matrix.crossed import VarianceTerm, crossed_contrast, crossed_mean, share_interval
 from traitmap.matrix.record import Array
-from traitmap.matrix.statistics import (
-    UNBOUNDED,
-    Change,
-    Groups,
-    Interval,
-    VarianceTerm,
-    crossed_contrast,
-    crossed_mean,
-    grouped,
-    ratio_interval,
-    share_interval,
-    unknown,
-)
+from traitmap.matrix.statistics import UNBOUNDED, Change, Groups, Interval, grouped, ratio_interval, unknown
 
 Unit = Literal["tokens", "characters"]
 NOTHING = np.empty(0)

@@ -27,17 +27,15 @@ from traitmap.analysis.profiles.cell_items import OTHER, UNPARSED
 from traitmap.analysis.profiles.style import normalised
 from traitmap.data.texts import TaskText
 from traitmap.jsonable import jsonable
+from traitmap.matrix.crossed import crossed_mean, resampled_interval, share_interval
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import (
     Estimate,
     Groups,
     Interval,
-    crossed_mean,
     drawn_weights,
     grouped,
     numbered_groups,
-    resampled_interval,
-    share_interval,
     unknown,
 )
 from traitmap.metrics import metric
