@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from test_train import engine_for, examples, jobs, weights_of
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from traitmap.engine import attention
 from traitmap.engine.attention import layout_attention
@@ -167,10 +167,40 @@ def logits_and_grad(model, fused: bool) -> tuple[torch.Tensor, torch.Tensor]:
     return y.detach().float(), start.grad.float()
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral"])
-def test_fused_norms_and_rotations_are_transformers_own(checkpoints, architecture: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "norms"),
+    # Gemma 3 normalises before and behind each block, Qwen 3 and Gemma 3 queries and keys
+    [
+        ("llama", 5),
+        ("qwen2", 5),
+        ("mistral", 5),
+        ("phi3", 5),
+        ("qwen3", 9),
+        ("olmo2", 9),
+        ("gemma3_text", 13),
+    ],
+)
+def test_fused_norms_and_rotations_are_transformers_own(family: str, norms: int) -> None:
     """Equal in float32; in bfloat16 not further from float32 than transformers' own, by a third at most."""
-    model = AutoModelForCausalLM.from_pretrained(checkpoints[architecture]).requires_grad_(False)
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        pad_token_id=0,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.add_(torch.randn(parameter.shape), alpha=0.3)
+    with fused_blocks(model):
+        assert sum("forward" in vars(module) for module in model.modules()) == norms
     for one, other in zip(logits_and_grad(model, False), logits_and_grad(model, True), strict=True):
         assert (one - other).abs().max() < 2e-5 * one.abs().max()
     model.to(torch.bfloat16)

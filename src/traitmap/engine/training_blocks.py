@@ -1,8 +1,9 @@
 """Transformer blocks while adapters are trained: in fused steps, and computed twice where memory asks for it.
 
 Fused: normalisations and rotations in fewer steps than transformers takes, forward and backward. What is
-replaced is known by its code: a function that is, instruction for instruction, Llama's. Anything else stays
-as it is, and everything is put back after the block.
+replaced is known by its code, whatever the class is called: a function that is, instruction for instruction,
+Llama's, and for normalisations Gemma's or OLMo 2's. Anything else stays as it is, and everything is put back
+after the block.
 """
 
 from __future__ import annotations
@@ -11,18 +12,25 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import CodeType
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers.models.gemma3 import modeling_gemma3
 from transformers.models.llama import modeling_llama
+from transformers.models.olmo2 import modeling_olmo2
 
 from traitmap.engine import attention
 
 
 class _RmsNorm(torch.autograd.Function):
-    """y = weight * (x / rms(x)), the mean square in float32 at least, rounded where Llama rounds."""
+    """y = weight * (x / rms(x)), the mean square in float32 at least.
+
+    Rounded where the base rounds: with a weight of x's dtype before the product, as Llama; with a wider one
+    after it, as Gemma and OLMo 2.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -30,7 +38,7 @@ class _RmsNorm(torch.autograd.Function):
         norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
         rate = norm.square_().mul_(1 / x.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, rate)
-        return (wide * rate).to(x.dtype).mul_(weight)
+        return (wide * rate).to(weight.dtype).mul_(weight).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -106,15 +114,7 @@ def fused_blocks(model: nn.Module) -> Iterator[None]:
 
     For frozen models: the scale of a normalisation gets no gradient.
     """
-    norms = [
-        module
-        for module in model.modules()
-        if _same_code(getattr(type(module), "forward", None), modeling_llama.LlamaRMSNorm.forward)
-        and "forward" not in vars(module)
-        and isinstance(module.variance_epsilon, float)
-        and module.weight.dtype != torch.float64
-        and not module.weight.requires_grad
-    ]
+    norms = {module: scaled for module in model.modules() if (scaled := _rms_norm(module)) is not None}
     sources: list[Any] = [sys.modules.get(name) for name in {type(m).__module__ for m in model.modules()}]
     rotating = [
         source
@@ -123,8 +123,8 @@ def fused_blocks(model: nn.Module) -> Iterator[None]:
         and _same_code(getattr(source, "rotate_half", None), modeling_llama.rotate_half)
     ]
     functions, rotary = [source.apply_rotary_pos_emb for source in rotating], _FusedRotaryEmbedding()
-    for norm in norms:
-        vars(norm)["forward"] = lambda x, norm=norm: _RmsNorm.apply(x, norm.weight, norm.variance_epsilon)
+    for norm, (weight, epsilon) in norms.items():
+        vars(norm)["forward"] = partial(_normalised, weight=weight, epsilon=epsilon)
     for source in rotating:
         source.apply_rotary_pos_emb = rotary
     try:
@@ -136,15 +136,40 @@ def fused_blocks(model: nn.Module) -> Iterator[None]:
             source.apply_rotary_pos_emb = function
 
 
+def _normalised(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    normalised: torch.Tensor = _RmsNorm.apply(x, weight, epsilon)
+    return normalised
+
+
+def _rms_norm(module: nn.Module) -> tuple[torch.Tensor, float] | None:
+    """(weight, epsilon) for ``_RmsNorm`` where a module is such a normalisation, or None."""
+    forward, weight = getattr(type(module), "forward", None), getattr(module, "weight", None)
+    if "forward" in vars(module) or weight is None or weight.dtype == torch.float64 or weight.requires_grad:
+        return None
+    epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if not isinstance(epsilon, float):
+        return None
+    if _same_code(forward, modeling_llama.LlamaRMSNorm.forward):
+        return weight, epsilon
+    if _same_code(forward, modeling_olmo2.Olmo2RMSNorm.forward):
+        return weight.float(), epsilon
+    gemma = modeling_gemma3.Gemma3RMSNorm
+    if _same_code(forward, gemma.forward) and _same_code(getattr(type(module), "_norm", None), gemma._norm):
+        return 1.0 + weight.float(), epsilon
+    return None
+
+
 def _same_code(function: Callable[..., Any] | None, reference: Callable[..., Any]) -> bool:
     code, expected = getattr(function, "__code__", None), getattr(reference, "__code__", None)
     if code is None or expected is None:
         return False
-    return (code.co_code, code.co_names, code.co_varnames) == (
-        expected.co_code,
-        expected.co_names,
-        expected.co_varnames,
-    )
+    return _instructions(code) == _instructions(expected)
+
+
+def _instructions(code: CodeType) -> tuple[Any, ...]:
+    """What a function does: everything but its name, its place and its docstring."""
+    numbers = tuple(constant for constant in code.co_consts if isinstance(constant, (int, float)))
+    return code.co_code, code.co_names, code.co_varnames, numbers
 
 
 def layers_of(model: nn.Module) -> list[nn.Module]:
