@@ -107,8 +107,8 @@ def choice_requests(kind: str, items: int) -> list[Request]:
     ]
 
 
-def choice_workloads(items: dict[str, int], adapters: int, folder: Path) -> list[Workload]:
-    base = workloads.checkpoint("plain", folder / "plain")
+def choice_workloads(items: dict[str, int], adapters: int, folder: Path, shape: str) -> list[Workload]:
+    base = workloads.checkpoint(shape, folder / shape)
     engine = LocalEngine.open(Model(path=str(base), dtype="float32", device="cpu"))
     training = Training(learning_rate=1e-3, warmup_steps=0, batch_size=2, max_steps=2)
     jobs = [
@@ -330,22 +330,23 @@ def compare(
 
 def measure(workload: Workload, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     engines = {
-        dtype: LocalEngine.open(Model(path=str(workload.base), dtype=dtype, device="cpu")) for dtype in DTYPES
+        dtype: LocalEngine.open(Model(path=str(workload.base), dtype=dtype, device="cpu"))
+        for dtype in options.dtypes
     }
     bases: dict[str, Any] = {
-        dtype: AutoModelForCausalLM.from_pretrained(workload.base, dtype=kind).eval()
-        for dtype, kind in DTYPES.items()
+        dtype: AutoModelForCausalLM.from_pretrained(workload.base, dtype=DTYPES[dtype]).eval()
+        for dtype in options.dtypes
     }
     bases["tokenizer"] = AutoTokenizer.from_pretrained(workload.base)
     items = 1 + max(request.item for request in workload.requests)
     few = workload.first(max(4, items // 4))
     ways, tried = {}, {}
-    for dtype in DTYPES:
+    for dtype in options.dtypes:
         ours(few, engines[dtype], 1)  # both sides warm
         ways[dtype], tried[dtype] = best_way(few, bases, dtype)
     results: list[dict[str, Any]] = []
     for adapters in options.adapters:
-        part, dtypes = workload, list(DTYPES)
+        part, dtypes = workload, list(options.dtypes)
         if adapters > 1:  # fewer items of each, in the dtype that is the better one for S
             part = workload.first(max(FEWEST[workload.kind], items // 4))
             dtypes = [results[0]["best_dtype"]["S"]] if results else dtypes
@@ -379,12 +380,19 @@ def line(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer items")
+    parser.add_argument(
+        "--shape", default="plain", choices=sorted(workloads.SHAPES), help="of all but generation"
+    )
+    parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=list(DTYPES))
+    parser.add_argument("--threads", type=int, help="of torch (default: all cores)")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--adapters", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--kinds", nargs="+", default=sorted(ITEMS), choices=sorted(ITEMS))
     parser.add_argument("--no-command", dest="command", action="store_false", help="leave T out")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -393,13 +401,18 @@ def main() -> None:
     items, most = QUICK if options.quick else ITEMS, max(options.adapters)
     todo: list[Workload] = []
     if set(options.kinds) - {"generation"}:
-        todo = [one for one in choice_workloads(items, most, folder) if one.kind in options.kinds]
+        choices = choice_workloads(items, most, folder, options.shape)
+        todo = [one for one in choices if one.kind in options.kinds]
     if "generation" in options.kinds:
         todo.append(generation_workload(items["generation"], most, folder))
     results = [result for workload in todo for result in measure(workload, options, folder)]
     seconds = round(time.monotonic() - started)
     print(f"{seconds} s")
-    save(options.output, {"benchmark": "scoring", **conditions(), "seconds": seconds, "results": results})
+    shape = {"shape": options.shape} if set(options.kinds) - {"generation"} else {}
+    save(
+        options.output,
+        {"benchmark": "scoring", **shape, **conditions(), "seconds": seconds, "results": results},
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Training K adapters in one pass against one after another, side by side.
 
-    python benchmarks/training.py [--quick] [--shape plain] [--pairs 5] [--output FILE]
+    python benchmarks/training.py [--quick] [--shape plain] [--pairs 5] [--dtypes bfloat16] [--output FILE]
 
 S, the strongest loop that one would write by hand with PEFT: plain PyTorch, padding to the longest row of
 the batch, logits at every position as transformers computes them, the better of float32 and bfloat16 and
@@ -23,7 +23,7 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,6 @@ from traitmap.study.settings import Lora, Model, Training
 
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
 DTYPES = ("float32", "bfloat16")
-STRONG = tuple((dtype, attention) for dtype in DTYPES for attention in ("sdpa", "eager"))
 
 
 def jobs_for(count: int, rows: int, steps: int) -> list[TrainingJob]:
@@ -154,15 +153,16 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
 class Sides:
     """Everything that is timed, loaded once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dtypes: Sequence[str]) -> None:
         self.engines = {
-            dtype: LocalEngine.open(Model(path=str(folder), dtype=dtype, device="cpu")) for dtype in DTYPES
+            dtype: LocalEngine.open(Model(path=str(folder), dtype=dtype, device="cpu")) for dtype in dtypes
         }
         self.strong = {
-            way: AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, way[0]), attn_implementation=way[1]
+            (dtype, attention): AutoModelForCausalLM.from_pretrained(
+                folder, dtype=getattr(torch, dtype), attn_implementation=attention
             )
-            for way in STRONG
+            for dtype in dtypes
+            for attention in ("sdpa", "eager")
         }
         self.usual = AutoModelForCausalLM.from_pretrained(folder)
 
@@ -181,20 +181,23 @@ class Sides:
         return min(seconds, key=lambda way: seconds[way])
 
 
-def compare(sides: Sides, count: int, rows: int, steps: int, pairs: int, with_trainer: bool) -> dict:
-    """Ratios of CPU seconds and wall time, theirs / ours, pair by pair, and tokens per CPU second."""
+def compare(sides: Sides, count: int, rows: int, steps: int, pairs: int, trainers: int) -> dict:
+    """Ratios of CPU seconds and wall time, theirs / ours, pair by pair, and tokens per CPU second.
+
+    trainers: pairs in which Trainer runs too.
+    """
     jobs = jobs_for(count, rows, steps)
     way = sides.best_strong(jobs)
-    first = {dtype: sides.ours(dtype, jobs[:2])[2] for dtype in DTYPES}
+    first = {dtype: sides.ours(dtype, jobs[:2])[2] for dtype in sides.engines}
     mine = min(first, key=lambda dtype: first[dtype])
     ratios: dict[str, dict[str, list[float]]] = {side: {"cpu": [], "wall": []} for side in ("S", "T")}
     speeds: dict[str, list[float]] = {"ours": [], "S": [], "T": []}
     tokens = 0
-    for _ in range(pairs):
+    for pair in range(pairs):
         ours, tokens, cpu, wall = sides.ours(mine, jobs)
         loops = {"S": lambda: peft_loop(sides.strong[way], sides.engines[way[0]], jobs)}
-        if with_trainer:
-            loops["T"] = lambda: trainer_loop(sides.usual, sides.engines["float32"], jobs)
+        if pair < trainers:
+            loops["T"] = lambda: trainer_loop(sides.usual, next(iter(sides.engines.values())), jobs)
         speeds["ours"].append(tokens / cpu)
         for side, loop in loops.items():
             theirs, their_cpu, their_wall = timed(loop)
@@ -248,6 +251,8 @@ def main() -> None:
     )
     parser.add_argument("--shape", default="plain", choices=sorted(workloads.SHAPES))
     parser.add_argument("--pairs", type=int)
+    parser.add_argument("--usual-pairs", type=int, help="pairs in which T runs too (default: all)")
+    parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES, help="of ours and of S")
     parser.add_argument("--adapters", default=None)
     parser.add_argument("--rows", default="1,4,16")
     parser.add_argument("--threads", type=int, help="of torch (default: all cores)")
@@ -262,13 +267,14 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     counts = options.adapters or ("1,8,10" if options.quick else "1,4,8,10,16")
     pairs = options.pairs or (3 if options.quick else 5)
-    sides = Sides(workloads.checkpoint(options.shape, workloads.temporary_folder()))
+    sides = Sides(workloads.checkpoint(options.shape, workloads.temporary_folder()), options.dtypes)
+    trainers = pairs if options.usual_pairs is None else options.usual_pairs
     results = []
     for count in map(int, counts.split(",")):
         for rows in map(int, options.rows.split(",")):
             steps = max(1, math.ceil((6 if options.quick else 24) / rows))
-            with_trainer = not (options.quick and rows > 4)
-            results.append(compare(sides, count, rows, steps, pairs, with_trainer))
+            usual = 0 if options.quick and rows > 4 else trainers
+            results.append(compare(sides, count, rows, steps, pairs, usual))
             print(json.dumps(results[-1]), flush=True)
     save(
         options.output, {"benchmark": "training", "shape": options.shape, **conditions(), "results": results}

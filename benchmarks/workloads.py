@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from traitmap.data.records import Example, Segment
 
@@ -28,27 +28,49 @@ LENGTHS = {
 SHAPES = {
     "tiny": {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "num_attention_heads": 4},
     "plain": {"hidden_size": 320, "intermediate_size": 896, "num_hidden_layers": 6, "num_attention_heads": 5},
+    "smollm2": {  # of SmolLM2-135M
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49_152,
+    },
+    "gemma3": {  # of Gemma 3 270M
+        "model_type": "gemma3_text",
+        "hidden_size": 640,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "sliding_window": 512,
+        "vocab_size": 262_144,
+    },
 }
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def checkpoint(shape: str, folder: Path) -> Path:
-    """A random Llama of a named shape with the bundled tokenizer, in Hugging Face layout."""
+    """A random model of a named shape with the bundled tokenizer, in Hugging Face layout."""
     from transformers import AutoTokenizer
 
     from traitmap.study.paths import MINI, model_location
 
     tokenizer = AutoTokenizer.from_pretrained(model_location(MINI, folder))
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=8192,
-        max_position_embeddings=1024,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        tie_word_embeddings=True,
+    settings = {
+        "model_type": "llama",
+        "vocab_size": 8192,
+        "max_position_embeddings": 1024,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.eos_token_id,
+        "tie_word_embeddings": True,
         **SHAPES[shape],
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    }
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

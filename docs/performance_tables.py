@@ -143,6 +143,10 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "where-time-goes": where_time_goes,
     "end-to-end": end_to_end,
     "kernels": kernels,
+    "training-smollm2": training,
+    "training-gemma3": training,
+    "scoring-smollm2": scoring,
+    "scoring-gemma3": scoring,
 }
 
 
