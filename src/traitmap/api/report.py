@@ -7,6 +7,7 @@ gives; then details of single cells, read from the run's outcomes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
@@ -152,6 +153,28 @@ def _too_many(matrix: TransferMatrix) -> str:
     )
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """Parts of a run's report as they are computed, and why some are missing: name -> reason."""
+
+    folder: Path
+    listener: Listener
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def part(self, name: str, compute: Callable[[], Part]) -> Part | None:
+        """A part of the report, or None where the run does not allow it."""
+        listener = silent if name == "which" else self.listener  # that part reports every target by itself
+        listener(Progress(name, 0, 1))
+        try:
+            result = compute()
+        except UserError as error:
+            # a report is sent around: where the run lies here is nobody's business
+            self.missing[name] = str(error).replace(f"{self.folder}/", "")
+            result = None
+        listener(Progress(name, 1, 1))
+        return result
+
+
 def report_contents(
     folder: str | Path,
     *,
@@ -171,22 +194,8 @@ def report_contents(
     same records. Raises RunError where there is no run, and UserError for a parser that cannot be loaded.
     """
     run = open_run(folder)
-    missing: dict[str, str] = {}
-
-    def part(name: str, compute: Callable[[], Part]) -> Part | None:
-        """A part of the report, or None where the run does not allow it."""
-        if name != "which":  # that part reports every target by itself
-            listener(Progress(name, 0, 1))
-        try:
-            result = compute()
-        except UserError as error:
-            # a report is sent around: where the run lies here is nobody's business
-            missing[name] = str(error).replace(f"{run.folder}/", "")
-            result = None
-        if name != "which":
-            listener(Progress(name, 1, 1))
-        return result
-
+    parts = _Parts(run.folder, listener)
+    part, missing = parts.part, parts.missing
     if parser is not None:  # its faults are the user's to mend, not a part that is missing
         analysis.load_parser(parser)
     listener(Progress("traits", 0, 1))
