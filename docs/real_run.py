@@ -1,7 +1,7 @@
-"""The tables of docs/real-run.md, drawn from the records of the real study.
+"""The tables of docs/real-run.md and the first screen in the README, from the records of the real study.
 
-python docs/real_run.py          # writes them into the page
-python docs/real_run.py --check  # fails where the page shows something else
+python docs/real_run.py          # writes them into the pages
+python docs/real_run.py --check  # fails where a page shows something else
 
 The records in examples/real/results are written by examples/real/sweep.py and examples/real/claims.py.
 """
@@ -11,14 +11,17 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "real-run.md"
+PAGES = (ROOT / "docs" / "real-run.md", ROOT / "README.md")
 RESULTS = ROOT / "examples" / "real" / "results"
 BLOCK = re.compile(r"(<!-- (\w+): python docs/real_run\.py -->\n).*?(<!-- end of \w+ -->)", re.DOTALL)
+
+WIDTH = 84  # of the first screen
 
 Row = Sequence[str]
 
@@ -67,15 +70,33 @@ def answers(claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield ""
 
 
+def screen(claim: Mapping[str, Any]) -> Iterator[str]:
+    """What ``traitmap answer`` says first of a run."""
+    title, *lines = claim["screen"]
+    yield "```text"
+    yield from textwrap.wrap(title, WIDTH)
+    for heading, words in lines:
+        yield from textwrap.wrap(
+            f"{heading:<11}{words}", WIDTH, subsequent_indent=11 * " ", break_on_hyphens=False
+        )
+    yield "```"
+
+
 def blocks() -> dict[str, str]:
-    """Name -> the lines of every block of the page."""
+    """Name -> the lines of every block of the pages."""
 
     def records(pattern: str) -> list[Any]:
         return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(pattern))]
 
     names = [path.stem.removeprefix("sweep-") for path in sorted(RESULTS.glob("sweep-*.json"))]
     sweeps = dict(zip(names, records("sweep-*.json"), strict=True))
-    return {"rates": "\n".join(rates(sweeps)), "answers": "\n".join(answers(records("*-claims.json")))}
+    claims = records("*-claims.json")
+    smollm2 = next(claim for claim in claims if "SmolLM2" in claim["base"])
+    return {
+        "rates": "\n".join(rates(sweeps)),
+        "answers": "\n".join(answers(claims)),
+        "screen": "\n".join(screen(smollm2)),
+    }
 
 
 def with_tables(page: str) -> str:
@@ -85,12 +106,10 @@ def with_tables(page: str) -> str:
 
 
 if __name__ == "__main__":
-    old = PAGE.read_text(encoding="utf-8")
-    new = with_tables(old)
-    if "--check" in sys.argv[1:]:
-        sys.exit(
-            "docs/real-run.md shows other tables than the records; run: python docs/real_run.py"
-            if old != new
-            else 0
-        )
-    PAGE.write_text(new, encoding="utf-8")
+    pages = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    changed = {page: with_tables(text) for page, text in pages.items() if with_tables(text) != text}
+    if "--check" in sys.argv[1:] and changed:
+        names = ", ".join(page.name for page in changed)
+        sys.exit(f"{names}: other than the records; run: python docs/real_run.py")
+    for page, text in changed.items():
+        page.write_text(text, encoding="utf-8")

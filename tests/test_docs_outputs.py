@@ -38,9 +38,21 @@ def test_an_output_is_replaced_and_the_page_stays() -> None:
     assert OUTPUTS["BLOCK"].sub("", again) == page
 
 
+SCRIPTS = [*(DOCS.parent / "examples").glob("*/*.py"), *(DOCS.parent / "benchmarks").glob("*.py")]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_that_documents_name_find_what_they_import(script: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.syspath_prepend(str(script.parent))
+    if script.stem != "fuzz":  # its fuzzer is installed by hand
+        runpy.run_path(str(script))
+
+
 def test_the_real_study_shows_its_records() -> None:
     drawn = runpy.run_path(str(DOCS / "real_run.py"))
+    for path in drawn["PAGES"]:
+        text = path.read_text(encoding="utf-8")
+        assert drawn["with_tables"](text) == text, "run: python docs/real_run.py"
     page = (DOCS / "real-run.md").read_text(encoding="utf-8")
-    assert drawn["with_tables"](page) == page, "run: python docs/real_run.py"
     assert page.count("### ") == len(drawn["blocks"]()["answers"].split("### ")) - 1 > 8
     assert drawn["with_tables"](page.replace("+0.18", "+0.81")) == page

@@ -26,7 +26,8 @@ import traitmap as tm
 from traitmap.analysis.profiles.parser import OBJECT_PREDICATE
 from traitmap.analysis.profiles.relations import relation_in_words
 from traitmap.analysis.verdicts import GAINS, LOSSES, CellVerdict
-from traitmap.matrix.statistics import Estimate, VarianceTerm, crossed_contrast, group_scores
+from traitmap.matrix.crossed import VarianceTerm, crossed_contrast
+from traitmap.matrix.statistics import Estimate, group_scores
 from traitmap.wording import probability
 
 MATHEMATICS = ("gsm8k", "goat")
@@ -320,7 +321,13 @@ def main() -> None:
     for question, rows in answers.items():
         print(f"{question}\n" + "".join(f"  {name}: {found}\n" for name, found in rows.items()))
     conditions = asked.matrix.conditions
-    claims = {"base": asked.base, "seeds": asked.seeds, "answers": answers}
+    screen = tm.answer(asked.run)
+    claims = {
+        "base": asked.base,
+        "seeds": asked.seeds,
+        "screen": [screen.title, *screen.lines],
+        "answers": answers,
+    }
     records = {
         "claims": claims,
         "matrix": asked.matrix.to_json(),
