@@ -13,7 +13,7 @@ from traitmap.data.check import check_file, pair_notes, preview_source
 from traitmap.data.conversation import plain_chat
 from traitmap.data.lineage import load_sources
 from traitmap.engine.cpu.memory import passing_over, paused
-from traitmap.engine.open import notes_of, open_rows
+from traitmap.engine.open import fit_threads, notes_of, open_rows
 from traitmap.errors import DataError, EngineError, ModelError, StudyError
 from traitmap.runs.cost import rough_token_counts
 from traitmap.runs.store import RunStore, read_study, run_folder
@@ -30,11 +30,17 @@ if TYPE_CHECKING:
 _NOTES = 12  # that are told before a run
 
 
-def load_engine(study: Study) -> Engine:
+def load_engine(
+    study: Study, *, threads: int | None = None, announce: Callable[[str], None] | None = None
+) -> Engine:
     """The engine over the base that a study names, and over its whole models; see ``engine.open_rows``.
 
+    threads: on a CPU no more than these, see ``engine.open.fit_threads``; announce: gets a line where other
+    processes leave it fewer than it would take.
     ModelError where the base cannot be loaded, or its server cannot be reached.
     """
+    if (line := fit_threads(study.model, threads)) and announce is not None:
+        announce(line)
     return open_rows(study, copies_of(study))
 
 
