@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 from traitmap.analysis.explanation.records import (
     AsymmetricPair,
+    Asymmetry,
     Explanation,
     FeatureEffect,
     LevelEffect,
     OddCell,
+    OddCells,
 )
 from traitmap.analysis.tables import (
     asymmetries_table,
@@ -263,24 +265,10 @@ def odd_cells(explanation: Explanation, verdicts: Verdicts | None = None) -> Sho
             )
         )
     quantity = explanation.quantity
-    text = f"Surface similarity predicts each pair's {quantity} from the others (it explains "
-    text += f"{share(odd.r_squared)} of the variance). "
-    if odd.odd:
-        text += f"{len(odd.odd)} of {counted(odd.tested, 'pair')} depart from it by more than noise and lie "
-        text += "further out than 19 in 20"
-        if len(clear) < len(odd.odd):
-            text += (
-                f", {len(odd.odd) - len(clear)} of them by something else than skill, which the table names"
-            )
-        text += "; reasons, where one was found, stand beneath."
-    else:
-        text += f"None of {counted(odd.tested, 'pair')} is odd beyond noise"
-        text += f" ({odd.reason})" if odd.reason else ""
-        text += ": the largest departures are shown, and can all be chance."
     return Shown(
         name="odd-cells",
         title="Odd pairs",
-        description=text,
+        description=_odd_description(odd, len(odd.odd) - len(clear), quantity),
         chart=row_chart(
             rows,
             f"{quantity.capitalize()} against what surface similarity predicts",
@@ -307,6 +295,21 @@ def odd_cells(explanation: Explanation, verdicts: Verdicts | None = None) -> Sho
         else f"{none_of(odd.tested, 'pair')} is odd beyond noise",
         wide=True,
     )
+
+
+def _odd_description(odd: OddCells, unclean: int, quantity: str) -> str:
+    """How many pairs are odd. unclean: of these, those that are something else than skill."""
+    text = f"Surface similarity predicts each pair's {quantity} from the others (it explains "
+    text += f"{share(odd.r_squared)} of the variance). "
+    if odd.odd:
+        text += f"{len(odd.odd)} of {counted(odd.tested, 'pair')} depart from it by more than noise and lie "
+        text += "further out than 19 in 20"
+        if unclean:
+            text += f", {unclean} of them by something else than skill, which the table names"
+        return f"{text}; reasons, where one was found, stand beneath."
+    text += f"None of {counted(odd.tested, 'pair')} is odd beyond noise"
+    text += f" ({odd.reason})" if odd.reason else ""
+    return f"{text}: the largest departures are shown, and can all be chance."
 
 
 def odd_cells_table(
@@ -382,23 +385,10 @@ def asymmetry(explanation: Explanation, verdicts: Verdicts | None = None) -> Sho
     beyond = sum(pair.q < LEVEL for pair in pairs)
     clear = [pair for pair in pairs if pair.q < LEVEL and is_clean(verdicts, *_both_ways(pair))]
     drawn = (clear or pairs)[:MOST_PAIRS]
-    back = found.reciprocity
-    text = f"{beyond or 'None'} of {counted(len(pairs), 'pair')} of tasks that are both source and target "
-    text += f"{'is' if beyond < 2 else 'are'} asymmetric beyond noise"
-    if len(clear) < beyond:
-        text += f", {beyond - len(clear)} of them by something else than skill, which the table names"
-    text += ". "
-    if back.known:
-        text += (
-            "Over all pairs, the gain in one direction says "
-            f"{'something' if found.p < LEVEL and not found.rests_on else 'nothing that can be told'} "
-            "of the other: r "
-            f"= {estimate(back, 2)}, {related('p', found.p)}."
-        )
     return Shown(
         name="asymmetry",
         title="One way and back",
-        description=text,
+        description=_asymmetry_description(found, beyond, len(clear)),
         chart=row_chart(
             [
                 estimate_row(
@@ -433,6 +423,25 @@ def asymmetry(explanation: Explanation, verdicts: Verdicts | None = None) -> Sho
         else f"{none_of(len(pairs), 'pair')} of tasks is asymmetric beyond noise",
         wide=True,
     )
+
+
+def _asymmetry_description(found: Asymmetry, beyond: int, clean_pairs: int) -> str:
+    """How many pairs are asymmetric beyond noise, how many of them by skill, and reciprocity over all."""
+    back = found.reciprocity
+    text = (
+        f"{beyond or 'None'} of {counted(len(found.pairs), 'pair')} of tasks that are both source and target "
+    )
+    text += f"{'is' if beyond < 2 else 'are'} asymmetric beyond noise"
+    if clean_pairs < beyond:
+        text += f", {beyond - clean_pairs} of them by something else than skill, which the table names"
+    text += ". "
+    if back.known:
+        text += (
+            "Over all pairs, the gain in one direction says "
+            f"{'something' if found.p < LEVEL and not found.rests_on else 'nothing that can be told'} "
+            f"of the other: r = {estimate(back, 2)}, {related('p', found.p)}."
+        )
+    return text
 
 
 def _both_ways(pair: AsymmetricPair) -> tuple[tuple[str, str], tuple[str, str]]:

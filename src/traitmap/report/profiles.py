@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traitmap.analysis.explanation.families import variations_of
+from traitmap.analysis.profiles.classes import Classes
 from traitmap.analysis.profiles.datasets import alike_order, likest_pair
 from traitmap.analysis.profiles.lengths import Distribution
 from traitmap.analysis.profiles.record import Profile
@@ -212,21 +213,6 @@ def class_shares(profile: Profile) -> Shown | None:
     if not known:
         return None
     known.sort(key=lambda one: (one[0], -one[2].majority, one[1]))
-    uneven = [
-        f"{name} ({share(classes.majority)} one class)"
-        for target, name, classes in known
-        if not target and classes.uneven
-    ]
-    text = "Shares of the classes in the training texts of each source and in the items of each target. "
-    text += (
-        f"Far from even in {listed(uneven)}: an adapter trained there may answer with the common class "
-        "whatever it is asked."
-        if uneven
-        else "Every source is near even."
-    )
-    even = sum(not classes.uneven for *_, classes in known)
-    if 0 < even < len(known):
-        text += f" Not drawn: {counted(even, 'dataset')} with classes that are near even."
     rows, table = [], []
     for target, name, classes in known[:MOST_DATASETS]:
         label = name + (" (target)" if target else "")
@@ -246,7 +232,7 @@ def class_shares(profile: Profile) -> Shown | None:
     return Shown(
         name="class-shares",
         title="Classes",
-        description=text,
+        description=_class_shares_description(known),
         chart=row_chart(
             rows,
             "Shares of classes",
@@ -267,6 +253,26 @@ def class_shares(profile: Profile) -> Shown | None:
         wide=True,
         aside=True,
     )
+
+
+def _class_shares_description(known: Sequence[tuple[bool, str, Classes]]) -> str:
+    """Which sources have far more of one class. known: whether it is a target, its name, its classes."""
+    uneven = [
+        f"{name} ({share(classes.majority)} one class)"
+        for target, name, classes in known
+        if not target and classes.uneven
+    ]
+    text = "Shares of the classes in the training texts of each source and in the items of each target. "
+    text += (
+        f"Far from even in {listed(uneven)}: an adapter trained there may answer with the common class "
+        "whatever it is asked."
+        if uneven
+        else "Every source is near even."
+    )
+    even = sum(not classes.uneven for *_, classes in known)
+    if 0 < even < len(known):
+        text += f" Not drawn: {counted(even, 'dataset')} with classes that are near even."
+    return text
 
 
 def style(profile: Profile) -> Shown | None:

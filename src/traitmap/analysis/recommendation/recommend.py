@@ -114,8 +114,7 @@ def recommend_sources(
         values=values,
         seed=seed,
     )
-    own = _own_cells(problem)
-    aside = _set_aside(problem, contaminated or {}, own)
+    aside = _set_aside(problem, contaminated or {}, _own_cells(problem))
     names_aside = {source.source for source in aside}
     rows = [s for s, source in enumerate(matrix.sources) if source not in names_aside]
     if not rows:
@@ -135,30 +134,17 @@ def recommend_sources(
     lost = bool(problem.model.declined[problem.at]) and not probed
     if lost:
         verdict, words = "inconclusive", f"Cannot tell: {target} is unlike any target measured here."
-    parts = [problem.model.fit.parts(s, problem.at) for s in range(len(matrix.sources))]
-    ranked = []
-    for s, best in zip(order, chance_best(ordered, seed).tolist(), strict=True):
-        source = matrix.sources[s]
-        gain, harm = _gain_and_harm(problem, posterior, s, probed)
-        ranked.append(
-            Advice(
-                source=source,
-                gain=gain,
-                popularity=problem.factor * float(popular[s]),
-                harm=harm,
-                best=best,
-                reasons=_reasons(problem, parts, posterior, s, probed),
-                side_effects=_side_effects(problem, source, care, traits, places),
-                measured=own[source],
-                probed=s in probed,
-                touched=(touched or {}).get(source, ""),
-            )
-        )
+    beside = {name: _side_effects(problem, name, care, traits, places) for name in names}
+    advice = _ranked(problem, posterior, order, probed, seed)
+    ranked = tuple(
+        replace(one, side_effects=beside[one.source], touched=(touched or {}).get(one.source, ""))
+        for one in advice
+    )
     return Recommendation(
         target=target,
         new=new,
         unit=_unit(problem, values),
-        ranked=tuple(ranked),
+        ranked=ranked,
         set_aside=aside,
         verdict=verdict,
         headline=_headline(problem, names, words, lost, probed),
@@ -171,6 +157,35 @@ def recommend_sources(
         notes=(*notes, *_resemblance(problem), *without_base, *_notes(problem, probes, names_aside)),
         conditions={**_conditions(problem, probed), "seed": seed},
     )
+
+
+def _ranked(
+    problem: ColdStartProblem,
+    posterior: Posterior,
+    order: Sequence[int],
+    probed: Sequence[int],
+    seed: int,
+) -> list[Advice]:
+    """What is predicted of every source of the order, and why, beside what was measured of it."""
+    popular, own = problem.families["popularity"].effect[:, problem.at], _own_cells(problem)
+    parts = [problem.model.fit.parts(s, problem.at) for s in range(len(problem.matrix.sources))]
+    ranked = []
+    for s, best in zip(order, chance_best(posterior.only(order), seed).tolist(), strict=True):
+        gain, harm = _gain_and_harm(problem, posterior, s, probed)
+        ranked.append(
+            Advice(
+                source=problem.matrix.sources[s],
+                gain=gain,
+                popularity=problem.factor * float(popular[s]),
+                harm=harm,
+                best=best,
+                reasons=_reasons(problem, parts, posterior, s, probed),
+                side_effects=(),
+                measured=own[problem.matrix.sources[s]],
+                probed=s in probed,
+            )
+        )
+    return ranked
 
 
 def _headline(
