@@ -11,8 +11,8 @@ import pytest
 
 from planted_cells import planted
 from traitmap.analysis.answer import Answer, answer_of
-from traitmap.analysis.answer_words import targets_table, unclean_table
 from traitmap.analysis.controls import cell_evidence
+from traitmap.analysis.tables import targets_table, unclean_table
 from traitmap.analysis.verdicts import UNCLEAN, cell_verdicts, cells_to_look_at
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Cell, TransferMatrix

@@ -3,7 +3,7 @@
 One record holds what the first screen of every view says (page, terminal, notebook, JSON): five lines, a row
 for each target with its best clean source, and what each source does to everything else. Everything in it is
 ranked after the verdicts: a gain that is a shift of class shares, say, is listed apart under its name.
-Numbers are in the unit that people see: points for shares. ``answer_words`` writes the lines.
+Numbers are in the unit that people see: points for shares. ``answer_words`` writes its lines.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from traitmap.analysis import answer_words
+from traitmap.analysis import answer_words, tables
 from traitmap.analysis.verdicts import GAINS, LOSSES, UNCLEAN, CellVerdict, Kind, Verdicts
 from traitmap.errors import MatrixError
 from traitmap.jsonable import jsonable, outline
@@ -192,7 +192,7 @@ class Answer:
 
     def _repr_html_(self) -> str:
         """The lines and the table, for notebooks."""
-        return answer_words.answer_html(self)
+        return tables.answer_html(self)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data with ``lines`` beside the fields; unknown numbers are null."""

@@ -7,9 +7,12 @@ shows of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from traitmap.analysis.answer_words import number_of
+from traitmap.analysis.verdicts import GLYPHS
 from traitmap.table import Column, Entry, Medium, Row, Table, to_notebook
 from traitmap.wording import (
     UNKNOWN,
@@ -18,12 +21,14 @@ from traitmap.wording import (
     interval,
     plain,
     probability,
+    sentence,
     share,
     signed,
     with_interval,
 )
 
 if TYPE_CHECKING:
+    from traitmap.analysis.answer import Answer, Pick
     from traitmap.analysis.explanation.records import (
         AsymmetricPair,
         Dominance,
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     from traitmap.analysis.traits.records import Resampling, Traits
     from traitmap.matrix.statistics import Interval
 
+UNTESTED = {"unknown": "untested"}  # kinds of verdicts that have another name beside a score
 SHOWN_COMPONENTS = (2, 6)  # the least, to see what noise is like, and the most
 SCREE_MOST = 12
 
@@ -427,3 +433,137 @@ def recommendation_html(result: Recommendation) -> str:
     aside = [f"Not ranked: {source.source}, {source.words}" for source in result.set_aside]
     title = f"Sources for {result.target} ({result.unit}): {result.verdict_words}"
     return to_notebook(title, result.words, ranking_table(result), notes=[*aside, *result.notes])
+
+
+# Answer.
+
+
+def targets_table(answer: Answer) -> Table:
+    """A row for each target: the base, the best clean source with its gain, the runner-up, the own data.
+
+    Where no base is known: the best two scores. What is not in points stands in its own unit.
+    """
+    rows = [row for row in answer.by_target if answer.target in ("", row.target)]
+    has_base = answer.has_base
+    kinds = {row.best.kind for row in rows if row.best is not None}
+    best = "best clean source" if has_base else "best score"
+    if has_base and kinds & {"unchecked gain", "unknown"}:
+        best = "best source, untested" if "unknown" in kinds else "best source, unchecked"
+    columns: list[Column | str] = [
+        "target",
+        *(["base"] if has_base else []),
+        Column(best),
+        "gain" if has_base else "score",
+        Column("runner-up", media=("terminal", "notebook")),
+        Column("runner-up", media=("page",)),  # its gain beneath it, so that names and numbers stay apart
+        "own data",
+    ]
+    table_rows: list[Row] = []
+    for row in rows:
+        name = Entry(clean(row.target) + (" (lower is better)" if row.better < 0 else ""))
+        base = [Entry(plain(row.base, row.digits), value=row.base)] if has_base else []
+        own = Entry(number_of(row.own, row), value=row.own.gain.value if row.own else None)
+        if row.best is None:
+            otherwise = row.reason.partition("no clean gain: ")[2]
+            none = Entry(f"none ({otherwise})" if otherwise else "none", "" if otherwise else row.reason)
+            table_rows.append([name, *base, replace(none, style="faint"), *(UNKNOWN,) * 3, own])
+            continue
+        runner = row.runner_up
+        second = Entry(clean(runner.source), number_of(runner, row)) if runner else Entry(UNKNOWN)
+        mark = f" {GLYPHS[row.best.kind]}" if has_base and row.best.kind != "unknown" else ""
+        low, high = row.best.gain.low, row.best.gain.high
+        ends = interval(low, high, row.digits) if isfinite(low) and isfinite(high) else ""
+        table_rows.append(
+            [
+                name,
+                *base,
+                Entry(
+                    clean(row.best.source),
+                    UNTESTED.get(row.best.kind, row.best.kind) if len(kinds) > 1 else "",
+                ),
+                Entry(number_of(row.best, row), ends, mark=mark, value=row.best.gain.value),
+                f"{second.text} {second.small}".rstrip(),
+                second,
+                own,
+            ]
+        )
+    if not any(row.own for row in rows):
+        columns, table_rows = columns[:-1], [list(row)[:-1] for row in table_rows]
+    units = sorted({row.unit for row in rows} - {"points"})
+    note = "gains in points" if has_base else "scores"
+    note += f" ({clean(', '.join(units))}: in their own unit)" if units else ""
+    caption = "For each target the source to take." if has_base else "For each target the best two scores."
+    return Table(caption, columns, table_rows, (f"{note}.",))
+
+
+def sources_table(answer: Answer) -> Table:
+    """A row for each source, the ones that help most and hurt least first: what it does to the other targets.
+
+    Counts are of targets other than its own. Where no gain has an interval, and where no base is known, the
+    mean rank among the sources and the targets on which it is first, which is no test.
+    """
+    digits = {row.target: row.digits for row in answer.by_target}
+
+    def strongest(picks: Sequence[Pick]) -> Entry:
+        if not picks:
+            return Entry(UNKNOWN)
+        first = picks[0]
+        return Entry(clean(first.target), signed(first.gain.value, digits[first.target]))
+
+    caption = "What each source does to the targets that are not its own."
+    if not any(source.tested for source in answer.by_source):
+        heads = (
+            "source",
+            "mean rank",
+            "targets it is first on",
+            *(("mean gain",) if answer.has_base else ()),
+        )
+        known = [source for source in answer.by_source if isfinite(source.rank)]
+        rows: list[Row] = [
+            (
+                clean(source.source),
+                Entry(plain(source.rank), value=source.rank),
+                Entry(str(source.firsts), value=source.firsts),
+                *((Entry(signed(source.mean, 2), value=source.mean),) if answer.has_base else ()),
+            )
+            for source in sorted(known, key=lambda source: source.rank)
+        ]
+        note = " Untested; a mean gain is over targets, each in units of its own largest."
+        return Table(caption + (note if answer.has_base else " Untested."), heads, rows)
+    rows = [
+        (
+            clean(source.source),
+            *(
+                Entry(str(len(picks)), value=len(picks))
+                for picks in (source.helps, source.hurts, source.unclean)
+            ),
+            Entry(str(source.tested), value=source.tested),
+            strongest(source.helps),
+            strongest(source.hurts),
+        )
+        for source in answer.by_source
+    ]
+    columns = ("source", "helps", "hurts", "gains that are not clean", "of targets", "most on", "worst on")
+    return Table(
+        f"{caption} Helps: clean or unchecked gains; hurts: losses beyond noise of any kind.", columns, rows
+    )
+
+
+def unclean_table(answer: Answer, most: int) -> Table:
+    """Gains and losses beyond noise that are something else, with what they are; the first ``most``."""
+    digits = {row.target: row.digits for row in answer.by_target}
+    rows: list[Row] = []
+    for cell in sorted(answer.unclean, key=lambda cell: (cell.target, -abs(cell.gain.value)))[:most]:
+        number = estimate(cell.gain, digits[cell.target])
+        change = Entry(number, value=cell.gain.value)
+        rows.append((clean(cell.target), clean(cell.source), change, cell.label, clean(cell.words)))
+    left = len(answer.unclean) - len(rows)
+    caption = "Gains and losses beyond noise that are something else."
+    caption += f" {left} more are in the JSON." if left > 0 else ""
+    return Table(caption, ("target", "source", "change", "what it is", "since"), rows)
+
+
+def answer_html(answer: Answer) -> str:
+    """The lines and the table for a notebook."""
+    lines = (sentence(f"{heading.capitalize()}: {words}") for heading, words in answer.lines)
+    return to_notebook(answer.title, *lines, targets_table(answer))

@@ -14,16 +14,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 
-from traitmap.analysis.answer_words import (
-    NAMED,
-    sources_table,
-    targets_table,
-    trait_count,
-    traits_in_words,
-    unclean_table,
-    why,
-)
-from traitmap.analysis.tables import component_name
+from traitmap.analysis.answer_words import NAMED, trait_count, traits_in_words, why
+from traitmap.analysis.tables import component_name, sources_table, targets_table, unclean_table
 from traitmap.analysis.verdicts import GLYPHS, UNCLEAN, Verdicts
 from traitmap.matrix.reading import MARK, PREDICTED, SIGNIFICANT, Reading, matrix_table
 from traitmap.report.chart import diverging_class, value_class
