@@ -17,6 +17,7 @@ from traitmap.cli import app
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
 from traitmap.matrix.assisted import Anchors, assisted_gain
+from traitmap.matrix.reading import read
 from traitmap.matrix.sequential import confidence_at, look_counts
 from traitmap.matrix.statistics import numbered_groups, paired_gain
 from traitmap.progress import silent
@@ -266,7 +267,15 @@ def test_gains_with_anchors_are_estimates_of_all_items_and_say_how_sure(tmp_path
         assert cell.value == pytest.approx(whole.baseline[at[1]] + cell.gain)
         assert cell.reason.startswith("30 asked of 100 items (its share is asked); the others estimated")
         assert abs(cell.gain - whole.gains[at]) <= 1.5 * found.within[0]
+    (first, *_) = read(matrix).target_caveats
+    still = matrix.conditions["asking"]["still"][matrix.targets[0]]
+    assert first == (
+        f"the base and stars were asked every item, and answered {still} of them alike; gains of the others "
+        "are estimates for all items, by these answers and a part of the items",
+    )
+    assert not any(read(whole).target_caveats)
     plain = run(tmp_path / "c", ask=0.3).matrix()
+    assert not any(read(plain).target_caveats)
     assert not np.allclose(plain.gains[1:], matrix.gains[1:])
     for at, name in enumerate(matrix.targets):  # an anchor is as sure as in a plain run
         own, same = matrix.cells[at], whole.cells[at]

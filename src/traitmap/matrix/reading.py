@@ -220,7 +220,10 @@ def read(matrix: TransferMatrix) -> Reading:
         },
         variations=_variations(matrix),
         absent=_absent(matrix.conditions),
-        target_caveats=tuple(map(partial(_target_caveats, matrix.conditions), matrix.targets)),
+        target_caveats=tuple(
+            (*_target_caveats(matrix.conditions, name), *_of_anchors(matrix.conditions, name))
+            for name in matrix.targets
+        ),
         source_caveats=tuple(map(partial(_source_caveats, matrix.conditions), matrix.sources)),
     )
 
@@ -244,6 +247,24 @@ def _target_caveats(conditions: Mapping[str, Any], target: str) -> tuple[str, ..
     return (  # a run of an earlier version kept them among its items
         f"{without:,} of {described.get('items')} items have no right answer and count as wrong; `traitmap "
         "run` leaves them out",
+    )
+
+
+def _of_anchors(conditions: Mapping[str, Any], target: str) -> tuple[str, ...]:
+    """Whose answers help to estimate the gains on a target, and on how many items these say the same."""
+    asking = conditions.get("asking")
+    if (
+        not isinstance(asking, Mapping)
+        or asking.get("anchors") is None
+        or target not in asking.get("looks", ())
+    ):
+        return ()
+    rows = listed(["the base", *map(str, asking["anchors"])])
+    still = asking.get("still", {}).get(target)
+    alike = f", and answered {still:,} of them alike" if still is not None else ""
+    return (
+        f"{rows} {'were' if asking['anchors'] else 'was'} asked every item{alike}; gains of the others "
+        "are estimates for all items, by these answers and a part of the items",
     )
 
 
