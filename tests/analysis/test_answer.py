@@ -15,6 +15,7 @@ from traitmap.analysis.controls import cell_evidence
 from traitmap.analysis.tables import targets_table, unclean_table
 from traitmap.analysis.verdicts import UNCLEAN, cell_verdicts, cells_to_look_at
 from traitmap.errors import MatrixError
+from traitmap.matrix.assisted import Anchors, assisted_gain
 from traitmap.matrix.record import Cell, TransferMatrix
 from traitmap.matrix.statistics import paired_gain
 
@@ -47,6 +48,29 @@ def test_what_is_not_clean_is_no_pick_however_large(study: Answer) -> None:
     assert study.pick.startswith(f"{row.best.source}: helps 1 of 1 target")
     assert study.avoid.startswith("s1: hurts 1 of 1 target")
     assert "answers '" in study.avoid
+
+
+def test_best_and_runner_up_are_compared_on_all_items_where_anchors_help() -> None:
+    """The runner-up was asked a quarter of the items; base and best, an anchor, were asked all."""
+    made = planted(TRUTHS, skill=0.3, change=1.2, memorised=0.8, items=400, seed=2)
+    matrix, (name,) = made.matrix, made.matrix.targets
+    whole = answer_of(matrix, made.verdicts()).by_target[0]
+    assert whole.best is not None
+    assert whole.runner_up is not None
+    best, other = (1 + matrix.sources.index(pick.source) for pick in (whole.best, whole.runner_up))
+    scores = matrix.item_scores[name].copy()
+    asked = np.sort(np.random.default_rng(3).permutation(400)[:100])
+    difference = (scores[best] - scores[other])[None][:, :, asked]
+    scores[other] = np.nan
+    scores[other][:, asked] = matrix.item_scores[name][other][:, asked]
+    asking = {"anchors": [whole.best.source], "looks": {name: [100]}}
+    anchors = Anchors(matrix.item_scores[name][[0, best]].mean(axis=1), asked, matrix.item_groups.get(name))
+    expected = assisted_gain(difference, anchors, binary=True)
+    for conditions, value in (({"asking": asking}, expected.gain[0]), ({}, difference.mean())):
+        part = replace(matrix, item_scores={name: scores}, conditions={**matrix.conditions, **conditions})
+        row = answer_of(part, made.verdicts()).by_target[0]
+        assert row.apart.value == pytest.approx(100 * value)
+    assert expected.gain[0] != pytest.approx(difference.mean(), abs=1e-3)
 
 
 def test_counts_add_up_to_all_transfers(study: Answer) -> None:
