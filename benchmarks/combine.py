@@ -4,6 +4,7 @@
                                                                   commands that run it
     python benchmarks/combine.py RUN [--output FILE]              on a run that has been measured
     python benchmarks/combine.py --simulated 200                  on tables of known truth
+    python benchmarks/combine.py --courses 40                     on courses of known truth, step by step
 
 The study is that of the package, or --study, with one seed (--seeds), and with combinations, drawn at
 random, of its sources that have data of their own: --mixtures 12, a sixth of them of three sources, and
@@ -23,7 +24,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations as subsets
 from pathlib import Path
 from typing import Any
@@ -33,18 +34,23 @@ import yaml
 from record import conditions, save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from planted_combinations import planted_combinations
+from planted_combinations import planted_combinations, planted_courses
 from traitmap.analysis.combination import CONCAT, CombinationTable, Fit, fit, read_combinations
+from traitmap.analysis.explanation.families import without_sources
 from traitmap.analysis.interference import row_contrast
 from traitmap.analysis.mixing import MARGIN, named, propose
+from traitmap.analysis.step_prediction import predict_steps, training_courses
 from traitmap.api.mix import fitted_combinations
 from traitmap.api.subject import read_matrix
+from traitmap.matrix.reading import read
 from traitmap.matrix.record import Array, TransferMatrix
 
 HERE = Path(__file__).parents[1]
 SETS = 200  # of targets, beside each alone
 FEWEST = 10  # combinations of a way that choices are made among
-SPLITS = 4  # of the items into halves
+SPLITS = 3  # of the items into halves
+ASKED = 5  # sets of targets beside each set to keep
+DRAWS = 1000  # of combinations and targets
 
 
 def main() -> None:
@@ -57,6 +63,7 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=1, help="how many of the study's, the first ones")
     arguments.add_argument("--run", dest="former", type=Path, help="a run of the study, to be gone on with")
     arguments.add_argument("--simulated", type=int, default=0)
+    arguments.add_argument("--courses", type=int, default=0)
     arguments.add_argument("--output", type=Path)
     given = arguments.parse_args()
     if given.make:
@@ -71,6 +78,13 @@ def main() -> None:
         result["measured"] = measured(given.run)
     if given.simulated:
         result["simulated"] = simulated(given.simulated)
+    if given.courses:
+        result["courses"] = {
+            name: steps_held_out(
+                [planted_courses(seed=seed, **world) for seed in range(given.courses)], most=2
+            )
+            for name, world in COURSES.items()
+        }
     for part, tables in result.items():
         print(part)
         for name, values in tables.items():
@@ -158,6 +172,8 @@ def measured(place: Path) -> dict[str, Any]:
                 _only(whole.table, rows), [fits[at] for at in rows]
             )
     result["no harm on other items"] = harm(matrix, whole.table)
+    if any(len(steps) > 1 for steps in training_courses(matrix).values()):
+        result["steps that were hidden"] = steps_held_out([matrix])
     return result
 
 
@@ -262,29 +278,87 @@ def choices(table: CombinationTable, fits: Sequence[Fit]) -> dict[str, Any]:
 
 
 def harm(matrix: TransferMatrix, table: CombinationTable) -> dict[str, Any]:
-    """How often what was called safe on half of the items is so on the other half."""
-    safe = kept = surely = asked = 0
-    for split in range(SPLITS):
-        halves = [half_of(matrix, split, part) for part in (0, 1)]
-        seen, other = (read_combinations(half, weights=table.weights) for half in halves)
+    """How often what was called safe on half of the items is so on the other half, each half in turn.
+
+    Every combination and every one and two targets to keep; beside it what would be proposed first for each
+    of ASKED sets of one to three further targets.
+    """
+    count = len(table.targets)
+    kept_sets = [keep for size in (1, 2) for keep in subsets(range(count), size)]
+    safe, first = list[Safe](), list[Safe]()
+    questions = proposals = 0
+    for split, part in ((split, part) for split in range(SPLITS) for part in (0, 1)):
+        rng = np.random.default_rng([split, part])
+        seen, other = (
+            read_combinations(half_of(matrix, split, half), weights=table.weights)
+            for half in (part, 1 - part)
+        )
         fits = held_out_fits(seen)
-        rng = np.random.default_rng(split)
-        for at, combination in enumerate(seen.combinations):
-            names = [seen.targets[t] for t in rng.permutation(len(seen.targets))]
-            told = propose(fits[at], names[:2], keep=names[2:4], only=[combination], probes=0)
-            asked += 1
-            if not told.proposals or told.proposals[0].safe != "yes":
-                continue
-            safe += 1
-            columns = [seen.targets.index(name) for name in names[2:4]]
-            gains, noise = other.measured[at, columns], np.sqrt(other.measured_noise[at, columns])
-            kept += bool((gains > -MARGIN).all())
-            surely += bool((gains + 1.645 * noise > -MARGIN).all())
+        predicted = np.array([of.predict([c])[0][0] for of, c in zip(fits, seen.combinations, strict=True)])
+        for keep in kept_sets:
+            further = [t for t in range(count) if t not in keep]
+            names = [seen.targets[t] for t in keep]
+            judged = [
+                propose(of, [seen.targets[further[0]]], keep=names, only=[c], probes=0).proposals[0].safe
+                for of, c in zip(fits, seen.combinations, strict=True)
+            ]
+            rows = [at for at, answer in enumerate(judged) if answer == "yes"]
+            questions, proposals = questions + len(judged), proposals + ASKED
+            safe += [_safe(other, at, keep) for at in rows]
+            for size in rng.integers(1, 4, ASKED) if rows else ():
+                wanted = rng.permutation(further)[:size]
+                first.append(_safe(other, max(rows, key=lambda at: predicted[at, wanted].mean()), keep))
+    return {
+        "called safe": _kept(safe, questions, count),
+        "proposed first among safe ones": _kept(first, proposals, count),
+    }
+
+
+@dataclass(frozen=True)
+class Safe:
+    """A combination that was called safe for some targets: whether it is on other items, and whether it is
+    not below the margin beyond their noise."""
+
+    combination: int
+    keep: tuple[int, ...]
+    held: bool
+    within_noise: bool
+
+
+def _safe(other: CombinationTable, at: int, keep: tuple[int, ...]) -> Safe:
+    gains, noise = other.measured[at, list(keep)], np.sqrt(other.measured_noise[at, list(keep)])
+    held, noisy = bool((gains > -MARGIN).all()), bool((gains + 1.645 * noise > -MARGIN).all())
+    return Safe(at, keep, held, noisy)
+
+
+def _kept(safe: Sequence[Safe], asked: int, targets: int) -> dict[str, Any]:
+    """Shares, with 90 % intervals from combinations and targets drawn anew, both at a time (Owen, 2007)."""
+    if not safe:
+        return {"asked": asked, "safe": 0}
+    names = sorted({one.combination for one in safe})
+    place = np.array([names.index(one.combination) for one in safe])
+    rng = np.random.default_rng(0)
+    shares = {}
+    for label, values in (
+        ("kept", np.array([one.held for one in safe])),
+        ("not below beyond noise", np.array([one.within_noise for one in safe])),
+    ):
+        drawn = []
+        for _ in range(DRAWS):
+            of_names = rng.multinomial(len(names), [1 / len(names)] * len(names))
+            of_targets = rng.multinomial(targets, [1 / targets] * targets)
+            weight = of_names[place] * np.array([np.prod(of_targets[list(one.keep)]) for one in safe])
+            if weight.sum():
+                drawn.append(float(weight @ values / weight.sum()))
+        low, high = np.quantile(drawn, [0.05, 0.95])
+        shares[label] = f"{100 * values.mean():.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    kept_targets = len({t for one in safe for t in one.keep})
     return {
         "asked": asked,
-        "called safe": safe,
-        "kept": f"{kept} of {safe}",
-        "not beyond noise of the other half": f"{surely} of {safe}",
+        "safe": len(safe),
+        "different combinations": len(names),
+        "different targets": kept_targets,
+        **shares,
     }
 
 
@@ -303,6 +377,48 @@ def half_of(matrix: TransferMatrix, split: int, part: int) -> TransferMatrix:
     )
 
 
+def steps_held_out(matrices: Sequence[TransferMatrix], most: int | None = None) -> dict[str, Any]:
+    """Steps of every training (the first ``most`` of a matrix), predicted while they were hidden: with all of
+    their course between base and end, and alone. RMSE in points; coverage of 90 %, +- its error over
+    courses."""
+    shown = {}
+    for name, alone in (("all between base and end", True), ("one at a time", False)):
+        errors, zero, inside = list[float](), list[float](), list[float]()
+        for matrix in matrices:
+            courses = {s: of for s, of in training_courses(matrix).items() if len(of) > (1 if alone else 2)}
+            for steps in list(courses.values())[:most]:
+                rows = list(steps.values())[:-1]
+                found = [
+                    step
+                    for row in rows
+                    for step in predict_steps(without_sources(matrix, rows if alone else [row]), [row])
+                ]
+                views = {view.name: view for view in read(matrix).targets}
+                measured = [
+                    views[one.target].factor
+                    * views[one.target].better
+                    * matrix.gains[matrix.sources.index(one.row), matrix.targets.index(one.target)]
+                    for one in found
+                ]
+                pairs = list(zip(found, measured, strict=True))
+                errors += [value - one.gain.value for one, value in pairs]
+                zero += measured
+                if np.isfinite([one.gain.low for one in found]).all():
+                    inside.append(float(np.mean([o.gain.low <= v <= o.gain.high for o, v in pairs])))
+        sizes = {
+            of: np.sqrt(np.mean(np.square(values))) for of, values in (("model", errors), ("zero", zero))
+        }
+        shown[name] = {of: f"rmse {size:.2f}" for of, size in sizes.items()} | {
+            "courses": len(inside),
+            "cells": len(errors),
+            "coverage of 90 %": f"{100 * np.mean(inside):.1f} +- "
+            f"{100 * np.std(inside, ddof=1) / np.sqrt(len(inside)):.1f} %"
+            if len(inside) > 1
+            else "no interval",
+        }
+    return shown
+
+
 # Tables of known truth.
 
 WORLDS: Mapping[str, dict[str, Any]] = {
@@ -314,6 +430,14 @@ WORLDS: Mapping[str, dict[str, Any]] = {
     "gains, 24 measured": {"pairs": 24, "sources": 10},
     "near the better parent, 6 measured": {"pairs": 6, "lead": 0.6},
     "near the better parent, 24 measured": {"pairs": 24, "lead": 0.6, "sources": 10},
+}
+
+
+COURSES: Mapping[str, dict[str, Any]] = {
+    "no effect between steps, 4 sources": {"sources": 4, "items": 250},
+    "gains come early, 4 sources": {"sources": 4, "bend": 0.5, "stray": 4.0, "items": 250},
+    "gains come early, 8 sources": {"sources": 8, "bend": 0.5, "stray": 4.0, "items": 250},
+    "gains come late and stray, 8 sources": {"sources": 8, "bend": 2.5, "stray": 10.0, "items": 250},
 }
 
 

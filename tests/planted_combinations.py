@@ -1,9 +1,9 @@
-"""Matrices with combinations of known truth: what single sources gain, and how far combinations stray."""
+"""Matrices of known truth with combinations, and with courses of trainings step by step."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -69,6 +69,47 @@ def planted_combinations(
     truth = dict(planted.truth) | {c.name: np.clip(planted.true_gain(c), -48, 48) for c in combos}
     matrix = measured_matrix(truth, combos, items=items, seed=seed)
     return PlantedCombinations(matrix, truth, seed, stray, lead)
+
+
+def planted_courses(
+    *,
+    sources: int = 7,
+    targets: int = 5,
+    steps: Sequence[int] = (10, 40),
+    end: int = 120,
+    bend: float = 1.0,
+    stray: float = 0.0,
+    items: int = 0,
+    seed: int = 0,
+) -> TransferMatrix:
+    """Sources s0.. with rows ``s0@10``; a true gain at a step is its end's times the share of the way, in
+    logarithms, to the power of ``bend`` (1: a straight line), and strays by so many points between.
+
+    items: 0 for a table without items, whose gains are true.
+    """
+    rng = np.random.default_rng([seed, 3])
+    truth: dict[str, Array] = {}
+    described = {}
+    training = {"max_steps": end, "max_tokens": None}
+    for name in (f"s{s}" for s in range(sources)):
+        last = np.clip(12 * rng.standard_normal(targets), -30, 30)
+        for step in (*steps, end):
+            share = np.log1p(step) / np.log1p(end)
+            off = stray * np.sqrt(share * (1 - share)) * rng.standard_normal(targets)
+            row = name if step == end else f"{name}@{step}"
+            truth[row] = last * share**bend + off
+            described[row] = {"training": training, "adapter": None}
+            if step != end:
+                described[row]["variation"] = {
+                    **{"kind": "checkpoint", "parents": [name], "family": name, "changes": {}},
+                    **{"dose": float(step), "parent_dose": float(end)},
+                }
+    conditions = {"sources": described, "seeds": [0]}
+    if items:
+        return replace(measured_matrix(truth, [], items=items, seed=seed), conditions=conditions)
+    values = 0.5 + np.array(list(truth.values())) / 100
+    names = tuple(f"t{t}" for t in range(targets))
+    return TransferMatrix(tuple(truth), names, values, np.full(targets, 0.5), conditions=conditions)
 
 
 def measured_matrix(

@@ -13,7 +13,6 @@ import pytest
 from planted_combinations import measured_matrix, planted_combinations
 from traitmap.analysis.combination import (
     CONCAT,
-    LEAST,
     Combination,
     CombinationTable,
     Fit,
@@ -21,6 +20,7 @@ from traitmap.analysis.combination import (
     fit,
     read_combinations,
 )
+from traitmap.analysis.corrections import LEAST
 from traitmap.analysis.interference import Distances, interference, row_contrast
 from traitmap.analysis.mixing import Mix, named, propose
 from traitmap.data.fingerprints import Update, fingerprints

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +75,42 @@ def test_probes_are_run_and_then_measured(tmp_path: Path) -> None:
     assert "held-out errors of 3 by concat" in after.rests_on
     with pytest.raises(MatrixError, match="no combination is left"):
         mix(folder, targets=["reviews"], method="concat", most=2, probe=1, engine=FakeEngine())
+
+
+def test_probes_of_a_study_with_files_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the study file, or from its folder; elsewhere a run cannot know where the files lie."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for folder in (home, elsewhere):
+        folder.mkdir()
+    for name in "abc":
+        rows = [
+            {"text": f"{name} is number {at}", "label": ("good", "bad")[(at + len(name)) % 2]}
+            for at in range(30)
+        ]
+        (home / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    rows_of = {"prompt": "{{ text }} is", "label": "label"}
+    asked = {
+        "name": "beside",
+        "model": "builtin:mini",
+        "training": {"max_steps": 2, "batch_size": 4},
+        "lora": {"r": 2},
+        "output": str(tmp_path / "runs"),
+        "sources": [
+            {"name": name, "path": f"{name}.jsonl", "completion": " {{ label }}", **rows_of} for name in "abc"
+        ],
+        "targets": [{"name": name, "path": f"{name}.jsonl", **rows_of} for name in "ab"],
+    }
+    study_file, folder = home / "study.yaml", tmp_path / "runs" / "beside"
+    study_file.write_text(json.dumps(asked))
+    api.run(study_file, engine=FakeEngine())
+    monkeypatch.chdir(elsewhere)
+    probed: dict[str, Any] = {"targets": ["a"], "method": "concat", "most": 2, "engine": FakeEngine()}
+    with pytest.raises(RunError, match=r"a\.jsonl is not in this one; give the study file"):
+        mix(folder, probe=1, **probed)
+    assert len(mix(study_file, probe=1, **probed).added) == 1
+    monkeypatch.chdir(home)
+    assert len(mix(folder, probe=1, **probed).added) == 1
+    assert len(api.read_matrix(folder).sources) == 3 + 2
 
 
 def test_a_table_has_no_study_to_add_to(study: Study) -> None:

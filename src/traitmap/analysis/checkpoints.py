@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from traitmap.analysis.explanation.families import variations_of
+from traitmap.analysis.step_prediction import PredictedStep, predict_steps, predicted_step_lines
 from traitmap.errors import MatrixError
 from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.crossed import VarianceTerm, crossed_contrast
@@ -155,12 +156,14 @@ class Choice:
 class Checkpoints:
     """Courses of all checkpointed sources of a run, and which step of each to keep.
 
-    notes: what to know of all of them, in sentences.
+    notes: what to know of all of them, in sentences. predicted: steps that were not kept and were asked for;
+    no course and no choice rests on them.
     """
 
     courses: tuple[Course, ...]
     choices: tuple[Choice, ...]
     notes: tuple[str, ...] = ()
+    predicted: tuple[PredictedStep, ...] = ()
 
     __repr__ = outline
 
@@ -170,8 +173,9 @@ class Checkpoints:
         told = [course.words for course in self.courses if course.verdict in ("turns", "falls")]
         counts = {verdict: sum(c.verdict == verdict for c in self.courses) for verdict in COURSE_VERDICTS}
         shares = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
-        head = f"{counted(len(self.courses), 'course')} of a source on a target: {shares}"
-        return (*(choice.words for choice in self.choices), head, *told, *self.notes)
+        head = f"{counted(len(self.courses), 'course')} of a source on a target{shares and f': {shares}'}"
+        ahead = predicted_step_lines(self.predicted)
+        return (*(choice.words for choice in self.choices), head, *told, *self.notes, *ahead)
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON data; unknown numbers are null."""
@@ -179,10 +183,16 @@ class Checkpoints:
             "courses": [{**jsonable(course), "words": course.words} for course in self.courses],
             "choices": [{**jsonable(choice), "words": choice.words} for choice in self.choices],
             "notes": list(self.notes),
+            "predicted": [
+                {**jsonable(step), "row": step.row, "status": "predicted"} for step in self.predicted
+            ],
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """A row for each source, target and step: gain with its interval, and the course's verdict."""
+        """A row for each source, target and step: gain with its interval, and the course's verdict.
+
+        Predicted steps, whose ``status`` says so, have no verdict and 90 % intervals in place of 95 %.
+        """
         import pandas as pd
 
         rows = [
@@ -195,11 +205,28 @@ class Checkpoints:
                 "gain_low": gain.low,
                 "gain_high": gain.high,
                 "unit": course.unit,
+                "status": "measured",
                 "verdict": course.verdict,
                 "q": course.q,
             }
             for course in self.courses
             for row, step, gain in zip(course.rows, course.steps, course.gains, strict=True)
+        ]
+        rows += [
+            {
+                "source": step.source,
+                "target": step.target,
+                "row": step.row,
+                "step": step.step,
+                "gain": step.gain.value,
+                "gain_low": step.gain.low,
+                "gain_high": step.gain.high,
+                "unit": step.unit,
+                "status": "predicted",
+                "verdict": None,
+                "q": nan,
+            }
+            for step in self.predicted
         ]
         return pd.DataFrame(rows)
 
@@ -228,15 +255,18 @@ def checkpoint_courses(
     targets: Sequence[str] | None = None,
     keep: Sequence[str] = (),
     margin: float = 0.0,
+    predict: Sequence[str] = (),
 ) -> Checkpoints:
     """The courses of all checkpointed sources of a matrix, and the step of each to keep for some targets.
 
     targets: over which a step is chosen, by default all whose scores are shares. keep: targets that must not
-    be harmed: a step that is clearly more than ``margin`` units below the base on one is not kept.
-    MatrixError for a target that the matrix has not, and where it has no checkpoints.
+    be harmed: a step that is clearly more than ``margin`` units below the base on one is not kept. predict:
+    steps that were not kept (``reviews@45``), whose gains are predicted (``step_prediction``).
+    MatrixError for a target that the matrix has not, for a step that cannot be predicted, and where it has no
+    checkpoints and none is to be predicted.
     """
     trainings = checkpoints_in(matrix)
-    if not trainings:
+    if not (trainings or predict):
         raise MatrixError("no source has checkpoints; give one checkpoints: [30, 60], and run the study")
     for name in (*(targets or ()), *keep):
         if name not in matrix.targets:
@@ -267,7 +297,7 @@ def checkpoint_courses(
         notes.append(
             "from one seed these are courses of these very adapters; another training may turn elsewhere"
         )
-    return Checkpoints(tuple(courses), tuple(choices), tuple(notes))
+    return Checkpoints(tuple(courses), tuple(choices), tuple(notes), predict_steps(matrix, predict))
 
 
 def choose_step(

@@ -30,32 +30,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import isfinite, nan, sqrt
+from math import isfinite, nan
 from typing import Literal
 
 import numpy as np
-from scipy import optimize
 
+from traitmap.analysis.corrections import (
+    LEAST,
+    LEVEL,
+    Corrections,
+    Design,
+    ModelScore,
+    Width,
+    around,
+    learn,
+    unit_scales,
+    width_of,
+)
 from traitmap.analysis.explanation.families import variations_of
 from traitmap.analysis.recommendation.completion import gain_noise
-from traitmap.analysis.recommendation.selection import simplest
 from traitmap.data.fingerprints import Fingerprints
 from traitmap.errors import MatrixError
 from traitmap.matrix.reading import read
 from traitmap.matrix.record import Array, TransferMatrix
-from traitmap.matrix.statistics import Interval, t_value, z_value
+from traitmap.matrix.statistics import Interval, z_value
 
 Kind = Literal["concat", "merge"]
 CONCAT: Kind = "concat"
 MERGE: Kind = "merge"
 USUAL_MERGE = "cat"
-LEVEL = 0.9
-LEAST = 3  # measured combinations of a way of combining, below which its errors are unknown
-RIDGES = (0.03, 0.3, 3.0, 30.0)  # penalties, in rows that say that a coefficient is zero, over all rows
 MODELS = ("mean", "lead", "parents", "ways", "traits", "weights", "own effects")  # from the simplest
-LEAVE = 1.0  # standard errors by which a model must be better than the mean: this is the plain rule
 RANK = 2  # of the table that the model by traits sees
-DRAWS = 2000  # of combinations, for intervals of errors
 
 
 @dataclass(frozen=True)
@@ -205,7 +210,7 @@ def read_combinations(
         units=units,
         digits=tuple(view.digits for view in reading.targets),
         better=tuple(view.better for view in reading.targets),
-        scale=_scales(gains[singles], units),
+        scale=unit_scales(gains[singles], units),
         left_out=left_out,
         weights=weights if weights is not None and _tells_of_all(weights, names) else None,
     )
@@ -219,35 +224,20 @@ def _tells_of_all(prints: Fingerprints, names: Sequence[str]) -> bool:
     return bool(np.isfinite(prints.cosine[np.ix_(at, at)]).all() and (prints.norm[at] > 0).all())
 
 
-def _scales(gains: Array, units: Sequence[str]) -> Array:
-    """(T,) root mean square of gains (S, T) over all targets of a unit; 1 where that is nothing."""
-    scale = np.ones(len(units))
-    for unit in set(units):
-        columns = [t for t, other in enumerate(units) if other == unit]
-        part = gains[:, columns]
-        size = sqrt(float(np.mean(part[np.isfinite(part)] ** 2))) if np.isfinite(part).any() else 0.0
-        scale[columns] = size if size > 1e-9 else 1.0
-    return scale
-
-
 # What a model sees of a combination.
 
 
 @dataclass(frozen=True)
-class _Design:
-    """N combinations on T targets, in units of ``scale``. mean, apart: (N, T) weighted mean of the parents
-    and their weighted standard deviation. best: (N, T) the best parent. columns: model -> (N, T, P), of what
-    is added to the mean."""
+class _Combined(Design):
+    """N combinations on T targets, in units of ``scale``. guess: (N, T) weighted mean of the parents; growth:
+    their weighted standard deviation. best: (N, T) the best parent."""
 
-    mean: Array
-    apart: Array
     best: Array
-    columns: Mapping[str, Array]
 
 
 def _design(
     table: CombinationTable, combos: Sequence[Combination], gains: Array, ways: Sequence[str] = ()
-) -> _Design:
+) -> _Combined:
     """gains: (S, T) of the parents. ways: those that a model may tell apart."""
     z = gains / table.scale
     share = np.zeros((len(combos), len(table.singles)))
@@ -295,7 +285,8 @@ def _design(
         alike, shifted = seen[0][:, None], seen[1]
         parts = [best - mean, alike * mean, alike * (best - mean), alike * (mean - worst), shifted - mean]
         columns["weights"] = np.stack(parts, axis=-1)
-    return _Design(mean, apart, best, {name: part for name, part in columns.items() if part is not None})
+    used = {name: part for name, part in columns.items() if part is not None}
+    return _Combined(mean, used, apart[..., None], best)
 
 
 def _of_weights(
@@ -324,23 +315,6 @@ def _of_weights(
 
 
 @dataclass(frozen=True)
-class ModelScore:
-    """How a model did on held-out combinations of a kind.
-
-    rmse: in the targets' unit, or in usual gains where these differ, 90 % (combinations drawn anew, the same
-    for every model). r: correlation of predicted and measured over all cells. penalty: of its ridge, NaN
-    without one.
-    """
-
-    kind: Kind
-    name: str
-    rmse: Interval
-    r: float
-    penalty: float
-    chosen: bool
-
-
-@dataclass(frozen=True)
 class CombinedCell:
     """A measured combination on one target: what was measured, and what had been predicted of it.
 
@@ -359,27 +333,15 @@ class CombinedCell:
 
 @dataclass(frozen=True)
 class KindModel:
-    """What was learnt of one kind of combination. rows: its measured combinations in the table.
-
-    chosen: name of the model; scores: of every model and of no change. spread: two numbers, an error is
-    expected to be spread[0] + spread[1] * apart, in units of ``scale``. widths: way -> its calibration.
-    coefficients, norms: (P,) of the model's columns, and what these are divided by.
+    """What was learnt of one kind of combination. rows: its measured combinations in the table. ways: of
+    combining, that models may tell apart. learnt: None of fewer than ``LEAST``. widths: way -> how wide its
+    intervals are.
     """
 
     rows: tuple[int, ...]
-    ways: tuple[str, ...]
-    chosen: str = "mean"
-    scores: tuple[ModelScore, ...] = ()
-    spread: tuple[float, float] = (nan, nan)
+    ways: tuple[str, ...] = ()
+    learnt: Corrections | None = None
     widths: Mapping[str, Width] = field(default_factory=dict)
-    coefficients: Array = field(default_factory=lambda: np.zeros(0))
-    norms: Array = field(default_factory=lambda: np.zeros(0))
-
-    def predict(self, design: _Design) -> Array:
-        """(N, T) in units of ``scale``."""
-        if not self.coefficients.size:
-            return design.mean
-        return np.asarray(design.mean + (design.columns[self.chosen] / self.norms) @ self.coefficients)
 
 
 @dataclass(frozen=True)
@@ -403,12 +365,12 @@ class Fit:
     @property
     def scores(self) -> tuple[ModelScore, ...]:
         """How every model did, kind by kind."""
-        return tuple(score for model in self.kinds.values() for score in model.scores)
+        return tuple(s for model in self.kinds.values() if model.learnt for s in model.learnt.scores)
 
     @property
     def chosen(self) -> dict[Kind, str]:
         """Kind -> the model that is used, of kinds that were measured."""
-        return {kind: model.chosen for kind, model in self.kinds.items() if model.scores}
+        return {kind: model.learnt.chosen for kind, model in self.kinds.items() if model.learnt}
 
     @cached_property
     def held_out(self) -> Array:
@@ -429,8 +391,9 @@ class Fit:
             of_kind = [combos[row] for row in at]
             raw = _design(table, of_kind, table.gains, model.ways)
             design = _design(table, of_kind, table.counted, model.ways) if counted else raw
-            values[at] = model.predict(design) * table.scale
-            deviation[at] = (model.spread[0] + model.spread[1] * raw.apart) * table.scale
+            values[at] = (model.learnt.predict(design) if model.learnt else design.guess) * table.scale
+            if model.learnt:
+                deviation[at] = raw.deviation(model.learnt.spread) * table.scale
         return values, deviation
 
     @property
@@ -439,18 +402,18 @@ class Fit:
         table, cells = self.table, []
         design = _design(table, table.combinations, table.gains)
         noise = z_value(LEVEL) * np.sqrt(table.measured_noise)
-        held_out = np.where(np.isfinite(self.errors), self.held_out, design.mean * table.scale)
+        held_out = np.where(np.isfinite(self.errors), self.held_out, design.guess * table.scale)
         for row, combination in enumerate(table.combinations):
             half = self.half(combination.way) * self.deviation[row] * table.scale
             for t, target in enumerate(table.targets):
-                if isfinite(table.measured[row, t]) and isfinite(design.mean[row, t]):
+                if isfinite(table.measured[row, t]) and isfinite(design.guess[row, t]):
                     cell = CombinedCell(
                         combination=combination,
                         target=target,
                         unit=table.units[t],
                         measured=around(float(table.measured[row, t]), float(noise[row, t])),
                         predicted=around(float(held_out[row, t]), float(half[t])),
-                        mean=float(design.mean[row, t] * table.scale[t]),
+                        mean=float(design.guess[row, t] * table.scale[t]),
                         best=float(design.best[row, t] * table.scale[t]),
                     )
                     cells.append(cell)
@@ -462,138 +425,36 @@ class Fit:
         return width.half(level, cells=cells) if width else float("inf")
 
 
-@dataclass(frozen=True)
-class Width:
-    """How wide intervals of a way of combining are. count: measured combinations.
-
-    cell: the 90 % quantile of held-out errors in deviations, over cells. whole: root mean square over
-    combinations of their mean error over all targets, in mean deviations: what a set of targets strays by.
-    """
-
-    count: int
-    cell: float
-    whole: float
-
-    def half(self, level: float = LEVEL, *, cells: bool = True) -> float:
-        """Half a two-sided interval of ``level``, in deviations.
-
-        Widened by Student's t with a degree of freedom for each combination but one, and for the new one.
-        """
-        t = float(t_value(self.count - 1, level)) * sqrt(1 + 1 / self.count)
-        return t * (self.cell / z_value(LEVEL) if cells else self.whole)
-
-
-def around(value: float, half: float) -> Interval:
-    """An interval around a number; without ends where its width is not known."""
-    if not isfinite(half):
-        return Interval(value, reason="no interval is known")
-    return Interval(value, value - half, value + half)
-
-
 def fit(table: CombinationTable) -> Fit:
     """Choose and fit a model for each kind; of fewer than ``LEAST`` the mean, without intervals."""
     errors, deviation = np.full(table.measured.shape, nan), np.full(table.measured.shape, nan)
     kinds: dict[Kind, KindModel] = {}
     for kind in (CONCAT, MERGE):
         rows = [at for at, combination in enumerate(table.combinations) if combination.kind == kind]
-        kinds[kind] = KindModel(tuple(rows), ())
+        kinds[kind] = KindModel(tuple(rows))
         if len(rows) >= LEAST:
-            kinds[kind], errors[rows], deviation[rows] = _fit_kind(table, kind, rows)
+            kinds[kind], learnt = _fit_kind(table, kind, rows)
+            errors[rows], deviation[rows] = learnt.errors, learnt.deviation
     return Fit(table, kinds, errors, deviation)
 
 
-def _fit_kind(table: CombinationTable, kind: Kind, rows: Sequence[int]) -> tuple[KindModel, Array, Array]:
-    """The model of a kind, with its held-out errors (R, T) and what they are expected to be."""
+def _fit_kind(table: CombinationTable, kind: Kind, rows: Sequence[int]) -> tuple[KindModel, Corrections]:
     combos = [table.combinations[at] for at in rows]
     ways = tuple(sorted({combination.way for combination in combos}))
     design = _design(table, combos, table.gains, ways)
     z = table.measured[list(rows)] / table.scale
-    tried = {name: _held_out(design, name, z, combos) for name in MODELS if name in design.columns}
-    power = float(np.nanmean(z**2)) or 1.0
-    merit = {  # of each combination: how much less is missed than by saying that nothing changes
-        name: np.nanmean(z**2 - (z - guess) ** 2, axis=1) / power for name, (guess, _) in tried.items()
-    }
-    chosen = simplest(merit, np.arange(len(rows)), LEAVE)
-    guess, penalty = tried[chosen]
-    errors = z - guess
-    known = np.isfinite(errors)
-    lines = np.column_stack([np.ones(known.sum()), design.apart[known]])
-    spread = np.maximum(optimize.nnls(lines, np.abs(errors[known]))[0], [1e-6, 0.0])
-    deviation = np.where(known, spread[0] + spread[1] * np.nan_to_num(design.apart), nan)
-    fitted = {}
-    if design.columns[chosen].shape[-1]:
-        coefficients, norms = _ridge(design, chosen, z, list(range(len(rows))), penalty)
-        fitted = {"coefficients": coefficients, "norms": norms}
-    shown = {"zero": (np.zeros(z.shape), nan), "best parent": (design.best, nan), **tried}
-    model = KindModel(
-        rows=tuple(rows),
-        ways=ways,
-        chosen=chosen,
-        scores=tuple(
-            ModelScore(kind, name, *_score(table, z, values), of_ridge, name == chosen)
-            for name, (values, of_ridge) in shown.items()
-        ),
-        spread=(float(spread[0]), float(spread[1])),
-        widths=_widths(combos, errors, deviation),
-        **fitted,
+    learnt = learn(
+        design,
+        z,
+        np.array([[not one.pairs & other.pairs for other in combos] for one in combos]),
+        kind=kind,
+        models=MODELS,
+        others={"zero": np.zeros(z.shape), "best parent": design.best},
+        scale=float(table.scale[0]) if len(set(table.units)) == 1 else 1.0,
     )
-    return model, errors, deviation
-
-
-def _held_out(design: _Design, name: str, z: Array, combos: Sequence[Combination]) -> tuple[Array, float]:
-    """Predictions (R, T) of every combination from those that share no two parents, and the best penalty."""
-    best: tuple[float, Array, float] | None = None
-    for penalty in RIDGES if design.columns[name].shape[-1] else (nan,):
-        guess = design.mean.copy()
-        if isfinite(penalty):
-            for at, combination in enumerate(combos):
-                others = [row for row, other in enumerate(combos) if not combination.pairs & other.pairs]
-                coefficients, norms = _ridge(design, name, z, others, penalty)
-                guess[at] += (design.columns[name][at] / norms) @ coefficients
-        loss = float(np.nanmean((z - guess) ** 2))
-        if best is None or loss < best[0] * (1 - 1e-9):
-            best = loss, guess, penalty
-    assert best is not None
-    return best[1], best[2]
-
-
-def _widths(combos: Sequence[Combination], errors: Array, deviation: Array) -> dict[str, Width]:
     widths = {}
     for way in dict.fromkeys(combination.way for combination in combos):
-        rows = [at for at, combination in enumerate(combos) if combination.way == way]
-        if len(rows) < LEAST:
-            continue
-        size = np.abs(errors[rows] / deviation[rows])
-        size = size[np.isfinite(size)]
-        level = min(LEVEL * (1 + 1 / len(size)), 1.0)  # one cell more than was seen: the new one
-        whole = np.nanmean(errors[rows], axis=1) / np.nanmean(deviation[rows], axis=1)
-        widths[way] = Width(len(rows), float(np.quantile(size, level)), sqrt(float(np.mean(whole**2))))
-    return widths
-
-
-def _ridge(design: _Design, name: str, z: Array, rows: Sequence[int], penalty: float) -> tuple[Array, Array]:
-    """Coefficients (P,) of columns over their root mean squares (P,), which are zero without evidence."""
-    columns = design.columns[name][list(rows)]
-    rest = (z - design.mean)[list(rows)]
-    known = np.isfinite(rest) & np.isfinite(columns).all(axis=-1)
-    x, y = columns[known], rest[known]
-    norms = np.sqrt((x**2).mean(axis=0)) if len(x) else np.zeros(columns.shape[-1])
-    norms = np.asarray(np.where(norms > 1e-12, norms, np.inf), dtype=float)
-    x = x / norms
-    inner = x.T @ x + penalty * max(len(x), 1) / 10 * np.eye(x.shape[1])
-    return np.asarray(np.linalg.solve(inner, x.T @ y)), norms
-
-
-def _score(table: CombinationTable, z: Array, guess: Array) -> tuple[Interval, float]:
-    """Root mean square error, in the unit where there is one, and correlation, of z (R, T) and a guess."""
-    known = np.isfinite(guess) & np.isfinite(z)
-    if not known.any():
-        return Interval(nan), nan
-    scale = float(table.scale[0]) if len(set(table.units)) == 1 else 1.0
-    varies = known.sum() > 2 and np.ptp(guess[known]) > 0 and np.ptp(z[known]) > 0
-    r = float(np.corrcoef(guess[known], z[known])[0, 1]) if varies else nan
-    squares, counts = np.where(known, (z - guess) ** 2, 0.0).sum(axis=1), known.sum(axis=1)
-    drawn = np.random.default_rng(0).integers(len(z), size=(DRAWS, len(z)))
-    again = scale * np.sqrt(squares[drawn].sum(axis=1) / np.maximum(counts[drawn].sum(axis=1), 1))
-    low, high = np.quantile(again, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(scale * sqrt(squares.sum() / counts.sum()), float(low), float(high)), r
+        of_way = [at for at, combination in enumerate(combos) if combination.way == way]
+        if len(of_way) >= LEAST:
+            widths[way] = width_of(learnt.errors[of_way], learnt.deviation[of_way], len(of_way))
+    return KindModel(tuple(rows), ways, learnt, widths), learnt

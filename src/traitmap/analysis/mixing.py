@@ -27,7 +27,6 @@ import numpy as np
 
 from traitmap.analysis.combination import (
     CONCAT,
-    LEAST,
     MERGE,
     USUAL_MERGE,
     Combination,
@@ -35,9 +34,8 @@ from traitmap.analysis.combination import (
     CombinedCell,
     Fit,
     Kind,
-    ModelScore,
-    around,
 )
+from traitmap.analysis.corrections import LEAST, ModelScore, around
 from traitmap.analysis.interference import Interference, interference_lines
 from traitmap.analysis.recommendation.posterior import Posterior, condition_on, next_probes
 from traitmap.errors import MatrixError

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 
 def checkpoints(
-    subject: MatrixLike, *, targets: Sequence[str] = (), keep: Sequence[str] = (), margin: float = 2.0
+    subject: MatrixLike,
+    *,
+    targets: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    margin: float = 2.0,
+    predict: Sequence[str] = (),
 ) -> analysis.Checkpoints:
     """What each kept step of a training does to every target, and which step to keep.
 
@@ -21,9 +26,12 @@ def checkpoints(
     targets: those over whose mean improvement a step is chosen; without any all whose scores are shares.
     keep: targets that must not be harmed: a step is not kept where it clearly loses more than ``margin`` (in
         the target's unit, points for shares) on one of them.
+    predict: steps that were not kept, ``source@step``, of any source that was trained: their gains are
+        predicted from the measured steps on either side and from other sources' courses, and are no data.
 
-    Raises MatrixError where no source has checkpoints, or a target is unknown.
+    Raises MatrixError where no source has checkpoints and none is to be predicted, a target is unknown, or a
+    step cannot be predicted.
     """
     return analysis.checkpoint_courses(
-        read_matrix(subject), targets=tuple(targets) or None, keep=tuple(keep), margin=margin
+        read_matrix(subject), targets=tuple(targets) or None, keep=tuple(keep), margin=margin, predict=predict
     )

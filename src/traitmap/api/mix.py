@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from traitmap import analysis
 from traitmap.analysis.combination import (
     CONCAT,
-    LEAST,
     MERGE,
     Combination,
     Fit,
@@ -21,6 +20,7 @@ from traitmap.analysis.combination import (
     fit,
     read_combinations,
 )
+from traitmap.analysis.corrections import LEAST
 from traitmap.analysis.interference import Distances, interference, output_distances, row_contrast
 from traitmap.analysis.mixing import MARGIN, Mix, named, propose
 from traitmap.analysis.profiles.cell_items import TargetItems, target_items
@@ -39,6 +39,7 @@ from traitmap.runs.store import open_store, read_study
 from traitmap.runs.texts import read_run_texts
 from traitmap.study.derived import MERGE_METHODS
 from traitmap.study.load import load_study
+from traitmap.study.paths import is_local_data, is_task_file, resolve
 from traitmap.study.settings import Source, Study
 from traitmap.terminal import shows_progress
 
@@ -118,8 +119,23 @@ def _study_of(subject: MatrixLike) -> Study:
     record = None if folder is None else read_study(open_store(folder))
     if folder is None or record is None:
         raise RunError(f"{folder or 'a table'}: no study to add combinations to; give the study file")
+    if absent := _not_here(record):
+        raise RunError(
+            f"{folder}: a run does not keep in which folder its study lies, and {absent} is not in this one; "
+            "give the study file in place of the run, or come from its folder"
+        )
     here = folder.absolute()
     return Study.model_validate({**record, "name": here.name, "output": str(here.parent)})
+
+
+def _not_here(record: Mapping[str, Any]) -> str:
+    """The first file that a study names from its own folder and that is not in this one; or nothing."""
+    for part in (*record.get("sources", ()), *record.get("targets", ())):
+        for key, is_file in (("path", is_local_data), ("task", is_task_file), ("adapter", is_local_data)):
+            name = part.get(key)
+            if name and is_file(name) and not resolve(name, Path.cwd()).exists():
+                return str(name)
+    return ""
 
 
 def _proposed(

@@ -95,13 +95,24 @@ def checkpoints(
         str, typer.Option(metavar="NAME,...", help="Targets that may not clearly lose more than the margin.")
     ] = "",
     margin: Margin = 2.0,
+    predict: Annotated[
+        str,
+        typer.Option(
+            metavar="SOURCE@STEP,...", help="Steps that were not kept: what they would give, predicted."
+        ),
+    ] = "",
     reading: Reading = NO_READING,
 ) -> None:
     """Where the gain of a training is lost again, and which of the steps that were kept to take.
 
     Example: traitmap checkpoints runs/mini --targets reviews,stars --keep toxicity
+    Example: traitmap checkpoints runs/mini --predict reviews@45,stars@20
     """
     found = api.checkpoints(
-        subject_of(run, reading), targets=listed(targets), keep=listed(keep), margin=margin
+        subject_of(run, reading),
+        targets=listed(targets),
+        keep=listed(keep),
+        margin=margin,
+        predict=listed(predict),
     )
     print_json(found.to_json()) if as_json else print_table(tables.checkpoints_view(found))

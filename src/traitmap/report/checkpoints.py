@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 
 from traitmap.analysis.checkpoints import COURSE_VERDICTS, Checkpoints, Course
+from traitmap.analysis.corrections import LEAST
+from traitmap.analysis.step_prediction import PredictedStep
+from traitmap.matrix.reading import PREDICTED
 from traitmap.report.plane_charts import Curve, curves
 from traitmap.report.records import Shown
 from traitmap.table import Entry, Row, Table, to_terminal, words
@@ -17,9 +21,38 @@ _STYLES = {"turns": "worse", "falls": "worse", "holds": "better"}
 
 
 def checkpoints_view(found: Checkpoints) -> RenderableType:
-    """Which step to keep and what is lost again, in lines, then every course."""
-    return Group(
-        *(words(line) for line in found.lines), words(""), to_terminal(courses_table(found, steps=False))
+    """Which step to keep and what is lost again, in lines, every course, and what was predicted."""
+    parts: list[RenderableType] = [words(line) for line in found.lines]
+    if found.courses:
+        parts += [words(""), to_terminal(courses_table(found, steps=False))]
+    if found.predicted:
+        parts += [words(""), to_terminal(predicted_table(found.predicted))]
+    return Group(*parts)
+
+
+def predicted_table(predicted: Sequence[PredictedStep]) -> Table:
+    """Steps that were not kept, on every target; each number carries the mark of a prediction."""
+    return Table(
+        "Predicted improvements at steps that were not kept, 90 %.",
+        ("step", "on", "gain", "unit", "between steps", "other courses"),
+        [
+            (
+                clean(one.row),
+                clean(one.target),
+                Entry(
+                    estimate(one.gain),
+                    mark=PREDICTED,
+                    style="predicted",
+                    title=one.gain.reason,
+                    value=one.gain.value,
+                ),
+                clean(one.unit),
+                f"{one.between[0]:,} and {one.between[1]:,}",
+                f"{one.courses:,}",
+            )
+            for one in predicted
+        ],
+        notes=[f"{PREDICTED} predicted, not measured; no interval where fewer than {LEAST} courses tell"],
     )
 
 

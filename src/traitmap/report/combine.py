@@ -11,7 +11,8 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from traitmap.analysis.combination import CONCAT, LEAST, CombinedCell, ModelScore
+from traitmap.analysis.combination import CONCAT, CombinedCell
+from traitmap.analysis.corrections import LEAST, ModelScore
 from traitmap.analysis.interference import Interaction
 from traitmap.analysis.mixing import MODEL_LABELS, Mix, Proposal, models_words
 from traitmap.matrix.reading import PREDICTED
