@@ -312,9 +312,7 @@ def run(
                 announce=announce,
             )
     study, renamed = with_known_names(study)
-    opened = cache(
-        lambda: engine or load_engine(study, threads=_recorded_threads(study), announce=announce)
-    )
+    opened = cache(lambda: engine or load_engine(study, threads=_recorded_threads(study), announce=announce))
     sources, targets = loaded_data(study, opened)
     base = opened()
     sources, targets = with_caveats(sources, targets, base)
