@@ -35,6 +35,7 @@ NOT_RUN = {
     "traitmap checkpoints runs/mini --targets reviews,stars --keep toxicity": (
         "a run with checkpoints; tests/runs/test_merges_and_checkpoints.py makes one"
     ),
+    "traitmap checkpoints runs/mini --predict reviews@45,stars@20": "the same",
     "traitmap mix runs/mini --method merge --probe 6": "it merges and evaluates; tests/api/test_mix.py does",
     "traitmap pretrain corpus.txt -o my-base --steps 2000": "it trains for minutes",
     "traitmap profile texts.jsonl --parser en_core_web_sm --csv profiles.csv": "a parser to be downloaded",

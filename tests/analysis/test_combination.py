@@ -258,6 +258,22 @@ def test_what_is_called_safe_does_no_harm() -> None:
     assert kept >= 0.9 * safe
 
 
+def test_a_prediction_is_called_safe_for_other_items_too() -> None:
+    """Its bound has the noise of the parents' items, by weight, beside what predictions stray by."""
+    fitted = fit(read_combinations(planted_combinations(pairs=16).matrix))
+    table = fitted.table
+    quiet = replace(fitted, table=replace(table, noise=np.zeros_like(table.noise)))
+    combination = Combination("x", ("s1", "s4"), (0.25, 0.75), CONCAT)
+    noise = 0.25 * table.noise[1, 2] + 0.75 * table.noise[4, 2]
+    assert table.noise[1, 2] != pytest.approx(table.noise[4, 2])
+    loose, exact = (
+        propose(of, ["t0"], keep=["t2"], only=[combination]).proposals[0].keep["t2"] for of in (fitted, quiet)
+    )
+    assert loose.value == exact.value
+    apart = (loose.value - loose.low) ** 2 - (exact.value - exact.low) ** 2
+    assert apart == pytest.approx(1.644854**2 * noise, rel=1e-4)
+
+
 def test_gains_that_are_no_skill_count_as_none_and_losses_count() -> None:
     matrix = planted_combinations(pairs=10).matrix
     table = read_combinations(matrix)

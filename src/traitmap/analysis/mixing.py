@@ -281,6 +281,16 @@ class _Question:
         """One-sided, over all targets to keep, in standard errors of a measured row."""
         return z_value(1 - 2 * ALPHA / max(len(self.keep), 1))
 
+    def parents_noise(self, combination: Combination) -> Array:
+        """(T,) variance of the parents' improvements by which items were drawn, by weight.
+
+        A prediction is held against what was measured on the same items, and its errors know nothing of
+        others; that no harm is done is said of these too.
+        """
+        table = self.fitted.table
+        rows = [table.place(name) for name in combination.parents]
+        return np.asarray(np.average(table.noise[rows], axis=0, weights=np.abs(combination.weights)))
+
     def kept(self, values: Array, halves: Array) -> tuple[dict[str, Interval], Answer]:
         """Lower bounds of the targets to keep from (T,) values and half-widths, and what they say."""
         bounds, answers = {}, []
@@ -344,7 +354,10 @@ class _Question:
             half = fitted.half(way, cells=len(self.columns) == 1) * apart[row]
             cells = fitted.half(way) * deviation[row]
             wide = fitted.half(way, level=lead_level, cells=len(self.columns) == 1) * apart[row]
-            keep, safe = self.kept(raw[row], fitted.half(way, level=level) * deviation[row])
+            own_items = self.quantile * np.sqrt(self.parents_noise(combination))
+            keep, safe = self.kept(
+                raw[row], np.hypot(fitted.half(way, level=level) * deviation[row], own_items)
+            )
             value = float(values[row])
 
             def against(rival: SingleSource, value: float = value, wide: float = wide) -> tuple[float, float]:
