@@ -225,3 +225,27 @@ def test_merges_inherit_the_test_items_in_the_texts_of_their_parents(tmp_path: P
     found = contamination_in(done.folder)
     assert found is not None
     assert set(found.sources) == {"a@2", "a", "b", "ab", "deep", "b_twice"}
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "lm-eval", "every-eval-ever", "model-card", "atlas"])
+def test_every_export_has_the_rows_of_merges_mixtures_and_checkpoints(tmp_path: Path, form: str) -> None:
+    mixture = {"name": "both", "concat": {"a": 1.0, "b": 1.0}}
+    done = run(tmp_path, [*SOURCES, mixture])
+    matrix = done.matrix()
+    out = tmp_path / f"made.{form}"
+    api.export(done.folder, out, format=form)
+    if form in ("csv", "parquet"):
+        again = api.read_matrix(out)
+        assert again.sources == matrix.sources
+        assert again.values == pytest.approx(matrix.values)
+    elif form in ("lm-eval", "every-eval-ever"):
+        api.import_results([out], tmp_path / "back")
+        back = api.read_matrix(tmp_path / "back")
+        assert set(back.sources) == set(matrix.sources)
+        order = [back.sources.index(name) for name in matrix.sources]
+        assert back.values[order] == pytest.approx(matrix.values)
+    elif form == "model-card":
+        assert {card.parent.name for card in out.glob("*/README.md")} == set(matrix.sources)
+    else:
+        written = "".join(path.read_text(encoding="utf-8") for path in out.rglob("*.json"))
+        assert all(f'"{name}"' in written for name in matrix.sources)

@@ -269,7 +269,10 @@ def _names(evaluations: Sequence[Evaluation], base: Identity | None) -> dict[Ide
 
 
 def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "_"
+    stem, step = re.fullmatch(r"(.*?)(@\d+)?", name, re.DOTALL).groups(default="")  # type: ignore[union-attr]
+    return (
+        re.sub(r"[^A-Za-z0-9._-]+", "_", stem).lstrip(".") or "_"
+    ) + step  # of a checkpoint its step stays
 
 
 def _choose(
