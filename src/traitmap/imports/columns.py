@@ -271,9 +271,7 @@ def _names(evaluations: Sequence[Evaluation], base: Identity | None) -> dict[Ide
 def _safe(name: str) -> str:
     """The name as a row may have it; that of a checkpoint keeps its ``@`` and the step."""
     stem, step = re.fullmatch(r"(.*?)(@\d+)?", name, re.DOTALL).groups(default="")  # type: ignore[union-attr]
-    return (
-        re.sub(r"[^A-Za-z0-9._-]+", "_", stem).lstrip(".") or "_"
-    ) + step
+    return (re.sub(r"[^A-Za-z0-9._-]+", "_", stem).lstrip(".") or "_") + step
 
 
 def _choose(
