@@ -156,7 +156,12 @@ def measured(place: Path) -> dict[str, Any]:
     matrix = read_matrix(place)
     whole, _ = fitted_combinations(place, matrix)
     fits = held_out_fits(whole.table)
-    result: dict[str, Any] = {"combinations": _counts(whole.table), "chosen on all": whole.chosen}
+    units = whole.table.units
+    result: dict[str, Any] = {
+        "combinations": _counts(whole.table),
+        "unit": units[0] if len(set(units)) == 1 else "usual gains",
+        "chosen on all": whole.chosen,
+    }
     for way in ("all", *dict.fromkeys(c.way for c in whole.table.combinations)):
         rows = [at for at, c in enumerate(whole.table.combinations) if way in ("all", c.way)]
         result[f"predicted, {way}"] = accuracy(whole.table, fits, rows)
@@ -168,9 +173,7 @@ def measured(place: Path) -> dict[str, Any]:
     for way in ("all", *dict.fromkeys(c.way for c in whole.table.combinations)):
         rows = [at for at, c in enumerate(whole.table.combinations) if way in ("all", c.way)]
         if len(rows) >= FEWEST:
-            result[f"points lost by choices, {way}"] = choices(
-                _only(whole.table, rows), [fits[at] for at in rows]
-            )
+            result[f"lost by choices, {way}"] = choices(_only(whole.table, rows), [fits[at] for at in rows])
     result["no harm on other items"] = harm(matrix, whole.table)
     if any(len(steps) > 1 for steps in training_courses(matrix).values()):
         result["steps that were hidden"] = steps_held_out([matrix])
@@ -223,8 +226,9 @@ def accuracy(table: CombinationTable, fits: Sequence[Fit], rows: Sequence[int]) 
         guesses["zero"][place] = 0.0
         if np.isfinite(half).all():
             inside[place] = np.abs(table.measured[at] - values[0]) <= half
-    truth = table.measured[list(rows)]
+    truth = table.measured[list(rows)] / unit_of(table)
     for name, guess in guesses.items():
+        guess = guess / unit_of(table)
         errors = truth - guess
         r = np.corrcoef(guess.ravel(), truth.ravel())[0, 1] if np.ptp(guess) > 0 else float("nan")
         shown[name] = f"rmse {np.sqrt(np.nanmean(errors**2)):.2f}, r {r:.3f}"
@@ -237,11 +241,16 @@ def accuracy(table: CombinationTable, fits: Sequence[Fit], rows: Sequence[int]) 
     return shown
 
 
+def unit_of(table: CombinationTable) -> Array:
+    """(T,) what improvements are divided by: 1, or usual gains where targets have several units."""
+    return np.ones(len(table.units)) if len(set(table.units)) == 1 else table.scale
+
+
 def choices(table: CombinationTable, fits: Sequence[Fit]) -> dict[str, Any]:
-    """Points that a choice loses to the best measured row, over targets and sets of them."""
+    """What a choice loses to the best measured row, over targets and sets of them, in ``unit_of``."""
     predicted = np.array([of.predict([c])[0][0] for of, c in zip(fits, table.combinations, strict=True)])
-    pool = np.vstack([table.gains, table.measured])
-    seen = np.vstack([table.gains, predicted])
+    pool = np.vstack([table.gains, table.measured]) / unit_of(table)
+    seen = np.vstack([table.gains, predicted]) / unit_of(table)
     rng = np.random.default_rng(0)
     count = len(table.targets)
     sets = [(t,) for t in range(count)]
@@ -255,7 +264,7 @@ def choices(table: CombinationTable, fits: Sequence[Fit]) -> dict[str, Any]:
             np.asarray(c.weights) / sum(c.weights) @ table.gains[[table.place(n) for n in c.parents]]
             for c in table.combinations
         ]
-    )
+    ) / unit_of(table)
     singles = len(table.gains)
     for of in sets:
         truth, guess = pool[:, of].mean(axis=1), seen[:, of].mean(axis=1)
