@@ -289,11 +289,12 @@ def choices(table: CombinationTable, fits: Sequence[Fit]) -> dict[str, Any]:
 def harm(matrix: TransferMatrix, table: CombinationTable) -> dict[str, Any]:
     """How often what was called safe on half of the items is so on the other half, each half in turn.
 
-    Every combination and every one and two targets to keep; beside it what would be proposed first for each
-    of ASKED sets of one to three further targets.
+    Every combination and every one and two targets in points to keep; beside it what would be proposed first
+    for each of ASKED sets of one to three further targets.
     """
     count = len(table.targets)
-    kept_sets = [keep for size in (1, 2) for keep in subsets(range(count), size)]
+    in_points = [t for t, unit in enumerate(table.units) if unit == "points"]  # the margin is of points
+    kept_sets = [keep for size in (1, 2) for keep in subsets(in_points, size)]
     safe, first = list[Safe](), list[Safe]()
     questions = proposals = 0
     for split, part in ((split, part) for split in range(SPLITS) for part in (0, 1)):

@@ -274,6 +274,19 @@ def test_a_prediction_is_called_safe_for_other_items_too() -> None:
     assert apart == pytest.approx(1.644854**2 * noise, rel=1e-4)
 
 
+def test_a_margin_is_of_points_and_elsewhere_of_as_many_usual_gains() -> None:
+    """Two points are little; two bits per byte would pass for no harm whatever an adapter does."""
+    fitted = fit(read_combinations(planted_combinations(pairs=12).matrix))
+    units = ("points",) * 5 + ("bits per byte",)
+    scale = np.array([8.0] * 5 + [0.4])
+    table = replace(fitted.table, units=units, scale=scale)
+    mix = propose(replace(fitted, table=table), ["t0"], keep=["t2", "t5"], margin=2)
+    assert mix.margins == {"t2": 2.0, "t5": pytest.approx(2 * 0.4 / 8)}
+    assert "2 on t2 and 0.1 on t5" in dict(mix.lines)["no harm"]
+    for one in mix.proposals:
+        assert (one.safe == "yes") == (one.keep["t2"].low > -2 and one.keep["t5"].low > -0.1)
+
+
 def test_gains_that_are_no_skill_count_as_none_and_losses_count() -> None:
     matrix = planted_combinations(pairs=10).matrix
     table = read_combinations(matrix)

@@ -45,7 +45,8 @@ from traitmap.matrix.statistics import Estimate, Interval, t_value, z_value
 from traitmap.study.paths import digest
 from traitmap.wording import counted, estimate, listed
 
-MARGIN = 2.0  # units that a target to keep may lose
+MARGIN = 2.0  # points that a target to keep may lose
+POINTS = "points"
 ALPHA = 0.05
 LONGEST = 80  # characters of a name
 BEAM = 60  # combinations that are extended by a further source
@@ -99,8 +100,9 @@ class CombinationProbe:
 class Mix:
     """Combinations for a set of targets, the best first: safe ones, then those of which it cannot be told.
 
-    targets, keep: names. margin: what a kept target may lose. unit: of gains over the targets: theirs, or
-    ``usual gains`` (multiples of the root mean square gain of each target's unit) where these differ.
+    targets, keep: names. margin: what a kept target may lose; margins: of each, in its own unit.
+    unit: of gains over the targets: theirs, or ``usual gains`` (multiples of the root mean square gain of each
+    target's unit) where these differ.
     candidates: how many were compared. single: the best single source of those that are not shown to do harm;
     safe_single: of those that are shown to do none; None where there is none with all targets measured.
     model: kind of combination -> what predicts it; scores: how it and others did on held-out combinations.
@@ -126,6 +128,7 @@ class Mix:
     interference: Interference | None = None
     added: tuple[Mapping[str, Any], ...] = ()
     left_out: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    margins: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def pick(self) -> Proposal | None:
@@ -159,7 +162,8 @@ def propose(
 ) -> Mix:
     """The best combinations for ``targets`` that do no harm to ``keep``.
 
-    margin: what a kept target may lose, in its unit. method: ``concat``, ``merge`` (the way most measured
+    margin: what a kept target may lose, in points; in other units as large a share of their usual gain.
+    method: ``concat``, ``merge`` (the way most measured
     here) or one of PEFT's ways; None: mixtures and merges alike. most: sources in a combination. top: how
     many are shown. probes: how many to suggest measuring. contrast: first less second row on the mean of
     some targets, by their items; without it measured rows are independent. only: compare these alone,
@@ -207,6 +211,7 @@ def propose(
         rests_on=_rests_on(fitted, method),
         probes=_probes(question, combos, best, probes) if probes else (),
         left_out=table.left_out,
+        margins={name: round(float(question.margins[table.targets.index(name)]), 3) for name in keep},
     )
 
 
@@ -291,6 +296,17 @@ class _Question:
         rows = [table.place(name) for name in combination.parents]
         return np.asarray(np.average(table.noise[rows], axis=0, weights=np.abs(combination.weights)))
 
+    @property
+    def margins(self) -> Array:
+        """(T,) what each target may lose: the margin in points, and in other units as large a share of their
+        usual gain; the margin itself where no target is in points."""
+        table = self.fitted.table
+        if POINTS not in table.units:
+            return np.full(len(table.units), self.margin)
+        of_points = table.scale[table.units.index(POINTS)]
+        relative = self.margin * table.scale / of_points
+        return np.where(np.array(table.units) == POINTS, self.margin, relative)
+
     def kept(self, values: Array, halves: Array) -> tuple[dict[str, Interval], Answer]:
         """Lower bounds of the targets to keep from (T,) values and half-widths, and what they say."""
         bounds, answers = {}, []
@@ -300,7 +316,8 @@ class _Question:
             reason = "" if isfinite(low) else "no interval is known"
             bounds[name] = Interval(value, low if isfinite(low) else nan, nan, reason)
             high = float(values[t] + halves[t])
-            answers.append("yes" if low > -self.margin else "no" if high < -self.margin else "cannot tell")
+            least = -float(self.margins[t])
+            answers.append("yes" if low > least else "no" if high < least else "cannot tell")
         safe: Answer = "no" if "no" in answers else "cannot tell" if "cannot tell" in answers else "yes"
         return bounds, safe
 
@@ -479,7 +496,7 @@ def _probes(
         span = [float(np.ptp(own[[table.place(n) for n in c.parents]])) / 2 for c in combos]
         spread = np.where(np.isfinite(spread), spread, np.maximum(span, 1e-3))
     keep = [table.targets.index(name) for name in question.keep]
-    able = np.isfinite(values) & (raw[:, keep] > -question.margin).all(axis=1)
+    able = np.isfinite(values) & (raw[:, keep] > -question.margins[keep]).all(axis=1)
     order = [at for at in np.argsort(-(values + spread), kind="stable") if able[at]][:200]
     if not order:
         return ()
@@ -529,6 +546,13 @@ def _rests_on(fitted: Fit, method: str | None) -> str:
     return words
 
 
+def _margins(mix: Mix) -> str:
+    """``2 on imdb and sst2``, or each by itself where targets have several units."""
+    if set(mix.margins.values()) <= {mix.margin}:
+        return f"{mix.margin:g} on {listed(mix.keep)}"
+    return listed([f"{margin:.2g} on {name}" for name, margin in mix.margins.items()])
+
+
 def mix_lines(mix: Mix) -> list[tuple[str, str]]:
     """Pick, safety, what it rests on, next: one sentence each."""
     names = listed(mix.targets)
@@ -551,7 +575,7 @@ def mix_lines(mix: Mix) -> list[tuple[str, str]]:
     lines = [("take", first), ("beside", _beside(mix))]
     if mix.keep:
         safe = sum(one.safe == "yes" for one in mix.proposals)
-        kept = f"lose at most {mix.margin:g} on {listed(mix.keep)}"
+        kept = f"lose at most {_margins(mix)}"
         words = f"{safe} of {len(mix.proposals)} shown {kept}, at 5 % over all of these targets"
         lines.append(
             ("no harm", words if safe else f"of none that is shown can be told that it would {kept}")
