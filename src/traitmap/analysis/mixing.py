@@ -101,8 +101,8 @@ class Mix:
     """Combinations for a set of targets, the best first: safe ones, then those of which it cannot be told.
 
     targets, keep: names. margin: what a kept target may lose; margins: of each, in its own unit.
-    unit: of gains over the targets: theirs, or ``usual gains`` (multiples of the root mean square gain of each
-    target's unit) where these differ.
+    unit: of gains over the targets: theirs, or ``usual gains`` (multiples of the root mean square gain of
+    each target's unit) where these differ.
     candidates: how many were compared. single: the best single source of those that are not shown to do harm;
     safe_single: of those that are shown to do none; None where there is none with all targets measured.
     model: kind of combination -> what predicts it; scores: how it and others did on held-out combinations.
