@@ -20,7 +20,7 @@ from traitmap.analysis.combination import (
     fit,
     read_combinations,
 )
-from traitmap.analysis.corrections import LEAST
+from traitmap.analysis.corrections import LEAST, kept_margins
 from traitmap.analysis.interference import Distances, interference, row_contrast
 from traitmap.analysis.mixing import Mix, named, propose
 from traitmap.data.fingerprints import Update, fingerprints
@@ -285,6 +285,12 @@ def test_a_margin_is_of_points_and_elsewhere_of_as_many_usual_gains() -> None:
     assert "2 on t2 and 0.1 on t5" in dict(mix.lines)["no harm"]
     for one in mix.proposals:
         assert (one.safe == "yes") == (one.keep["t2"].low > -2 and one.keep["t5"].low > -0.1)
+
+
+def test_margins_of_a_table_without_points_are_as_they_are_given() -> None:
+    scale = np.array([0.5, 3.0])
+    assert kept_margins(2.0, ("bits per byte", "tokens"), scale).tolist() == [2.0, 2.0]
+    assert kept_margins(2.0, ("points", "tokens"), np.array([8.0, 20.0])).tolist() == [2.0, 5.0]
 
 
 def test_gains_that_are_no_skill_count_as_none_and_losses_count() -> None:

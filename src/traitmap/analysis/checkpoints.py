@@ -30,8 +30,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from traitmap.analysis.corrections import kept_margins
 from traitmap.analysis.explanation.families import variations_of
-from traitmap.analysis.step_prediction import PredictedStep, predict_steps, predicted_step_lines
+from traitmap.analysis.step_prediction import (
+    PredictedStep,
+    measured_improvements,
+    predict_steps,
+    predicted_step_lines,
+)
 from traitmap.errors import MatrixError
 from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.crossed import VarianceTerm, crossed_contrast
@@ -260,7 +266,8 @@ def checkpoint_courses(
     """The courses of all checkpointed sources of a matrix, and the step of each to keep for some targets.
 
     targets: over which a step is chosen, by default all whose scores are shares. keep: targets that must not
-    be harmed: a step that is clearly more than ``margin`` units below the base on one is not kept. predict:
+    be harmed: a step that is clearly more than ``margin`` below the base on one is not kept (in points; see
+    ``kept_margins`` for other units). predict:
     steps that were not kept (``reviews@45``), whose gains are predicted (``step_prediction``).
     MatrixError for a target that the matrix has not, for a step that cannot be predicted, and where it has no
     checkpoints and none is to be predicted.
@@ -281,13 +288,16 @@ def checkpoint_courses(
     q = benjamini_hochberg(np.array([course.p for course in courses], dtype=float))
     courses = [_judged(course, float(value)) for course, value in zip(courses, q, strict=True)]
     shares = [name for name in targets or matrix.targets if views[name].unit == "points"]
+    _, units, scale = measured_improvements(matrix)
+    margins = dict(zip(matrix.targets, kept_margins(margin, units, scale), strict=True))
+    may_lose = [(views[name], float(margins[name])) for name in keep]
     choices = [
         choose_step(
             matrix,
             source,
             steps,
             shares,
-            harmful=_harmful(matrix, steps, [views[name] for name in keep], margin),
+            harmful=_harmful(matrix, steps, may_lose),
         )
         for source, steps in trainings.items()
     ]
@@ -406,11 +416,11 @@ def _judged(course: Course, q: float) -> Course:
 
 
 def _harmful(
-    matrix: TransferMatrix, steps: Mapping[str, int], keep: Sequence[TargetView], margin: float
+    matrix: TransferMatrix, steps: Mapping[str, int], keep: Sequence[tuple[TargetView, float]]
 ) -> dict[str, str]:
-    """Steps that clearly do more harm to a target than may be; over all steps and targets at a time."""
+    """Steps that clearly take more from a target than it may lose; over all steps and targets at a time."""
     harmful = {}
-    for view in keep:
+    for view, margin in keep:
         table = _Contrasts.of(matrix, tuple(steps), [view])
         for at, row in enumerate(steps):
             level = _level(len(steps) * len(keep))

@@ -182,6 +182,15 @@ def unit_scales(gains: Array, units: Sequence[str]) -> Array:
     return scale
 
 
+def kept_margins(margin: float, units: Sequence[str], scale: Array) -> Array:
+    """(T,) what targets that must be kept may lose: the margin in points, in other units as large a share of
+    their usual gain (``unit_scales``); the margin itself where no target is in points."""
+    if "points" not in units:
+        return np.full(len(units), margin)
+    of_points = scale[list(units).index("points")]
+    return np.where(np.array(units) == "points", margin, margin * scale / of_points)
+
+
 def _held_out(design: Design, name: str, z: Array, apart: Array) -> tuple[Array, float]:
     """Predictions (N, T) of every row from those that have nothing to do with it, and the best penalty."""
     best: tuple[float, Array, float] | None = None

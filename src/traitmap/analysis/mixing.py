@@ -35,18 +35,18 @@ from traitmap.analysis.combination import (
     Fit,
     Kind,
 )
-from traitmap.analysis.corrections import LEAST, ModelScore, around
-from traitmap.analysis.interference import Interference, interference_lines
+from traitmap.analysis.corrections import LEAST, ModelScore, around, kept_margins
+from traitmap.analysis.interference import Interference
+from traitmap.analysis.mixing_words import mix_lines
 from traitmap.analysis.recommendation.posterior import Posterior, condition_on, next_probes
 from traitmap.errors import MatrixError
 from traitmap.jsonable import jsonable, outline
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import Estimate, Interval, t_value, z_value
 from traitmap.study.paths import digest
-from traitmap.wording import counted, estimate, listed
+from traitmap.wording import listed
 
 MARGIN = 2.0  # points that a target to keep may lose
-POINTS = "points"
 ALPHA = 0.05
 LONGEST = 80  # characters of a name
 BEAM = 60  # combinations that are extended by a further source
@@ -163,11 +163,10 @@ def propose(
     """The best combinations for ``targets`` that do no harm to ``keep``.
 
     margin: what a kept target may lose, in points; in other units as large a share of their usual gain.
-    method: ``concat``, ``merge`` (the way most measured
-    here) or one of PEFT's ways; None: mixtures and merges alike. most: sources in a combination. top: how
-    many are shown. probes: how many to suggest measuring. contrast: first less second row on the mean of
-    some targets, by their items; without it measured rows are independent. only: compare these alone,
-    as if none was measured.
+    method: ``concat``, ``merge`` (the way most measured here) or one of PEFT's ways; None: all of these.
+    most: sources in a combination. top: how many are shown. probes: how many to suggest measuring.
+    contrast: first less second row on the mean of some targets, by their items; without it measured rows are
+    independent. only: compare these alone, as if none was measured.
 
     MatrixError for a target that the matrix does not have, or one that is both wanted and to be kept.
     """
@@ -298,14 +297,8 @@ class _Question:
 
     @property
     def margins(self) -> Array:
-        """(T,) what each target may lose: the margin in points, and in other units as large a share of their
-        usual gain; the margin itself where no target is in points."""
-        table = self.fitted.table
-        if POINTS not in table.units:
-            return np.full(len(table.units), self.margin)
-        of_points = table.scale[table.units.index(POINTS)]
-        relative = self.margin * table.scale / of_points
-        return np.where(np.array(table.units) == POINTS, self.margin, relative)
+        """(T,) what each target may lose."""
+        return kept_margins(self.margin, self.fitted.table.units, self.fitted.table.scale)
 
     def kept(self, values: Array, halves: Array) -> tuple[dict[str, Interval], Answer]:
         """Lower bounds of the targets to keep from (T,) values and half-widths, and what they say."""
@@ -544,97 +537,3 @@ def _rests_on(fitted: Fit, method: str | None) -> str:
     if method is None and CONCAT not in counts:
         words += "; no mixture is measured"
     return words
-
-
-def _margins(mix: Mix) -> str:
-    """``2 on imdb and sst2``, or each by itself where targets have several units."""
-    if set(mix.margins.values()) <= {mix.margin}:
-        return f"{mix.margin:g} on {listed(mix.keep)}"
-    return listed([f"{margin:.2g} on {name}" for name, margin in mix.margins.items()])
-
-
-def mix_lines(mix: Mix) -> list[tuple[str, str]]:
-    """Pick, safety, what it rests on, next: one sentence each."""
-    names = listed(mix.targets)
-    if (pick := mix.pick) is not None:
-        first = (
-            f"{pick.combination.words} ({pick.combination.way}): {pick.status} "
-            f"{estimate(pick.gain, mix.digits)} {mix.unit} on {names}, {estimate(pick.lead, mix.digits)} "
-            f"beyond {mix.single.source if mix.single else 'nothing'}"
-        )
-    else:
-        first = (
-            f"cannot tell that any of {counted(mix.candidates, 'combination')} beats one source on {names}"
-        )
-        if mix.proposals:
-            top = mix.proposals[0]
-            first += (
-                f"; the first, {top.combination.words} ({top.combination.way}), is {top.status} at "
-                f"{estimate(top.gain, mix.digits)}"
-            )
-    lines = [("take", first), ("beside", _beside(mix))]
-    if mix.keep:
-        safe = sum(one.safe == "yes" for one in mix.proposals)
-        kept = f"lose at most {_margins(mix)}"
-        words = f"{safe} of {len(mix.proposals)} shown {kept}, at 5 % over all of these targets"
-        lines.append(
-            ("no harm", words if safe else f"of none that is shown can be told that it would {kept}")
-        )
-    lines.append(("rests on", f"{mix.rests_on}; {models_words(mix.model)}"))
-    if mix.probes:
-        shown = listed([f"{one.combination.words} ({one.combination.way})" for one in mix.probes])
-        lines.append(("measure next", shown))
-    if mix.interference is not None:
-        lines += interference_lines(mix.interference)
-    return lines
-
-
-def _beside(mix: Mix) -> str:
-    """The best single sources."""
-    if (single := mix.single) is None:
-        return "no single source has all of these targets measured"
-    words = f"the best single source is {single.source}, {estimate(single.gain, mix.digits)} {mix.unit}"
-    if not mix.keep or single.safe == "yes":
-        return words
-    if (safe := mix.safe_single) is None:
-        return f"{words}; of none can be told that it keeps {listed(mix.keep)}"
-    return (
-        f"{words}, which may harm what is to be kept; the best that does not is {safe.source}, "
-        f"{estimate(safe.gain, mix.digits)}"
-    )
-
-
-def models_words(models: Mapping[Kind, str]) -> str:
-    """Which model predicts which kind, in words."""
-    if not models:
-        return "predicted by the mean of the parents"
-    names = {CONCAT: "mixtures", MERGE: "merges"}
-    return "; ".join(f"{names[kind]} predicted by {model_words(model)}" for kind, model in models.items())
-
-
-MODEL_LABELS = {
-    "zero": "no change",
-    "best parent": "best parent",
-    "mean": "mean of parents",
-    "lead": "mean, best",
-    "parents": "mean, best, worst",
-    "ways": "mean, best by method",
-    "traits": "low rank",
-    "weights": "update similarity",
-    "own effects": "source, target effects",
-}
-
-
-def model_words(model: str) -> str:
-    """What a model is, in words."""
-    return {
-        "mean": "the mean of the parents",
-        "lead": "the mean of the parents, part of the way to the best",
-        "parents": "mean, best and worst of the parents",
-        "ways": "the mean of the parents, part of the way to the best for each way of combining",
-        "traits": "the parents and their leading components",
-        "weights": "the parents and how alike their updates are",
-        "own effects": "the parents and what targets and parents showed in other combinations",
-        "best parent": "the best parent",
-        "zero": "no change at all",
-    }[model]

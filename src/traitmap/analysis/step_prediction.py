@@ -115,6 +115,15 @@ def _length(described: Mapping[str, Any]) -> int | None:
     return ceil((training.get("num_train_epochs") or 1.0) * ceil(examples / batch))
 
 
+def measured_improvements(matrix: TransferMatrix) -> tuple[Array, tuple[str, ...], Array]:
+    """(S, T) measured gains in shown units, positive where better; the units; the usual gain of each (T,)."""
+    views = read(matrix).targets
+    better = np.array([view.factor * view.better for view in views], dtype=float)
+    gains = np.where(matrix.predicted, nan, matrix.gains) * better
+    units = tuple(view.unit for view in views)
+    return gains, units, unit_scales(gains, units)
+
+
 def predict_steps(matrix: TransferMatrix, rows: Sequence[str]) -> tuple[PredictedStep, ...]:
     """Gains of steps that were not kept, on every target.
 
@@ -126,10 +135,7 @@ def predict_steps(matrix: TransferMatrix, rows: Sequence[str]) -> tuple[Predicte
     if faults := [fault for *_, fault in asked if fault]:
         raise MatrixError("; ".join(faults))
     reading = read(matrix)
-    better = np.array([view.factor * view.better for view in reading.targets], dtype=float)
-    gains = np.where(matrix.predicted, nan, matrix.gains) * better
-    units = tuple(view.unit for view in reading.targets)
-    scale = unit_scales(gains, units)
+    gains, units, scale = measured_improvements(matrix)
     table = {
         source: {0: np.zeros(len(units))}
         | {step: gains[matrix.sources.index(row)] / scale for step, row in of.items()}

@@ -25,7 +25,7 @@ def checkpoints(
     subject: a run whose study has sources with ``checkpoints``, its folder or its study.
     targets: those over whose mean improvement a step is chosen; without any all whose scores are shares.
     keep: targets that must not be harmed: a step is not kept where it clearly loses more than ``margin`` (in
-        the target's unit, points for shares) on one of them.
+        points; in other units as large a share of their usual gain) on one of them.
     predict: steps that were not kept, ``source@step``, of any source that was trained: their gains are
         predicted from the measured steps on either side and from other sources' courses, and are no data.
 

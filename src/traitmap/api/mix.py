@@ -69,11 +69,11 @@ def mix(
 
     subject: a run or a table of scores, see ``read_matrix``; with ``probe`` a run or its study. targets: to
     gain on, by their mean; none: all that are not kept. keep: targets that may lose at most ``margin``, in
-    their unit (points for shares). method: ``concat`` (one training set), ``merge`` (of adapters, the way
-    most measured here) or one of PEFT's ways; None: what was measured here. most: sources in a combination.
-    top: how many are shown. probe: so many of the most informative combinations are added to the run,
-    measured, and used. seed: of permutations. listener: see ``Progress``. engine: one that is loaded
-    already, for ``probe``.
+    points; in other units as large a share of their usual gain. method: ``concat`` (one training set),
+    ``merge`` (of adapters, the way most measured here) or one of PEFT's ways; None: what was measured here.
+    most: sources in a combination. top: how many are shown. probe: so many of the most informative
+    combinations are added to the run, measured, and used. seed: of permutations. listener: see ``Progress``.
+    engine: one that is loaded already, for ``probe``.
 
     Predicted rows are marked as such and are no data. MatrixError for a target that is not there, StudyError
     and RunError where probes cannot be run.

@@ -23,7 +23,7 @@ from traitmap.cli.app import (
 )
 
 Margin = Annotated[
-    float, typer.Option(help="What a target to keep may lose, in its unit (points for shares).")
+    float, typer.Option(help="What a target to keep may lose: points; elsewhere as much of its usual gain.")
 ]
 
 

@@ -14,7 +14,8 @@ from rich.console import Group, RenderableType
 from traitmap.analysis.combination import CONCAT, CombinedCell
 from traitmap.analysis.corrections import LEAST, ModelScore
 from traitmap.analysis.interference import Interaction
-from traitmap.analysis.mixing import MODEL_LABELS, Mix, Proposal, models_words
+from traitmap.analysis.mixing import Mix, Proposal
+from traitmap.analysis.mixing_words import MODELS, models_words
 from traitmap.matrix.reading import PREDICTED
 from traitmap.matrix.statistics import Interval
 from traitmap.report.first_screen import lines_view
@@ -134,7 +135,7 @@ def models_table(scores: Sequence[ModelScore], cells: Sequence[CombinedCell]) ->
             (
                 "mixtures" if one.kind == CONCAT else "merges",
                 Entry(
-                    MODEL_LABELS[one.name],
+                    MODELS[one.name][0],
                     style="strong" if one.chosen else "",
                     mark="*" if one.chosen else " ",
                 ),
