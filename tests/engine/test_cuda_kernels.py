@@ -4,7 +4,7 @@ backward. Products of all adapters run here as they are, attention by a plain do
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from math import inf
 
 import numpy as np
@@ -155,17 +155,29 @@ def rows_of(
         yield [part.repeat_interleave(q.shape[1] // part.shape[0], dim=0) for part in parts]
 
 
+@dataclass
+class FlashOnCpu:
+    """windows: that the kernel was asked for. temperature: by which it multiplies scores too much; broken: it
+    does not run."""
+
+    windows: list[int] = field(default_factory=list)
+    temperature: float = 1.0
+    broken: bool = False
+
+
 @pytest.fixture
-def kernel() -> Iterator[list[int]]:
+def kernel() -> Iterator[FlashOnCpu]:
     """Flash attention for the CPU, row by row: gets the windows that it was asked for."""
-    asked: list[int] = []
+    state = FlashOnCpu()
 
     def forward(q, k, v, ends, _ends, longest, _longest, _dropout, causal, _debug, *, scale=None, **options):
         left = options["window_size_left"]
-        asked.append(left)
+        if state.broken:
+            raise RuntimeError("no kernel image is available for execution on the device")
+        state.windows.append(left)
         assert int(ends.diff().max()) == longest
         assert causal or options["window_size_right"] == 0
-        scale = q.shape[-1] ** -0.5 if scale is None else scale
+        scale = (q.shape[-1] ** -0.5 if scale is None else scale) * state.temperature
         out = torch.cat([one_row(*row, scale, left).transpose(0, 1) for row in rows_of(ends, q, k, v)])
         nothing = torch.zeros(0)
         return out.to(q.dtype), torch.zeros(q.shape[1], len(q)), nothing, nothing, nothing
@@ -185,7 +197,7 @@ def kernel() -> Iterator[list[int]]:
     library = torch.library.Library("aten", "IMPL")
     library.impl("_flash_attention_forward", forward, "CPU")
     library.impl("_flash_attention_backward", backward, "CPU")
-    yield asked
+    yield state
     library._destroy()
 
 
@@ -206,7 +218,7 @@ def gradients(model, rows, name: str) -> list[torch.Tensor]:
 @pytest.mark.parametrize("architecture", ["llama", "gemma3"])
 def test_attention_over_all_rows_at_once_is_that_of_the_stream(
     folders,
-    kernel: list[int],
+    kernel: FlashOnCpu,
     architecture: str,
 ) -> None:
     model = AutoModelForCausalLM.from_pretrained(folders[architecture], dtype=torch.bfloat16)
@@ -214,14 +226,14 @@ def test_attention_over_all_rows_at_once_is_that_of_the_stream(
     rows = [replace(row, owner=0) for row in ROWS]
     by_rows, at_once = (gradients(model, rows, name) for name in (attention.NAME, packed.NAME))
     # Gemma's sliding layer sees 8 tokens, its own and 7 before it
-    assert set(kernel) == ({-1} if architecture == "llama" else {7, -1})
+    assert set(kernel.windows) == ({-1} if architecture == "llama" else {7, -1})
     for one, other in zip(by_rows, at_once, strict=True):
         assert (one - other).abs().max() < 0.03 * one.abs().max()
     shifted = gradients(model, [replace(ROWS[2], ids=ROWS[2].ids[::-1])], packed.NAME)[0]
     assert (shifted - at_once[0][-len(shifted) :]).abs().max() > 0.1 * shifted.abs().max()
 
 
-def test_rows_with_branches_and_wider_dtypes_are_the_streams(checkpoints, kernel: list[int]) -> None:
+def test_rows_with_branches_and_wider_dtypes_are_the_streams(checkpoints, kernel: FlashOnCpu) -> None:
     branched = Row(ids=np.arange(3, 12), reads=np.arange(9), branches=np.array([0] * 5 + [1, 1, 2, 2]))
     for dtype, rows in (("bfloat16", [branched]), ("float32", [replace(ROWS[0], owner=0)])):
         model = engine_for(checkpoints["llama"], dtype).base.model
@@ -230,32 +242,22 @@ def test_rows_with_branches_and_wider_dtypes_are_the_streams(checkpoints, kernel
             with torch.no_grad(), attending(model, name):
                 found.append(read_logits(model, "stream", rows))
         assert torch.equal(*found)
-    assert not kernel
+    assert not kernel.windows
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3"])
-def test_kernels_that_are_right_are_chosen(folders, kernel: list[int], architecture: str) -> None:
+def test_kernels_that_are_right_are_chosen(folders, kernel: FlashOnCpu, architecture: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(folders[architecture], dtype=torch.bfloat16)
     assert choose_kernels(model.eval().requires_grad_(False)) == Kernels(packed=True, grouped=True)
-    assert kernel
+    assert kernel.windows
 
 
-def test_a_kernel_that_is_wrong_or_does_not_run_is_not_chosen(checkpoints, kernel: list[int]) -> None:
+def test_a_kernel_that_is_wrong_or_does_not_run_is_not_chosen(checkpoints, kernel: FlashOnCpu) -> None:
     model = engine_for(checkpoints["llama"], "bfloat16").base.model
-    own = packed.varlen_attn
-
-    def wrong(*parts, **options):
-        return own(*parts, **{**options, "scale": 2.0})
-
-    def broken(*parts, **options):
-        raise RuntimeError("no kernel image is available for execution on the device")
-
-    try:
-        for fault in (wrong, broken):
-            packed.varlen_attn = fault
-            assert choose_kernels(model) == Kernels(packed=False, grouped=True)
-    finally:
-        packed.varlen_attn = own
+    kernel.temperature = 2.0
+    assert choose_kernels(model) == Kernels(packed=False, grouped=True)
+    kernel.temperature, kernel.broken = 1.0, True
+    assert choose_kernels(model) == Kernels(packed=False, grouped=True)
 
 
 @pytest.mark.parametrize(
