@@ -28,7 +28,7 @@ from traitmap.analysis.profiles.relations import relation_in_words
 from traitmap.analysis.verdicts import GAINS, LOSSES, CellVerdict
 from traitmap.matrix.crossed import VarianceTerm, crossed_contrast
 from traitmap.matrix.statistics import Estimate, group_scores
-from traitmap.wording import probability
+from traitmap.wording import estimate, probability
 
 MATHEMATICS = ("gsm8k", "goat")
 CLASSIFICATION = ("mnli", "paws", "toxicity_civil", "flipkart", "amazon_reviews", "imdb")
@@ -89,15 +89,15 @@ def permuted(
     return float(np.mean([abs(value - centre) >= seen - 1e-12 for value in permuted_means]))
 
 
-def told(estimate: Estimate, factor: float, unit: str, digits: int = 1) -> str:
+def told(contrast: Estimate, factor: float, unit: str, digits: int = 1) -> str:
     """``+3.1 [+1.0, +5.2] points``."""
-    found = estimate.interval()
+    found = contrast.interval()
     if not found.known:
         return "not measured"
     text = f"{factor * found.value:+.{digits}f}"
     if isfinite(found.low):
-        text += f" [{factor * found.low:+.{digits}f}, {factor * found.high:+.{digits}f}]"
-    return f"{text} {unit}"
+        return f"{text} [{factor * found.low:+.{digits}f}, {factor * found.high:+.{digits}f}] {unit}"
+    return f"{text} {unit}, on no item another score"
 
 
 def count(verdicts: tm.Verdicts, sources: Sequence[str], targets: Sequence[str]) -> str:
@@ -150,15 +150,15 @@ def asymmetry(asked: Asked) -> list[tuple[str, str]]:
     rows += [
         (
             f"{pair.first} → {pair.second}",
-            f"{pair.forward:+.2f} there, {pair.backward:+.2f} back (SD of a target)",
+            f"{pair.forward:+.2f} there, {pair.backward:+.2f} back; "
+            f"apart by {estimate(pair.difference, 2)} SD of a target",
         )
         for pair in beyond[:4]
     ]
     value = found.reciprocity
     if value.known:
-        rows.append(
-            ("reciprocity", f"{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}], p = {found.p:.3f}")
-        )
+        rests = f" (rests on {', '.join(found.rests_on)})" if found.rests_on else ""
+        rows.append(("reciprocity", f"{estimate(value, 2)}, p = {found.p:.3f}{rests}"))
     return rows
 
 
