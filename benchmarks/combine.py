@@ -160,6 +160,7 @@ def measured(place: Path) -> dict[str, Any]:
     result: dict[str, Any] = {
         "combinations": _counts(whole.table),
         "unit": units[0] if len(set(units)) == 1 else "usual gains",
+        "usual gains": {unit: f"{size:.2f}" for unit, size in zip(units, whole.table.scale, strict=True)},
         "chosen on all": whole.chosen,
     }
     for way in ("all", *dict.fromkeys(c.way for c in whole.table.combinations)):
