@@ -109,14 +109,17 @@ def lexicon(done: Finished) -> Found:
 
 
 def answer_words(done: Finished) -> Found:
-    """Pairs alike in answer words gain more, beside all other properties of pairs."""
+    """Pairs alike in answer words gain more beside all other properties, also without any one source.
+
+    What rests on one pair or source is not called, as in the first lines of the command.
+    """
     (pairs,) = (one for one in done.explanation.joint if one.name == "answer words")
     effect = pairs.effect
     words = (
         f"{effect.value:+.2f} [{effect.low:+.2f}, {effect.high:+.2f}] SD, q {_q(pairs.q)}, {pairs.verdict}"
     )
     words += f", rests on {', '.join(pairs.rests_on)}" if pairs.rests_on else ""
-    return pairs.verdict == "yes" and effect.value > 0, words
+    return pairs.stands and effect.value > 0, words
 
 
 def nothing_else(done: Finished) -> Found:
@@ -125,7 +128,7 @@ def nothing_else(done: Finished) -> Found:
     What rests on one pair or source is not called, as in the report.
     """
     planted = {"output length", "class balance", "answer words", "content"}
-    called = [one for one in done.explanation.joint if one.verdict == "yes" and not one.rests_on]
+    called = [one for one in done.explanation.joint if one.stands]
     wrong = [
         f"{one.name} {one.effect.value:+.2f}"
         for one in called
