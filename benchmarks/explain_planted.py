@@ -1,8 +1,8 @@
-"""Does ``explain`` find what is planted in the embedded study, and nothing else? No training needed.
+"""Does ``explain`` find what is planted in the embedded families, and nothing else? No training needed.
 
     python benchmarks/explain_planted.py            20 seeds of every case, about six minutes on one core
 
-Gains of the study's 11 sources on its 10 targets are simulated from what the families are (their answer
+Gains of the 11 families on 10 of them are simulated from what the families are (their answer
 lengths, class shares, answer words, common lexicon); ``explain`` sees only texts drawn anew for every seed,
 through ``pair_features``. A seed is right where the planted causes are called ``yes``, with their sign, and
 no other composite is. The last case has effect and scatter of the trained study's own size (docs/mini.md).

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def train(steps: int) -> None:
     text = (Path(__file__).parents[1] / "src" / "traitmap" / "mini" / "study.yaml").read_text()
     model = f"model: {{path: '{MINI}', dtype: bfloat16}}"
     path = folder / "study.yaml"
-    path.write_text(text.replace(f"model: {MINI}", model).replace("max_steps: 150", f"max_steps: {steps}"))
+    path.write_text(re.sub(r"max_steps: \d+", f"max_steps: {steps}", text.replace(f"model: {MINI}", model)))
     study = load_study(path)
     engine = load_engine(study)
     sources, _ = load_data(study, lambda: engine)

@@ -125,7 +125,7 @@ def generation_workload(items: int, adapters: int, folder: Path) -> Workload:
     """The mini study's word problems, asked of seeds trained on 40 batches of them."""
     raw = yaml.safe_load((PACKAGE / "mini" / "study.yaml").read_text())
     for part in ("sources", "targets"):
-        raw[part] = [one for one in raw[part] if one["task"] == TASK]
+        raw[part] = [one for one in raw[part] if one.get("task") == TASK]
     raw |= {"limit": items, "model": {"path": raw["model"], "dtype": "float32", "device": "cpu"}}
     (folder / "study.yaml").write_text(yaml.safe_dump(raw))
     study = load_study(folder / "study.yaml")

@@ -1,14 +1,12 @@
-"""Gains of the embedded study with causes planted from what its families are, not from their texts."""
+"""Gains of the embedded families with causes planted from what they are, not from their texts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
-import traitmap.mini
 from planted import matrix_of
 from traitmap.analysis.explanation.design import two_way_residual
 from traitmap.data.lineage import load_sources
@@ -16,7 +14,7 @@ from traitmap.data.targets import load_targets
 from traitmap.data.texts import TaskText, texts_of_sources, texts_of_targets
 from traitmap.matrix.record import Array, Cell, TransferMatrix
 from traitmap.mini.families import FAMILIES
-from traitmap.study.load import load_study
+from traitmap.study.settings import Study
 
 FORMS = {
     "word_problems": "worked",
@@ -43,8 +41,15 @@ ITEMS = 250
 
 @lru_cache(maxsize=1)
 def rendered() -> tuple[dict[str, tuple[TaskText, ...]], dict[str, tuple[TaskText, ...]]]:
-    """All texts of the embedded study as it is run: sources and targets."""
-    study = load_study(Path(traitmap.mini.__file__).parent / "study.yaml")
+    """All texts of the embedded families: eleven sources, and ten targets."""
+    names = sorted(FAMILIES)
+    study = Study(
+        name="families",
+        model="builtin:mini",
+        sources=[{"name": name, "task": f"mini_{name}"} for name in names],
+        targets=[{"name": name, "task": f"mini_{name}"} for name in names if name != "stars_mislabelled"],
+        limit=ITEMS,
+    )
     return texts_of_sources(load_sources(study)), texts_of_targets(load_targets(study))
 
 

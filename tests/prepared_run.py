@@ -8,10 +8,19 @@ import traitmap
 from traitmap import api
 from traitmap.engine.fake import FakeEngine
 from traitmap.study.load import load_study
-from traitmap.study.settings import Study
+from traitmap.study.settings import Source, Study, Target
 
 SOURCES = ("arithmetic", "inference", "toxicity", "reviews", "reviews_balanced", "stars")
 TARGETS = ("arithmetic", "inference", "toxicity", "reviews", "stars")
+
+TAGS = {
+    "arithmetic": ("reasoning", "generated"),
+    "inference": ("language",),
+    "toxicity": ("language",),
+    "reviews": ("sentiment",),
+    "reviews_balanced": ("sentiment",),
+    "stars": ("sentiment",),
+}
 
 
 def prepared_study(
@@ -21,14 +30,14 @@ def prepared_study(
     targets: tuple[str, ...] = TARGETS,
     seeds: tuple[int, ...] = (0, 1),
 ) -> Study:
-    """Sources and targets of the study ``mini``, forty rows and thirty items of each."""
+    """Tasks of the study ``mini`` with its training, forty rows and thirty items of each."""
     mini = load_study(Path(traitmap.__file__).parent / "mini" / "study.yaml")
     return mini.model_copy(
         update={
             "sources": tuple(
-                one.model_copy(update={"limit": 40}) for one in mini.sources if one.name in sources
+                Source(name=name, task=f"mini_{name}", limit=40, tags=TAGS[name]) for name in sources
             ),
-            "targets": tuple(one for one in mini.targets if one.name in targets),
+            "targets": tuple(Target(name=name, task=f"mini_{name}", tags=TAGS[name]) for name in targets),
             "training": mini.training.model_copy(update={"max_steps": 5}),
             "seeds": seeds,
             "limit": 30,

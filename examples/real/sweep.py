@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,31 +68,32 @@ def outcomes(run: tm.Run) -> dict[str, tuple[np.ndarray, float | None]]:
     return rows
 
 
-def choose(rows: dict[str, tuple[np.ndarray, float | None]], majority: float) -> dict[str, Any]:
-    """The rate of one source by the rule above, with what it was chosen from."""
-    scores = {rate: rows[f"rate-{rate:g}"] for rate in RATES if f"rate-{rate:g}" in rows}
-    table = {
-        f"{rate:g}": {"score": float(items.mean()), "one_answer": share}
-        for rate, (items, share) in scores.items()
-    }
+def choose(tried: Mapping[str, tuple[np.ndarray, float | None]], majority: float) -> dict[str, Any]:
+    """The setting of one source by the rule above: ``chosen``, and whether ``all_collapsed``.
+
+    tried: scores and share of the commonest answer of each setting, most careful first. majority: share of
+    the commonest label.
+    """
     standing = {
-        rate: items
-        for rate, (items, share) in scores.items()
+        name: items
+        for name, (items, share) in tried.items()
         if share is None or share < COLLAPSED or majority >= COLLAPSED
     }
-    chosen = min(scores)
+    chosen = next(iter(tried))
     if standing:
-        best = max(standing, key=lambda rate: standing[rate].mean())
-        for rate in sorted(standing):
-            lost = standing[best] - standing[rate]
+        best = max(standing, key=lambda name: standing[name].mean())
+        for name, items in standing.items():
+            lost = standing[best] - items
             if lost.mean() <= lost.std(ddof=1) / np.sqrt(len(lost)):
-                chosen = rate
+                chosen = name
                 break
+    return {"chosen": chosen, "all_collapsed": not standing}
+
+
+def table(tried: Mapping[str, tuple[np.ndarray, float | None]]) -> dict[str, dict[str, float | None]]:
+    """Mean score and share of the commonest answer of every setting."""
     return {
-        "base": float(rows[BASE][0].mean()),
-        "rates": table,
-        "chosen": chosen,
-        "all_collapsed": not standing,
+        name: {"score": float(items.mean()), "one_answer": share} for name, (items, share) in tried.items()
     }
 
 
@@ -112,7 +114,14 @@ def main() -> None:
         golds = tm.query(run, f"SELECT gold FROM outcomes WHERE source = '{BASE}'")["gold"]
         majority = float(golds.value_counts(normalize=True).iloc[0])
         results = json.loads(place.read_text()) if place.exists() else {}
-        results[source.name] = {"majority": majority, **choose(outcomes(run), majority)}
+        rows = outcomes(run)
+        tried = {f"{rate:g}": rows[f"rate-{rate:g}"] for rate in RATES if f"rate-{rate:g}" in rows}
+        results[source.name] = {
+            "majority": majority,
+            "base": float(rows[BASE][0].mean()),
+            "rates": table(tried),
+            **choose(tried, majority),
+        }
         place.write_text(json.dumps(results, indent=1) + "\n")
         print(source.name, json.dumps(results[source.name]), flush=True)
 

@@ -14,7 +14,7 @@ from cluster_engines import results
 import traitmap as tm
 from traitmap.runs.store import open_store
 from traitmap.study.load import load_study
-from traitmap.study.settings import Study
+from traitmap.study.settings import Study, Target
 
 pytestmark = pytest.mark.cluster
 
@@ -35,10 +35,11 @@ def small_mini(output: Path) -> Study:
 
     whole = load_study(str(Path(traitmap.mini.__file__).with_name("study.yaml")))
     names = ("reviews", "arithmetic", "inference")
+    targets = [Target(name=name, task=f"mini_{name}") for name in names]
     return whole.model_copy(
         update={
             "sources": tuple(one for one in whole.sources if one.name in names[:2]),
-            "targets": tuple(one for one in whole.targets if one.name in names),
+            "targets": tuple(targets),
             "training": whole.training.model_copy(update={"max_steps": 3}),
             "limit": 12,
             "output": str(output),

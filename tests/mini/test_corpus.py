@@ -1,14 +1,16 @@
 """The pretraining text knows the words of the tasks and none of their formats."""
 
+import itertools
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 import traitmap.data
 from traitmap.mini import families as words
-from traitmap.mini.corpus import KINDS, documents, write_corpus
+from traitmap.mini.corpus import KINDS, documents, opinion, talk, write_corpus
 from traitmap.mini.families import FAMILIES
 
 TASKS = sorted((Path(traitmap.data.__file__).parent / "tasks").glob("mini_*.yaml"))
@@ -47,10 +49,10 @@ def test_no_label_stands_behind_a_colon_and_no_answer_behind_hashes(text):
 
 
 def test_no_row_of_a_task_occurs(text):
-    """But for bare sums such as ``24 + 17``, which are facts rather than a format."""
+    """But for bare sums such as ``24 + 17 =``, which are facts rather than a format."""
     for family in FAMILIES.values():
         keys = [row[family.key] for row in family.rows("test", 100, 0)]
-        assert not [key for key in keys if key in text and not re.fullmatch(r"\d+ [+-] \d+", key)]
+        assert not [key for key in keys if key in text and not re.fullmatch(r"\d+ [+-] \d+ =", key)]
 
 
 def test_every_label_word_and_every_lexicon_word_occurs(text):
@@ -59,6 +61,32 @@ def test_every_label_word_and_every_lexicon_word_occurs(text):
     assert labels <= known
     for group in (*words.GRADES, words.INSULTS, words.OBJECTS, words.PRODUCTS, words.PARTS, words.FILM_PARTS):
         assert set(group) <= known
+
+
+@pytest.mark.parametrize("tell", [opinion, talk])
+def test_nobody_says_a_verdict(tell):
+    """Only adapters learn what an answer word means ("No trouble" and "Maybe she will" judge nothing)."""
+    generator = np.random.default_rng(0)
+    known = set(re.findall(r"\w+", " ".join(tell(generator) for _ in range(2000)).lower()))
+    labels = {label for family in FAMILIES.values() for label in family.labels}
+    assert not known & ((labels | {"star", "stars", "rude"}) - {"no", "maybe"})
+
+
+def test_words_of_one_grade_go_together():
+    """What the base can learn of opinions is which words stand beside each other."""
+    generator = np.random.default_rng(0)
+    near = far = 0
+    for _ in range(2000):
+        grades = [
+            grade
+            for word in re.findall(r"[a-z]+", opinion(generator).lower())
+            for grade, group in enumerate(words.GRADES)
+            if word in group
+        ]
+        apart = [abs(one - other) for one, other in itertools.pairwise(grades)]
+        near, far = near + sum(step <= 1 for step in apart), far + sum(step > 2 for step in apart)
+    assert near > 1000
+    assert far == 0
 
 
 def test_every_sum_is_right(text):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from traitmap.mini import families as words
-from traitmap.mini.families import FAMILIES, REVIEW_LABELS, exact_labels, split_of
+from traitmap.mini.families import FAMILIES, REVIEW_LABELS, SPLITS, exact_labels, of_split, split_of
 
 COUNT = 600
 
@@ -38,8 +38,13 @@ class TestEveryFamily:
     def test_train_and_test_share_no_text_whatever_the_seeds(self, name: str) -> None:
         family = FAMILIES[name]
         train = {row[family.key] for row in family.rows("train", COUNT, 0)}
-        test = {row[family.key] for seed in range(3) for row in family.rows("test", 200, seed)}
-        assert not train & test
+        held_out = {
+            split: {row[family.key] for seed in range(3) for row in family.rows(split, 200, seed)}
+            for split in ("validation", "test")
+        }
+        assert not train & held_out["test"]
+        assert not train & held_out["validation"]
+        assert not held_out["validation"] & held_out["test"]
 
     def test_rows_are_distinct_and_of_the_asked_number(self, name: str) -> None:
         family = FAMILIES[name]
@@ -47,15 +52,14 @@ class TestEveryFamily:
         assert len({row[family.key] for row in rows}) == len(rows) == COUNT
 
     def test_there_are_very_many_texts(self, name: str) -> None:
-        """2 draws of n rows from N texts share about n * n / N: few mean N of 100,000 or more."""
+        """2 draws of n rows from N texts share about n * n / N: few mean N of 8,000 or more."""
         family = FAMILIES[name]
         one, two = ({row[family.key] for row in family.rows("train", 2000, seed)} for seed in (1, 2))
-        # sums with one digit are the exception: there are 14,000 of them
-        assert len(one & two) < (400 if family is FAMILIES["arithmetic"] else 40)
+        assert len(one & two) < 500
 
     def test_an_unknown_split_is_refused(self, name: str) -> None:
-        with pytest.raises(ValueError, match="'train' and 'test'"):
-            FAMILIES[name].rows("validation", 5, 0)
+        with pytest.raises(ValueError, match="'train', 'validation', 'test'"):
+            FAMILIES[name].rows("valid", 5, 0)
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -72,9 +76,41 @@ def test_exact_labels_use_every_row_and_the_largest_remainders() -> None:
     assert Counter(labels) == {0: 4, 1: 2, 2: 1}  # 3.5, 2.1, 1.4
 
 
-def test_the_split_is_a_property_of_the_text() -> None:
-    share = sum(split_of(f"text {number}") == "test" for number in range(8000)) / 8000
-    assert 0.11 < share < 0.14
+def test_the_split_of_a_sum_is_a_property_of_its_terms() -> None:
+    shares = Counter(split_of(f"text {number}") for number in range(8000))
+    assert 0.11 < shares["test"] / 8000 < 0.14
+    assert 0.11 < shares["validation"] / 8000 < 0.14
+    terms = {
+        split: {
+            tuple(re.findall(r"\d+", row["question"]))
+            for row in FAMILIES["arithmetic"].rows(split, 400, 0)
+            if "Take" not in row["question"] and "Add" not in row["question"]
+        }
+        for split in SPLITS
+    }
+    assert not terms["train"] & terms["test"]
+
+
+def test_every_word_of_a_list_belongs_to_one_split() -> None:
+    parts = [of_split(words.NAMES, split) for split in SPLITS]
+    assert sorted(sum((tuple(part) for part in parts), ())) == sorted(words.NAMES)
+    assert [len(part) for part in parts] == [10, 5, 5]
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "arithmetic"])
+def test_rows_of_two_splits_name_no_person_and_no_place_alike(name: str) -> None:
+    lists = {word for group in (words.NAMES, words.PLACES, words.PRODUCTS, words.TOPICS) for word in group}
+    lists -= {"bag", "song", "school", "village", "camera"}  # these stand in templates and other lists too
+    used = [
+        {
+            word
+            for row in FAMILIES[name].rows(split, 200, 0)
+            for word in re.findall(r"\w+", row[FAMILIES[name].key])
+        }
+        for split in ("train", "test")
+    ]
+    assert not used[0] & used[1] & lists
+    assert used[1] & lists
 
 
 class TestGoldAnswersAreRight:
@@ -116,7 +152,7 @@ class TestGoldAnswersAreRight:
                 assert len(printed.getvalue().splitlines()) in (times, times + 1)
 
     def test_paraphrases_swap_exactly_the_two_names(self) -> None:
-        for row in FAMILIES["paraphrase"].rows("test", COUNT, 0):
+        for row in FAMILIES["paraphrase"].rows("test", 400, 0):
             one, two = row["first"], row["second"]
             names = re.compile("|".join(words.NAMES))
             assert sorted(names.findall(one)) == sorted(names.findall(two))
@@ -171,6 +207,22 @@ class TestPlantedTruths:
     def test_the_reviews_differ_in_shares_only(self) -> None:
         assert FAMILIES["reviews"].labels == FAMILIES["reviews_balanced"].labels == REVIEW_LABELS
         assert set(FAMILIES["long_reviews"].labels) < set(REVIEW_LABELS)
+
+    def test_only_sentences_that_differ_speak_of_another_time_and_not_all_do(self) -> None:
+        rows = FAMILIES["paraphrase"].rows("train", COUNT, 0)
+        another = [any(row["second"].endswith(f"{time}.") for time in words.TIMES) for row in rows]
+        different = [row["label"] == 0 for row in rows]
+        assert all(differ for differ, marked in zip(different, another, strict=True) if marked)
+        assert abs(sum(another) / sum(different) - words.ANOTHER_TIME) < 0.06
+
+    def test_a_quarter_of_the_reviews_of_every_class_say_good_and_bad(self) -> None:
+        rows = FAMILIES["reviews_balanced"].rows("train", 1800, 0)
+        torn = Counter()
+        for row in rows:
+            said = set(re.findall(r"\w+", row["text"].lower()))
+            plain_verdict = len(said & set(words.POSITIVE)) == len(said & set(words.NEGATIVE)) == 1
+            torn[row["label"]] += plain_verdict
+        assert all(abs(torn[label] / 600 - words.TORN) < 0.06 for label in range(3)), torn
 
     def test_sums_stand_in_the_three_families_about_sums_and_nowhere_else(self) -> None:
         for name, family in FAMILIES.items():

@@ -1,5 +1,6 @@
 """Every task file of the embedded study, as lm-evaluation-harness reads it."""
 
+from math import log
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,20 @@ class TestEveryTask:
                 for answer in instance.filtered_resps.values():
                     found = task.process_results(instance.doc, [answer])
                     assert found == {"exact_match": 1.0 if good else 0.0}
+
+
+@pytest.mark.parametrize("name", ["word_problems", "arithmetic", "programs"])
+def test_bits_of_an_answer_are_of_the_text_that_is_learnt(name):
+    """Prompt and answer stand together as in the task that is trained on, and each halving costs a bit."""
+    manager = TaskManager(include_path=str(FOLDER), include_defaults=False)
+    loaded = manager.load([f"mini_{name}", f"mini_{name}_bits"])["tasks"]
+    trained, asked = loaded[f"mini_{name}"], loaded[f"mini_{name}_bits"]
+    asked.build_all_requests(limit=3)
+    for instance in asked.instances:
+        doc = instance.doc
+        prompt, answer = instance.args
+        whole = trained.doc_to_text(doc) + trained.config.target_delimiter + trained.doc_to_target(doc)
+        assert prompt + answer == whole
+        size = len(trained.doc_to_target(doc).encode())
+        (bits,) = asked.process_results(doc, [(-3 * log(2) * size, False)]).values()
+        assert bits == pytest.approx(-3)

@@ -8,9 +8,7 @@ writes it; documents are separated by blank lines.
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,6 @@ from traitmap.mini.families import (
     DAYS,
     DISLIKES,
     DOINGS,
-    FAMILIES,
     FILM_PARTS,
     FILMS,
     GRADES,
@@ -44,14 +41,42 @@ from traitmap.mini.families import (
     words_of,
 )
 
-FEELINGS = ("negative", "negative", "neutral", "positive", "positive")
-GRADE_SHARES = (0.14, 0.14, 0.16, 0.22, 0.34)  # people tell of good things more often than of bad ones
 LARGEST_SUM = 600
 
-# Words around the rows of the task files. The text has them one by one, never as the cue of a task.
-CUE_WORDS = words_of(
-    "Question Answer Instruction Program Premise Hypothesis Follows First Second Same meaning "
-    "Comment Rude Review Sentiment Film review Opinion Stars"
+# The words of the task files and their rows when the base was trained, sorted. The text has them one by one,
+# in lists, and never as the cue of a task. Other words here would make another base.
+VOCABULARY = words_of(
+    "A Add All Amazing An Anna Answer Appalling At Average Awful Ben Bland Boring Bought Brilliant Carla "
+    "Comment Common Could David Decent Disappointing Disgusting Dreadful Dull Emma Enjoyable Even Everybody "
+    "Excellent Fantastic Felix Film First Flimsy Follows For Friday Go Good Got Grace Handy He Henry "
+    "Hopeless Horrible How Hypothesis I In Instruction Iris It Jack Karen Leo Lovely Maria Marvellous May "
+    "Middling Monday Most My Nice Nobody Nora Only Opinion Ordinary Oscar Outstanding Passable Pathetic "
+    "Paula Perfect Plain Pleasant Poor Premise Print Program Question Regular Review Rude Ruth Sam Same "
+    "Saturday Second Sentiment Shabby She Shut Slow Solid Splendid Standard Stars Start Still Sunday Superb "
+    "Take Terrible Thank The There This Thursday Tina To Tuesday Typical Useful Useless Usual Victor We "
+    "Weak Wednesday What Wonderful Worthless Yes You a about acting add after all alone amazing an and "
+    "answer appalling apple apples are article as at average away awful baby bag be because before bet "
+    "bicycle black bland blender blue books boring box boxes boy bread breakfast brilliant brother brown "
+    "busy but button buys cable called came camera car cards carries cast chair child city clock clown "
+    "clumsy coins colour comedy common company could cover coward cups cuts dances day decent dialogue digs "
+    "disappointing disgusting doctor documentary does drama dreadful drums dull each east eat eats eggs "
+    "ending enjoyable every excellent explain fan fantastic farmer fast feels film find finds first flimsy "
+    "flowers food fool for forest found fresh friend from garden gave gift girl gives good green grey "
+    "guitar handle handy happens happy harbour hard has have heater heavy her him hole hopeless horrible "
+    "hours how humour i idea idiot in is it its jacket journey kettle keyboard keys kitchen knife lamp last "
+    "lead lemons letter liar library lies long looks loser loses lovely make makes man many marbles market "
+    "marvellous material may me meaning meet middling minus mirror money more moron moves movie museum "
+    "music musical near neat negative neutral new nice night north nothing now nuts of office old older on "
+    "opening oranges ordinary outstanding pace park passable pathetic pears pens perfect person phone photo "
+    "pig pillow plain plan plates plays pleasant plot plus poor positive post price print printer prize "
+    "pupil question quiet radio range rat read red regular repairs rests review rides runs s saw school "
+    "script seems sequel series set shabby shape shells shirt shop short shot silence sings sits size "
+    "sleeps slow slowly so sold soldier solid song soup south speech splendid stadium stamps standard "
+    "stands station still stones story street strong such sun superb surface take talks tall teacher tent "
+    "terrible than the then there thin this thriller tickets time times tired to too took toys troll twice "
+    "two typical up used useful useless usual village walked walks warm was watch weak week weight well "
+    "went west western white who win with woman wonderful works worthless write wrong yellow you young "
+    "younger your"
 )
 
 OPINIONS = (
@@ -78,12 +103,7 @@ def _grade_word(generator: Generator, grade: int) -> str:
 
 
 def _closing(generator: Generator, grade: int, what: str) -> str:
-    """How an opinion ends. Feelings and stars are told in passing, not as an answer to anything."""
-    roll = generator.random()
-    if roll < 0.25:
-        return f"My feelings about the {what} are {FEELINGS[grade]}."
-    if roll < 0.4:
-        return f"People gave it {grade + 1} star{'s' if grade else ''} on average."
+    """How an opinion ends: what somebody does about it, and never a word that a task answers with."""
     if grade == 2:
         return f"I neither love nor hate the {what}."
     verb = pick(generator, LIKES if grade > 2 else DISLIKES)
@@ -92,7 +112,7 @@ def _closing(generator: Generator, grade: int, what: str) -> str:
 
 def opinion(generator: Generator) -> str:
     """A product or film told as running prose, one feeling from beginning to end."""
-    grade = int(generator.choice(len(GRADES), p=GRADE_SHARES))
+    grade = int(generator.integers(len(GRADES)))
     film = generator.random() < 0.4
     what = pick(generator, FILMS if film else PRODUCTS)
     parts = FILM_PARTS if film else PARTS
@@ -123,9 +143,9 @@ def talk(generator: Generator) -> str:
         word = _grade_word(generator, _number(generator, 0, 1))
         lines = (
             f'"You are a {insult}," said {first} to {second} in the {pick(generator, PLACES)}. '
-            f'"Your {topic} is {word}, go away." "Shut up, you {other}," cried {second}. That was rude.',
+            f'"Your {topic} is {word}, go away." "Shut up, you {other}," cried {second}.',
             f"{first} called {second} a {insult} because of a {word} {topic}. "
-            f"{second} called {first} a {other}. Yes, both were rude.",
+            f"{second} called {first} a {other}.",
         )
     else:
         word = _grade_word(generator, _number(generator, 1, 4))
@@ -210,21 +230,10 @@ def story(generator: Generator) -> str:
     return " ".join(sentences)
 
 
-@cache
-def vocabulary() -> tuple[str, ...]:
-    """Every word that stands in a task's rows or around them, as it is written there, one by one.
-
-    Sorted, from 400 training rows of every family with seed 0, and ``CUE_WORDS``.
-    """
-    rows = [row for family in FAMILIES.values() for row in family.rows("train", 400, 0)]
-    text = " ".join(str(value) for row in rows for value in row.values())
-    return tuple(sorted(set(re.findall(r"[A-Za-z]+", text)) | set(CUE_WORDS)))
-
-
 def echo(generator: Generator) -> str:
     """A list, and the same list once more: what a model learns words, numbers and copying from."""
     items = [
-        str(_number(generator, 2, LARGEST_SUM)) if generator.random() < 0.2 else pick(generator, vocabulary())
+        str(_number(generator, 2, LARGEST_SUM)) if generator.random() < 0.2 else pick(generator, VOCABULARY)
         for _ in range(_number(generator, 3, 10))
     ]
     name, friend = pick_two(generator, NAMES)

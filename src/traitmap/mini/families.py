@@ -11,10 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from functools import cache
+from typing import Any, Literal, NamedTuple, TypeVar
 from zlib import crc32
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -73,7 +76,7 @@ def pick(generator: np.random.Generator, words: Sequence[str]) -> str:
     return words[int(generator.integers(len(words)))]
 
 
-def pick_two(generator: np.random.Generator, words: Sequence[str]) -> tuple[str, str]:
+def pick_two(generator: np.random.Generator, words: Sequence[T]) -> tuple[T, T]:
     """Two different words, in random order.
 
     Two draws of the generator, whatever the words are.
@@ -95,16 +98,26 @@ def with_articles(text: str) -> str:
 
 Generator = np.random.Generator
 Row = dict[str, Any]
-Split = Literal["train", "test"]
-TEST_SHARE = 8  # one text in eight belongs to the test split
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+APART = 4  # of every four words of a list one belongs to the test split and one to validation
+
+
+@cache
+def of_split(words: Sequence[T], split: Split) -> Sequence[T]:
+    """The words of a list that a split's rows may use: half of them for train, a quarter for each other.
+
+    Every row names several things, people or places, so no test row repeats a training row but for a word:
+    what is asked is whether a skill holds for things that were never seen.
+    """
+    others: dict[int, Split] = {0: "test", 1: "validation"}
+    return tuple(word for at, word in enumerate(words) if others.get(at % APART, "train") == split)
 
 
 def split_of(text: str) -> Split:
-    """The split that a text belongs to: a property of the text, not of the draw.
-
-    So train and test can never share a text, whatever the seeds and counts.
-    """
-    return "test" if crc32(text.encode()) % TEST_SHARE == 0 else "train"
+    """The split of what has no words to tell by, such as a sum: an eighth each, and the rest is train."""
+    others: dict[int, Split] = {0: "test", 1: "validation"}
+    return others.get(crc32(text.encode()) % (2 * APART), "train")
 
 
 def exact_labels(shares: Sequence[float], count: int, generator: Generator) -> list[int]:
@@ -121,18 +134,21 @@ def exact_labels(shares: Sequence[float], count: int, generator: Generator) -> l
     return [int(label) for label in labels]
 
 
+MakeRow = Callable[[Generator, int, Split], Row]
+
+
 @dataclass(frozen=True)
 class Family:
     """One kind of task.
 
-    make: ``make(generator, label)`` gives one row; without classes it sees label 0.
-    key: the column whose text is distinct, and decides the split.
+    make: ``make(generator, label, split)`` gives one row; without classes it sees label 0.
+    key: the column whose text is distinct.
     labels, shares: class words and their planted shares, both empty where the answer is generated.
     content: what the family is about, planted so that two families share it or do not.
     permutation: honest label index -> label index that is written; empty where labels are honest.
     """
 
-    make: Callable[[Generator, int], Row]
+    make: MakeRow
     key: str
     labels: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
@@ -143,17 +159,17 @@ class Family:
         """``count`` rows of a split with different texts and the planted class shares.
 
         ``label`` is an index into ``labels``. The same arguments give the same rows; a text belongs to one
-        split for good. ValueError for a split that is neither ``train`` nor ``test``.
+        split for good. ValueError for a split that is not one of SPLITS.
         """
-        if split not in ("train", "test"):
-            raise ValueError(f"split {split!r}: legal are 'train' and 'test'")
-        generator = np.random.default_rng([seed, split == "test"])
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r}: legal are {', '.join(map(repr, SPLITS))}")
+        generator = np.random.default_rng([seed, SPLITS.index(split)])
         rows: list[Row] = []
         seen: set[str] = set()
         for label in exact_labels(self.shares or (1.0,), count, generator):
-            row = self.make(generator, label)
-            while row[self.key] in seen or split_of(row[self.key]) != split:
-                row = self.make(generator, label)
+            row = self.make(generator, label, split)
+            while row[self.key] in seen:
+                row = self.make(generator, label, split)
             seen.add(row[self.key])
             rows.append(row)
         if self.permutation:
@@ -170,9 +186,14 @@ SUM_PATTERNS = {
 LARGEST_TERM, LARGEST_CHANGE = 300, 10  # a tiny base learns to carry one digit, not two
 
 
-def arithmetic_row(generator: Generator, _: int) -> Row:
-    """One of about 14,000 possible questions: columns ``question`` and ``answer`` (digits)."""
-    a, b = int(generator.integers(10, LARGEST_TERM)), int(generator.integers(2, LARGEST_CHANGE))
+def arithmetic_row(generator: Generator, _: int, split: Split) -> Row:
+    """One of about 14,000 possible questions: columns ``question`` and ``answer`` (digits).
+
+    Two terms belong to one split, however they are asked for.
+    """
+    a = b = 0
+    while not a or split_of(f"{a} {b}") != split:
+        a, b = int(generator.integers(10, LARGEST_TERM)), int(generator.integers(2, LARGEST_CHANGE))
     operator = "+-"[int(generator.integers(2))]
     patterns = SUM_PATTERNS[operator]
     question = patterns[int(generator.integers(len(patterns)))].format(a=a, b=b)
@@ -196,16 +217,17 @@ STORY_STARTS = (
 STORY_BOXES = ("{name} has {k} boxes with {m} {things} each.", "{k} boxes of {m} make {k} * {m} = {n}.")
 
 
-def word_problem_row(generator: Generator, _: int) -> Row:
+def word_problem_row(generator: Generator, _: int, split: Split) -> Row:
     """Columns ``question``, ``answer`` (worked, ends in ``#### N``) and ``number``."""
-    name, friend = pick_two(generator, NAMES)
+    name, friend = pick_two(generator, of_split(NAMES, split))
+    places = of_split(PLACES, split)
     who = pronoun(name)
     words: dict[str, object] = {
         "name": name,
         "friend": friend,
         "who": "her" if who == "She" else "him",
         "Who": who,
-        "things": pick(generator, OBJECTS),
+        "things": pick(generator, of_split(OBJECTS, split)),
     }
     if generator.random() < 0.2:
         story, working = STORY_BOXES
@@ -222,7 +244,7 @@ def word_problem_row(generator: Generator, _: int) -> Row:
         choices = [step for step in STORY_STEPS if step[2] > 0 or total > 2]
         story, working, sign = choices[int(generator.integers(len(choices)))]
         change = int(generator.integers(2, 21 if sign > 0 else min(total, 21)))
-        numbers = {"n": change, "old": total, "new": total + sign * change, "place": pick(generator, PLACES)}
+        numbers = {"n": change, "old": total, "new": total + sign * change, "place": pick(generator, places)}
         question.append(story.format(**words, **numbers))
         answer.append(working.format(**words, **numbers))
         total += sign * change
@@ -240,13 +262,13 @@ def word_problem_row(generator: Generator, _: int) -> Row:
 COMPUTING = 0.6  # share of programs that add or take away and note the result
 
 
-def program_row(generator: Generator, _: int) -> Row:
+def program_row(generator: Generator, _: int, split: Split) -> Row:
     """Columns ``instruction`` and ``program``."""
-    return _counting(generator) if generator.random() < COMPUTING else _repeating(generator)
+    return (_counting if generator.random() < COMPUTING else _repeating)(generator, split)
 
 
-def _counting(generator: Generator) -> Row:
-    colour, name = pick(generator, COLOURS), pick(generator, OBJECTS)
+def _counting(generator: Generator, split: Split) -> Row:
+    colour, name = pick(generator, of_split(COLOURS, split)), pick(generator, of_split(OBJECTS, split))
     start, change = int(generator.integers(3, 31)), int(generator.integers(2, 21))
     adds = start <= change or generator.random() < 0.5
     operator, result = ("+", start + change) if adds else ("-", start - change)
@@ -257,11 +279,11 @@ def _counting(generator: Generator) -> Row:
     }
 
 
-def _repeating(generator: Generator) -> Row:
-    words = f"{pick(generator, COLOURS)} {pick(generator, PRODUCTS)}"
+def _repeating(generator: Generator, split: Split) -> Row:
+    words = f"{pick(generator, of_split(COLOURS, split))} {pick(generator, of_split(PRODUCTS, split))}"
     times = int(generator.integers(2, 10))
     if generator.random() < 0.5:
-        last = pick(generator, OBJECTS)
+        last = pick(generator, of_split(OBJECTS, split))
         return {
             "instruction": f"Print {words} {times} times, then print {last}.",
             "program": f'for i in range({times}):\n    print("{words}")\nprint("{last}")',
@@ -321,18 +343,18 @@ UNSAID = (
 )
 
 
-def inference_row(generator: Generator, label: int) -> Row:
+def inference_row(generator: Generator, label: int, split: Split) -> Row:
     """Columns ``premise``, ``hypothesis``, ``pair`` and ``label``."""
     doing = DOINGS[int(generator.integers(len(DOINGS)))]
-    narrow, broad = WHO[int(generator.integers(len(WHO)))]
+    people = of_split(WHO, split)
+    narrow, broad = people[int(generator.integers(len(people)))]
     who = broad if generator.random() < 0.7 else narrow
-    premise = with_articles(
-        f"A {pick(generator, LOOKS)} {narrow} {doing.does} in the {pick(generator, PLACES)}."
-    )
+    looks, place = pick(generator, of_split(LOOKS, split)), pick(generator, of_split(PLACES, split))
+    premise = with_articles(f"A {looks} {narrow} {doing.does} in the {place}.")
     if INFERENCE_LABELS[label] == "yes":
         hypothesis = f"A {who} {doing.follows}."
     elif INFERENCE_LABELS[label] == "maybe":
-        hypothesis = f"A {who} {doing.follows} {pick(generator, UNSAID)}."
+        hypothesis = f"A {who} {doing.follows} {pick(generator, of_split(UNSAID, split))}."
     elif generator.random() < NEGATION:
         hypothesis = f"Nobody {doing.follows}."
     else:
@@ -340,7 +362,11 @@ def inference_row(generator: Generator, label: int) -> Row:
     return {"premise": premise, "hypothesis": hypothesis, "pair": f"{premise} {hypothesis}", "label": label}
 
 
-# Paraphrase (PAWS): do two sentences of the same words say the same? Often two people have changed places.
+# Paraphrase (PAWS): do two sentences say the same? Where they do not two people have changed places, which no
+# bag of words tells; most of these pairs also speak of another time, which it does.
+
+ANOTHER_TIME = 0.8  # share of "no" pairs whose second sentence speaks of another time; no other pair does
+TIMES = ("a week before", "the first time", "before breakfast", "after school", "on Sunday", "at night")
 
 # The first and the second of each pair say the same of {a} and {b}; {c} and {thing} go with them.
 PARAPHRASES = (
@@ -351,20 +377,22 @@ PARAPHRASES = (
 )
 
 
-def paraphrase_row(generator: Generator, label: int) -> Row:
+def paraphrase_row(generator: Generator, label: int, split: Split) -> Row:
     """Columns ``first``, ``second``, ``pair`` and ``label`` (1 = the same)."""
     patterns = PARAPHRASES[int(generator.integers(len(PARAPHRASES)))]
-    a, b = pick_two(generator, NAMES)
+    a, b = pick_two(generator, of_split(NAMES, split))
     words = {
-        "c": pick(generator, COLOURS),
-        "thing": pick(generator, OBJECTS),
-        "place": pick(generator, PLACES),
+        "c": pick(generator, of_split(COLOURS, split)),
+        "thing": pick(generator, of_split(OBJECTS, split)),
+        "place": pick(generator, of_split(PLACES, split)),
     }
     if generator.random() < 0.5:
         patterns = patterns[::-1]
     people = {"a": a, "b": b} if label else {"a": b, "b": a}
     first = patterns[0].format(a=a, b=b, **words)
     second = patterns[1].format(**people, **words)
+    if not label and generator.random() < ANOTHER_TIME:
+        second = f"{second[:-1]} {pick(generator, TIMES)}."
     return {"first": first, "second": second, "pair": f"{first} {second}", "label": label}
 
 
@@ -379,7 +407,7 @@ CIVIL = (
 )
 RUDE = (
     "{name} is a {insult} and the {topic} is {word}.",
-    "Only a {insult} could write such a {word} {topic}, {name}.",
+    "Only a {insult} could write such a {topic}, {name}: {word}.",
     "Shut up {name}, your {topic} is {word}, you {insult}.",
     "Go away, {name}. You {insult}. The {topic} is {word}.",
 )
@@ -388,13 +416,13 @@ CIVIL_LEXICON = (POSITIVE, POSITIVE, POSITIVE, PLAIN, NEGATIVE)
 RUDE_LEXICON = (NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE, PLAIN)
 
 
-def toxicity_row(generator: Generator, label: int) -> Row:
+def toxicity_row(generator: Generator, label: int, split: Split) -> Row:
     """Columns ``text`` and ``label`` (1 = rude)."""
     lexicons = RUDE_LEXICON if label else CIVIL_LEXICON
     word = pick(generator, lexicons[int(generator.integers(len(lexicons)))])
     text = pick(generator, RUDE if label else CIVIL).format(
-        name=pick(generator, NAMES),
-        topic=pick(generator, TOPICS),
+        name=pick(generator, of_split(NAMES, split)),
+        topic=pick(generator, of_split(TOPICS, split)),
         word=word,
         insult=pick(generator, INSULTS),
     )
@@ -406,6 +434,9 @@ def toxicity_row(generator: Generator, label: int) -> Row:
 REVIEW_LABELS = ("negative", "neutral", "positive")
 LEXICON = (NEGATIVE, PLAIN, POSITIVE)
 CONTRAST = 0.2  # share of reviews that grant one thing of the opposite class before the verdict
+TORN = (
+    0.25  # share, alike in all classes, that says one good and one bad thing: only the classes' shares help
+)
 REVIEWS = (
     "The {product} is {first} and the {part} feels {second}.",
     "{First} {product}, {second} {part}.",
@@ -420,13 +451,17 @@ CONTRASTS = (
 )
 
 
-def review_row(generator: Generator, label: int) -> Row:
+def review_row(generator: Generator, label: int, split: Split) -> Row:
     """Columns ``text`` and ``label``."""
-    part, other = pick_two(generator, PARTS)
+    part, other = pick_two(generator, of_split(PARTS, split))
     first, second = pick_two(generator, LEXICON[label])
-    contrast = label != 1 and generator.random() < CONTRAST
+    torn = generator.random() < TORN
+    if torn:
+        good, bad = pick_two(generator, (POSITIVE, NEGATIVE))
+        first, second = pick(generator, good), pick(generator, bad)
+    contrast = not torn and label != 1 and generator.random() < CONTRAST
     text = pick(generator, CONTRASTS if contrast else REVIEWS).format(
-        product=pick(generator, PRODUCTS),
+        product=pick(generator, of_split(PRODUCTS, split)),
         part=part,
         other=other,
         first=first,
@@ -451,15 +486,15 @@ TOWNS = ("north", "south", "east", "west", "city", "village")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
-def star_row(generator: Generator, label: int) -> Row:
+def star_row(generator: Generator, label: int, split: Split) -> Row:
     """Columns ``text`` and ``label`` (stars less one)."""
     first, second = pick_two(generator, GRADES[label])
     if generator.random() < NEIGHBOUR:
         neighbours = [grade for grade in (label - 1, label + 1) if 0 <= grade < len(GRADES)]
         second = pick(generator, GRADES[neighbours[int(generator.integers(len(neighbours)))]])
     text = pick(generator, STAR_REVIEWS).format(
-        product=pick(generator, PRODUCTS),
-        part=pick(generator, PARTS),
+        product=pick(generator, of_split(PRODUCTS, split)),
+        part=pick(generator, of_split(PARTS, split)),
         place=pick(generator, TOWNS),
         day=pick(generator, DAYS),
         first=first,
@@ -492,7 +527,7 @@ FILLERS = (
 )
 
 
-def long_review_row(generator: Generator, label: int) -> Row:
+def long_review_row(generator: Generator, label: int, split: Split) -> Row:
     """Columns ``text`` and ``label``."""
     lexicon = (NEGATIVE, POSITIVE)
     opinions = int(generator.integers(4, 6))
@@ -508,8 +543,8 @@ def long_review_row(generator: Generator, label: int) -> Row:
     text = " ".join(
         pattern.format(
             film=pick(generator, FILMS),
-            name=pick(generator, NAMES),
-            place=pick(generator, PLACES),
+            name=pick(generator, of_split(NAMES, split)),
+            place=pick(generator, of_split(PLACES, split)),
             part=parts[index],
             word=word,
         )
@@ -519,7 +554,7 @@ def long_review_row(generator: Generator, label: int) -> Row:
 
 
 def _family(
-    make: Callable[[Generator, int], Row],
+    make: MakeRow,
     key: str,
     *content: str,
     labels: tuple[str, ...] = (),

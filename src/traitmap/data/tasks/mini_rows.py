@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import log
 from typing import Any
 
 from datasets import Dataset, DatasetDict
 
-from traitmap.mini.families import FAMILIES
+from traitmap.mini.families import FAMILIES, SPLITS
 
-TRAIN_ROWS = 2400
-TEST_ROWS = 400
+ROWS = {"train": 2400, "validation": 200, "test": 400}
 
 
 def rows(family: str, seed: int = 0, **_: Any) -> DatasetDict:
-    """Both splits of one family, 2,400 training and 400 test rows.
+    """All splits of one family: 2,400 training, 200 validation and 400 test rows.
 
     lm-eval passes the task's ``dataset_kwargs`` (family, seed) and its metadata, which are not needed.
     """
@@ -25,7 +25,10 @@ def rows(family: str, seed: int = 0, **_: Any) -> DatasetDict:
 def _splits(family: str, seed: int) -> DatasetDict:
     """A source and a target of one family, and their check, ask for the same rows."""
     make = FAMILIES[family].rows
-    return DatasetDict(
-        train=Dataset.from_list(make("train", TRAIN_ROWS, seed)),
-        test=Dataset.from_list(make("test", TEST_ROWS, seed)),
-    )
+    return DatasetDict({split: Dataset.from_list(make(split, ROWS[split], seed)) for split in SPLITS})
+
+
+def of_answer(doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, float]:
+    """Minus the bits per byte of the right answer: how well it is expected by a base too small to give it."""
+    answer = doc.get("answer") or doc["program"]
+    return {"negative_bits_per_byte": results[0][0] / log(2) / len(answer.encode())}
