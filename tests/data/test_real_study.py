@@ -1,5 +1,6 @@
-"""The study on real language models: its layouts, its tasks, one wording for source and target, and one study on
-both bases, each at the rates that its sweep chose."""
+"""The study on real language models: its layouts, its tasks, one wording for source and target, and one study
+on both bases, each at the rates that its sweep chose.
+"""
 
 import json
 import runpy
