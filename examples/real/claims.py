@@ -1,10 +1,11 @@
-"""The paper's claims, asked of a finished run of this study: each with its interval and its null.
+"""The paper's claims, asked of finished runs of this study: each with its interval and its null.
 
-    python examples/real/claims.py runs/real-smollm2 [--parser PIPELINE] [--results FOLDER]
+    python examples/real/claims.py runs/real-smollm2 runs/real-gemma3 [--parser PIPELINE] [--results FOLDER]
     python docs/real_run.py
 
-The first command writes the answers, with matrix, traits and explanation, as small records beside the study;
-the second draws docs/real-run.md from the records of all bases. A mean over several transfers speaks for
+The first command writes the answers, with matrix, traits and explanation, as small records beside the study,
+and for several runs what holds in all and what differs; the second draws docs/real-run.md from the records of
+all bases. A mean over several transfers speaks for
 these sources and targets: items (and seeds, where there are several) are the sample. Its null permutes the
 kinds of the sources in every possible way (at most 5,000 of them).
 """
@@ -14,20 +15,22 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import combinations, islice
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import traitmap as tm
+from traitmap.analysis.comparison import ComparedCell
 from traitmap.analysis.profiles.parser import OBJECT_PREDICATE
 from traitmap.analysis.profiles.relations import relation_in_words
 from traitmap.analysis.verdicts import GAINS, LOSSES, CellVerdict
 from traitmap.matrix.crossed import VarianceTerm, crossed_contrast
-from traitmap.matrix.statistics import Estimate, group_scores
+from traitmap.matrix.statistics import Estimate, Interval, group_scores
 from traitmap.wording import estimate, probability
 
 MATHEMATICS = ("gsm8k", "goat")
@@ -277,13 +280,16 @@ def clean(asked: Asked) -> list[tuple[str, str]]:
     return rows
 
 
+def signed(gain: Interval, better: float, digits: int) -> str:
+    """``+12.0 [+4.1, +19.8]``, positive where the adapter is better; better: -1 of a metric where less is."""
+    low, high = sorted((better * gain.low, better * gain.high))
+    return f"{better * gain.value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
 def interval_words(cell: CellVerdict) -> str:
-    """``+12.0 [4.1, 19.8]``, positive where the adapter is better; bits per byte with two digits."""
-    digits = 1 if cell.unit == "points" else 2
-    ends = (cell.gain.low, cell.gain.high)
-    if cell.improvement != cell.gain.value:  # of a metric that is better where it is lower
-        ends = (-cell.gain.high, -cell.gain.low)
-    return f"{cell.improvement:+.{digits}f} [{ends[0]:+.{digits}f}, {ends[1]:+.{digits}f}]"
+    """The gain of a cell; bits per byte with two digits."""
+    better = 1 if cell.improvement == cell.gain.value else -1
+    return signed(cell.gain, better, 1 if cell.unit == "points" else 2)
 
 
 def learnt(asked: Asked) -> list[tuple[str, str]]:
@@ -305,40 +311,70 @@ QUESTIONS = (
 )
 
 
-def main() -> None:
-    """Write the records of a run, its answers among them."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--parser", help="a spaCy pipeline, by folder or name")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
-    options = parser.parse_args()
-    asked = Asked(options.run)
-    questions = [
-        *QUESTIONS,
-        ("Which dependency relations profit?", partial(relations, parser=options.parser)),
-    ]
+def write(folder: Path, name: str, record: Mapping[str, Any], indent: int | None = None) -> None:
+    """One record as a JSON file."""
+    text = json.dumps(record, indent=indent, ensure_ascii=False) + "\n"
+    (folder / name).write_text(text, encoding="utf-8")
+
+
+def write_answers(asked: Asked, results: Path, parser: str | None) -> None:
+    """The records of one run, its answers among them."""
+    questions = [*QUESTIONS, ("Which dependency relations profit?", partial(relations, parser=parser))]
     answers = {question: dict(answer(asked)) for question, answer in questions}
     for question, rows in answers.items():
         print(f"{question}\n" + "".join(f"  {name}: {found}\n" for name, found in rows.items()))
-    conditions = asked.matrix.conditions
     screen = tm.answer(asked.run)
+    name = asked.matrix.conditions["name"]
     claims = {
         "base": asked.base,
         "seeds": asked.seeds,
         "screen": [screen.title, *screen.lines],
         "answers": answers,
     }
-    records = {
-        "claims": claims,
-        "matrix": asked.matrix.to_json(),
-        "traits": asked.traits.to_json(),
-        "explanation": asked.explanation.to_json(),
+    write(results, f"{name}-claims.json", claims, indent=1)
+    write(results, f"{name}-matrix.json", asked.matrix.to_json())
+    write(results, f"{name}-traits.json", asked.traits.to_json())
+    write(results, f"{name}-explanation.json", asked.explanation.to_json())
+
+
+def write_comparison(runs: Sequence[Path], results: Path) -> None:
+    """What holds on all bases and what differs between them, as ``traitmap compare`` says it."""
+    found = tm.compare([str(run) for run in runs])
+
+    def rows(cells: Sequence[ComparedCell]) -> list[list[str]]:
+        return [
+            [
+                f"{cell.source} → {cell.target}",
+                *(signed(gain, cell.better, cell.digits) for gain in cell.gains),
+                signed(cell.difference, cell.better, cell.digits),
+            ]
+            for cell in cells
+        ]
+
+    record = {
+        "bases": found.bases,
+        "seeds": found.seeds,
+        "lines": [[heading, words] for heading, words in found.lines],
+        "holding": rows(found.holding),
+        "differing": rows(found.differing),
     }
+    for heading, words in found.lines:
+        print(f"{heading:<11}{words}")
+    write(results, "compared.json", record, indent=1)
+
+
+def main() -> None:
+    """Write the records of every run, its answers among them."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--parser", help="a spaCy pipeline, by folder or name")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args()
     options.results.mkdir(exist_ok=True)
-    for name, record in records.items():
-        indent = 1 if name == "claims" else None
-        text = json.dumps(record, indent=indent, ensure_ascii=False) + "\n"
-        (options.results / f"{conditions['name']}-{name}.json").write_text(text, encoding="utf-8")
+    for run in options.runs:
+        write_answers(Asked(run), options.results, options.parser)
+    if len(options.runs) > 1:
+        write_comparison(options.runs, options.results)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The study on a real language model: its layouts, its tasks, and one wording for source and target."""
+"""The study on real language models: its layouts, its tasks, one wording for source and target, and one study
+on both bases, each at the rates that its sweep chose.
+"""
 
 import json
 import runpy
@@ -9,10 +11,12 @@ import pytest
 from traitmap.data.lineage import load_sources
 from traitmap.data.targets import load_target
 from traitmap.study.load import load_study
+from traitmap.study.settings import Study
 
 FOLDER = Path(__file__).parents[2] / "examples" / "real"
 FIRST_LOOK = load_study(FOLDER / "first_look.yaml")
 STUDY = load_study(FOLDER / "study.yaml")
+FILES = ("study.yaml", "gemma.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +76,30 @@ def test_the_first_items_of_the_balanced_target_are_balanced(copies):
     target = next(target for target in study.targets if target.name == "flipkart_balanced")
     golds = [text.output for text in load_target(study, target).texts()]
     assert all(0.2 < golds.count(word) / len(golds) < 0.47 for word in ("negative", "neutral", "positive"))
+
+
+def without_base_and_rates(study: Study) -> Study:
+    """The study with whatever may differ between the bases made alike."""
+    sources = [
+        source.model_copy(update={"training": {**source.training, "learning_rate": None}})
+        for source in study.sources
+    ]
+    same = {"name": "real", "path": None, "sources": tuple(sources)}
+    return study.model_copy(update={**same, "model": study.model.model_copy(update={"path": "base"})})
+
+
+def test_both_files_are_one_study_but_for_name_base_and_rates() -> None:
+    first, second = (load_study(FOLDER / name) for name in FILES)
+    assert first.model.path != second.model.path
+    assert without_base_and_rates(first) == without_base_and_rates(second)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_rates_are_those_that_the_sweep_chose(name: str) -> None:
+    study = load_study(FOLDER / name)
+    sweep = json.loads((FOLDER / "results" / f"sweep-{study.name}.json").read_text(encoding="utf-8"))
+    own = [source for source in study.sources if source.path or source.task]
+    rates = {
+        source.name: source.training.get("learning_rate", study.training.learning_rate) for source in own
+    }
+    assert rates == {source: float(found["chosen"]) for source, found in sweep.items()}

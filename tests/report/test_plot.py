@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from traitmap.report.chart import Scale, around, log_ticks, round_ticks
 from traitmap.report.figure_files import standalone
-from traitmap.report.row_charts import Row, density, row_chart
+from traitmap.report.row_charts import ChartRow, density, row_chart
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -55,9 +55,9 @@ def test_density_has_its_mode_where_most_texts_lie() -> None:
 
 def test_an_interval_far_beyond_all_dots_is_cut_with_an_arrow() -> None:
     lines = [
-        Row("near", 1.0, 0.5, 1.5),
-        Row("far", 2.0, -400.0, 500.0),
-        Row("unknown", texts=("unknown",)),
+        ChartRow("near", 1.0, 0.5, 1.5),
+        ChartRow("far", 2.0, -400.0, 500.0),
+        ChartRow("unknown", texts=("unknown",)),
     ]
     svg = row_chart(lines, "t", "d", heads=("value",))(720.0).svg("k")
     root = ElementTree.fromstring(svg)
@@ -66,7 +66,12 @@ def test_an_interval_far_beyond_all_dots_is_cut_with_an_arrow() -> None:
 
 
 def test_a_dot_beyond_the_ends_of_a_shared_axis_is_an_arrow_at_its_edge() -> None:
-    rows = [Row("within", 0.9), Row("above", 7.0, 6.0, 8.0), Row("below", -3.0), Row("at the end", 1.0)]
+    rows = [
+        ChartRow("within", 0.9),
+        ChartRow("above", 7.0, 6.0, 8.0),
+        ChartRow("below", -3.0),
+        ChartRow("at the end", 1.0),
+    ]
     root = ElementTree.fromstring(row_chart(rows, "t", "d", ends=(-1.0, 1.0))(720.0).svg("k"))
     dots = [one for one in root.iter() if one.get("class", "") == "dot"]
     assert [one.tag.split("}")[1] for one in dots] == ["circle", "path", "path", "circle"]
@@ -82,8 +87,8 @@ def zero_of(root: ElementTree.Element) -> str:
 
 
 def test_one_chart_draws_dots_densities_and_parts_by_what_its_rows_hold() -> None:
-    lengths = Row("lengths", percentiles=np.linspace(1, 100, 101), texts=("50",))
-    shares = Row("classes", parts=(("yes", 0.25), ("no", 0.75)), texts=("0.81 bits",))
+    lengths = ChartRow("lengths", percentiles=np.linspace(1, 100, 101), texts=("50",))
+    shares = ChartRow("classes", parts=(("yes", 0.25), ("no", 0.75)), texts=("0.81 bits",))
     logarithmic = ElementTree.fromstring(row_chart([lengths], "t", "d")(720.0).svg("k"))
     straight = ElementTree.fromstring(row_chart([shares], "t", "d", ends=(0.0, 100.0))(720.0).svg("k"))
     ticks = [float(one.get("x", "nan")) for one in logarithmic.iter() if one.text in ("1", "10", "100")]
@@ -101,7 +106,7 @@ def test_one_chart_draws_dots_densities_and_parts_by_what_its_rows_hold() -> Non
 
 
 def test_styles_are_written_onto_elements_by_weight_and_inheritance() -> None:
-    lines = [Row("a", 1.0, 0.5, 1.5, tone="better", solid=True), Row("b", -1.0, tone="worse")]
+    lines = [ChartRow("a", 1.0, 0.5, 1.5, tone="better", solid=True), ChartRow("b", -1.0, tone="worse")]
     root = ElementTree.fromstring(standalone(str(row_chart(lines, "t", "d")(720.0).svg("k"))))
     circles = [one for one in root.iter() if one.tag.endswith("circle")]
     assert [one.get("fill") for one in circles] == ["#1766a8", "#ffffff"]

@@ -38,8 +38,8 @@ import numpy as np
 from traitmap.analysis.corrections import (
     LEAST,
     LEVEL,
+    CorrectionDesign,
     Corrections,
-    Design,
     ModelScore,
     Width,
     around,
@@ -228,7 +228,7 @@ def _tells_of_all(prints: Fingerprints, names: Sequence[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class _Combined(Design):
+class _Combined(CorrectionDesign):
     """N combinations on T targets, in units of ``scale``. guess: (N, T) weighted mean of the parents; growth:
     their weighted standard deviation. best: (N, T) the best parent."""
 

@@ -4,9 +4,9 @@ A *first guess* needs no fit: the mean of a combination's parents, the straight 
 add a ridge regression of what measured rows differ from theirs. Which model is used is decided by
 predicting each measured row from those that have nothing to do with it, by the one-standard-error rule
 (``recommendation.selection.simplest``): the simplest that is not worse than the best by a standard error.
-The errors of these held-out predictions give the intervals: they grow with ``Design.growth``, and are widened
-by Student's t for how few units were measured. Fewer than ``LEAST`` give none: nobody has seen how far
-predictions stray.
+The errors of these held-out predictions give the intervals: they grow with ``CorrectionDesign.growth``, and
+are widened by Student's t for how few units were measured. Fewer than ``LEAST`` give none: nobody has seen
+how far predictions stray.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DRAWS = 2000  # of units, for intervals of errors
 
 
 @dataclass(frozen=True)
-class Design:
+class CorrectionDesign:
     """N rows on T targets, in units of a scale. guess: (N, T) first guesses. columns: model -> (N, T, P), of
     what is added to them. growth: (N, T, Q) what errors grow with, never negative."""
 
@@ -99,7 +99,7 @@ class Corrections:
     coefficients: Array = field(default_factory=lambda: np.zeros(0))
     norms: Array = field(default_factory=lambda: np.zeros(0))
 
-    def predict(self, design: Design) -> Array:
+    def predict(self, design: CorrectionDesign) -> Array:
         """(N, T) in units of the scale."""
         if not self.coefficients.size:
             return design.guess
@@ -107,7 +107,7 @@ class Corrections:
 
 
 def learn(
-    design: Design,
+    design: CorrectionDesign,
     z: Array,
     apart: Array,
     *,
@@ -191,7 +191,7 @@ def kept_margins(margin: float, units: Sequence[str], scale: Array) -> Array:
     return np.where(np.array(units) == "points", margin, margin * scale / of_points)
 
 
-def _held_out(design: Design, name: str, z: Array, apart: Array) -> tuple[Array, float]:
+def _held_out(design: CorrectionDesign, name: str, z: Array, apart: Array) -> tuple[Array, float]:
     """Predictions (N, T) of every row from those that have nothing to do with it, and the best penalty."""
     best: tuple[float, Array, float] | None = None
     for penalty in RIDGES if design.columns[name].shape[-1] else (nan,):
@@ -207,7 +207,9 @@ def _held_out(design: Design, name: str, z: Array, apart: Array) -> tuple[Array,
     return best[1], best[2]
 
 
-def _ridge(design: Design, name: str, z: Array, rows: Sequence[int], penalty: float) -> tuple[Array, Array]:
+def _ridge(
+    design: CorrectionDesign, name: str, z: Array, rows: Sequence[int], penalty: float
+) -> tuple[Array, Array]:
     """Coefficients (P,) of columns over their root mean squares (P,), which are zero without evidence."""
     columns = design.columns[name][list(rows)]
     rest = (z - design.guess)[list(rows)]

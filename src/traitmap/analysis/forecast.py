@@ -91,7 +91,7 @@ class Forecast:
         over = by_name.get("forecast - popularity")
         value = own.correlation  # without an interval where all targets give the same
         if not (own.p < 0.05 and value.value > 0 and not value.low <= 0):
-            return f"This forecast is worth nothing that can be seen here. {words}."
+            return f"That this forecast is worth anything cannot be told here. {words}."
         if over is not None and over.correlation.known and over.correlation.low > 0:
             return f"{words}, better than popularity by {_shown(over, p=False)}."
         popular = by_name.get("popularity")

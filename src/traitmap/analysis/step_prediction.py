@@ -26,8 +26,8 @@ import numpy as np
 
 from traitmap.analysis.corrections import (
     LEAST,
+    CorrectionDesign,
     Corrections,
-    Design,
     Width,
     around,
     learn,
@@ -213,13 +213,13 @@ def _hidden(steps: Mapping[int, Array], family: str, *, alone: bool) -> list[_Ca
     ]
 
 
-def _design(cases: Sequence[_Case]) -> Design:
+def _design(cases: Sequence[_Case]) -> CorrectionDesign:
     first, last = (np.array([getattr(case, end) for case in cases]) for end in ("first", "last"))
     share, width = (np.array([getattr(case, name) for case in cases])[:, None] for name in ("share", "width"))
     rise = last - first
     growth = np.stack([width * rise, width * (share - 0.5) * rise], axis=-1)
     own = np.broadcast_to(width[..., None] * np.eye(rise.shape[1]), (*rise.shape, rise.shape[1]))
-    return Design(
+    return CorrectionDesign(
         guess=first + share * rise,
         columns={
             "straight": np.zeros((*rise.shape, 0)),

@@ -23,7 +23,7 @@ from traitmap.data.conversation import RenderChat
 from traitmap.data.records import Example
 from traitmap.data.render import column_problem, label_word, render_rows, rows_in_words, with_numbered_words
 from traitmap.data.rows import Row, SourceError, SourceProblem, SourceTable, read_table
-from traitmap.data.sources import HeldOut, all_targets, data_place, held_out_rows, rows_of
+from traitmap.data.sources import HeldOutRows, all_targets, data_place, held_out_rows, rows_of
 from traitmap.errors import DataError
 from traitmap.metrics import direction
 from traitmap.metrics import metric as metric_of
@@ -117,7 +117,7 @@ def _examples(
     target: Target,
     rows: Source,
     table: SourceTable,
-    held_out: HeldOut | None,
+    held_out: HeldOutRows | None,
     render_chat: RenderChat | None,
 ) -> Sequence[Mapping[str, Any]]:
     """Documents for few-shot examples: rows that the target's source learns; none where it has no source."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import inspect
 import io
 import logging
 import random
@@ -45,7 +46,7 @@ from traitmap.data.copies import (
 from traitmap.data.records import Example, Segment
 from traitmap.data.rows import listed_columns
 from traitmap.errors import DataError, whole_reason
-from traitmap.study.paths import is_task_file, resolve
+from traitmap.study.paths import digest, is_task_file, resolve
 from traitmap.study.settings import Study
 from traitmap.study.template import BoundedEnvironment, BoundedTemplate, guarded, paid
 
@@ -541,3 +542,30 @@ def _checked(prompt: str, delimiter: str, answer: str, label: str | None) -> Exa
         raise DataError("its answer is empty")
     learnt = Segment(delimiter + answer, True)
     return Example((Segment(prompt, False), learnt) if prompt else (learnt,), label)
+
+
+def plain_setting(value: Any) -> Any:
+    """Any document or task setting as JSON data that is the same on every machine."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if np.isfinite(value) else str(value)
+    if isinstance(value, np.generic):
+        return plain_setting(value.item())
+    if isinstance(value, Mapping):
+        return {str(key): plain_setting(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain_setting(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted((plain_setting(item) for item in value), key=str)
+    if isinstance(value, functools.partial):
+        return [plain_setting(value.func), plain_setting(value.args), plain_setting(value.keywords)]
+    if not callable(value):
+        return str(value)
+    # a function or class: its name, and the digest of the file that it stands in
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(value))
+    except TypeError:
+        file = None
+    text = Path(file).read_text(encoding="utf-8") if file else ""
+    return [str(getattr(value, "__qualname__", type(value).__qualname__)), digest(text)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -308,3 +309,21 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     return value if isinstance(value, str) else str(value)
+
+
+def chance_level(items: Sequence[Item]) -> float:
+    """Mean over items of the share of choices that are right; NaN without choices, or without golds."""
+    if not all(item.choices and item.golds for item in items):
+        return nan
+    return float(np.mean([len(set(item.golds)) / len(item.choices) for item in items]))
+
+
+def majority_level(items: Sequence[Item], choices: tuple[str, ...] | None) -> float:
+    """Accuracy of always giving the commonest gold answer; NaN where that is no strategy."""
+    if items[0].choices and choices is None:
+        return nan  # each item has its own choices: no answer can always be given
+    golds: list[Any] = [item.gold for item in items]
+    if choices is not None:
+        golds = [index for item in items for index in set(item.golds)]
+    most = max(Counter(golds).values())
+    return most / len(items) if most > 1 else nan

@@ -216,7 +216,7 @@ def examine_source(
     )
 
 
-def _learnt(source: Source, rows: Sequence[int], held_out: HeldOut) -> list[int]:
+def _learnt(source: Source, rows: Sequence[int], held_out: HeldOutRows) -> list[int]:
     left = [row for row in rows if row not in held_out.rows]
     if not left:
         message = f"all its rows are held out for the target {held_out.target!r}; give that a file of its own"
@@ -225,7 +225,7 @@ def _learnt(source: Source, rows: Sequence[int], held_out: HeldOut) -> list[int]
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutRows:
     """Rows of one file that a target asks, so that nothing learns them.
 
     rows: their indices. target: the target by whose prompts the file is split. share: of the texts that was
@@ -239,7 +239,7 @@ class HeldOut:
 
 def held_out_rows(
     study: Study, reader: Source | Target, table: SourceTable, render_chat: RenderChat | None
-) -> HeldOut | None:
+) -> HeldOutRows | None:
     """Rows that a target asks of a file that sources learn from, too; None where nobody shares the file.
 
     reader: whoever reads ``table``. The first target of the study over the same file decides: a row is held
@@ -261,7 +261,7 @@ def held_out_rows(
         for index, example in zip(rendered.indices, rendered.examples, strict=True)
         if _position(study.sample_seed, example.prompt or example.text) < share
     )
-    return HeldOut(rows, asking[0].name, share)
+    return HeldOutRows(rows, asking[0].name, share)
 
 
 def _position(seed: int, text: str) -> float:

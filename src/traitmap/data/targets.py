@@ -7,7 +7,6 @@ the task (`data.scoring`), so that lm-eval's own filters and metrics judge them.
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,6 @@ from math import nan
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from datasets import Dataset, DatasetDict
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
@@ -35,13 +33,23 @@ from traitmap.data.harness import (
     gold_text,
     open_config,
     open_study_task,
+    plain_setting,
     quiet,
     reason,
     reproducible,
 )
 from traitmap.data.records import Answer, Caveat, Outcome, Request
 from traitmap.data.rows import SourceProblem
-from traitmap.data.scoring import ACCURACIES, Item, Scored, item_metrics, known_answers, score_answers
+from traitmap.data.scoring import (
+    ACCURACIES,
+    Item,
+    Scored,
+    chance_level,
+    item_metrics,
+    known_answers,
+    majority_level,
+    score_answers,
+)
 from traitmap.data.sources import all_targets, draw
 from traitmap.data.task_groups import GroupTask, group_tasks
 from traitmap.data.task_packs import pack_targets
@@ -155,7 +163,7 @@ class LoadedTarget:
                 output=item.gold,
                 choices=item.choices,
                 label=item.gold if self.choices and len(item.golds) == 1 else None,
-                group=None if self.groups is None else str(_plain(item.instances[0].doc[self.groups])),
+                group=None if self.groups is None else str(plain_setting(item.instances[0].doc[self.groups])),
             )
             for item in self._items
         )
@@ -336,8 +344,8 @@ def _load(
         requests=requests,
         n_items=len(items),
         digest=_target_digest(task, metric, filter_name, items, requests, target.apply_chat_template),
-        chance=_chance(items) if accuracy else nan,
-        majority=_majority(items, choices) if accuracy or metric == "exact_match" else nan,
+        chance=chance_level(items) if accuracy else nan,
+        majority=majority_level(items, choices) if accuracy or metric == "exact_match" else nan,
         tags=target.tags,
         choices=choices,
         conditions=conditions,
@@ -407,7 +415,7 @@ def _ask(
             f"task {task.task_name!r}: no {absent} (hidden labels? then choose another split in a task file "
             "of yours)"
         )
-    contexts = [_context(item) for item in kept]
+    contexts = [str(item.instances[0].args[0]) for item in kept]
     weighed = [[_weighed(instance) for instance in item.instances] for item in kept]
     notes += caveats.prompt_caveats(task, contexts, [list(filter(None, texts)) for texts in weighed])
     first = available if study.limit_takes == "first" else len(kept)
@@ -453,10 +461,6 @@ def _with_gold(task: Task, items: tuple[Item, ...]) -> tuple[tuple[Item, ...], l
     return kept, caveats.gold_caveats(len(items) - len(kept), len(items), beyond)
 
 
-def _context(item: Item) -> str:
-    return str(item.instances[0].args[0])
-
-
 def _weighed(instance: Instance) -> str | None:
     """The text whose probability is asked for; None where a text is generated, or a whole one is read."""
     return str(instance.args[1]) if instance.request_type == "loglikelihood" else None
@@ -483,8 +487,10 @@ def _item(task: Task, index: int, instances: list[Instance]) -> Item:
         gold = " | ".join(choices[i] for i in golds)
     else:
         gold = "" if task.OUTPUT_TYPE == "loglikelihood_rolling" else gold_text(task, doc)
-    requests = [[instance.request_type, _plain(instance.args), instance.repeats] for instance in instances]
-    content = digest([_plain(doc), requests, gold, choices, golds])
+    requests = [
+        [instance.request_type, plain_setting(instance.args), instance.repeats] for instance in instances
+    ]
+    content = digest([plain_setting(doc), requests, gold, choices, golds])
     ordered = tuple(sorted(instances, key=lambda instance: instance.idx))
     return Item(index, content, ordered, choices, golds, gold)
 
@@ -553,8 +559,8 @@ def _target_digest(
             "chat": chat,
             "requests": [[request.item, request.kind, request.seed] for request in requests],
             "items": [item.digest for item in items],
-            "scoring": _plain([config.metric_list, config.filter_list, config.process_results]),
-            "code": _plain(type(task)) if type(task).__module__ != "lm_eval.api.task" else None,
+            "scoring": plain_setting([config.metric_list, config.filter_list, config.process_results]),
+            "code": plain_setting(type(task)) if type(task).__module__ != "lm_eval.api.task" else None,
             "lm_eval": version("lm_eval"),
         }
     )
@@ -582,55 +588,10 @@ def _conditions(
         "lm_eval": version("lm_eval"),
     }
     if task.OUTPUT_TYPE == "generate_until":
-        conditions["generation_kwargs"] = _plain(config.generation_kwargs)
+        conditions["generation_kwargs"] = plain_setting(config.generation_kwargs)
         conditions["repeats"] = config.repeats
     if code_tests.executes_code(config.metadata):
         conditions["programs"] = code_tests.conditions()
     if task.OUTPUT_TYPE == "multiple_choice":
         conditions["items_without_gold"] = 0
     return conditions
-
-
-def _chance(items: Sequence[Item]) -> float:
-    """Mean over items of the share of choices that are right; NaN without choices, or without golds."""
-    if not all(item.choices and item.golds for item in items):
-        return nan
-    return float(np.mean([len(set(item.golds)) / len(item.choices) for item in items]))
-
-
-def _majority(items: Sequence[Item], choices: tuple[str, ...] | None) -> float:
-    """Accuracy of always giving the commonest gold answer; NaN where that is no strategy."""
-    if items[0].choices and choices is None:
-        return nan  # each item has its own choices: no answer can always be given
-    golds: list[Any] = [item.gold for item in items]
-    if choices is not None:
-        golds = [index for item in items for index in set(item.golds)]
-    most = max(Counter(golds).values())
-    return most / len(items) if most > 1 else nan
-
-
-def _plain(value: Any) -> Any:
-    """Any document or task setting as JSON data that is the same on every machine."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if np.isfinite(value) else str(value)
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
-    if isinstance(value, set | frozenset):
-        return sorted((_plain(item) for item in value), key=str)
-    if isinstance(value, partial):
-        return [_plain(value.func), _plain(value.args), _plain(value.keywords)]
-    if not callable(value):
-        return str(value)
-    # a function or class: its name, and the digest of the file that it stands in
-    try:
-        file = inspect.getsourcefile(inspect.unwrap(value))
-    except TypeError:
-        file = None
-    text = Path(file).read_text(encoding="utf-8") if file else ""
-    return [str(getattr(value, "__qualname__", type(value).__qualname__)), digest(text)]

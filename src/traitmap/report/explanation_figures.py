@@ -32,7 +32,7 @@ from traitmap.analysis.tables import (
 from traitmap.matrix.statistics import Interval
 from traitmap.report.first_screen import is_clean
 from traitmap.report.records import Shown
-from traitmap.report.row_charts import Row, estimate_row, row_chart
+from traitmap.report.row_charts import ChartRow, estimate_row, row_chart
 from traitmap.table import Table
 from traitmap.wording import (
     UNKNOWN,
@@ -60,11 +60,6 @@ _GROUPS = ("hidden", "surface", "size")
 _UNSEEN = ("noise", "below the minimal detectable effect (80 % power)")
 
 
-def unit_words(explanation: Explanation) -> str:
-    """What gains are measured in here."""
-    return explanation.unit
-
-
 def _digits(explanation: Explanation) -> int:
     """Decimals of a gain in the unit of the explanation."""
     return 2 if explanation.conditions.get("units") == "standard" else 1
@@ -87,12 +82,12 @@ def effects(explanation: Explanation) -> Shown | None:
     joint, alone = explanation.joint, explanation.alone
     if not (joint or alone):
         return None
-    rows: list[Row] = []
+    rows: list[ChartRow] = []
     stand = any(effect.stands for effect in (*joint, *alone))
     for heading, group in (("Beside each other", joint), ("Each by itself", alone)):
         shown = [effect for effect in group if effect.verdict != "cannot tell" or not stand]
         if shown:
-            rows.append(Row(heading, heading=True))
+            rows.append(ChartRow(heading, heading=True))
         rows += [
             estimate_row(
                 f"{_name(effect)} ({effect.group})",
@@ -181,7 +176,7 @@ def shares(explanation: Explanation) -> Shown | None:
         )
         for group in dominance.groups
     ]
-    rows.append(Row("unexplained", value=100 * rest, texts=(share(rest), "", ""), tone="quiet"))
+    rows.append(ChartRow("unexplained", value=100 * rest, texts=(share(rest), "", ""), tone="quiet"))
     return Shown(
         name="shares",
         title="Hidden against surface",
@@ -249,7 +244,7 @@ def odd_cells(explanation: Explanation, verdicts: Verdicts | None = None) -> Sho
     cells = clear or in_table
     if not cells:
         return None
-    unit, digits = unit_words(explanation), _digits(explanation)
+    unit, digits = explanation.unit, _digits(explanation)
     rows = []
     for cell in cells[:MOST_PAIRS]:
         gain = Interval(cell.gain, cell.predicted + cell.departure.low, cell.predicted + cell.departure.high)
@@ -381,7 +376,7 @@ def asymmetry(explanation: Explanation, verdicts: Verdicts | None = None) -> Sho
     )
     if not pairs:
         return None
-    unit, digits = unit_words(explanation), _digits(explanation)
+    unit, digits = explanation.unit, _digits(explanation)
     beyond = sum(pair.q < LEVEL for pair in pairs)
     clear = [pair for pair in pairs if pair.q < LEVEL and is_clean(verdicts, *_both_ways(pair))]
     drawn = (clear or pairs)[:MOST_PAIRS]
@@ -470,7 +465,7 @@ def strengths(explanation: Explanation, side: str) -> Shown | None:
     if not tasks:
         return None
     beyond = [f"{clean(task.name)} ({estimate(task.effect)})" for task in tasks if task.stands]
-    unit = unit_words(explanation)
+    unit = explanation.unit
     noun, others = ("source", "targets") if donors else ("target", "sources")
     verb = f"{'give' if donors else 'gain'} more or less than the others"
     return Shown(

@@ -20,7 +20,7 @@ from traitmap.matrix.record import Array
 from traitmap.report.chart import STEPS, value_class
 from traitmap.report.plane_charts import likeness
 from traitmap.report.records import Shown
-from traitmap.report.row_charts import Row, estimate_row, part_key, row_chart
+from traitmap.report.row_charts import ChartRow, estimate_row, part_key, row_chart
 from traitmap.table import Table
 from traitmap.wording import (
     UNKNOWN,
@@ -61,7 +61,7 @@ def output_lengths(profile: Profile) -> Shown | None:
         return None
     medians = {name: np.nan_to_num(one.output.median, nan=-1.0) for name, one in lengths.items()}
     order = sorted(lengths, key=lambda name: (-medians[name], name))
-    rows: list[Row] = []
+    rows: list[ChartRow] = []
     even: list[str] = []
     for heading, role in (
         ("What sources teach", "source"),
@@ -77,7 +77,7 @@ def output_lengths(profile: Profile) -> Shown | None:
         even += [label for label, output in group if _is_one_length(output)]
         group = [(label, output) for label, output in group if not _is_one_length(output)]
         if group and heading:
-            rows.append(Row(heading, heading=True))
+            rows.append(ChartRow(heading, heading=True))
         rows += [_length_row(label, output, tone) for label, output in group[:MOST_DATASETS]]
     unit = next(lengths[name].unit for name in drawn)
     by_median = sorted(drawn, key=lambda name: (drawn[name].median, name))
@@ -112,9 +112,9 @@ def output_lengths(profile: Profile) -> Shown | None:
     )
 
 
-def _length_row(label: str, lengths: Distribution, tone: str = "neutral") -> Row:
+def _length_row(label: str, lengths: Distribution, tone: str = "neutral") -> ChartRow:
     known = bool(lengths.n) and bool(np.isfinite(lengths.percentiles).all())
-    return Row(
+    return ChartRow(
         label,
         percentiles=lengths.percentiles if known else None,
         texts=(plain(lengths.median, 0) if lengths.n else "unknown", f"{lengths.n:,}"),
@@ -149,7 +149,7 @@ def label_lengths(profile: Profile) -> Shown | None:
 
     Of the first ``MOST_LABELLED`` sources with two classes or more, the ``MOST_LABELS`` commonest classes.
     """
-    rows: list[Row] = []
+    rows: list[ChartRow] = []
     known: list[tuple[str, Distribution]] = []
     ratio, furthest, drawn = 1.0, "", 0
     labelled = [
@@ -165,7 +165,7 @@ def label_lengths(profile: Profile) -> Shown | None:
         times = max(medians) / min(medians) if len(medians) > 1 and min(medians) > 0 else 1.0
         ratio, furthest = max((ratio, furthest), (times, name))
         if times >= APART:
-            rows.append(Row(name, heading=True))
+            rows.append(ChartRow(name, heading=True))
             rows += [_length_row(clean(label), lengths) for label, lengths in classes]
             drawn += 1
     if not known:
@@ -218,7 +218,7 @@ def class_shares(profile: Profile) -> Shown | None:
         label = name + (" (target)" if target else "")
         parts = tuple((clean(word), value) for word, value in sorted(classes.shares.items()))
         if classes.uneven:
-            rows.append(Row(label, parts=parts, texts=(f"{plain(classes.entropy, 2)} bits",)))
+            rows.append(ChartRow(label, parts=parts, texts=(f"{plain(classes.entropy, 2)} bits",)))
         table.append(
             (
                 label,

@@ -47,7 +47,7 @@ _LEAST_SHARE = 0.2  # of the width is what marks need beside labels and texts
 
 
 @dataclass(frozen=True)
-class Row:
+class ChartRow:
     """One row. Numbers that are NaN are not drawn.
 
     value, low, high: the dot and its interval. band: the null's. tick: a short upright line. open: a hollow
@@ -80,12 +80,12 @@ def estimate_row(
     tone: str = "neutral",
     band: float | tuple[float, float] = nan,
     tick: float = nan,
-) -> Row:
+) -> ChartRow:
     """An estimate that has been tested: filled and in its tone where it is clear, else hollow and grey.
 
     band: the null's low and high end, or half the width of one about zero.
     """
-    return Row(
+    return ChartRow(
         label,
         estimate.value,
         estimate.low,
@@ -99,7 +99,7 @@ def estimate_row(
 
 
 def row_chart(
-    rows: Sequence[Row],
+    rows: Sequence[ChartRow],
     title: str,
     alt: str,
     *,
@@ -161,7 +161,11 @@ def row_chart(
 
 
 def _sides(
-    rows: Sequence[Row], heads: Sequence[str], width: float, label_room: float | None, text_room: float | None
+    rows: Sequence[ChartRow],
+    heads: Sequence[str],
+    width: float,
+    label_room: float | None,
+    text_room: float | None,
 ) -> tuple[float, float, list[float]]:
     """Px where the marks begin and end, and where each column of texts ends."""
     labels = [row.label for row in rows if not row.heading]
@@ -174,14 +178,14 @@ def _sides(
     return left, width - sum(rooms) - (10 if rooms else 4), columns
 
 
-def _beside(row: Row, edge: float, left: float, ends: Sequence[float]) -> list[Markup]:
+def _beside(row: ChartRow, edge: float, left: float, ends: Sequence[float]) -> list[Markup]:
     """Label and texts of a row that begins at ``edge``, at the left and the right of its marks."""
     y = edge + (_RIDGE_ROW if row.percentiles is not None else _ROW) / 2 + 4
     amounts = (text(x, y, "amount", typeset(words), "end") for x, words in zip(ends, row.texts, strict=False))
     return [name_text(row.label, left - 8, y, left - 8), *amounts]
 
 
-def _above(row: Row, edge: float, width: float) -> tuple[list[Markup], float]:
+def _above(row: ChartRow, edge: float, width: float) -> tuple[list[Markup], float]:
     """Label and texts of a row above its marks, in one line where they fit, and the px that they take."""
     words = typeset(" · ".join(filter(None, row.texts)))
     beside = text_width(row.label, NAME_SIZE) + 12 + text_width(words, TICK_SIZE) <= width
@@ -190,11 +194,11 @@ def _above(row: Row, edge: float, width: float) -> tuple[list[Markup], float]:
     return [name_text(row.label, 0, edge + 16, width, anchor="start"), *([amount] if words else [])], room
 
 
-def _logarithmic(rows: Sequence[Row]) -> bool:
+def _logarithmic(rows: Sequence[ChartRow]) -> bool:
     return any(row.percentiles is not None for row in rows)
 
 
-def _ends(rows: Sequence[Row]) -> tuple[float, float]:
+def _ends(rows: Sequence[ChartRow]) -> tuple[float, float]:
     """Every mark and every interval, as far as it is not much longer than all marks lie apart."""
     if _logarithmic(rows):
         known = [np.maximum(row.percentiles, _LEAST) for row in rows if row.percentiles is not None]
@@ -214,19 +218,19 @@ def _ends(rows: Sequence[Row]) -> tuple[float, float]:
     return around([*marks, *(min(max(edge, low - room), high + room) for edge in edges)], zero=True)
 
 
-def _kinds(rows: Sequence[Row]) -> dict[str, int]:
+def _kinds(rows: Sequence[ChartRow]) -> dict[str, int]:
     """Colour of every part by its name, the same in all rows; names beyond the last colour begin anew."""
     names = sorted({name for row in rows for name, _ in row.parts})
     return {name: at % _KINDS for at, name in enumerate(names)}
 
 
-def part_key(rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
+def part_key(rows: Sequence[ChartRow]) -> tuple[tuple[str, str], ...]:
     """The key to the parts of stacked rows, where each name has a colour of its own."""
     kinds = _kinds(rows)
     return tuple((f"part k{kind}", name) for name, kind in kinds.items()) if len(kinds) <= _KINDS else ()
 
 
-def _marks(row: Row, y: float, scale: Scale, kinds: Mapping[str, int]) -> list[Markup]:
+def _marks(row: ChartRow, y: float, scale: Scale, kinds: Mapping[str, int]) -> list[Markup]:
     """What a row holds, between its label and its texts."""
     if row.percentiles is not None:
         return _ridge(row.percentiles, y + 9, scale)
@@ -290,7 +294,7 @@ def density(percentiles: Array, low: float, high: float, points: int = 140) -> t
     return at, heights / heights.max() if heights.max() > 0 else heights
 
 
-def _stack(row: Row, top: float, scale: Scale, kinds: Mapping[str, int]) -> list[Markup]:
+def _stack(row: ChartRow, top: float, scale: Scale, kinds: Mapping[str, int]) -> list[Markup]:
     """Parts side by side, each with its name where it has room, else in its tooltip."""
     shapes, start = [], 0.0
     for name, value in row.parts:
@@ -307,7 +311,7 @@ def _stack(row: Row, top: float, scale: Scale, kinds: Mapping[str, int]) -> list
 
 
 def card_chart(
-    rows: Sequence[Row], title: str, alt: str, *, limit: str, axis: str = "", rooms: tuple[float, float]
+    rows: Sequence[ChartRow], title: str, alt: str, *, limit: str, axis: str = "", rooms: tuple[float, float]
 ) -> Drawing:
     """Rows from -1 to 1 in a small card, on the same axis in all cards.
 

@@ -31,7 +31,7 @@ from traitmap.report import plane_charts
 from traitmap.report.heatmap import gain_text
 from traitmap.report.plane_charts import CROWDED, Curve, curve
 from traitmap.report.records import Shown
-from traitmap.report.row_charts import Row, card_chart, row_chart
+from traitmap.report.row_charts import ChartRow, card_chart, row_chart
 from traitmap.table import Entry, Table
 from traitmap.wording import clean, counted, estimate, listed, plain, related, share, signed, typeset
 
@@ -82,7 +82,7 @@ def _figure(reading: Reading, traits: Traits | None, s: int, in_points: float | 
     groups += _target_rows(reading, s)
     rows, table = [], []
     for heading, group in groups:
-        rows += [Row(heading, heading=True), *(group or [Row("none")])]
+        rows += [ChartRow(heading, heading=True), *(group or [ChartRow("none")])]
         table += [(row.label, heading, row.texts[0]) for row in group]
     told = " ".join(f"{row.label}: {typeset(row.texts[0])}." for row in rows if row.texts)
     return Shown(
@@ -103,7 +103,7 @@ def _figure(reading: Reading, traits: Traits | None, s: int, in_points: float | 
     )
 
 
-def _trait_rows(traits: Traits | None, source: str, in_points: float | None) -> list[Row]:
+def _trait_rows(traits: Traits | None, source: str, in_points: float | None) -> list[ChartRow]:
     """Effects on the supported traits, as shares of the axis; none where no trait is supported."""
     if traits is None or source not in traits.sources:
         return []
@@ -117,7 +117,7 @@ def _trait_rows(traits: Traits | None, source: str, in_points: float | None) -> 
         )
         effect = Interval(value, low, high)
         rows.append(
-            Row(
+            ChartRow(
                 component_name(traits, c),
                 effect.value / limit,
                 effect.low / limit,
@@ -129,7 +129,7 @@ def _trait_rows(traits: Traits | None, source: str, in_points: float | None) -> 
     return rows
 
 
-def _target_rows(reading: Reading, s: int) -> list[tuple[str, list[Row]]]:
+def _target_rows(reading: Reading, s: int) -> list[tuple[str, list[ChartRow]]]:
     """The best and the worst targets other than the source's own, each side with its heading."""
     others = [
         (reading.improvement(s, t) / reading.targets[t].limit, t)
@@ -148,7 +148,7 @@ def _target_rows(reading: Reading, s: int) -> list[tuple[str, list[Row]]]:
             scale = target.factor * target.better / target.limit
             low, high = sorted((cell.gain_low * scale, cell.gain_high * scale))
             rows.append(
-                Row(
+                ChartRow(
                     clean(target.name) + (" ↓" if target.better < 0 else ""),
                     gain,
                     low,
@@ -384,7 +384,7 @@ def stability(traits: Traits) -> Shown | None:
     rows, firm = [], []
     for c in range(traits.stability.examined if not used else min(used, traits.stability.examined)):
         name = component_name(traits, c)
-        rows.append(Row(name if c < used else f"{name} (not supported)", heading=True))
+        rows.append(ChartRow(name if c < used else f"{name} (not supported)", heading=True))
         for resampling in traits.stability.resamplings.values():
             mean, low, noise = (
                 float(part[c])
@@ -392,7 +392,7 @@ def stability(traits: Traits) -> Shown | None:
             )
             beyond = isfinite(noise) and low > noise
             rows.append(
-                Row(
+                ChartRow(
                     f"{resampled_in_words(resampling)} ({resampling.draws:,})",
                     mean,
                     low,
@@ -454,7 +454,7 @@ def loading_figures(traits: Traits) -> tuple[Shown, ...]:
             )
             words = signed(loading, 2) if isfinite(loading) else "unknown"
             clear = Interval(loading, low, high).clear
-            rows.append(Row(clean(traits.targets[t]), loading, low, high, texts=(words,), solid=clear))
+            rows.append(ChartRow(clean(traits.targets[t]), loading, low, high, texts=(words,), solid=clear))
         figures.append(
             Shown(
                 name=f"loadings-{c + 1}",

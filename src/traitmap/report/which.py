@@ -16,7 +16,7 @@ from traitmap.analysis.tables import ranking_table
 from traitmap.matrix.statistics import Interval
 from traitmap.report.plane_charts import against
 from traitmap.report.records import Shown
-from traitmap.report.row_charts import Row, row_chart
+from traitmap.report.row_charts import ChartRow, row_chart
 from traitmap.table import Table
 from traitmap.wording import UNKNOWN, clean, counted, estimate, plain, sentence, signed, typeset
 
@@ -51,7 +51,7 @@ def picks(evaluation: HeldOut) -> Shown | None:
         description=_picks_description(judged, len(judged) - len(drawn)),
         chart=row_chart(
             [
-                Row(
+                ChartRow(
                     clean(one.target),
                     value=one.measured["first"],
                     low=one.ranked[0].measured.low,
@@ -156,7 +156,7 @@ def regret(evaluation: HeldOut) -> Shown | None:
         description=text,
         chart=row_chart(
             [
-                Row(
+                ChartRow(
                     words,
                     lost[name].value,
                     lost[name].low,
@@ -302,7 +302,7 @@ def _ranking(recommendation: Recommendation, number: int, ends: tuple[float, flo
         description=clean(recommendation.words) + (f" Not ranked: {'; '.join(aside[:3])}." if aside else ""),
         chart=row_chart(
             [
-                Row(
+                ChartRow(
                     clean(advice.source),
                     advice.gain.value,
                     advice.gain.low,

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from traitmap.analysis.profiles.pairs import Feature, PairFeatures, pair_features
 from traitmap.analysis.profiles.semantics import Embed
 from traitmap.analysis.profiles.style import cosine_matrix
-from traitmap.analysis.recommendation.prior import Prior
+from traitmap.analysis.recommendation.prior import MatchedPriors
 from traitmap.analysis.recommendation.problem import (
     Blocks,
     EffectTable,
@@ -60,7 +60,7 @@ def make_problem(
     similarity: Similarity | None = None,
     weights: Fingerprints | None = None,
     encoder: Embed | None = None,
-    prior: Prior | None = None,
+    prior: MatchedPriors | None = None,
     new_target: str | None = None,
     holdout: Holdout = "target",
     blocks: Blocks | None = None,

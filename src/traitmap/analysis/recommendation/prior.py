@@ -49,7 +49,7 @@ class PriorMatrix:
 
 
 @dataclass(frozen=True)
-class Prior:
+class MatchedPriors:
     """Priors laid over a matrix of S sources and T targets.
 
     merit: (B, S, T) merits of matched cells, NaN where there is none. elsewhere: (B, S) sums and counts
@@ -90,7 +90,7 @@ def align(
     *,
     profile: Profile | None = None,
     groups: Mapping[str, str] | None = None,
-) -> Prior:
+) -> MatchedPriors:
     """Lay priors over the sources and targets of a matrix.
 
     profile: of the texts of both, where they are known; groups: target -> group, where given. MatrixError
@@ -127,7 +127,7 @@ def align(
             f"Prior {prior.name}: {_in_words(how_rows, len(sources), 'source')}, "
             f"{_in_words(how, len(targets), 'target')}."
         )
-    return Prior(merit, elsewhere, counts, tuple(words))
+    return MatchedPriors(merit, elsewhere, counts, tuple(words))
 
 
 def _matched(
@@ -174,7 +174,7 @@ COLUMNS = ("popularity", "elsewhere_gain", "elsewhere_popularity")
 
 
 def columns_of(
-    prior: Prior, own: Array | None, blocks: NDArray[np.int64], left_out: int | None = None
+    prior: MatchedPriors, own: Array | None, blocks: NDArray[np.int64], left_out: int | None = None
 ) -> Array:
     """(S, T, 3) what stands beside every cell: popularity, what priors say of it, and their popularity.
 
@@ -201,14 +201,14 @@ def columns_of(
 
 
 def pooled_weights(
-    prior: Prior, blocks: NDArray[np.int64], ridge: float, without: int | None = None
+    prior: MatchedPriors, blocks: NDArray[np.int64], ridge: float, without: int | None = None
 ) -> Array:
     """(3,) weights of ``columns_of`` that predict each prior from the others best, with a ridge penalty.
 
     without: a prior that is left out altogether. Zeros where fewer than two priors are left.
     """
     kept = [b for b in range(len(prior.merit)) if b != without]
-    inner = Prior(prior.merit[kept], prior.elsewhere[kept], prior.counts[kept], prior.words)
+    inner = MatchedPriors(prior.merit[kept], prior.elsewhere[kept], prior.counts[kept], prior.words)
     gram, along = ridge * np.eye(3), np.zeros(3)
     if len(kept) < 2:
         return along
@@ -220,7 +220,7 @@ def pooled_weights(
     return np.asarray(np.linalg.solve(gram, along))
 
 
-def played(prior: Prior, blocks: NDArray[np.int64], ridge: float) -> list[tuple[Array, Array, Array]]:
+def played(prior: MatchedPriors, blocks: NDArray[np.int64], ridge: float) -> list[tuple[Array, Array, Array]]:
     """Every prior as if it were the matrix in question: its merits, and two predictions of them, all (S, T).
 
     The first by weights learnt on the other priors alone, the second popularity within the prior. Priors are

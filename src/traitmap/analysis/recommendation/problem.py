@@ -30,7 +30,7 @@ from traitmap.metrics import SHARE
 from traitmap.wording import counted
 
 if TYPE_CHECKING:
-    from traitmap.analysis.recommendation.prior import Prior
+    from traitmap.analysis.recommendation.prior import MatchedPriors
 
 Holdout = Literal["target", "source", "cell"]
 Values = Literal["score", "relchange"]
@@ -231,7 +231,7 @@ class Problem:
     blocks: Blocks
     own: NDArray[np.bool_]
     seed: int = 0
-    prior: Prior | None = None
+    prior: MatchedPriors | None = None
 
     @property
     def known(self) -> NDArray[np.bool_]:

@@ -26,7 +26,7 @@ from scipy import stats
 
 from traitmap.analysis.profiles.semantics import Embed
 from traitmap.analysis.recommendation.knowledge import Attributes, Embeddings, Similarity, make_problem
-from traitmap.analysis.recommendation.prior import Prior, PriorMatrix, align, text_profile
+from traitmap.analysis.recommendation.prior import MatchedPriors, PriorMatrix, align, text_profile
 from traitmap.analysis.recommendation.problem import (
     CELL_FOLDS,
     Blocks,
@@ -365,7 +365,7 @@ def evaluate(
 
 def laid_over(
     prior: Sequence[PriorMatrix], effects: EffectTable, texts: Texts | None, holdout: str | Mapping[str, str]
-) -> Prior:
+) -> MatchedPriors:
     """Priors laid over the sources and targets of a matrix, by name, texts and the groups held out."""
     groups = {} if isinstance(holdout, str) else holdout
     profile = text_profile(texts) if texts else {}

@@ -31,7 +31,7 @@ from traitmap.analysis.recommendation.posterior import (
     predictive_posterior,
     smallest_difference,
 )
-from traitmap.analysis.recommendation.prior import Prior
+from traitmap.analysis.recommendation.prior import MatchedPriors
 from traitmap.analysis.recommendation.problem import AS_GIVEN, Values, factor_of, unit_for, units_of
 from traitmap.analysis.recommendation.reasons import reasons_of
 from traitmap.analysis.recommendation.records import (
@@ -78,7 +78,7 @@ def recommend_sources(
     similarity: Similarity | None = None,
     embeddings: Embeddings | None = None,
     weights: Fingerprints | None = None,
-    prior: Callable[[Sequence[str], Sequence[str]], Prior] | None = None,
+    prior: Callable[[Sequence[str], Sequence[str]], MatchedPriors] | None = None,
     contaminated: Mapping[str, str] | None = None,
     touched: Mapping[str, str] | None = None,
     probes: Sequence[Probe] = (),

@@ -28,7 +28,7 @@ from traitmap.analysis.recommendation.models import (
     ModelFit,
     Parts,
 )
-from traitmap.analysis.recommendation.prior import Prior, played
+from traitmap.analysis.recommendation.prior import MatchedPriors, played
 from traitmap.analysis.recommendation.problem import (
     Problem,
     Values,
@@ -406,7 +406,7 @@ def hold_out_target(
     similarity: Similarity | None = None,
     embeddings: Embeddings | None = None,
     weights: Fingerprints | None = None,
-    prior: Callable[[Sequence[str], Sequence[str]], Prior] | None = None,
+    prior: Callable[[Sequence[str], Sequence[str]], MatchedPriors] | None = None,
     values: Values = "score",
     seed: int = 0,
 ) -> ColdStartProblem:
