@@ -165,3 +165,14 @@ def test_the_noise_of_a_gain_counts_groups(binary):
     once = noise(differences, {})
     np.testing.assert_allclose(noise(differences[:, groups], {"target000": groups}), once)
     assert (noise(differences[:, groups], {}) < 0.3 * once).all()
+
+
+def test_the_interval_of_one_adapter_does_not_depend_on_the_others_beside_it() -> None:
+    generator = np.random.default_rng(5)
+    groups = np.repeat(np.arange(30), [2] * 10 + [1] * 20)
+    differences = generator.choice([-1.0, 0.0, 0.0, 1.0], size=(4, 1, 40))
+    differences[1] = 0.0  # nothing changed: no group counts for more than one item
+    differences[2, 0, :20] = 0.0
+    together = np.array(st.paired_gain(differences, binary=True, groups=groups))
+    alone = np.array([st.paired_gain(one[None], binary=True, groups=groups) for one in differences])[..., 0].T
+    np.testing.assert_allclose(together, alone, rtol=1e-12)

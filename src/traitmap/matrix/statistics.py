@@ -365,16 +365,20 @@ def paired_gain(
         return gains, *pooled_test(grouped(differences, groups), binary=binary, confidence=confidence)
     alone = differences[:, 0]
     totals = alone if groups is None else _sums(alone, groups)
-    if binary and np.isin(totals, (-1.0, 0.0, 1.0)).all():  # items, or groups of one size that are like one
-        wins, losses = (totals > 0).sum(axis=1).astype(float), (totals < 0).sum(axis=1).astype(float)
-        limits = paired_interval(wins, losses, totals.shape[1], z_value(confidence))
-        return gains, *limits, mcnemar(wins, losses)
-    if binary and groups is not None:
+    if not binary:
+        return gains, *bootstrap_interval(grouped(alone, groups), confidence=confidence), sign_flip(totals)
+    wins, losses = (totals > 0).sum(axis=1).astype(float), (totals < 0).sum(axis=1).astype(float)
+    limits = paired_interval(wins, losses, totals.shape[1], z_value(confidence))
+    tested = np.stack([*limits, mcnemar(wins, losses)])
+    uneven = ~np.isin(totals, (-1.0, 0.0, 1.0)).all(axis=1)  # groups that count for more than one item
+    if groups is not None and uneven.any():
+        totals, alone = totals[uneven], alone[uneven]
         effect = design_effect(alone, groups)
         wins, losses = (alone > 0).sum(axis=1) / effect, (alone < 0).sum(axis=1) / effect
         z = float(t_value(max(totals.shape[1] - 1, 1), confidence))
-        return gains, *paired_interval(wins, losses, alone.shape[1] / effect, z), sign_flip(totals)
-    return gains, *bootstrap_interval(grouped(alone, groups), confidence=confidence), sign_flip(totals)
+        limits = paired_interval(wins, losses, alone.shape[1] / effect, z)
+        tested[:, uneven] = np.stack([*limits, sign_flip(totals)])
+    return gains, *tested
 
 
 @dataclass(frozen=True)
