@@ -9,7 +9,7 @@ column. Whatever carries a statistical claim (intervals, p, q, traits) comes fro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import floor, isfinite, isnan, log10, nan
@@ -383,7 +383,7 @@ def _targets(
         same = [u for u, unit in enumerate(units) if unit == units[t]]
         values = np.concatenate([known[u] for u in same])
         factor = 100.0 if shares[t] else 1.0
-        limit = nice_limit(factor * _largest_gain(matrix, same))
+        limit = colour_limit(matrix, same, factor)
         # without a base the size of the scores says how many digits they need
         size = limit if np.isfinite(matrix.baseline).any() else 5 * float(np.abs(values).max(initial=0.0))
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
@@ -413,7 +413,12 @@ def _directions(matrix: TransferMatrix) -> list[int]:
     return [1 if directions.get(target, True) else -1 for target in matrix.targets]
 
 
-def _largest_gain(matrix: TransferMatrix, targets: list[int]) -> float:
+def colour_limit(matrix: TransferMatrix, targets: Sequence[int], factor: float) -> float:
+    """The gain at which colours of some targets of one unit are deepest; factor: from scores to that unit."""
+    return nice_limit(factor * _largest_gain(matrix, targets))
+
+
+def _largest_gain(matrix: TransferMatrix, targets: Sequence[int]) -> float:
     """Largest gain off the diagonal (in-domain gains would pale all others), or of all if there is none."""
     gains = np.abs(matrix.gains[:, targets])
     names = [matrix.targets[t] for t in targets]

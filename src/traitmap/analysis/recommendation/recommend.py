@@ -46,7 +46,7 @@ from traitmap.analysis.recommendation.selection import ColdStartProblem, hold_ou
 from traitmap.analysis.traits.records import Traits
 from traitmap.data.fingerprints import Fingerprints
 from traitmap.errors import MatrixError
-from traitmap.matrix.reading import nice_limit
+from traitmap.matrix.reading import colour_limit
 from traitmap.matrix.record import Array, Cell, TransferMatrix
 from traitmap.matrix.statistics import Interval, error_of_width, unknown, z_value
 from traitmap.metrics import SHARE
@@ -213,14 +213,14 @@ def _headline(
 
 def _conditions(problem: ColdStartProblem, probed: Sequence[int]) -> dict[str, Any]:
     """What was asked, and of how much. ``largest``: where colours are deepest, as in the matrix' table."""
-    effects = np.abs(problem.matrix.gains[np.isfinite(problem.matrix.gains)])
+    alike = [t for t, unit in enumerate(units_of(problem.matrix)) if unit == problem.unit]
     return {
         "model": problem.chosen,
         "setting": problem.model.setting,
         "chosen_by": "inner folds over other targets",
         "values": problem.values,
         "based": problem.based,
-        "largest": nice_limit(problem.factor * float(effects.max(initial=0.0))),
+        "largest": colour_limit(problem.matrix, alike, problem.factor),
         "other_targets": int((np.isfinite(problem.problem.effect).sum(axis=0) > 1).sum()),
         "features": len(problem.problem.feature_names),
         "probes": [problem.matrix.sources[s] for s in probed],
