@@ -45,8 +45,8 @@ def test_the_notebook_is_kept_with_its_outputs() -> None:
 
 
 def colours(html: str) -> list[tuple[float, float]]:
-    """(number, depth of its colour, orange below 0) of every entry of a table that shows a gain in colour."""
-    found = re.findall(r"background:rgba\((23|201),[^)]*,([.\d]+)\)[^>]*>([+-][.\d]+)", html)
+    """(points, depth of its colour, orange below 0) of every entry of a table that shows such a gain in colour."""
+    found = re.findall(r"background:rgba\((23|201),[^)]*,([.\d]+)\)[^>]*>([+-]\d+\.\d)(?!\d)", html)
     return [
         (float(number), (float(depth) - 0.08) * (1 if hue == "23" else -1)) for hue, depth, number in found
     ]
@@ -63,5 +63,5 @@ def test_tables_of_gains_share_one_colour_scale() -> None:
     ]
     tables = [colours(html) for source, html in shown if "traits" not in source and colours(html)]
     assert len(tables) == 3  # the matrix, a recommendation, and the matrix as a table of scores
-    slopes = [depth / number for table in tables for number, depth in table if 12 < abs(number) <= 50]
-    assert max(slopes) - min(slopes) < 0.15 * max(slopes)
+    gains = [entry for table in tables for entry in table if abs(entry[0]) <= 50]
+    assert all(abs(depth - 0.42 * number / 50) < 0.0051 for number, depth in gains)
