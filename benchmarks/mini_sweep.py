@@ -1,6 +1,6 @@
 """Choose steps and learning rate of each source of the embedded study, by rows that no source trains on.
 
-    python benchmarks/mini_sweep.py [SOURCE ...]   about eight minutes on one core; other sources stay as they are
+    python benchmarks/mini_sweep.py [SOURCE ...]   about eight minutes on one core; other sources stay
 
 For each source that has rows of its own, one adapter is trained for each of SETTINGS and asked the validation
 rows of its own task; no test row is read. The rule is that of examples/real/sweep.py: what has collapsed onto

@@ -45,7 +45,7 @@ def test_the_notebook_is_kept_with_its_outputs() -> None:
 
 
 def colours(html: str) -> list[tuple[float, float]]:
-    """(points, depth of its colour, orange below 0) of every entry of a table that shows such a gain in colour."""
+    """(points, depth of its colour, orange below 0) of every entry that shows such a gain in colour."""
     found = re.findall(r"background:rgba\((23|201),[^)]*,([.\d]+)\)[^>]*>([+-]\d+\.\d)(?!\d)", html)
     return [
         (float(number), (float(depth) - 0.08) * (1 if hue == "23" else -1)) for hue, depth, number in found
