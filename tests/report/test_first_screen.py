@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from traitmap import api
 from traitmap.cli import app
 
-REAL = Path(__file__).parents[2] / "examples" / "real" / "results" / "matrix.csv"
+REAL = Path(__file__).parents[2] / "examples" / "real" / "results" / "real-smollm2-matrix.json"
 KINDS = ("mini", "import", "leaderboard", "large", "real")
 
 
