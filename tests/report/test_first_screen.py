@@ -114,7 +114,9 @@ def what_to_pick(section: Element, told: dict[str, Any]) -> None:
         assert first["source"] in words or not first["helps"]
         if first["helps"]:
             assert f"helps {len(first['helps'])} of {first['tested']}" in words
-            assert f"{first['helps'][0]['gain']['value']:+.1f}".replace("-", "−") in words
+            most = first["helps"][0]
+            digits = 1 if abs(most["gain"]["value"]) >= 1 else 2  # points, or bits per byte
+            assert f"{most['gain']['value']:+.{digits}f}".replace("-", "−") in words
     else:
         name = max(told["by_source"], key=lambda source: source["mean"])["source"]
         assert words == (
