@@ -289,7 +289,7 @@ def main() -> None:
     for seed in options.seeds:
         run = tm.run(study.model_copy(update={"seeds": (seed,)}), output=options.output / f"seed-{seed}")
         seeds[str(seed)] = record(finished(run))
-        save(options.records, {"conditions": conditions(), "truths": truths, "seeds": seeds})
+        save(options.records, {**conditions(), "truths": truths, "seeds": seeds})
         for name, found in seeds[str(seed)]["truths"].items():
             verdict = "right" if found["right"] else "MISSED"
             print(f"seed {seed}: {verdict}: {name}: {found['found']}", flush=True)

@@ -79,7 +79,7 @@ def main() -> None:
                 known = json.loads(RESULTS.read_text())["sources"] if RESULTS.exists() else {}
                 known[source.name] = found
                 kept = {one.name: known[one.name] for one in own if one.name in known}
-                save(RESULTS, {"conditions": conditions(), "sources": kept})
+                save(RESULTS, {**conditions(), "sources": kept})
                 print(source.name, json.dumps(found), flush=True)
 
 

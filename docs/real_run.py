@@ -22,6 +22,7 @@ RESULTS = ROOT / "examples" / "real" / "results"
 BLOCK = re.compile(r"(<!-- (\w+): python docs/real_run\.py -->\n).*?(<!-- end of \w+ -->)", re.DOTALL)
 
 WIDTH = 84  # of the first screen
+FIRST = "SmolLM2"  # the base of the first column and of the first screen
 
 Row = Sequence[str]
 
@@ -57,10 +58,7 @@ def score(found: Mapping[str, Any], chosen: bool) -> str:
 
 def answers(claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """A section for each question, a column for each base."""
-    seeds = ("{} seed" if claim["seeds"] == 1 else "{} seeds" for claim in claims)
-    heads = [
-        f"{claim['base']}, {text.format(claim['seeds'])}" for claim, text in zip(claims, seeds, strict=True)
-    ]
+    heads = [heading(claim["base"], claim["seeds"]) for claim in claims]
     for question in claims[0]["answers"]:
         found = [claim["answers"].get(question, {}) for claim in claims]
         names = list(dict.fromkeys(name for column in found for name in column))
@@ -68,6 +66,20 @@ def answers(claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         rows = [(name, *(column.get(name, "–") for column in found)) for name in names]
         yield from table(("", *heads), rows) if rows else iter(["Nothing of it was measured."])
         yield ""
+
+
+def bases(compared: Mapping[str, Any]) -> Iterator[str]:
+    """What ``traitmap compare`` says of the bases, and every clean transfer that holds in all or differs."""
+    heads = [heading(*base) for base in zip(compared["bases"], compared["seeds"], strict=True)]
+    yield from table(("", " and ".join(heads)), compared["lines"])
+    for title, rows in (("Holds on both", compared["holding"]), ("Differs", compared["differing"])):
+        yield f"\n{title}, {len(rows)} transfers, without those known to be something else than skill:\n"
+        yield from table(("transfer", *heads, "second less first"), rows)
+
+
+def heading(base: str, seeds: int) -> str:
+    """Of a column: the base and how many seeds were run on it."""
+    return f"{base}, {seeds} seed" if seeds == 1 else f"{base}, {seeds} seeds"
 
 
 def screen(claim: Mapping[str, Any]) -> Iterator[str]:
@@ -90,12 +102,12 @@ def blocks() -> dict[str, str]:
 
     names = [path.stem.removeprefix("sweep-") for path in sorted(RESULTS.glob("sweep-*.json"))]
     sweeps = dict(zip(names, records("sweep-*.json"), strict=True))
-    claims = records("*-claims.json")
-    smollm2 = next(claim for claim in claims if "SmolLM2" in claim["base"])
+    claims = sorted(records("*-claims.json"), key=lambda claim: FIRST not in claim["base"])
     return {
         "rates": "\n".join(rates(sweeps)),
         "answers": "\n".join(answers(claims)),
-        "screen": "\n".join(screen(smollm2)),
+        "bases": "\n".join(bases(json.loads((RESULTS / "compared.json").read_text(encoding="utf-8")))),
+        "screen": "\n".join(screen(claims[0])),
     }
 
 

@@ -14,7 +14,7 @@ test_split: test
 output_type: generate_until
 doc_to_text: "{{{{question}}}}"
 doc_to_target: "{{{{answer}}}}"
-generation_kwargs: {{until: ["\\n"], max_gen_toks: 4}}
+generation_kwargs: {{until: ["####"], max_gen_toks: 4}}
 process_results: !function judging.{name}
 metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
 """
