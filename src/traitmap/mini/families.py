@@ -434,9 +434,7 @@ def toxicity_row(generator: Generator, label: int, split: Split) -> Row:
 REVIEW_LABELS = ("negative", "neutral", "positive")
 LEXICON = (NEGATIVE, PLAIN, POSITIVE)
 CONTRAST = 0.2  # share of reviews that grant one thing of the opposite class before the verdict
-TORN = (
-    0.25  # share, alike in all classes, that says one good and one bad thing: only the classes' shares help
-)
+TORN = 0.25  # share, alike in all classes, that says one good and one bad thing: only class shares help there
 REVIEWS = (
     "The {product} is {first} and the {part} feels {second}.",
     "{First} {product}, {second} {part}.",
