@@ -21,16 +21,16 @@ from typing import Any
 from record import conditions, save
 
 import traitmap as tm
+from traitmap.analysis.verdicts import GAINS, LOSSES
 from traitmap.api.answers import verdicts
 from traitmap.api.runs import contamination_in
 from traitmap.mini.families import FAMILIES
+from traitmap.wording import estimate, related
 
 RESULTS = Path(__file__).parent / "results" / "mini-planted.json"
 FALSE = 0.05  # share of clean calls that may be false at q < .05
 LEARNT, CLEAN = 9, 10  # tasks that must be learnt, effects between tasks that must be clean
 ONE_ANSWER = 0.9  # share of one answer from which an adapter has collapsed onto it
-CLEAN_GAINS = ("clean gain",)
-CLEAN_LOSSES = ("clean loss",)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _curve(curves: Any, verdict: str, **fields: Any) -> Found:
     """The only curve with these fields, and whether it goes as planted beyond noise."""
     (curve,) = (one for one in curves if all(getattr(one, name) == value for name, value in fields.items()))
     low, high = curve.response.effects[0], curve.response.effects[-1]
-    words = f"{low.value:.3g} to {high.value:.3g}, {curve.response.verdict}, q {_q(curve.q)}"
+    words = f"{low.value:.3g} to {high.value:.3g}, {curve.response.verdict}, {related('q', curve.q)}"
     return curve.response.verdict == verdict and curve.q < 0.05, words
 
 
@@ -102,10 +102,10 @@ def lexicon(done: Finished) -> Found:
     strangers = [
         one.source
         for one in done.verdicts.transfers
-        if one.target == "long_reviews" and one.kind in CLEAN_GAINS and not linked(one.source, one.target)
+        if one.target == "long_reviews" and one.kind in GAINS and not linked(one.source, one.target)
     ]
-    words = f"{_interval(cell.gain)}, {cell.kind}" + (f"; so do {', '.join(strangers)}" if strangers else "")
-    return cell.kind in CLEAN_GAINS and cell.gain.low > 0 and not strangers, words
+    words = f"{estimate(cell.gain)}, {cell.kind}" + (f"; so do {', '.join(strangers)}" if strangers else "")
+    return cell.kind in GAINS and cell.gain.low > 0 and not strangers, words
 
 
 def answer_words(done: Finished) -> Found:
@@ -114,12 +114,9 @@ def answer_words(done: Finished) -> Found:
     What rests on one pair or source is not called, as in the first lines of the command.
     """
     (pairs,) = (one for one in done.explanation.joint if one.name == "answer words")
-    effect = pairs.effect
-    words = (
-        f"{effect.value:+.2f} [{effect.low:+.2f}, {effect.high:+.2f}] SD, q {_q(pairs.q)}, {pairs.verdict}"
-    )
+    words = f"{estimate(pairs.effect, 2)} SD, {related('q', pairs.q)}, {pairs.verdict}"
     words += f", rests on {', '.join(pairs.rests_on)}" if pairs.rests_on else ""
-    return pairs.stands and effect.value > 0, words
+    return pairs.stands and pairs.effect.value > 0, words
 
 
 def nothing_else(done: Finished) -> Found:
@@ -147,11 +144,9 @@ def unlinked(done: Finished) -> Found:
         for cell in done.verdicts.transfers
         if cell.target in FAMILIES and not linked(cell.source, cell.target)
     ]
-    wrong = [
-        f"{cell.source} on {cell.target} {_interval(cell.gain)}" for cell in pairs if cell.kind in CLEAN_GAINS
-    ]
+    wrong = [f"{cell.source} on {cell.target} {estimate(cell.gain)}" for cell in pairs if cell.kind in GAINS]
     words = f"{len(wrong)} of {len(pairs)} pairs" + (f": {', '.join(wrong)}" if wrong else "")
-    calls = sum(cell.kind in (*CLEAN_GAINS, *CLEAN_LOSSES) for cell in done.verdicts.transfers)
+    calls = sum(cell.kind in (*GAINS, *LOSSES) for cell in done.verdicts.transfers)
     return len(wrong) <= ceil(FALSE * calls), words
 
 
@@ -181,17 +176,8 @@ def learnt(done: Finished) -> Found:
 def clean_transfer(done: Finished) -> Found:
     """Effects between tasks that no control explains away."""
     kinds = [cell.kind for cell in done.verdicts.transfers]
-    gains, losses = (sum(kinds.count(kind) for kind in names) for names in (CLEAN_GAINS, CLEAN_LOSSES))
+    gains, losses = (sum(kind in names for kind in kinds) for names in (GAINS, LOSSES))
     return gains + losses >= CLEAN and gains > 0 and losses > 0, f"{gains} gains, {losses} losses"
-
-
-def _interval(interval: Any, scale: float = 1) -> str:
-    """``+12.5 [+8.1, +16.9]``"""
-    return f"{scale * interval.value:+.1f} [{scale * interval.low:+.1f}, {scale * interval.high:+.1f}]"
-
-
-def _q(value: float) -> str:
-    return "< .001" if value < 0.001 else f"= {value:.3f}".replace("0.", ".")
 
 
 @dataclass(frozen=True)

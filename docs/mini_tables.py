@@ -9,9 +9,7 @@ The records in benchmarks/results are written by benchmarks/mini_sweep.py and be
 from __future__ import annotations
 
 import json
-import re
 import runpy
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,8 @@ from traitmap.analysis.verdicts import GLYPHS
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "mini.md"
 RESULTS = ROOT / "benchmarks" / "results"
-BLOCK = re.compile(r"(<!-- (\w+): python docs/mini_tables\.py -->\n).*?(<!-- end of \w+ -->)", re.DOTALL)
-table = runpy.run_path(str(ROOT / "docs" / "real_run.py"))["table"]
+DRAWING = runpy.run_path(str(ROOT / "docs" / "real_run.py"))
+table = DRAWING["table"]
 
 
 def planted(records: Mapping[str, Any]) -> Iterator[str]:
@@ -84,17 +82,8 @@ def blocks() -> dict[str, str]:
 
 def with_tables(page: str) -> str:
     """The page with all blocks as the records have them."""
-    drawn = blocks()
-    return BLOCK.sub(lambda found: f"{found[1]}\n{drawn[found[2]].strip()}\n\n{found[3]}", page)
+    return DRAWING["with_blocks"](page, "mini_tables", blocks())
 
 
 if __name__ == "__main__":
-    old = PAGE.read_text(encoding="utf-8")
-    new = with_tables(old)
-    if "--check" in sys.argv[1:]:
-        sys.exit(
-            "docs/mini.md shows other tables than the records; run: python docs/mini_tables.py"
-            if old != new
-            else 0
-        )
-    PAGE.write_text(new, encoding="utf-8")
+    DRAWING["write_pages"]([PAGE], "mini_tables", blocks())

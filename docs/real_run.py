@@ -19,7 +19,6 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "docs" / "real-run.md", ROOT / "README.md")
 RESULTS = ROOT / "examples" / "real" / "results"
-BLOCK = re.compile(r"(<!-- (\w+): python docs/real_run\.py -->\n).*?(<!-- end of \w+ -->)", re.DOTALL)
 
 WIDTH = 84  # of the first screen
 FIRST = "SmolLM2"  # the base of the first column and of the first screen
@@ -111,17 +110,28 @@ def blocks() -> dict[str, str]:
     }
 
 
+def with_blocks(page: str, script: str, drawn: Mapping[str, str]) -> str:
+    """The page with the blocks of one script (``<!-- NAME: python docs/SCRIPT.py -->``) as they are drawn."""
+    block = re.compile(rf"(<!-- (\w+): python docs/{script}\.py -->\n).*?(<!-- end of \w+ -->)", re.DOTALL)
+    return block.sub(lambda found: f"{found[1]}\n{drawn[found[2]].strip()}\n\n{found[3]}", page)
+
+
+def write_pages(pages: Sequence[Path], script: str, drawn: Mapping[str, str]) -> None:
+    """Draw the blocks of one script into its pages; with ``--check`` only name what would change, and fail."""
+    before = {page: page.read_text(encoding="utf-8") for page in pages}
+    after = {page: with_blocks(text, script, drawn) for page, text in before.items()}
+    changed = [page for page in pages if after[page] != before[page]]
+    if "--check" in sys.argv[1:] and changed:
+        names = ", ".join(page.name for page in changed)
+        sys.exit(f"{names}: other than the records; run: python docs/{script}.py")
+    for page in changed:
+        page.write_text(after[page], encoding="utf-8")
+
+
 def with_tables(page: str) -> str:
     """The page with all blocks as the records have them."""
-    drawn = blocks()
-    return BLOCK.sub(lambda found: f"{found[1]}\n{drawn[found[2]].strip()}\n\n{found[3]}", page)
+    return with_blocks(page, "real_run", blocks())
 
 
 if __name__ == "__main__":
-    pages = {page: page.read_text(encoding="utf-8") for page in PAGES}
-    changed = {page: with_tables(text) for page, text in pages.items() if with_tables(text) != text}
-    if "--check" in sys.argv[1:] and changed:
-        names = ", ".join(page.name for page in changed)
-        sys.exit(f"{names}: other than the records; run: python docs/real_run.py")
-    for page, text in changed.items():
-        page.write_text(text, encoding="utf-8")
+    write_pages(PAGES, "real_run", blocks())

@@ -39,8 +39,8 @@ _ROOT_ALONE = (
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class WallError(Exception):
-    """A wall that cannot be built, with what to do about it."""
+class SandboxError(Exception):
+    """Something that shuts the program in cannot be set up, with what to do about it."""
 
 
 def main() -> None:
@@ -81,11 +81,11 @@ def main() -> None:
             os.execve(sys.executable, [sys.executable, "-I", "-S", "-B", f"{_WORK}/program.py"], {})
         except OSError as error:
             os.write(ready, b", but not running")
-            raise WallError(
+            raise SandboxError(
                 f"{sys.executable} cannot be run by a user without rights ({error.strerror}): let every user "
                 "read and run it, or start traitmap as an ordinary user"
             ) from None
-    except (OSError, WallError) as error:
+    except (OSError, SandboxError) as error:
         sys.stderr.write(f"{getattr(error, 'strerror', None) or error}\n")
         os._exit(1)
 
@@ -109,7 +109,7 @@ def _leave_namespaces(paths: "list[str]", disk_mb: int) -> "int | None":
             _map_user(os.getpid(), *own)
         except PermissionError:
             reason = _forbidden("users in a namespace") if own[0] else _ROOT_ALONE
-            raise WallError(f"user namespace: {reason}") from None
+            raise SandboxError(f"user namespace: {reason}") from None
     _fork_first_process()
     shown = [_opened(path) for path in paths]
     if nobody is not None and not privileged:
@@ -120,7 +120,7 @@ def _leave_namespaces(paths: "list[str]", disk_mb: int) -> "int | None":
         _libc.sethostname(b"sandbox", 7)
         _new_root(shown, disk_mb)
     except PermissionError as error:
-        raise WallError(f"{error.strerror}: {_forbidden('mounts')}") from None
+        raise SandboxError(f"{error.strerror}: {_forbidden('mounts')}") from None
     return nobody if privileged else None
 
 
@@ -168,7 +168,7 @@ def _unshare() -> None:
         reason = "sysctl kernel.unprivileged_userns_clone is 0; as root, set it to 1"
     else:
         reason = _forbidden("new user namespaces")
-    raise WallError(f"{os.strerror(code)}: {reason}")
+    raise SandboxError(f"{os.strerror(code)}: {reason}")
 
 
 def _unshare_with_user_of(nobody: int) -> None:
@@ -189,7 +189,7 @@ def _unshare_with_user_of(nobody: int) -> None:
     os.write(opened, b"x")
     _, status = os.waitpid(helper, 0)
     if status:
-        raise WallError(f"user namespace: {_forbidden('users in a namespace')}")
+        raise SandboxError(f"user namespace: {_forbidden('users in a namespace')}")
 
 
 def _map_user(process: int, user: int, group: int) -> None:
@@ -325,7 +325,7 @@ def _drop_rights(nobody: "int | None") -> None:
     _call("capset", struct.pack("=Ii", _CAPABILITIES_V3, 0), bytes(24))
     _call("prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
     if 0 in os.getresuid():
-        raise WallError("the program would be root; start traitmap as an ordinary user")
+        raise SandboxError("the program would be root; start traitmap as an ordinary user")
 
 
 def _limit(memory_mb: int, disk_mb: int, seconds: int) -> None:
@@ -361,7 +361,7 @@ def _limit_processes(processes: int, counted: bool) -> None:
             os._exit(0)
         os.waitpid(child, 0)
         if not counted:
-            raise WallError(f"processes of root cannot be limited: {_ROOT_ALONE}")
+            raise SandboxError(f"processes of root cannot be limited: {_ROOT_ALONE}")
     resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
 
 

@@ -186,6 +186,8 @@ class _Simulation:
 
     def hand_out(self) -> None:
         for worker in list(self.free):
+            if self.scheduler.nothing_to_take(self.now):
+                break
             task = self.scheduler.take(worker, self.now)
             if task is None:
                 continue

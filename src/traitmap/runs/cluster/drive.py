@@ -105,6 +105,11 @@ class Scheduler:
             self.running[task.name] = None
         return task
 
+    def nothing_to_take(self, now: float) -> bool:
+        """Whether no free worker, whoever it is, could be given anything now."""
+        late = (len(self.attempts[name]) == 1 and self._late_at(name) <= now for name in self.running)
+        return not self.waiting and not (self.copies and any(late))
+
     def finish(self, name: Hashable, worker: Hashable, now: float) -> bool:
         """A worker has done a task. False where another one was faster, and this result does not count.
 
