@@ -117,7 +117,7 @@ def with_blocks(page: str, script: str, drawn: Mapping[str, str]) -> str:
 
 
 def write_pages(pages: Sequence[Path], script: str, drawn: Mapping[str, str]) -> None:
-    """Draw the blocks of one script into its pages; with ``--check`` only name what would change, and fail."""
+    """Draw the blocks of one script into its pages; with ``--check`` only name what would change."""
     before = {page: page.read_text(encoding="utf-8") for page in pages}
     after = {page: with_blocks(text, script, drawn) for page, text in before.items()}
     changed = [page for page in pages if after[page] != before[page]]

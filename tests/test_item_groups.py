@@ -176,3 +176,6 @@ def test_the_interval_of_one_adapter_does_not_depend_on_the_others_beside_it() -
     together = np.array(st.paired_gain(differences, binary=True, groups=groups))
     alone = np.array([st.paired_gain(one[None], binary=True, groups=groups) for one in differences])[..., 0].T
     np.testing.assert_allclose(together, alone, rtol=1e-12)
+    count = 40**2 / (10 * 2**2 + 20)  # what the items count for where nobody can tell how alike a group is
+    low, high = st.paired_interval(np.zeros(1), np.zeros(1), count, float(st.t_value(29)))
+    np.testing.assert_allclose(together[1:3, 1], [low[0], high[0]])

@@ -28,10 +28,11 @@ import traitmap as tm
 from traitmap.analysis.comparison import ComparedCell
 from traitmap.analysis.profiles.parser import OBJECT_PREDICATE
 from traitmap.analysis.profiles.relations import relation_in_words
-from traitmap.analysis.verdicts import GAINS, LOSSES, CellVerdict
+from traitmap.analysis.verdicts import GAINS, LOSSES, UNCLEAN, CellVerdict
 from traitmap.matrix.crossed import VarianceTerm, crossed_contrast
 from traitmap.matrix.statistics import Estimate, Interval, group_scores
-from traitmap.wording import estimate, probability
+from traitmap.study.settings import BASELINE
+from traitmap.wording import estimate, probability, with_interval
 
 MATHEMATICS = ("gsm8k", "goat")
 CLASSIFICATION = ("mnli", "paws", "toxicity_civil", "flipkart", "amazon_reviews", "imdb")
@@ -283,7 +284,31 @@ def clean(asked: Asked) -> list[tuple[str, str]]:
 def signed(gain: Interval, better: float, digits: int) -> str:
     """``+12.0 [+4.1, +19.8]``, positive where the adapter is better; better: -1 of a metric where less is."""
     low, high = sorted((better * gain.low, better * gain.high))
-    return f"{better * gain.value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+    return with_interval(better * gain.value, low, high, digits)
+
+
+def something_else(asked: Asked) -> list[tuple[str, str]]:
+    """Which gains are something else than skill, and how one-sided are the base's own answers there?"""
+    cells = [
+        cell
+        for cell in asked.verdicts.transfers
+        if cell.improvement > 0 and (cell.kind in UNCLEAN or cell.kind == "unknown")
+    ]
+    rows = []
+    for target in dict.fromkeys(cell.target for cell in cells):
+        answers = tm.query(
+            asked.run,
+            "SELECT prediction, count(*) AS times FROM outcomes "
+            f"WHERE source = '{BASELINE}' AND target = '{target}' GROUP BY ALL ORDER BY times DESC",
+        )
+        share = answers["times"].iloc[0] / answers["times"].sum()
+        rows.append((f"the base on {target}", f"{answers['prediction'].iloc[0]!r} to {100 * share:.0f} %"))
+        rows += [
+            (f"{cell.source} → {target}", f"{interval_words(cell)}, {cell.kind}: {cell.words}")
+            for cell in cells
+            if cell.target == target
+        ]
+    return rows
 
 
 def interval_words(cell: CellVerdict) -> str:
@@ -301,6 +326,7 @@ def learnt(asked: Asked) -> list[tuple[str, str]]:
 QUESTIONS = (
     ("Did the adapters learn their own tasks?", learnt),
     ("Which transfers are clean?", clean),
+    ("Which gains are something else than skill, or may be?", something_else),
     ("Does training on classification lift mathematics, and mathematics classification?", kinds),
     ("Is transfer asymmetric?", asymmetry),
     ("Do wrong labels hurt the source's own task and leave others?", wrong_labels),

@@ -370,8 +370,11 @@ def paired_gain(
     wins, losses = (totals > 0).sum(axis=1).astype(float), (totals < 0).sum(axis=1).astype(float)
     limits = paired_interval(wins, losses, totals.shape[1], z_value(confidence))
     tested = np.stack([*limits, mcnemar(wins, losses)])
-    uneven = ~np.isin(totals, (-1.0, 0.0, 1.0)).all(axis=1)  # groups that count for more than one item
-    if groups is not None and uneven.any():
+    if groups is None:
+        return gains, *tested
+    # groups of one size whose items all agree are like items; whether others are, adapter by adapter
+    uneven = ~np.isin(totals, (-1.0, 0.0, 1.0)).all(axis=1) | (np.ptp(np.bincount(groups)) > 0)
+    if uneven.any():
         totals, alone = totals[uneven], alone[uneven]
         effect = design_effect(alone, groups)
         wins, losses = (alone > 0).sum(axis=1) / effect, (alone < 0).sum(axis=1) / effect
