@@ -295,7 +295,7 @@ def something_else(asked: Asked) -> list[tuple[str, str]]:
         if cell.improvement > 0 and (cell.kind in UNCLEAN or cell.kind == "unknown")
     ]
     rows = []
-    for target in dict.fromkeys(cell.target for cell in cells):
+    for target in (target for target in LABELS if target in asked.matrix.targets):
         answers = tm.query(
             asked.run,
             "SELECT prediction, count(*) AS times FROM outcomes "

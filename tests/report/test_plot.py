@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traitmap.report.chart import Scale, around, log_ticks, round_ticks
+from traitmap.report.chart import NAME_SIZE, Scale, around, log_ticks, name_text, round_ticks, text_width
 from traitmap.report.figure_files import standalone
 from traitmap.report.row_charts import ChartRow, density, row_chart
 
@@ -63,6 +63,14 @@ def test_an_interval_far_beyond_all_dots_is_cut_with_an_arrow() -> None:
     root = ElementTree.fromstring(svg)
     assert sum(one.get("class") == "beyond" for one in root.iter()) == 2
     assert sum("dot" in one.get("class", "") for one in root.iter()) == 2
+
+
+def test_a_bold_name_is_cut_sooner_than_a_plain_one() -> None:
+    name = "answers positive on long_reviews"
+    room = text_width(name, NAME_SIZE)
+    plain, bold = (name_text(name, 0, 0, room, style=style) for style in ("name", "group"))
+    assert "…" not in str(plain)
+    assert "…" in str(bold)
 
 
 def test_a_dot_beyond_the_ends_of_a_shared_axis_is_an_arrow_at_its_edge() -> None:

@@ -20,6 +20,7 @@ from traitmap.wording import clean, typeset
 
 TICK_SIZE = 11.0  # px, as the style sheets have it
 NAME_SIZE = 12.0
+BOLD = 1.08  # times the width of a text that is not bold
 TITLE_SIZE = 13.0
 SMALLEST = 10.5  # px: no figure has smaller text
 LINE = 15.0  # from line to line of small text
@@ -253,8 +254,8 @@ def wrapped(words: str, size: float, room: float) -> list[str]:
 def name_text(
     name: str, x: float, y: float, room: float, *, anchor: str = "end", style: str = "name"
 ) -> Markup:
-    """A name cut to its room, whole in its tooltip."""
-    short = shorten(name, NAME_SIZE, room)
+    """A name cut to its room, whole in its tooltip. style: ``group`` is bold, and wider."""
+    short = shorten(name, NAME_SIZE * (BOLD if style == "group" else 1.0), room)
     whole = element("title", None, name) if short != name else None
     return element("text", {"x": x, "y": y, "class": style, "text-anchor": anchor}, whole, short)
 
