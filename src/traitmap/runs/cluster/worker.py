@@ -296,13 +296,14 @@ class Pool:
             self.refresh()
             if self.members:
                 return next(iter(self.members.values()))
-            if not self.starting:
+            if not self.starting and not self.room():
                 raise RunError(
                     "the Ray cluster has no room for a worker: one needs "
                     f"{self.gpus:g} GPUs and {self.cpus:g} CPUs of one machine; ask for fewer "
                     "threads, or wait for machines to join."
                 )
-            self.ray.wait(list(self.starting), num_returns=1, timeout=1.0)
+            if self.starting:
+                self.ray.wait(list(self.starting), num_returns=1, timeout=1.0)
 
     def room(self) -> int:
         """Workers that the machines of the cluster hold; what a worker does not need sets no limit."""
