@@ -109,14 +109,20 @@ def lexicon(done: Finished) -> Found:
 
 
 def answer_words(done: Finished) -> Found:
-    """Pairs alike in answer words gain more beside all other properties, also without any one source.
+    """Balanced reviews gain less where the same long reviews are judged in other words."""
+    return _curve(
+        done.explanation.families.curves,
+        "falls",
+        sources=("long_reviews", "long_reviews_words"),
+        target="reviews_balanced",
+    )
 
-    What rests on one pair or source is not called, as in the first lines of the command.
-    """
+
+def alike_in_answer_words(done: Finished) -> str:
+    """What the fit over all pairs says of answer words, as figures: no criterion (docs/log.md)."""
     (pairs,) = (one for one in done.explanation.joint if one.name == "answer words")
     words = f"{estimate(pairs.effect, 2)} SD, {related('q', pairs.q)}, {pairs.verdict}"
-    words += f", rests on {', '.join(pairs.rests_on)}" if pairs.rests_on else ""
-    return pairs.stands and pairs.effect.value > 0, words
+    return words + (f", rests on {', '.join(pairs.rests_on)}" if pairs.rests_on else "")
 
 
 def nothing_else(done: Finished) -> Found:
@@ -217,9 +223,10 @@ TRUTHS = (
         lexicon,
     ),
     Truth(
-        "shared answer words: three families say negative and positive, three yes and no",
-        "pairs alike in answer words gain more",
-        f"{EXPLAIN}, WHY",
+        "shared answer words: long_reviews_words says low and high where long_reviews and reviews say "
+        "negative and positive",
+        "what it brings balanced reviews falls",
+        f"{EXPLAIN}, controlled changes",
         answer_words,
     ),
     Truth("no other cause", "no other property of pairs is called", f"{EXPLAIN}, WHY", nothing_else),
@@ -241,6 +248,7 @@ def record(done: Finished) -> dict[str, Any]:
     found = {truth.planted: truth.read(done) for truth in TRUTHS}
     return {
         "truths": {name: {"right": right, "found": words} for name, (right, words) in found.items()},
+        "alike in answer words": alike_in_answer_words(done),
         "base": {
             name: float(value) for name, value in zip(done.matrix.targets, done.matrix.baseline, strict=True)
         },

@@ -222,6 +222,7 @@ DOSES = {
     "class_weights": ("moods", [{"good": 1, "bad": 3}, {"good": 1, "bad": 1}, {"good": 2, "bad": 1}], True),
     "subsample": ("moods", [5, 0.5, 30], True),
     "mislabel": ("moods", [0.1, 0.5, {"rate": 1, "mode": "permute"}], True),
+    "answer_words": ("moods", [{"bad": "low"}, {"good": "high"}, {"bad": "low", "good": "high"}], False),
     "format_only": ("moods", [True], True),
     "random_text": ("moods", [True], True),
     "shuffle_words": ("moods", [0.4, 0.7, 1], True),

@@ -65,6 +65,7 @@ CATALOGUE = {
     "mislabel": lambda rows, rng: variations.mislabel(rows, Mislabel(rate=0.5), rng),
     "switch": lambda rows, rng: variations.mislabel(rows, Mislabel(rate=0.5, mode="switch"), rng),
     "permute": lambda rows, rng: variations.mislabel(rows, Mislabel(rate=0.5, mode="permute"), rng),
+    "answer_words": lambda rows, rng: variations.answer_words(rows, {"bad": "low", "good": "high"}, rng),
     "format_only": lambda rows, rng: variations.format_only(rows, True, rng),
     "random_text": lambda rows, rng: variations.random_text(rows, True, rng),
     "shuffle_words": lambda rows, rng: variations.shuffle_words(rows, 0.5, rng),
@@ -85,7 +86,7 @@ def test_each_kind_changes_something_and_the_seed_alone_decides(kind):
     assert once == again
     assert rows == before
     assert once != rows
-    if kind not in ("truncate_output", "loss_on"):
+    if kind not in ("answer_words", "truncate_output", "loss_on"):
         assert once != other
 
 
@@ -253,6 +254,30 @@ def test_truncated_outputs_are_beginnings(amount):
         kept = max(1, int(np.ceil(amount * words - 1e-9))) if amount < 1 else min(amount, words)
         assert one.completion.startswith(other.completion)
         assert len(other.completion.split()) == kept
+
+
+def test_answers_in_other_words_keep_everything_but_the_words():
+    rows = labelled(5, 3, 4)
+    words = {"bad": "low", "good": " high "}
+    changed = variations.answer_words(rows, words, draw())
+    assert inputs(changed) == inputs(rows)
+    expected = [{"bad": "low", "fair": "fair", "good": "high"}[label] for label in labels(rows)]
+    assert [label.strip() for label in labels(changed)] == expected
+    assert outputs(changed) == [f" {word}." for word in expected]
+    assert changed_rows(rows, changed) == {n for n, row in enumerate(rows) if row.label != "fair"}
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ({"bat": "low"}, "no row has the label 'bat'; its labels are bad, fair, good"),
+        ({"bad": "good", "good": "bad"}, "'bad', 'good' is an answer already"),
+        ({"bad": "fair "}, "'fair' is an answer already"),
+    ],
+)
+def test_words_that_cannot_stand_for_a_class_are_told(words, fault):
+    with pytest.raises(CannotVaryError, match=fault):
+        variations.answer_words(labelled(3, 3, 3), words, draw())
 
 
 def test_only_the_label_or_all_but_the_label_is_learnt():

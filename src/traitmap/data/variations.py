@@ -183,6 +183,27 @@ def mislabel(examples: Examples, setting: Mislabel, generator: Generator) -> lis
     ]
 
 
+def answer_words(examples: Examples, words: Mapping[str, str], _: Generator) -> list[Example]:
+    """Other words for the answers: every label that ``words`` names is written as it says there.
+
+    Keeps inputs, class shares, and which input has which class. A prompt that lists the answers still lists
+    the old ones.
+    """
+    counts = class_counts(examples)
+    legal = f"its labels are {', '.join(counts)}"
+    if strange := [word for word in words if word not in counts]:
+        raise CannotVaryError(f"no row has the label {', '.join(map(repr, strange))}; {legal}")
+    if taken := sorted({word.strip() for word in words.values()} & {word.strip() for word in counts}):
+        raise CannotVaryError(
+            f"{', '.join(map(repr, taken))} is an answer already ({legal}); give other words, or mislabel "
+            "for wrong answers"
+        )
+    return [
+        relabelled(example, words[label]) if (label := example.label) and label in words else example
+        for example in examples
+    ]
+
+
 def format_only(examples: Examples, _: bool, generator: Generator) -> list[Example]:
     """Outputs change places between rows, in one random circle: no row keeps its own.
 
@@ -399,6 +420,11 @@ def _output_words(_: Any, source: LoadedSource, parent: LoadedSource) -> tuple[f
     return means[0], means[1], "mean words of an output"
 
 
+def _in_other_words(words: Any, source: LoadedSource, _: LoadedSource) -> tuple[float, float, str]:
+    renamed = sum(source.label_counts.get(word, 0) for word in words.values())
+    return renamed / len(source.examples), 0.0, "share of answers in other words"
+
+
 def _commonest_class(_: Any, source: LoadedSource, parent: LoadedSource) -> tuple[float, float, str]:
     word = max(parent.label_counts, key=lambda word: parent.label_counts[word])
     shares = [of.label_counts.get(word, 0) / len(of.examples) for of in (source, parent)]
@@ -431,6 +457,7 @@ CATALOGUE = {
         Variation("class_weights", select=class_weights, dose=_commonest_class),
         Variation("subsample", select=subsample, dose=_rows),
         Variation("mislabel", change=mislabel, dose=_share("share of wrong labels", lambda it: it.rate)),
+        Variation("answer_words", change=answer_words, dose=_in_other_words),
         Variation("format_only", change=format_only, dose=_share("share of outputs that changed places")),
         Variation("random_text", change=random_text, dose=_share("share of inputs of random words")),
         Variation("shuffle_words", change=shuffle_words, dose=_share("share of words that changed places")),

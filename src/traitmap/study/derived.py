@@ -41,6 +41,7 @@ CHANGES = (
     SettingChange("class_weights"),
     SettingChange("subsample", controls=True),
     SettingChange("mislabel"),
+    SettingChange("answer_words"),
     SettingChange("format_only", excludes=("random_text", "shuffle_words", "mislabel")),
     SettingChange("random_text", excludes=("shuffle_words",)),
     SettingChange("shuffle_words"),

@@ -32,6 +32,7 @@ from traitmap.study.values import (
     MIXTURE,
     NOT_EMPTY,
     QUANTILES,
+    AnswerWords,
     ColumnOrColumns,
     Count,
     CountOrName,
@@ -315,6 +316,7 @@ class Source(Settings):
     output_length_quantile: [low, high], rows whose output's length in words stands there in order.
     subsample: at most this many rows, or this share of them.
     mislabel: rate, or rate and mode.
+    answer_words: for label words the words that are answered in their place.
     format_only: outputs change places between rows: format, lengths and label shares stay, but no input
         says anything about its output.
     random_text: the words of the input are drawn from all inputs. Words that stand in every input belong to
@@ -363,6 +365,7 @@ class Source(Settings):
     output_length_quantile: Annotated[tuple[Quantile, ...], QUANTILES] | None = None
     subsample: ShareOrCount | None = None
     mislabel: Mislabel | None = None
+    answer_words: AnswerWords | None = None
     format_only: bool | None = None
     random_text: bool | None = None
     shuffle_words: Rate | None = None

@@ -160,6 +160,14 @@ def _label_words(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
+def _answer_words(words: dict[str, str]) -> dict[str, str]:
+    if repeated := _repeated([word.strip() for word in _label_words(words).values()]):
+        raise _fault(
+            f"{', '.join(map(repr, repeated))} would be the answer of two classes; give each its own word"
+        )
+    return {label: word.strip() for label, word in words.items()}
+
+
 def _pattern(text: str) -> str:
     try:
         groups = re.compile(text).groups
@@ -208,6 +216,7 @@ Text = Annotated[str, _require(str.strip, "it is empty; give text or remove the 
 TruthOrText = Annotated[bool | Text, BeforeValidator(_truth)]
 Url = Annotated[str, AfterValidator(_server_url)]
 LabelWords = Annotated[dict[str, str], BeforeValidator(_from_words), AfterValidator(_label_words)]
+AnswerWords = Annotated[dict[str, str], AfterValidator(_answer_words)]
 Pattern = Annotated[Text, AfterValidator(_pattern)]
 Stops = Annotated[
     tuple[str, ...],
