@@ -15,7 +15,7 @@ from traitmap.cli.app import app
 from traitmap.wording import typeset
 
 UNCLEAN = ("collapse", "format", "class shares", "overlap")
-KINDS = ("run", "imported", "leaderboard", "sixty")
+KINDS = ("run", "imported", "leaderboard", "thirty")
 
 
 def leaderboard(path: Path) -> Path:
@@ -27,18 +27,18 @@ def leaderboard(path: Path) -> Path:
     return path
 
 
-def sixty(path: Path) -> Path:
-    """60 sources on 40 targets with standard errors; three sources lift, two lower, the others do nothing."""
+def thirty(path: Path) -> Path:
+    """30 sources on 20 targets with standard errors; three sources lift, two lower, the others do nothing."""
     rng = np.random.default_rng(4)
-    effect = np.zeros((60, 40))
-    effect[:3, :10], effect[3:5, :20] = 0.15, -0.15
-    base = rng.uniform(0.4, 0.6, 40)
+    effect = np.zeros((30, 20))
+    effect[:3, :10], effect[3:5] = 0.15, -0.15
+    base = rng.uniform(0.4, 0.6, 20)
     rows = ["source,target,value,n,stderr"]
-    rows += [f"base,t{t},{base[t]:.4f},1000,0.015" for t in range(40)]
+    rows += [f"base,t{t},{base[t]:.4f},1000,0.015" for t in range(20)]
     rows += [
         f"s{s},t{t},{base[t] + effect[s, t] + rng.normal(0, 0.004):.4f},1000,0.015"
-        for s in range(60)
-        for t in range(40)
+        for s in range(30)
+        for t in range(20)
     ]
     path.write_text("\n".join(rows))
     return path
@@ -88,7 +88,7 @@ def screens(prepared_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
         "run": prepared_run,
         "imported": imported,
         "leaderboard": table,
-        "sixty": sixty(folder / "60.csv"),
+        "thirty": thirty(folder / "30.csv"),
     }
     shown: dict[str, dict[str, object]] = {}
     for kind, place in places.items():
@@ -182,7 +182,7 @@ def test_nothing_untrue_is_said_of_what_is_not_there(screens: dict[str, dict[str
         told = flat(str(screens[kind]["text"]))
         assert "scores only: without a base nothing here is a gain" in told
         assert not re.search(r"\bgain \+|beyond noise|own data|fine-tun|adapter", told)
-    told, data = flat(str(screens["sixty"]["text"])), screens["sixty"]["data"]
+    told, data = flat(str(screens["thirty"]["text"])), screens["thirty"]["data"]
     assert isinstance(data, dict)
     assert "there are no answers to look at, so nothing but intervals was checked" in told
     assert "unchecked" in told.replace(data["lines"]["PICK"], "")

@@ -8,7 +8,7 @@ import pytest
 
 from traitmap.analysis.profiles.classes import LOWEST, METRICS
 from traitmap.imports.helm import _METRICS as HELM_METRICS
-from traitmap.metrics import CATALOGUE, CLASS_METRICS, SHARE, direction, metric
+from traitmap.metrics import CATALOGUE, CLASS_METRICS, SHARE, direction, metric, unit_of_gains
 
 COSTS = re.compile(r"loss|perplexity|ppl|brier|error|\b(wer|ter|cer)\b|bits.per|\b(mae|mse|rmse|nll)\b")
 
@@ -114,3 +114,18 @@ def test_what_lies_in_0_to_1_by_accident_is_no_share(name: str) -> None:
     assert not metric(name).may_be_share
     assert metric("acc").may_be_share
     assert metric("wer").may_be_share
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("negative_bits_per_byte", "bits per byte"),
+        ("bits_per_byte", "bits per byte"),
+        ("neg_mean_squared_error", "mean squared error"),
+        ("mean_neg_log_loss", "mean log loss"),
+        ("false_negative_rate", "false negative rate"),
+        ("negativity", "negativity"),
+    ],
+)
+def test_a_gain_is_told_without_the_sign_that_a_name_turns(name, unit):
+    assert unit_of_gains(name) == unit

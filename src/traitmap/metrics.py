@@ -15,7 +15,7 @@ from math import inf
 from types import MappingProxyType
 from typing import Literal
 
-__all__ = ["CATALOGUE", "CLASS_METRICS", "SHARE", "Metric", "direction", "metric"]
+__all__ = ["CATALOGUE", "CLASS_METRICS", "SHARE", "Metric", "direction", "metric", "unit_of_gains"]
 
 SHARE = "share"  # of items or words; numbers from 0 to 1 are shown in points
 
@@ -170,6 +170,15 @@ def metric(name: str) -> Metric:
     if not _NEGATED.search(key):
         return found
     return replace(found, higher_is_better=not row.higher_is_better, low=-row.high, high=-row.low)
+
+
+def unit_of_gains(name: str) -> str:
+    """What a gain in a metric counts, in words: its name, without a ``negative_`` that only turns it around.
+
+    A gain is positive where the model is better, so -0.7 in ``negative_bits_per_byte`` is a loss of .7 bits
+    per byte.
+    """
+    return _NEGATED.sub(lambda found: found.group()[: found.group().startswith("_")], name).replace("_", " ")
 
 
 def direction(name: str, stated: bool | None = None) -> tuple[bool, Origin]:

@@ -79,8 +79,8 @@ class TargetView:
     """How one target's numbers are shown.
 
     factor: from the matrix to what is shown (100 for shares of right answers: points).
-    unit: ``points``, or the metric's own name, or nothing where that is not known; targets of one unit share
-        their colour limits.
+    unit: ``points``, or what gains in the metric count, or nothing where that is not known; targets of one
+        unit share their colour limits.
     better: +1 where higher is better, -1 where lower is.
     limit: the gain (in shown units) at which the colour is deepest, on either side of zero.
     low, high: shown values between which the absolute view is coloured.
@@ -374,7 +374,7 @@ def _targets(
         for name, column in zip(names, known, strict=True)
     ]
     units = [
-        "points" if is_share else "" if name == "score" else name.replace("_", " ")
+        "points" if is_share else "" if name == "score" else metrics.unit_of_gains(name)
         for is_share, name in zip(shares, names, strict=True)
     ]
     better = _directions(matrix)
