@@ -324,3 +324,14 @@ def test_cells_that_a_run_does_not_know_are_named_with_their_reason(first):
     notes = " ".join(cells_table(compare_sides([side("one", first), side("two", second)])).notes)
     assert f"Not known in two: {first.sources[0]} -> {first.targets[1]} (its file is damaged)." in notes
     assert "Not known in one" not in notes
+
+
+def test_gains_that_may_be_something_else_are_counted_among_those_that_hold(first):
+    found = compare_sides([side("one", first), side("two", first)])
+    doubted = found.holding[0]
+    cells = tuple(
+        replace(cell, kinds=("clean gain", "unknown")) if cell == doubted else cell for cell in found.cells
+    )
+    lines = dict(replace(found, cells=cells).lines)
+    assert "(1 of them may be something else than skill)" in lines["HOLDS"]
+    assert "may be" not in dict(found.lines)["HOLDS"]

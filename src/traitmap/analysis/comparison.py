@@ -97,6 +97,13 @@ class ComparedCell:
         """Whether its gain is what it seems in every run, as far as that is known."""
         return not any(kind in UNCLEAN for kind in self.kinds)
 
+    @property
+    def may_be_unclean(self) -> bool:
+        """Whether a run knows its gain but cannot tell whether it is what it seems."""
+        return any(
+            kind == "unknown" and gain.clear for kind, gain in zip(self.kinds, self.gains, strict=True)
+        )
+
 
 @dataclass(frozen=True)
 class Condition:

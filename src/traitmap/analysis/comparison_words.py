@@ -70,8 +70,15 @@ def _holds(comparison: Comparison) -> str:
     if unclean:
         text += f", {unclean} more are something else than skill"
     if holding:
+        text += _may_be(holding)
         text += f": {_cells(holding)}"
     return text
+
+
+def _may_be(cells: Sequence[ComparedCell]) -> str:
+    """How many of some clean cells may be something else all the same; nothing where none may."""
+    number = sum(cell.may_be_unclean for cell in cells)
+    return f" ({number} of them may be something else than skill)" if number else ""
 
 
 def _untold(comparison: Comparison) -> str:
@@ -85,7 +92,7 @@ def _differs(comparison: Comparison) -> str:
     differing = comparison.differing
     opposite = sum(cell.outcome == "opposite" for cell in differing)
     paired = sum(cell.paired for cell in tested)
-    text = f"{len(differing)} of {len(tested)} are not the same beyond noise"
+    text = f"{len(differing)} of {len(tested)} are not the same beyond noise{_may_be(differing)}"
     text += f", {opposite} of them of opposite sign" if opposite else ""
     if unclean := sum(cell.q_differs < SIGNIFICANT and not cell.clean for cell in tested):
         text += f", {unclean} more are something else than skill"
