@@ -34,6 +34,7 @@ from traitmap.matrix.statistics import (
     pooled_error,
     standard_error,
 )
+from traitmap.metrics import SHARE, metric
 from traitmap.runs.cells import GIVEN, read_item_digests, read_scores
 from traitmap.runs.ledger import (
     CellEntry,
@@ -459,7 +460,16 @@ def _against(base: Measured, own: Measured, cell: Cell, adapter: Measured) -> Ce
             return replace(cell, value=nan, n=0, status="missing", reason=why, asked=0, asked_of=0)
         cell = _with_reason(cell, "other items have a score than with the base: no interval and no test")
     gain = cell.value - own.value
-    return replace(cell, value=base.value + gain if adapter.asked else cell.value, gain=gain)
+    return _at_gain(cell, base, gain) if adapter.asked else replace(cell, gain=gain)
+
+
+def _at_gain(cell: Cell, base: Measured, gain: float) -> Cell:
+    """A partial cell whose gain is estimated; a share that it would lift beyond 1, or below 0, ends there."""
+    value = base.value + gain
+    known = metric(cell.metric)
+    if known.unit == SHARE and base.scores is not None and 0 <= base.scores.min() <= base.scores.max() <= 1:
+        value = min(max(value, 0.0), 1.0)
+    return replace(cell, value=value, gain=value - base.value)
 
 
 def _with_reason(cell: Cell, why: str) -> Cell:
@@ -484,7 +494,9 @@ def _with_interval(cell: Cell, tested: AssistedGain, at: int, base: Measured) ->
         gain = float(tested.gain[at])
         unit = f"{100 * within:.1f} points" if base.binary else f"{within:.3g}"
         cell = _with_reason(cell, f"the others estimated by anchors: within {unit} of all")
-        cell = replace(cell, value=base.value + gain, gain=gain)
+        cell = _at_gain(cell, base, gain)
+    if cell.asked:  # the gain may have been cut to the end of its range
+        low, high = min(low, cell.gain), max(high, cell.gain)
     return replace(cell, gain_low=low, gain_high=high, p=p)
 
 
