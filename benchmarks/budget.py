@@ -1,47 +1,62 @@
-"""A matrix from a quarter of its cells: our completion beside shrunk means and softImpute, for two choices.
+"""A matrix from a quarter of its price, replayed on tables that are known: which cells, which adapters, how good.
 
-    python benchmarks/budget.py --taskweb FOLDER --run RUN         both tables, 20 repeats
-    python benchmarks/budget.py --taskweb FOLDER --repeats 5       less
+    python benchmarks/budget.py RUN... --taskweb FOLDER --out benchmarks/results/DATE-budget.json   all, 20 repeats
+    python benchmarks/budget.py RUN --repeats 5                                                     less
 
-FOLDER holds taskweb_t5l_finetune_score.csv (with a row __baseline__) and, for features of texts,
-taskweb_samples.jsonl.gz; RUN is the folder of a run. Three quarters of the cells are hidden, chosen at
-random or by us, each repeat with another seed. Two settings: every cell has the same price, or the price
-is that of adapters (a quarter of the sources may be trained, all their cells measured).
+RUN is the folder of a finished run; FOLDER holds taskweb_t5l_finetune_score.csv (with a row __baseline__) and
+taskweb_samples.jsonl.gz for features of texts. Each repeat draws anew; what is compared is paired by repeat.
 
-Errors are in units of each metric's root mean square gain (for one metric: a fixed factor from points), of
-the hidden cells and, where choices differ, over the whole table with measured cells counted as zero.
-Nothing is tuned on these tables but what the docs say. Prints Markdown.
+cells      every cell has the same price, a quarter is measured: drawn at random, or chosen in five rounds
+           after one random cell of each target.
+adapters   a quarter of the tokens of training may be spent, all cells of what is trained are measured:
+           sources drawn at random, cheapest first, or by the largest variance taken away for the price,
+           one after another, the first drawn.
+items      what is answered costs: all adapters are there, a share of the evaluation may be spent. The same
+           items of base and adapters (``fixed draw``), or the base asked everything and gains estimated from
+           smaller parts by regression (``base whole``), at equal numbers of answers. Runs with outcomes only.
+
+Errors are in units of each metric's root mean square gain, so that 1 is what "no effect anywhere" gets: of the
+hidden cells, and over the whole table, measured cells counting as exact. ``lost`` is in points: what the best
+other source of a target by the completed table costs against the best by the whole one, mean over targets.
+Beside our completion stand shrunk row and column means and softImpute. Nothing is tuned on these tables but
+what docs/budget.md says.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from scipy import optimize, stats
+from record import conditions, save
+from scipy import linalg, optimize, stats
 
 from traitmap.analysis.profiles.pairs import PairFeatures, pair_features
 from traitmap.analysis.recommendation.completion import (
-    Budget,
+    Aim,
     Price,
     choose_cells,
-    choose_sources,
     expected_item_noise,
     gain_noise,
     importance,
+    with_cells,
 )
 from traitmap.analysis.recommendation.gaussian import Observed, Prior, TablePosterior, infer, make_prior
 from traitmap.api.subject import read_matrix
 from traitmap.data.texts import read_texts
 from traitmap.matrix.record import Array, TransferMatrix
+from traitmap.metrics import SHARE as POINTS
+from traitmap.metrics import metric
+from traitmap.runs.ledger import read_ledger
 from traitmap.runs.store import open_store
 from traitmap.runs.texts import read_run_texts
 
 SHARE, LEVEL, STEPS = 0.25, 0.9, 5
+AIM: Aim = "best"  # as a run weighs its cells
 USUAL = 3.0  # measured cells by which the centre and spread of a column are drawn to those of all columns
 PENALTIES = 20  # of softImpute
 Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
@@ -49,31 +64,52 @@ Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
 
 @dataclass(frozen=True)
 class Known:
-    """A table of known cells: gains and the variance of their noise (S, T), in units of their metric."""
+    """A table of known cells: gains and the variance of their noise (S, T), in units of their metric.
+
+    better: (T,) the sign of an improvement. points: (T,) of one unit, NaN where gains are no points. other:
+    (S, T) False where a source is the target's own. prices: (S,) of training.
+    """
 
     name: str
     gains: Array
     there: Array
     metrics: Array
     noise: Array
+    better: Array
+    points: Array
+    other: Array
+    prices: Array
     unit: str
     prior: Prior
 
 
-def known(name: str, matrix: TransferMatrix, features: PairFeatures | None) -> Known:
+def known(name: str, matrix: TransferMatrix, features: PairFeatures | None, prices: Array) -> Known:
     """A measured matrix as a table to hide cells of."""
     cells = {cell.target: cell.metric for cell in matrix.base_cells}
     named = [cells.get(target, "") for target in matrix.targets]
     metrics = np.array([sorted(set(named)).index(one) for one in named])
     gains, units, noise = matrix.gains.copy(), [], gain_noise(matrix)
+    points = np.array([100.0 if metric(one).unit == POINTS else 1.0 if not one else np.nan for one in named])
     for group in np.unique(metrics):
         own = metrics == group
         size = float(np.sqrt(np.nanmean(gains[:, own] ** 2)))
         gains[:, own] /= size
         noise[:, own] /= size**2
+        points[own] *= size
         units.append(f"{sorted(set(named))[group] or 'score'} {size:.4g}")
-    prior = make_prior(matrix.sources, matrix.targets, features)
-    return Known(name, gains, np.isfinite(gains), metrics, noise, ", ".join(units), prior)
+    return Known(
+        name=name,
+        gains=gains,
+        there=np.isfinite(gains),
+        metrics=metrics,
+        noise=noise,
+        better=np.array([1.0 if matrix.higher_is_better.get(t, True) else -1.0 for t in matrix.targets]),
+        points=points,
+        other=np.array([[source != target for target in matrix.targets] for source in matrix.sources]),
+        prices=prices,
+        unit=", ".join(units),
+        prior=make_prior(matrix.sources, matrix.targets, features),
+    )
 
 
 def observed(table: Known, mask: Array) -> Observed:
@@ -167,7 +203,7 @@ def random_cells(table: Known, seed: int) -> Array:
     return mask
 
 
-def our_cells(table: Known, seed: int) -> Array:
+def chosen_cells(table: Known, seed: int) -> Array:
     """As many, chosen in steps: first one of each target at random, then by expected reduction."""
     count = round(SHARE * int(table.there.sum()))
     draw = np.random.default_rng(seed)
@@ -176,142 +212,185 @@ def our_cells(table: Known, seed: int) -> Array:
     for column in range(table.gains.shape[1]):
         rows = [order[(column + k) % len(order)] for k in range(len(order))]
         mask[next(row for row in rows if table.there[row, column]), column] = True
-    price = Price(np.ones_like(table.gains), np.zeros(len(table.gains)), np.zeros_like(table.gains))
+    price = Price(np.ones_like(table.gains), np.zeros_like(table.gains))
     step = max(1, (count - int(mask.sum())) // STEPS)
     while mask.sum() < count:
-        posterior = infer(table.prior, observed(table, mask), table.metrics, calibrate=False)
-        weight = importance(posterior, "all", table.metrics, np.ones(len(table.metrics)))
-        weight[~table.there] = 0.0
+        posterior, weight = judgement(table, mask)
         most = min(step, count - int(mask.sum()))
         for cell in choose_cells(posterior, price, table.there & ~mask, weight, np.inf, most=most):
             mask[cell] = True
     return mask
 
 
+def judgement(table: Known, mask: Array) -> tuple[TablePosterior, Array]:
+    """What the measured cells say, and how much the variance of every cell matters (as a run weighs it)."""
+    posterior = infer(table.prior, observed(table, mask), table.metrics, calibrate=False)
+    weight = importance(posterior, AIM, table.metrics, table.better)
+    weight[~table.there] = 0.0
+    return posterior, weight
+
+
+def affordable(table: Known, order: Sequence[int]) -> Array:
+    """All cells of the sources in their order, each that a quarter of the price of training still pays for."""
+    left, mask = SHARE * table.prices.sum() * (1 + 1e-9), np.zeros_like(table.there)
+    for row in order:
+        if table.prices[row] <= left:
+            left -= table.prices[row]
+            mask[row] = table.there[row]
+    return mask
+
+
 def random_adapters(table: Known, seed: int) -> Array:
-    """All cells of a quarter of the sources, drawn at random."""
-    mask = np.zeros_like(table.there)
-    mask[np.random.default_rng(seed).permutation(len(mask))[: round(SHARE * len(mask))]] = True
-    return mask & table.there
+    return affordable(table, np.random.default_rng(seed).permutation(len(table.gains)).tolist())
 
 
-def our_adapters(table: Known, seed: int) -> Array:
-    """All cells of as many sources, one by one, by expected reduction; the first is drawn at random."""
-    count = round(SHARE * len(table.gains))
-    rows = [int(np.random.default_rng(seed).integers(len(table.gains)))]
-    price = Price(np.ones_like(table.gains), np.ones(len(table.gains)), np.zeros_like(table.gains))
-    mask = np.zeros_like(table.there)
+def cheapest_adapters(table: Known, seed: int) -> Array:
+    """The cheapest first; equals, within a tenth, in random order."""
+    order = np.random.default_rng(seed).permutation(len(table.gains))
+    rank = np.round(np.log(table.prices[order]) / np.log(1.1))
+    return affordable(table, order[np.argsort(rank, kind="stable")].tolist())
+
+
+def variance_adapters(table: Known, seed: int) -> Array:
+    """By the weighted variance that all cells of a source would take away for its price; the first is drawn."""
+    left = SHARE * table.prices.sum() * (1 + 1e-9)
+    row, mask = int(np.random.default_rng(seed).integers(len(table.gains))), np.zeros_like(table.there)
     while True:
-        mask[rows] = table.there[rows]
-        if len(rows) == count:
+        if table.prices[row] <= left:
+            mask[row] = table.there[row]
+            left -= table.prices[row]
+        rest = [row for row in range(len(mask)) if table.prices[row] <= left and not mask[row].any()]
+        if not rest:
             return mask
-        posterior = infer(table.prior, observed(table, mask), table.metrics, calibrate=False)
-        weight = importance(posterior, "all", table.metrics, np.ones(len(table.metrics)))
-        weight[~table.there] = 0.0
-        rest = [row for row in range(len(mask)) if row not in rows]
-        rows += choose_sources(posterior, price, rest, weight, Budget(np.inf, np.inf), most=1)
+        posterior, weight = judgement(table, mask)
+        worth = [row_reduction(posterior, row, weight) / table.prices[row] for row in rest]
+        row = rest[int(np.argmax(worth))]
+
+
+def row_reduction(posterior: TablePosterior, source: int, weight: Array) -> float:
+    """By how much measuring all cells of one source would cut the weighted sum of variances."""
+    targets = posterior.mean.shape[1]
+    row = slice(source * targets, (source + 1) * targets)
+    whole = posterior.covariance[row, row]
+    whole = whole + np.eye(targets) * 1e-10 * max(float(np.diag(whole).mean()), 1e-300)
+    half = linalg.cholesky(whole, lower=True, check_finite=False)
+    shrunk = linalg.solve_triangular(half, posterior.covariance[row], lower=True, check_finite=False)
+    return float(((shrunk**2).sum(axis=0) * weight.ravel()).sum())
 
 
 def judged(table: Known, mask: Array, seed: int) -> dict[str, float]:
     """Errors of our completion and of its rivals on the cells that a mask leaves hidden."""
     hidden = table.there & ~mask
     posterior = completed(table, mask, seed)
-    error = (posterior.mean - table.gains)[hidden]
-    rivals = {"shrunk": shrunk_means(table, mask), "soft": soft_impute(table, mask, seed)}
+    fits = {
+        "completion": posterior.mean,
+        "shrunk means": shrunk_means(table, mask),
+        "softImpute": soft_impute(table, mask, seed),
+    }
     noise = expected_item_noise(np.where(mask, table.noise, np.nan)) * posterior.stretch**2
     deviation = np.sqrt(posterior.deviation**2 + np.nan_to_num(noise))
-    inside = np.abs(error) <= Z * deviation[hidden] + 1e-9
-    whole = int(table.there.sum())
-    errors = {"ours": error} | {name: (fit - table.gains)[hidden] for name, fit in rivals.items()}
-    return {
-        "coverage": float(inside.mean()),
-        **{name: float(np.sqrt(np.mean(missed**2))) for name, missed in errors.items()},
-        **{f"{name} whole": float(np.sqrt(np.sum(missed**2) / whole)) for name, missed in errors.items()},
-    }
+    inside = np.abs(posterior.mean - table.gains)[hidden] <= Z * deviation[hidden] + 1e-9
+    whole, found = int(table.there.sum()), {"coverage": float(inside.mean()), "measured": float(mask.sum())}
+    for name, fit in fits.items():
+        missed = (fit - table.gains)[hidden]
+        found[f"{name}, hidden"] = float(np.sqrt(np.mean(missed**2)))
+        found[f"{name}, whole"] = float(np.sqrt(np.sum(missed**2) / whole))
+        found[f"{name}, lost"] = lost(table, np.where(mask, table.gains, fit))
+    return found
 
 
-def interval(values: Sequence[float]) -> str:
+def lost(table: Known, gains: Array) -> float:
+    """Points that the best other source by these gains costs against the best by the table's own, mean."""
+    able = table.there & table.other
+    shown = np.where(able, table.gains * table.better, -np.inf)
+    taken = np.argmax(np.where(able, gains * table.better, -np.inf), axis=0)
+    short = shown.max(axis=0) - shown[taken, np.arange(len(taken))]
+    return float(np.nanmean(short * table.points))
+
+
+def interval(values: Sequence[float]) -> dict[str, float]:
     """Mean and its 95 % interval over the repeats, by t."""
     found = np.asarray(values)
     half = float(stats.t.ppf(0.975, len(found) - 1)) * found.std(ddof=1) / np.sqrt(len(found))
-    return f"{found.mean():.3f} [{found.mean() - half:.3f}, {found.mean() + half:.3f}]"
+    return {"mean": float(found.mean()), "low": float(found.mean() - half), "high": float(found.mean() + half)}
 
 
-def benchmark(table: Known, repeats: int) -> None:
-    settings: tuple[tuple[str, Callable[..., Array], Callable[..., Array]], ...] = (
-        ("cells are free to choose", random_cells, our_cells),
-        ("adapters cost", random_adapters, our_adapters),
-    )
-    for setting, by_chance, by_us in settings:
-        started = time.monotonic()
-        chance = [judged(table, by_chance(table, seed), seed) for seed in range(repeats)]
-        ours = [judged(table, by_us(table, seed), seed) for seed in range(repeats)]
-        print(f"\n{table.name}, {setting} ({repeats} repeats, {time.monotonic() - started:.0f} s)\n")
-        print("| | RMSE, hidden cells | RMSE, whole table | 90 % intervals hold |")
-        print("|---|---|---|---|")
-        for label, told, which in (
-            ("random choice, shrunk row and column means", chance, "shrunk"),
-            ("random choice, softImpute", chance, "soft"),
-            ("random choice, our completion", chance, "ours"),
-            ("our choice, shrunk row and column means", ours, "shrunk"),
-            ("our choice, softImpute", ours, "soft"),
-            ("our choice, our completion", ours, "ours"),
-        ):
-            held = interval([one["coverage"] for one in told]) if which == "ours" else ""
-            columns = [interval([one[key] for one in told]) for key in (which, f"{which} whole")]
-            print(f"| {label} | {columns[0]} | {columns[1]} | {held} |")
-        pairs = (
-            ("our completion less shrunk means, random choice", chance, chance, "ours", "shrunk"),
-            ("our completion less softImpute, random choice", chance, chance, "ours", "soft"),
-            ("our completion less shrunk means, our choice", ours, ours, "ours", "shrunk"),
-            ("our choice less random, our completion", ours, chance, "ours", "ours"),
-            ("our choice and completion less random choice and shrunk means", ours, chance, "ours", "shrunk"),
+def summary(choices: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
+    """Of every choice its means, and what each later one has less (or more) than the first, by repeat."""
+    first, *others = choices
+    keys = list(choices[first][0])
+    means = {name: {key: interval([one[key] for one in runs]) for key in keys} for name, runs in choices.items()}
+    less = {
+        name: {
+            key: interval([a[key] - b[key] for a, b in zip(choices[name], choices[first], strict=True)])
+            for key in keys
+        }
+        for name in others
+    }
+    return {"choices": means, f"less {first}": less}
+
+
+def replayed(table: Known, repeats: int) -> dict[str, Any]:
+    choices: dict[str, dict[str, Callable[[Known, int], Array]]] = {
+        "cells": {"random": random_cells, "chosen": chosen_cells},
+        "adapters": {
+            "random": random_adapters,
+            "cheapest first": cheapest_adapters,
+            "largest variance": variance_adapters,
+        },
+    }
+    if np.ptp(table.prices) == 0:
+        del choices["adapters"]["cheapest first"]
+    found: dict[str, Any] = {"cells": int(table.there.sum()), "unit": table.unit, "settings": {}}
+    for setting, ways in choices.items():
+        started = time.process_time()
+        found["settings"][setting] = summary(
+            {name: [judged(table, way(table, seed), seed) for seed in range(repeats)] for name, way in ways.items()}
         )
-        for label, one, other, first, second in pairs:
-            differences = [
-                interval([a[first + end] - b[second + end] for a, b in zip(one, other, strict=True)])
-                for end in ("", " whole")
-            ]
-            print(f"| {label} | {differences[0]} | {differences[1]} | |")
-        print(flush=True)
+        print(f"{table.name}, {setting}: {time.process_time() - started:.0f} CPU seconds", flush=True)
+    return found
 
 
 def taskweb(folder: Path) -> list[Known]:
     matrix = read_matrix(folder / "taskweb_t5l_finetune_score.csv")
-    tables = [known("TaskWeb T5-large, no features", matrix, None)]
-    file = folder / "taskweb_samples.jsonl.gz"
-    if file.exists():
-        texts = read_texts(file)
-        features = pair_features(
-            {name: texts[name] for name in matrix.sources}, {name: texts[name] for name in matrix.targets}
-        )
-        tables.append(known("TaskWeb T5-large, features of texts", matrix, features))
-    return tables
+    texts = read_texts(folder / "taskweb_samples.jsonl.gz")
+    features = pair_features(
+        {name: texts[name] for name in matrix.sources}, {name: texts[name] for name in matrix.targets}
+    )
+    prices = np.ones(len(matrix.sources))
+    return [known(f"TaskWeb T5-large, {kind}", matrix, of, prices) for kind, of in BOTH(features)]
 
 
-def real(folder: Path) -> list[Known]:
-    matrix = read_matrix(folder)
-    tables = [known(f"{folder.name}, no features", matrix, None)]
-    store = open_store(folder)
-    if store.texts.is_dir():
-        texts = read_run_texts(store)
-        rows = {name: texts.sources[name] for name in matrix.sources}
-        columns = {name: texts.targets[name] for name in matrix.targets}
-        features = pair_features(rows, columns, sizes=texts.totals)
-        tables.append(known(f"{folder.name}, features of texts", matrix, features))
-    return tables
+def BOTH(features: PairFeatures) -> list[tuple[str, PairFeatures | None]]:
+    return [("texts", features), ("no texts", None)]
+
+
+def finished(folder: Path) -> list[Known]:
+    matrix, store = read_matrix(folder), open_store(folder)
+    texts = read_run_texts(store)
+    features = pair_features(
+        {name: texts.sources[name] for name in matrix.sources},
+        {name: texts.targets[name] for name in matrix.targets},
+        sizes=texts.totals,
+    )
+    tokens = {entry.source: float(entry.report["tokens"]) for entry in read_ledger(store).adapters}
+    prices = np.array([tokens[name] for name in matrix.sources])
+    return [known(f"{folder.name}, {kind}", matrix, of, prices) for kind, of in BOTH(features)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="*")
     parser.add_argument("--taskweb", type=Path)
-    parser.add_argument("--run", type=Path)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    tables = (taskweb(asked.taskweb) if asked.taskweb else []) + (real(asked.run) if asked.run else [])
+    tables = [table for folder in asked.runs for table in finished(folder)]
+    tables += taskweb(asked.taskweb) if asked.taskweb else []
+    found: dict[str, Any] = {"conditions": conditions(), "repeats": asked.repeats, "tables": {}}
     for table in tables:
-        print(f"\n## {table.name}: {int(table.there.sum())} cells; one unit is {table.unit}")
-        benchmark(table, asked.repeats)
+        found["tables"][table.name] = replayed(table, asked.repeats)
+        save(asked.out, found)
 
 
 if __name__ == "__main__":

@@ -141,4 +141,4 @@ def test_the_figures_of_the_docs_are_those_of_the_files(run):
     for name in ("forecast", "popularity", "popularity + forecast", "forecast - popularity"):
         value = by_name[name].correlation
         assert f"{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}]" in page, name
-    assert by_name["forecast"].targets == 14
+    assert f"{by_name['forecast'].targets} targets" in page

@@ -20,7 +20,7 @@ from traitmap.wording import clean, typeset
 
 TICK_SIZE = 11.0  # px, as the style sheets have it
 NAME_SIZE = 12.0
-BOLD = 1.08  # times the width of a text that is not bold
+BOLD = 1.12  # times the width of a text that is not bold
 TITLE_SIZE = 13.0
 SMALLEST = 10.5  # px: no figure has smaller text
 LINE = 15.0  # from line to line of small text

@@ -17,6 +17,7 @@ from traitmap.matrix.reading import nice_limit
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import Interval
 from traitmap.report.chart import (
+    BOLD,
     NAME_SIZE,
     TICK_SIZE,
     Chart,
@@ -44,7 +45,6 @@ from traitmap.report.chart import (
 )
 from traitmap.wording import plain, signed, typeset
 
-BOLD = 1.12  # how much wider than regular text
 CROWDED = 24  # points from which a plane needs the page's whole width
 _SLANTED = 15.0  # px that a column needs for a slanted name
 MANY = 1000  # points from which each has no tooltip of its own: the table has the names

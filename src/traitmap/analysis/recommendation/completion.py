@@ -4,10 +4,13 @@ Three parts, each resting on the one before:
 
 1. ``complete`` reads the measured cells (``read_table``), infers all others (``gaussian.infer``) and fills
    them in, each with an interval and marked as predicted (``fill``).
-2. Choice of cells: ``choose_cells`` and ``choose_sources`` take, one by one, what cuts most of the weighted
-   variance per price. For a Gaussian that does not depend on what will be measured.
+2. Choice of cells: ``choose_cells`` takes, one by one, what cuts most of the weighted variance per price. For
+   a Gaussian that does not depend on what will be measured.
 3. A plan before anything is measured: ``before_anything`` is the prior as a posterior, ``choose_item_share``
    simulates the run at several shares of the items.
+
+Adapters are not chosen here but drawn by who runs them: no choice of whole rows was better than a draw
+(``benchmarks/budget.py``, docs/log.md).
 
 Gains (S, T) are in the unit of each target's metric. Prices are tokens, or whatever unit the budget has.
 """
@@ -20,7 +23,6 @@ from math import ceil, isfinite, nan
 from typing import Any, Literal
 
 import numpy as np
-from scipy import linalg
 
 from traitmap.analysis.profiles.pairs import PairFeatures, pair_features
 from traitmap.analysis.recommendation.gaussian import (
@@ -323,12 +325,10 @@ def expected_item_noise(noise: Array) -> Array:
 class Price:
     """What measuring costs, in shares of what the whole table costs.
 
-    cells: (S, T) of evaluating each cell. training: (S,) of the adapter of each source, 0 where it is
-    there. noise: (S, T) variance that items leave in a measured cell.
+    cells: (S, T) of evaluating each cell. noise: (S, T) variance that items leave in a measured cell.
     """
 
     cells: Array
-    training: Array
     noise: Array
 
 
@@ -414,54 +414,6 @@ def choose_cells(
     return cells
 
 
-def choose_source(
-    posterior: TablePosterior,
-    price: Price,
-    open_sources: Sequence[int],
-    weight: Array,
-    budget: tuple[float, float],
-) -> int | None:
-    """The source whose whole row would cut most weighted variance per price, or None where none fits.
-
-    budget: what is left for training and for evaluation. A row's price is the share of what is left that
-    it takes, of training and evaluation added up; a row dearer than what is left for evaluation counts as
-    if part of it were measured.
-    """
-    best, choice = -np.inf, None
-    for source in open_sources:
-        if price.training[source] > budget[0] + 1e-12:
-            continue
-        evaluation = min(float(price.cells[source].sum()), budget[1])
-        part = evaluation / max(float(price.cells[source].sum()), 1e-12)
-        cost = price.training[source] / max(budget[0], 1e-12) + evaluation / max(budget[1], 1e-12)
-        worth = part * row_reduction(posterior, source, weight, price.noise[source]) / max(cost, 1e-12)
-        if worth > best * (1 + 1e-9) or choice is None:
-            best, choice = worth, source
-    return choice
-
-
-def row_reduction(posterior: TablePosterior, source: int, weight: Array, noise: Array) -> float:
-    """By how much measuring all cells of one source would cut the weighted sum of variances.
-
-    weight: (S, T) of all cells. noise: (T,) variance of each measurement.
-    """
-    targets = posterior.mean.shape[1]
-    row = slice(source * targets, (source + 1) * targets)
-    whole = posterior.covariance[row, row] + np.diag(noise)
-    whole += np.eye(targets) * 1e-10 * max(float(np.diag(whole).mean()), 1e-300)
-    half = linalg.cholesky(whole, lower=True, check_finite=False)
-    shrunk = linalg.solve_triangular(half, posterior.covariance[row], lower=True, check_finite=False)
-    return float(((shrunk**2).sum(axis=0) * weight.ravel()).sum())
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What may be spent: tokens of data to train on, and tokens to be scored."""
-
-    training: float
-    evaluation: float
-
-
 def before_anything(prior: Prior) -> TablePosterior:
     """The prior as a posterior, every target in its own unit: what is expected before a cell is measured.
 
@@ -497,63 +449,34 @@ def items_asked(available: Sequence[int], share: float) -> tuple[int, ...]:
 def choose_item_share(
     posterior: TablePosterior,
     *,
-    training: Array,
+    rows: Sequence[int],
     evaluation: Array,
     available: Sequence[int],
     weight: Array,
-    left: Budget,
+    budget: float,
 ) -> float:
     """The share of items at which the budget leaves least weighted variance, as far as the prior knows.
 
-    training: (S,) tokens of each adapter; evaluation: (T,) tokens of a whole cell. Few items are noisy and
-    cheap, all of them are expensive: the choice simulates the run at each share. 0 where even the fewest
-    items of the base alone are too expensive.
+    rows: sources of which cells may be measured. evaluation: (T,) tokens of a whole cell; budget: of all of
+    them, the base's too. Few items are noisy and cheap, all of them are expensive: the choice simulates the
+    run at each share. 0 where even the fewest items of the base alone are too expensive.
     """
     best, best_share = np.inf, 0.0
+    sources = len(posterior.mean)
     for share in ITEM_SHARES:
         asked = np.array(items_asked(available, share), dtype=float)
         cell = evaluation * asked / np.maximum(np.asarray(available, dtype=float), 1)
-        if cell.sum() > left.evaluation:
+        if cell.sum() > budget:
             continue
-        price = Price(
-            np.repeat(cell[None, :], len(training), axis=0), training, expected_noise(asked, len(training))
-        )
-        after_base = Budget(left.training, left.evaluation - cell.sum())
+        price = Price(np.repeat(cell[None, :], sources, axis=0), expected_noise(asked, sources))
         open_cells = np.zeros(posterior.mean.shape, dtype=bool)
-        open_cells[choose_sources(posterior, price, range(len(training)), weight, after_base)] = True
-        cells = choose_cells(posterior, price, open_cells, weight, after_base.evaluation)
+        open_cells[list(rows)] = True
+        cells = choose_cells(posterior, price, open_cells, weight, budget - float(cell.sum()))
         after = with_cells(posterior, price, cells)
         variance = float((np.diag(after.covariance) * weight.ravel()).sum())
         if variance < best * (1 - 1e-9):
             best, best_share = variance, share
     return best_share
-
-
-def choose_sources(
-    posterior: TablePosterior,
-    price: Price,
-    open_sources: Sequence[int],
-    weight: Array,
-    left: Budget,
-    most: int | None = None,
-) -> list[int]:
-    """Sources in the order of choice, each in the light of the ones before it, while the budget holds.
-
-    open_sources: rows that may be chosen. weight: (S, T) of all cells. most: of sources.
-    """
-    sources: list[int] = []
-    training, evaluation = left.training, left.evaluation
-    while most is None or len(sources) < most:
-        others = [source for source in open_sources if source not in sources]
-        source = choose_source(posterior, price, others, weight, (training, evaluation))
-        if source is None:
-            break
-        sources.append(source)
-        training -= float(price.training[source])
-        evaluation = max(evaluation - float(price.cells[source].sum()), 0.0)
-        targets = range(posterior.mean.shape[1])
-        posterior = with_cells(posterior, price, [(source, target) for target in targets])
-    return sources
 
 
 def with_cells(posterior: TablePosterior, price: Price, cells: Sequence[tuple[int, int]]) -> TablePosterior:
