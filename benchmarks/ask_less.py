@@ -12,7 +12,8 @@ coverage   items drawn with replacement from the run's, so that the run's gain i
            intervals hold it at each look, at all looks together, and where the rule ``sign`` stops.
            With an anchor: of ``within`` in orders of the run's items (the truth is the gain on all of
            them), and of the limits at large in items drawn again.
-saving     share of the items that the rules of a study ask, as ``traitmap run`` would, and with an anchor.
+saving     share of the items that the rules of a study ask, as ``traitmap run`` would, and with an anchor;
+           of targets in points.
 decisions  the same share of all items asked in all, of every cell alike or with anchors: how often the matrix
            of all items is decided alike. ``again`` is the yardstick: all items, drawn again with replacement;
            ``as good as again`` is the least share with as many equal decisions. Calls are gains and losses at
@@ -223,6 +224,7 @@ def saving(targets: Sequence[Target], seeds: int) -> dict[str, Any]:
         "best or precision 5": lambda t: Rule(5 / t.factor, "best"),
     }
     found: dict[str, Any] = {}
+    targets = [target for target in targets if target.factor == 100]  # a precision in points is none in bits
     for (name, rule), anchors in product(rules.items(), (None, 1)):
         shares, best_kept, wrong_sign, signs = [], [], 0, 0
         for seed in range(min(seeds, 10)):

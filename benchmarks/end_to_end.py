@@ -1,13 +1,13 @@
 """The whole matrix: ``traitmap run`` against the loops of PEFT and lm-eval that people write.
 
-    python benchmarks/end_to_end.py [--sources 11] [--targets 10] [--limit 250] [--steps 150] [--pairs 5]
+    python benchmarks/end_to_end.py [--sources 9] [--targets 11] [--limit 200] [--steps 150] [--pairs 5]
 
 T is what people run: Trainer for each source, then an ``lm_eval`` command for base and each adapter, a
 process each. S is the strongest loop by hand, in one process (see ``loops.py``), in the dtype that is
 faster for it here. Same data, steps, rows per step, targets and items; rows are rendered beforehand, so
 that no side pays for it. Seconds of wall time and of processor time (children included), and peak memory
 of the largest process. Scores of the base must be the same on all sides but for rounding; those of adapters,
-which have other seeds, must not differ on average.
+which have other seeds, must not differ on average. Sources are those with rows of their own, trained alike.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def prepare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from traitmap.study.paths import model_location
 
     raw = yaml.safe_load(STUDY.read_text())
-    raw["sources"] = raw["sources"][: options.sources]
+    own = [source for source in raw["sources"] if "task" in source][: options.sources]
+    raw["sources"] = [{key: source[key] for key in source if key != "training"} for source in own]
     raw["targets"] = raw["targets"][:: max(1, len(raw["targets"]) // options.targets)][: options.targets]
     raw |= {"limit": options.limit, "limit_takes": "first"}  # as lm-eval's --limit
     raw["training"] |= {"max_steps": options.steps}
@@ -165,9 +166,9 @@ def agreement(ours: dict, theirs: dict) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--sources", type=int, default=11)
-    parser.add_argument("--targets", type=int, default=10)
-    parser.add_argument("--limit", type=int, default=250)
+    parser.add_argument("--sources", type=int, default=9)
+    parser.add_argument("--targets", type=int, default=11)
+    parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--usual-pairs", type=int, help="turns in which T runs too (default: all)")
