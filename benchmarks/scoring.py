@@ -42,7 +42,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from traitmap.api.preparation import load_data, load_engine
-from traitmap.data.records import Answer, Request
+from traitmap.data.records import Request, Response
 from traitmap.engine.contract import TrainingJob
 from traitmap.engine.local import LocalEngine
 from traitmap.engine.requests import RequestCache
@@ -166,7 +166,7 @@ def ours(workload: Workload, engine: LocalEngine, adapters: int) -> Scores:
     engine.cache = RequestCache()
     engine._latest = engine._fast = None
 
-    def plain(answer: Answer) -> Any:
+    def plain(answer: Response) -> Any:
         return answer.text if workload.generated else answer.logprob
 
     return [

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from traitmap.data.records import Answer, Caveat, Example, Outcome, Request, Segment
+from traitmap.data.records import Caveat, Example, Outcome, Request, Response, Segment
 from traitmap.data.scoring import Scored
 from traitmap.data.sources import LoadedSource
 from traitmap.data.texts import TaskText
@@ -59,7 +59,7 @@ class SmallTarget:
         asked = [[one.kind, one.context, one.continuation] for one in self.requests]
         return digest([self.version, self.metric, asked, list(self.golds)])
 
-    def known_answers(self, outcomes: Sequence[Outcome], metric: str) -> list[Answer | None]:
+    def known_answers(self, outcomes: Sequence[Outcome], metric: str) -> list[Response | None]:
         """None of them: this target keeps nothing of what was answered before."""
         return [None] * len(self.requests)
 
@@ -81,12 +81,12 @@ class SmallTarget:
         )
         return replace(self, requests=asked, golds=tuple(self.golds[item] for item in items))
 
-    def score(self, answers: Sequence[Answer]) -> Scored:
+    def score(self, answers: Sequence[Response]) -> Scored:
         outcomes = tuple(self._outcome(item, answers) for item in range(self.n_items))
         mean = float(np.mean([outcome.score for outcome in outcomes]))
         return Scored(outcomes, {f"{self.metric},{self.filter}": mean})
 
-    def _outcome(self, item: int, answers: Sequence[Answer]) -> Outcome:
+    def _outcome(self, item: int, answers: Sequence[Response]) -> Outcome:
         gold = self.golds[item]
         if self.choices:
             width = len(self.choices)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from small_study import SmallTarget, loaded_source, sources, study, targets
-from traitmap.data.records import Answer, Outcome
+from traitmap.data.records import Outcome, Response
 from traitmap.data.scoring import Scored
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
@@ -218,7 +218,7 @@ def test_without_the_base_there_are_values_and_no_gains(tmp_path: Path) -> None:
 class Whole(SmallTarget):
     """A target whose metric is no mean of item scores."""
 
-    def score(self, answers: Sequence[Answer]) -> Scored:
+    def score(self, answers: Sequence[Response]) -> Scored:
         scored = super().score(answers)
         right = [outcome.score for outcome in scored.outcomes]
         outcomes = tuple(replace(outcome, score=nan, correct=None) for outcome in scored.outcomes)
@@ -242,11 +242,11 @@ def test_a_metric_that_is_no_mean_has_a_value_and_no_interval(tmp_path: Path) ->
 class Partial(SmallTarget):
     """A target on which every third item has no score."""
 
-    def _outcome(self, item: int, answers: Sequence[Answer]) -> Outcome:
+    def _outcome(self, item: int, answers: Sequence[Response]) -> Outcome:
         outcome = super()._outcome(item, answers)
         return replace(outcome, score=nan, correct=None) if item % 3 == 0 else outcome
 
-    def score(self, answers: Sequence[Answer]) -> Scored:
+    def score(self, answers: Sequence[Response]) -> Scored:
         outcomes = tuple(self._outcome(item, answers) for item in range(self.n_items))
         return Scored(outcomes, {"acc,none": float(np.nanmean([one.score for one in outcomes]))})
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import traitmap as tm
-from traitmap.data.records import Answer, Request
+from traitmap.data.records import Request, Response
 from traitmap.engine.fake import FakeEngine
 from traitmap.matrix.reading import read
 from traitmap.mini.families import INSULTS
@@ -21,7 +21,7 @@ class KnowsInsults(FakeEngine):
 
     def answer(
         self, requests: Sequence[Request], adapter: Any = None, listener: Any = silent
-    ) -> list[Answer]:
+    ) -> list[Response]:
         return [
             replace(one, logprob=-1.0 if self._says(request, adapter is not None) else -2.0)
             for one, request in zip(super().answer(requests, adapter), requests, strict=True)

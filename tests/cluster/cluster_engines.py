@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from traitmap.data.records import Answer, Request
+from traitmap.data.records import Request, Response
 from traitmap.engine.contract import TrainingJob, TrainingReport
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import EngineError
@@ -43,7 +43,7 @@ class OrderedEngine(FakeEngine):
 
     def answer(
         self, requests: Sequence[Request], adapter: Path | None = None, listener: Listener = silent
-    ) -> list[Answer]:
+    ) -> list[Response]:
         told = self._obey()
         at_fault = adapter is None and requests[0].context.startswith(told.get("word", "\0"))
         if at_fault and self._counts("failures", told):

@@ -6,7 +6,7 @@ from typing import Any
 
 from lm_eval.api.model import LM
 
-from traitmap.data.records import Answer, Request
+from traitmap.data.records import Request, Response
 
 TEXTS = ("#### 2", "that is 7", "#### 8, no, 9", "no idea", "", "7", "make 9 #### 7")
 
@@ -15,7 +15,7 @@ def _number(*parts: Any) -> int:
     return int(sha256(repr(parts).encode()).hexdigest()[:12], 16)
 
 
-def answers_to(asked: list[tuple[str, str, str]], salt: str = "") -> list[Answer]:
+def answers_to(asked: list[tuple[str, str, str]], salt: str = "") -> list[Response]:
     """One answer per (kind, context, continuation); the same generation asked again gets another text."""
     seen: Counter[tuple[str, str, str]] = Counter()
     given = []
@@ -24,22 +24,22 @@ def answers_to(asked: list[tuple[str, str, str]], salt: str = "") -> list[Answer
         number = _number(salt, one, seen[one] if one[0] == "generate_until" else 1)
         if one[0] == "generate_until":
             text = TEXTS[number % len(TEXTS)]
-            given.append(Answer(text=text, tokens=len(text) + 1, stopped=True))
+            given.append(Response(text=text, tokens=len(text) + 1, stopped=True))
         else:
             given.append(
-                Answer(logprob=-(number % 100_003) / 1e4, is_greedy=number % 3 == 0, tokens=number % 7)
+                Response(logprob=-(number % 100_003) / 1e4, is_greedy=number % 3 == 0, tokens=number % 7)
             )
     return given
 
 
-def answer_requests(requests: tuple[Request, ...], salt: str = "") -> list[Answer]:
+def answer_requests(requests: tuple[Request, ...], salt: str = "") -> list[Response]:
     return answers_to([(one.kind, one.context, one.continuation) for one in requests], salt)
 
 
 class HashModel(LM):
     """The same answers behind lm-eval's own interface."""
 
-    def _answers(self, kind: str, requests: list[Any]) -> list[Answer]:
+    def _answers(self, kind: str, requests: list[Any]) -> list[Response]:
         asked = [(kind, one.args[0], one.args[1] if kind == "loglikelihood" else "") for one in requests]
         return answers_to(asked)
 

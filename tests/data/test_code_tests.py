@@ -16,7 +16,7 @@ from hub_layouts import LAYOUTS, write_copies
 from traitmap import api
 from traitmap.data.code_tests import executes_unsafely, passes, program_in, why_not_executed
 from traitmap.data.harness import open_task
-from traitmap.data.records import Answer
+from traitmap.data.records import Response
 from traitmap.data.sandbox import why_no_sandbox
 from traitmap.data.targets import LoadedTarget, load_target
 from traitmap.engine.fake import FakeEngine
@@ -111,7 +111,7 @@ def programs(file: Path) -> LoadedTarget:
 def test_an_allowed_target_is_scored_by_running_each_answer(tmp_path: Path) -> None:
     target = programs(study_of_programs(tmp_path, allow_code=True))
     assert (target.refused, target.metric) == ("", "passed")
-    answers = [Answer(text=row["code"] if n % 3 else "pass", stopped=True) for n, row in enumerate(MBPP)]
+    answers = [Response(text=row["code"] if n % 3 else "pass", stopped=True) for n, row in enumerate(MBPP)]
     scored = target.score(answers)
     assert [one.score for one in scored.outcomes] == [float(bool(n % 3)) for n in range(len(MBPP))]
     assert scored.aggregates["passed,none"] == pytest.approx(8 / 12)
@@ -136,7 +136,7 @@ def test_a_target_that_is_not_allowed_is_told_by_check_and_has_no_value_in_the_r
     assert "allow_code: true" in matrix.cells[0].reason
     assert matrix.values[0, 1] == matrix.values[0, 1]
     with pytest.raises(DataError, match="allow_code: true"):
-        programs(file).score([Answer(text="pass", stopped=True)] * len(MBPP))
+        programs(file).score([Response(text="pass", stopped=True)] * len(MBPP))
 
 
 WITHOUT_WALLS = """

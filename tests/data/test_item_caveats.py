@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from traitmap.data.records import Answer
+from traitmap.data.records import Response
 from traitmap.data.targets import LoadedTarget, load_target
 from traitmap.errors import DataError
 from traitmap.study.load import load_study
@@ -74,16 +74,16 @@ def told(target: LoadedTarget) -> dict[str, tuple[int, int]]:
     return {caveat.kind: (caveat.count, caveat.total) for caveat in target.caveats}
 
 
-def first_choice(target: LoadedTarget) -> list[Answer]:
+def first_choice(target: LoadedTarget) -> list[Response]:
     """Always the first choice of an item, or the text "yes"."""
     counts: dict[int, int] = {}
     answers = []
     for request in target.requests:
         counts[request.item] = counts.get(request.item, 0) + 1
         if request.kind == "generate_until":
-            answers.append(Answer(text="yes", tokens=1, stopped=True))
+            answers.append(Response(text="yes", tokens=1, stopped=True))
         else:
-            answers.append(Answer(logprob=-float(counts[request.item]), is_greedy=False, tokens=1))
+            answers.append(Response(logprob=-float(counts[request.item]), is_greedy=False, tokens=1))
     return answers
 
 

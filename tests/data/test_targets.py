@@ -9,7 +9,7 @@ from hash_model import HashModel, answer_requests, render_chat
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
-from traitmap.data.records import Answer
+from traitmap.data.records import Response
 from traitmap.data.targets import load_target, load_targets
 from traitmap.errors import DataError, EngineError
 from traitmap.study.settings import Model, Source, Study, Target
@@ -37,8 +37,8 @@ def load(task: str, folder: Path = TASKS, limit: int | None = None, render=None,
     return load_target(study(target, folder=folder, limit=limit), target, render)
 
 
-def choices_of(*logprobs: float) -> list[Answer]:
-    return [Answer(logprob=one, is_greedy=False, tokens=i + 1) for i, one in enumerate(logprobs)]
+def choices_of(*logprobs: float) -> list[Response]:
+    return [Response(logprob=one, is_greedy=False, tokens=i + 1) for i, one in enumerate(logprobs)]
 
 
 # ---- scored as lm-eval scores
@@ -148,7 +148,7 @@ def test_unconditional_log_probabilities_are_no_choices():
 
 def test_generated_answers_pass_the_filter_or_are_told_apart():
     texts = ["#### 2", "it is 7", "7 #### 9", "none"]
-    answers = [Answer(text=text, tokens=4, stopped=i > 0) for i, text in enumerate(texts)]
+    answers = [Response(text=text, tokens=4, stopped=i > 0) for i, text in enumerate(texts)]
     strict = load("tiny_sums", filter="strict").score(answers)
     assert [one.prediction for one in strict.outcomes] == ["2", "[invalid]", "9", "[invalid]"]
     assert [one.parsed for one in strict.outcomes] == [True, False, True, False]
@@ -170,7 +170,7 @@ def test_repeated_generations_are_asked_with_their_own_seeds_and_voted_on():
     assert {one.seed for one in load("tiny_sums").requests} == {0}
     assert [one.seed for one in load("tiny_votes").requests] == [one.seed for one in target.requests]
     assert load("tiny_votes", name="other").requests[0].seed != target.requests[0].seed
-    answers = [Answer(text=text) for text in ("2", "3", "2") * 4]
+    answers = [Response(text=text) for text in ("2", "3", "2") * 4]
     outcomes = target.score(answers).outcomes
     assert [one.prediction for one in outcomes] == ["2"] * 4
 
@@ -181,7 +181,7 @@ def test_bits_per_byte_comes_from_the_task_with_its_direction():
     assert load("tiny_bits", metric="bits").higher_is_better is False
     asked = target.requests[0]
     assert (asked.context, asked.continuation) == ("1 + 1 =", " 1 and 1 make 2")
-    answers = [Answer(logprob=-16 * math.log(2), is_greedy=False, tokens=6)] * 4
+    answers = [Response(logprob=-16 * math.log(2), is_greedy=False, tokens=6)] * 4
     scored = target.score(answers)
     assert [one.score for one in scored.outcomes] == [-16 / 15] * 4
     assert {one.correct for one in scored.outcomes} == {None}
@@ -193,7 +193,7 @@ def test_bits_per_byte_comes_from_the_task_with_its_direction():
 def test_a_greedy_continuation_is_a_right_prediction():
     target = load("tiny_answer")
     assert target.metric == "acc"  # perplexity, the first, is not a mean over items
-    greedy = [Answer(logprob=-1, is_greedy=i == 0) for i in range(4)]
+    greedy = [Response(logprob=-1, is_greedy=i == 0) for i in range(4)]
     outcomes = target.score(greedy).outcomes
     assert [one.correct for one in outcomes] == [True, False, False, False]
     assert [one.prediction for one in outcomes] == [outcomes[0].gold, "", "", ""]

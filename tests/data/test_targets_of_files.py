@@ -12,7 +12,7 @@ from pyarrow import feather, ipc, parquet
 from traitmap.data.check import check_file
 from traitmap.data.file_targets import ANSWER_METRICS
 from traitmap.data.lineage import load_sources
-from traitmap.data.records import Answer
+from traitmap.data.records import Response
 from traitmap.data.targets import load_targets
 from traitmap.errors import DataError, StudyError
 from traitmap.metrics import metric
@@ -61,7 +61,7 @@ def test_labels_may_be_read_a_list_or_a_mapping(tmp_path, label, labels, golds):
     assert {request.context for request in first} == {"Review: thing number 0 \nVerdict:"}
     assert [request.continuation for request in first] == [f" {word}" for word in words]
     right = [
-        Answer(logprob=float(r.continuation[1:] == text.output), is_greedy=False)
+        Response(logprob=float(r.continuation[1:] == text.output), is_greedy=False)
         for text, r in pairs(target, len(words))
     ]
     assert target.score(right).aggregates["acc,none"] == 1.0
@@ -138,9 +138,9 @@ def test_a_written_answer_is_judged_whole_or_by_its_last_match(tmp_path):
     plain, cut = asked(plain, cut)
     assert plain.requests[0].generation == {"until": ["\n"], "do_sample": False, "max_gen_toks": 16}
     assert [text.output for text in plain.texts()] == [text.output for text in cut.texts()]
-    answers = [Answer(text=f"  {n + 1}  ") for n in range(5)]
+    answers = [Response(text=f"  {n + 1}  ") for n in range(5)]
     assert plain.score(answers).aggregates["exact_match,whole"] == 1.0
-    answers = [Answer(text=f" I say #### 0 or #### {n + 1}") for n in range(4)] + [Answer(text="5")]
+    answers = [Response(text=f" I say #### 0 or #### {n + 1}") for n in range(4)] + [Response(text="5")]
     scored = cut.score(answers)
     assert scored.aggregates["exact_match,extract"] == 0.8
     assert [outcome.parsed for outcome in scored.outcomes] == [True] * 4 + [False]
@@ -169,7 +169,7 @@ def test_any_of_several_answers_is_right(tmp_path):
     exact = Target(name="exact", path=path, prompt="{{ q }}", answer="a")
     f1 = Target(name="f1", path=path, prompt="{{ q }}", answer="a", metric="f1")
     for target in asked(exact, f1):
-        scores = [o.score for o in target.score([Answer(text=" 1"), Answer(text="one two")]).outcomes]
+        scores = [o.score for o in target.score([Response(text=" 1"), Response(text="one two")]).outcomes]
         assert scores == ([1.0, 0.0] if target.name == "exact" else [1.0, pytest.approx(2 / 3)])
 
 
@@ -180,14 +180,14 @@ def test_every_metric_of_answers_is_of_the_catalogue_and_knows_best_and_worst(tm
     (target,) = asked(Target(path=path, prompt="{{ q }}", answer="a", metric=name))
     assert target.higher_is_better is metric(name).higher_is_better
     if name == "bits_per_byte":
-        answers = [Answer(logprob=-10.0, is_greedy=False), Answer(logprob=-20.0, is_greedy=False)]
+        answers = [Response(logprob=-10.0, is_greedy=False), Response(logprob=-20.0, is_greedy=False)]
         scores = [outcome.score for outcome in target.score(answers).outcomes]
         bits = [10 / 0.6931471805599453, 20 / 0.6931471805599453]
         lengths = [len(r.continuation) for r in target.requests]
         assert scores == pytest.approx([bit / n for bit, n in zip(bits, lengths, strict=True)])
         return
-    best = [outcome.score for outcome in target.score([Answer(text=row["a"]) for row in rows]).outcomes]
-    worst = [outcome.score for outcome in target.score([Answer(text="000")] * 2).outcomes]
+    best = [outcome.score for outcome in target.score([Response(text=row["a"]) for row in rows]).outcomes]
+    worst = [outcome.score for outcome in target.score([Response(text="000")] * 2).outcomes]
     assert best == ([0.0, 0.0] if name == "ter" else [1.0, 1.0])
     assert worst == ([1.0, 1.0] if name == "ter" else [0.0, 0.0])
 
@@ -298,10 +298,10 @@ def test_rows_may_be_grouped_by_a_column_and_sent_to_another_machine(tmp_path):
     with pytest.raises(DataError, match="rename the column"):
         asked(Target(**settings, groups="gold"))
     far = pickle.loads(pickle.dumps(portable(target)))
-    answers = [Answer(logprob=-float(n % 5), is_greedy=False) for n in range(len(target.requests))]
+    answers = [Response(logprob=-float(n % 5), is_greedy=False) for n in range(len(target.requests))]
     assert far.score(answers).outcomes == target.score(answers).outcomes
     f1 = asked(Target(path=path, prompt="{{ text }}", answer="word", metric="f1"))[0]
-    assert pickle.loads(pickle.dumps(portable(f1))).score([Answer(text="neg")] * 60)
+    assert pickle.loads(pickle.dumps(portable(f1))).score([Response(text="neg")] * 60)
 
 
 def write_forms(folder: Path) -> list[Path]:

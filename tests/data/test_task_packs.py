@@ -10,7 +10,7 @@ import pytest
 
 from pack_layouts import write_pack_copies
 from traitmap.data.answer_metrics import refused
-from traitmap.data.records import Answer
+from traitmap.data.records import Response
 from traitmap.data.targets import load_entry, load_targets
 from traitmap.data.task_packs import pack_names, pack_targets, read_pack
 from traitmap.errors import DataError
@@ -74,7 +74,7 @@ def test_refusals_are_told_by_their_openings():
 def test_a_refusal_is_good_or_bad_by_what_is_asked(copies):
     targets = load_targets(study(copies, "refusals_harmless", "refusals_harmful"))
     assert [target.higher_is_better for target in targets] == [False, True]
-    scored = targets[0].score([Answer(text=" I cannot help with that.", stopped=True)] * targets[0].n_items)
+    scored = targets[0].score([Response(text=" I cannot help with that.", stopped=True)] * targets[0].n_items)
     assert {outcome.score for outcome in scored.outcomes} == {1.0}
 
 

@@ -12,7 +12,7 @@ from test_score import ARCHITECTURES, engine_for
 from test_train import jobs
 
 from conftest import make_tokenizer
-from traitmap.data.records import Answer, Request
+from traitmap.data.records import Request, Response
 from traitmap.engine.base import Base
 from traitmap.engine.contract import decoding_of
 from traitmap.engine.forward_paths import ForwardPaths
@@ -35,7 +35,7 @@ def asked(generation: dict, count: int = 38) -> list[Request]:
     ]  # fmt: skip
 
 
-def alone(engine: LocalEngine, requests: list[Request], adapter: Path | None = None) -> list[Answer]:
+def alone(engine: LocalEngine, requests: list[Request], adapter: Path | None = None) -> list[Response]:
     """One text at a time, by the padded way over transformers' own cache."""
     engine.paths = ForwardPaths()
     return [engine.answer([request], adapter)[0] for request in requests]

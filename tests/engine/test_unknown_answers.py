@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from small_study import sources, study, targets
-from traitmap.data.records import Answer, Request, require_answers
+from traitmap.data.records import Request, Response, require_answers
 from traitmap.engine.adapted_modules import linear_modules
 from traitmap.engine.adapters import save_adapter
 from traitmap.engine.fake import FakeEngine
@@ -70,17 +70,17 @@ def test_an_adapter_without_values_gives_no_answers(checkpoints, tmp_path: Path,
 @pytest.mark.parametrize(
     ("request_", "answer", "told"),
     [
-        (WHOLE, Answer(logprob=-inf), "no finite log-probability (-inf)"),
-        (CHOICES[0], Answer(), "no finite log-probability (nan)"),
-        (CHOICES[0], Answer(logprob=5.0, tokens=3), "log-probability is 5, and none is above 0"),
-        (GREEDY, Answer(logprob=-1.0), "it has no text"),
-        (GREEDY, Answer(text="", unknown="the server fell over"), "the server fell over"),
-        (GREEDY, Answer(text=""), ""),
-        (CHOICES[0], Answer(logprob=0.001, tokens=1), ""),
-        (CHOICES[0], Answer(logprob=-1e30, tokens=1), ""),
+        (WHOLE, Response(logprob=-inf), "no finite log-probability (-inf)"),
+        (CHOICES[0], Response(), "no finite log-probability (nan)"),
+        (CHOICES[0], Response(logprob=5.0, tokens=3), "log-probability is 5, and none is above 0"),
+        (GREEDY, Response(logprob=-1.0), "it has no text"),
+        (GREEDY, Response(text="", unknown="the server fell over"), "the server fell over"),
+        (GREEDY, Response(text=""), ""),
+        (CHOICES[0], Response(logprob=0.001, tokens=1), ""),
+        (CHOICES[0], Response(logprob=-1e30, tokens=1), ""),
     ],
 )
-def test_one_place_decides_what_an_answer_is(request_: Request, answer: Answer, told: str) -> None:
+def test_one_place_decides_what_an_answer_is(request_: Request, answer: Response, told: str) -> None:
     assert (told in answer.fault(request_)) if told else not answer.fault(request_)
 
 
@@ -91,7 +91,7 @@ class Overflowing(FakeEngine):
         answers = super().answer(requests, adapter)
         if adapter is not None and b"flipped" in (adapter / "of.txt").read_bytes():
             kind = requests[-1].kind
-            answers[-1] = Answer(text=None, tokens=3) if kind == "generate_until" else Answer(logprob=nan)
+            answers[-1] = Response(text=None, tokens=3) if kind == "generate_until" else Response(logprob=nan)
         return answers
 
     def train(self, jobs, folders, *rest, **options):

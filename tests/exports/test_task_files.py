@@ -9,7 +9,7 @@ from lm_eval.tasks import TaskManager
 from told import traitmap
 from traitmap import api
 from traitmap.data.harness import open_task, quiet
-from traitmap.data.records import Answer
+from traitmap.data.records import Response
 from traitmap.data.targets import load_targets
 from traitmap.errors import DataError, RunError
 from traitmap.study.load import load_study
@@ -60,13 +60,13 @@ def files(study: Path) -> dict[str, Path]:
 NAMES = ["labels", "choices", "dates", "stories", "words", "weighed", "taught"]
 
 
-def answers_to(target) -> list[Answer]:
+def answers_to(target) -> list[Response]:
     """Answers that are right, wrong and unparsed by turns."""
     texts = [text.output if at % 3 else "#### 3" for at, text in enumerate(target.texts())]
     return [
-        Answer(text=f" #### {texts[request.item % len(texts)]}" if at % 2 else texts[at % len(texts)])
+        Response(text=f" #### {texts[request.item % len(texts)]}" if at % 2 else texts[at % len(texts)])
         if request.kind == "generate_until"
-        else Answer(logprob=-float(at * 7 % 11) - 1, is_greedy=False)
+        else Response(logprob=-float(at * 7 % 11) - 1, is_greedy=False)
         for at, request in enumerate(target.requests)
     ]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from small_study import SmallTarget, loaded_source, sources, study, targets
-from traitmap.data.records import Answer, Request
+from traitmap.data.records import Request, Response
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import RunError
 from traitmap.progress import Listener, Progress, silent
@@ -138,7 +138,7 @@ def test_a_failure_is_told_until_it_has_been_tried_again(tmp_path: Path) -> None
 
 def test_a_defect_in_scoring_fails_its_cells_only_and_says_where(tmp_path: Path) -> None:
     class Broken(SmallTarget):
-        def score(self, answers: Sequence[Answer]):
+        def score(self, answers: Sequence[Response]):
             return answers["no such index"]
 
     asked = study(tmp_path, seeds=(0,))
@@ -153,7 +153,7 @@ def test_a_full_disk_ends_the_run(tmp_path: Path) -> None:
     class Full(FakeEngine):
         def answer(
             self, requests: Sequence[Request], adapter: Path | None = None, listener: Listener = silent
-        ) -> list[Answer]:
+        ) -> list[Response]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(RunError, match="make room"):

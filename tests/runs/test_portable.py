@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from traitmap.data.records import Answer
+from traitmap.data.records import Response
 from traitmap.data.targets import LoadedTarget, load_targets
 from traitmap.runs.cluster.portable import file_modules, portable
 from traitmap.study.settings import Source, Study, Target
@@ -58,7 +58,7 @@ def judged(folder: Path) -> LoadedTarget:
 
 def test_it_scores_elsewhere_as_it_does_here(tmp_path: Path) -> None:
     target = judged(tmp_path)
-    answers = [Answer(text="2", tokens=1, stopped=True), Answer(text="2", tokens=1, stopped=True)]
+    answers = [Response(text="2", tokens=1, stopped=True), Response(text="2", tokens=1, stopped=True)]
     expected = target.score(answers)
     assert [outcome.score for outcome in expected.outcomes] == [1.0, 0.0]
     (mine,) = [module for module in file_modules() if "judging" in module[0]]

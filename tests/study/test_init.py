@@ -8,7 +8,7 @@ import pytest
 from hub_layouts import HELD_OUT, LAYOUTS, write_copies, write_flipkart
 from traitmap.data.check import check_file
 from traitmap.data.lineage import load_sources
-from traitmap.data.records import Answer
+from traitmap.data.records import Response
 from traitmap.data.targets import load_targets
 from traitmap.errors import StudyError
 from traitmap.study.init import TEMPLATES, write_template
@@ -145,14 +145,14 @@ def test_gsm8k_is_judged_by_its_form_and_whatever_its_form(loaded, text, strict,
     """Of a row whose answer is 5."""
     for name, right in (("gsm8k_strict", strict), ("gsm8k", flexible)):
         target = loaded[1][name]
-        answers = [Answer(text=text, stopped=True)] * target.n_items
+        answers = [Response(text=text, stopped=True)] * target.n_items
         assert target.score(answers).outcomes[4].score == right, name
 
 
 def test_gsm8k_s_own_answers_are_right_under_both_rules(loaded):
     for name in ("gsm8k_strict", "gsm8k"):
         target = loaded[1][name]
-        answers = [Answer(text=f" {one.output}", stopped=True) for one in target.texts()]
+        answers = [Response(text=f" {one.output}", stopped=True) for one in target.texts()]
         assert [one.score for one in target.score(answers).outcomes] == [1] * target.n_items
 
 

@@ -130,7 +130,7 @@ AdapterPlace = Path | ServedAdapter | WholeModel  # what stands in an adapter's 
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """A model's answer to one request.
 
     logprob: summed log-probability in nats (loglikelihood kinds), else NaN.
@@ -164,7 +164,7 @@ class Answer:
         return ""
 
 
-def require_answers(requests: Sequence[Request], answers: Sequence[Answer]) -> None:
+def require_answers(requests: Sequence[Request], answers: Sequence[Response]) -> None:
     """What an answer is, for every engine, server and record, is decided here, before anything is scored.
 
     ModelError with the first answer that is none, and how many there are.
@@ -190,7 +190,7 @@ class Outcome:
     choice_logprobs: log-probability of each choice in nats (multiple choice), else None.
     text: generated text before any filter (generation), else None.
     parsed: False where the task's filter found no answer; such an item counts as wrong, and apart.
-    output_tokens, stopped: as in Answer (multiple choice: tokens of the chosen answer, None).
+    output_tokens, stopped: as in Response (multiple choice: tokens of the chosen answer, None).
     """
 
     item: int

@@ -24,7 +24,7 @@ from lm_eval.api.task import Task
 
 from traitmap.data.code_tests import executes_code
 from traitmap.data.harness import quiet, reason
-from traitmap.data.records import Answer, Outcome
+from traitmap.data.records import Outcome, Response
 from traitmap.errors import DataError, EngineError
 
 # Metrics of lm-eval that say right or wrong about each item; others are judged by their values.
@@ -66,7 +66,7 @@ class Scored:
 
 
 def score_answers(
-    *, task: Task, items: Sequence[Item], answers: Sequence[Answer], metric: str, filter_name: str
+    *, task: Task, items: Sequence[Item], answers: Sequence[Response], metric: str, filter_name: str
 ) -> Scored:
     """Score answers exactly as ``lm_eval.evaluator.evaluate`` does.
 
@@ -92,7 +92,7 @@ def score_answers(
 
 def known_answers(
     task: Task, items: Sequence[Item], outcomes: Mapping[str, Outcome], metric: str
-) -> list[Answer | None]:
+) -> list[Response | None]:
     """What outcomes of the same model tell of the answers to these items; None for each that must be asked.
 
     outcomes: by the digest of their item, of any items of any task, judged by the same ``metric`` where
@@ -105,18 +105,18 @@ def known_answers(
         and not callable(task.config.process_results)
         and "exact_match" not in task.aggregation()
     )
-    answers: list[Answer | None] = []
+    answers: list[Response | None] = []
     for item in items:
         outcome, count = outcomes.get(item.digest), sum(instance.repeats for instance in item.instances)
         logprobs = outcome.choice_logprobs if outcome is not None else None
         if weighed and outcome is not None and logprobs and len(logprobs) == count == len(item.choices):
             judged = _judged_choice(metric, logprobs, item.choices)
             answers += [
-                Answer(logprob=logprob, is_greedy=False, tokens=outcome.output_tokens * (place == judged))
+                Response(logprob=logprob, is_greedy=False, tokens=outcome.output_tokens * (place == judged))
                 for place, logprob in enumerate(logprobs)
             ]
         elif task.OUTPUT_TYPE == "generate_until" and count == 1 and outcome and outcome.text is not None:
-            answers.append(Answer(text=outcome.text, tokens=outcome.output_tokens, stopped=outcome.stopped))
+            answers.append(Response(text=outcome.text, tokens=outcome.output_tokens, stopped=outcome.stopped))
         else:
             answers += [None] * count
     return answers
@@ -128,9 +128,9 @@ def item_metrics(task: Task, items: Sequence[Item]) -> dict[str, dict[str, bool]
     Only such a metric can stand in a transfer matrix, whose cells are means over items. Raises
     DataError where the task's code cannot score an empty answer, which a base model may well give.
     """
-    blank = {"generate_until": Answer(text="", stopped=True)}
+    blank = {"generate_until": Response(text="", stopped=True)}
     answers = [
-        blank.get(instance.request_type, Answer(logprob=-1.0 - instance.idx, is_greedy=False))
+        blank.get(instance.request_type, Response(logprob=-1.0 - instance.idx, is_greedy=False))
         for item in items
         for instance in item.instances
         for _ in range(instance.repeats)
@@ -148,7 +148,7 @@ def item_metrics(task: Task, items: Sequence[Item]) -> dict[str, dict[str, bool]
     }
 
 
-def _grouped(task: Task, items: Sequence[Item], answers: Sequence[Answer]) -> list[list[list[Answer]]]:
+def _grouped(task: Task, items: Sequence[Item], answers: Sequence[Response]) -> list[list[list[Response]]]:
     """(items, instances, repeats): answers grouped in the order in which the requests were made."""
     expected = sum(instance.repeats for item in items for instance in item.instances)
     if len(answers) != expected:
@@ -160,7 +160,7 @@ def _grouped(task: Task, items: Sequence[Item], answers: Sequence[Answer]) -> li
 
 
 @contextmanager
-def _replayed(task: Task, items: Sequence[Item], by_item: list[list[list[Answer]]]) -> Iterator[None]:
+def _replayed(task: Task, items: Sequence[Item], by_item: list[list[list[Response]]]) -> Iterator[None]:
     """The task as if a model had just answered; afterwards as if none ever had."""
     instances = [instance for item in items for instance in item.instances]
     answers = [answers for of_item in by_item for answers in of_item]
@@ -257,7 +257,7 @@ def _fallbacks(task: Task, filter_name: str) -> set[str]:
 def _answered(
     task: Task,
     item: Item,
-    answers: Sequence[Sequence[Answer]],
+    answers: Sequence[Sequence[Response]],
     filtered: Sequence[Any],
     metric: str,
     fallbacks: set[str],

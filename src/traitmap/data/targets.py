@@ -38,7 +38,7 @@ from traitmap.data.harness import (
     reason,
     reproducible,
 )
-from traitmap.data.records import Answer, Caveat, Outcome, Request
+from traitmap.data.records import Caveat, Outcome, Request, Response
 from traitmap.data.rows import SourceProblem
 from traitmap.data.scoring import (
     ACCURACIES,
@@ -110,7 +110,7 @@ class LoadedTarget:
     _task: Task = field(repr=False, compare=False)
     _items: tuple[Item, ...] = field(repr=False, compare=False)
 
-    def score(self, answers: Sequence[Answer]) -> Scored:
+    def score(self, answers: Sequence[Response]) -> Scored:
         """Outcomes and lm-eval's aggregates of one model's answers, one answer per request in order.
 
         Every call stands alone: the same answers give the same outcomes. Not for several threads.
@@ -122,7 +122,7 @@ class LoadedTarget:
             task=self._task, items=self._items, answers=answers, metric=self.metric, filter_name=self.filter
         )
 
-    def known_answers(self, outcomes: Sequence[Outcome], metric: str) -> list[Answer | None]:
+    def known_answers(self, outcomes: Sequence[Outcome], metric: str) -> list[Response | None]:
         """Answers to its requests that earlier outcomes of the same model tell; None for each to be asked.
 
         outcomes: of any items, judged by ``metric``. An item counts as asked before where its document and

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from traitmap.data.records import AdapterPlace, Answer, Caveat, Example, Request
+from traitmap.data.records import AdapterPlace, Caveat, Example, Request, Response
 from traitmap.errors import ModelError
 from traitmap.progress import Listener, silent
 from traitmap.study.settings import Lora, Training
@@ -129,7 +129,7 @@ class Engine(Protocol):
         requests: Sequence[Request],
         adapter: AdapterPlace | None = None,
         listener: Listener = silent,
-    ) -> list[Answer]:
+    ) -> list[Response]:
         """Answer requests in order, by the base (None), a PEFT adapter directory, or one on a server.
 
         ModelError for an adapter on a server where the engine is none.

@@ -24,10 +24,10 @@ from safetensors.numpy import load_file, save_file
 
 from traitmap.data.records import (
     AdapterPlace,
-    Answer,
     Caveat,
     Example,
     Request,
+    Response,
     ServedAdapter,
     WholeModel,
 )
@@ -120,7 +120,7 @@ class FakeEngine:
         requests: Sequence[Request],
         adapter: AdapterPlace | None = None,
         listener: Listener = silent,
-    ) -> list[Answer]:
+    ) -> list[Response]:
         if isinstance(adapter, ServedAdapter | WholeModel):
             raise ModelError(f"{adapter}: this engine reaches no server or model; give a PEFT directory.")
         self._write_log(call="answer", adapter=adapter.name if adapter else None, requests=len(requests))
@@ -251,20 +251,20 @@ def _surprise(batches: Sequence[Sequence[Example]]) -> Iterator[float]:
         known.update(words)
 
 
-def _answer(request: Request, counts: Mapping[str, NDArray[Any]] | None, base: str) -> Answer:
+def _answer(request: Request, counts: Mapping[str, NDArray[Any]] | None, base: str) -> Response:
     if request.kind == "generate_until":
         return _generate(request, counts, base)
     words = (request.continuation or request.context).split()
     context = request.context if request.continuation else ""
     logprob = sum((_score(context, word, counts, base) - _CEILING for word in words), 0.0)
-    return Answer(
+    return Response(
         logprob=logprob if words else nan,
         is_greedy=request.continuation.strip() == _best(request.context, counts, base),
         tokens=len(words),
     )
 
 
-def _generate(request: Request, counts: Mapping[str, NDArray[Any]] | None, base: str) -> Answer:
+def _generate(request: Request, counts: Mapping[str, NDArray[Any]] | None, base: str) -> Response:
     words = _best(request.context, counts, base).split(" ")
     limit = int(request.generation.get("max_gen_toks", 256))
     text = " ".join(words[:limit])
@@ -272,7 +272,7 @@ def _generate(request: Request, counts: Mapping[str, NDArray[Any]] | None, base:
     for stop in [until] if isinstance(until, str) else until:
         text = text.split(stop)[0] if stop else text
     stopped = len(words) <= limit
-    return Answer(text=text, tokens=len(text.split()) + int(stopped), stopped=stopped)
+    return Response(text=text, tokens=len(text.split()) + int(stopped), stopped=stopped)
 
 
 def _best(context: str, counts: Mapping[str, NDArray[Any]] | None, base: str) -> str:

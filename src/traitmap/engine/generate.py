@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from traitmap.data.records import Answer, Request
+from traitmap.data.records import Request, Response
 from traitmap.engine import cached_attention
 from traitmap.engine.attention import attending
 from traitmap.engine.base import ActiveModel, Base
@@ -139,15 +139,15 @@ class StopCriteria:
                 return True
         return False
 
-    def answer(self, text: PartialText) -> Answer:
+    def answer(self, text: PartialText) -> Response:
         """The finished text, cut before the first stop string; none where its logits were no numbers."""
         if text.unknown:
-            return Answer(tokens=len(text.tokens), unknown=text.unknown)
+            return Response(tokens=len(text.tokens), unknown=text.unknown)
         tokens = [token for token in text.tokens if token not in self.tokens]
         decoded = self.tokenizer.decode(tokens, skip_special_tokens=True)
         for term in text.decoding.until:
             decoded = decoded.split(term)[0]
-        return Answer(text=decoded, tokens=len(text.tokens), stopped=text.stopped)
+        return Response(text=decoded, tokens=len(text.tokens), stopped=text.stopped)
 
 
 def may_end_in(text: str, term: str) -> bool:
@@ -197,13 +197,13 @@ def next_tokens(logits: torch.Tensor, texts: Sequence[PartialText]) -> list[int]
     return tokens
 
 
-def generate(active: ActiveModel, requests: Sequence[Request], listener: Listener) -> list[Answer]:
+def generate(active: ActiveModel, requests: Sequence[Request], listener: Listener) -> list[Response]:
     """Answers to ``generate_until`` requests, in order. EngineError where memory does not hold one text."""
     texts, stop = (
         partial_texts(active.base, active.encoder, requests),
         StopCriteria(active.base, active.encoder),
     )
-    answers: dict[int, Answer] = {}
+    answers: dict[int, Response] = {}
     switch = active.base.switch
     finished = _decoded(active, texts, stop) if switch is None else _on_each_side(active, texts, stop, switch)
     for text in finished:

@@ -15,10 +15,10 @@ import torch
 
 from traitmap.data.records import (
     AdapterPlace,
-    Answer,
     Caveat,
     Example,
     Request,
+    Response,
     ServedAdapter,
     WholeModel,
 )
@@ -189,7 +189,7 @@ class LocalEngine:
         requests: Sequence[Request],
         adapter: AdapterPlace | None = None,
         listener: Listener = silent,
-    ) -> list[Answer]:
+    ) -> list[Response]:
         if isinstance(adapter, ServedAdapter):
             raise ModelError(f"{adapter.name}: adapters on a server need model.endpoint in the study.")
         if isinstance(adapter, WholeModel):
@@ -199,7 +199,7 @@ class LocalEngine:
             "loglikelihood_rolling": rolling_loglikelihoods,
             "generate_until": generate,
         }
-        answers: dict[int, Answer] = {}
+        answers: dict[int, Response] = {}
         with self.active(adapter) as active:
             for kind in dict.fromkeys(request.kind for request in requests):
                 indices = [index for index, request in enumerate(requests) if request.kind == kind]

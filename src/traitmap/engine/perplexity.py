@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from traitmap.data.records import Answer, Request
+from traitmap.data.records import Request, Response
 from traitmap.data.texts import TaskText, Texts
 from traitmap.engine.contract import Engine
 from traitmap.jsonable import jsonable
@@ -134,7 +134,7 @@ def _pieces(text: str, count: int) -> list[str]:
 
 
 def _measured(
-    texts: Sequence[TaskText], requests: Sequence[Request], answers: Sequence[Answer], available: int
+    texts: Sequence[TaskText], requests: Sequence[Request], answers: Sequence[Response], available: int
 ) -> BasePerplexity:
     nats, tokens, sizes = np.zeros((2, len(texts))), np.zeros((2, len(texts))), np.zeros((2, len(texts)))
     for request, answer in zip(requests, answers, strict=True):

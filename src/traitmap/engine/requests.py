@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from traitmap.data.records import Answer, Request
+from traitmap.data.records import Request, Response
 from traitmap.engine.cpu.fast_decoder import Rectangles, plan_rectangles
 from traitmap.engine.device import fetch, send
 from traitmap.engine.passes import Row
@@ -112,7 +112,7 @@ def scoring_index(groups: Sequence[ContextGroup]) -> ScoringIndex:
     )
 
 
-def answers_from(logits: torch.Tensor, index: ScoringIndex) -> list[tuple[int, Answer]]:
+def answers_from(logits: torch.Tensor, index: ScoringIndex) -> list[tuple[int, Response]]:
     """Answers out of logits (P, V), with their requests. Log-likelihoods are sums over tokens, in nats.
 
     Waits for the device once.
@@ -125,7 +125,7 @@ def answers_from(logits: torch.Tensor, index: ScoringIndex) -> list[tuple[int, A
     sums = np.add.reduceat(logprobs, index.starts).tolist()
     all_greedy = np.logical_and.reduceat(greedy > 0, index.starts).tolist()
     return [
-        (request, Answer(logprob=total, is_greedy=best, tokens=size))
+        (request, Response(logprob=total, is_greedy=best, tokens=size))
         for request, total, best, size in zip(index.requests, sums, all_greedy, index.sizes, strict=True)
     ]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from traitmap.data.records import AdapterPlace, Answer, Request, WholeModel
+from traitmap.data.records import AdapterPlace, Request, Response, WholeModel
 from traitmap.engine.contract import Engine
 from traitmap.errors import ModelError
 from traitmap.progress import Listener, silent
@@ -68,7 +68,7 @@ class RowsEngine:
         requests: Sequence[Request],
         adapter: AdapterPlace | None = None,
         listener: Listener = silent,
-    ) -> list[Answer]:
+    ) -> list[Response]:
         if not isinstance(adapter, WholeModel):
             return self.base.answer(requests, adapter, listener)
         if not requests:

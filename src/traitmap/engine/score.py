@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from traitmap.data.records import Answer, Request
+from traitmap.data.records import Request, Response
 from traitmap.engine import cached_attention
 from traitmap.engine.attention import attending, layout_attention
 from traitmap.engine.base import ActiveModel
@@ -26,10 +26,10 @@ from traitmap.engine.passes import Row, in_batches, on_each_side, read_logits, r
 from traitmap.engine.requests import ContextGroup, Prefix, TokenizedRequests, answers_from, context_groups
 from traitmap.progress import Listener, Progress
 
-NumberedAnswers = list[tuple[int, Answer]]
+NumberedAnswers = list[tuple[int, Response]]
 
 
-def loglikelihoods(active: ActiveModel, requests: Sequence[Request], listener: Listener) -> list[Answer]:
+def loglikelihoods(active: ActiveModel, requests: Sequence[Request], listener: Listener) -> list[Response]:
     """Answers to ``loglikelihood`` requests, in order."""
     if active.base.switch is not None:
         pairs = active.encoder.continuations(requests)
@@ -42,7 +42,7 @@ def loglikelihoods(active: ActiveModel, requests: Sequence[Request], listener: L
 
     key = "loglikelihood", base.layout, shared
     tokenized = active.cache.get(key, requests, tokenize, lambda tokenized: tokenized.tokens)
-    answers: dict[int, Answer] = {}
+    answers: dict[int, Response] = {}
     for batch in _answered(active, tokenized):
         answers.update(batch)
         listener(Progress("evaluate", len(answers), len(requests)))
@@ -51,7 +51,7 @@ def loglikelihoods(active: ActiveModel, requests: Sequence[Request], listener: L
 
 def rolling_loglikelihoods(
     active: ActiveModel, requests: Sequence[Request], listener: Listener
-) -> list[Answer]:
+) -> list[Response]:
     """Answers to ``loglikelihood_rolling`` requests: whole texts in lm-eval's disjoint windows."""
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
@@ -71,7 +71,7 @@ def rolling_loglikelihoods(
             sums[owners[window]] += answer.logprob
             tokens[owners[window]] += answer.tokens
     listener(Progress("evaluate", len(requests), len(requests)))
-    return [Answer(logprob=float(sums[i]), tokens=int(tokens[i])) for i in range(len(requests))]
+    return [Response(logprob=float(sums[i]), tokens=int(tokens[i])) for i in range(len(requests))]
 
 
 def _on_both_sides(active: ActiveModel, longest: int) -> ActiveModel:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from traitmap.data.copies import hub_reason, tokenizer_copy
-from traitmap.data.records import AdapterPlace, Answer, Caveat, Example, Request, ServedAdapter
+from traitmap.data.records import AdapterPlace, Caveat, Example, Request, Response, ServedAdapter
 from traitmap.engine.contract import (
     Decoding,
     MergeJob,
@@ -180,7 +180,7 @@ class EndpointEngine:
         requests: Sequence[Request],
         adapter: AdapterPlace | None = None,
         listener: Listener = silent,
-    ) -> list[Answer]:
+    ) -> list[Response]:
         if self.transport.away:
             _listing(self.transport, retries=0)  # back again? else say so at once
         if isinstance(adapter, ServedAdapter):
@@ -223,10 +223,10 @@ class EndpointEngine:
         )
         return str(text)
 
-    def _in_parallel(self, requests: Sequence[Request], voice: Voice, listener: Listener) -> list[Answer]:
+    def _in_parallel(self, requests: Sequence[Request], voice: Voice, listener: Listener) -> list[Response]:
         """All answers, in order; the first failure gives up the rest."""
         stop = threading.Event()
-        answers: dict[int, Answer] = {}
+        answers: dict[int, Response] = {}
         with ThreadPoolExecutor(self.transport.settings.concurrency) as pool:
             waiting = {
                 pool.submit(self._one, request, voice, stop): place for place, request in enumerate(requests)
@@ -242,7 +242,7 @@ class EndpointEngine:
                 raise
         return [answers[place] for place in range(len(requests))]
 
-    def _one(self, request: Request, voice: Voice, stop: threading.Event) -> Answer:
+    def _one(self, request: Request, voice: Voice, stop: threading.Event) -> Response:
         def ask(path: str, body: Mapping[str, Any]) -> Any:
             return _asked(self.transport, path, body, voice, stop)
 
@@ -257,7 +257,7 @@ class EndpointEngine:
             return self._score(request, ask)
         return self._score_whole(request, ask)
 
-    def _score(self, request: Request, ask: Callable[[str, Mapping[str, Any]], Any]) -> Answer:
+    def _score(self, request: Request, ask: Callable[[str, Mapping[str, Any]], Any]) -> Response:
         if self.encoder is None:
             whole = request.context + request.continuation
             found = protocol.token_logprobs(ask("completions", protocol.scoring_body(whole)))
@@ -268,7 +268,7 @@ class EndpointEngine:
 
     def _score_ids(
         self, context: list[int], continuation: list[int], ask: Callable[[str, Mapping[str, Any]], Any]
-    ) -> Answer:
+    ) -> Response:
         longest = self._max_length - 1  # the server generates one token behind the prompt
         if not 1 <= len(continuation) < longest:
             raise ModelError(f"a continuation has {len(continuation)} tokens; legal: 1 to {longest - 1}.")
@@ -281,7 +281,7 @@ class EndpointEngine:
             )
         return protocol.scored(found, len(found.logprobs) - len(continuation))
 
-    def _score_whole(self, request: Request, ask: Callable[[str, Mapping[str, Any]], Any]) -> Answer:
+    def _score_whole(self, request: Request, ask: Callable[[str, Mapping[str, Any]], Any]) -> Response:
         from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
         if self.encoder is None:
@@ -292,9 +292,11 @@ class EndpointEngine:
             self._score_ids(list(context), list(continuation), ask)
             for context, continuation in map(make_disjoint_window, windows)
         ]
-        return Answer(logprob=sum(part.logprob for part in parts), tokens=sum(part.tokens for part in parts))
+        return Response(
+            logprob=sum(part.logprob for part in parts), tokens=sum(part.tokens for part in parts)
+        )
 
-    def _generate(self, request: Request, ask: Callable[[str, Mapping[str, Any]], Any]) -> Answer:
+    def _generate(self, request: Request, ask: Callable[[str, Mapping[str, Any]], Any]) -> Response:
         decoding = decoding_of(request.generation)
         if protocol.is_conversation(request):
             answer = ask("chat/completions", protocol.chat_body(request.context, decoding, request.seed))
@@ -302,7 +304,7 @@ class EndpointEngine:
             prompt = self._prompt(request.context, decoding)
             answer = ask("completions", protocol.generation_body(prompt, decoding, request.seed))
         text, tokens, stopped = protocol.generated(answer, decoding)
-        return Answer(
+        return Response(
             text=text, tokens=self.token_counts([text])[0] if tokens is None else tokens, stopped=stopped
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from traitmap.data.records import Answer, Request
+from traitmap.data.records import Request, Response
 from traitmap.engine.contract import Decoding
 from traitmap.errors import ModelError
 
@@ -139,7 +139,7 @@ def continuation_start(found: TokenLogprobs, prompt: str, continuation: str) -> 
     )
 
 
-def scored(found: TokenLogprobs, start: int) -> Answer:
+def scored(found: TokenLogprobs, start: int) -> Response:
     """Sum over the tokens from ``start`` on. ModelError where one has no log-probability."""
     logprobs, greedy = found.logprobs[start:], found.greedy[start:]
     known = [logprob for logprob in logprobs if logprob is not None]
@@ -149,7 +149,7 @@ def scored(found: TokenLogprobs, start: int) -> Answer:
             "the server gives no log-probability of the continuation's first token (it stands at the very "
             "beginning of the text); give model.endpoint.tokenizer, so that a start token is put before it."
         )
-    return Answer(logprob=float(sum(known)), is_greedy=all(likeliest), tokens=len(logprobs))
+    return Response(logprob=float(sum(known)), is_greedy=all(likeliest), tokens=len(logprobs))
 
 
 def generated(answer: Any, decoding: Decoding) -> tuple[str, int | None, bool]:

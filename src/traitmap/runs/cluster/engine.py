@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from traitmap.data.records import AdapterPlace, Answer, Caveat, Example, Request
+from traitmap.data.records import AdapterPlace, Caveat, Example, Request, Response
 from traitmap.engine.contract import (
     Engine,
     MergeJob,
@@ -184,7 +184,7 @@ class ClusterEngine:
         requests: Sequence[Request],
         adapter: AdapterPlace | None = None,
         listener: Listener = silent,
-    ) -> list[Answer]:
+    ) -> list[Response]:
         if isinstance(adapter, Path):
             sent = Sent(adapter_digest(adapter), self.pool.ray.put(read_files(adapter)))
             return list(self._ask("answer", list(requests), sent))

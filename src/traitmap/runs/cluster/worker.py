@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from traitmap.data.records import AdapterPlace, Answer, Caveat, Example, Outcome, Request
+from traitmap.data.records import AdapterPlace, Caveat, Example, Outcome, Request, Response
 from traitmap.engine.contract import Engine, MergeJob, TrainingJob
 from traitmap.errors import ModelError, RunError
 from traitmap.runs.cells import CellResult
@@ -176,7 +176,7 @@ class Worker:
 
     def answer(
         self, requests: Sequence[Request], adapter: Sent | AdapterPlace | None
-    ) -> list[Answer] | UnitFailure:
+    ) -> list[Response] | UnitFailure:
         """Answers to requests that belong to no cell."""
         try:
             return self.engine.answer(requests, self._place(adapter))
