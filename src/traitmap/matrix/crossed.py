@@ -26,6 +26,9 @@ from traitmap.matrix.statistics import (
 )
 
 
+_ROUNDING = 1e-12  # of the largest value: what is left of it by rounding, where nothing is left
+
+
 @dataclass(frozen=True)
 class VarianceTerm:
     """One adapter's scores on one target, and the weight of their mean in a contrast.
@@ -62,6 +65,7 @@ def crossed_contrast(terms: Sequence[VarianceTerm], *, reach: float = 0.0) -> Es
     by_adapter: dict[str, Array] = {}
     by_target: dict[str, Array] = {}
     extent: dict[str, float] = {}
+    largest: dict[str, float] = {}
     for term in terms:
         scores = np.atleast_2d(np.asarray(term.scores, dtype=float))
         if scores.shape[1] == 0:
@@ -70,6 +74,12 @@ def crossed_contrast(terms: Sequence[VarianceTerm], *, reach: float = 0.0) -> Es
         by_adapter[term.adapter] = by_adapter.get(term.adapter, 0.0) + weighted.mean(axis=1)
         by_target[term.target] = by_target.get(term.target, 0.0) + weighted.mean(axis=0)
         extent[term.target] = extent.get(term.target, 0.0) + reach * abs(term.weight) / 2
+        largest[term.target] = largest.get(term.target, 0.0) + float(np.abs(weighted).max())
+    # Weights that should sum to 0 do so but for rounding, and what that leaves of alike adapters is no effect.
+    by_target = {
+        target: np.where(np.abs(values) > _ROUNDING * largest[target], values, 0.0)
+        for target, values in by_target.items()
+    }
     parts = [_item_variance(values, extent[target]) for target, values in by_target.items()]
     parts += [_seed_variance(values) for values in by_adapter.values() if len(values) > 1]
     return _joined(float(sum(values.mean() for values in by_target.values())), parts)

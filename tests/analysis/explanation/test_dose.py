@@ -122,6 +122,15 @@ def test_constant_answers_are_no_certainty():
     assert lengths.slope.reason
 
 
+@pytest.mark.parametrize("doses", [(1 / 3, 0.8), (0.1, 0.2, 0.7)])
+def test_adapters_that_answer_alike_have_no_trend_of_rounding(doses):
+    """Weights of such doses sum to 1e-17, not to 0; shares of groups of items are no 0/1 scores."""
+    alike = np.random.default_rng(3).integers(0, 4, 150) / 3
+    found = dose_response(doses, np.tile(alike, (len(doses), 1, 1)))
+    assert (found.verdict, found.slope.value) == ("cannot tell", 0)
+    assert not found.p < 0.05
+
+
 def test_items_that_one_adapter_lacks_are_left_out_for_all():
     values = answers([-1, 0, 1, 2])
     holed = values.copy()
