@@ -1,6 +1,8 @@
 """A run on a budget: neither price above its share, nothing done twice, and nothing lost for the full run."""
 
+import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from traitmap.api.budget import Spent, run_on_budget
 from traitmap.api.runs import open_run
 from traitmap.cli import app
 from traitmap.cli.studies import tell_end
-from traitmap.data.records import Answer
+from traitmap.data.records import Response
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import UserError
 from traitmap.matrix.build import build_matrix
@@ -39,7 +41,7 @@ class Counted(FakeEngine):
         self.stop_after = stop_after
         self.fails_at = fails_at
 
-    def answer(self, requests, adapter=None, listener=silent) -> list[Answer]:
+    def answer(self, requests, adapter=None, listener=silent) -> list[Response]:
         if self.stop_after is not None and self.answered >= self.stop_after:
             raise KeyboardInterrupt
         self.answered += 1
@@ -51,6 +53,10 @@ class Counted(FakeEngine):
     def _write_log(self, **entry: object) -> None:
         if entry["call"] == "train":
             self.trained.append((entry["source"], entry["seed"]))
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
 
 
 def on_budget(asked: Study, engine: FakeEngine, share: float = 0.4, seed: int = 0) -> tuple[RunStore, Spent]:
@@ -170,9 +176,23 @@ def test_predicted_cells_are_marked_and_can_be_hidden(tmp_path: Path) -> None:
     assert "~" in shown
     assert "predicted" in shown
     assert "~" not in hidden
+    assert re.search(r"^base( +[\d.]+ °)+ *$", shown, re.MULTILINE), "the base was asked in part too"
     page = run.report().read_text(encoding="utf-8")
     assert "#matrix-predicted" in page
     assert "are predicted from the others" in page
+
+
+def test_a_csv_says_that_cells_are_asked_in_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, spent = on_budget(study(tmp_path, seeds=(0,)), Counted(), 0.3)
+    partial = spent.cells[0] - len(targets())
+    wide, long = tmp_path / "wide.csv", tmp_path / "long.csv"
+    told = CliRunner().invoke(app, ["matrix", str(store.folder), "--csv", str(wide)]).stderr
+    assert f"{partial} cells rest on a part of the items; a wide table cannot mark them" in flat(told)
+    told = CliRunner().invoke(app, ["matrix", str(store.folder), "--csv", str(long), "--intervals"]).stderr
+    assert f"{partial} cells rest on a part of the items; columns asked and asked_of" in flat(told)
+    with long.open(encoding="utf-8", newline="") as file:
+        asked = [(row["asked"], row["asked_of"]) for row in csv.DictReader(file) if row["seed"] == ""]
+    assert sum(whole == "40" for _, whole in asked) == partial + len(targets())  # the base's too
 
 
 def test_an_adapter_that_is_there_costs_no_training(tmp_path: Path) -> None:
@@ -184,6 +204,28 @@ def test_an_adapter_that_is_there_costs_no_training(tmp_path: Path) -> None:
     given = [replace(ready, name="ready"), *sources(other)[1:]]
     _, spent = run_on_budget(other, FakeEngine(), given, targets(), silent, share=0.3)
     assert "ready" in {name for one in spent.rounds for name in one}
+
+
+def test_the_cheapest_adapters_are_trained_and_the_seed_draws_among_equals(tmp_path: Path) -> None:
+    asked = study(tmp_path / "priced", seeds=(0,))
+    steps = dict(zip(("reviews", "sums", "topics"), (9, 1, 3), strict=True))
+    priced = [
+        replace(one, training=one.training.model_copy(update={"max_steps": steps.get(one.name, 27)}))
+        for one in sources(asked)
+    ]
+    _, spent = run_on_budget(asked, Counted(), priced, targets(), silent, share=0.25)
+    assert spent.cheapest[:2] == ("sums", "topics")
+    assert {name for names in spent.rounds for name in names} <= set(spent.cheapest)
+
+    alike = [replace(one, examples=priced[0].examples, training=asked.training) for one in sources(asked)]
+    orders = {
+        seed: run_on_budget(
+            study(tmp_path / str(seed), seeds=(0,)), Counted(), alike, targets(), silent, share=1.0, seed=seed
+        )[1].cheapest
+        for seed in range(3)
+    }
+    assert {frozenset(order) for order in orders.values()} == {frozenset(one.name for one in alike)}
+    assert len(set(orders.values())) > 1
 
 
 def test_an_adapter_that_fails_is_predicted(tmp_path: Path) -> None:
@@ -218,8 +260,10 @@ def test_partial_cells_are_counted_until_whole_ones_replace_them(tmp_path: Path)
 def test_a_partial_cell_that_fails_is_a_failed_part_of_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    whole = Counted()
+    on_budget(study(tmp_path / "whole", seeds=(0,)), whole, 0.3)
     asked = study(tmp_path, seeds=(0,))
-    store, _ = on_budget(asked, Counted(fails_at=6), 0.3)
+    store, _ = on_budget(asked, Counted(fails_at=whole.answered), 0.3)  # no later round
     told = run_status(store)
     assert told.partial.failed == told.failed == 1
     (failure,) = told.failures
@@ -228,7 +272,7 @@ def test_a_partial_cell_that_fails_is_a_failed_part_of_the_run(
         tell_end(told)
     assert ended.value.exit_code == 3
     assert f"  {failure.source} -> {failure.target}: " in capsys.readouterr().err
-    on_budget(asked, Counted(), 0.3)  # it is tried anew
+    on_budget(asked, Counted(), 0.3)
     assert run_status(store).failed == 0
 
 

@@ -1,11 +1,11 @@
-"""A study run on a budget: adapters and cells chosen in rounds, the rest predicted and marked as such."""
+"""A study run on a budget: the cheapest adapters, chosen cells and items, all other cells predicted."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, nan
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +13,10 @@ import numpy as np
 from traitmap.analysis.profiles.pairs import pair_features
 from traitmap.analysis.recommendation.completion import (
     Aim,
-    Budget,
     Price,
     before_anything,
     choose_cells,
     choose_item_share,
-    choose_sources,
     complete,
     expected_noise,
     importance,
@@ -59,7 +57,9 @@ class Spent:
     """What a run on a budget spent, of what the whole run costs.
 
     adapters: trained, or there before; cells: measured, the base's among them. items: target -> (asked, of
-    all). training, evaluation: (tokens spent, tokens of the whole run). rounds: sources of each.
+    all). training, evaluation: (tokens spent, tokens of the whole run). cheapest: sources whose adapters the
+    share of training pays for, cheapest first. rounds: sources of which cells were measured for the first
+    time in each.
     seconds: of this call; what an earlier call had measured took none. reason: why nothing is predicted.
     """
 
@@ -70,6 +70,7 @@ class Spent:
     items: Mapping[str, tuple[int, int]]
     training: tuple[float, float]
     evaluation: tuple[float, float]
+    cheapest: tuple[str, ...]
     rounds: tuple[tuple[str, ...], ...]
     seconds: float
     reason: str = ""
@@ -81,15 +82,25 @@ class Spent:
 class _Prices:
     """Names in canonical order (sorted), with prices in tokens.
 
-    training: (S,) of one adapter, 0 where it is there. evaluation: (T,) of a whole cell. part: (T,) of a
-    cell of the asked items.
+    training: of each adapter that is to be trained. needs: source -> the adapters that its row needs: its
+    own, a merge's parents; none where it is there. evaluation: (T,) of a whole cell. whole_training,
+    whole_evaluation: of the whole run.
     """
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    training: Array
+    training: Mapping[str, float]
+    needs: Mapping[str, frozenset[str]]
     evaluation: Array
-    whole: Budget
+    whole_training: float
+    whole_evaluation: float
+
+    def trained(self, sources: Iterable[str]) -> frozenset[str]:
+        """The adapters that the rows of these sources need, each once."""
+        return frozenset[str]().union(*(self.needs[source] for source in sources))
+
+    def of_training(self, sources: Iterable[str]) -> float:
+        return sum(self.training[name] for name in sorted(self.trained(sources)))
 
 
 def run_on_budget(
@@ -106,10 +117,11 @@ def run_on_budget(
 ) -> tuple[RunStore, Spent]:
     """Measure what a share of the whole run's price allows, where it tells most, and predict the rest.
 
-    The base comes first, then adapters in rounds, the most informative for their price first. Neither
-    training nor evaluation may cost more than the share of what it would cost in full. Choices depend on
-    the study, the seed and what was measured because of earlier choices, so that a run that is started
-    again makes the same ones and finds them done. One seed of each source is trained, the study's first.
+    The base is asked first. Adapters are trained cheapest first, as far as training may cost; equals in an
+    order drawn by the seed. Of their cells the most informative for their price are asked, in rounds. Neither
+    training nor evaluation may cost more than the share of what it would cost in full. Choices depend on the
+    study, the seed and what was measured because of earlier choices, so that a run that is started again
+    makes the same ones and finds them done. One seed of each source is trained, the study's first.
     Writes ``budget.json`` and ``completion.json`` into the run folder. checkpoints: as for ``execute``.
     UserError where the share buys not even the base.
     """
@@ -118,25 +130,26 @@ def run_on_budget(
     started = time.monotonic()
     prices = _price_list(study, engine, sources, targets)
     features = _features(sources, targets, seed)
-    left = Budget(share * prices.whole.training, share * prices.whole.evaluation)
+    left = share * prices.whole_evaluation
     by_name = {target.name: target for target in targets}
-    items = _asked_items(prices, features, by_name, left, seed)
+    rows = _affordable(prices, share * prices.whole_training, seed)
+    items = _asked_items(prices, features, by_name, rows, left, seed)
     part = np.array([_tokens(by_name[name], items.get(name), engine) for name in prices.targets])
     campaign = _Campaign(
         study=study,
         prices=prices,
         part=part,
         items=items,
-        left=Budget(left.training, left.evaluation - float(part.sum())),
+        open_rows=rows,
+        left=left - float(part.sum()),
         counts=np.array([len(items.get(name, ())) or by_name[name].n_items for name in prices.targets]),
         existing=frozenset(source.name for source in sources if not source.seeded),
-        trainings=_trainings_of(sources),
         checkpoints=checkpoints,
     )
-    if campaign.left.evaluation < -1e-6:
+    if campaign.left < -1e-6:
         raise UserError(
             f"--budget {share:g} does not pay for the base's own row ({part.sum():,.0f} tokens of "
-            f"{left.evaluation:,.0f}); give at least {part.sum() / prices.whole.evaluation:.2f}"
+            f"{left:,.0f}); give at least {part.sum() / prices.whole_evaluation:.2f}"
         )
     store, matrix = _measure(campaign, engine, sources, targets, listener, features, seed, aim)
     spent = campaign.spent(share, seed, by_name, started, matrix)
@@ -145,16 +158,20 @@ def run_on_budget(
 
 @dataclass
 class _Campaign:
-    """A run on a budget in progress: what has been chosen, and what is left to spend."""
+    """A run on a budget in progress: what has been chosen, and what is left to spend.
+
+    part: (T,) tokens of a cell of the items that are asked. open_rows: sources of which cells may be asked,
+    those that are there first, then the cheapest. left: tokens of evaluation.
+    """
 
     study: Study
     prices: _Prices
     part: Array
     items: Mapping[str, tuple[int, ...]]
-    left: Budget
+    open_rows: Sequence[int]
+    left: float
     counts: Array
     existing: frozenset[str]
-    trainings: Mapping[str, frozenset[str]]
     checkpoints: PassCheckpoints | None = None
     rounds: tuple[tuple[int, ...], ...] = ()
     cells: tuple[tuple[int, int], ...] = ()
@@ -163,41 +180,30 @@ class _Campaign:
     def rows(self) -> list[int]:
         return [source for sources in self.rounds for source in sources]
 
-    def price(self, noise: Array) -> Price:
-        cells = np.repeat(self.part[None, :], len(self.prices.sources), axis=0)
-        return Price(cells, self.prices.training, noise)
-
     def choose(self, posterior: TablePosterior, noise: Array, weight: Array, rounds_left: int) -> bool:
-        """Choose the next round's sources and cells; False where nothing can be bought any more."""
-        price = self.price(noise)
-        rest = [s for s in range(len(self.prices.sources)) if s not in self.rows]
-        able = choose_sources(posterior, price, rest, weight, self.left)
-        new = able[: ceil(len(able) / max(rounds_left, 1))] if able else []
-        allowance = self.left.evaluation * (len(new) / len(able) if able else 1.0)
+        """Choose the next round's cells; False where what it may cost buys none."""
+        price = Price(np.repeat(self.part[None, :], len(self.prices.sources), axis=0), noise)
         open_cells = np.zeros(posterior.mean.shape, dtype=bool)
-        open_cells[[*self.rows, *new]] = True
+        open_cells[list(self.open_rows)] = True
         for cell in self.cells:
             open_cells[cell] = False
-        cells = choose_cells(posterior, price, open_cells, weight, allowance)
-        new = [source for source in new if any(cell[0] == source for cell in cells)]
+        cells = choose_cells(posterior, price, open_cells, weight, self.left / rounds_left)
         if not cells:
             return False
-        self.rounds = (*self.rounds, tuple(new))
+        asked = {source for source, _ in cells}
+        self.rounds = (*self.rounds, tuple(s for s in self.open_rows if s in asked and s not in self.rows))
         self.cells = (*self.cells, *cells)
-        self.left = Budget(
-            self.left.training - float(self.prices.training[new].sum()),
-            self.left.evaluation - float(sum(self.part[target] for _, target in cells)),
-        )
+        self.left -= float(sum(self.part[target] for _, target in cells))
         return True
 
     def selection(self) -> Selection:
         seed = self.study.seeds[0]
         rows = [self.prices.sources[source] for source in self.rows]
+        trained = frozenset((name, seed) for name in self.prices.trained(rows))
         cells = [CellUnit(BASELINE, None, target) for target in self.prices.targets]
         for source, target in self.cells:
             name = self.prices.sources[source]
             cells.append(CellUnit(name, None if name in self.existing else seed, self.prices.targets[target]))
-        trained = frozenset((name, seed) for row in rows for name in self.trainings[row])
         return Selection(trained, tuple(cells), self.items)
 
     def known(self, matrix: TransferMatrix) -> TransferMatrix:
@@ -216,8 +222,8 @@ class _Campaign:
         started: float,
         matrix: TransferMatrix,
     ) -> Spent:
-        seeds = len(self.study.seeds)
-        rows = len(self.existing) + seeds * (len(self.prices.sources) - len(self.existing))
+        seeds, names = len(self.study.seeds), self.prices.sources
+        rows = len(self.existing) + seeds * (len(names) - len(self.existing))
         evaluation = float(self.part.sum() + sum(self.part[target] for _, target in self.cells))
         measured = int(np.isfinite(self.known(matrix).values).sum() + np.isfinite(matrix.baseline).sum())
         return Spent(
@@ -229,9 +235,13 @@ class _Campaign:
                 name: (int(count), targets[name].n_items)
                 for name, count in zip(self.prices.targets, self.counts, strict=True)
             },
-            training=(float(self.prices.training[self.rows].sum()), self.prices.whole.training),
-            evaluation=(evaluation, self.prices.whole.evaluation),
-            rounds=tuple(tuple(self.prices.sources[s] for s in chosen) for chosen in self.rounds),
+            training=(
+                self.prices.of_training(names[source] for source in self.rows),
+                self.prices.whole_training,
+            ),
+            evaluation=(evaluation, self.prices.whole_evaluation),
+            cheapest=tuple(names[source] for source in self.open_rows if self.prices.needs[names[source]]),
+            rounds=tuple(tuple(names[source] for source in chosen) for chosen in self.rounds),
             seconds=time.monotonic() - started,
         )
 
@@ -246,7 +256,7 @@ def _measure(
     seed: int,
     aim: Aim,
 ) -> tuple[RunStore, TransferMatrix]:
-    """Round by round: choose, train, evaluate, learn from it."""
+    """Round by round: choose cells, train what they need, evaluate, learn from it."""
     names = campaign.prices
     prior = make_prior(names.sources, names.targets, features)
     posterior = before_anything(prior)
@@ -266,10 +276,10 @@ def _measure(
         )
 
     store = measure()
-    for number in range(len(names.sources) + ROUNDS):
+    for rounds_left in range(ROUNDS, 0, -1):
         weight = importance(posterior, aim, metrics, better, seed=seed)
-        if not campaign.choose(posterior, noise, weight, ROUNDS - number):
-            break
+        if not campaign.choose(posterior, noise, weight, rounds_left):
+            continue
         store = measure()
         try:
             table = read_table(campaign.known(build_matrix(store)), features)
@@ -283,25 +293,40 @@ def _measure(
 def _price_list(
     study: Study, engine: Engine, sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget]
 ) -> _Prices:
-    ordered = sorted(sources, key=lambda source: source.name)
-    needs, price = _trainings_of(sources), dict[str, float]()
+    price = dict[str, float]()
     for source in sources:
         if source.trained:
             alone = AdapterUnit(source.name, 0, "", source.step)
             price[source.name] = trained_tokens([alone], source, engine.token_counts)
-    # of a merge those of all its parents, of which some may be there already
-    training = np.array([sum(price[name] for name in needs[source.name]) for source in ordered])
     whole = sum(price[source.name] for source in sources if source.trained and source.step is None)
     columns = sorted(targets, key=lambda target: target.name)
     evaluation = np.array([_tokens(target, None, engine) for target in columns])
     rows = sum(len(study.seeds) if source.seeded else 1 for source in sources)
     return _Prices(
-        sources=tuple(source.name for source in ordered),
+        sources=tuple(sorted(source.name for source in sources)),
         targets=tuple(target.name for target in columns),
-        training=training,
+        training=price,
+        needs=_trainings_of(sources),
         evaluation=evaluation,
-        whole=Budget(whole * len(study.seeds), float(evaluation.sum()) * (1 + rows)),
+        whole_training=whole * len(study.seeds),
+        whole_evaluation=float(evaluation.sum()) * (1 + rows),
     )
+
+
+def _affordable(prices: _Prices, budget: float, seed: int) -> tuple[int, ...]:
+    """Sources whose rows training can pay for, cheapest first; those that are there cost nothing.
+
+    What several rows need, such as parents of merges, is paid once. Equals come in an order that the seed
+    draws by name, so that another source in the study does not turn it over.
+    """
+    order = sorted(prices.sources, key=lambda name: digest([seed, "adapter", name]))
+    rows: list[str] = []
+    while others := [name for name in order if name not in rows]:
+        name = min(others, key=lambda other: prices.of_training([*rows, other]))
+        if prices.of_training([*rows, name]) > budget * (1 + 1e-9):
+            break
+        rows.append(name)
+    return tuple(prices.sources.index(name) for name in rows)
 
 
 def _trainings_of(sources: Sequence[LoadedSource]) -> dict[str, frozenset[str]]:
@@ -327,7 +352,8 @@ def _asked_items(
     prices: _Prices,
     features: PairFeatures | None,
     targets: Mapping[str, LoadedTarget],
-    left: Budget,
+    rows: Sequence[int],
+    left: float,
     seed: int,
 ) -> dict[str, tuple[int, ...]]:
     """target -> the items that are asked, where these are not all: a fixed draw for each target."""
@@ -335,11 +361,11 @@ def _asked_items(
     available = [targets[name].n_items for name in prices.targets]
     share = choose_item_share(
         posterior,
-        training=prices.training,
+        rows=rows,
         evaluation=prices.evaluation,
         available=available,
         weight=np.ones(posterior.mean.shape),
-        left=left,
+        budget=left,
     )
     counts = items_asked(available, share)
     drawn = {}

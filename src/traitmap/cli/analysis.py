@@ -30,6 +30,7 @@ from traitmap.cli.app import (
 )
 from traitmap.progress import silent
 from traitmap.terminal import printable, shown_wait
+from traitmap.wording import counted
 
 SCALES = ("standard", "center", "logit", "gain", "double")
 ROTATIONS = ("none", "varimax", "oblimin")
@@ -79,6 +80,14 @@ def matrix(
                 f"{csv}: {table.predicted.sum()} predicted cells are left empty, since a wide table cannot "
                 "mark them; --parquet and --json hold them, marked."
             )
+        if partial := sum(cell.seed is None and cell.asked_of > 0 for cell in table.cells):
+            where = (
+                "columns asked and asked_of"
+                if intervals
+                else "a wide table cannot mark them, --intervals can"
+            )
+            rest = "rests" if partial == 1 else "rest"
+            tell(f"{csv}: {counted(partial, 'cell')} {rest} on a part of the items; {where}.")
     if parquet is not None:
         table.to_parquet(parquet)
     if as_json:

@@ -458,7 +458,12 @@ def matrix_table(reading: Reading, *, intervals: bool = False) -> Table:
         *(Column(target.name, lower=target.better < 0) for target in reading.targets),
     ]
     base = [
-        Entry(plain(cell.value * target.factor, target.digits), value=cell.value)
+        Entry(
+            plain(cell.value * target.factor, target.digits),
+            mark=f" {IN_PART}" if reading.in_part and cell.asked_of else "",
+            title=f"base on {cell.target}, n = {cell.asked_words}" if cell.asked_of else "",
+            value=cell.value,
+        )
         for cell, target in zip(reading.base, reading.targets, strict=True)
     ]
     rows: list[Row] = [[Entry("base", style="italic"), *base]]

@@ -413,7 +413,7 @@ def spending_view(spent: Mapping[str, Any]) -> RenderableType:
         end = f"Nothing is predicted: {spent['reason']}."
     return Group(
         to_terminal(Table("Spent of the price of the whole run.", ("", "spent", "in full", "share"), rows)),
-        words(f"Trained in this order: {rounds or 'nothing'}."),
+        words(f"Adapters in this order, the cheapest trained first: {rounds or 'none'}."),
         words(f"{spent['seconds']:.0f} s. {end}"),
     )
 

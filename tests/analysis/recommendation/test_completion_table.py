@@ -9,12 +9,10 @@ from scipy.optimize import check_grad
 from planted import matrix_of
 from traitmap.analysis.profiles.pairs import Feature, PairFeatures
 from traitmap.analysis.recommendation.completion import (
-    Budget,
     Price,
     before_anything,
     choose_cells,
     choose_item_share,
-    choose_sources,
     complete,
     importance,
     measured_once,
@@ -257,7 +255,7 @@ def test_the_choice_keeps_to_its_budget_and_takes_the_cheap_of_equals() -> None:
     posterior = before_anything(make_prior("abcd", "xyz"))
     cost = np.ones((4, 3))
     cost[2] = 0.5
-    price = Price(cost, np.zeros(4), np.full((4, 3), 0.1))
+    price = Price(cost, np.full((4, 3), 0.1))
     weight = importance(posterior, "all", np.zeros(3, dtype=int), np.ones(3))
     chosen = choose_cells(posterior, price, np.ones((4, 3), dtype=bool), weight, 2.0)
     assert chosen[0][0] == 2
@@ -265,26 +263,18 @@ def test_the_choice_keeps_to_its_budget_and_takes_the_cheap_of_equals() -> None:
     assert len(set(chosen)) == len(chosen)
 
 
-def test_sources_are_chosen_within_the_price_of_training() -> None:
-    posterior = before_anything(make_prior("abcde", "xyz"))
-    training = np.array([5.0, 1.0, 1.0, 9.0, 1.0])
-    price = Price(np.ones((5, 3)), training, np.full((5, 3), 0.1))
-    chosen = choose_sources(posterior, price, range(5), np.ones((5, 3)), Budget(3.0, 100.0))
-    assert sorted(chosen) == [1, 2, 4]
-
-
 def test_a_poor_budget_asks_fewer_items_than_a_rich_one() -> None:
     posterior = before_anything(make_prior("abcdef", "xyz"))
     told = {
-        "training": np.ones(6),
+        "rows": range(6),
         "evaluation": np.ones(3),
         "available": [400, 400, 400],
         "weight": np.ones((6, 3)),
     }
-    poor = choose_item_share(posterior, left=Budget(6.0, 2.0), **told)
-    rich = choose_item_share(posterior, left=Budget(6.0, 21.0), **told)
+    poor = choose_item_share(posterior, budget=2.0, **told)
+    rich = choose_item_share(posterior, budget=21.0, **told)
     assert 0 < poor < rich == 1.0
-    assert choose_item_share(posterior, left=Budget(6.0, 0.01), **told) == 0.0
+    assert choose_item_share(posterior, budget=0.01, **told) == 0.0
 
 
 def test_conditioning_does_not_depend_on_the_order_of_cells() -> None:

@@ -9,8 +9,8 @@ Three parts, each resting on the one before:
 3. A plan before anything is measured: ``before_anything`` is the prior as a posterior, ``choose_item_share``
    simulates the run at several shares of the items.
 
-Adapters are not chosen here but drawn by who runs them: no choice of whole rows was better than a draw
-(``benchmarks/budget.py``, docs/log.md).
+Adapters are not chosen here: whole rows by the variance that they take away for their price were no better
+than the cheapest first (``benchmarks/budget.py``, docs/log.md).
 
 Gains (S, T) are in the unit of each target's metric. Prices are tokens, or whatever unit the budget has.
 """
