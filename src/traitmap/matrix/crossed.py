@@ -74,7 +74,7 @@ def crossed_contrast(terms: Sequence[VarianceTerm], *, reach: float = 0.0) -> Es
         by_target[term.target] = by_target.get(term.target, 0.0) + weighted.mean(axis=0)
         extent[term.target] = extent.get(term.target, 0.0) + reach * abs(term.weight) / 2
         largest[term.target] = largest.get(term.target, 0.0) + float(np.abs(weighted).max())
-    # Weights that should sum to 0 do so but for rounding; what that leaves of alike adapters is no effect.
+    # Weights that should sum to 0 do so but for rounding: what that leaves of alike adapters is none.
     by_target = {
         target: np.where(np.abs(values) > _ROUNDING * largest[target], values, 0.0)
         for target, values in by_target.items()
