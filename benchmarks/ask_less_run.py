@@ -82,7 +82,13 @@ def main() -> None:
     again = tm.run(whole, output=options.output, data=options.data)
     found = compared(first, again.matrix(), options.precision)
     print(found)
-    save(options.out, {**conditions(), "asked": asked, "then": found})
+    rule = f"--limit {options.limit} --precision {options.precision:g}"
+    rule += "" if options.anchors is None else f" --anchors {options.anchors}"
+    command = (
+        f"python benchmarks/ask_less_run.py {options.study} --targets {' '.join(options.targets)} {rule} "
+        f"--name {options.name}"
+    )
+    save(options.out, {**conditions(), "command": command, "asked": asked, "then": found})
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ PAGE = ROOT / "docs" / "ask-less.md"
 RESULTS = ROOT / "benchmarks" / "results"
 STUDIES = {"mini": "embedded study", "real-smollm2": "SmolLM2-135M", "real-gemma3": "Gemma 3 270M"}
 FILES = ("2026-12-01-ask-less-embedded.json", "2026-12-01-ask-less-real.json")
+RUN = "2026-12-01-ask-less-run.json"
 ESTIMATES = {
     "random items": "random items",
     "with the base": "with the base (`anchors: 0`)",
@@ -182,11 +183,42 @@ def _kept(seed: Mapping[str, Any], way: str, kind: str) -> float | None:
     return None if found is None else float(found[kind]["mean"])
 
 
+def run() -> Iterator[str]:
+    """What a real run with a precision asked, and what the remaining items said of its estimates."""
+    kept = json.loads((RESULTS / RUN).read_text(encoding="utf-8"))
+    asked, then = kept["asked"], kept["then"]
+    same = sum(part == whole for part, whole in then["best source of the part, of all items"].values())
+    rows = [
+        (
+            "items asked",
+            "{:,} of {:,} ({:.0%})".format(*asked["items"], asked["items"][0] / asked["items"][1]),
+        ),
+        (
+            "tokens",
+            "{:,.0f} of {:,.0f} ({:.0%})".format(*asked["tokens"], asked["tokens"][0] / asked["tokens"][1]),
+        ),
+        ("cells that ended early", f"{then['ended early']} of {then['cells']}"),
+        (
+            "gains on all items within 3 points of the estimate",
+            f"{then['within the precision']} of {then['ended early']}",
+        ),
+        (
+            "root mean square of their distance, the largest",
+            f"{then['root mean square']:.1f}, {then['farthest']:.1f} points",
+        ),
+        (
+            "targets whose best source stays",
+            f"{same} of {len(then['best source of the part, of all items'])}",
+        ),
+    ]
+    yield from table(("", ""), rows)
+
+
 def blocks() -> dict[str, str]:
     """Name -> the lines of every block of the page."""
     found = studies()
     drawn = {part.__name__: part(found) for part in (coverage, spending, estimates, rules, decisions)}
-    return {name: "\n".join(lines) for name, lines in drawn.items()}
+    return {name: "\n".join(lines) for name, lines in {**drawn, "run": run()}.items()}
 
 
 def with_tables(page: str) -> str:
