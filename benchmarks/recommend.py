@@ -97,7 +97,7 @@ def main() -> None:
         print(pd.DataFrame(found[name]["table"]).T.to_string(float_format=lambda x: f"{x:.2f}"))
         for line in found[name].get("lines", ()):
             print(line, flush=True)
-    save(output, {"conditions": conditions(), **found})
+    save(output, {**conditions(), "parts": found})
 
 
 def laid_out(name: str) -> Path:
