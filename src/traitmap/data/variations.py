@@ -190,13 +190,13 @@ def answer_words(examples: Examples, words: Mapping[str, str], _: Generator) -> 
     the old ones.
     """
     counts = class_counts(examples)
-    legal = f"its labels are {', '.join(counts)}"
+    legal = ", ".join(counts)
     if strange := [word for word in words if word not in counts]:
-        raise CannotVaryError(f"no row has the label {', '.join(map(repr, strange))}; {legal}")
+        raise CannotVaryError(f"no row has the label {', '.join(map(repr, strange))}; its labels are {legal}")
     if taken := sorted({word.strip() for word in words.values()} & {word.strip() for word in counts}):
         raise CannotVaryError(
-            f"{', '.join(map(repr, taken))} is an answer already ({legal}); give other words, or mislabel "
-            "for wrong answers"
+            f"already among its labels ({legal}): {', '.join(map(repr, taken))}; give other words, or "
+            "mislabel for wrong answers"
         )
     return [
         relabelled(example, words[label]) if (label := example.label) and label in words else example
