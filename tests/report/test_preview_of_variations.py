@@ -53,7 +53,7 @@ def made(**facts) -> Lineage:
 def test_check_shows_what_was_changed_with_counts_and_a_row_before_and_after():
     said = shown(made(rows_changed=1, before=mood("good"), after=mood("bad")))
     for words in (
-        "from moods: mislabel: rate 0.25, mode switch; subsample: 4",
+        "from moods: mislabel: {rate: 0.25, mode: switch}; subsample: 4",
         "rows: 4 of 8",
         "of these 1 changed",
         "labels: 'good' 7 → 3, 'bad' 1 → 1",

@@ -166,7 +166,7 @@ def _variation(source: SourcePreview, variation: Lineage) -> list[RenderableType
 def _setting(value: Any) -> str:
     """A setting of a study file on one line."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_setting(item)}" for key, item in value.items())
+        return "{" + ", ".join(f"{key}: {_setting(item)}" for key, item in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " to ".join(_setting(item) for item in value)
     if isinstance(value, bool):
