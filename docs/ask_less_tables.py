@@ -9,11 +9,15 @@ A study's figures are means over its seeds, each a matrix of its own.
 from __future__ import annotations
 
 import json
-import runpy
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from page_blocks import table, with_blocks, write_pages
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "ask-less.md"
@@ -40,8 +44,6 @@ RULES = {
 DECISIONS = ("calls", "best", "first three")
 SHARES = ("10%", "20%", "30%", "50%", "75%")
 Seeds = Sequence[Mapping[str, Any]]
-DRAWING = runpy.run_path(str(ROOT / "docs" / "real_run.py"))
-table = DRAWING["table"]
 
 
 def studies() -> dict[str, Seeds]:
@@ -223,8 +225,8 @@ def blocks() -> dict[str, str]:
 
 def with_tables(page: str) -> str:
     """The page with all blocks as the records have them."""
-    return str(DRAWING["with_blocks"](page, "ask_less_tables", blocks()))
+    return with_blocks(page, "ask_less_tables", blocks())
 
 
 if __name__ == "__main__":
-    DRAWING["write_pages"]([PAGE], "ask_less_tables", blocks())
+    write_pages([PAGE], "ask_less_tables", blocks())

@@ -1,17 +1,22 @@
 """The calibration tables of docs/explanation.md, out of benchmarks/results/*-calibration.json.
 
-python docs/calibration_tables.py          # rewrites what stands between the marks, from the newest file
+python docs/calibration_tables.py          # writes them into the page, from the newest file
+python docs/calibration_tables.py --check  # fails where the page shows something else
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from page_blocks import with_blocks, write_pages
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "explanation.md"
-START, END = "<!-- calibration: python docs/calibration_tables.py -->", "<!-- end of calibration -->"
 ZERO = ("zero", "items")  # parts where nothing is to be called: 5 % of verdicts, 95 % of intervals
 NO_TESTS = ("a source taken for a copy", "not monotone")  # how often they are said has no right rate
 LOW, HIGH = 3.0, 7.0  # per cent called at 5 %, and missed by 95 % intervals, that need no word
@@ -81,11 +86,15 @@ def _outside(parts: dict[str, Any]) -> list[str]:
     return [f"- {words[kind]}: {'; '.join(names) if names else 'none'}." for kind, names in told.items()]
 
 
-def with_tables(page: str, path: Path | None = None) -> str:
-    """The page with the tables of the newest results, or of a file."""
-    before, rest = page.split(START)
-    return f"{before}{START}\n\n{tables(path or newest())}\n\n{END}{rest.split(END)[1]}"
+def blocks() -> dict[str, str]:
+    """The tables of the newest results, the one block of the page."""
+    return {"calibration": tables(newest())}
+
+
+def with_tables(page: str) -> str:
+    """The page with the tables of the newest results."""
+    return with_blocks(page, "calibration_tables", blocks())
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    write_pages([PAGE], "calibration_tables", blocks())

@@ -9,18 +9,20 @@ The records in benchmarks/results are written by benchmarks/mini_sweep.py and be
 from __future__ import annotations
 
 import json
-import runpy
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from traitmap.analysis.verdicts import GLYPHS
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from page_blocks import table, with_blocks, write_pages
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "mini.md"
 RESULTS = ROOT / "benchmarks" / "results"
-DRAWING = runpy.run_path(str(ROOT / "docs" / "real_run.py"))
-table = DRAWING["table"]
 
 
 def planted(records: Mapping[str, Any]) -> Iterator[str]:
@@ -82,8 +84,8 @@ def blocks() -> dict[str, str]:
 
 def with_tables(page: str) -> str:
     """The page with all blocks as the records have them."""
-    return DRAWING["with_blocks"](page, "mini_tables", blocks())
+    return with_blocks(page, "mini_tables", blocks())
 
 
 if __name__ == "__main__":
-    DRAWING["write_pages"]([PAGE], "mini_tables", blocks())
+    write_pages([PAGE], "mini_tables", blocks())

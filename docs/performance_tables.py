@@ -1,20 +1,24 @@
 """Tables of the newest results of every benchmark, into docs/performance.md.
 
-python docs/performance_tables.py          # rewrites every block between <!-- table: ... --> and <!-- end -->
+python docs/performance_tables.py          # writes them into the page
+python docs/performance_tables.py --check  # fails where the page shows something else
 """
 
 from __future__ import annotations
 
 import json
-import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from page_blocks import table, with_blocks, write_pages
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "benchmarks" / "results"
-BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 Result = Mapping[str, Any]
 
@@ -24,9 +28,9 @@ def newest(name: str) -> Path | None:
     return max(RESULTS.glob(f"????-??-??-{name}.json"), default=None)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as text."""
+    return "\n".join(table(head, rows))
 
 
 def ratio(values: Sequence[float] | Mapping[str, float] | None) -> str:
@@ -56,7 +60,7 @@ def training(found: Result) -> str:
             ]
         )
     head = ("K", "rows", "tokens per CPU second", "S / ours, CPU", "S / ours, wall", "T / ours, CPU")
-    return table([*head, "dtype of ours; of S", "of the matmul ceiling"], rows)
+    return lines([*head, "dtype of ours; of S", "of the matmul ceiling"], rows)
 
 
 def scoring(found: Result) -> str:
@@ -77,7 +81,7 @@ def scoring(found: Result) -> str:
             ]
         )
     head = ("target", "K", "items per CPU second", "S / ours, CPU", "S / ours, wall")
-    return table([*head, "both float32", "both bfloat16", "T / ours, CPU", "best dtype of ours; of S"], rows)
+    return lines([*head, "both float32", "both bfloat16", "T / ours, CPU", "best dtype of ours; of S"], rows)
 
 
 def growth(found: Result) -> str:
@@ -93,7 +97,7 @@ def growth(found: Result) -> str:
     seconds = ", ".join(f"{value:.2f}" for value in targets["cpu_seconds"])
     count = ", ".join(map(str, targets["targets"]))
     return (
-        table(["K", "CPU seconds", "wall seconds"], rows)
+        lines(["K", "CPU seconds", "wall seconds"], rows)
         + f"\n\n{told}\n- scoring {count} targets of {targets['items']} items: {seconds} CPU seconds"
     )
 
@@ -106,7 +110,7 @@ def end_to_end(found: Result) -> str:
     size = ", ".join(f"{options[key]} {key}" for key in ("sources", "targets", "steps"))
     turns = found["turns"]
     ours = ", ".join(f"{turn['ours']['wall']:.0f}" for turn in turns)
-    return f"{size}, {options['limit']} items a target, {len(turns)} turns; ours took {ours} s.\n\n" + table(
+    return f"{size}, {options['limit']} items a target, {len(turns)} turns; ours took {ours} s.\n\n" + lines(
         ["", "median [least, most]"], rows
     )
 
@@ -115,7 +119,7 @@ def where_time_goes(found: Result) -> str:
     works = found["results"]
     names = [name for name in next(iter(works.values())) if name != "seconds"]
     rows = [[name, *(f"{100 * work[name]:.0f} %" for work in works.values())] for name in names]
-    return table(["share of the time", *works], rows)
+    return lines(["share of the time", *works], rows)
 
 
 def kernels(found: Result) -> str:
@@ -132,7 +136,7 @@ def kernels(found: Result) -> str:
         ]
         for one in found["results"]
     ]
-    return table(head, rows)
+    return lines(head, rows)
 
 
 TABLES: dict[str, Callable[[Result], str]] = {
@@ -160,10 +164,15 @@ def block(name: str) -> str:
     return f"{told}\n\n{TABLES[name](found)}\n"
 
 
+def blocks() -> dict[str, str]:
+    """Name -> the lines of every block of the page."""
+    return {name: block(name) for name in TABLES}
+
+
 def with_tables(page: str) -> str:
     """The page with every block as the results are now."""
-    return BLOCK.sub(lambda match: f"{match[1]}{block(match[2])}{match[3]}", page)
+    return with_blocks(page, "performance_tables", blocks())
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    write_pages([PAGE], "performance_tables", blocks())

@@ -9,12 +9,15 @@ The records in examples/real/results are written by examples/real/sweep.py and e
 from __future__ import annotations
 
 import json
-import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from page_blocks import table, with_blocks, write_pages
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "docs" / "real-run.md", ROOT / "README.md")
@@ -22,15 +25,6 @@ RESULTS = ROOT / "examples" / "real" / "results"
 
 WIDTH = 84  # of the first screen
 FIRST = "SmolLM2"  # the base of the first column and of the first screen
-
-Row = Sequence[str]
-
-
-def table(head: Row, rows: Sequence[Row]) -> Iterator[str]:
-    """Lines of a Markdown table, its first column to the left."""
-    yield f"| {' | '.join(head)} |"
-    yield "|---" * len(head) + "|"
-    yield from (f"| {' | '.join(row)} |" for row in rows)
 
 
 def rates(sweeps: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -108,24 +102,6 @@ def blocks() -> dict[str, str]:
         "bases": "\n".join(bases(json.loads((RESULTS / "compared.json").read_text(encoding="utf-8")))),
         "screen": "\n".join(screen(claims[0])),
     }
-
-
-def with_blocks(page: str, script: str, drawn: Mapping[str, str]) -> str:
-    """The page with the blocks of one script (``<!-- NAME: python docs/SCRIPT.py -->``) as they are drawn."""
-    block = re.compile(rf"(<!-- (\w+): python docs/{script}\.py -->\n).*?(<!-- end of \w+ -->)", re.DOTALL)
-    return block.sub(lambda found: f"{found[1]}\n{drawn[found[2]].strip()}\n\n{found[3]}", page)
-
-
-def write_pages(pages: Sequence[Path], script: str, drawn: Mapping[str, str]) -> None:
-    """Draw the blocks of one script into its pages; with ``--check`` only name what would change."""
-    before = {page: page.read_text(encoding="utf-8") for page in pages}
-    after = {page: with_blocks(text, script, drawn) for page, text in before.items()}
-    changed = [page for page in pages if after[page] != before[page]]
-    if "--check" in sys.argv[1:] and changed:
-        names = ", ".join(page.name for page in changed)
-        sys.exit(f"{names}: other than the records; run: python docs/{script}.py")
-    for page in changed:
-        page.write_text(after[page], encoding="utf-8")
 
 
 def with_tables(page: str) -> str:

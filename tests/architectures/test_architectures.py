@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,14 +189,6 @@ def test_what_is_refused_is_refused_in_one_line(name: str, tmp_path: Path) -> No
     assert CATALOGUE[name].refused in message
     assert "\n" not in message
     assert len(message) < 400
-
-
-def test_the_page_is_the_catalogues() -> None:
-    docs = Path(__file__).parents[2] / "docs"
-    page = runpy.run_path(str(docs / "architectures.py"))["page"]()
-    text = (docs / "architectures.md").read_text(encoding="utf-8")
-    assert page == text, "run: python docs/architectures.py"
-    assert all(kind.models in text for kind in CATALOGUE.values())
 
 
 def test_a_third_has_every_way_in_it() -> None:

@@ -23,7 +23,6 @@ RESULTS = ROOT / "benchmarks" / "results"
 PLANTED = json.loads((RESULTS / "mini-planted.json").read_text(encoding="utf-8"))
 SWEEP = json.loads((RESULTS / "mini-sweep.json").read_text(encoding="utf-8"))["sources"]
 MISSED: set[str] = set()  # at some seed
-TABLES = runpy.run_path(str(ROOT / "docs" / "mini_tables.py"))
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +53,6 @@ def test_what_was_planted_is_found_but_for_what_the_page_names_as_missed(seed: s
     assert missed <= MISSED
     page = (ROOT / "docs" / "mini.md").read_text(encoding="utf-8")
     assert sum("**missed**" in line for line in page.splitlines()) == len(MISSED)
-
-
-def test_the_page_shows_the_tables_of_the_records() -> None:
-    page = (ROOT / "docs" / "mini.md").read_text(encoding="utf-8")
-    assert TABLES["with_tables"](page) == page, "run: python docs/mini_tables.py"
-    assert TABLES["with_tables"](page.replace("| found |", "| fund |")) == page
-    assert page.count(": python docs/mini_tables.py -->") == len(TABLES["blocks"]())
 
 
 def test_the_records_are_of_the_study_as_it_stands(study: Study) -> None:
