@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from small_study import SmallTarget, loaded_source, sources, study, targets
+from traitmap.analysis.recommendation.completion import gain_noise
 from traitmap.api.answers import verdicts
 from traitmap.api.budget import Spent, run_on_budget
 from traitmap.api.runs import open_run
@@ -21,6 +23,7 @@ from traitmap.data.records import Response
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import UserError
 from traitmap.matrix.build import build_matrix
+from traitmap.matrix.statistics import paired_gain
 from traitmap.progress import silent
 from traitmap.runs.cost import ASSUMED, request_tokens, training_tokens
 from traitmap.runs.execute import execute
@@ -291,10 +294,32 @@ def test_a_part_of_a_target_has_a_key_of_its_own() -> None:
 def test_a_cell_asked_in_part_is_looked_at_like_a_whole_one(tmp_path: Path) -> None:
     """Its verdict comes from its answers, on the items that it was asked."""
     asked = study(tmp_path, seeds=(0,))
-    store, _ = on_budget(asked, Counted(), 0.5)
+    store, spent = on_budget(asked, Counted(), 0.5)
     partial = {(cell.source, cell.target) for cell in read_parts(store).cells}
     cells = [cell for cell in verdicts(store.folder).cells if (cell.source, cell.target) in partial]
     looked_at = {(cell.source, cell.target): cell for cell in cells if cell.q < 0.05}
     assert looked_at["sums", "nearness"].kind == "format"
-    assert looked_at["sums", "nearness"].n == 30
+    assert looked_at["sums", "nearness"].n == spent.items["nearness"][0] < 40
     assert all(cell.controls for cell in looked_at.values())
+
+
+def test_the_noise_of_a_cell_in_part_is_that_of_its_own_items(tmp_path: Path) -> None:
+    """What completion and tests go by is the variance over the items that were asked, and their number."""
+    store, spent = on_budget(study(tmp_path, seeds=(0,)), Counted(), 0.3)
+    matrix = build_matrix(store)
+    noise, partial = gain_noise(matrix), 0
+    for (s, source), (t, target) in product(enumerate(matrix.sources), enumerate(matrix.targets)):
+        scores = matrix.item_scores[target][[0, 1 + s], 0]
+        differences = (scores[1] - scores[0])[np.isfinite(scores).all(axis=0)]
+        if not len(differences):
+            continue
+        (cell,) = [c for c in matrix.cells if (c.source, c.target, c.seed) == (source, target, None)]
+        count = spent.items[target][0]
+        assert len(differences) == count == cell.asked < cell.asked_of
+        binary = bool(np.isin(scores[np.isfinite(scores)], (0, 1)).all())
+        _, low, high, p = paired_gain(differences[None, None], binary=binary)
+        assert (cell.gain_low, cell.gain_high, cell.p) == pytest.approx((low[0], high[0], p[0]), nan_ok=True)
+        least = 0.5 / (count + 1) if np.isin(differences, (-1, 0, 1)).all() else 0.0
+        assert noise[s, t] == pytest.approx(max(differences.var(ddof=1), least) / count)
+        partial += 1
+    assert partial == spent.cells[0] - len(targets())

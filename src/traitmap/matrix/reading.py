@@ -446,25 +446,17 @@ def matrix_table(reading: Reading, *, intervals: bool = False) -> Table:
         "Base: absolute value. Sources: gain over the base, * where q < .05; beneath it the 95 % "
         "interval and the adapter's own value."
         + (f" {PREDICTED} is predicted from other cells, not measured." if reading.some_predicted else "")
-        + (
-            f" {IN_PART} is asked in part, so many items of all as its details say."
-            if reading.in_part
-            else ""
-        )
+        + (f" {IN_PART} is asked in part; its details say of how many items." if reading.in_part else "")
         + (f" {MARK} test items occur in the training data." if reading.touched else "")
     )
     columns = [
         Column("source"),
         *(Column(target.name, lower=target.better < 0) for target in reading.targets),
     ]
+    marks = [f" {IN_PART}" if reading.in_part and cell.asked_of else "" for cell in reading.base]
     base = [
-        Entry(
-            plain(cell.value * target.factor, target.digits),
-            mark=f" {IN_PART}" if reading.in_part and cell.asked_of else "",
-            title=f"base on {cell.target}, n = {cell.asked_words}" if cell.asked_of else "",
-            value=cell.value,
-        )
-        for cell, target in zip(reading.base, reading.targets, strict=True)
+        Entry(plain(cell.value * target.factor, target.digits), mark=mark, value=cell.value)
+        for cell, target, mark in zip(reading.base, reading.targets, marks, strict=True)
     ]
     rows: list[Row] = [[Entry("base", style="italic"), *base]]
     for s, source in enumerate(reading.sources):

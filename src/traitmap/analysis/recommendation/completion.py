@@ -45,7 +45,7 @@ Aim = Literal["all", "best"]
 LEAST_CELLS = 3
 MOST_CELLS = 3_000
 DRAWS = 1_000
-ITEM_SHARES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1)
+ITEM_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
 LEAST_ITEMS = 20
 # Variance of one item's paired difference, in squared units of a target's gains: a tenth of the answers
 # changed either way, where gains are of some 15 points.
