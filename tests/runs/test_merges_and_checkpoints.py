@@ -249,3 +249,21 @@ def test_every_export_has_the_rows_of_merges_mixtures_and_checkpoints(tmp_path: 
     else:
         written = "".join(path.read_text(encoding="utf-8") for path in out.rglob("*.json"))
         assert all(f'"{name}"' in written for name in matrix.sources)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7, 1.0])
+def test_a_budget_pays_once_for_a_training_whatever_checkpoints_and_merges_come_of_it(
+    tmp_path: Path, share: float
+) -> None:
+    engine = Counting()
+    spent = api.run(written(tmp_path, SOURCES), engine=engine, output=tmp_path / "runs", budget=share).spent()
+    assert spent is not None
+    used, whole = spent["training"]
+    assert used <= share * whole + 1e-6
+    assert used / whole == pytest.approx(
+        sum(engine.steps) / 18
+    )  # of three trainings of six steps
+    if share == 1.0:
+        assert set(spent["cheapest"]) == {name for names in spent["rounds"] for name in names}
+        assert spent["adapters"] == [10, 10]
+        assert (engine.steps, engine.merges) == ([6, 6, 6], 3)

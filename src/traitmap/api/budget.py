@@ -82,25 +82,36 @@ class Spent:
 class _Prices:
     """Names in canonical order (sorted), with prices in tokens.
 
-    training: of each adapter that is to be trained. needs: source -> the adapters that its row needs: its
-    own, a merge's parents; none where it is there. evaluation: (T,) of a whole cell. whole_training,
+    training: adapter -> the training that it comes out of (a checkpoint out of its source's), and the tokens
+    until then. needs: source -> the adapters that its row needs: its own, a merge's parents; none where it
+    is there. evaluation: (T,) of a whole cell. whole_training,
     whole_evaluation: of the whole run.
     """
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    training: Mapping[str, float]
+    training: Mapping[str, tuple[str, float]]
     needs: Mapping[str, frozenset[str]]
     evaluation: Array
     whole_training: float
     whole_evaluation: float
 
-    def trained(self, sources: Iterable[str]) -> frozenset[str]:
-        """The adapters that the rows of these sources need, each once."""
+    def needed(self, sources: Iterable[str]) -> frozenset[str]:
+        """The adapters that the rows of these sources need."""
         return frozenset[str]().union(*(self.needs[source] for source in sources))
 
-    def of_training(self, sources: Iterable[str]) -> float:
-        return sum(self.training[name] for name in sorted(self.trained(sources)))
+    def kept(self, sources: Iterable[str], able: Iterable[str]) -> frozenset[str]:
+        """The adapters that the trainings for these sources give, of those that rows of ``able`` may need."""
+        trainings = {self.training[name][0] for name in self.needed(sources)}
+        return frozenset(name for name in self.needed(able) if self.training[name][0] in trainings)
+
+    def tokens(self, adapters: Iterable[str]) -> float:
+        """Of the trainings that these adapters come out of, each once, as far as the last of them."""
+        longest = dict[str, float]()
+        for name in adapters:
+            training, tokens = self.training[name]
+            longest[training] = max(tokens, longest.get(training, 0.0))
+        return sum(longest[training] for training in sorted(longest))
 
 
 def run_on_budget(
@@ -180,6 +191,14 @@ class _Campaign:
     def rows(self) -> list[int]:
         return [source for sources in self.rounds for source in sources]
 
+    @property
+    def trained(self) -> frozenset[str]:
+        """Adapters of the rows so far, and what later rows may need of the same trainings."""
+        rows, able = (
+            [self.prices.sources[source] for source in sources] for sources in (self.rows, self.open_rows)
+        )
+        return self.prices.kept(rows, able)
+
     def choose(self, posterior: TablePosterior, noise: Array, weight: Array, rounds_left: int) -> bool:
         """Choose the next round's cells; False where what it may cost buys none."""
         price = Price(np.repeat(self.part[None, :], len(self.prices.sources), axis=0), noise)
@@ -198,8 +217,7 @@ class _Campaign:
 
     def selection(self) -> Selection:
         seed = self.study.seeds[0]
-        rows = [self.prices.sources[source] for source in self.rows]
-        trained = frozenset((name, seed) for name in self.prices.trained(rows))
+        trained = frozenset((name, seed) for name in self.trained)
         cells = [CellUnit(BASELINE, None, target) for target in self.prices.targets]
         for source, target in self.cells:
             name = self.prices.sources[source]
@@ -235,10 +253,7 @@ class _Campaign:
                 name: (int(count), targets[name].n_items)
                 for name, count in zip(self.prices.targets, self.counts, strict=True)
             },
-            training=(
-                self.prices.of_training(names[source] for source in self.rows),
-                self.prices.whole_training,
-            ),
+            training=(self.prices.tokens(self.trained), self.prices.whole_training),
             evaluation=(evaluation, self.prices.whole_evaluation),
             cheapest=tuple(names[source] for source in self.open_rows if self.prices.needs[names[source]]),
             rounds=tuple(tuple(names[source] for source in chosen) for chosen in self.rounds),
@@ -293,12 +308,13 @@ def _measure(
 def _price_list(
     study: Study, engine: Engine, sources: Sequence[LoadedSource], targets: Sequence[LoadedTarget]
 ) -> _Prices:
-    price = dict[str, float]()
+    price = dict[str, tuple[str, float]]()
     for source in sources:
         if source.trained:
             alone = AdapterUnit(source.name, 0, "", source.step)
-            price[source.name] = trained_tokens([alone], source, engine.token_counts)
-    whole = sum(price[source.name] for source in sources if source.trained and source.step is None)
+            training = source.variation.parents[0] if source.step and source.variation else source.name
+            price[source.name] = training, trained_tokens([alone], source, engine.token_counts)
+    whole = sum(price[source.name][1] for source in sources if source.trained and source.step is None)
     columns = sorted(targets, key=lambda target: target.name)
     evaluation = np.array([_tokens(target, None, engine) for target in columns])
     rows = sum(len(study.seeds) if source.seeded else 1 for source in sources)
@@ -316,14 +332,14 @@ def _price_list(
 def _affordable(prices: _Prices, budget: float, seed: int) -> tuple[int, ...]:
     """Sources whose rows training can pay for, cheapest first; those that are there cost nothing.
 
-    What several rows need, such as parents of merges, is paid once. Equals come in an order that the seed
-    draws by name, so that another source in the study does not turn it over.
+    What several rows need is paid once: parents of merges, and trainings that give checkpoints. Equals come
+    in an order that the seed draws by name, so that another source in the study does not turn it over.
     """
     order = sorted(prices.sources, key=lambda name: digest([seed, "adapter", name]))
     rows: list[str] = []
     while others := [name for name in order if name not in rows]:
-        name = min(others, key=lambda other: prices.of_training([*rows, other]))
-        if prices.of_training([*rows, name]) > budget * (1 + 1e-9):
+        name = min(others, key=lambda other: prices.tokens(prices.needed([*rows, other])))
+        if prices.tokens(prices.needed([*rows, name])) > budget * (1 + 1e-9):
             break
         rows.append(name)
     return tuple(prices.sources.index(name) for name in rows)
