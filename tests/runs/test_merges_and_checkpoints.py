@@ -260,9 +260,7 @@ def test_a_budget_pays_once_for_a_training_whatever_checkpoints_and_merges_come_
     assert spent is not None
     used, whole = spent["training"]
     assert used <= share * whole + 1e-6
-    assert used / whole == pytest.approx(
-        sum(engine.steps) / 18
-    )  # of three trainings of six steps
+    assert used / whole == pytest.approx(sum(engine.steps) / 18)  # of three trainings of six steps
     if share == 1.0:
         assert set(spent["cheapest"]) == {name for names in spent["rounds"] for name in names}
         assert spent["adapters"] == [10, 10]
