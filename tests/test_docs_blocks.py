@@ -13,7 +13,14 @@ DOCS = Path(__file__).parents[1] / "docs"
 RESULTS = DOCS.parent / "benchmarks" / "results"
 
 
-SCRIPTS = ("architectures", "ask_less_tables", "calibration_tables", "mini_tables", "performance_tables")
+SCRIPTS = (
+    "architectures",
+    "ask_less_tables",
+    "budget_tables",
+    "calibration_tables",
+    "mini_tables",
+    "performance_tables",
+)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
