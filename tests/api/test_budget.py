@@ -16,14 +16,14 @@ from small_study import SmallTarget, loaded_source, sources, study, targets
 from traitmap.analysis.recommendation.completion import gain_noise
 from traitmap.api.answers import verdicts
 from traitmap.api.budget import Spent, run_on_budget
-from traitmap.api.runs import open_run
+from traitmap.api.runs import keep_item_groups, open_run
 from traitmap.cli import app
 from traitmap.cli.studies import tell_end
 from traitmap.data.records import Response
 from traitmap.engine.fake import FakeEngine
 from traitmap.errors import UserError
 from traitmap.matrix.build import build_matrix
-from traitmap.matrix.statistics import paired_gain
+from traitmap.matrix.statistics import grouped, numbered_groups, paired_gain
 from traitmap.progress import silent
 from traitmap.runs.cost import ASSUMED, request_tokens, training_tokens
 from traitmap.runs.execute import execute
@@ -101,9 +101,10 @@ def test_the_base_is_asked_first_and_cells_are_paired_with_it(tmp_path: Path) ->
     assert np.isfinite(matrix.baseline).all()
     for cell in matrix.cells:
         if cell.seed is None and cell.status == "measured":
-            assert cell.n == spent.items[cell.target][0] < spent.items[cell.target][1]
+            assert cell.asked == spent.items[cell.target][0] < spent.items[cell.target][1]
+            assert 0 < cell.n <= cell.asked  # items that repeat count once
             assert cell.asked_words == "{} of {}".format(*spent.items[cell.target])
-            assert f"{cell.n} asked of {cell.asked_of} items" in cell.reason
+            assert f"{cell.asked} asked of {cell.asked_of} items" in cell.reason
             row = matrix.sources.index(cell.source)
             scores = matrix.item_scores[cell.target][[0, 1 + row], 0]
             assert cell.gain == pytest.approx(np.nanmean(scores[1] - scores[0]))
@@ -125,6 +126,17 @@ def test_nothing_is_done_again(tmp_path: Path) -> None:
     _, second = on_budget(asked, again)
     assert (again.trained, again.answered) == ([], 0)
     assert replace(first, seconds=0) == replace(second, seconds=0)
+
+
+def test_what_is_predicted_is_the_same_once_it_is_known_which_items_repeat(tmp_path: Path) -> None:
+    """A run that is started again decides by no more than the first one knew."""
+    asked = study(tmp_path, seeds=(0,))
+    store, _ = on_budget(asked, Counted(), 0.6)
+    first = json.loads((store.folder / "completion.json").read_text())
+    keep_item_groups(store.folder, targets())
+    assert build_matrix(store).item_groups
+    on_budget(asked, Counted(), 0.6)
+    assert json.loads((store.folder / "completion.json").read_text()) == first
 
 
 @pytest.mark.parametrize("after", [2, 5, 7])
@@ -152,7 +164,7 @@ def test_a_full_run_afterwards_is_a_full_run(tmp_path: Path) -> None:
     found, expected = build_matrix(tmp_path / "budget" / "small"), build_matrix(tmp_path / "fresh" / "small")
     assert np.array_equal(found.values, expected.values)
     assert np.array_equal(found.baseline, expected.baseline)
-    assert {cell.n for cell in found.cells} == {40}
+    assert not any(cell.asked_of for cell in found.cells)
     assert 0 < len(after.trained) < len(fresh.trained)  # what the budget had trained is used
     assert not open_run(tmp_path / "budget" / "small").matrix(predicted=True).predicted.any()
 
@@ -299,7 +311,11 @@ def test_a_cell_asked_in_part_is_looked_at_like_a_whole_one(tmp_path: Path) -> N
     cells = [cell for cell in verdicts(store.folder).cells if (cell.source, cell.target) in partial]
     looked_at = {(cell.source, cell.target): cell for cell in cells if cell.q < 0.05}
     assert looked_at["sums", "nearness"].kind == "format"
-    assert looked_at["sums", "nearness"].n == spent.items["nearness"][0] < 40
+    matrix = build_matrix(store)
+    answered = np.isfinite(matrix.item_scores["nearness"][1 + matrix.sources.index("sums"), 0])
+    assert answered.sum() == spent.items["nearness"][0] < 40
+    groups = matrix.item_groups.get("nearness", np.arange(40))
+    assert looked_at["sums", "nearness"].n == len(np.unique(groups[answered]))
     assert all(cell.controls for cell in looked_at.values())
 
 
@@ -310,16 +326,19 @@ def test_the_noise_of_a_cell_in_part_is_that_of_its_own_items(tmp_path: Path) ->
     noise, partial = gain_noise(matrix), 0
     for (s, source), (t, target) in product(enumerate(matrix.sources), enumerate(matrix.targets)):
         scores = matrix.item_scores[target][[0, 1 + s], 0]
-        differences = (scores[1] - scores[0])[np.isfinite(scores).all(axis=0)]
+        answered = np.isfinite(scores).all(axis=0)
+        differences = (scores[1] - scores[0])[answered]
         if not len(differences):
             continue
         (cell,) = [c for c in matrix.cells if (c.source, c.target, c.seed) == (source, target, None)]
         count = spent.items[target][0]
         assert len(differences) == count == cell.asked < cell.asked_of
         binary = bool(np.isin(scores[np.isfinite(scores)], (0, 1)).all())
-        _, low, high, p = paired_gain(differences[None, None], binary=binary)
+        groups = numbered_groups(matrix.item_groups.get(target, np.arange(40))[answered])
+        _, low, high, p = paired_gain(differences[None, None], binary=binary, groups=groups)
         assert (cell.gain_low, cell.gain_high, cell.p) == pytest.approx((low[0], high[0], p[0]), nan_ok=True)
-        least = 0.5 / (count + 1) if np.isin(differences, (-1, 0, 1)).all() else 0.0
-        assert noise[s, t] == pytest.approx(max(differences.var(ddof=1), least) / count)
+        means = grouped(differences[None], groups)[0]
+        least = 0.5 / (len(means) + 1) if np.isin(means, (-1, 0, 1)).all() else 0.0
+        assert noise[s, t] == pytest.approx(max(means.var(ddof=1), least) / len(means))
         partial += 1
     assert partial == spent.cells[0] - len(targets())

@@ -24,7 +24,7 @@ from traitmap.analysis.recommendation.completion import (
     read_table,
 )
 from traitmap.analysis.recommendation.gaussian import TablePosterior, infer, make_prior
-from traitmap.api.runs import PREDICTIONS, completion_data
+from traitmap.api.runs import PREDICTIONS, completion_data, keep_item_groups
 from traitmap.data.texts import texts_of_sources, texts_of_targets
 from traitmap.errors import MatrixError, UserError
 from traitmap.jsonable import jsonable, outline
@@ -291,6 +291,9 @@ def _measure(
         )
 
     store = measure()
+    keep_item_groups(
+        store.folder, targets
+    )  # before anything is learnt, as a run that is started again knows them
     for rounds_left in range(ROUNDS, 0, -1):
         weight = importance(posterior, aim, metrics, better, seed=seed)
         if not campaign.choose(posterior, noise, weight, rounds_left):
