@@ -1,6 +1,6 @@
 """The whole matrix: ``traitmap run`` against the loops of PEFT and lm-eval that people write.
 
-    python benchmarks/end_to_end.py [--sources 9] [--targets 11] [--limit 200] [--steps 150] [--pairs 5]
+    python benchmarks/end_to_end.py [--sources 9] [--targets 10] [--limit 200] [--steps 150] [--pairs 5]
 
 T is what people run: Trainer for each source, then an ``lm_eval`` command for base and each adapter, a
 process each. S is the strongest loop by hand, in one process (see ``loops.py``), in the dtype that is
@@ -67,7 +67,8 @@ def prepare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     raw = yaml.safe_load(STUDY.read_text())
     own = [source for source in raw["sources"] if "task" in source][: options.sources]
     raw["sources"] = [{key: source[key] for key in source if key != "training"} for source in own]
-    raw["targets"] = raw["targets"][:: max(1, len(raw["targets"]) // options.targets)][: options.targets]
+    targets = [target for target in raw["targets"] if "limit" not in target]  # lm-eval has one limit for all
+    raw["targets"] = targets[:: max(1, len(targets) // options.targets)][: options.targets]
     raw |= {"limit": options.limit, "limit_takes": "first"}  # as lm-eval's --limit
     raw["training"] |= {"max_steps": options.steps}
     raw["model"] = {"path": raw["model"], "dtype": options.dtype}
@@ -167,7 +168,7 @@ def agreement(ours: dict, theirs: dict) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sources", type=int, default=9)
-    parser.add_argument("--targets", type=int, default=11)
+    parser.add_argument("--targets", type=int, default=10)
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--pairs", type=int, default=5)
@@ -180,16 +181,18 @@ def main() -> None:
     options = parser.parse_args()
     folder = workloads.temporary_folder()
     plan = prepare(options, folder)
-    turns = [one_turn(folder, plan, turn, options) for turn in range(options.pairs)]
-    report = {
-        "benchmark": "end to end",
-        **conditions(),
-        "options": {key: str(value) for key, value in vars(options).items()},
-        "medians": medians(turns),
-        "turns": turns,
-    }
+    turns: list[dict[str, Any]] = []
+    for turn in range(options.pairs):
+        turns.append(one_turn(folder, plan, turn, options))
+        report = {
+            "benchmark": "end to end",
+            **conditions(),
+            "options": {key: str(value) for key, value in vars(options).items()},
+            "medians": medians(turns),
+            "turns": turns,
+        }
+        save(options.output, report)
     print(json.dumps(report["medians"], indent=2))
-    save(options.output, report)
 
 
 def one_turn(folder: Path, plan: dict[str, Any], turn: int, options: argparse.Namespace) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Results files say where they come from, and the benchmark of kernels counts what it says."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -34,3 +35,11 @@ def test_kernels_are_counted_from_onednns_own_lines(monkeypatch) -> None:
     assert counted(lines) == pytest.approx(
         {"products": 2, "compiled": 1, "compute_seconds": 1e-3, "compile_seconds": 5e-4}
     )
+
+
+def test_no_record_tells_of_a_machine_s_folders() -> None:
+    folders = re.compile(r'"(?:/|~/|[A-Z]:\\)[\w.-]+/[^"]*"|--\w+ /\S+')
+    for folder in ("benchmarks/results", "examples/real/results"):
+        for path in (ROOT / folder).glob("*.json"):
+            found = folders.findall(path.read_text(encoding="utf-8"))
+            assert not found, (path, found[:3])

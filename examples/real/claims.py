@@ -343,6 +343,13 @@ def write(folder: Path, name: str, record: Mapping[str, Any], indent: int | None
     (folder / name).write_text(text, encoding="utf-8")
 
 
+def without_places(record: dict[str, Any]) -> dict[str, Any]:
+    """A matrix's record that tells of this machine's folders no more than their names."""
+    study = record["conditions"]["study"]
+    named = {key: Path(study[key]).name for key in ("data", "output") if study.get(key)}
+    return {**record, "conditions": {**record["conditions"], "study": {**study, **named}}}
+
+
 def write_answers(asked: Asked, results: Path, parser: str | None) -> None:
     """The records of one run, its answers among them."""
     questions = [*QUESTIONS, ("Which dependency relations profit?", partial(relations, parser=parser))]
@@ -358,7 +365,7 @@ def write_answers(asked: Asked, results: Path, parser: str | None) -> None:
         "answers": answers,
     }
     write(results, f"{name}-claims.json", claims, indent=1)
-    write(results, f"{name}-matrix.json", asked.matrix.to_json())
+    write(results, f"{name}-matrix.json", without_places(asked.matrix.to_json()))
     write(results, f"{name}-traits.json", asked.traits.to_json())
     write(results, f"{name}-explanation.json", asked.explanation.to_json())
 
