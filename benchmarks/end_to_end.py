@@ -31,7 +31,7 @@ from record import conditions, save
 HERE = Path(__file__).parent
 TASKS = HERE.parent / "src" / "traitmap" / "data" / "tasks"
 STUDY = HERE.parent / "src" / "traitmap" / "mini" / "study.yaml"
-ITEMS = 3  # of the base's answers that may fall otherwise, since lm-eval takes the checkpoint's own dtype
+ITEMS = 6  # of the base's answers that may fall otherwise: near chance many lie within bfloat16's rounding
 ERRORS = 3.0  # standard errors within which two loops' mean scores must agree
 
 

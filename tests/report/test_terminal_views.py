@@ -319,7 +319,7 @@ def test_a_budget_is_shown_beside_the_whole_price() -> None:
     assert entries["adapters"] == ["2", "8", "25.0 %"]
     assert entries["items of a cell, mean"] == ["75", "150", "50.0 %"]
     assert entries["evaluation tokens"] == ["300,000", "0", "–"]
-    assert "the cheapest trained first: reviews; cells only; sums, stars." in flat(text)
+    assert "the cheapest trained first: reviews; sums, stars." in flat(text)
     assert "The other cells are predicted" in text
     assert "Nothing is predicted: too few." in printed(spending_view({**spent, "reason": "too few"}))
 

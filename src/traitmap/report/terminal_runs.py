@@ -407,7 +407,7 @@ def spending_view(spent: Mapping[str, Any]) -> RenderableType:
         (name, f"{used:,.0f}", f"{whole:,.0f}", f"{100 * used / whole:.1f} %" if whole else UNKNOWN)
         for name, used, whole in counts
     ]
-    rounds = "; ".join(", ".join(sources) if sources else "cells only" for sources in spent["rounds"])
+    rounds = "; ".join(", ".join(sources) for sources in spent["rounds"] if sources)
     end = "The other cells are predicted; `traitmap matrix` marks them."
     if spent["reason"]:
         end = f"Nothing is predicted: {spent['reason']}."
