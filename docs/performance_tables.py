@@ -148,6 +148,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "end-to-end": end_to_end,
     "kernels": kernels,
     "training-smollm2": training,
+    "training-gemma3": training,
     "scoring-smollm2": scoring,
 }
 
