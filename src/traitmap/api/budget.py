@@ -291,9 +291,7 @@ def _measure(
         )
 
     store = measure()
-    keep_item_groups(
-        store.folder, targets
-    )  # before anything is learnt, as a run that is started again knows them
+    keep_item_groups(store.folder, targets)  # before anything is learnt, as a run started again knows them
     for rounds_left in range(ROUNDS, 0, -1):
         weight = importance(posterior, aim, metrics, better, seed=seed)
         if not campaign.choose(posterior, noise, weight, rounds_left):
