@@ -270,23 +270,27 @@ def level_of(effect: Array, targets_alike: Sequence[Likeness] = ()) -> tuple[Arr
     varies = own > FLAT * largest
     asked = pool & varies if (pool & varies).any() else pool
     usual = float(np.median(own[asked])) if asked.any() else 1.0
-    middle = _expected(mean, pool, targets_alike) if pool.any() else np.zeros(len(mean))
+    weight = np.minimum(count / FULL_LEVEL, 1.0)
+    drawn = weight < 1
+    middle = _expected(mean, pool, targets_alike, drawn) if pool.any() else np.zeros(len(mean))
     likely = np.full(len(own), usual)
     if (asked & varies).any():
         logs = np.log(np.where(own > 0, own, 1.0))
-        likely = np.exp(_expected(logs, asked & varies, targets_alike))
-    weight = np.minimum(count / FULL_LEVEL, 1.0)
+        likely = np.exp(_expected(logs, asked & varies, targets_alike, drawn))
     centre = weight * mean + (1 - weight) * middle
     spread = np.sqrt(weight * variance + (1 - weight) * likely**2)
     least = FLAT * max(usual, largest)
     return centre, np.where(spread > least, spread, usual if usual > least else largest or 1.0)
 
 
-def _expected(values: Array, pool: NDArray[np.bool_], alike: Sequence[Likeness]) -> Array:
+def _expected(
+    values: Array, pool: NDArray[np.bool_], alike: Sequence[Likeness], wanted: NDArray[np.bool_]
+) -> Array:
     """(T,) what the numbers of targets in the pool let expect of every target, itself left out.
 
-    Their median, and what a Gaussian process over the likenesses adds to it. Numbers beyond Tukey's fences
-    count as the fences: a single target in another unit must not move those that are like it.
+    Their median, and for those ``wanted`` what a Gaussian process over the likenesses adds to it. Numbers
+    beyond Tukey's fences count as the fences: a single target in another unit must not move those that are
+    like it.
     """
     expected = np.full(len(values), np.median(values[pool]))
     tells = [likeness.kernel for likeness in alike if likeness.tells]
@@ -295,7 +299,7 @@ def _expected(values: Array, pool: NDArray[np.bool_], alike: Sequence[Likeness])
     kernel = np.mean(tells, axis=0)
     low, high = np.quantile(values[pool], [0.25, 0.75])
     values = np.clip(values, low - 1.5 * (high - low), high + 1.5 * (high - low))
-    for target in range(len(values)):
+    for target in np.flatnonzero(wanted):
         others = np.flatnonzero(pool & (np.arange(len(values)) != target))
         middle = np.median(values[others])
         covariance = kernel[np.ix_(others, others)] + NOISE_ALIKE * np.eye(len(others))
