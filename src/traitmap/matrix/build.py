@@ -34,7 +34,7 @@ from traitmap.matrix.statistics import (
     pooled_error,
     standard_error,
 )
-from traitmap.metrics import SHARE, metric
+from traitmap.metrics import metric
 from traitmap.runs.cells import GIVEN, read_item_digests, read_scores
 from traitmap.runs.ledger import (
     CellEntry,
@@ -191,7 +191,9 @@ def _column(
         if scores is None
         else recorded_anchors(parts.asking, name, names, scores, np.arange(scores.shape[2]), item_groups)
     )
-    column = _Column(target, item_groups, looks_at(parts.asking, name), anchors)
+    known = np.zeros(0) if scores is None else scores[np.isfinite(scores)]
+    shares = metric(target["metric"]).may_be_share and bool(((known >= 0) & (known <= 1)).all())
+    column = _Column(target, item_groups, looks_at(parts.asking, name), anchors, shares)
     singles = _single_cells(base, adapters, column)
     groups: list[list[Cell]] = [[] for _ in range(1 + len(seeds))]
     for source, at in zip(ledger.sources, places, strict=True):
@@ -212,13 +214,15 @@ class _Column:
     """What all cells of a target share.
 
     target: as the ledger has it. groups: of its items. looks: counts of items. anchors: base and rows that
-    were asked every item, where these help to estimate gains, else None.
+    were asked every item, where these help to estimate gains, else None. shares: all scores lie in 0 to 1, as
+    shares do (``reading``).
     """
 
     target: Mapping[str, Any]
     groups: Groups | None
     looks: tuple[int, ...]
     anchors: Anchors | None = None
+    shares: bool = False
 
     def tested(
         self, differences: Array, own: Measured, *, binary: bool, asked: int, groups: Groups | None
@@ -329,7 +333,7 @@ def _single_cells(base: Measured, adapters: Sequence[Measured], column: _Column)
     """One cell per adapter, each against the base on the same items. Names are filled in later."""
     bases = [_base_for(base, adapter, column) for adapter in adapters]
     cells = [
-        _against(base, own, _cell(adapter, column.target), adapter)
+        _against(base, own, _cell(adapter, column.target), adapter, column)
         for own, adapter in zip(bases, adapters, strict=True)
     ]
     alike: dict[tuple[bool, bytes], list[int]] = {}
@@ -344,7 +348,7 @@ def _single_cells(base: Measured, adapters: Sequence[Measured], column: _Column)
         differences = np.array([adapters[i].scores for i in places]) - own.scores
         tested = column.tested(differences[:, None], own, binary=binary, asked=first.asked, groups=own.groups)
         for at, i in enumerate(places):
-            cells[i] = _with_interval(cells[i], tested, at, base)
+            cells[i] = _with_interval(cells[i], tested, at, base, column)
     return cells
 
 
@@ -386,7 +390,7 @@ def _pooled_cell(
     reasons = [*lost, *dict.fromkeys(adapter.reason for adapter in measured if adapter.reason)]
     cell = _cell(mean, column.target)
     cell = replace(cell, reason="; ".join(filter(None, [*reasons, cell.reason])))
-    cell = _against(base, own, cell, mean)
+    cell = _against(base, own, cell, mean, column)
     if not mean.means:
         return cell
     scores = np.array([adapter.scores for adapter in measured])
@@ -397,7 +401,7 @@ def _pooled_cell(
     binary = own.binary and all(adapter.binary for adapter in measured)
     differences = (scores - own.scores)[None]
     tested = column.tested(differences, own, binary=binary, asked=mean.asked, groups=groups)
-    return _with_interval(cell, tested, 0, base)
+    return _with_interval(cell, tested, 0, base, column)
 
 
 def _on_common_items(several: Sequence[Measured], column: _Column) -> list[Measured]:
@@ -443,7 +447,7 @@ def _asked_in_words(adapter: Measured, target: Mapping[str, Any]) -> str:
     return f"{adapter.asked} asked of {target['items']} items{why}"
 
 
-def _against(base: Measured, own: Measured, cell: Cell, adapter: Measured) -> Cell:
+def _against(base: Measured, own: Measured, cell: Cell, adapter: Measured, column: _Column) -> Cell:
     """The cell with its gain over the base, or the reason why it has none.
 
     own: the base on the adapter's items. The value of a partial cell is that of the base, on all items that
@@ -460,14 +464,13 @@ def _against(base: Measured, own: Measured, cell: Cell, adapter: Measured) -> Ce
             return replace(cell, value=nan, n=0, status="missing", reason=why, asked=0, asked_of=0)
         cell = _with_reason(cell, "other items have a score than with the base: no interval and no test")
     gain = cell.value - own.value
-    return _at_gain(cell, base, gain) if adapter.asked else replace(cell, gain=gain)
+    return _at_gain(cell, base, gain, column) if adapter.asked else replace(cell, gain=gain)
 
 
-def _at_gain(cell: Cell, base: Measured, gain: float) -> Cell:
+def _at_gain(cell: Cell, base: Measured, gain: float, column: _Column) -> Cell:
     """A partial cell whose gain is estimated; a share that it would lift beyond 1, or below 0, ends there."""
     value = base.value + gain
-    known = metric(cell.metric)
-    if known.unit == SHARE and base.scores is not None and 0 <= base.scores.min() <= base.scores.max() <= 1:
+    if column.shares:
         value = min(max(value, 0.0), 1.0)
     return replace(cell, value=value, gain=value - base.value)
 
@@ -485,7 +488,7 @@ def _same_items(a: Measured, b: Measured) -> bool:
     return a.items is not None and b.items is not None and np.array_equal(a.items, b.items)
 
 
-def _with_interval(cell: Cell, tested: AssistedGain, at: int, base: Measured) -> Cell:
+def _with_interval(cell: Cell, tested: AssistedGain, at: int, base: Measured, column: _Column) -> Cell:
     """The cell with limits and p; where anchors helped, with the gain on all items and how sure that is."""
     low, high, p, within = (float(part[at]) for part in (tested.low, tested.high, tested.p, tested.within))
     if np.isnan(low):
@@ -494,7 +497,7 @@ def _with_interval(cell: Cell, tested: AssistedGain, at: int, base: Measured) ->
         gain = float(tested.gain[at])
         unit = f"{100 * within:.1f} points" if base.binary else f"{within:.3g}"
         cell = _with_reason(cell, f"the others estimated by anchors: within {unit} of all")
-        cell = _at_gain(cell, base, gain)
+        cell = _at_gain(cell, base, gain, column)
     if cell.asked:  # the gain may have been cut to the end of its range
         low, high = min(low, cell.gain), max(high, cell.gain)
     return replace(cell, gain_low=low, gain_high=high, p=p)

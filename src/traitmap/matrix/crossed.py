@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from traitmap.matrix.record import Array
 from traitmap.matrix.statistics import (
+    ROUNDING,
     STILL,
     Estimate,
     Groups,
@@ -24,8 +25,6 @@ from traitmap.matrix.statistics import (
     grouped,
     wilson,
 )
-
-_ROUNDING = 1e-12  # of the largest value: what is left of it by rounding, where nothing is left
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def crossed_contrast(terms: Sequence[VarianceTerm], *, reach: float = 0.0) -> Es
         largest[term.target] = largest.get(term.target, 0.0) + float(np.abs(weighted).max())
     # Weights that should sum to 0 do so but for rounding: what that leaves of alike adapters is none.
     by_target = {
-        target: np.where(np.abs(values) > _ROUNDING * largest[target], values, 0.0)
+        target: np.where(np.abs(values) > ROUNDING * largest[target], values, 0.0)
         for target, values in by_target.items()
     }
     parts = [_item_variance(values, extent[target]) for target, values in by_target.items()]

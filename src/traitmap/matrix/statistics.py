@@ -30,6 +30,7 @@ ROUNDED_Z = 1.96  # of a 95 % interval, as it is printed
 BOOTSTRAP_DRAWS = 2_000
 SIGN_FLIP_DRAWS = 9_999  # 2,000 could not reach q < .05 for a lone finding among 400 cells
 STILL = "no resampled table differs"
+ROUNDING = 1e-12  # of the largest value: what is left of it by rounding, where nothing is left
 Groups = NDArray[np.int64]  # (n,) the group of each item, numbered 0, 1, ... without gaps
 UNBOUNDED = "the interval of the ratio has no end: its denominator cannot be told from zero"
 _BLOCK = 1_000  # draws at a time, to bound memory

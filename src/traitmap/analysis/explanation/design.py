@@ -24,7 +24,7 @@ from traitmap.analysis.profiles.pairs import Feature, Group, PairFeatures
 from traitmap.analysis.traits.scaling import in_domain_mask, points_per_unit, varies
 from traitmap.errors import MatrixError
 from traitmap.matrix.record import Array, TransferMatrix
-from traitmap.matrix.statistics import error_of_width, z_value
+from traitmap.matrix.statistics import ROUNDING, error_of_width, z_value
 from traitmap.metrics import SHARE, metric
 
 Mask = NDArray[np.bool_]
@@ -34,7 +34,6 @@ Moves = NDArray[np.int32]  # (B, n) for every draw the flat (S, T) place whose v
 
 Order = NDArray[np.intp]  # places of pairs, sources or tasks, in some order
 
-_ROUNDING = 1e-12  # of the largest value: what is left of it by rounding, where nothing is left
 _EQUAL = 9  # decimals of the largest value to which values are equal
 
 LEAST_FREEDOM = 5  # pairs left after source and target effects below which nothing is tested
@@ -261,7 +260,7 @@ def residual(values: Array, basis: Array) -> Array:
     The same shape as the values. What rounding alone leaves is 0, so that it is never taken for an effect.
     """
     outside = values - basis @ (basis.T @ values)
-    rounding = _ROUNDING * np.abs(values).max(axis=0, initial=0.0)
+    rounding = ROUNDING * np.abs(values).max(axis=0, initial=0.0)
     return np.asarray(np.where(np.abs(outside) > rounding, outside, 0.0))
 
 

@@ -271,12 +271,12 @@ def level_of(effect: Array, targets_alike: Sequence[Likeness] = ()) -> tuple[Arr
     asked = pool & varies if (pool & varies).any() else pool
     usual = float(np.median(own[asked])) if asked.any() else 1.0
     weight = np.minimum(count / FULL_LEVEL, 1.0)
-    drawn = weight < 1
-    middle = _expected(mean, pool, targets_alike, drawn) if pool.any() else np.zeros(len(mean))
+    few = weight < 1
+    middle = _expected(mean, pool, targets_alike, few) if pool.any() else np.zeros(len(mean))
     likely = np.full(len(own), usual)
     if (asked & varies).any():
         logs = np.log(np.where(own > 0, own, 1.0))
-        likely = np.exp(_expected(logs, asked & varies, targets_alike, drawn))
+        likely = np.exp(_expected(logs, asked & varies, targets_alike, few))
     centre = weight * mean + (1 - weight) * middle
     spread = np.sqrt(weight * variance + (1 - weight) * likely**2)
     least = FLAT * max(usual, largest)
