@@ -66,19 +66,20 @@ def _holds(comparison: Comparison) -> str:
     holding = comparison.holding
     text = f"{len(holding)} of {counted(len(tested), 'transfer')} are beyond noise in the same direction in "
     text += "both" if len(comparison.names) == 2 else f"all {len(comparison.names)}"
-    unclean = sum(cell.outcome == "holds" and not cell.clean for cell in comparison.transfers)
-    if unclean:
-        text += f", {unclean} more are something else than skill"
-    if holding:
-        text += _may_be(holding)
-        text += f": {_cells(holding)}"
-    return text
+    text += _may_be(holding)
+    text += _unclean(sum(cell.outcome == "holds" and not cell.clean for cell in comparison.transfers))
+    return text + (f": {_cells(holding)}" if holding else "")
 
 
 def _may_be(cells: Sequence[ComparedCell]) -> str:
     """How many of some clean cells may be something else all the same; nothing where none may."""
     number = sum(cell.may_be_unclean for cell in cells)
     return f" ({number} of them may be something else than skill)" if number else ""
+
+
+def _unclean(number: int) -> str:
+    """How many cells beside the clean ones are unclean; nothing where none is."""
+    return f", {number} more {'is' if number == 1 else 'are'} something else than skill" if number else ""
 
 
 def _untold(comparison: Comparison) -> str:
@@ -94,8 +95,7 @@ def _differs(comparison: Comparison) -> str:
     paired = sum(cell.paired for cell in tested)
     text = f"{len(differing)} of {len(tested)} are not the same beyond noise{_may_be(differing)}"
     text += f", {opposite} of them of opposite sign" if opposite else ""
-    if unclean := sum(cell.q_differs < SIGNIFICANT and not cell.clean for cell in tested):
-        text += f", {unclean} more are something else than skill"
+    text += _unclean(sum(cell.q_differs < SIGNIFICANT and not cell.clean for cell in tested))
     if paired:
         text += f" ({'' if paired == len(tested) else f'{paired} '}on the same items)"
     if differing:
