@@ -48,8 +48,8 @@ def compared(early: TransferMatrix, whole: TransferMatrix, precision: float) -> 
         "cells": len(before),
         "ended early": len(errors),
         "within the precision": int((abs(errors) <= precision).sum()),
-        "farthest": float(abs(errors).max(initial=0.0)),
-        "root mean square": float(np.sqrt((errors**2).mean())) if errors.size else 0.0,
+        "farthest": float(abs(errors).max()) if errors.size else None,
+        "root mean square": float(np.sqrt((errors**2).mean())) if errors.size else None,
         "best source of the part, of all items": best,
     }
 

@@ -65,31 +65,26 @@ def percent(seeds: Seeds, value: Callable[[Mapping[str, Any]], Any]) -> str:
 
 def coverage(found: Mapping[str, Seeds]) -> Iterator[str]:
     """How often intervals hold: least and most over looks and seeds, and all looks together."""
-    rows = []
-    for label, part, each, together in (
-        ("repeated intervals", "coverage", "at each look", "at all looks together"),
-        ("plain 95 % intervals", "coverage", "plain 95 %, at each look", "plain 95 %, at all looks together"),
-    ):
-        rows.append([label, *(_held(seeds, part, each, together) for seeds in found.values())])
-    for label, kind in (
-        ("`anchors: 1`, to all items", "all items"),
-        ("`anchors: 1`, at large", "at large"),
-    ):
-        flat = {
-            name: [{"it": seed["coverage_with_anchors"][kind]} for seed in seeds]
-            for name, seeds in found.items()
-        }
-        looks = ("at each look", "at all looks together")
-        rows.append([label, *(_held(seeds, "it", *looks) for seeds in flat.values())])
+    looks = ("at each look", "at all looks together")
+    kinds: dict[str, tuple[Callable[[Mapping[str, Any]], Any], str, str]] = {
+        "repeated intervals": (lambda seed: seed["coverage"], *looks),
+        "plain 95 % intervals": (lambda seed: seed["coverage"], *(f"plain 95 %, {look}" for look in looks)),
+        "`anchors: 1`, to all items": (lambda seed: seed["coverage_with_anchors"]["all items"], *looks),
+        "`anchors: 1`, at large": (lambda seed: seed["coverage_with_anchors"]["at large"], *looks),
+    }
+    rows = [
+        [label, *(_held([part(seed) for seed in seeds], each, together) for seeds in found.values())]
+        for label, (part, each, together) in kinds.items()
+    ]
     stops = [percent(seeds, lambda seed: seed["coverage"]["where `sign` stops"]) for seeds in found.values()]
     rows.append(["where `decide: sign` stops", *stops])
     yield from table(("at each look; at all looks together", *found), rows)
 
 
-def _held(seeds: Seeds, part: str, each: str, together: str) -> str:
-    looks = [look for seed in seeds for look in seed[part][each]]
+def _held(seeds: Seeds, each: str, together: str) -> str:
+    looks = [look for seed in seeds for look in seed[each]]
     least, most = 100 * min(looks), 100 * max(looks)
-    return f"{least:.0f} to {most:.0f} %; {percent(seeds, lambda seed: seed[part][together])}"
+    return f"{least:.0f} to {most:.0f} %; {percent(seeds, lambda seed: seed[together])}"
 
 
 def spending(found: Mapping[str, Seeds]) -> Iterator[str]:
@@ -191,13 +186,9 @@ def run() -> Iterator[str]:
     asked, then = kept["asked"], kept["then"]
     same = sum(part == whole for part, whole in then["best source of the part, of all items"].values())
     rows = [
-        (
-            "items asked",
-            "{:,} of {:,} ({:.0%})".format(*asked["items"], asked["items"][0] / asked["items"][1]),
-        ),
-        (
-            "tokens",
-            "{:,.0f} of {:,.0f} ({:.0%})".format(*asked["tokens"], asked["tokens"][0] / asked["tokens"][1]),
+        *(
+            (f"{name} asked", f"{some:,.0f} of {all_:,.0f} ({100 * some / all_:.0f} %)")
+            for name, (some, all_) in ((name, asked[name]) for name in ("items", "tokens"))
         ),
         ("cells that ended early", f"{then['ended early']} of {then['cells']}"),
         (

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from traitmap.report.terminal_runs import spent_of_whole
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 from page_blocks import table, with_blocks, write_pages
@@ -40,6 +42,11 @@ def settings(records: Mapping[str, Any], setting: str) -> Iterator[tuple[str, Ma
             yield words, records["tables"][f"{name}, {kind}"]["settings"][setting]
 
 
+def whole_and_lost(less: Mapping[str, Any]) -> tuple[str, str]:
+    """Two differences with their intervals: error over the whole table, points lost by the best source."""
+    return interval(less["completion, whole"]), interval(less["completion, lost"], 1)
+
+
 def cells(records: Mapping[str, Any]) -> Iterator[str]:
     """A quarter of the cells, drawn or chosen."""
     rows = []
@@ -51,8 +58,7 @@ def cells(records: Mapping[str, Any]) -> Iterator[str]:
                 words,
                 f"{drawn['completion, hidden']['mean']:.2f}",
                 f"{chosen['completion, hidden']['mean']:.2f}",
-                interval(less["completion, whole"]),
-                interval(less["completion, lost"], 1),
+                *whole_and_lost(less),
                 f"{100 * drawn['coverage']['mean']:.0f}; {100 * chosen['coverage']['mean']:.0f} %",
             )
         )
@@ -72,8 +78,7 @@ def adapters(records: Mapping[str, Any]) -> Iterator[str]:
                         f"{words}: {name}",
                         f"{drawn['completion, hidden']['mean']:.2f}",
                         interval(less[rule]["completion, hidden"]),
-                        interval(less[rule]["completion, whole"]),
-                        interval(less[rule]["completion, lost"], 1),
+                        *whole_and_lost(less[rule]),
                         f"{100 * found['choices'][rule]['coverage']['mean']:.0f} %",
                     )
                 )
@@ -102,8 +107,7 @@ def items(records: Mapping[str, Any]) -> Iterator[str]:
                     f"{title}, {100 * float(budget):.0f} %",
                     f"{found['choices']['fixed draw']['measured, points']['mean']:.1f}",
                     interval(less["measured, points"], 1),
-                    interval(less["completion, whole"]),
-                    interval(less["completion, lost"], 1),
+                    *whole_and_lost(less),
                 )
             )
     heads = ("", "fixed draw", "base whole less fixed draw, measured cells", "whole table", "points lost")
@@ -114,18 +118,13 @@ def run(records: Mapping[str, Any]) -> Iterator[str]:
     """A run of the embedded study on a budget: what it spent, and how far it is from the full one."""
     found = records["run"]
     spent = found["spent"]
-    asked = list(spent["items"].values())
-    counts = (
-        ("adapters", *spent["adapters"]),
-        ("cells with the base's", *spent["cells"]),
-        ("items of a cell, mean", *(sum(item[at] for item in asked) / len(asked) for at in (0, 1))),
-        ("training tokens", *spent["training"]),
-        ("evaluation tokens", *spent["evaluation"]),
-    )
-    rows = [(name, f"{a:,.0f}", f"{b:,.0f}", f"{100 * a / b:.0f} %") for name, a, b in counts]
+    rows = [
+        (name, f"{used:,.0f}", f"{whole:,.0f}", f"{100 * used / whole:.0f} %")
+        for name, used, whole in spent_of_whole(spent)
+    ]
     yield from table(("", "on the budget", "in full", "share"), rows)
     yield ""
-    measured = len(asked) * spent["adapters"][1] - found["predicted"]
+    measured = len(spent["items"]) * spent["adapters"][1] - found["predicted"]
     rows = [
         (f"{measured} measured gains: root mean square error", f"{found['measured off, points']:.1f} points"),
         ("their 95 % intervals hold", f"{100 * found['measured inside']:.0f} %"),

@@ -37,6 +37,12 @@ def planted(records: Mapping[str, Any]) -> Iterator[str]:
     yield from table(("planted", "to be found; by", *(f"seed {name}" for name in seeds), "verdict"), rows)
 
 
+def pairs(records: Mapping[str, Any]) -> Iterator[str]:
+    """What the fit over all pairs says of answer words, seed by seed."""
+    rows = [(f"seed {name}", seed["alike in answer words"]) for name, seed in records["seeds"].items()]
+    yield from table(("pairs alike in answer words gain more", "by `traitmap explain`, WHY"), rows)
+
+
 def matrix(records: Mapping[str, Any]) -> Iterator[str]:
     """Gains of the first seed with the sign of their verdict; points, or bits per byte."""
     name, seed = next(iter(records["seeds"].items()))
@@ -77,6 +83,7 @@ def blocks() -> dict[str, str]:
     sweep = json.loads((RESULTS / "mini-sweep.json").read_text(encoding="utf-8"))
     return {
         "planted": "\n".join(planted(found)),
+        "pairs": "\n".join(pairs(found)),
         "matrix": "\n".join(matrix(found)),
         "settings": "\n".join(settings(sweep)),
     }

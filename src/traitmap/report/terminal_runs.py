@@ -393,19 +393,23 @@ def growth_view(growth: Growth) -> RenderableType:
     return Group(*parts, *([words(advice, "dim")] if advice else []))
 
 
-def spending_view(spent: Mapping[str, Any]) -> RenderableType:
-    """Adapters, cells, items and tokens of a run on a budget: spent, in full, and the share."""
+def spent_of_whole(spent: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """(what, spent by a run on a budget, spent by the whole run). spent: as ``Spent`` is written."""
     items = spent["items"].values()
-    counts = (
+    return [
         ("adapters", *spent["adapters"]),
         ("cells with the base's", *spent["cells"]),
         ("items of a cell, mean", *(sum(item[at] for item in items) / len(items) for at in (0, 1))),
         ("training tokens", *spent["training"]),
         ("evaluation tokens", *spent["evaluation"]),
-    )
+    ]
+
+
+def spending_view(spent: Mapping[str, Any]) -> RenderableType:
+    """Adapters, cells, items and tokens of a run on a budget: spent, in full, and the share."""
     rows = [
         (name, f"{used:,.0f}", f"{whole:,.0f}", f"{100 * used / whole:.1f} %" if whole else UNKNOWN)
-        for name, used, whole in counts
+        for name, used, whole in spent_of_whole(spent)
     ]
     rounds = "; ".join(", ".join(sources) for sources in spent["rounds"] if sources)
     end = "The other cells are predicted; `traitmap matrix` marks them."
